@@ -1,0 +1,7 @@
+"""What a run is, as data: read from YAML, checked once, frozen. Never imports torch."""
+
+from bigtrain.config.errors import ConfigError
+from bigtrain.config.run import RunConfig
+from bigtrain.config.sources import load_run_config, render_config
+
+__all__ = ["ConfigError", "RunConfig", "load_run_config", "render_config"]

@@ -1,0 +1,1 @@
+"""DeepSpeed, and the seam where megatron-core's schedule meets it."""

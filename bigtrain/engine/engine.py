@@ -1,0 +1,170 @@
+"""One training step, whatever the layout: the schedule runs the microbatches, the engine steps."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from megatron.core.distributed.finalize_model_grads import finalize_model_grads
+
+from bigtrain.config import RunConfig
+from bigtrain.engine import private
+from bigtrain.engine.pieces import Piece, cut_pieces
+from bigtrain.engine.settings import deepspeed_settings
+from bigtrain.engine.stage import Stage
+from bigtrain.engine.topology import Topology
+from bigtrain.models.shards import shards_of
+from bigtrain.parallel import groups
+from bigtrain.parallel.layout import Layout
+from bigtrain.parallel.schedule import ForwardStep, run_microbatches
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one optimizer step did."""
+
+    reports: list[dict[str, torch.Tensor]]
+    """The loss function's report of each microbatch; empty but on the last stage."""
+    grad_norm: float
+    """Global norm before clipping."""
+    skipped: bool
+    """Whether nothing was applied, because the norm was not finite."""
+
+
+class Engine:
+    """This rank's part of the model, its optimizer state, and how they take a step."""
+
+    def __init__(self, config: RunConfig, *, module: Any, layout: Layout) -> None:
+        """Wraps ``module``, whose weights need no values yet.
+
+        Args:
+            config: The run's config.
+            module: What this rank holds of the model.
+            layout: The grid.
+        """
+        private.check_version()
+        self._config = config
+        self._layout = layout
+        self._parameters = list(module.parameters())
+        self._shards = shards_of(module)
+        self._deepspeed, self._optimizer, _, _ = deepspeed.initialize(
+            model=module,
+            optimizer=_adamw(config, module),
+            config=deepspeed_settings(
+                config, parameters_per_rank=sum(p.numel() for p in self._parameters)
+            ),
+            mpu=Topology(layout, zero_stage=config.parallel.zero),
+            dist_init_required=False,
+        )
+        private.create_moments(self._optimizer)
+        module.config.finalize_model_grads_func = self._finalize_gradients
+        self.stage = Stage(self._deepspeed, module)
+
+    def train_step(
+        self, forward_step: ForwardStep, microbatches: Sequence[Any], *, learning_rate: float
+    ) -> Update:
+        """Forward and backward over the microbatches, then one update.
+
+        Args:
+            forward_step: Gives each microbatch's output and loss function.
+            microbatches: This rank's share of the batch.
+            learning_rate: Of this update.
+        """
+        self._deepspeed.train()
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        reports = self._run(forward_step, microbatches, forward_only=False)
+        self._deepspeed.step()
+        return Update(
+            reports=reports,
+            grad_norm=private.gradient_norm(self._deepspeed),
+            skipped=private.was_skipped(self._optimizer),
+        )
+
+    def evaluate(
+        self, forward_step: ForwardStep, microbatches: Sequence[Any]
+    ) -> list[dict[str, torch.Tensor]]:
+        """Forward passes alone, without dropout; reports as from ``train_step``."""
+        self._deepspeed.eval()
+        with torch.no_grad():
+            return self._run(forward_step, microbatches, forward_only=True)
+
+    def pieces(self) -> list[Piece]:
+        """The boxes of the global tensors whose state this rank keeps, as views."""
+        fragments = (
+            (parameter, fragment)
+            for parameter in self._parameters
+            if (fragment := private.fragment_of(parameter, self._optimizer)) is not None
+        )
+        return cut_pieces(self._shards, fragments)
+
+    @contextmanager
+    def writable_pieces(self) -> Iterator[list[Piece]]:
+        """The same, to be written; the model computes with the new values afterwards."""
+        yield self.pieces()
+        private.publish_masters(self._optimizer)
+
+    @property
+    def is_first_data_rank(self) -> bool:
+        """Whether this rank writes state that data ranks repeat (they do with ZeRO 0)."""
+        return self._config.parallel.zero > 0 or dist.get_rank(groups.data_parallel_group()) == 0
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Updates applied so far."""
+        return private.adam_steps(self._optimizer)
+
+    @optimizer_steps.setter
+    def optimizer_steps(self, steps: int) -> None:
+        private.set_adam_steps(self._optimizer, steps)
+
+    def close(self) -> None:
+        """Removes DeepSpeed's hooks."""
+        self._deepspeed.destroy()
+
+    def _run(
+        self, forward_step: ForwardStep, microbatches: Sequence[Any], *, forward_only: bool
+    ) -> list[dict[str, torch.Tensor]]:
+        return run_microbatches(
+            forward_step,
+            microbatches,
+            stage=self.stage,
+            sequence_length=self._config.data.sequence_length,
+            micro_batch_size=self._config.train.micro_batch_size,
+            forward_only=forward_only,
+        )
+
+    def _finalize_gradients(self, stages: Any, *args: Any, **kwargs: Any) -> None:
+        """Sums what stages and tensor ranks share; the schedule calls it after the last backward."""
+        private.lend_main_gradients(self._parameters)
+        finalize_model_grads(stages, *args, **kwargs)
+        private.take_back_main_gradients(self._parameters)
+        if self._config.parallel.zero == 0 and self._layout.data > 1:
+            self._average_over_data_ranks()
+
+    def _average_over_data_ranks(self) -> None:
+        gradients = list(private.accumulated_gradients(self._parameters))
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat, group=groups.data_parallel_group())
+        flat /= self._layout.data
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def _adamw(config: RunConfig, module: Any) -> torch.optim.AdamW:
+    parameters = list(module.parameters())
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": config.optim.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=config.optim.learning_rate,
+        betas=(config.optim.beta1, config.optim.beta2),
+        eps=config.optim.epsilon,
+        fused=True,
+    )

@@ -1,0 +1,66 @@
+"""The only place where bigtrain reads or sets environment variables."""
+
+import os
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Where this process stands among the run's processes."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+
+
+def read_ranks() -> Ranks:
+    """Reads what the launcher (ours, torchrun or srun) said; one process alone needs nothing."""
+    env = os.environ
+    return Ranks(
+        rank=int(env.get("RANK", env.get("SLURM_PROCID", "0"))),
+        world_size=int(env.get("WORLD_SIZE", env.get("SLURM_NTASKS", "1"))),
+        local_rank=int(env.get("LOCAL_RANK", env.get("SLURM_LOCALID", "0"))),
+    )
+
+
+def read_error_file() -> Path | None:
+    """Where the launcher wants to read why this rank failed."""
+    name = os.environ.get("BIGTRAIN_ERROR_FILE")
+    return Path(name) if name else None
+
+
+def has_rendezvous() -> bool:
+    """Whether the launcher said where the ranks meet."""
+    return "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ
+
+
+def tell_deepspeed_the_device(device_type: str) -> None:
+    """Makes DeepSpeed use this kind of device; it decides once, when it is imported."""
+    os.environ["DS_ACCELERATOR"] = device_type
+
+
+def requested_threads() -> int | None:
+    """Threads per rank that the launcher or the user asked for."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    return int(value) if value.isdigit() and int(value) > 0 else None
+
+
+def wandb_key_is_set() -> bool:
+    """Whether wandb was given a key in the environment."""
+    return bool(os.environ.get("WANDB_API_KEY"))
+
+
+def wandb_host() -> str:
+    """The wandb server's URL."""
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+
+
+def quiet_foreign_libraries(env: MutableMapping[str, str] | None = None) -> None:
+    """Silences banners and telemetry that say nothing about the run."""
+    env = os.environ if env is None else env
+    env.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    env.setdefault("TOKENIZERS_PARALLELISM", "false")
+    env.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    env.setdefault("WANDB_SILENT", "true")

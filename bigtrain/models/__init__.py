@@ -1,0 +1,1 @@
+"""What a model is: megatron-core layers, the names of its weights, and how they begin."""

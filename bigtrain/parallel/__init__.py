@@ -1,0 +1,1 @@
+"""How ranks are arranged, and what they need to work together."""

@@ -1,0 +1,76 @@
+"""What megatron-core needs to run on CPU with gloo: its calls to CUDA answered by the CPU."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+
+class _CudaMeansCpu(TorchFunctionMode):
+    """Sends tensors that are asked for on CUDA to the CPU."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func is torch.Tensor.cuda:
+            return args[0]
+        if kwargs and _is_cuda(kwargs.get("device")):
+            kwargs = {**kwargs, "device": "cpu"}
+        return func(*args, **(kwargs or {}))
+
+
+class _Stream:
+    """Work on CPU is done when the call returns: there is nothing to wait for."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> "_Stream":
+        return self
+
+    def __exit__(self, *_: Any) -> None: ...
+
+    def wait_stream(self, *_: Any) -> None:
+        """Nothing to wait for."""
+
+    wait_event = synchronize = wait_stream
+
+    def record_event(self, *_: Any) -> "_Stream":
+        """An event that has already happened."""
+        return self
+
+
+_installed: list[_CudaMeansCpu] = []
+
+
+def install() -> None:
+    """Makes this process's megatron-core run on CPU; for the life of the process."""
+    if _installed:
+        return
+    import megatron.core.tensor_parallel.random as megatron_random
+
+    mode = _CudaMeansCpu()
+    mode.__enter__()
+    _installed.append(mode)
+    cuda: Any = torch.cuda
+    cuda.current_device = lambda: torch.device("cpu")
+    cuda.synchronize = lambda *_, **__: None
+    cuda.get_rng_state = lambda *_, **__: torch.get_rng_state()
+    cuda.set_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
+    cuda.manual_seed = torch.manual_seed
+    cuda.is_current_stream_capturing = lambda: False
+    cuda.Stream = _Stream
+    cuda.current_stream = cuda.default_stream = _Stream
+    cuda.stream = lambda *_: nullcontext()
+    cuda.nvtx.range_push = cuda.nvtx.range_pop = lambda *_, **__: None
+    random_module: Any = megatron_random
+    random_module._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
+    random_module._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
+
+
+def _is_cuda(device: Any) -> bool:
+    # megatron-core also passes the plain index that torch.cuda.current_device() gives on CUDA.
+    if isinstance(device, torch.device):
+        return device.type == "cuda"
+    return device == "cuda" or (isinstance(device, int) and not isinstance(device, bool))

@@ -1,0 +1,106 @@
+"""megatron-core's process groups and seeds: made here, and asked for here."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+
+from bigtrain.environment import Ranks, has_rendezvous
+from bigtrain.parallel import cpu
+from bigtrain.parallel.device import communication_backend, seed_default_generators
+from bigtrain.parallel.layout import Layout, Place
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+
+
+@contextmanager
+def process_groups(ranks: Ranks, layout: Layout, device: torch.device) -> Iterator[Place]:
+    """Joins the ranks into the groups of ``layout``, and leaves them at the end.
+
+    Yields:
+        This rank's place in the grid.
+    """
+    if device.type == "cpu":
+        cpu.install()
+    backend = communication_backend(device)
+    # One process alone needs no port: it meets itself in memory.
+    store = None if has_rendezvous() else dist.HashStore()
+    assert store is None or ranks.world_size == 1
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        timeout=COLLECTIVE_TIMEOUT,
+        device_id=device if device.type == "cuda" else None,
+    )
+    try:
+        parallel_state.initialize_model_parallel(
+            tensor_model_parallel_size=layout.tensor,
+            pipeline_model_parallel_size=layout.pipeline,
+            order="tp-cp-ep-dp-pp",
+            create_gloo_process_groups=False,
+        )
+        place = layout.place(ranks.rank)
+        assert place.tensor == parallel_state.get_tensor_model_parallel_rank()
+        assert place.data == parallel_state.get_data_parallel_rank()
+        assert place.pipeline == parallel_state.get_pipeline_model_parallel_rank()
+        reseed(0, step=0, microbatch=0, place=place, device=device)
+        yield place
+    finally:
+        parallel_state.destroy_model_parallel()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def reseed(seed: int, *, step: int, microbatch: int, place: Place, device: torch.device) -> None:
+    """Makes dropout a function of (seed, step, microbatch, place): no RNG state is ever saved.
+
+    Tensor ranks share the default generator (they drop the same residual values) and differ in
+    megatron-core's model-parallel one (each drops values of its own heads).
+    """
+    text = f"{seed}/{step}/{microbatch}/{place.data}/{place.pipeline}"
+    # megatron-core adds small offsets; 62 bits leave room for them.
+    mixed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
+    seed_default_generators(mixed, device)
+    model_parallel_cuda_manual_seed(mixed)
+
+
+def is_first_stage() -> bool:
+    """Whether this rank holds the embedding."""
+    return bool(parallel_state.is_pipeline_first_stage())
+
+
+def is_last_stage() -> bool:
+    """Whether this rank holds the output layer and sees the loss."""
+    return bool(parallel_state.is_pipeline_last_stage())
+
+
+def data_parallel_group() -> dist.ProcessGroup:
+    """The ranks that hold the same piece of the model."""
+    return parallel_state.get_data_parallel_group(with_context_parallel=True)
+
+
+def tensor_parallel_group() -> dist.ProcessGroup:
+    """The ranks that share this rank's layers."""
+    return parallel_state.get_tensor_model_parallel_group()
+
+
+def model_parallel_group() -> dist.ProcessGroup:
+    """The ranks that together hold one copy of the model."""
+    return parallel_state.get_model_parallel_group()
+
+
+def tensor_parallel_rank() -> int:
+    """This rank's place among those that share its layers."""
+    return int(parallel_state.get_tensor_model_parallel_rank())
+
+
+def holds_a_tied_embedding() -> bool:
+    """Whether this rank holds one of the copies of an embedding that stages share."""
+    return bool(parallel_state.is_rank_in_embedding_group())

@@ -1,0 +1,90 @@
+"""Files that are either whole or not there: every final name appears by a rename, after an fsync."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from data_tools.errors import InputError
+
+PART_SUFFIX = ".part"
+
+
+def render_json(value: Any) -> bytes:
+    """Makes canonical JSON: sorted keys, two-space indent, a newline at the end."""
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8")
+
+
+def load_json(path: Path) -> Any:
+    """Reads one JSON file.
+
+    Raises:
+        InputError: The file is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not JSON ({error}): restore it from a good copy") from error
+
+
+def file_sha256(path: Path) -> str:
+    """Hashes a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def part_path(path: Path) -> Path:
+    """Names the temporary file of this process that will become `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}{PART_SUFFIX}")
+
+
+def finish_file(part: Path, path: Path) -> None:
+    """Makes a written temporary file durable, then gives it its final name."""
+    _fsync(part)
+    part.replace(path)
+    _fsync(path.parent)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a small file atomically and durably, making its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_path(path)
+    part.write_bytes(content)
+    finish_file(part, path)
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what a killed process left half-written in `folder`."""
+    for part in folder.glob(f".*{PART_SUFFIX}"):
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Holds `folder` for one writing process; the lock ends with the process, however it ends.
+
+    Raises:
+        InputError: Another process is writing there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder} is being written by another process: wait for it, or choose another --out"
+            ) from error
+        yield
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,111 @@
+"""Where each pack of a tar begins, so that a reader can go straight to any token.
+
+The index stands beside its tar as JSON. It is made from the tar's own headers and nothing else,
+so it can always be made again.
+"""
+
+import json
+import tarfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.files import load_json, render_json
+from data_tools.manifest import ShardInfo
+
+INDEX_SCHEMA = "bigtrain-index/1"
+
+
+@dataclass(frozen=True, slots=True)
+class PackPlace:
+    """One pack: its key, and where its tokens and document starts lie in the tar, in bytes."""
+
+    key: str
+    tokens_offset: int
+    num_tokens: int
+    tokens_crc32: int
+    docs_offset: int
+    num_docs: int
+    docs_crc32: int
+
+
+def index_path(tar: Path) -> Path:
+    """Names the index of a tar: `tokens-000000.tar` has `tokens-000000.index.json`."""
+    return tar.with_suffix(".index.json")
+
+
+def render_index(packs: list[PackPlace], *, sha256: str) -> bytes:
+    """Makes the bytes of an index file for the tar with this hash."""
+    rows = [asdict(pack) for pack in packs]
+    return render_json({"schema": INDEX_SCHEMA, "tar_sha256": sha256, "packs": rows})
+
+
+def scan_tar(tar: Path) -> list[PackPlace]:
+    """Finds the packs of a tar from its headers, without reading the tokens.
+
+    Raises:
+        InputError: The file is not a whole tar of packs.
+    """
+    parts: dict[str, dict[str, Any]] = {}
+    try:
+        with tarfile.open(tar, "r:") as archive, tar.open("rb") as file:
+            for member in archive:
+                key, _, kind = member.name.partition(".")
+                parts.setdefault(key, {}).update(_member_facts(kind, member, file))
+        return [PackPlace(key=key, **facts) for key, facts in parts.items()]
+    except (tarfile.TarError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{tar} is not a whole tar of token packs ({error}): restore it or shard the text again"
+        ) from error
+
+
+def load_index(tar: Path, shard: ShardInfo) -> list[PackPlace]:
+    """Reads the index beside a tar; one that is absent is made again in memory.
+
+    Raises:
+        InputError: The index belongs to another version of the tar, or does not add up.
+    """
+    path = index_path(tar)
+    packs = _read_index(path, shard) if path.is_file() else scan_tar(tar)
+    if len(packs) != shard.packs or sum(pack.num_tokens for pack in packs) != shard.tokens:
+        raise InputError(_stale(path))
+    return packs
+
+
+def _read_index(path: Path, shard: ShardInfo) -> list[PackPlace]:
+    values = load_json(path)
+    try:
+        if values["schema"] != INDEX_SCHEMA or values["tar_sha256"] != shard.sha256:
+            raise InputError(_stale(path))
+        return [PackPlace(**row) for row in values["packs"]]
+    except (KeyError, TypeError) as error:
+        raise InputError(_stale(path)) from error
+
+
+def _stale(path: Path) -> str:
+    return f"{path} does not belong to its tar as the manifest knows it: delete the index"
+
+
+def _member_facts(kind: str, member: tarfile.TarInfo, file: IO[bytes]) -> dict[str, int]:
+    file.seek(member.offset_data)
+    match kind:
+        case "tokens.npy":
+            offset, count = _array_place(file)
+            return {"tokens_offset": offset, "num_tokens": count}
+        case "docs.npy":
+            offset, count = _array_place(file)
+            return {"docs_offset": offset, "num_docs": count}
+        case "json":
+            facts = json.loads(file.read(member.size))
+            return {name: facts[name] for name in ("tokens_crc32", "docs_crc32")}
+        case _:  # A member that a later version adds.
+            return {}
+
+
+def _array_place(file: IO[bytes]) -> tuple[int, int]:
+    np.lib.format.read_magic(file)
+    shape, _, _ = np.lib.format.read_array_header_1_0(file)
+    return file.tell(), shape[0]

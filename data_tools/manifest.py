@@ -1,0 +1,157 @@
+"""What a corpus folder holds and who made it: the one file that every reader trusts.
+
+`manifest.json` is canonical JSON and holds nothing that differs between equal jobs, so that its
+sha256, the corpus fingerprint, names the tokens themselves.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+
+from data_tools.errors import InputError
+from data_tools.files import load_json, render_json
+from data_tools.tokenizer import SpecialIds
+
+SCHEMA = "bigtrain-tokens/1"
+MANIFEST_NAME = "manifest.json"
+TOKENIZER_NAME = "tokenizer.model"
+
+
+class _Part(BaseModel):
+    # A key that a later writer of the same schema adds must not stop an older reader.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TokenizerInfo(_Part):
+    """Which tokenizer wrote the ids."""
+
+    sha256: str
+    vocab_size: int
+    special: SpecialIds
+
+
+class ShardInfo(_Part):
+    """One tar: its size and hash as written, and what it holds."""
+
+    file: str
+    bytes: int
+    sha256: str
+    packs: int
+    docs: int
+    tokens: int
+
+
+class Totals(_Part):
+    """Sums over all shards."""
+
+    bytes: int
+    packs: int
+    docs: int
+    tokens: int
+
+
+class InputInfo(_Part):
+    """One source of text, before the split: what was read from it and what was left out."""
+
+    source: str
+    documents: int
+    bytes: int
+    skipped: int
+
+
+class Manifest(_Part):
+    """A corpus in one value; frozen."""
+
+    corpus_schema: Literal["bigtrain-tokens/1"] = SCHEMA
+    name: str
+    split: str
+    tokenizer: TokenizerInfo
+    dtype: Literal["uint16", "uint32"]
+    document_end: Literal["eos"] = "eos"
+    shards: tuple[ShardInfo, ...]
+    totals: Totals
+    inputs: tuple[InputInfo, ...]
+    tool_version: str
+    seed: int
+    _fingerprint: str | None = PrivateAttr(default=None)
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the manifest file."""
+        return self._fingerprint or hashlib.sha256(render_manifest(self)).hexdigest()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in all shards, the ends of documents included."""
+        return self.totals.tokens
+
+    @property
+    def num_documents(self) -> int:
+        """Documents in all shards."""
+        return self.totals.docs
+
+    @property
+    def token_type(self) -> np.dtype[Any]:
+        """The type of a token on disk, little-endian."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+
+def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
+    """Chooses the narrowest type that holds every id."""
+    return "uint16" if vocab_size < 65_536 else "uint32"
+
+
+def total_of(shards: tuple[ShardInfo, ...]) -> Totals:
+    """Adds shards up."""
+    return Totals(
+        bytes=sum(shard.bytes for shard in shards),
+        packs=sum(shard.packs for shard in shards),
+        docs=sum(shard.docs for shard in shards),
+        tokens=sum(shard.tokens for shard in shards),
+    )
+
+
+def render_manifest(manifest: Manifest) -> bytes:
+    """Makes the bytes of `manifest.json`."""
+    values = manifest.model_dump(mode="json")
+    return render_json({"schema": values.pop("corpus_schema"), **values})
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Reads and checks the manifest of a corpus folder.
+
+    Raises:
+        InputError: Folder or manifest is missing, unreadable, or of a schema this version lacks.
+    """
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise InputError(f"no corpus folder at {folder}: make one with `bigtrain data shard`")
+    if not path.is_file():
+        raise InputError(_no_manifest(folder))
+    values = load_json(path)
+    schema = values.pop("schema", None) if isinstance(values, dict) else None
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} has schema {schema!r}, and this version reads {SCHEMA!r}: "
+            "use the version of bigtrain that wrote it, or shard the text again"
+        )
+    try:
+        manifest = Manifest.model_validate({"corpus_schema": schema, **values})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise InputError(f"{path}: {where}: {fault['msg']}; shard the text again") from error
+    if manifest.totals != total_of(manifest.shards):
+        raise InputError(f"{path}: totals are not the sum of the shards; restore the file")
+    manifest._fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()
+    return manifest
+
+
+def _no_manifest(folder: Path) -> str:
+    names = [manifest.parent.name for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}"))]
+    if names:
+        return f"{folder} is no corpus but holds some: name {' or '.join(names)} inside it"
+    return f"{folder} has no {MANIFEST_NAME}: if sharding was cut short, run the same command again"

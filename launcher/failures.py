@@ -1,0 +1,144 @@
+"""Which rank failed first, and in what words: one lost rank makes all others fail after it."""
+
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MESSAGE_LENGTH = 400
+LAST_LINE_BYTES = 8192
+
+# How gloo, NCCL and sockets speak of a peer that is gone.
+LOST_PEER_WORDS = (
+    "connection",
+    "peer",
+    "socket",
+    "broken pipe",
+    "gloo",
+    "nccl",
+    "timed out",
+    "timeout",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """What a failing rank wrote into its error file before it ended."""
+
+    message: str
+    exit_code: int
+    time: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class RankEnd:
+    """How the process of one rank ended, as the launcher saw it."""
+
+    rank: int
+    code: int  # as subprocess tells it: the exit code, or minus the signal's number
+    time: float  # seconds since the epoch
+    signalled: bool  # it died of a signal that the launcher had sent
+    report: ErrorReport | None
+    last_line: str | None
+    log: Path | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the rank failed by itself: not well, and not of a signal from the launcher.
+
+        A rank that has reported an error failed, even if it then hung and had to be killed.
+        """
+        return self.code != 0 and (self.report is not None or not self.signalled)
+
+    @property
+    def failure_time(self) -> float:
+        """When the failure was known, in seconds since the epoch; ending may take a while more."""
+        return self.report.time if self.report else self.time
+
+
+@dataclass(frozen=True, slots=True)
+class RankFailure:
+    """The failure that brought a job down."""
+
+    rank: int
+    exit_code: int | None  # None if a signal killed the rank
+    signal_name: str | None  # None if the rank exited by itself
+    message: str  # one line
+    log: Path | None  # None for rank 0, which writes to the launcher's own output
+
+
+def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
+    """Finds the rank that failed first, or None if none failed or all that did lost a stopped peer.
+
+    Failures come in the order of their reports. But a killed rank reports nothing, and its peers
+    may notice, and report, before the launcher sees it end. So the earliest report yields to a
+    rank that a signal killed, if it speaks of a lost peer and outlived that rank.
+    """
+    failed = [end for end in ends if end.failed]
+    if not failed:
+        return None
+    first = min(failed, key=lambda end: end.failure_time)
+    if _speaks_of_lost_peer(first):
+        killed = [e for e in ends if e.code < 0 and e.report is None and e.time <= first.time]
+        first = min(killed, key=lambda end: end.time, default=first)
+    return _describe(first) if first.failed else None
+
+
+def render_failure(failure: RankFailure) -> str:
+    """Renders one line for the user: which rank failed first, of what, and where to read on."""
+    where = f"Its log: {failure.log}" if failure.log else "Its output stands above."
+    return f"Rank {failure.rank} failed first: {failure.message.rstrip('.')}. {where}"
+
+
+def load_error_report(path: Path) -> ErrorReport | None:
+    """Reads the error file of a rank; None where there is none, or only a part of one."""
+    try:
+        fields = json.loads(path.read_text(errors="replace"))
+        return ErrorReport(str(fields["message"]), int(fields["exit_code"]), float(fields["time"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def load_last_line(log: Path, *, start: int) -> str | None:
+    """Reads the last line of a log that is not blank, from byte `start` on."""
+    with log.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(start, size - LAST_LINE_BYTES))
+        text = file.read().decode(errors="replace")
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
+
+
+def _speaks_of_lost_peer(end: RankEnd) -> bool:
+    said = (end.report.message if end.report else end.last_line or "").lower()
+    return any(word in said for word in LOST_PEER_WORDS)
+
+
+def _describe(end: RankEnd) -> RankFailure:
+    exit_code = end.report.exit_code if end.report else end.code
+    name = _name_signal(-exit_code) if exit_code < 0 else None
+    message = " ".join(_choose_message(end, name).split())
+    return RankFailure(
+        rank=end.rank,
+        exit_code=None if name else exit_code,
+        signal_name=name,
+        message=message if len(message) <= MESSAGE_LENGTH else message[:MESSAGE_LENGTH] + "…",
+        log=end.log,
+    )
+
+
+def _choose_message(end: RankEnd, signal_name: str | None) -> str:
+    if end.report and end.report.message.strip():
+        return end.report.message
+    if signal_name == "SIGKILL":
+        return "killed by SIGKILL, which most often means that memory ran out"
+    if signal_name:
+        return f"killed by {signal_name}" + (f" after {end.last_line!r}" if end.last_line else "")
+    return end.last_line or f"exited with code {end.code}"
+
+
+def _name_signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # Real-time signals have no names.
+        return f"signal {number}"

@@ -1,0 +1,303 @@
+"""Starts the ranks of one run on this machine, watches them, and says which failed first.
+
+One thread per rank waits for its end; those ends and the launcher's own signals meet in one queue,
+so that a single loop sees everything in order. Linux only: its kernel ends what we cannot.
+"""
+
+import logging
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from launcher import rank_exec
+from launcher.environment import count_usable_cores, read_environment
+from launcher.failures import (
+    RankEnd,
+    RankFailure,
+    find_first_failure,
+    load_error_report,
+    load_last_line,
+    render_failure,
+)
+from launcher.orphans import no_orphans
+
+__all__ = [
+    "JobResult",
+    "LocalJob",
+    "RankFailure",
+    "render_environment",
+    "render_failure",
+    "run_local",
+]
+
+logger = logging.getLogger(__name__)
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+KILL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalJob:
+    """The ranks of one run on one machine."""
+
+    command: tuple[str, ...]  # what every rank runs
+    processes: int
+    log_dir: Path
+    threads_per_process: int | None = None  # None shares the cores out evenly
+    grace_seconds: float = 10  # what the others get to end, once one rank has failed
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ValueError(f"processes={self.processes}: a run needs at least one process")
+        if not self.command or shutil.which(self.command[0]) is None:
+            raise ValueError(f"command={self.command}: there is no such program to run")
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How a job ended.
+
+    `exit_code` is what the launcher should exit with: 0 if all ranks finished, or saved and
+    stopped after SIGTERM or SIGUSR2; 130 after Ctrl-C; 2 if the first failure exited with 2 (bad
+    input), 1 for any other failure; 128 plus the signal if SIGTERM or SIGUSR2 came before the
+    ranks could heed it, so that nothing was saved.
+    """
+
+    exit_code: int
+    failure: RankFailure | None
+    interrupted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Exit:
+    """The end of a rank's process, told by the thread that waited for it."""
+
+    rank: int
+    time: float
+
+
+@dataclass(slots=True)
+class _Rank:
+    rank: int
+    process: subprocess.Popen[bytes]
+    log: Path | None
+    log_start: int
+    error_file: Path
+    sent: dict[int, float] = field(default_factory=dict)  # signal → when it was first sent
+
+
+_Events = queue.SimpleQueue[_Exit | signal.Signals]
+
+
+def run_local(job: LocalJob) -> JobResult:
+    """Runs a job to its end and leaves no process of it behind.
+
+    Call it from the main thread: signals arrive there, and the ranks are tied to the thread that
+    starts them. Ctrl-C, SIGTERM and SIGUSR2 ask the ranks to save and stop; a further Ctrl-C kills
+    them.
+
+    Raises:
+        OSError: A rank could not be started.
+    """
+    _prepare_log_dir(job)
+    events: _Events = queue.SimpleQueue()
+    with _signals_into(events), no_orphans():
+        watch = _Watch(ranks=_start_ranks(job, events), grace_seconds=job.grace_seconds)
+        watch.run(events)
+    return _conclude([watch.ends[rank] for rank in sorted(watch.ends)], watch.stop_signal)
+
+
+def render_environment(
+    job: LocalJob, *, rank: int, port: int, cores: int, base: Mapping[str, str]
+) -> dict[str, str]:
+    """Renders the environment of one rank: `base`, and its place in the job.
+
+    An OMP_NUM_THREADS that stands in `base` is the user's own and stays.
+    """
+    threads = job.threads_per_process or max(1, cores // job.processes)
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        **base,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(job.processes),
+        "LOCAL_WORLD_SIZE": str(job.processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "BIGTRAIN_ERROR_FILE": str(_error_file(job.log_dir.absolute(), rank)),
+    }
+
+
+def _error_file(log_dir: Path, rank: int) -> Path:
+    return log_dir / f"rank-{rank}.error.json"
+
+
+def _prepare_log_dir(job: LocalJob) -> None:
+    job.log_dir.mkdir(parents=True, exist_ok=True)
+    for stale in job.log_dir.glob("rank-*.error.json"):
+        stale.unlink()
+
+
+def _find_free_port() -> int:
+    # Free now, and almost surely still when rank 0 takes it a moment later.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _signals_into(events: _Events) -> Iterator[None]:
+    def deliver(number: int, _frame: FrameType | None) -> None:
+        events.put(signal.Signals(number))  # A SimpleQueue may be filled from inside its own get.
+
+    before = {number: signal.signal(number, deliver) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start_ranks(job: LocalJob, events: _Events) -> list[_Rank]:
+    port, cores, base = _find_free_port(), count_usable_cores(), read_environment()
+    ranks = []
+    for number in range(job.processes):
+        environment = render_environment(job, rank=number, port=port, cores=cores, base=base)
+        rank = _start_rank(job, number, environment)
+        # A daemon, or a rank that hangs inside the kernel would keep the launcher from ending.
+        threading.Thread(target=_tell_exit, args=(rank, events), daemon=True).start()
+        ranks.append(rank)
+    return ranks
+
+
+def _start_rank(job: LocalJob, rank: int, environment: dict[str, str]) -> _Rank:
+    wrapper = (sys.executable, "-I", "-S", str(rank_exec.__file__), str(os.getpid()))
+    command = (*wrapper, *job.command)
+    error_file = _error_file(job.log_dir, rank)
+    # A session of its own keeps the terminal's Ctrl-C from a rank: it is the launcher's to pass on.
+    if rank == 0:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        return _Rank(rank, process, log=None, log_start=0, error_file=error_file)
+    path = job.log_dir / f"rank-{rank}.log"
+    with path.open("ab") as log:  # Appended: the log of an earlier attempt tells why it ended.
+        start = log.tell()
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return _Rank(rank, process, log=path, log_start=start, error_file=error_file)
+
+
+def _tell_exit(rank: _Rank, events: _Events) -> None:
+    # WNOWAIT leaves the process id taken, so that no signal of ours can reach a stranger; the
+    # loop reaps the process when it has seen the event, and signals it no more.
+    os.waitid(os.P_PID, rank.process.pid, os.WEXITED | os.WNOWAIT)
+    events.put(_Exit(rank.rank, time.time()))
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Follows the ranks of a job until the last has ended."""
+
+    ranks: Sequence[_Rank]
+    grace_seconds: float
+    ends: dict[int, RankEnd] = field(default_factory=dict)
+    stop_signal: signal.Signals | None = None
+    deadline: float | None = None  # on the monotonic clock; then the rest is killed
+    killed: bool = False
+
+    def run(self, events: _Events) -> None:
+        while len(self.ends) < len(self.ranks):
+            try:
+                event = events.get(timeout=self._seconds_left())
+            except queue.Empty:
+                if self.killed:
+                    logger.error("ranks %s do not die of SIGKILL", [r.rank for r in self._alive()])
+                    return
+                self._kill()
+                continue
+            if isinstance(event, _Exit):
+                self._note_end(event)
+            else:
+                self._heed(event)
+
+    def _seconds_left(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def _alive(self) -> list[_Rank]:
+        return [rank for rank in self.ranks if rank.rank not in self.ends]
+
+    def _note_end(self, event: _Exit) -> None:
+        end = self.ends[event.rank] = _load_end(self.ranks[event.rank], event.time)
+        if end.code != 0 and self.deadline is None:
+            # The others may hang in a collective, waiting for the lost rank, and never see this.
+            self._send(signal.SIGTERM)
+            self.deadline = time.monotonic() + self.grace_seconds
+
+    def _heed(self, number: signal.Signals) -> None:
+        stopping = self.stop_signal is not None or self.deadline is not None
+        if self.stop_signal is not signal.SIGINT:
+            self.stop_signal = number
+        if not stopping:
+            logger.warning(
+                "%s: saving after this step, then stopping. %s kills at once, unsaved.",
+                number.name,
+                "A second Ctrl-C" if number is signal.SIGINT else "Ctrl-C",
+            )
+        if stopping and number is signal.SIGINT:
+            self._kill()
+        else:
+            self._send(signal.SIGUSR2 if number is signal.SIGUSR2 else signal.SIGTERM)
+
+    def _send(self, number: signal.Signals) -> None:
+        # To the rank alone: its helpers, such as wandb's, must outlive its last save.
+        for rank in self._alive():
+            rank.sent.setdefault(number, time.time())
+            os.kill(rank.process.pid, number)
+
+    def _kill(self) -> None:
+        self.killed = True
+        self.deadline = time.monotonic() + KILL_SECONDS
+        for rank in self._alive():
+            rank.sent.setdefault(signal.SIGKILL, time.time())
+            os.killpg(rank.process.pid, signal.SIGKILL)
+
+
+def _load_end(rank: _Rank, ended: float) -> RankEnd:
+    code = rank.process.wait()
+    return RankEnd(
+        rank=rank.rank,
+        code=code,
+        time=ended,
+        signalled=rank.sent.get(-code, ended) < ended,
+        report=load_error_report(rank.error_file),
+        last_line=load_last_line(rank.log, start=rank.log_start) if rank.log else None,
+        log=rank.log,
+    )
+
+
+def _conclude(ends: Sequence[RankEnd], stop_signal: signal.Signals | None) -> JobResult:
+    failure = find_first_failure(ends)
+    interrupted = stop_signal is not None
+    if failure is not None:
+        return JobResult(2 if failure.exit_code == 2 else 1, failure, interrupted)
+    if stop_signal is None or (stop_signal is not signal.SIGINT and not any(e.code for e in ends)):
+        return JobResult(0, None, interrupted)
+    return JobResult(128 + stop_signal, None, interrupted)
