@@ -2,4 +2,4 @@
 
 
 class InputError(ValueError):
-    """A file, folder or option of the user's cannot be used; says what, where and how to mend it."""
+    """What the user gave cannot be used; the message says what, where and how to mend it."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: every final name appears by a rename, after an fsync."""
+"""Files that are whole or not there: a final name appears by a rename, after an fsync."""
 
 import fcntl
 import hashlib
@@ -77,7 +77,7 @@ def only_writer(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"{folder} is being written by another process: wait for it, or choose another --out"
+                f"another process is writing to {folder}: wait for it, or choose another --out"
             ) from error
         yield
 

@@ -6,7 +6,7 @@ sha256, the corpus fingerprint, names the tokens themselves.
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
@@ -15,7 +15,7 @@ from data_tools.errors import InputError
 from data_tools.files import load_json, render_json
 from data_tools.tokenizer import SpecialIds
 
-SCHEMA = "bigtrain-tokens/1"
+SCHEMA: Final = "bigtrain-tokens/1"
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.model"
 

@@ -51,7 +51,9 @@ def find_sources(
         found.append(TextSource("files", root, files))
     sources, seen = [], set[Path]()
     for source in found:
-        files = tuple(f for f in source.files if f not in seen and not _excluded(source, f, exclude))
+        files = tuple(
+            f for f in source.files if f not in seen and not _excluded(source, f, exclude)
+        )
         seen.update(files)
         sources.append(TextSource(source.label, source.root, files))
     if not seen:
@@ -124,7 +126,7 @@ def _find(pattern: str, folder_glob: str) -> TextSource:
         fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
         root, rest = Path(*parts[:fixed]), "/".join(parts[fixed:])
         label = f"{root.name}/{rest}"
-        paths = [root / name for name in glob.glob(rest, root_dir=root, recursive=True)]
+        paths = list(root.glob(rest))
     return TextSource(label, root, tuple(sorted(path for path in paths if path.is_file())))
 
 

@@ -26,8 +26,19 @@ NUM_SPARE = 64
 _CONTROL_PIECES = ["<cls>", "<sep>", "<mask>", *(f"<spare_{i}>" for i in range(NUM_SPARE))]
 _SPACE_MARK = "\u2581"  # SentencePiece writes a blank as this character.
 _CHUNK_CHARACTERS = 4096
+# Ways to cut text into words with the blanks before them, finest first, each with what a piece
+# that reaches from one word into the next would hold.
+_WORDS = [
+    (
+        re.compile(r" *[^\W\d_]+| *(?:[^\w ]++|[\d_]++)+| +"),
+        re.compile(r"[^M]M|[^\W\d_][\W\d_]|(?!M)[\W\d_][^\W\d_]".replace("M", _SPACE_MARK)),
+    ),
+    (re.compile(r" *[^ ]+| +"), re.compile(r"[^M]M".replace("M", _SPACE_MARK))),
+]
+_REMEMBERED_CHARACTERS = 32
+_REMEMBERED_WORDS = 1 << 20
 _NUM_THREADS = 8  # Part of the recipe: another number may train another unigram model.
-_RECIPE = {
+_RECIPE: dict[str, Any] = {
     # What makes decode(encode(text)) == text, and transformers agree on every id.
     "add_dummy_prefix": False,
     "remove_extra_whitespaces": False,
@@ -74,6 +85,8 @@ class Tokenizer:
         self._processor = processor
         marks = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
         self._mark_ids = np.array(marks, dtype=np.int32)
+        self._word = _independent_words(processor)
+        self._ids_of_word = _RememberedWords(processor)
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """Turns text into ids, adding nothing. `decode` gives the very same text back."""
@@ -103,8 +116,46 @@ class Tokenizer:
         return piece
 
     def _encode_plain(self, text: str) -> NDArray[np.int32]:
-        ids: NDArray[np.int32] = self._processor.encode(text, return_type="numpy")
+        words = self._word.findall(text) if self._word else [text]
+        found = map(self._ids_of_word.__getitem__, words)
+        return np.frombuffer(b"".join(found), dtype=np.int32)
+
+
+class _RememberedWords(dict[str, bytes]):
+    """The ids of words seen before, as bytes: four times as fast as asking SentencePiece again."""
+
+    def __init__(self, processor: Any) -> None:
+        super().__init__()
+        self._processor = processor
+
+    def __missing__(self, word: str) -> bytes:
+        ids: bytes = self._processor.encode(word, return_type="numpy").tobytes()
+        if len(word) <= _REMEMBERED_CHARACTERS:
+            if len(self) >= _REMEMBERED_WORDS:
+                self.clear()
+            self[word] = ids
         return ids
+
+
+def _independent_words(processor: Any) -> re.Pattern[str] | None:
+    # Where no piece reaches from one word into the next and nothing is put before a text, the ids
+    # of a text are those of its words in a row.
+    if len(processor.encode("\t")) != 1:
+        return None
+    ids = range(processor.vocab_size())
+    pieces = [processor.id_to_piece(i) for i in ids if not _is_symbol(processor, i)]
+    for word, crossing in _WORDS:
+        if not any(crossing.search(piece) for piece in pieces):
+            return word
+    return None
+
+
+def _is_symbol(processor: Any, token_id: int) -> bool:
+    return bool(
+        processor.is_control(token_id)
+        or processor.is_byte(token_id)
+        or processor.is_unknown(token_id)
+    )
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -101,11 +101,14 @@ def load_error_report(path: Path) -> ErrorReport | None:
 
 
 def load_last_line(log: Path, *, start: int) -> str | None:
-    """Reads the last line of a log that is not blank, from byte `start` on."""
-    with log.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(start, size - LAST_LINE_BYTES))
-        text = file.read().decode(errors="replace")
+    """Reads the last line of a log that is not blank, from byte `start` on; None without one."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(start, size - LAST_LINE_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return None
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
 
 
@@ -115,7 +118,8 @@ def _speaks_of_lost_peer(end: RankEnd) -> bool:
 
 
 def _describe(end: RankEnd) -> RankFailure:
-    exit_code = end.report.exit_code if end.report else end.code
+    # A rank that reported and then had to be killed has said what it was about to exit with.
+    exit_code = end.report.exit_code if end.report and end.code < 0 else end.code
     name = _name_signal(-exit_code) if exit_code < 0 else None
     message = " ".join(_choose_message(end, name).split())
     return RankFailure(

@@ -5,6 +5,7 @@ so that a single loop sees everything in order. Linux only: its kernel ends what
 """
 
 import logging
+import math
 import os
 import queue
 import shutil
@@ -60,6 +61,10 @@ class LocalJob:
     def __post_init__(self) -> None:
         if self.processes < 1:
             raise ValueError(f"processes={self.processes}: a run needs at least one process")
+        if self.threads_per_process is not None and self.threads_per_process < 1:
+            raise ValueError(
+                f"threads_per_process={self.threads_per_process}: give at least 1, or leave it out"
+            )
         if not self.command or shutil.which(self.command[0]) is None:
             raise ValueError(f"command={self.command}: there is no such program to run")
 
@@ -175,7 +180,7 @@ def _start_ranks(job: LocalJob, events: _Events) -> list[_Rank]:
     for number in range(job.processes):
         environment = render_environment(job, rank=number, port=port, cores=cores, base=base)
         rank = _start_rank(job, number, environment)
-        # A daemon, or a rank that hangs inside the kernel would keep the launcher from ending.
+        # A daemon, so that a rank hung inside the kernel cannot keep the launcher from ending.
         threading.Thread(target=_tell_exit, args=(rank, events), daemon=True).start()
         ranks.append(rank)
     return ranks
@@ -286,7 +291,7 @@ def _load_end(rank: _Rank, ended: float) -> RankEnd:
         rank=rank.rank,
         code=code,
         time=ended,
-        signalled=rank.sent.get(-code, ended) < ended,
+        signalled=rank.sent.get(-code, math.inf) <= ended,
         report=load_error_report(rank.error_file),
         last_line=load_last_line(rank.log, start=rank.log_start) if rank.log else None,
         log=rank.log,

@@ -1,0 +1,1 @@
+"""Checkpoints know tensors, not ranks: any layout loads what any other saved."""

@@ -1,0 +1,1 @@
+"""Which tokens a rank reads, as a function of the sample's number alone."""

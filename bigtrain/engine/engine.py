@@ -1,5 +1,6 @@
 """One training step, whatever the layout: the schedule runs the microbatches, the engine steps."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.utils import logger as deepspeed_logger
 from megatron.core.distributed.finalize_model_grads import finalize_model_grads
 
 from bigtrain.config import RunConfig
@@ -20,6 +22,8 @@ from bigtrain.models.shards import shards_of
 from bigtrain.parallel import groups
 from bigtrain.parallel.layout import Layout
 from bigtrain.parallel.schedule import ForwardStep, run_microbatches
+
+deepspeed_logger.setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)

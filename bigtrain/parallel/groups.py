@@ -39,23 +39,22 @@ def process_groups(ranks: Ranks, layout: Layout, device: torch.device) -> Iterat
         timeout=COLLECTIVE_TIMEOUT,
         device_id=device if device.type == "cuda" else None,
     )
-    try:
-        parallel_state.initialize_model_parallel(
-            tensor_model_parallel_size=layout.tensor,
-            pipeline_model_parallel_size=layout.pipeline,
-            order="tp-cp-ep-dp-pp",
-            create_gloo_process_groups=False,
-        )
-        place = layout.place(ranks.rank)
-        assert place.tensor == parallel_state.get_tensor_model_parallel_rank()
-        assert place.data == parallel_state.get_data_parallel_rank()
-        assert place.pipeline == parallel_state.get_pipeline_model_parallel_rank()
-        reseed(0, step=0, microbatch=0, place=place, device=device)
-        yield place
-    finally:
-        parallel_state.destroy_model_parallel()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=layout.tensor,
+        pipeline_model_parallel_size=layout.pipeline,
+        order="tp-cp-ep-dp-pp",
+        create_gloo_process_groups=False,
+    )
+    place = layout.place(ranks.rank)
+    assert place.tensor == parallel_state.get_tensor_model_parallel_rank()
+    assert place.data == parallel_state.get_data_parallel_rank()
+    assert place.pipeline == parallel_state.get_pipeline_model_parallel_rank()
+    reseed(0, step=0, microbatch=0, place=place, device=device)
+    yield place
+    # Not after an error: taking groups apart can wait for ranks that are gone, and what went
+    # wrong must be told at once.
+    parallel_state.destroy_model_parallel()
+    dist.destroy_process_group()
 
 
 def reseed(seed: int, *, step: int, microbatch: int, place: Place, device: torch.device) -> None:

@@ -1,0 +1,117 @@
+"""The front door: the command ``bigtrain``. Each subcommand's work is imported when it is called."""
+
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_tools.cli import app as data_app
+
+app = typer.Typer(
+    name="bigtrain",
+    help="Pretrain GPT and BERT: from text to a trained, checkpointed, Hugging Face-ready model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_app, name="data", help="Text → tokenizer, token tars and manifest.")
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="CONFIG.yaml... [KEY=VALUE...]", help="YAML files, merged left to right, then overrides such as train.steps=50."),
+]
+AcceptChange = Annotated[
+    list[str], typer.Option("--accept-change", help="Key that may differ from the checkpoint's; repeat for more.")
+]
+
+
+@app.command()
+def launch(
+    sources: Sources,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="Processes on this machine; one copy of the model (tensor × pipeline) when not given.", min=1),
+    ] = None,
+    accept_change: AcceptChange = [],  # noqa: B006 - typer reads the default, nobody writes it
+) -> None:
+    """Starts a run on this machine, or resumes it from its newest checkpoint."""
+    from bigtrain.config import load_run_config
+    from launcher.local import LocalJob, render_failure, run_local
+
+    config = load_run_config(sources)
+    count = processes or config.parallel.model_parallel_size
+    config.data_parallel_size(count)
+    accepted = [word for key in accept_change for word in ("--accept-change", key)]
+    job = LocalJob(
+        command=(sys.executable, "-m", "bigtrain.cli", "train", *sources, *accepted),
+        processes=count,
+        log_dir=config.run_dir / "logs",
+    )
+    result = run_local(job)
+    if result.failure is not None:
+        typer.echo(f"bigtrain: {render_failure(result.failure)}", err=True)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: B006
+    """Trains as one rank of a run; `bigtrain launch`, torchrun or srun starts all of them."""
+    from bigtrain.config import load_run_config
+    from bigtrain.environment import quiet_foreign_libraries, read_ranks
+    from bigtrain.track.console import set_up_logging
+
+    config = load_run_config(sources)
+    ranks = read_ranks()
+    quiet_foreign_libraries()
+    set_up_logging(ranks.rank, config.run_dir / "logs" / "rank-0.log")
+    from bigtrain.train.run import train as run_training
+
+    run_training(config, ranks, accept_changes=tuple(accept_change))
+
+
+def main() -> None:
+    """Runs the command; what a user can mend is one line and exit code 2, with no traceback."""
+    try:
+        app()
+    except Exception as error:
+        message, exit_code, is_expected = _explain(error)
+        if not is_expected:
+            traceback.print_exc()
+        _leave_error_report(message, exit_code)
+        typer.echo(f"bigtrain: {message}", err=True)
+        sys.exit(exit_code)
+
+
+def _explain(error: Exception) -> tuple[str, int, bool]:
+    """The line for the user, the exit code, and whether we foresaw the error."""
+    is_ours = type(error).__module__.split(".")[0] in {"bigtrain", "data_tools", "launcher"}
+    if is_ours and isinstance(error, ValueError | RuntimeError):
+        return str(error), 2 if isinstance(error, ValueError) else 1, True
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", 2, True
+    return f"{type(error).__name__}: {error}", 1, False
+
+
+def _leave_error_report(message: str, exit_code: int) -> None:
+    """Tells the launcher, if there is one, why this rank failed and when."""
+    from bigtrain.environment import read_error_file, read_ranks
+
+    file = read_error_file()
+    if file is None:
+        return
+    report = {
+        "rank": read_ranks().rank,
+        "exit_code": exit_code,
+        "message": message,
+        "traceback": traceback.format_exc(),
+        "time": time.time(),
+    }
+    file.write_text(json.dumps(report), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

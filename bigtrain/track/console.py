@@ -1,0 +1,92 @@
+"""What a person sees of a run: a bar on a terminal, plain lines in a log."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from bigtrain.track.tracker import Value
+
+log = logging.getLogger(__name__)
+console = Console(stderr=True)
+
+
+def set_up_logging(rank: int, file: Path | None = None) -> None:
+    """Rank 0 tells the story, to the terminal and to a file; the others speak when it matters.
+
+    Args:
+        rank: This process's rank.
+        file: Log file that rank 0 appends to.
+    """
+    handlers: list[logging.Handler] = []
+    if console.is_terminal and rank == 0:
+        handlers.append(RichHandler(console=console, show_path=False, show_level=False))
+    else:
+        handlers.append(logging.StreamHandler())
+    if file is not None and rank == 0:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    for handler in handlers:
+        if not isinstance(handler, RichHandler):
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+    logging.getLogger("bigtrain").setLevel(logging.INFO if rank == 0 else logging.WARNING)
+
+
+class ConsoleTracker:
+    """Shows the loss and the speed while they change."""
+
+    def __init__(self, *, steps: int, first_step: int, log_every: int) -> None:
+        self._steps, self._log_every = steps, log_every
+        self._progress: Progress | None = None
+        if console.is_terminal:
+            self._progress = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._task = self._progress.add_task("train", total=steps, completed=first_step, text="")
+            self._progress.start()
+
+    def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
+        """Moves the bar, or writes a line when one is due."""
+        text = _render(values)
+        if split != "train":
+            log.info("step %d/%d %s %s", step, self._steps, split, text)
+        elif self._progress is not None:
+            self._progress.update(self._task, completed=step, text=text)
+        if split == "train" and (step % self._log_every == 0 or step in (1, self._steps)):
+            log.info("step %d/%d %s", step, self._steps, text)
+
+    def finish(self, state: str) -> None:
+        """Takes the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+        log.info("run %s", state)
+
+
+def _render(values: Mapping[str, Value]) -> str:
+    names = {
+        "loss": ("loss", ".4f"),
+        "grad_norm": ("norm", ".3f"),
+        "learning_rate": ("lr", ".2e"),
+        "tokens_per_second": ("tok/s", ",.0f"),
+    }
+    return "  ".join(
+        f"{label} {values[name]:{spec}}" for name, (label, spec) in names.items() if name in values
+    )

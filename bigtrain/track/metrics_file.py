@@ -1,0 +1,49 @@
+"""``metrics.jsonl``: the truth about a run, one line an event."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bigtrain.track.tracker import Value
+
+
+class MetricsFile:
+    """Appends each event as a line that carries its attempt."""
+
+    def __init__(self, path: Path, *, attempt: int) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._attempt = attempt
+
+    def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
+        """Appends the numbers of one step."""
+        self._write({"attempt": self._attempt, "split": split, "step": step, **values})
+
+    def finish(self, state: str) -> None:
+        """Appends the end and closes the file."""
+        self._write({"attempt": self._attempt, "split": "run", "state": state})
+        self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+
+
+def read_metrics(path: Path, split: str) -> list[dict[str, Any]]:
+    """Reads the events of one split, in order of steps.
+
+    Args:
+        path: A ``metrics.jsonl``.
+        split: ``train`` or ``validation``.
+
+    Returns:
+        One event for each step: the latest attempt's, where an attempt repeated a step.
+    """
+    latest: dict[int, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:  # A run that was killed may leave half a line.
+            continue
+        if event.get("split") == split:
+            latest[event["step"]] = event
+    return [latest[step] for step in sorted(latest)]

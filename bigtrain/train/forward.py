@@ -1,0 +1,52 @@
+"""One forward pass of a GPT: microbatch in, output and loss function out."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from bigtrain.data.batches import Microbatch
+from bigtrain.models.loss import token_losses
+from bigtrain.parallel.schedule import ForwardStep
+
+LOSS_SUM = "loss_sum"
+WEIGHT_SUM = "weight_sum"
+
+
+def gpt_forward_step(
+    *, vocab_size: int, device: torch.device, loss_scale: float, before: Callable[[], None] | None = None
+) -> ForwardStep:
+    """Makes the function that the schedule calls for each microbatch on each stage.
+
+    Args:
+        vocab_size: Tokens of the tokenizer.
+        device: Where the model lives.
+        loss_scale: What a microbatch's summed loss is multiplied by for the backward pass.
+        before: Called before each forward pass.
+    """
+
+    def forward_step(microbatches: Any, stage: torch.nn.Module) -> Any:
+        microbatch: Microbatch = next(microbatches)
+        if before is not None:
+            before()
+        tokens = microbatch.tokens.to(device)
+        positions = torch.arange(tokens.shape[1], device=device).expand_as(tokens)
+        output = stage(tokens, positions, None)
+        return output, partial(
+            _loss,
+            targets=microbatch.targets.to(device),
+            weights=microbatch.weights.to(device),
+            vocab_size=vocab_size,
+            scale=loss_scale,
+        )
+
+    return forward_step
+
+
+def _loss(
+    logits: torch.Tensor, *, targets: torch.Tensor, weights: torch.Tensor, vocab_size: int, scale: float
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    total = (token_losses(logits, targets, vocab_size=vocab_size) * weights).sum()
+    # megatron-core divides the first in place: the report is a tensor of its own.
+    return total * scale, {LOSS_SUM: total.detach().clone(), WEIGHT_SUM: weights.sum()}

@@ -1,0 +1,39 @@
+"""One attempt at a run, on one rank: groups, data, model, engine, and then the loop."""
+
+from bigtrain.config import RunConfig
+from bigtrain.data.batches import TrainingData
+from bigtrain.engine.engine import Engine
+from bigtrain.environment import Ranks
+from bigtrain.models.gpt import build_gpt
+from bigtrain.parallel import groups
+from bigtrain.parallel.device import choose_device
+from bigtrain.parallel.layout import layout_of
+from bigtrain.train.attempt import Attempt, Outcome
+from bigtrain.train.trainer import Trainer
+
+
+def train(config: RunConfig, ranks: Ranks, *, accept_changes: tuple[str, ...] = ()) -> Outcome:
+    """Trains, from the newest checkpoint of the run folder if it has one; every rank calls it.
+
+    Args:
+        config: The run.
+        ranks: Where this process stands.
+        accept_changes: Keys that may differ from the checkpoint's though the loss will feel it.
+
+    Raises:
+        ConfigError: The config does not fit the data, the world size or the checkpoint.
+        CheckpointError: A checkpoint cannot be read or written.
+        DivergedError: The loss is no longer finite.
+    """
+    layout = layout_of(config, ranks.world_size)
+    device = choose_device(config.parallel.device, ranks)
+    with groups.process_groups(ranks, layout, device) as place:
+        data = TrainingData(config, layout=layout, data_rank=place.data)
+        module = build_gpt(config.model, layout=layout, precision=config.train.precision, device=device)
+        engine = Engine(config, module=module, layout=layout)
+        trainer = Trainer(config, engine=engine, data=data, layout=layout, place=place, device=device)
+        try:
+            return Attempt(trainer, accept_changes=accept_changes).run()
+        finally:
+            data.close()
+            engine.close()

@@ -1,0 +1,88 @@
+"""A run folder tells its own story: config, attempts, status, metrics, checkpoints, logs."""
+
+import json
+import os
+import secrets
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bigtrain.config import RunConfig, render_config
+
+
+class RunFolder:
+    """The files of one run, written by rank 0 alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        self.logs = path / "logs"
+        self._started = time.monotonic()
+        self._last_heartbeat = 0.0
+
+    def begin_attempt(self, config: RunConfig, *, world_size: int) -> int:
+        """Notes that an attempt begins, and writes its config.
+
+        Returns:
+            The attempt's number, from 1.
+        """
+        for folder in (self.path, self.checkpoints, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        attempt = 1 + sum(line["event"] == "start" for line in self._attempts())
+        text = render_config(config)
+        _write_atomically(self.path / f"config-attempt-{attempt}.yaml", text)
+        _write_atomically(self.path / "config.yaml", text)
+        self._note({"event": "start", "attempt": attempt, "world_size": world_size})
+        return attempt
+
+    def end_attempt(self, attempt: int, *, state: str, step: int, reason: str | None) -> None:
+        """Notes how an attempt ended."""
+        self._note(
+            {"event": "end", "attempt": attempt, "state": state, "step": step, "reason": reason,
+             "seconds": round(time.monotonic() - self._started, 3)}
+        )
+
+    def write_heartbeat(self, **values: Any) -> None:
+        """``write_status``, at most once a second: an old time in a running status means a crash."""
+        now = time.monotonic()
+        if now - self._last_heartbeat >= 1.0:
+            self._last_heartbeat = now
+            self.write_status(**values)
+
+    def write_status(self, **values: Any) -> None:
+        """Replaces ``status.json``: state, step, loss, tokens per second, last checkpoint, reason."""
+        _write_atomically(self.path / "status.json", json.dumps({**values, "time": _now()}, indent=1) + "\n")
+
+    def wandb_id(self) -> str:
+        """wandb's id of this run, made once."""
+        file = self.path / "wandb_id"
+        if not file.exists():
+            _write_atomically(file, secrets.token_hex(4) + "\n")
+        return file.read_text().strip()
+
+    def _attempts(self) -> list[dict[str, Any]]:
+        file = self.path / "attempts.jsonl"
+        if not file.exists():
+            return []
+        return [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+
+    def _note(self, event: dict[str, Any]) -> None:
+        with (self.path / "attempts.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**event, "time": _now()}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

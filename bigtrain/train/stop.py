@@ -1,0 +1,34 @@
+"""How a run is asked to stop: by a signal on any rank, or by a file that rank 0 watches."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+STOP_FILE = "STOP"
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
+
+class StopFlag:
+    """Raised at any moment, looked at at the step boundary; nothing happens inside a handler."""
+
+    def __init__(self, run_dir: Path, *, watches_file: bool) -> None:
+        self._file = run_dir / STOP_FILE if watches_file else None
+        self.reason: str | None = None
+        for number in _SIGNALS:
+            signal.signal(number, self._on_signal)
+        # Ctrl-C on a single process without a launcher means the same.
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def is_raised(self) -> bool:
+        """Whether this rank was asked to stop."""
+        if self.reason is None and self._file is not None and self._file.exists():
+            self.reason = f"the file {self._file}"
+        return self.reason is not None
+
+    def clear_file(self) -> None:
+        """Takes the file away, so that the next attempt runs."""
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self.reason = signal.Signals(number).name

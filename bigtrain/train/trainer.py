@@ -1,0 +1,142 @@
+"""The loop: take a batch, train a step, advance the state, do what is due, stop if asked."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from bigtrain.config import RunConfig
+from bigtrain.data.batches import TrainingData
+from bigtrain.engine.engine import Engine
+from bigtrain.parallel import groups
+from bigtrain.parallel.device import synchronize
+from bigtrain.parallel.layout import Layout, Place
+from bigtrain.train.forward import LOSS_SUM, WEIGHT_SUM, gpt_forward_step
+from bigtrain.train.learning_rate import learning_rate
+
+
+class DivergedError(RuntimeError):
+    """The loss or the gradient is no longer finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One step, as every rank knows it."""
+
+    progress: Progress
+    loss: float
+    """Mean over the step's tokens, in nats."""
+    grad_norm: float
+    learning_rate: float
+    seconds: float
+    data_seconds: float
+    tokens_per_second: float
+    skipped: bool
+    stop: bool
+    """Whether any rank was asked to stop."""
+
+
+class Trainer:
+    """Takes steps; the same on every rank, in every layout."""
+
+    def __init__(
+        self, config: RunConfig, *, engine: Engine, data: TrainingData, layout: Layout, place: Place,
+        device: torch.device,
+    ) -> None:
+        self.config, self.engine, self.data = config, engine, data
+        self._layout, self._place, self._device = layout, place, device
+        self.progress = Progress()
+
+    def steps(self, stop_requested: Callable[[], bool]) -> Iterator[StepResult]:
+        """Takes steps until the run is whole; the caller ends it earlier by not asking for more."""
+        while self.progress.step < self.config.train.steps:
+            yield self._step(stop_requested)
+
+    def validation_loss(self) -> float:
+        """Mean loss over the validation samples, in nats per token."""
+        sums = torch.zeros(2, dtype=torch.float64, device=self._device)
+        forward_step = gpt_forward_step(
+            vocab_size=self.config.model.vocab_size, device=self._device, loss_scale=1.0
+        )
+        for microbatches in self.data.validation_batches():
+            for report in self.engine.evaluate(forward_step, microbatches):
+                sums += torch.stack([report[LOSS_SUM], report[WEIGHT_SUM]]).double()
+        total, count = self._over_all_ranks(sums)
+        return total / count
+
+    def _step(self, stop_requested: Callable[[], bool]) -> StepResult:
+        started = time.perf_counter()
+        step = self.progress.step + 1
+        batch = self.data.batch(self.progress.samples)
+        data_seconds = time.perf_counter() - started
+        rate = learning_rate(self.config, step)
+        update = self.engine.train_step(self._forward_step(step, len(batch)), batch, learning_rate=rate)
+        sums = torch.zeros(3, dtype=torch.float64, device=self._device)
+        for report in update.reports:
+            sums[:2] += torch.stack([report[LOSS_SUM], report[WEIGHT_SUM]]).double()
+        total, count, stops = self._over_all_ranks(sums, stop=stop_requested())
+        synchronize(self._device)
+        seconds = time.perf_counter() - started
+        if not math.isfinite(total) or update.skipped:
+            raise DivergedError(
+                f"step {step}: the loss ({total / count:g}) or the gradient's norm "
+                f"({update.grad_norm:g}) is not finite; lower optim.learning_rate or raise "
+                "optim.warmup_steps, and start again from the last checkpoint"
+            )
+        self.progress = Progress(
+            step=step,
+            samples=self.progress.samples + self.config.train.global_batch_size,
+            tokens=self.progress.tokens + int(count),
+        )
+        return StepResult(
+            progress=self.progress,
+            loss=total / count,
+            grad_norm=update.grad_norm,
+            learning_rate=rate,
+            seconds=seconds,
+            data_seconds=data_seconds,
+            tokens_per_second=count / seconds,
+            skipped=update.skipped,
+            stop=stops > 0,
+        )
+
+    def _forward_step(self, step: int, num_microbatches: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        train = self.config.train
+        tokens = train.global_batch_size * self.config.data.sequence_length
+        numbers = itertools.count()
+
+        def reseed() -> None:
+            groups.reseed(
+                self.config.seed, step=step, microbatch=next(numbers), place=self._place, device=self._device
+            )
+
+        return gpt_forward_step(
+            vocab_size=self.config.model.vocab_size,
+            device=self._device,
+            # The schedule divides by the microbatches and DeepSpeed by the data ranks: every
+            # token of the batch weighs the same.
+            loss_scale=num_microbatches * self._layout.data / tokens,
+            before=reseed if self.config.model.dropout > 0 else None,
+        )
+
+    def _over_all_ranks(self, sums: torch.Tensor, *, stop: bool = False) -> list[float]:
+        """Adds up over all ranks; tensor ranks repeat the same sums, so one of them counts."""
+        if self._place.tensor != 0:
+            sums.zero_()
+        if stop:
+            sums[-1] += 1
+        dist.all_reduce(sums)
+        return list(sums.tolist())

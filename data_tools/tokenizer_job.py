@@ -1,0 +1,101 @@
+"""The tokenizer job: text files in, one model file out, with a note that says what it was made of.
+
+The note (`tokenizer.model.json`) lets the same command, run again, see that its work is done.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_tools.errors import InputError
+from data_tools.files import file_sha256, load_json, only_writer, render_json, write_file
+from data_tools.readers import DEFAULT_GLOB, find_text_files, sample_text
+from data_tools.tokenizer import Tokenizer, TokenizerKind, load_tokenizer, train_tokenizer
+
+NOTE_SCHEMA = "bigtrain-tokenizer/1"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerResult:
+    """A trained tokenizer and the amount of text it saw."""
+
+    tokenizer: Tokenizer
+    sample_bytes: int
+    already_done: bool
+
+
+def build_tokenizer(
+    patterns: Sequence[str],
+    *,
+    out: Path,
+    vocab_size: int,
+    kind: TokenizerKind = "bpe",
+    folder_glob: str = DEFAULT_GLOB,
+    exclude: Sequence[str] = (),
+    max_bytes: int = 100_000_000,
+    seed: int = 0,
+    force: bool = False,
+) -> TokenizerResult:
+    """Trains a tokenizer on text files, or on an even sample of them where they are many.
+
+    Args:
+        patterns: Folders, globs and files, as `find_sources` takes them.
+        out: The model file.
+        vocab_size: Number of ids.
+        kind: `bpe` or `unigram`.
+        folder_glob: Which files of a folder are text.
+        exclude: Which files to leave out.
+        max_bytes: The most text to train on.
+        seed: Seeds SentencePiece's own sampling.
+        force: Replace another model at `out`.
+
+    Raises:
+        InputError: No text, another model at `out`, or a vocabulary the text cannot give.
+    """
+    files = find_text_files(patterns, exclude=exclude, folder_glob=folder_glob)
+    texts = list(sample_text(files, max_bytes=max_bytes))
+    digest, size = _digest(texts)
+    note = {
+        "schema": NOTE_SCHEMA,
+        "text_sha256": digest,
+        "vocab_size": vocab_size,
+        "kind": kind,
+        "seed": seed,
+    }
+    with only_writer(out.parent):
+        if out.exists() and not force:
+            _check_same(out, note)
+            return TokenizerResult(load_tokenizer(out), size, already_done=True)
+        logger.info("training on %.1f MB of text", size / 1e6)
+        tokenizer = train_tokenizer(texts, out, vocab_size=vocab_size, kind=kind, seed=seed)
+        write_file(_note_path(out), render_json({**note, "model_sha256": tokenizer.sha256}))
+    return TokenizerResult(tokenizer, size, already_done=False)
+
+
+def _digest(texts: Sequence[str]) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    for text in texts:
+        content = text.encode("utf-8")
+        digest.update(len(content).to_bytes(8, "little") + content)
+        size += len(content)
+    return digest.hexdigest(), size
+
+
+def _note_path(out: Path) -> Path:
+    return out.with_name(out.name + ".json")
+
+
+def _check_same(out: Path, note: dict[str, Any]) -> None:
+    path = _note_path(out)
+    there = load_json(path) if path.is_file() else {}
+    wanted = {**note, "model_sha256": file_sha256(out)}
+    changed = sorted(key for key in wanted if there.get(key) != wanted[key])
+    if changed:
+        raise InputError(
+            f"{out} exists and was made with other {', '.join(changed)}: "
+            "choose another --out, or replace it with --force"
+        )

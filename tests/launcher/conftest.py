@@ -1,0 +1,50 @@
+"""A job, or a launcher in a process of its own, from the few lines that each rank shall run."""
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from stand_in_ranks import PRELUDE, Launched
+
+from launcher.local import LocalJob
+
+
+@pytest.fixture
+def log_dir(tmp_path: Path) -> Path:
+    return tmp_path / "logs"
+
+
+@pytest.fixture
+def write_script(tmp_path: Path) -> Callable[[str], Path]:
+    def write(body: str) -> Path:
+        script = tmp_path / "rank.py"
+        script.write_text(PRELUDE + textwrap.dedent(body))
+        return script
+
+    return write
+
+
+@pytest.fixture
+def make_job(write_script: Callable[[str], Path], log_dir: Path) -> Callable[..., LocalJob]:
+    def make(body: str, *, processes: int = 2, grace_seconds: float = 0.3) -> LocalJob:
+        command = (sys.executable, str(write_script(body)))
+        return LocalJob(command, processes, log_dir, grace_seconds=grace_seconds)
+
+    return make
+
+
+@pytest.fixture
+def launch(write_script: Callable[[str], Path], log_dir: Path) -> Iterator[Callable[..., Launched]]:
+    launched: list[Launched] = []
+
+    def start(body: str) -> Launched:
+        launched.append(Launched(write_script(body), log_dir))
+        return launched[-1]
+
+    yield start
+    for one in launched:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
