@@ -4,6 +4,7 @@ import json
 import sys
 import time
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -67,10 +68,14 @@ def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: 
     config = load_run_config(sources)
     ranks = read_ranks()
     quiet_foreign_libraries()
+    warnings.filterwarnings("ignore")
     set_up_logging(ranks.rank, config.run_dir / "logs" / "rank-0.log")
+    from bigtrain.parallel.device import choose_device
+
+    device = choose_device(config.parallel.device, ranks)
     from bigtrain.train.run import train as run_training
 
-    run_training(config, ranks, accept_changes=tuple(accept_change))
+    run_training(config, ranks=ranks, device=device, accept_changes=accept_change)
 
 
 def main() -> None:

@@ -36,9 +36,10 @@ def has_rendezvous() -> bool:
     return "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ
 
 
-def tell_deepspeed_the_device(device_type: str) -> None:
-    """Makes DeepSpeed use this kind of device; it decides once, when it is imported."""
+def tell_deepspeed(device_type: str, ranks: Ranks) -> None:
+    """Says what DeepSpeed asks the environment for; it decides once, when it is imported."""
     os.environ["DS_ACCELERATOR"] = device_type
+    os.environ.setdefault("LOCAL_RANK", str(ranks.local_rank))
 
 
 def requested_threads() -> int | None:

@@ -107,13 +107,14 @@ def shard_corpus(
     _check_options(name, validation_percent, workers, task_bytes, pack_tokens)
     sources = find_sources(patterns, exclude=exclude, folder_glob=folder_glob)
     loaded = load_tokenizer(tokenizer)
+    task_bytes = task_bytes or choose_task_bytes(sources)
     tasks = plan_tasks(sources, task_bytes=task_bytes)
     options = {
         "name": name,
         "pack_tokens": pack_tokens,
         "schema": SCHEMA,
         "seed": seed,
-        "tasks": len(tasks),
+        "task_bytes": task_bytes,
         "text": _text_digest(sources),
         "tokenizer": loaded.sha256,
         "validation_percent": validation_percent,
@@ -137,11 +138,14 @@ def shard_corpus(
     return _result(markers, fresh, settings, time.monotonic() - started, not fresh and sealed)
 
 
-def plan_tasks(sources: Sequence[TextSource], *, task_bytes: int | None) -> list[ShardTask]:
+def choose_task_bytes(sources: Sequence[TextSource]) -> int:
+    """Takes a 64th of the text per task, within 4 and 256 MiB."""
+    total = sum(file.stat().st_size for source in sources for file in source.files)
+    return min(max(total // 64, 4 * MIB), 256 * MIB)
+
+
+def plan_tasks(sources: Sequence[TextSource], *, task_bytes: int) -> list[ShardTask]:
     """Cuts the files of each source, in order, into tasks of about `task_bytes`."""
-    if task_bytes is None:
-        total = sum(file.stat().st_size for source in sources for file in source.files)
-        task_bytes = min(max(total // 64, 4 * MIB), 256 * MIB)
     tasks: list[ShardTask] = []
     for source in sources:
         files: list[Path] = []

@@ -50,6 +50,7 @@ class Engine:
             layout: The grid.
         """
         private.check_version()
+        private.leave_kernels_uncompiled()
         self._config = config
         self._layout = layout
         self._parameters = list(module.parameters())

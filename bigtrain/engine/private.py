@@ -39,6 +39,14 @@ def check_version() -> None:
         )
 
 
+def leave_kernels_uncompiled() -> None:
+    """Keeps DeepSpeed from compiling its shared-memory collectives at start-up.
+
+    That takes most of a minute and a C++ compiler, and gloo's own sums are what runs on CPU.
+    """
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 def create_moments(optimizer: Any) -> None:
     """Makes Adam's moments exist before the first step, as zeros, so that they can be loaded."""
     for flat in _flat_masters(optimizer):

@@ -39,9 +39,10 @@ def fill_initial_values(
     """
     if name.endswith("bias"):
         view.zero_()
-    elif "layernorm" in name:
+    elif name.endswith(("layernorm.weight", "layer_norm_weight")):
         view.fill_(1.0)
     else:
+        assert name.endswith(".weight"), f"no rule for the initial values of {name}"
         residual = name.endswith(("linear_proj.weight", "linear_fc2.weight"))
         std = model.init_std / (math.sqrt(2 * model.num_layers) if residual else 1.0)
         _fill_normal(view, _key(seed, name), global_shape, offset, std)

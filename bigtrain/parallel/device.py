@@ -6,7 +6,7 @@ import random
 import torch
 
 from bigtrain.config import ConfigError
-from bigtrain.environment import Ranks, requested_threads, tell_deepspeed_the_device
+from bigtrain.environment import Ranks, requested_threads, tell_deepspeed
 
 
 def choose_device(wanted: str, ranks: Ranks) -> torch.device:
@@ -20,7 +20,7 @@ def choose_device(wanted: str, ranks: Ranks) -> torch.device:
         ConfigError: CUDA is asked for and there is none, or too few GPUs for the local ranks.
     """
     use_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
-    tell_deepspeed_the_device("cuda" if use_cuda else "cpu")
+    tell_deepspeed("cuda" if use_cuda else "cpu", ranks)
     if not use_cuda:
         torch.set_num_threads(_threads_per_rank(ranks))
         return torch.device("cpu")

@@ -1,6 +1,7 @@
 """What surrounds the loop: resuming, the run folder, checkpoints, sinks, and a clear end."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Outcome:
 class Attempt:
     """One attempt at a run; the same on every rank, though rank 0 alone writes the run folder."""
 
-    def __init__(self, trainer: Trainer, *, accept_changes: tuple[str, ...]) -> None:
+    def __init__(self, trainer: Trainer, *, accept_changes: Sequence[str]) -> None:
         """Puts the trainer where the run stands; the run folder is not touched before that.
 
         Raises:
@@ -85,7 +86,7 @@ class Attempt:
     def _is_due(self, every: int) -> bool:
         return self._is_whole or self._progress.step % every == 0
 
-    def _resume_or_initialize(self, accept_changes: tuple[str, ...]) -> None:
+    def _resume_or_initialize(self, accept_changes: Sequence[str]) -> None:
         found, passed_over = find_checkpoint(self._folder.checkpoints)
         for line in passed_over:
             log.warning(line)

@@ -1,23 +1,34 @@
 """One attempt at a run, on one rank: groups, data, model, engine, and then the loop."""
 
+from collections.abc import Sequence
+
+import torch
+
 from bigtrain.config import RunConfig
 from bigtrain.data.batches import TrainingData
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
 from bigtrain.models.gpt import build_gpt
 from bigtrain.parallel import groups
-from bigtrain.parallel.device import choose_device
 from bigtrain.parallel.layout import layout_of
 from bigtrain.train.attempt import Attempt, Outcome
 from bigtrain.train.trainer import Trainer
 
 
-def train(config: RunConfig, ranks: Ranks, *, accept_changes: tuple[str, ...] = ()) -> Outcome:
+def train(
+    config: RunConfig,
+    *,
+    ranks: Ranks,
+    device: torch.device,
+    accept_changes: Sequence[str] = (),
+) -> Outcome:
     """Trains, from the newest checkpoint of the run folder if it has one; every rank calls it.
 
     Args:
         config: The run.
         ranks: Where this process stands.
+        device: From ``choose_device``, called before this module was imported (DeepSpeed decides
+            then what it runs on).
         accept_changes: Keys that may differ from the checkpoint's though the loss will feel it.
 
     Raises:
@@ -26,7 +37,6 @@ def train(config: RunConfig, ranks: Ranks, *, accept_changes: tuple[str, ...] = 
         DivergedError: The loss is no longer finite.
     """
     layout = layout_of(config, ranks.world_size)
-    device = choose_device(config.parallel.device, ranks)
     with groups.process_groups(ranks, layout, device) as place:
         data = TrainingData(config, layout=layout, data_rank=place.data)
         module = build_gpt(config.model, layout=layout, precision=config.train.precision, device=device)

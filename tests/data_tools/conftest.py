@@ -1,0 +1,36 @@
+"""A small world for the tests of this folder: some text, a tokenizer trained on it, a corpus."""
+
+from pathlib import Path
+
+import pytest
+from small_texts import write_texts
+
+from data_tools.shard import shard_corpus
+from data_tools.tokenizer import Tokenizer, train_tokenizer
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory) -> Path:
+    return write_texts(tmp_path_factory.mktemp("text") / "stories", 60)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory, texts) -> Tokenizer:
+    out = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    documents = [path.read_text(encoding="utf-8") for path in sorted(texts.iterdir())]
+    return train_tokenizer(documents, out, vocab_size=450)
+
+
+@pytest.fixture(scope="session")
+def sharded(tmp_path_factory, texts, tokenizer) -> Path:
+    """A finished job: several shards, several packs in each, a train and a validation split."""
+    out = tmp_path_factory.mktemp("sharded") / "corpus"
+    shard_corpus(
+        [str(texts)],
+        tokenizer=tokenizer.path,
+        out=out,
+        validation_percent=20,
+        task_bytes=3000,
+        pack_tokens=100,
+    )
+    return out

@@ -1,0 +1,201 @@
+"""The sharding job leaves the same bytes whatever happens on the way, and spoils nothing."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_texts import tree_bytes, write_texts
+
+from data_tools.corpus import open_corpus
+from data_tools.errors import InputError
+from data_tools.files import only_writer
+from data_tools.manifest import load_manifest
+from data_tools.readers import find_sources
+from data_tools.shard import plan_tasks, shard_corpus
+
+TINY = {"task_bytes": 3000, "pack_tokens": 100, "validation_percent": 20}
+
+
+def shard(texts: Path, tokenizer, out: Path, **options):
+    return shard_corpus([str(texts)], tokenizer=tokenizer.path, out=out, **{**TINY, **options})
+
+
+def test_one_and_two_workers_leave_the_same_bytes(texts, tokenizer, sharded, tmp_path):
+    result = shard(texts, tokenizer, tmp_path / "other name", workers=2)
+    assert tree_bytes(tmp_path / "other name") == tree_bytes(sharded)
+    assert result.documents == 60
+    assert result.tokens_per_second > 0
+
+
+def die_at_rename(number: int, texts: Path, tokenizer, out: Path) -> None:
+    seen = 0
+
+    def watch(event: str, _: tuple) -> None:
+        nonlocal seen
+        if event == "os.rename":
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    shard(texts, tokenizer, out)
+
+
+@pytest.mark.parametrize("rename", range(1, 21))
+def test_killed_before_any_rename_a_second_run_leaves_the_same_bytes(
+    texts, tokenizer, sharded, tmp_path, rename
+):
+    out = tmp_path / "corpus"
+    arguments = (rename, texts, tokenizer, out)
+    process = multiprocessing.get_context("fork").Process(target=die_at_rename, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (out / "validation" / "manifest.json").exists()  # The very last file of a job.
+    shard(texts, tokenizer, out)
+    assert tree_bytes(out) == tree_bytes(sharded)
+
+
+def test_a_killed_job_with_workers_goes_on_to_the_same_bytes(tokenizer, tmp_path):
+    texts = write_texts(tmp_path / "many", 300)
+    options = {**TINY, "task_bytes": 500}
+    shard(texts, tokenizer, tmp_path / "clean", **options)
+    script = tmp_path / "job.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from data_tools.shard import shard_corpus\n"
+        "if __name__ == '__main__':\n"
+        f"    shard_corpus([{str(texts)!r}], tokenizer=Path({str(tokenizer.path)!r}),\n"
+        f"                 out=Path({str(tmp_path / 'out')!r}), workers=2, **{options!r})\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)], env=own_environment())
+    tasks = tmp_path / "out" / "tasks"
+    while not list(tasks.glob("0*.json")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out" / "train" / "manifest.json").exists()
+    shard(texts, tokenizer, tmp_path / "out", **options)
+    assert tree_bytes(tmp_path / "out") == tree_bytes(tmp_path / "clean")
+
+
+def own_environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def test_a_finished_job_run_again_does_nothing_and_says_so(texts, tokenizer, sharded, tmp_path):
+    out = shutil.copytree(sharded, tmp_path / "corpus")
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.name != ".lock"}
+    again = shard(texts, tokenizer, out)
+    assert again.already_done
+    assert again.documents == 60
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_a_lost_tar_is_made_again(texts, tokenizer, sharded, tmp_path):
+    out = shutil.copytree(sharded, tmp_path / "corpus")
+    (out / "train" / "tokens-000001.tar").unlink()
+    assert not shard(texts, tokenizer, out).already_done
+    assert tree_bytes(out) == tree_bytes(sharded)
+
+
+def test_another_job_in_the_same_folder_is_refused(texts, tokenizer, sharded, tmp_path):
+    out = shutil.copytree(sharded, tmp_path / "corpus")
+    with pytest.raises(InputError, match="job with other pack_tokens: nothing was changed"):
+        shard(texts, tokenizer, out, pack_tokens=50)
+    changed = shutil.copytree(texts, tmp_path / "stories")
+    (changed / "0003.txt").write_text("something else")
+    with pytest.raises(InputError, match="job with other text"):
+        shard(changed, tokenizer, out)
+    assert tree_bytes(out) == tree_bytes(sharded)
+
+
+def test_a_folder_that_is_not_a_job_is_left_alone(texts, tokenizer, tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(InputError, match="is there already, from no known job"):
+        shard(texts, tokenizer, tmp_path)
+
+
+def test_a_second_writer_is_refused(texts, tokenizer, tmp_path):
+    with only_writer(tmp_path), pytest.raises(InputError, match="another process is writing"):
+        shard(texts, tokenizer, tmp_path)
+
+
+def test_equal_texts_never_straddle_the_split(tokenizer, tmp_path):
+    texts = write_texts(tmp_path / "text", 40)
+    for path in list(texts.iterdir()):
+        shutil.copy(path, texts / f"copy {path.name}")
+    shard(texts, tokenizer, tmp_path / "out", validation_percent=50)
+    found = {}
+    for split in ("train", "validation"):
+        with open_corpus(tmp_path / "out" / split) as corpus:
+            found[split] = [tokenizer.decode(ids) for ids in corpus.documents()]
+    assert not set(found["train"]) & set(found["validation"])
+    assert all(documents.count(d) == 2 for documents in found.values() for d in documents)
+    assert len(found["train"]) > 20
+    assert len(found["validation"]) > 20
+
+
+def test_the_seed_chooses_another_validation_split(texts, tokenizer, sharded, tmp_path):
+    shard(texts, tokenizer, tmp_path / "out", seed=1)
+    ours, theirs = (load_manifest(f / "validation") for f in (tmp_path / "out", sharded))
+    assert ours.shards != theirs.shards
+
+
+def test_the_manifest_counts_what_was_read_and_names_no_absolute_path(sharded, texts, tokenizer):
+    splits = [load_manifest(sharded / split) for split in ("train", "validation")]
+    assert sum(manifest.num_documents for manifest in splits) == 60
+    assert splits[0].inputs[0].source == "stories/**/*.txt"
+    assert splits[0].inputs[0].bytes == sum(path.stat().st_size for path in texts.iterdir())
+    assert splits[0].tokenizer.sha256 == tokenizer.sha256
+    assert str(texts.parent) not in (sharded / "train" / "manifest.json").read_text()
+
+
+def test_unreadable_and_empty_files_are_skipped_and_counted(tokenizer, tmp_path):
+    texts = write_texts(tmp_path / "text", 5)
+    (texts / "empty.txt").write_bytes(b"")
+    (texts / "latin.txt").write_bytes("café".encode("latin-1"))
+    result = shard(texts, tokenizer, tmp_path / "out", validation_percent=0)
+    assert (result.documents, result.skipped) == (5, 2)
+    assert load_manifest(tmp_path / "out" / "train").inputs[0].skipped == 2
+    assert not (tmp_path / "out" / "validation").exists()
+
+
+def test_empty_corpora_and_splits_are_refused_with_a_remedy(tokenizer, tmp_path):
+    texts = write_texts(tmp_path / "text", 2)
+    with pytest.raises(InputError, match=r"validation split: raise --validation-percent from 0.01"):
+        shard(texts, tokenizer, tmp_path / "out", validation_percent=0.01)
+    assert not (tmp_path / "out" / "train" / "manifest.json").exists()
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "hollow" / "a.txt").write_bytes(b"")
+    with pytest.raises(InputError, match="every file is empty or not UTF-8"):
+        shard(tmp_path / "hollow", tokenizer, tmp_path / "other")
+
+
+def test_tasks_depend_on_the_text_alone_and_hold_every_file_once(texts):
+    sources = find_sources([str(texts)])
+    tasks = plan_tasks(sources, task_bytes=1000)
+    assert [file for task in tasks for file in task.files] == list(sources[0].files)
+    assert all(task.bytes >= 1000 for task in tasks[:-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation_percent": 100}, "validation percent 100"),
+        ({"workers": 0}, "workers 0"),
+        ({"name": "a/b"}, "must be a plain word"),
+        ({"pack_tokens": 0}, "pack 0"),
+    ],
+)
+def test_impossible_options_are_refused(texts, tokenizer, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        shard(texts, tokenizer, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
