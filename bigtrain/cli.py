@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -62,13 +63,12 @@ def launch(
 def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: B006
     """Trains as one rank of a run; `bigtrain launch`, torchrun or srun starts all of them."""
     from bigtrain.config import load_run_config
-    from bigtrain.environment import quiet_foreign_libraries, read_ranks
+    from bigtrain.environment import read_ranks
     from bigtrain.track.console import set_up_logging
 
     config = load_run_config(sources)
     ranks = read_ranks()
-    quiet_foreign_libraries()
-    warnings.filterwarnings("ignore")
+    _be_quiet()
     set_up_logging(ranks.rank, config.run_dir / "logs" / "rank-0.log")
     from bigtrain.parallel.device import choose_device
 
@@ -76,6 +76,72 @@ def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: 
     from bigtrain.train.run import train as run_training
 
     run_training(config, ranks=ranks, device=device, accept_changes=accept_change)
+
+
+@app.command("export-hf")
+def export_hf(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run folder (its newest one).")],
+    out: Annotated[Path, typer.Argument(help="Folder to make; must not exist.")],
+    text: Annotated[
+        list[Path], typer.Option(help="Text file to compare on, besides the validation corpus; repeat for more.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Writes a checkpoint as a Hugging Face folder, and keeps it only if it is the same model."""
+    _be_quiet()
+    from bigtrain.convert.export import export_hugging_face
+
+    texts = [path.read_text(encoding="utf-8") for path in text]
+    export = export_hugging_face(checkpoint, out, texts=texts)
+    typer.echo(
+        f"{export.folder}: {export.parameters:,} parameters; largest logit difference "
+        f"{export.largest_logit_difference:.3g} over {export.logits_compared:,} logits (fp32); "
+        f"tokenizer equal on {export.tokenizer_texts} texts"
+    )
+
+
+@app.command()
+def generate(
+    model: Annotated[Path, typer.Argument(help="An exported folder, a checkpoint or a run folder.")],
+    prompt: Annotated[str, typer.Option(help="Text to continue; empty begins a document.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.", min=1)] = 64,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely token.", min=0.0)] = 0.8,
+    top_p: Annotated[float, typer.Option(help="Probability mass to choose from.", min=0.0, max=1.0)] = 0.95,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+) -> None:
+    """Continues a prompt with a trained model."""
+    _be_quiet()
+    from bigtrain.evaluate.generate import Sampling, generate as continue_text
+
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    if (model / "config.json").is_file():
+        typer.echo(prompt + continue_text(model, prompt, sampling))
+        return
+    from bigtrain.convert.export import open_checkpoint, write_model
+
+    with tempfile.TemporaryDirectory(prefix="bigtrain-") as folder:
+        write_model(open_checkpoint(model), Path(folder))
+        typer.echo(prompt + continue_text(Path(folder), prompt, sampling))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder, such as runs/gpt-tiny.")],
+    exported: Annotated[Path | None, typer.Option(help="Exported folder to name in the table.")] = None,
+) -> None:
+    """Shows what came of a run: losses beside counted baselines, speed, and where things are."""
+    from rich.console import Console
+
+    from bigtrain.evaluate.report import read_report, render_report
+
+    Console().print(render_report(read_report(run), exported=exported))
+
+
+def _be_quiet() -> None:
+    """Keeps foreign banners out of a command's answer."""
+    from bigtrain.environment import quiet_foreign_libraries
+
+    quiet_foreign_libraries()
+    warnings.filterwarnings("ignore")
 
 
 def main() -> None:

@@ -31,11 +31,6 @@ def read_error_file() -> Path | None:
     return Path(name) if name else None
 
 
-def has_rendezvous() -> bool:
-    """Whether the launcher said where the ranks meet."""
-    return "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ
-
-
 def tell_deepspeed(device_type: str, ranks: Ranks) -> None:
     """Says what DeepSpeed asks the environment for; it decides once, when it is imported."""
     os.environ["DS_ACCELERATOR"] = device_type

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 
-from bigtrain.environment import Ranks, has_rendezvous
+from bigtrain.environment import Ranks
 from bigtrain.parallel import cpu
 from bigtrain.parallel.device import communication_backend, seed_default_generators
 from bigtrain.parallel.layout import Layout, Place
@@ -29,8 +29,7 @@ def process_groups(ranks: Ranks, layout: Layout, device: torch.device) -> Iterat
         cpu.install()
     backend = communication_backend(device)
     # One process alone needs no port: it meets itself in memory.
-    store = None if has_rendezvous() else dist.HashStore()
-    assert store is None or ranks.world_size == 1
+    store = dist.HashStore() if ranks.world_size == 1 else None
     dist.init_process_group(
         backend,
         store=store,

@@ -1,0 +1,170 @@
+"""Writes a checkpoint as a Hugging Face folder, reloads it, and keeps it only if it is the same."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from bigtrain.checkpoint.format import (
+    TOKENIZER_FILE,
+    WEIGHT,
+    CheckpointError,
+    TrainState,
+    check_commit,
+    committed_folders,
+    read_state,
+)
+from bigtrain.checkpoint.storage import BoxReader
+from bigtrain.config import RunConfig
+from bigtrain.convert.gpt2 import gpt2_config, gpt2_rules
+from bigtrain.convert.mapping import expand
+from bigtrain.convert.reference import Reference
+from bigtrain.convert.tokenizer_files import HARD_TEXTS, check_tokenizer_files, write_tokenizer
+from data_tools.tokenizer import Tokenizer, load_tokenizer
+
+LOGIT_TOLERANCE = 1e-4
+
+
+class ExportError(ValueError):
+    """The export was refused; the message is one line and says why. Nothing is left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What was written, and how far it is from the checkpoint."""
+
+    folder: Path
+    parameters: int
+    largest_logit_difference: float
+    logits_compared: int
+    tokenizer_texts: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedCheckpoint:
+    """A checkpoint with what is needed to read it as a model."""
+
+    folder: Path
+    state: TrainState
+    config: RunConfig
+    tokenizer: Tokenizer
+
+
+def open_checkpoint(path: Path) -> OpenedCheckpoint:
+    """Opens a checkpoint, or the newest one of a run folder.
+
+    Raises:
+        CheckpointError: There is none, or it is not whole.
+    """
+    folder = path
+    if not (path / "state.json").exists():
+        found = [*committed_folders(path / "checkpoints"), *committed_folders(path)]
+        if not found:
+            raise CheckpointError(
+                f"{path}: neither a checkpoint nor a run folder with one; "
+                "give a folder such as runs/NAME/checkpoints/step-00000100"
+            )
+        folder = found[0]
+    check_commit(folder)
+    state = read_state(folder)
+    return OpenedCheckpoint(
+        folder=folder,
+        state=state,
+        config=RunConfig.model_validate(state.config),
+        tokenizer=load_tokenizer(folder / TOKENIZER_FILE),
+    )
+
+
+def export_hugging_face(path: Path, out: Path, *, texts: Sequence[str] = ()) -> Export:
+    """Writes config, safetensors and tokenizer, and verifies them against the checkpoint.
+
+    Args:
+        path: A checkpoint or a run folder.
+        out: The folder to make; it must not exist.
+        texts: Real texts to compare logits and token ids on.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+        ExportError: ``out`` exists, or what was written differs from the checkpoint.
+    """
+    if out.exists():
+        raise ExportError(f"{out} exists already; remove it or export to another folder")
+    checkpoint = open_checkpoint(path)
+    temporary = out.with_name(out.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        export = _write_and_verify(checkpoint, temporary, texts)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Export(out, *export)
+
+
+def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
+    """Writes config, weights and tokenizer into ``folder``; returns the number of parameters."""
+    model = checkpoint.config.model
+    special = checkpoint.tokenizer.special
+    reader = BoxReader(checkpoint.folder)
+    tensors = {
+        rule.theirs: rule.kind.to_hugging_face(reader.whole_tensor(WEIGHT, rule.ours)).contiguous()
+        for rule in expand(gpt2_rules(model), model.num_layers)
+    }
+    unused = set(reader.names(WEIGHT)) - {
+        rule.ours for rule in expand(gpt2_rules(model), model.num_layers)
+    }
+    if unused:
+        raise ExportError(f"{checkpoint.folder}: transformers has no place for {sorted(unused)[0]}")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    gpt2_config(model, special).save_pretrained(folder)
+    GenerationConfig(
+        bos_token_id=special.bos, eos_token_id=special.eos, pad_token_id=special.pad
+    ).save_pretrained(folder)
+    write_tokenizer(checkpoint.tokenizer, folder, max_length=model.max_sequence_length)
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _write_and_verify(
+    checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]
+) -> tuple[int, float, int, int]:
+    parameters = write_model(checkpoint, folder)
+    all_texts = (*HARD_TEXTS, *texts)
+    check = check_tokenizer_files(checkpoint.tokenizer, folder, all_texts)
+    if check.differing:
+        raise ExportError(
+            f"the exported tokenizer differs on {len(check.differing)} of {check.texts} texts, "
+            f"first on {check.differing[0][:60]!r}; nothing was kept"
+        )
+    length = checkpoint.config.model.max_sequence_length
+    sequences = [
+        torch.from_numpy(ids[:length]).long()
+        for ids in checkpoint.tokenizer.encode_batch(all_texts)
+        if len(ids) > 0
+    ]
+    largest, compared = _compare_logits(checkpoint, folder, sequences)
+    if not largest <= LOGIT_TOLERANCE:
+        raise ExportError(
+            f"the exported model's logits differ from the checkpoint's by up to {largest:.3g}, more "
+            f"than {LOGIT_TOLERANCE:g}; nothing was kept"
+        )
+    return parameters, largest, compared, check.texts
+
+
+@torch.no_grad()
+def _compare_logits(
+    checkpoint: OpenedCheckpoint, folder: Path, sequences: Sequence[torch.Tensor]
+) -> tuple[float, int]:
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    largest, compared = torch.zeros(()), 0
+    with Reference(checkpoint.folder, checkpoint.config) as ours:
+        for sequence in sequences:
+            expected = ours.logits(sequence[None])
+            found = theirs(sequence[None]).logits
+            # torch.maximum keeps a NaN, which the built-in max would lose.
+            largest = torch.maximum(largest, (found - expected).abs().max())
+            compared += expected.numel()
+    return float(largest), compared

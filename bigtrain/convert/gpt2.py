@@ -1,0 +1,65 @@
+"""GPT in transformers' words: GPT2LMHeadModel."""
+
+from transformers import GPT2Config
+
+from bigtrain.config.sections import ModelConfig
+from bigtrain.convert.mapping import FusedQkv, PaddedRows, Rule, Same, Transposed
+from data_tools.tokenizer import SpecialIds
+
+ARCHITECTURE = "GPT2LMHeadModel"
+
+
+def gpt2_config(model: ModelConfig, special: SpecialIds) -> GPT2Config:
+    """The same model in transformers' keys."""
+    return GPT2Config(
+        architectures=[ARCHITECTURE],
+        vocab_size=model.vocab_size,
+        n_positions=model.max_sequence_length,
+        n_embd=model.hidden_size,
+        n_layer=model.num_layers,
+        n_head=model.num_heads,
+        n_inner=model.feed_forward_size,
+        activation_function="gelu_pytorch_tanh",
+        layer_norm_epsilon=model.norm_epsilon,
+        initializer_range=model.init_std,
+        resid_pdrop=model.dropout,
+        embd_pdrop=model.dropout,
+        attn_pdrop=model.dropout,
+        tie_word_embeddings=model.tie_embeddings,
+        bos_token_id=special.bos,
+        eos_token_id=special.eos,
+        pad_token_id=special.pad,
+    )
+
+
+def gpt2_rules(model: ModelConfig) -> tuple[Rule, ...]:
+    """Each tensor of a GPT checkpoint and its place in GPT2LMHeadModel."""
+    layer, block = "decoder.layers.{i}", "transformer.h.{i}"
+    qkv = FusedQkv(model.num_heads)
+    rows = PaddedRows(model.vocab_size, model.padded_vocab_size)
+    rules = (
+        Rule("embedding.word_embeddings.weight", "transformer.wte.weight", rows),
+        Rule("embedding.position_embeddings.weight", "transformer.wpe.weight", Same()),
+        *_norm(f"{layer}.self_attention.linear_qkv.layer_norm_", f"{block}.ln_1."),
+        Rule(f"{layer}.self_attention.linear_qkv.weight", f"{block}.attn.c_attn.weight", qkv),
+        Rule(f"{layer}.self_attention.linear_qkv.bias", f"{block}.attn.c_attn.bias", qkv),
+        *_linear(f"{layer}.self_attention.linear_proj", f"{block}.attn.c_proj"),
+        *_norm(f"{layer}.mlp.linear_fc1.layer_norm_", f"{block}.ln_2."),
+        *_linear(f"{layer}.mlp.linear_fc1", f"{block}.mlp.c_fc"),
+        *_linear(f"{layer}.mlp.linear_fc2", f"{block}.mlp.c_proj"),
+        *_norm("decoder.final_layernorm.", "transformer.ln_f."),
+    )
+    if model.tie_embeddings:
+        return rules
+    return (*rules, Rule("output_layer.weight", "lm_head.weight", rows))
+
+
+def _norm(ours: str, theirs: str) -> tuple[Rule, ...]:
+    return tuple(Rule(f"{ours}{part}", f"{theirs}{part}", Same()) for part in ("weight", "bias"))
+
+
+def _linear(ours: str, theirs: str) -> tuple[Rule, ...]:
+    return (
+        Rule(f"{ours}.weight", f"{theirs}.weight", Transposed()),
+        Rule(f"{ours}.bias", f"{theirs}.bias", Same()),
+    )

@@ -1,0 +1,74 @@
+"""The checkpoint's own model in one process, in fp32: what an export is held against."""
+
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from bigtrain.checkpoint.format import WEIGHT
+from bigtrain.checkpoint.storage import BoxReader
+from bigtrain.config import RunConfig
+from bigtrain.environment import Ranks
+from bigtrain.models.gpt import build_gpt
+from bigtrain.models.shards import shards_of
+from bigtrain.parallel.groups import process_groups
+from bigtrain.parallel.layout import Layout
+
+
+class Reference(AbstractContextManager["Reference"]):
+    """Our model of megatron-core layers, on one CPU rank, without DeepSpeed."""
+
+    def __init__(self, checkpoint: Path, config: RunConfig) -> None:
+        """Names what is loaded on entering.
+
+        Args:
+            checkpoint: A committed checkpoint.
+            config: The config in it.
+        """
+        self._checkpoint, self._config = checkpoint, config
+        self._stack = ExitStack()
+        self._module: Any = None
+
+    def __enter__(self) -> "Reference":
+        layout = Layout(tensor=1, pipeline=1, data=1)
+        device = torch.device("cpu")
+        ranks = Ranks(rank=0, world_size=1, local_rank=0)
+        self._stack.enter_context(process_groups(ranks, layout, device))
+        self._module = build_gpt(
+            self._config.model, layout=layout, precision="fp32", device=device
+        ).eval()
+        self._load()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @torch.no_grad()
+    def logits(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Runs the model.
+
+        Args:
+            tokens: ``[batch, sequence]``, int64.
+
+        Returns:
+            ``[batch, sequence, vocabulary]``, without the padded columns.
+        """
+        positions = torch.arange(tokens.shape[1]).expand_as(tokens)
+        return self._module(tokens, positions, None)[..., : self._config.model.vocab_size]
+
+    @torch.no_grad()
+    def _load(self) -> None:
+        reader = BoxReader(self._checkpoint)
+        for parameter, shards in shards_of(self._module).items():
+            flat = parameter.view(-1)
+            for shard in shards:
+                whole = reader.whole_tensor(WEIGHT, shard.name)
+                assert tuple(whole.shape) == shard.shape
+                flat[shard.start : shard.start + whole.numel()].copy_(whole.view(-1))

@@ -1,0 +1,79 @@
+"""Our tokenizer as files that transformers' AutoTokenizer loads, and the check that it agrees."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from data_tools.tokenizer import Tokenizer
+
+HARD_TEXTS = (
+    "def f(x):\n\treturn x  # tab, then two blanks\n",
+    "\n\n  leading newlines and blanks",
+    "trailing blanks   \n ",
+    "carriage return\r\nand form feed \f",
+    "NUL \0 and escape \x1b[0m",
+    "naïve café – “quotes” … ½",
+    "中文、日本語、한국어。全角 space",
+    "🙂👩‍👩‍👧‍👦🇨🇭 emoji with joiners and flags",
+    "Ελληνικά עברית العربية हिन्दी",
+    "<s> </s> <pad> <unk> <cls> <sep> <mask> are text here",
+    "<0x0A> [MASK] <|endoftext|> ##pieces",
+    "e\u0301 combining, \u00a0 no-break, \u200b zero-width, \ufeff BOM, \ufffd replacement",
+    "x" * 300 + " " * 70 + "1234567890" * 20,
+    " ",
+    "a",
+)
+"""What tokenizers trip over. Left out is U+2581 (▁), which transformers reads as a blank and we as
+its own three bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerCheck:
+    """How our tokenizer and transformers' compare."""
+
+    texts: int
+    differing: tuple[str, ...]
+    """Texts whose ids differ, or which do not decode back to themselves."""
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int) -> None:
+    """Writes the files that AutoTokenizer reads.
+
+    Args:
+        tokenizer: Ours.
+        folder: Where the files go.
+        max_length: The longest sequence of the model.
+    """
+    settings: dict[str, Any] = {
+        "tokenizer_class": "LlamaTokenizer",
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "add_prefix_space": False,
+        "legacy": False,
+        "clean_up_tokenization_spaces": False,
+        # Text from a corpus never becomes a special token.
+        "split_special_tokens": True,
+        "model_max_length": max_length,
+    }
+    for name in ("bos", "eos", "unk", "pad", "cls", "sep", "mask"):
+        settings[f"{name}_token"] = tokenizer.piece(getattr(tokenizer.special, name))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    shutil.copyfile(tokenizer.path, folder / "tokenizer.model")
+    # Saved once by transformers itself, so that readers of tokenizer.json find one too.
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+
+
+def check_tokenizer_files(tokenizer: Tokenizer, folder: Path, texts: tuple[str, ...]) -> TokenizerCheck:
+    """Compares ids and round trips of hard and real texts."""
+    theirs = AutoTokenizer.from_pretrained(folder)
+    differing = []
+    for text in texts:
+        ids = tokenizer.encode(text).tolist()
+        same = theirs(text, add_special_tokens=False)["input_ids"] == ids
+        if not same or theirs.decode(ids) != text:
+            differing.append(text)
+    return TokenizerCheck(texts=len(texts), differing=tuple(differing))

@@ -1,0 +1,59 @@
+"""Text from a Hugging Face folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+class GenerationError(ValueError):
+    """Nothing can be generated; the message is one line and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.8
+    """0 takes the most likely token always."""
+    top_p: float = 0.95
+    seed: int = 0
+
+
+def generate(folder: Path, prompt: str, sampling: Sampling) -> str:
+    """Continues ``prompt``.
+
+    Args:
+        folder: A folder that AutoModelForCausalLM and AutoTokenizer load.
+        prompt: May be empty: the model then begins a document.
+        sampling: How tokens are chosen; the same seed gives the same text.
+
+    Returns:
+        The continuation, without the prompt.
+
+    Raises:
+        GenerationError: The folder is no model, or the text would be longer than it can read.
+    """
+    if not (folder / "config.json").is_file():
+        raise GenerationError(f"{folder}: no config.json; give a folder made by bigtrain export-hf")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    # Documents follow one another with eos between them, so eos begins one.
+    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
+    room = model.config.max_position_embeddings - len(ids)
+    if room < sampling.max_new_tokens:
+        raise GenerationError(
+            f"the prompt has {len(ids)} tokens and --max-new-tokens is {sampling.max_new_tokens}, but "
+            f"the model reads {model.config.max_position_embeddings} at most; shorten either"
+        )
+    chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
+    torch.manual_seed(sampling.seed)
+    output = model.generate(
+        torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+        max_new_tokens=sampling.max_new_tokens,
+        **(chosen if sampling.temperature > 0 else {"do_sample": False}),
+    )
+    return str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True))

@@ -1,0 +1,147 @@
+"""What came of a run, as one short table. No torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from bigtrain.checkpoint.format import TENSORS_FILE, committed_folders, read_json
+from bigtrain.config import RunConfig, load_run_config
+from bigtrain.evaluate.baselines import Baselines, count_baselines
+from bigtrain.track.metrics_file import read_metrics
+from data_tools.corpus import open_corpus
+
+
+class ReportError(ValueError):
+    """There is nothing to report on; the message is one line and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The figures of a run."""
+
+    config: RunConfig
+    state: str
+    step: int
+    corpus: str
+    corpus_tokens: int
+    tokens_trained: int
+    parameters: int
+    first_loss: float
+    last_loss: float
+    validation_loss: float | None
+    baselines: Baselines | None
+    tokens_per_second: float
+    wandb_folder: Path | None
+
+
+def read_report(run_dir: Path) -> Report:
+    """Gathers the figures of a run from its folder and its corpora.
+
+    Raises:
+        ReportError: The folder holds no run that has taken a step.
+    """
+    metrics, config_file = run_dir / "metrics.jsonl", run_dir / "config.yaml"
+    if not metrics.is_file() or not config_file.is_file():
+        raise ReportError(f"{run_dir}: not a run folder; give one such as runs/gpt-tiny")
+    steps = read_metrics(metrics, "train")
+    if not steps:
+        raise ReportError(f"{run_dir}: the run has not taken a step yet")
+    config = load_run_config([str(config_file)])
+    with open_corpus(Path(config.data.train)) as corpus:
+        corpus_tokens = corpus.num_tokens
+    validations = read_metrics(metrics, "validation")
+    status = json.loads((run_dir / "status.json").read_text())
+    return Report(
+        config=config,
+        state=status["state"],
+        step=steps[-1]["step"],
+        corpus=config.data.train,
+        corpus_tokens=corpus_tokens,
+        tokens_trained=steps[-1]["tokens"],
+        parameters=count_parameters(run_dir / "checkpoints"),
+        first_loss=steps[0]["loss"],
+        last_loss=steps[-1]["loss"],
+        validation_loss=validations[-1]["loss"] if validations else None,
+        baselines=_baselines(config),
+        tokens_per_second=_median([line["tokens_per_second"] for line in steps]),
+        wandb_folder=_newest(run_dir / "wandb"),
+    )
+
+
+def count_parameters(checkpoints: Path) -> int:
+    """Weights in the newest checkpoint, padding included; 0 when there is none."""
+    folders = committed_folders(checkpoints)
+    if not folders:
+        return 0
+    tensors = read_json(folders[0] / TENSORS_FILE)["tensors"]
+    return sum(_size(t["shape"]) for name, t in tensors.items() if name.startswith("weight/"))
+
+
+def render_report(report: Report, *, exported: Path | None) -> Table:
+    """The figures as a table for a terminal."""
+    table = Table(title=f"{report.config.name}: {report.state} at step {report.step}", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _rows(report, exported):
+        table.add_row(name, value)
+    return table
+
+
+def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:
+    rows = [
+        ("corpus", f"{report.corpus}, {report.corpus_tokens:,} tokens"),
+        ("trained on", f"{report.tokens_trained:,} tokens"),
+        ("parameters", f"{report.parameters:,}"),
+        ("training loss", f"{report.first_loss:.4f} → {report.last_loss:.4f} nats/token"),
+    ]
+    if report.validation_loss is not None and report.baselines is not None:
+        rows += [
+            ("validation loss", f"{report.validation_loss:.4f} nats/token"),
+            ("  unigram baseline", _against(report.baselines.unigram, report.validation_loss)),
+            ("  bigram baseline", _against(report.baselines.bigram, report.validation_loss)),
+        ]
+    rows += [
+        ("speed", f"{report.tokens_per_second:,.0f} tokens/s (median step)"),
+        ("run folder", str(report.config.run_dir)),
+        ("wandb run", str(report.wandb_folder or "none")),
+    ]
+    return [*rows, ("exported model", str(exported))] if exported is not None else rows
+
+
+def _against(baseline: float, loss: float) -> str:
+    side = "below" if loss < baseline else "above"
+    return f"{baseline:.4f}; the model is {abs(baseline - loss):.4f} {side} it"
+
+
+def _baselines(config: RunConfig) -> Baselines | None:
+    if config.data.validation is None:
+        return None
+    with (
+        open_corpus(Path(config.data.train)) as train,
+        open_corpus(Path(config.data.validation)) as validation,
+    ):
+        return count_baselines(
+            train,
+            validation,
+            sequence_length=config.data.sequence_length,
+            samples=config.validation.samples,
+        )
+
+
+def _newest(folder: Path) -> Path | None:
+    runs: list[Path] = sorted(folder.glob("*run-*"), key=lambda path: path.stat().st_mtime)
+    return runs[-1] if runs else None
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _size(shape: Any) -> int:
+    size = 1
+    for length in shape:
+        size *= int(length)
+    return size
