@@ -1,1 +1,1 @@
-"""Distributed pretraining of GPT and BERT models: token tars in, checkpoints and Hugging Face folders out."""
+"""Distributed pretraining of GPT and BERT models: token tars in, Hugging Face models out."""

@@ -1,4 +1,4 @@
-"""The front door: the command ``bigtrain``. Each subcommand's work is imported when it is called."""
+"""The front door: the command ``bigtrain``. A subcommand's work is imported when it is called."""
 
 import json
 import sys
@@ -24,10 +24,16 @@ app.add_typer(data_app, name="data", help="Text → tokenizer, token tars and ma
 
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="CONFIG.yaml... [KEY=VALUE...]", help="YAML files, merged left to right, then overrides such as train.steps=50."),
+    typer.Argument(
+        metavar="CONFIG.yaml... [KEY=VALUE...]",
+        help="YAML files, merged left to right, then overrides such as train.steps=50.",
+    ),
 ]
 AcceptChange = Annotated[
-    list[str], typer.Option("--accept-change", help="Key that may differ from the checkpoint's; repeat for more.")
+    list[str],
+    typer.Option(
+        "--accept-change", help="Key that may differ from the checkpoint's; repeat for more."
+    ),
 ]
 
 
@@ -36,7 +42,10 @@ def launch(
     sources: Sources,
     processes: Annotated[
         int | None,
-        typer.Option(help="Processes on this machine; one copy of the model (tensor × pipeline) when not given.", min=1),
+        typer.Option(
+            help="Processes here; one copy of the model (tensor × pipeline) when not given.",
+            min=1,
+        ),
     ] = None,
     accept_change: AcceptChange = [],  # noqa: B006 - typer reads the default, nobody writes it
 ) -> None:
@@ -80,10 +89,15 @@ def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: 
 
 @app.command("export-hf")
 def export_hf(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run folder (its newest one).")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint, or a run folder (its newest one).")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder to make; must not exist.")],
     text: Annotated[
-        list[Path], typer.Option(help="Text file to compare on, besides the validation corpus; repeat for more.")
+        list[Path],
+        typer.Option(
+            help="Text file to compare on, besides the validation corpus; repeat for more."
+        ),
     ] = [],  # noqa: B006
 ) -> None:
     """Writes a checkpoint as a Hugging Face folder, and keeps it only if it is the same model."""
@@ -94,25 +108,38 @@ def export_hf(
     export = export_hugging_face(checkpoint, out, texts=texts)
     typer.echo(
         f"{export.folder}: {export.parameters:,} parameters; largest logit difference "
-        f"{export.largest_logit_difference:.3g} over {export.logits_compared:,} logits (fp32); "
-        f"tokenizer equal on {export.tokenizer_texts} texts"
+        f"{export.largest_logit_difference:.3g} over {export.logits_compared:,} logits (fp32), "
+        f"tokenizer equal, on {export.hard_texts} hard and {export.real_texts} real texts"
     )
+    if export.real_texts == 0:
+        typer.echo(
+            "the run's corpus is not here, so no real text was compared; give one with --text"
+        )
 
 
 @app.command()
 def generate(
-    model: Annotated[Path, typer.Argument(help="An exported folder, a checkpoint or a run folder.")],
+    model: Annotated[
+        Path, typer.Argument(help="An exported folder, a checkpoint or a run folder.")
+    ],
     prompt: Annotated[str, typer.Option(help="Text to continue; empty begins a document.")] = "",
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.", min=1)] = 64,
-    temperature: Annotated[float, typer.Option(help="0 takes the most likely token.", min=0.0)] = 0.8,
-    top_p: Annotated[float, typer.Option(help="Probability mass to choose from.", min=0.0, max=1.0)] = 0.95,
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the most likely token.", min=0.0)
+    ] = 0.8,
+    top_p: Annotated[
+        float, typer.Option(help="Probability mass to choose from.", min=0.0, max=1.0)
+    ] = 0.95,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
 ) -> None:
     """Continues a prompt with a trained model."""
     _be_quiet()
-    from bigtrain.evaluate.generate import Sampling, generate as continue_text
+    from bigtrain.convert.generate import Sampling
+    from bigtrain.convert.generate import generate as continue_text
 
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    sampling = Sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
+    )
     if (model / "config.json").is_file():
         typer.echo(prompt + continue_text(model, prompt, sampling))
         return
@@ -126,7 +153,9 @@ def generate(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder, such as runs/gpt-tiny.")],
-    exported: Annotated[Path | None, typer.Option(help="Exported folder to name in the table.")] = None,
+    exported: Annotated[
+        Path | None, typer.Option(help="Exported folder to name in the table.")
+    ] = None,
 ) -> None:
     """Shows what came of a run: losses beside counted baselines, speed, and where things are."""
     from rich.console import Console

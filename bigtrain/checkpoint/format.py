@@ -58,7 +58,11 @@ def committed_folders(checkpoints: Path) -> list[Path]:
     """Checkpoints that carry a final name and a commit, newest first."""
     if not checkpoints.is_dir():
         return []
-    found = [p for p in checkpoints.iterdir() if _STEP_FOLDER.match(p.name) and (p / COMMIT_FILE).is_file()]
+    found = [
+        p
+        for p in checkpoints.iterdir()
+        if _STEP_FOLDER.match(p.name) and (p / COMMIT_FILE).is_file()
+    ]
     return sorted(found, reverse=True)
 
 
@@ -97,9 +101,13 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: this is no whole checkpoint") from None
     except (ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}); use another checkpoint") from None
+        raise CheckpointError(
+            f"{path} cannot be read as JSON ({error}); use another checkpoint"
+        ) from None
     if schema != SCHEMA:
-        raise CheckpointError(f"{path} has schema {schema}, this bigtrain reads {SCHEMA}; upgrade bigtrain")
+        raise CheckpointError(
+            f"{path} has schema {schema}, this bigtrain reads {SCHEMA}; upgrade bigtrain"
+        )
     return dict(value)
 
 
@@ -128,10 +136,13 @@ def check_commit(folder: Path) -> None:
         found = path.stat().st_size
         if found != expected["bytes"]:
             raise CheckpointError(
-                f"{path} has {found} bytes, {expected['bytes']} were committed; use another checkpoint"
+                f"{path} has {found} bytes, {expected['bytes']} were committed; "
+                "use another checkpoint"
             )
         if "sha256" in expected and _sha256(path) != expected["sha256"]:
-            raise CheckpointError(f"{path} was changed after it was committed; use another checkpoint")
+            raise CheckpointError(
+                f"{path} was changed after it was committed; use another checkpoint"
+            )
 
 
 def sync_folder(folder: Path) -> None:

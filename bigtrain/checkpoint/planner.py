@@ -35,7 +35,9 @@ class BoxSavePlanner(DefaultSavePlanner):
 
     def __init__(self, pieces: Sequence[Piece], *, writes_data_replicas: bool) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
-        self._pieces = [piece for piece in pieces if piece.is_first_replica and writes_data_replicas]
+        self._pieces = [
+            piece for piece in pieces if piece.is_first_replica and writes_data_replicas
+        ]
         self._views: dict[_Key, torch.Tensor] = {}
 
     def set_up_planner(
@@ -112,7 +114,10 @@ class BoxLoadPlanner(DefaultLoadPlanner):
         assert read_item.dest_index.offset is not None
         view = self._views[read_item.dest_index.fqn, tuple(read_item.dest_index.offset)]
         return view[
-            tuple(slice(o, o + n) for o, n in zip(read_item.dest_offsets, read_item.lengths, strict=True))
+            tuple(
+                slice(o, o + n)
+                for o, n in zip(read_item.dest_offsets, read_item.lengths, strict=True)
+            )
         ]
 
     def commit_tensor(self, read_item: ReadItem, tensor: torch.Tensor) -> None:

@@ -90,7 +90,9 @@ def load_checkpoint(folder: Path, engine: Engine, *, weights_only: bool = False)
     state = read_state(folder)
     with engine.writable_pieces() as pieces:
         try:
-            dcp.load({}, storage_reader=BoxReader(folder), planner=BoxLoadPlanner(pieces, kinds=kinds))
+            dcp.load(
+                {}, storage_reader=BoxReader(folder), planner=BoxLoadPlanner(pieces, kinds=kinds)
+            )
         except CheckpointException as error:
             raise CheckpointError(f"{folder}: not loaded: {_first_cause(error)}") from error
     if not weights_only:

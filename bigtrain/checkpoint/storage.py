@@ -154,7 +154,9 @@ class BoxReader(StorageReader):
             storage_data=self._places,
         )
 
-    def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *_: Any, **__: Any) -> None:
+    def set_up_storage_reader(
+        self, metadata: Metadata, is_coordinator: bool, *_: Any, **__: Any
+    ) -> None:
         """The table is read already."""
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
@@ -192,7 +194,9 @@ class BoxReader(StorageReader):
     def _shape(self, index: MetadataIndex) -> list[int]:
         offset = list(index.offset or ())
         return next(
-            list(box["shape"]) for box in self._tensors[index.fqn]["boxes"] if box["offset"] == offset
+            list(box["shape"])
+            for box in self._tensors[index.fqn]["boxes"]
+            if box["offset"] == offset
         )
 
     def _read_box(self, index: MetadataIndex, shape: list[int]) -> torch.Tensor:
@@ -213,4 +217,3 @@ def _bytes_of(data: Any) -> memoryview:
     assert isinstance(data, torch.Tensor) and data.dtype == torch.float32
     array = np.ascontiguousarray(data.detach().cpu().numpy(), dtype="<f4")
     return memoryview(array).cast("B")
-

@@ -22,7 +22,9 @@ def render_validation_error(error: ValidationError, schema: type[BaseModel], whe
         ``where: key=value is wrong so; remedy`` for the first problem, with a count of others.
     """
     problems = [_render_problem(dict(problem), schema) for problem in error.errors()]
-    more = f" (and {len(problems) - 1} more: {'; '.join(problems[1:])})" if len(problems) > 1 else ""
+    more = (
+        f" (and {len(problems) - 1} more: {'; '.join(problems[1:])})" if len(problems) > 1 else ""
+    )
     return f"{where}: {problems[0]}{more}"
 
 

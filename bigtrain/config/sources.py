@@ -112,7 +112,7 @@ def find_config_file(name: str) -> Path:
 def _load_yaml(name: str) -> dict[str, Any]:
     path = find_config_file(name)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)  # noqa: S506
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -127,9 +127,11 @@ def _load_yaml(name: str) -> dict[str, Any]:
 def _parse_override(override: str) -> dict[str, Any]:
     path, _, text = override.partition("=")
     try:
-        value = yaml.load(text, Loader=_Yaml12Loader)  # noqa: S506 - derived from SafeLoader
+        value = yaml.load(text, Loader=_Yaml12Loader)
     except (yaml.YAMLError, ConfigError) as error:
-        raise ConfigError(f"{override}: the value is no YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(
+            f"{override}: the value is no YAML: {' '.join(str(error).split())}"
+        ) from None
     for key in reversed(path.split(".")):
         value = {key: value}
     return value  # type: ignore[no-any-return]
@@ -139,5 +141,7 @@ def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in update.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = (
+            _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
     return merged

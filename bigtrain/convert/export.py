@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.utils.logging import disable_progress_bar
 
 from bigtrain.checkpoint.format import (
     TOKENIZER_FILE,
@@ -23,10 +24,14 @@ from bigtrain.config import RunConfig
 from bigtrain.convert.gpt2 import gpt2_config, gpt2_rules
 from bigtrain.convert.mapping import expand
 from bigtrain.convert.reference import Reference
-from bigtrain.convert.tokenizer_files import HARD_TEXTS, check_tokenizer_files, write_tokenizer
+from bigtrain.convert.tokenizer_files import HARD_TEXTS, differing_texts, write_tokenizer
+from data_tools.corpus import open_corpus
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 
 LOGIT_TOLERANCE = 1e-4
+REAL_DOCUMENTS = 8
+
+disable_progress_bar()
 
 
 class ExportError(ValueError):
@@ -41,7 +46,8 @@ class Export:
     parameters: int
     largest_logit_difference: float
     logits_compared: int
-    tokenizer_texts: int
+    hard_texts: int
+    real_texts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +100,24 @@ def export_hugging_face(path: Path, out: Path, *, texts: Sequence[str] = ()) -> 
     if out.exists():
         raise ExportError(f"{out} exists already; remove it or export to another folder")
     checkpoint = open_checkpoint(path)
+    real = (*texts, *_corpus_texts(checkpoint))
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        export = _write_and_verify(checkpoint, temporary, texts)
+        parameters = write_model(checkpoint, temporary)
+        largest, compared = _verify(checkpoint, temporary, (*HARD_TEXTS, *real))
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Export(out, *export)
+    return Export(
+        folder=out,
+        parameters=parameters,
+        largest_logit_difference=largest,
+        logits_compared=compared,
+        hard_texts=len(HARD_TEXTS),
+        real_texts=len(real),
+    )
 
 
 def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
@@ -128,30 +143,43 @@ def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def _write_and_verify(
-    checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]
-) -> tuple[int, float, int, int]:
-    parameters = write_model(checkpoint, folder)
-    all_texts = (*HARD_TEXTS, *texts)
-    check = check_tokenizer_files(checkpoint.tokenizer, folder, all_texts)
-    if check.differing:
+def _corpus_texts(checkpoint: OpenedCheckpoint) -> list[str]:
+    """A few documents of the run's own corpus, if it is still where it was."""
+    data = checkpoint.config.data
+    folder = Path(data.validation or data.train)
+    if not folder.is_dir():
+        return []
+    length = checkpoint.config.model.max_sequence_length
+    with open_corpus(folder) as corpus:
+        documents = list(corpus.documents(REAL_DOCUMENTS))
+    return [checkpoint.tokenizer.decode(document[:length]) for document in documents]
+
+
+def _verify(checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]) -> tuple[float, int]:
+    """The largest logit difference and how many logits were compared.
+
+    Raises:
+        ExportError: The tokenizer differs on a text, or a logit by more than the tolerance.
+    """
+    differing = differing_texts(checkpoint.tokenizer, folder, texts)
+    if differing:
         raise ExportError(
-            f"the exported tokenizer differs on {len(check.differing)} of {check.texts} texts, "
-            f"first on {check.differing[0][:60]!r}; nothing was kept"
+            f"the exported tokenizer differs on {len(differing)} of {len(texts)} texts, "
+            f"first on {differing[0][:60]!r}; nothing was kept"
         )
     length = checkpoint.config.model.max_sequence_length
     sequences = [
         torch.from_numpy(ids[:length]).long()
-        for ids in checkpoint.tokenizer.encode_batch(all_texts)
+        for ids in checkpoint.tokenizer.encode_batch(texts)
         if len(ids) > 0
     ]
     largest, compared = _compare_logits(checkpoint, folder, sequences)
     if not largest <= LOGIT_TOLERANCE:
         raise ExportError(
-            f"the exported model's logits differ from the checkpoint's by up to {largest:.3g}, more "
-            f"than {LOGIT_TOLERANCE:g}; nothing was kept"
+            f"the exported model's logits differ from the checkpoint's by up to "
+            f"{largest:.3g}, more than {LOGIT_TOLERANCE:g}; nothing was kept"
         )
-    return parameters, largest, compared, check.texts
+    return largest, compared
 
 
 @torch.no_grad()

@@ -102,9 +102,11 @@ class TrainingData:
         count = min(self.validation.count, self._config.validation.samples or self.validation.count)
         per_batch = self._config.train.global_batch_size
         for first in range(0, count, per_batch):
-            # Every rank runs as many microbatches: what is past the end is read, but weighs nothing.
+            # Every rank runs as many microbatches: what is past the end weighs nothing.
             yield [
-                self.validation.read([min(n, count - 1) for n in numbers], [float(n < count) for n in numbers])
+                self.validation.read(
+                    [min(n, count - 1) for n in numbers], [float(n < count) for n in numbers]
+                )
                 for numbers in self._share(first, per_batch)
             ]
 

@@ -18,7 +18,9 @@ Indices = npt.NDArray[np.int64]
 class SampleOrder:
     """Which window of a corpus is sample ``g`` of a run."""
 
-    def __init__(self, *, num_windows: int, seed: int, fingerprint: str, sequence_length: int) -> None:
+    def __init__(
+        self, *, num_windows: int, seed: int, fingerprint: str, sequence_length: int
+    ) -> None:
         """Fixes the order.
 
         Args:
@@ -45,7 +47,9 @@ class SampleOrder:
         windows = np.empty_like(numbers)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            windows[here] = permute(positions[here], size=self.num_windows, key=self._key(int(epoch)))
+            windows[here] = permute(
+                positions[here], size=self.num_windows, key=self._key(int(epoch))
+            )
         return windows
 
     def _key(self, epoch: int) -> bytes:
@@ -74,7 +78,9 @@ def permute(positions: Indices, *, size: int, key: bytes) -> Indices:
     return result.astype(np.int64)
 
 
-def _network(values: npt.NDArray[np.uint64], half_bits: int, keys: list[int]) -> npt.NDArray[np.uint64]:
+def _network(
+    values: npt.NDArray[np.uint64], half_bits: int, keys: list[int]
+) -> npt.NDArray[np.uint64]:
     bits, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
     left, right = values >> bits, values & mask
     for key in keys:

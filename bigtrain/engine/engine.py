@@ -143,7 +143,7 @@ class Engine:
         )
 
     def _finalize_gradients(self, stages: Any, *args: Any, **kwargs: Any) -> None:
-        """Sums what stages and tensor ranks share; the schedule calls it after the last backward."""
+        """Sums what stages and tensor ranks share; called after the last backward."""
         private.lend_main_gradients(self._parameters)
         finalize_model_grads(stages, *args, **kwargs)
         private.take_back_main_gradients(self._parameters)
@@ -155,7 +155,9 @@ class Engine:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat, group=groups.data_parallel_group())
         flat /= self._layout.data
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, part in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
             gradient.copy_(part.view_as(gradient))
 
 

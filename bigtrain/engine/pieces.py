@@ -82,8 +82,12 @@ def _cut(shard: Shard, fragment: Fragment) -> Iterator[Piece]:
     for offset, size in boxes(shard.shape, start - shard.start, stop - shard.start):
         length = math.prod(size)
 
-        def view(flat: torch.Tensor, first: int = position, last: int = position + length,
-                 shape: tuple[int, ...] = size) -> torch.Tensor:
+        def view(
+            flat: torch.Tensor,
+            first: int = position,
+            last: int = position + length,
+            shape: tuple[int, ...] = size,
+        ) -> torch.Tensor:
             return flat[first:last].view(shape)
 
         yield Piece(

@@ -82,7 +82,9 @@ def count_parameters(checkpoints: Path) -> int:
 
 def render_report(report: Report, *, exported: Path | None) -> Table:
     """The figures as a table for a terminal."""
-    table = Table(title=f"{report.config.name}: {report.state} at step {report.step}", show_header=False)
+    table = Table(
+        title=f"{report.config.name}: {report.state} at step {report.step}", show_header=False
+    )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _rows(report, exported):

@@ -75,4 +75,6 @@ def _materialize(module: torch.nn.Module, dtype: torch.dtype, device: torch.devi
             parameter = torch.nn.Parameter(torch.empty(meta.shape, dtype=dtype, device=device))
             parameter.__dict__.update(meta.__dict__)
             submodule._parameters[name] = parameter
-        assert not any(buffer.is_meta for buffer in submodule._buffers.values() if buffer is not None)
+        assert not any(
+            buffer.is_meta for buffer in submodule._buffers.values() if buffer is not None
+        )

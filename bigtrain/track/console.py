@@ -60,7 +60,9 @@ class ConsoleTracker:
                 TimeRemainingColumn(),
                 console=console,
             )
-            self._task = self._progress.add_task("train", total=steps, completed=first_step, text="")
+            self._task = self._progress.add_task(
+                "train", total=steps, completed=first_step, text=""
+            )
             self._progress.start()
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:

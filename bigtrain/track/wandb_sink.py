@@ -38,7 +38,9 @@ class WandbTracker:
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
         """Logs the numbers of one step."""
-        self._run.log({"step": step, **{f"{split}/{name}": value for name, value in values.items()}})
+        self._run.log(
+            {"step": step, **{f"{split}/{name}": value for name, value in values.items()}}
+        )
 
     def finish(self, state: str) -> None:
         """Closes the run; any end but a failure is a success to wandb."""

@@ -106,12 +106,17 @@ class Attempt:
         check_resume(state.config, self._config, accepted=accept_changes)
         self._check_data(state, found)
         load_checkpoint(found, self._trainer.engine)
-        self._trainer.progress = Progress(step=state.step, samples=state.samples, tokens=state.tokens)
+        self._trainer.progress = Progress(
+            step=state.step, samples=state.samples, tokens=state.tokens
+        )
         self._saved = found
         log.info("resumed from %s, at step %d", found, state.step)
 
     def _check_data(self, state: TrainState, checkpoint: Path) -> None:
-        now = {"tokenizer": self._trainer.data.tokenizer.sha256, "corpus": self._stage["fingerprint"]}
+        now = {
+            "tokenizer": self._trainer.data.tokenizer.sha256,
+            "corpus": self._stage["fingerprint"],
+        }
         then = {"tokenizer": state.tokenizer_sha256, "corpus": state.data_stages[-1]["fingerprint"]}
         for what in ("tokenizer", "corpus"):
             if now[what] != then[what]:
@@ -182,7 +187,10 @@ class Attempt:
         if self._writes:
             step = self._progress.step
             self._folder.write_status(
-                state=state, step=step, reason=reason, last_checkpoint=self._saved and str(self._saved)
+                state=state,
+                step=step,
+                reason=reason,
+                last_checkpoint=self._saved and str(self._saved),
             )
             self._folder.end_attempt(self._number, state=state, step=step, reason=reason)
 

@@ -15,7 +15,11 @@ WEIGHT_SUM = "weight_sum"
 
 
 def gpt_forward_step(
-    *, vocab_size: int, device: torch.device, loss_scale: float, before: Callable[[], None] | None = None
+    *,
+    vocab_size: int,
+    device: torch.device,
+    loss_scale: float,
+    before: Callable[[], None] | None = None,
 ) -> ForwardStep:
     """Makes the function that the schedule calls for each microbatch on each stage.
 
@@ -45,7 +49,12 @@ def gpt_forward_step(
 
 
 def _loss(
-    logits: torch.Tensor, *, targets: torch.Tensor, weights: torch.Tensor, vocab_size: int, scale: float
+    logits: torch.Tensor,
+    *,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    vocab_size: int,
+    scale: float,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     total = (token_losses(logits, targets, vocab_size=vocab_size) * weights).sum()
     # megatron-core divides the first in place: the report is a tensor of its own.

@@ -39,9 +39,13 @@ def train(
     layout = layout_of(config, ranks.world_size)
     with groups.process_groups(ranks, layout, device) as place:
         data = TrainingData(config, layout=layout, data_rank=place.data)
-        module = build_gpt(config.model, layout=layout, precision=config.train.precision, device=device)
+        module = build_gpt(
+            config.model, layout=layout, precision=config.train.precision, device=device
+        )
         engine = Engine(config, module=module, layout=layout)
-        trainer = Trainer(config, engine=engine, data=data, layout=layout, place=place, device=device)
+        trainer = Trainer(
+            config, engine=engine, data=data, layout=layout, place=place, device=device
+        )
         try:
             return Attempt(trainer, accept_changes=accept_changes).run()
         finally:

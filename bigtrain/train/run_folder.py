@@ -40,20 +40,28 @@ class RunFolder:
     def end_attempt(self, attempt: int, *, state: str, step: int, reason: str | None) -> None:
         """Notes how an attempt ended."""
         self._note(
-            {"event": "end", "attempt": attempt, "state": state, "step": step, "reason": reason,
-             "seconds": round(time.monotonic() - self._started, 3)}
+            {
+                "event": "end",
+                "attempt": attempt,
+                "state": state,
+                "step": step,
+                "reason": reason,
+                "seconds": round(time.monotonic() - self._started, 3),
+            }
         )
 
     def write_heartbeat(self, **values: Any) -> None:
-        """``write_status``, at most once a second: an old time in a running status means a crash."""
+        """``write_status`` once a second: an old time in a running status means a crash."""
         now = time.monotonic()
         if now - self._last_heartbeat >= 1.0:
             self._last_heartbeat = now
             self.write_status(**values)
 
     def write_status(self, **values: Any) -> None:
-        """Replaces ``status.json``: state, step, loss, tokens per second, last checkpoint, reason."""
-        _write_atomically(self.path / "status.json", json.dumps({**values, "time": _now()}, indent=1) + "\n")
+        """Replaces ``status.json``, with the time."""
+        _write_atomically(
+            self.path / "status.json", json.dumps({**values, "time": _now()}, indent=1) + "\n"
+        )
 
     def wandb_id(self) -> str:
         """wandb's id of this run, made once."""

@@ -53,7 +53,13 @@ class Trainer:
     """Takes steps; the same on every rank, in every layout."""
 
     def __init__(
-        self, config: RunConfig, *, engine: Engine, data: TrainingData, layout: Layout, place: Place,
+        self,
+        config: RunConfig,
+        *,
+        engine: Engine,
+        data: TrainingData,
+        layout: Layout,
+        place: Place,
         device: torch.device,
     ) -> None:
         self.config, self.engine, self.data = config, engine, data
@@ -83,7 +89,9 @@ class Trainer:
         batch = self.data.batch(self.progress.samples)
         data_seconds = time.perf_counter() - started
         rate = learning_rate(self.config, step)
-        update = self.engine.train_step(self._forward_step(step, len(batch)), batch, learning_rate=rate)
+        update = self.engine.train_step(
+            self._forward_step(step, len(batch)), batch, learning_rate=rate
+        )
         sums = torch.zeros(3, dtype=torch.float64, device=self._device)
         for report in update.reports:
             sums[:2] += torch.stack([report[LOSS_SUM], report[WEIGHT_SUM]]).double()
@@ -120,7 +128,11 @@ class Trainer:
 
         def reseed() -> None:
             groups.reseed(
-                self.config.seed, step=step, microbatch=next(numbers), place=self._place, device=self._device
+                self.config.seed,
+                step=step,
+                microbatch=next(numbers),
+                place=self._place,
+                device=self._device,
             )
 
         return gpt_forward_step(

@@ -1,10 +1,13 @@
-"""Text from a Hugging Face folder."""
+"""Text from a Hugging Face folder, as its users would make it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+disable_progress_bar()
 
 
 class GenerationError(ValueError):
@@ -45,8 +48,8 @@ def generate(folder: Path, prompt: str, sampling: Sampling) -> str:
     room = model.config.max_position_embeddings - len(ids)
     if room < sampling.max_new_tokens:
         raise GenerationError(
-            f"the prompt has {len(ids)} tokens and --max-new-tokens is {sampling.max_new_tokens}, but "
-            f"the model reads {model.config.max_position_embeddings} at most; shorten either"
+            f"the prompt has {len(ids)} tokens and --max-new-tokens is {sampling.max_new_tokens}, "
+            f"but the model reads {model.config.max_position_embeddings} at most; shorten either"
         )
     chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
     torch.manual_seed(sampling.seed)

@@ -1,0 +1,81 @@
+"""Tiny corpora, configs and whole training runs for the tests."""
+
+import hashlib
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bigtrain.config import RunConfig
+from bigtrain.environment import read_ranks
+from data_tools.shard import shard_corpus
+from data_tools.tokenizer import train_tokenizer
+
+VOCAB_SIZE = 500
+
+
+def make_corpus(folder: Path, *, documents: int = 60, seed: int = 0) -> Path:
+    """Makes a corpus of invented sentences, with a validation split; returns its folder."""
+    chance = random.Random(seed)
+    words = ["".join(chance.choices("abcdefghijklmnop", k=chance.randint(2, 7))) for _ in range(300)]
+    texts = folder / "texts"
+    texts.mkdir(parents=True)
+    for number in range(documents):
+        lines = (" ".join(chance.choices(words, k=12)) + "." for _ in range(chance.randint(5, 30)))
+        (texts / f"{number:03}.txt").write_text("\n".join(lines))
+    tokenizer = folder / "tokenizer.model"
+    train_tokenizer((p.read_text() for p in sorted(texts.iterdir())), tokenizer, vocab_size=VOCAB_SIZE)
+    corpus = folder / "corpus"
+    shard_corpus([str(texts)], tokenizer=tokenizer, out=corpus, validation_percent=20)
+    return corpus
+
+
+def tiny_config(corpus: Path, runs: Path, **sections: dict[str, Any] | Any) -> RunConfig:
+    """A run of a GPT of 4 layers that takes a second; ``sections`` are merged over it."""
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "runs_dir": str(runs),
+        "seed": 7,
+        "model": {
+            "num_layers": 4,
+            "hidden_size": 32,
+            "num_heads": 4,
+            "vocab_size": VOCAB_SIZE,
+            "max_sequence_length": 32,
+        },
+        "data": {
+            "train": str(corpus / "train"),
+            "validation": str(corpus / "validation"),
+            "sequence_length": 32,
+        },
+        "optim": {"learning_rate": 3e-3, "warmup_steps": 2},
+        "train": {"steps": 30, "global_batch_size": 8, "micro_batch_size": 2, "log_every": 10},
+        "validation": {"every": 15, "samples": 13},
+        "checkpoint": {"every": 10},
+        "parallel": {"device": "cpu"},
+        "track": {"wandb": "off"},
+    }
+    for name, section in sections.items():
+        values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section
+    return RunConfig.model_validate(values)
+
+
+def train_rank(config: RunConfig, **options: Any) -> Any:
+    """What ``bigtrain train`` does in one rank; for ``run_ranks``."""
+    from bigtrain.parallel.device import choose_device
+    from bigtrain.train.run import train
+
+    ranks = read_ranks()
+    return train(config, ranks=ranks, device=choose_device("cpu", ranks), **options)
+
+
+def hash_tensors(checkpoint: Path, kinds: Iterable[str] = ("weight", "first_moment")) -> dict[str, str]:
+    """The sha256 of every global tensor in a checkpoint, whatever boxes it was cut into."""
+    from bigtrain.checkpoint.storage import BoxReader
+
+    reader = BoxReader(checkpoint)
+    return {
+        f"{kind}/{name}": hashlib.sha256(reader.whole_tensor(kind, name).numpy()).hexdigest()
+        for kind in kinds
+        for name in reader.names(kind)
+    }
