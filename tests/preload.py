@@ -8,5 +8,5 @@ os.environ.setdefault("LOCAL_RANK", "0")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 warnings.filterwarnings("ignore")
 
-import bigtrain.convert.export
-import bigtrain.train.run  # noqa: F401
+import bigtrain.convert.export  # noqa: E402
+import bigtrain.train.run  # noqa: E402, F401

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 PRELOADED = ("tests.preload",)
@@ -52,7 +53,7 @@ def run_ranks(
             "OMP_NUM_THREADS": "1",
         }
         process = context.Process(
-            target=_run_rank, args=(theirs, environment, os.getcwd(), function, args, kwargs)
+            target=_run_rank, args=(theirs, environment, str(Path.cwd()), function, args, kwargs)
         )
         process.start()
         theirs.close()

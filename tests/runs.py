@@ -17,14 +17,18 @@ VOCAB_SIZE = 500
 def make_corpus(folder: Path, *, documents: int = 60, seed: int = 0) -> Path:
     """Makes a corpus of invented sentences, with a validation split; returns its folder."""
     chance = random.Random(seed)
-    words = ["".join(chance.choices("abcdefghijklmnop", k=chance.randint(2, 7))) for _ in range(300)]
+    words = [
+        "".join(chance.choices("abcdefghijklmnop", k=chance.randint(2, 7))) for _ in range(300)
+    ]
     texts = folder / "texts"
     texts.mkdir(parents=True)
     for number in range(documents):
         lines = (" ".join(chance.choices(words, k=12)) + "." for _ in range(chance.randint(5, 30)))
         (texts / f"{number:03}.txt").write_text("\n".join(lines))
     tokenizer = folder / "tokenizer.model"
-    train_tokenizer((p.read_text() for p in sorted(texts.iterdir())), tokenizer, vocab_size=VOCAB_SIZE)
+    train_tokenizer(
+        (p.read_text() for p in sorted(texts.iterdir())), tokenizer, vocab_size=VOCAB_SIZE
+    )
     corpus = folder / "corpus"
     shard_corpus([str(texts)], tokenizer=tokenizer, out=corpus, validation_percent=20)
     return corpus
@@ -69,7 +73,9 @@ def train_rank(config: RunConfig, **options: Any) -> Any:
     return train(config, ranks=ranks, device=choose_device("cpu", ranks), **options)
 
 
-def hash_tensors(checkpoint: Path, kinds: Iterable[str] = ("weight", "first_moment")) -> dict[str, str]:
+def hash_tensors(
+    checkpoint: Path, kinds: Iterable[str] = ("weight", "first_moment")
+) -> dict[str, str]:
     """The sha256 of every global tensor in a checkpoint, whatever boxes it was cut into."""
     from bigtrain.checkpoint.storage import BoxReader
 

@@ -1,7 +1,10 @@
 """Saves and loads an engine's state, all ranks together."""
 
+import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -25,6 +28,9 @@ from bigtrain.checkpoint.planner import BoxLoadPlanner, BoxSavePlanner
 from bigtrain.checkpoint.storage import BoxReader, BoxWriter
 from bigtrain.engine.engine import Engine
 
+log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
 
 def save_checkpoint(
     checkpoints: Path, engine: Engine, state: TrainState, *, tokenizer: Path, attempt: int
@@ -39,7 +45,8 @@ def save_checkpoint(
         attempt: Number of the run's attempt; names the folder until it is committed.
 
     Returns:
-        The committed folder. One that is there already is left as it is.
+        The committed folder. One that is there and whole is left as it is; one that is not is
+        renamed, never deleted.
 
     Raises:
         CheckpointError: A rank could not write.
@@ -47,7 +54,7 @@ def save_checkpoint(
     final = checkpoints / folder_name(state.step)
     temporary = checkpoints / f"{final.name}.tmp-{attempt}"
     rank = dist.get_rank()
-    if _on_rank_zero(lambda: final.exists()):
+    if _on_rank_zero(lambda: _is_saved(final, attempt)):
         return final
     if rank == 0:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -100,6 +107,19 @@ def load_checkpoint(folder: Path, engine: Engine, *, weights_only: bool = False)
     return state
 
 
+def _is_saved(final: Path, attempt: int) -> bool:
+    if not final.exists():
+        return False
+    try:
+        check_commit(final)
+    except CheckpointError as error:
+        aside = final.with_name(f"{final.name}.bad-{attempt}")
+        final.rename(aside)
+        log.warning("%s; it is now %s", error, aside.name)
+        return False
+    return True
+
+
 def _newest_whole(checkpoints: Path) -> tuple[Path | None, list[str]]:
     passed_over = []
     for folder in committed_folders(checkpoints):
@@ -112,11 +132,11 @@ def _newest_whole(checkpoints: Path) -> tuple[Path | None, list[str]]:
     return None, passed_over
 
 
-def _on_rank_zero(answer):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _on_rank_zero(answer: Callable[[], Answer]) -> Answer:
     """What rank 0 answers, on every rank: shared file systems show things at different times."""
     box = [answer() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(box, src=0)
-    return box[0]
+    return box[0]  # type: ignore[return-value]
 
 
 def _first_cause(error: CheckpointException) -> str:

@@ -208,7 +208,7 @@ class BoxReader(StorageReader):
         if len(data) != place.bytes or zlib.crc32(data) != place.crc32:
             raise CheckpointError(
                 f"{path}: the bytes of {index.fqn} at {place.start} fail their checksum; "
-                "use another checkpoint"
+                "rename the folder to go on from the checkpoint before it"
             )
         return torch.from_numpy(np.frombuffer(bytearray(data), dtype="<f4").reshape(shape))
 

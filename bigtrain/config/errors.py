@@ -1,17 +1,26 @@
 """Turns what is wrong with a config into one line: the key path, the value and the remedy."""
 
+from collections.abc import Iterator
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+_SHOWN_PROBLEMS = 5
+_REPR = Repr(maxlevel=2, maxdict=4, maxlist=4, maxstring=80, maxlong=40, maxother=80)
+"""A value may be a whole file, or an alias that stands for a million others."""
 
 
 class ConfigError(ValueError):
     """What the user asked for cannot be done; the message is one line and says how to mend it."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
 
 def render_validation_error(error: ValidationError, schema: type[BaseModel], where: str) -> str:
-    """Describes every problem of a failed validation in one line.
+    """Describes the problems of a failed validation in one line.
 
     Args:
         error: What pydantic raised.
@@ -19,47 +28,115 @@ def render_validation_error(error: ValidationError, schema: type[BaseModel], whe
         where: The files (and overrides) that the values came from.
 
     Returns:
-        ``where: key=value is wrong so; remedy`` for the first problem, with a count of others.
+        ``where: key=value is wrong so; remedy`` for the first problem, then the next few.
     """
     problems = [_render_problem(dict(problem), schema) for problem in error.errors()]
-    more = (
-        f" (and {len(problems) - 1} more: {'; '.join(problems[1:])})" if len(problems) > 1 else ""
-    )
-    return f"{where}: {problems[0]}{more}"
+    first, *others = problems
+    if not others:
+        return f"{where}: {first}"
+    shown = "; ".join(others[: _SHOWN_PROBLEMS - 1])
+    rest = "; …" if len(problems) > _SHOWN_PROBLEMS else ""
+    return f"{where}: {first} (and {len(others)} more: {shown}{rest})"
+
+
+def show_value(value: Any) -> str:
+    """Shows a value as YAML would name it, and never more than a glance of it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case _:
+            return _REPR.repr(value)
+
+
+def suggest_key(path: str, schema: type[BaseModel]) -> str:
+    """The remedy for a key that does not exist: the nearest one, or the keys of its section."""
+    *sections, name = path.split(".")
+    section = _section_at(schema, sections)
+    names = list(section.model_fields) if section is not None else []
+    near = get_close_matches(name, names, n=1)
+    if near:
+        return f"did you mean {'.'.join([*sections, near[0]])}?"
+    elsewhere = [key for key in _key_paths(schema) if key.split(".")[-1] == name]
+    if elsewhere:
+        return f"did you mean {' or '.join(elsewhere[:3])}?"
+    return f"known keys: {', '.join(sorted(names or schema.model_fields))}"
 
 
 def _render_problem(problem: dict[str, Any], schema: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     path = ".".join(location)
     value = problem["input"]
+    shown = f"{path}={show_value(value)}"
     match problem["type"]:
+        case "extra_forbidden" if "." in location[-1]:
+            section, key = location[-1].split(".", 1)
+            return f"{shown}: a dotted key is for overrides; in a file write {key} under {section}:"
         case "extra_forbidden":
-            return f"{path}={value!r}: there is no such key{_suggestion(location, schema)}"
+            return f"{shown}: there is no such key; {suggest_key(path, schema)}"
         case "missing":
-            return f"{path} is missing; set it in the YAML file or as {path}=VALUE"
+            example = path
+            if section_schema := _section_at(schema, location):
+                example = f"{path}.{next(iter(section_schema.model_fields))}"
+            return f"{path} is missing; set it in the YAML file or as {example}=VALUE"
+        case "model_type" | "dict_type":
+            keys = _section_at(schema, location) or schema
+            return (
+                f"{shown}: a section, not a value; give keys under it "
+                f"({', '.join(sorted(keys.model_fields))}) or leave it out"
+            )
         case "value_error":
             # A rule of ours: its text already names key, value and remedy.
             reason = str(problem["ctx"]["error"])
-            return reason if isinstance(value, dict) else f"{path}={value!r}: {reason}"
+            return reason if isinstance(value, dict) else f"{shown}: {reason}"
         case _:
-            return f"{path}={value!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+            return f"{shown}: {_wish(problem)}"
 
 
-def _suggestion(location: list[str], schema: type[BaseModel]) -> str:
-    section: type[BaseModel] | None = schema
-    for part in location[:-1]:
-        section = _section_of(section, part)
+def _wish(problem: dict[str, Any]) -> str:
+    context = problem.get("ctx", {})
+    match problem["type"]:
+        case "int_type" | "int_from_float":
+            return "give a whole number"
+        case "float_type" | "finite_number":
+            return "give a number"
+        case "bool_type":
+            return "give true or false"
+        case "string_type":
+            return "give text; quote it if YAML reads it as something else"
+        case "literal_error":
+            return f"give {context['expected']}"
+        case "greater_than":
+            return f"give a number above {context['gt']}"
+        case "greater_than_equal":
+            return f"give {context['ge']} or more"
+        case "less_than":
+            return f"give a number below {context['lt']}"
+        case "less_than_equal":
+            return f"give {context['le']} or less"
+        case _:
+            return f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
+
+
+def _key_paths(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name in schema.model_fields:
+        section = _section_of(schema, name)
         if section is None:
-            return ""
-    names = list(section.model_fields)
-    near = get_close_matches(location[-1], names, n=1)
-    if near:
-        return f"; did you mean {'.'.join([*location[:-1], near[0]])}?"
-    return f"; known keys: {', '.join(sorted(names))}"
+            yield f"{prefix}{name}"
+        else:
+            yield from _key_paths(section, f"{prefix}{name}.")
 
 
-def _section_of(schema: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
-    field = schema.model_fields.get(key) if schema is not None else None
+def _section_at(schema: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
+    section: type[BaseModel] | None = schema
+    for part in location:
+        section = _section_of(section, part) if section is not None else None
+    return section
+
+
+def _section_of(schema: type[BaseModel], key: str) -> type[BaseModel] | None:
+    field = schema.model_fields.get(key)
     annotation = field.annotation if field is not None else None
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation

@@ -1,6 +1,7 @@
 """A whole run, and the rules that cross its sections."""
 
 from collections.abc import Callable, Iterator
+from math import gcd
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
@@ -9,6 +10,7 @@ from bigtrain.config.errors import ConfigError
 from bigtrain.config.sections import (
     CheckpointConfig,
     DataConfig,
+    FolderPath,
     ModelConfig,
     OptimConfig,
     ParallelConfig,
@@ -16,6 +18,7 @@ from bigtrain.config.sections import (
     TrackConfig,
     TrainConfig,
     ValidationConfig,
+    divisors,
 )
 
 
@@ -24,9 +27,9 @@ class RunConfig(Section):
 
     name: str
     """Names the run folder, and the run in wandb."""
-    runs_dir: str = "runs"
+    runs_dir: FolderPath = "runs"
     """Folder that holds the run folders."""
-    seed: int = Field(default=1, strict=True, ge=0, lt=2**63)
+    seed: int = Field(default=1, ge=0, lt=2**63)
     """Decides initial weights, the order of the data and dropout."""
     model: ModelConfig
     data: DataConfig
@@ -40,8 +43,12 @@ class RunConfig(Section):
     @field_validator("name")
     @classmethod
     def _name_is_a_folder_name(cls, name: str) -> str:
-        if not name or name.startswith(".") or set(name) & set("/\\\0\n"):
-            raise ValueError("a run's name is also its folder: no slash, no leading dot")
+        is_word = name == name.strip() and name.isprintable() and 0 < len(name.encode()) <= 200
+        if not is_word or name.startswith(".") or set(name) & set("/\\"):
+            raise ValueError(
+                "a run's name is also its folder: printable, at most 200 bytes, "
+                "no slash, no leading dot, no space around it; try one such as gpt-tiny"
+            )
         return name
 
     @model_validator(mode="after")
@@ -68,11 +75,12 @@ class RunConfig(Section):
             ConfigError: The layout divides neither the world nor the batch.
         """
         model_ranks = self.parallel.model_parallel_size
-        if world_size % model_ranks:
+        if world_size < 1 or world_size % model_ranks:
             raise ConfigError(
                 f"parallel.tensor={self.parallel.tensor} × parallel.pipeline="
                 f"{self.parallel.pipeline} needs a multiple of {model_ranks} processes, not "
-                f"{world_size}; start {_next_multiple(world_size, model_ranks)} or change the layout"
+                f"{world_size}; start {_next_multiple(max(world_size, 1), model_ranks)} "
+                "or change the layout"
             )
         copies = world_size // model_ranks
         per_pass = copies * self.train.micro_batch_size
@@ -100,8 +108,8 @@ def _tensor_divides_the_model(config: RunConfig) -> Iterator[str]:
         ("model.ffn_hidden_size", model.feed_forward_size),
     ):
         if size % tensor:
-            fits = [d for d in range(2, size + 1) if size % d == 0 and model.num_heads % d == 0]
-            remedy = f"try {', '.join(map(str, fits[:4]))}" if fits else f"change {key}"
+            fits = divisors(gcd(model.num_heads, model.feed_forward_size))
+            remedy = f"try {', '.join(map(str, fits[:4]))} or change {key}"
             yield f"parallel.tensor={tensor} does not divide {key}={size}; {remedy}"
     if model.padded_vocab_size % tensor:
         yield (
@@ -113,10 +121,9 @@ def _tensor_divides_the_model(config: RunConfig) -> Iterator[str]:
 def _pipeline_divides_the_layers(config: RunConfig) -> Iterator[str]:
     stages, layers = config.parallel.pipeline, config.model.num_layers
     if layers % stages:
-        fits = [d for d in range(1, layers + 1) if layers % d == 0]
         yield (
             f"parallel.pipeline={stages} does not divide model.num_layers={layers}; "
-            f"try {', '.join(map(str, fits[:6]))}"
+            f"try {', '.join(map(str, divisors(layers)[:6]))}"
         )
 
 
@@ -130,10 +137,11 @@ def _sequences_fit_the_positions(config: RunConfig) -> Iterator[str]:
 
 
 def _warmup_ends_before_the_decay(config: RunConfig) -> Iterator[str]:
+    decay_key = "train.steps" if config.optim.decay_steps is None else "optim.decay_steps"
     if config.optim.warmup_steps >= config.decay_steps and config.optim.schedule != "constant":
         yield (
             f"optim.warmup_steps={config.optim.warmup_steps} leaves no step for the decay, which "
-            f"ends at step {config.decay_steps}; lower it or raise train.steps"
+            f"ends at step {config.decay_steps}; lower it or raise {decay_key}"
         )
     if config.optim.min_learning_rate > config.optim.learning_rate:
         yield (

@@ -1,20 +1,32 @@
 """The sections of a run's config. Each key is documented here and nowhere else."""
 
+from math import isqrt
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-PositiveInt = Annotated[int, Field(strict=True, gt=0)]
-Count = Annotated[int, Field(strict=True, ge=0)]
+PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
-class Section(BaseModel):
-    """Frozen values; an unknown key is an error."""
+def _is_path(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("a path is not empty and holds no control characters")
+    return text
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+FolderPath = Annotated[str, AfterValidator(_is_path)]
+
+
+class Section(BaseModel):
+    """Frozen values; an unknown key is an error, and so is a value of another type."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
 
 class ModelConfig(Section):
@@ -50,7 +62,8 @@ class ModelConfig(Section):
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"model.num_heads={self.num_heads} does not divide "
-                f"model.hidden_size={self.hidden_size}; try {_divisors_near(self.hidden_size, self.num_heads)}"
+                f"model.hidden_size={self.hidden_size}; "
+                f"try {_divisors_near(self.hidden_size, self.num_heads)}"
             )
         return self
 
@@ -73,11 +86,11 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """Where the tokens come from."""
 
-    train: str
+    train: FolderPath
     """Corpus folder (with a manifest.json) that is trained on."""
-    validation: str | None = None
+    validation: FolderPath | None = None
     """Corpus folder that is only measured on."""
-    tokenizer: str | None = None
+    tokenizer: FolderPath | None = None
     """Tokenizer model; the corpora must have been made with it. By default the corpus's own."""
     sequence_length: PositiveInt
     """Tokens in one sample."""
@@ -148,7 +161,7 @@ class ParallelConfig(Section):
     """Ranks that share each layer (tensor parallel)."""
     pipeline: PositiveInt = 1
     """Stages that share the layers (pipeline parallel, 1F1B)."""
-    zero: Literal[0, 1] = 0
+    zero: Annotated[int, Field(ge=0, le=1)] = 0
     """ZeRO stage: 0 keeps the optimizer state on every data rank, 1 partitions it over them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the ranks compute: auto takes GPUs when there are any."""
@@ -168,7 +181,12 @@ class TrackConfig(Section):
     """Project in wandb."""
 
 
+def divisors(number: int) -> list[int]:
+    """All divisors, smallest first."""
+    small = [d for d in range(1, isqrt(number) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
+
+
 def _divisors_near(number: int, wanted: int) -> str:
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
-    near = sorted(sorted(divisors, key=lambda d: (abs(d - wanted), d))[:3])
-    return ", ".join(map(str, near[:-1])) + f" or {near[-1]}" if len(near) > 1 else str(near[0])
+    near = sorted(sorted(divisors(number), key=lambda d: (abs(d - wanted), d))[:3])
+    return f"{', '.join(map(str, near[:-1]))} or {near[-1]}" if len(near) > 1 else str(near[0])

@@ -40,20 +40,37 @@ for _tag, _pattern, _first in (
 
 def _construct_int(loader: _Yaml12Loader, node: yaml.ScalarNode) -> int:
     text = str(loader.construct_scalar(node))
-    return int(text, 0) if text.startswith(("0x", "0o")) else int(text)
+    try:
+        value = int(text, 0) if text.startswith(("0x", "0o")) else int(text)
+    except ValueError:
+        value = _TOO_LARGE
+    if abs(value) >= _TOO_LARGE:
+        line = node.start_mark.line + 1
+        raise ConfigError(f"line {line}: {show_value(text)} is no whole number below 2^63")
+    return value
 
 
-def _construct_mapping(loader: _Yaml12Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: dict[Any, int] = {}
+def _construct_mapping(loader: _Yaml12Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    seen: dict[str, int] = {}
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
         line = key_node.start_mark.line + 1
-        if key in seen:
-            raise ConfigError(f"line {line}: the key {key!r} was already given on line {seen[key]}")
-        seen[key] = line
+        if key_node.tag != "tag:yaml.org,2002:str":
+            shown = show_value(key_node.value) if isinstance(key_node.value, str) else "a structure"
+            raise ConfigError(f"line {line}: a key is a word, not {shown}; quote it if it is meant")
+        if key_node.value in seen:
+            raise ConfigError(
+                f"line {line}: the key {key_node.value!r} was already given on line "
+                f"{seen[key_node.value]}; keep one"
+            )
+        seen[key_node.value] = line
     return loader.construct_mapping(node, deep=True)
 
 
+_CORE_TAGS = ("null", "bool", "float", "str", "seq")
+_Yaml12Loader.yaml_constructors = {
+    **{tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (f"tag:yaml.org,2002:{t}" for t in _CORE_TAGS)},
+    None: yaml.SafeLoader.yaml_constructors[None],
+}
 _Yaml12Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Yaml12Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 

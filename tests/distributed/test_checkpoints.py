@@ -1,0 +1,202 @@
+"""A checkpoint brings every layout to the same place, and the same layout to the same bits."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigtrain.checkpoint.format import COMMIT_FILE, TENSORS_FILE
+from bigtrain.config import RunConfig
+from bigtrain.track.metrics_file import read_metrics
+from tests.ranks import RankError, run_ranks
+from tests.runs import hash_tensors, tiny_config, train_rank
+
+ALL_KINDS = ("weight", "first_moment", "second_moment")
+LAYOUTS = {
+    "one": (1, {}),
+    "tensor=2": (2, {"tensor": 2}),
+    "pipeline=2": (2, {"pipeline": 2}),
+    "data=2 zero=1": (2, {"zero": 1}),
+    "data=2 zero=0": (2, {"zero": 0}),
+}
+
+
+def _config(corpus: Path, runs: Path, layout: str, **sections: Any) -> tuple[RunConfig, int]:
+    world_size, parallel = LAYOUTS[layout]
+    sections = {"train": {"steps": 6}, "optim": {"decay_steps": 20}, **sections}
+    every = {"validation": {"every": 100}, "checkpoint": {"every": 4}}
+    parallel = {"parallel": {**parallel, "device": "cpu"}}
+    return tiny_config(corpus, runs, **{**every, **parallel, **sections}), world_size
+
+
+def load_and_save_again(config: RunConfig, checkpoint: Path, out: Path) -> None:
+    """Loads a checkpoint in this layout and saves it, with no step between; for ``run_ranks``."""
+    from bigtrain.checkpoint.saving import load_checkpoint, save_checkpoint
+    from bigtrain.engine.engine import Engine
+    from bigtrain.environment import read_ranks
+    from bigtrain.models.gpt import build_gpt
+    from bigtrain.parallel.device import choose_device
+    from bigtrain.parallel.groups import process_groups
+    from bigtrain.parallel.layout import layout_of
+
+    ranks = read_ranks()
+    device, layout = choose_device("cpu", ranks), layout_of(config, ranks.world_size)
+    with process_groups(ranks, layout, device):
+        module = build_gpt(config.model, layout=layout, precision="fp32", device=device)
+        engine = Engine(config, module=module, layout=layout)
+        state = load_checkpoint(checkpoint, engine)
+        assert engine.optimizer_steps == state.optimizer_steps
+        tokenizer = checkpoint / "tokenizer.model"
+        save_checkpoint(out, engine, state, tokenizer=tokenizer, attempt=1)
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The checkpoint of step 6 in each layout."""
+    folders = {}
+    for layout in ("one", "tensor=2", "pipeline=2", "data=2 zero=1"):
+        config, world_size = _config(corpus, tmp_path_factory.mktemp("runs"), layout)
+        run_ranks(train_rank, world_size, config)
+        folders[layout] = config.run_dir / "checkpoints" / "step-00000006"
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("saved_in", "loaded_in"),
+    [
+        ("tensor=2", "pipeline=2"),
+        ("pipeline=2", "data=2 zero=1"),
+        ("data=2 zero=1", "tensor=2"),
+        ("data=2 zero=1", "data=2 zero=0"),
+        ("tensor=2", "one"),
+        ("one", "pipeline=2"),
+    ],
+)
+def test_every_bit_survives_a_change_of_layout(
+    saved_in: str, loaded_in: str, trained: dict[str, Path], corpus: Path, tmp_path: Path
+) -> None:
+    config, world_size = _config(corpus, tmp_path, loaded_in)
+    run_ranks(load_and_save_again, world_size, config, trained[saved_in], tmp_path)
+    before = hash_tensors(trained[saved_in], ALL_KINDS)
+    assert hash_tensors(tmp_path / "step-00000006", ALL_KINDS) == before
+    assert len(before) == 3 * 52
+
+
+def test_a_run_of_tensor_2_goes_on_with_pipeline_2(corpus: Path, tmp_path: Path) -> None:
+    first, world_size = _config(corpus, tmp_path, "tensor=2")
+    run_ranks(train_rank, world_size, first)
+    second, world_size = _config(corpus, tmp_path, "pipeline=2", train={"steps": 9})
+    outcome = run_ranks(train_rank, world_size, second)[0]
+    whole, _ = _config(corpus, tmp_path, "one", train={"steps": 9}, name="whole")
+    run_ranks(train_rank, 1, whole)
+    assert (outcome.state, outcome.step) == ("finished", 9)
+    ours = read_metrics(second.run_dir / "metrics.jsonl", "train")
+    theirs = read_metrics(whole.run_dir / "metrics.jsonl", "train")
+    assert [line["attempt"] for line in ours] == [1] * 6 + [2] * 3
+    assert [l["loss"] for l in ours] == pytest.approx([l["loss"] for l in theirs], abs=1e-4)  # noqa: E741
+
+
+@pytest.mark.parametrize("layout", ["one", "tensor=2", "pipeline=2", "data=2 zero=1"])
+def test_a_stopped_run_ends_in_the_bits_of_an_uninterrupted_one(
+    layout: str, corpus: Path, tmp_path: Path
+) -> None:
+    model = {"model": {**tiny_config(corpus, tmp_path).model.model_dump(), "dropout": 0.1}}
+    whole, world_size = _config(corpus, tmp_path, layout, name="whole", **model)
+    run_ranks(train_rank, world_size, whole)
+    for steps in (3, 6):
+        part, _ = _config(corpus, tmp_path, layout, name="part", train={"steps": steps}, **model)
+        run_ranks(train_rank, world_size, part)
+    last = "checkpoints/step-00000006"
+    bits = [hash_tensors(config.run_dir / last, ALL_KINDS) for config in (whole, part)]
+    assert bits[0] == bits[1]
+
+
+def test_a_finished_run_started_again_does_nothing(corpus: Path, tmp_path: Path) -> None:
+    config, _ = _config(corpus, tmp_path, "one")
+    first = run_ranks(train_rank, 1, config)[0]
+    lines = (config.run_dir / "metrics.jsonl").read_text().count('"train"')
+    second = run_ranks(train_rank, 1, config)[0]
+    assert second == first
+    assert (config.run_dir / "metrics.jsonl").read_text().count('"train"') == lines
+
+
+class TestABadCheckpoint:
+    """What a loader says of it, and that nothing of it is overwritten."""
+
+    @pytest.fixture
+    def run(self, corpus: Path, tmp_path: Path) -> RunConfig:
+        config, _ = _config(corpus, tmp_path, "one", train={"steps": 8})
+        run_ranks(train_rank, 1, config)
+        return config
+
+    def _resume(self, config: RunConfig) -> Any:
+        more = config.model_dump()
+        more["train"]["steps"] = 10
+        return run_ranks(train_rank, 1, RunConfig.model_validate(more))[0]
+
+    def test_without_its_commit_is_passed_over_and_set_aside(self, run: RunConfig) -> None:
+        (run.run_dir / "checkpoints/step-00000008" / COMMIT_FILE).unlink()
+        assert self._resume(run).step == 10
+        names = sorted(path.name for path in (run.run_dir / "checkpoints").iterdir())
+        assert names == ["step-00000004", "step-00000008", "step-00000008.bad-2", "step-00000010"]
+        assert (run.run_dir / "checkpoints/step-00000008" / COMMIT_FILE).exists()
+
+    def test_that_is_torn_is_passed_over_for_the_one_before(self, run: RunConfig) -> None:
+        newest = run.run_dir / "checkpoints/step-00000008"
+        with (newest / "rank-00000.bin").open("r+b") as file:
+            file.truncate(1000)
+        shutil.move(newest, newest.with_name("step-00000009"))
+        assert self._resume(run).step == 10
+        lines = read_metrics(run.run_dir / "metrics.jsonl", "train")
+        assert [line["attempt"] for line in lines] == [1] * 4 + [2] * 6
+
+    def test_with_a_flipped_bit_is_an_error_that_names_the_tensor(self, run: RunConfig) -> None:
+        newest = run.run_dir / "checkpoints/step-00000008"
+        data = bytearray((newest / "rank-00000.bin").read_bytes())
+        data[5000] ^= 1
+        (newest / "rank-00000.bin").write_bytes(data)
+        with pytest.raises(RankError, match=r"rank-00000\.bin: the bytes of .* checksum"):
+            self._resume(run)
+
+    def test_of_a_future_schema_asks_for_an_upgrade(self, run: RunConfig) -> None:
+        for folder in (run.run_dir / "checkpoints").iterdir():
+            file = folder / TENSORS_FILE
+            table = json.loads(file.read_text())
+            file.write_text(json.dumps({**table, "schema": "bigtrain-checkpoint/9"}))
+            commit = json.loads((folder / COMMIT_FILE).read_text())
+            del commit["files"][TENSORS_FILE]
+            (folder / COMMIT_FILE).write_text(json.dumps(commit))
+        with pytest.raises(RankError, match=r"schema bigtrain-checkpoint/9.*upgrade"):
+            self._resume(run)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"seed": 8}, "seed from 7 to 8"),
+        ({"optim": {"decay_steps": 20, "learning_rate": 1e-3}}, "--accept-change optim.learning"),
+    ],
+)
+def test_a_resume_that_changes_the_run_is_refused_and_touches_nothing(
+    sections: Any, message: str, corpus: Path, tmp_path: Path
+) -> None:
+    config, _ = _config(corpus, tmp_path, "one")
+    run_ranks(train_rank, 1, config)
+    before = {path: path.stat().st_mtime_ns for path in config.run_dir.rglob("*")}
+    other, _ = _config(corpus, tmp_path, "one", **{"train": {"steps": 8}, **sections})
+    with pytest.raises(RankError, match=message):
+        run_ranks(train_rank, 1, other)
+    assert {path: path.stat().st_mtime_ns for path in config.run_dir.rglob("*")} == before
+
+
+def test_a_change_that_is_accepted_by_name_is_made(corpus: Path, tmp_path: Path) -> None:
+    config, _ = _config(corpus, tmp_path, "one")
+    run_ranks(train_rank, 1, config)
+    optim = {"decay_steps": 20, "learning_rate": 1e-3}
+    other, _ = _config(corpus, tmp_path, "one", train={"steps": 8}, optim=optim)
+    run_ranks(train_rank, 1, other, accept_changes=["optim.learning_rate"])
+    last = read_metrics(config.run_dir / "metrics.jsonl", "train")[-1]
+    assert last["step"] == 8
+    assert last["learning_rate"] < 1e-3
