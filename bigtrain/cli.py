@@ -51,11 +51,13 @@ def launch(
 ) -> None:
     """Starts a run on this machine, or resumes it from its newest checkpoint."""
     from bigtrain.config import load_run_config
+    from bigtrain.train.resume import check_run
     from launcher.local import LocalJob, render_failure, run_local
 
     config = load_run_config(sources)
     count = processes or config.parallel.model_parallel_size
     config.data_parallel_size(count)
+    check_run(config, accepted=accept_change)
     accepted = [word for key in accept_change for word in ("--accept-change", key)]
     job = LocalJob(
         command=(sys.executable, "-m", "bigtrain.cli", "train", *sources, *accepted),
@@ -154,15 +156,25 @@ def generate(
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder, such as runs/gpt-tiny.")],
     exported: Annotated[
-        Path | None, typer.Option(help="Exported folder to name in the table.")
+        Path | None, typer.Option(help="Exported folder to name, and to sample from.")
     ] = None,
+    prompt: Annotated[str, typer.Option(help="What the sample continues.")] = "",
 ) -> None:
     """Shows what came of a run: losses beside counted baselines, speed, and where things are."""
+    _be_quiet()
     from rich.console import Console
 
-    from bigtrain.evaluate.report import read_report, render_report
+    from bigtrain.evaluate.report import read_report, render_next_commands, render_report
 
-    Console().print(render_report(read_report(run), exported=exported))
+    sample = None
+    if exported is not None:
+        from bigtrain.convert.generate import Sampling
+        from bigtrain.convert.generate import generate as continue_text
+
+        sample = prompt + continue_text(exported, prompt, Sampling())
+    figures = read_report(run)
+    Console().print(render_report(figures, exported=exported, sample=sample))
+    typer.echo(render_next_commands(figures, exported=exported))
 
 
 def _be_quiet() -> None:
@@ -181,8 +193,8 @@ def main() -> None:
         message, exit_code, is_expected = _explain(error)
         if not is_expected:
             traceback.print_exc()
-        _leave_error_report(message, exit_code)
-        typer.echo(f"bigtrain: {message}", err=True)
+        if not _leave_error_report(message, exit_code):
+            typer.echo(f"bigtrain: {message}", err=True)
         sys.exit(exit_code)
 
 
@@ -196,13 +208,13 @@ def _explain(error: Exception) -> tuple[str, int, bool]:
     return f"{type(error).__name__}: {error}", 1, False
 
 
-def _leave_error_report(message: str, exit_code: int) -> None:
-    """Tells the launcher, if there is one, why this rank failed and when."""
+def _leave_error_report(message: str, exit_code: int) -> bool:
+    """Tells the launcher, if there is one, why this rank failed and when; it tells the user."""
     from bigtrain.environment import read_error_file, read_ranks
 
     file = read_error_file()
     if file is None:
-        return
+        return False
     report = {
         "rank": read_ranks().rank,
         "exit_code": exit_code,
@@ -211,6 +223,7 @@ def _leave_error_report(message: str, exit_code: int) -> None:
         "time": time.time(),
     }
     file.write_text(json.dumps(report), encoding="utf-8")
+    return True
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 _SHOWN_PROBLEMS = 5
-_REPR = Repr(maxlevel=2, maxdict=4, maxlist=4, maxstring=80, maxlong=40, maxother=80)
-"""A value may be a whole file, or an alias that stands for a million others."""
+_GLANCE = Repr()
+# A value may be a whole file, or an alias that stands for a million others.
+_GLANCE.maxlevel, _GLANCE.maxdict, _GLANCE.maxlist, _GLANCE.maxstring = 2, 4, 4, 80
 
 
 class ConfigError(ValueError):
@@ -47,7 +48,7 @@ def show_value(value: Any) -> str:
         case bool():
             return str(value).lower()
         case _:
-            return _REPR.repr(value)
+            return _GLANCE.repr(value)
 
 
 def suggest_key(path: str, schema: type[BaseModel]) -> str:
@@ -58,10 +59,20 @@ def suggest_key(path: str, schema: type[BaseModel]) -> str:
     near = get_close_matches(name, names, n=1)
     if near:
         return f"did you mean {'.'.join([*sections, near[0]])}?"
-    elsewhere = [key for key in _key_paths(schema) if key.split(".")[-1] == name]
+    elsewhere = [key for key in key_paths(schema) if key.split(".")[-1] == name]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere[:3])}?"
     return f"known keys: {', '.join(sorted(names or schema.model_fields))}"
+
+
+def key_paths(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Walks the keys of a config, each with its full path, ``model.num_layers`` for one."""
+    for name in schema.model_fields:
+        section = _section_of(schema, name)
+        if section is None:
+            yield f"{prefix}{name}"
+        else:
+            yield from key_paths(section, f"{prefix}{name}.")
 
 
 def _render_problem(problem: dict[str, Any], schema: type[BaseModel]) -> str:
@@ -71,20 +82,21 @@ def _render_problem(problem: dict[str, Any], schema: type[BaseModel]) -> str:
     shown = f"{path}={show_value(value)}"
     match problem["type"]:
         case "extra_forbidden" if "." in location[-1]:
-            section, key = location[-1].split(".", 1)
-            return f"{shown}: a dotted key is for overrides; in a file write {key} under {section}:"
+            parent, key = location[-1].split(".", 1)
+            return f"{shown}: a dotted key is for overrides; in a file write {key} under {parent}:"
         case "extra_forbidden":
             return f"{shown}: there is no such key; {suggest_key(path, schema)}"
         case "missing":
             example = path
-            if section_schema := _section_at(schema, location):
-                example = f"{path}.{next(iter(section_schema.model_fields))}"
+            if section := _section_at(schema, location):
+                fields = section.model_fields
+                example = f"{path}.{min(fields, key=lambda name: not fields[name].is_required())}"
             return f"{path} is missing; set it in the YAML file or as {example}=VALUE"
         case "model_type" | "dict_type":
-            keys = _section_at(schema, location) or schema
+            fields = (_section_at(schema, location) or schema).model_fields
             return (
-                f"{shown}: a section, not a value; give keys under it "
-                f"({', '.join(sorted(keys.model_fields))}) or leave it out"
+                f"{shown}: this is a section; give keys under it ({', '.join(sorted(fields))}) "
+                "or leave it out"
             )
         case "value_error":
             # A rule of ours: its text already names key, value and remedy.
@@ -99,8 +111,10 @@ def _wish(problem: dict[str, Any]) -> str:
     match problem["type"]:
         case "int_type" | "int_from_float":
             return "give a whole number"
-        case "float_type" | "finite_number":
+        case "float_type":
             return "give a number"
+        case "finite_number":
+            return "give a finite number"
         case "bool_type":
             return "give true or false"
         case "string_type":
@@ -108,24 +122,15 @@ def _wish(problem: dict[str, Any]) -> str:
         case "literal_error":
             return f"give {context['expected']}"
         case "greater_than":
-            return f"give a number above {context['gt']}"
+            return f"give a number above {context['gt']:g}"
         case "greater_than_equal":
-            return f"give {context['ge']} or more"
+            return f"give {context['ge']:g} or more"
         case "less_than":
-            return f"give a number below {context['lt']}"
+            return f"give a number below {context['lt']:.10g}"
         case "less_than_equal":
-            return f"give {context['le']} or less"
+            return f"give {context['le']:g} or less"
         case _:
             return f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
-
-
-def _key_paths(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name in schema.model_fields:
-        section = _section_of(schema, name)
-        if section is None:
-            yield f"{prefix}{name}"
-        else:
-            yield from _key_paths(section, f"{prefix}{name}.")
 
 
 def _section_at(schema: type[BaseModel], location: list[str]) -> type[BaseModel] | None:

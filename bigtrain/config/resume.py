@@ -1,11 +1,11 @@
 """What may differ between a checkpoint's run and the run that resumes it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from bigtrain.config.errors import ConfigError
+from bigtrain.config.errors import ConfigError, key_paths, show_value, suggest_key
 from bigtrain.config.run import RunConfig
 
 _IDENTITY = ("model", "seed", "data.sequence_length")
@@ -33,51 +33,67 @@ def check_resume(saved: dict[str, Any], now: RunConfig, *, accepted: Sequence[st
         raise ConfigError(
             f"the checkpoint's config does not fit this version of bigtrain: {path}: {first['msg']}"
         ) from None
-    unknown = [key for key in accepted if not _covers_any(key)]
-    if unknown:
-        raise ConfigError(
-            f"--accept-change {unknown[0]}: not a key that needs it; those are {', '.join(_DELIBERATE)}"
-        )
-    identity = [line for key in _IDENTITY for line in _differences(before, now, key, ())]
+    for key in accepted:
+        _check_acceptable(key)
+    changes = _changes(before, now)
+    identity = [change for path, change in changes.items() if _is_within_any(path, _IDENTITY)]
     if identity:
         raise ConfigError(
             f"run {now.name}: the checkpoint is of another run: {'; '.join(identity)}; "
             "give the new run another name, or set the values back"
         )
-    deliberate = [line for key in _DELIBERATE for line in _differences(before, now, key, accepted)]
+    deliberate = {
+        path: change
+        for path, change in changes.items()
+        if _is_within_any(path, _DELIBERATE) and not _is_within_any(path, accepted)
+    }
     if deliberate:
-        keys = " ".join(f"--accept-change {line.split(' ')[0]}" for line in deliberate)
+        accept = " ".join(f"--accept-change {path}" for path in deliberate)
         raise ConfigError(
-            f"run {now.name}: resuming would change {'; '.join(deliberate)}; "
-            f"set back what you did not mean, or accept with {keys}"
+            f"run {now.name}: resuming would change {'; '.join(deliberate.values())}; "
+            f"set back what you did not mean, or accept with {accept}"
         )
 
 
-def _differences(
-    before: RunConfig, now: RunConfig, key: str, accepted: Sequence[str]
-) -> Iterator[str]:
-    old, new = _leaves(before, key), _leaves(now, key)
-    for path, value in new.items():
-        if value != old[path] and not any(_is_within(path, name) for name in accepted):
-            yield f"{path} from {old[path]!r} to {value!r}"
+def _check_acceptable(key: str) -> None:
+    covered = [path for path in key_paths(RunConfig) if _is_within_any(path, (key,))]
+    if any(_is_within_any(path, _DELIBERATE) for path in covered):
+        return
+    if not covered:
+        reason = f"there is no such key; {suggest_key(key, RunConfig)}"
+    elif any(_is_within_any(path, _IDENTITY) for path in covered):
+        reason = "another value is another run, which no flag accepts; give that run its own name"
+    else:
+        reason = f"it may change freely, leave the flag out; only {', '.join(_DELIBERATE)} need it"
+    raise ConfigError(f"--accept-change {key}: {reason}")
 
 
-def _leaves(config: RunConfig, key: str) -> dict[str, Any]:
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    if key == "train.steps":
-        # More steps matter to the past only through the learning rate's decay.
-        value = config.train.steps if config.optim.decay_steps is None else None
-        value = None if config.optim.schedule == "constant" else value
-    if hasattr(value, "model_dump"):
-        return {f"{key}.{name}": leaf for name, leaf in value.model_dump().items()}
-    return {key: value}
+def _changes(before: RunConfig, now: RunConfig) -> dict[str, str]:
+    old, new = _leaves(before.model_dump()), _leaves(now.model_dump())
+    changes = {
+        path: f"{path} from {show_value(old[path])} to {show_value(value)}"
+        for path, value in new.items()
+        if value != old[path]
+    }
+    # These two matter to the past only through the step at which the decay ends.
+    changes.pop("train.steps", None)
+    changes.pop("optim.decay_steps", None)
+    decays = "constant" not in (before.optim.schedule, now.optim.schedule)
+    if decays and before.decay_steps != now.decay_steps:
+        given = before.optim.decay_steps or now.optim.decay_steps
+        path = "optim.decay_steps" if given else "train.steps"
+        keep = "" if given else f" (optim.decay_steps={before.decay_steps} keeps the decay)"
+        changes[path] = f"{path} from {before.decay_steps} to {now.decay_steps}{keep}"
+    return changes
 
 
-def _is_within(path: str, name: str) -> bool:
-    return path == name or path.startswith(f"{name}.")
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        leaves |= _leaves(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return leaves
 
 
-def _covers_any(name: str) -> bool:
-    return any(_is_within(name, key) or _is_within(key, name) for key in _DELIBERATE)
+def _is_within_any(path: str, names: Sequence[str]) -> bool:
+    return any(path == name or path.startswith(f"{name}.") for name in names)

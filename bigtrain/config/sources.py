@@ -2,77 +2,18 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from bigtrain.config.errors import ConfigError, render_validation_error
+from bigtrain.config.errors import ConfigError, render_validation_error, show_value
 from bigtrain.config.run import RunConfig
+from bigtrain.config.yaml12 import parse_yaml, render_yaml
 
 _PACKAGED_CONFIGS = Path(__file__).resolve().parents[2]
-_OVERRIDE = re.compile(r"^[A-Za-z_][\w.]*=")
-
-
-class _Yaml12Loader(yaml.SafeLoader):
-    """PyYAML reads YAML 1.1; this reads scalars as YAML 1.2's core schema and refuses twin keys."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - the name and shape are PyYAML's
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+0123456789.",
-    ),
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-):
-    _Yaml12Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
-        f"tag:yaml.org,2002:{_tag}",
-        re.compile(rf"^(?:{_pattern})$"),
-        [*_first, ""] if _tag == "null" else list(_first),
-    )
-
-
-def _construct_int(loader: _Yaml12Loader, node: yaml.ScalarNode) -> int:
-    text = str(loader.construct_scalar(node))
-    try:
-        value = int(text, 0) if text.startswith(("0x", "0o")) else int(text)
-    except ValueError:
-        value = _TOO_LARGE
-    if abs(value) >= _TOO_LARGE:
-        line = node.start_mark.line + 1
-        raise ConfigError(f"line {line}: {show_value(text)} is no whole number below 2^63")
-    return value
-
-
-def _construct_mapping(loader: _Yaml12Loader, node: yaml.MappingNode) -> dict[str, Any]:
-    seen: dict[str, int] = {}
-    for key_node, _ in node.value:
-        line = key_node.start_mark.line + 1
-        if key_node.tag != "tag:yaml.org,2002:str":
-            shown = show_value(key_node.value) if isinstance(key_node.value, str) else "a structure"
-            raise ConfigError(f"line {line}: a key is a word, not {shown}; quote it if it is meant")
-        if key_node.value in seen:
-            raise ConfigError(
-                f"line {line}: the key {key_node.value!r} was already given on line "
-                f"{seen[key_node.value]}; keep one"
-            )
-        seen[key_node.value] = line
-    return loader.construct_mapping(node, deep=True)
-
-
-_CORE_TAGS = ("null", "bool", "float", "str", "seq")
-_Yaml12Loader.yaml_constructors = {
-    **{tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (f"tag:yaml.org,2002:{t}" for t in _CORE_TAGS)},
-    None: yaml.SafeLoader.yaml_constructors[None],
-}
-_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Yaml12Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+_OVERRIDE = re.compile(r"^[^/=]*=")
 
 
 def load_run_config(sources: Sequence[str]) -> RunConfig:
@@ -107,7 +48,7 @@ def load_run_config(sources: Sequence[str]) -> RunConfig:
 
 def render_config(config: RunConfig) -> str:
     """Writes the resolved config as YAML; read again, it gives an equal config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return render_yaml(config.model_dump(mode="json"))
 
 
 def find_config_file(name: str) -> Path:
@@ -117,8 +58,9 @@ def find_config_file(name: str) -> Path:
         ConfigError: It is in neither place.
     """
     for candidate in (Path(name), _PACKAGED_CONFIGS / name):
-        if candidate.is_file():
-            return candidate
+        with suppress(OSError):  # A name too long to be a file's.
+            if candidate.is_file():
+                return candidate
     known = sorted(
         str(path.relative_to(_PACKAGED_CONFIGS))
         for path in (_PACKAGED_CONFIGS / "configs").rglob("*.yaml")
@@ -129,27 +71,36 @@ def find_config_file(name: str) -> Path:
 def _load_yaml(name: str) -> dict[str, Any]:
     path = find_config_file(name)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name}: not readable as YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{name}: a config is a mapping of keys to values, not {values!r}")
+        raise ConfigError(
+            f"{name}: a config is a mapping such as 'seed: 1', not {show_value(values)}"
+        )
     return values
 
 
 def _parse_override(override: str) -> dict[str, Any]:
     path, _, text = override.partition("=")
-    try:
-        value = yaml.load(text, Loader=_Yaml12Loader)
-    except (yaml.YAMLError, ConfigError) as error:
+    keys = path.split(".")
+    if not all(keys):
         raise ConfigError(
-            f"{override}: the value is no YAML: {' '.join(str(error).split())}"
+            f"{override}: a key path is words joined by single dots, such as train.steps=50"
+        )
+    try:
+        value = parse_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{override}: {error}; quote the value for the shell and for YAML"
         ) from None
-    for key in reversed(path.split(".")):
+    for key in reversed(keys):
         value = {key: value}
     return value  # type: ignore[no-any-return]
 
@@ -158,7 +109,8 @@ def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in update.items():
         old = merged.get(key)
-        merged[key] = (
-            _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-        )
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
     return merged

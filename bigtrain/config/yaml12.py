@@ -1,7 +1,7 @@
 """YAML as YAML 1.2's core schema reads it; PyYAML alone reads 1.1, where `no` is false."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -25,8 +25,8 @@ _SCALARS = (
 class _Loader(yaml.SafeLoader):
     """Knows the core schema and nothing else, and refuses a key given twice."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - the name and shape are PyYAML's
-    yaml_constructors: dict[str | None, Any] = {  # noqa: RUF012
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - the name and type are PyYAML's
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
         tag: yaml.SafeLoader.yaml_constructors[tag]
         for tag in (*(_TAG + name for name in ("null", "bool", "float", "str", "seq")), None)
     }
@@ -87,9 +87,12 @@ def parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f"line {mark.line + 1}: " if mark else ""
-        raise ConfigError(f"{line}not readable as YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not readable as YAML: {error}") from None
+        reason = f"{error.context or ''} {error.problem}"
+        raise ConfigError(f"{line}not readable as YAML: {reason}") from None
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(
+            f"not readable as YAML: {error.reason} (character {error.position})"
+        ) from None
     except RecursionError:
         raise ConfigError("not readable as YAML: nested too deeply") from None
     except (ValueError, KeyError) as error:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config import RunConfig
+from bigtrain.data.checks import check_data, count_windows
 from bigtrain.data.order import SampleOrder
 from bigtrain.parallel.layout import Layout
 from data_tools.corpus import Corpus, open_corpus
-from data_tools.tokenizer import Tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,7 @@ class Windows:
         """
         self.corpus = corpus
         self._length = sequence_length
-        self.count = (corpus.num_tokens - 1) // sequence_length
-        if self.count < 1:
-            raise ConfigError(
-                f"{name}: the corpus has {corpus.num_tokens} tokens, fewer than one sample of "
-                f"data.sequence_length={sequence_length} and its target; shorten it or add text"
-            )
+        self.count = count_windows(corpus.num_tokens, sequence_length, name=name)
 
     def read(self, windows: Sequence[int], weights: Sequence[float]) -> Microbatch:
         """Reads windows as one microbatch; each counts with its weight."""
@@ -81,7 +76,7 @@ class TrainingData:
         if config.data.validation is not None:
             corpus = _open(config, config.data.validation)
             self.validation = Windows(corpus, sequence_length=length, name=config.data.validation)
-        self.tokenizer = check_tokenizer(config)
+        self.tokenizer = check_data(config)
         self.order = SampleOrder(
             num_windows=self.train.count,
             seed=config.seed,
@@ -121,33 +116,6 @@ class TrainingData:
         self.train.corpus.close()
         if self.validation is not None:
             self.validation.corpus.close()
-
-
-def check_tokenizer(config: RunConfig) -> Tokenizer:
-    """Loads the run's tokenizer and checks that corpora and model were made for it.
-
-    Raises:
-        ConfigError: The tokenizer of a corpus is another one, or the vocabulary differs.
-    """
-    path = Path(config.data.tokenizer or Path(config.data.train) / "tokenizer.model")
-    tokenizer = load_tokenizer(path)
-    for key, folder in (("train", config.data.train), ("validation", config.data.validation)):
-        if folder is None:
-            continue
-        with_corpus = open_corpus(Path(folder))
-        made_with = with_corpus.manifest.tokenizer.sha256
-        with_corpus.close()
-        if made_with != tokenizer.sha256:
-            raise ConfigError(
-                f"data.{key}={folder}: made with tokenizer {made_with[:12]}, but {path} is "
-                f"{tokenizer.sha256[:12]}; use the corpus's own tokenizer or shard the text again"
-            )
-    if tokenizer.vocab_size != config.model.vocab_size:
-        raise ConfigError(
-            f"model.vocab_size={config.model.vocab_size}: the tokenizer {path} has "
-            f"{tokenizer.vocab_size} tokens; set model.vocab_size={tokenizer.vocab_size}"
-        )
-    return tokenizer
 
 
 def _open(config: RunConfig, folder: str) -> Corpus:

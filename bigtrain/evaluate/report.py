@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from bigtrain.checkpoint.format import TENSORS_FILE, committed_folders, read_json
 from bigtrain.config import RunConfig, load_run_config
@@ -80,16 +81,39 @@ def count_parameters(checkpoints: Path) -> int:
     return sum(_size(t["shape"]) for name, t in tensors.items() if name.startswith("weight/"))
 
 
-def render_report(report: Report, *, exported: Path | None) -> Table:
-    """The figures as a table for a terminal."""
+def render_report(report: Report, *, exported: Path | None, sample: str | None = None) -> Table:
+    """The figures as a table for a terminal.
+
+    Args:
+        report: The figures.
+        exported: Where the exported model is, if there is one.
+        sample: Text that it generated.
+    """
     table = Table(
         title=f"{report.config.name}: {report.state} at step {report.step}", show_header=False
     )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _rows(report, exported):
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
+    if sample is not None:
+        table.add_row("sample", Text(sample))
     return table
+
+
+def render_next_commands(report: Report, *, exported: Path | None) -> str:
+    """What to type next, in lines that can be pasted."""
+    config, run = report.config, report.config.run_dir
+    more = 5 * config.train.steps
+    lines = [
+        f"bigtrain generate {exported or run} --prompt 'import os'",
+        f"bigtrain launch {run}/config.yaml name={config.name}-pp "
+        "parallel.tensor=1 parallel.pipeline=2",
+        f"bigtrain launch {run}/config.yaml name={config.name}-long train.steps={more}",
+    ]
+    if exported is None:
+        lines.insert(0, f"bigtrain export-hf {run} exports/{config.name}")
+    return "\n".join(["next:", *(f"  {line}" for line in lines)])
 
 
 def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:

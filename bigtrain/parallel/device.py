@@ -39,6 +39,16 @@ def communication_backend(device: torch.device) -> str:
     return "nccl" if device.type == "cuda" else "gloo"
 
 
+def runs_on_cpu(device: torch.device) -> bool:
+    """Whether megatron-core's calls to CUDA need an answer from the CPU."""
+    return device.type == "cpu"
+
+
+def bound_device(device: torch.device) -> torch.device | None:
+    """The GPU that collectives are bound to from the start; None on CPU."""
+    return device if device.type == "cuda" else None
+
+
 def seed_default_generators(seed: int, device: torch.device) -> None:
     """Seeds Python's and torch's default generators on this rank."""
     random.seed(seed)

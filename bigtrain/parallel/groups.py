@@ -12,7 +12,12 @@ from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 
 from bigtrain.environment import Ranks
 from bigtrain.parallel import cpu
-from bigtrain.parallel.device import communication_backend, seed_default_generators
+from bigtrain.parallel.device import (
+    bound_device,
+    communication_backend,
+    runs_on_cpu,
+    seed_default_generators,
+)
 from bigtrain.parallel.layout import Layout, Place
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -25,7 +30,7 @@ def process_groups(ranks: Ranks, layout: Layout, device: torch.device) -> Iterat
     Yields:
         This rank's place in the grid.
     """
-    if device.type == "cpu":
+    if runs_on_cpu(device):
         cpu.install()
     backend = communication_backend(device)
     # One process alone needs no port: it meets itself in memory.
@@ -36,7 +41,7 @@ def process_groups(ranks: Ranks, layout: Layout, device: torch.device) -> Iterat
         rank=ranks.rank,
         world_size=ranks.world_size,
         timeout=COLLECTIVE_TIMEOUT,
-        device_id=device if device.type == "cuda" else None,
+        device_id=bound_device(device),
     )
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor,

@@ -10,13 +10,13 @@ import torch.distributed as dist
 
 from bigtrain.checkpoint.format import TrainState, read_state
 from bigtrain.checkpoint.saving import find_checkpoint, load_checkpoint, save_checkpoint
-from bigtrain.config import ConfigError, RunConfig
-from bigtrain.config.resume import check_resume
+from bigtrain.config import RunConfig
 from bigtrain.models.initial import fill_initial_values
 from bigtrain.track.console import ConsoleTracker
 from bigtrain.track.metrics_file import MetricsFile
 from bigtrain.track.tracker import Tracker, Trackers
 from bigtrain.track.wandb_sink import open_wandb
+from bigtrain.train.resume import check_state
 from bigtrain.train.run_folder import RunFolder
 from bigtrain.train.stop import StopFlag
 from bigtrain.train.trainer import Progress, StepResult, Trainer
@@ -103,28 +103,13 @@ class Attempt:
                     )
             return
         state = read_state(found)
-        check_resume(state.config, self._config, accepted=accept_changes)
-        self._check_data(state, found)
+        check_state(self._config, state, found, accepted=accept_changes)
         load_checkpoint(found, self._trainer.engine)
         self._trainer.progress = Progress(
             step=state.step, samples=state.samples, tokens=state.tokens
         )
         self._saved = found
         log.info("resumed from %s, at step %d", found, state.step)
-
-    def _check_data(self, state: TrainState, checkpoint: Path) -> None:
-        now = {
-            "tokenizer": self._trainer.data.tokenizer.sha256,
-            "corpus": self._stage["fingerprint"],
-        }
-        then = {"tokenizer": state.tokenizer_sha256, "corpus": state.data_stages[-1]["fingerprint"]}
-        for what in ("tokenizer", "corpus"):
-            if now[what] != then[what]:
-                raise ConfigError(
-                    f"data.train={self._config.data.train}: {checkpoint} was trained with {what} "
-                    f"{then[what][:12]}, this is {now[what][:12]}; give the new run another name, "
-                    f"or use the {what} that it began with"
-                )
 
     def _begin(self) -> tuple[int, str]:
         box: list[Any] = [None]

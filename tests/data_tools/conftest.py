@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from small_texts import write_texts
 
 from data_tools.shard import shard_corpus
 from data_tools.tokenizer import Tokenizer, train_tokenizer
+from tests.data_tools.small_texts import write_texts
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from small_texts import tree_bytes, write_texts
 
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
@@ -18,6 +17,7 @@ from data_tools.files import only_writer
 from data_tools.manifest import load_manifest
 from data_tools.readers import find_sources
 from data_tools.shard import plan_tasks, shard_corpus
+from tests.data_tools.small_texts import tree_bytes, write_texts
 
 TINY = {"task_bytes": 3000, "pack_tokens": 100, "validation_percent": 20}
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stand_in_ranks import PRELUDE, Launched
 
 from launcher.local import LocalJob
+from tests.launcher.stand_in_ranks import PRELUDE, Launched
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stand_in_ranks import is_alive, poll
 
 from launcher import rank_exec
 from launcher.local import JobResult, LocalJob, run_local
+from tests.launcher.stand_in_ranks import is_alive, poll
 
 
 def test_a_job_whose_ranks_all_exit_0_succeeds(make_job):

@@ -1,0 +1,130 @@
+"""How every file of the house looks: short, introduced, quiet, and at home on any machine."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bigtrain.config import load_run_config
+from tests.architecture.source_tree import PACKAGES, REPOSITORY
+
+LONGEST_FILE = 400
+ROOMS = (*PACKAGES, "configs", "tests")
+SYSTEM_FOLDERS = {Path(f"/{name}") for name in ("", "home", "opt", "root", "srv", "tmp", "usr")}
+"""Too common to give a machine away."""
+
+PACKAGE_FILES = sorted(file for name in PACKAGES for file in (REPOSITORY / name).rglob("*.py"))
+PYTHON_FILES = [*PACKAGE_FILES, *sorted((REPOSITORY / "tests").rglob("*.py"))]
+CONFIGS = sorted(
+    str(file.relative_to(REPOSITORY)) for file in (REPOSITORY / "configs").rglob("*.yaml")
+)
+
+
+def _of_files(broken: list[Path]) -> str:
+    return ", ".join(str(file.relative_to(REPOSITORY)) for file in broken)
+
+
+def prints(text: str) -> bool:
+    """Whether the code calls print, or writes to the standard streams behind its back."""
+    return any(
+        isinstance(node, ast.Call)
+        and ast.unparse(node.func)
+        in {"print", "builtins.print", "pprint", "pprint.pprint", "sys.stdout.write"}
+        for node in ast.walk(ast.parse(text))
+    )
+
+
+def has_docstring(text: str) -> bool:
+    """Whether the module says why it exists; an empty one, as tests' packages are, need not."""
+    tree = ast.parse(text)
+    return not tree.body or bool(ast.get_docstring(tree))
+
+
+def machine_paths(repository: Path, prefix: Path) -> list[str]:
+    """Absolute paths that only this machine knows: the checkout, its parent, the environment."""
+    paths = {repository, repository.parent, prefix}
+    return sorted(str(path) for path in paths if path not in SYSTEM_FOLDERS)
+
+
+def mentions(text: str, path: str) -> bool:
+    """Whether a text holds an absolute path, or one below it, from its very start."""
+    return re.search(rf"(?<![\w./~-]){re.escape(path)}(?![\w.-])", text) is not None
+
+
+def _tracked_files() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = (REPOSITORY / name for name in listed.stdout.split("\0") if name)
+    return [file for file in files if file.is_file()]
+
+
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    long = [file for file in PYTHON_FILES if len(file.read_text().splitlines()) > LONGEST_FILE]
+    assert not long, _of_files(long)
+
+
+def test_every_module_says_why_it_exists() -> None:
+    silent = [file for file in PYTHON_FILES if not has_docstring(file.read_text())]
+    silent += [file for file in PACKAGE_FILES if not file.read_text().strip()]
+    assert not silent, _of_files(silent)
+
+
+def test_no_package_prints() -> None:
+    loud = [file for file in PACKAGE_FILES if prints(file.read_text())]
+    assert not loud, _of_files(loud)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_has_a_readme(room: str) -> None:
+    readme = REPOSITORY / room / "README.md"
+    assert readme.is_file(), f"{room}/README.md is missing"
+    assert readme.read_text().startswith("# ")
+
+
+def test_the_root_has_no_drawer_for_odds_and_ends() -> None:
+    drawers = ("docs", "scripts", "utils", "common")
+    assert not [name for name in drawers if (REPOSITORY / name).exists()]
+
+
+def test_configs_hold_yaml_only() -> None:
+    files = [file for file in (REPOSITORY / "configs").rglob("*") if file.is_file()]
+    assert not [f for f in files if f.suffix != ".yaml" and f.name != "README.md"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_loads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_run_config([name]).name
+
+
+def test_no_file_knows_the_machine_that_it_was_written_on() -> None:
+    paths = machine_paths(REPOSITORY, Path(sys.prefix))
+    files = _tracked_files()
+    telling = [
+        file
+        for file in files
+        if any(mentions(file.read_text(encoding="utf-8", errors="replace"), path) for path in paths)
+    ]
+    assert files
+    assert not telling, _of_files(telling)
+
+
+def test_a_breach_of_these_rules_would_be_seen() -> None:
+    assert prints("def f():\n    print('x')")
+    assert not prints("typer.echo('x')  # print(x)")
+    assert not has_docstring("import os")
+    assert has_docstring('"""Why."""\nimport os')
+    assert mentions("see '/builds/me/x.txt'", "/builds/me")
+    assert mentions("see /builds/me", "/builds/me")
+    assert not mentions("see a/builds/me and /builds/metal", "/builds/me")
+    home = Path("/home/me")
+    assert machine_paths(home / "bigtrain", Path("/usr")) == ["/home/me", "/home/me/bigtrain"]

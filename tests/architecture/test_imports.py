@@ -1,0 +1,247 @@
+"""Imports go one way, and every foreign thing has one owner: the rules of the house, as code."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from tests.architecture.source_tree import (
+    PACKAGES,
+    Reach,
+    Source,
+    device_forks,
+    is_within,
+    load_sources,
+    reaches,
+)
+
+Rule = Callable[[Source], Iterator[Reach]]
+
+FORMAT_MODULES = tuple(
+    f"data_tools.{name}" for name in ("corpus", "manifest", "tokenizer", "errors", "index")
+)
+"""What bigtrain may know of data_tools: the format that it reads, and the tokenizer."""
+
+_BEFORE_MODELS = {"config", "parallel", "track", "health"}
+_BEFORE_TRAIN = _BEFORE_MODELS | {"models", "data", "engine", "checkpoint"}
+ROOMS: dict[str, set[str]] = {
+    "config": set(),
+    "parallel": {"config"},
+    "track": {"config"},
+    "health": {"config"},
+    "models": _BEFORE_MODELS,
+    "data": _BEFORE_MODELS | {"models"},
+    "engine": _BEFORE_MODELS | {"models", "data"},
+    "checkpoint": _BEFORE_MODELS | {"models", "data", "engine"},
+    "train": _BEFORE_TRAIN,
+    "evaluate": _BEFORE_TRAIN | {"train"},
+    "finetune": _BEFORE_TRAIN | {"train"},
+    "parity": _BEFORE_TRAIN | {"train"},
+    "convert": {"config", "parallel", "models", "checkpoint"},
+    "plan": {"config"},
+    "environment": set(),
+}
+"""What each room of bigtrain may import; `environment` as well, but for those below."""
+NEVER_THE_ENVIRONMENT = {"config", "plan", "environment"}
+
+OWNERS: dict[str, tuple[str, ...]] = {
+    "deepspeed": ("bigtrain.engine",),
+    "deepspeed.runtime": ("bigtrain.engine.private",),
+    "megatron": ("bigtrain.parallel", "bigtrain.models", "bigtrain.engine"),
+    "megatron.core.parallel_state": ("bigtrain.parallel.groups",),
+    "megatron.core.tensor_parallel.random": ("bigtrain.parallel.groups", "bigtrain.parallel.cpu"),
+    "megatron.core.pipeline_parallel": ("bigtrain.parallel.schedule",),
+    "torch.distributed.checkpoint": ("bigtrain.checkpoint",),
+    "torch.cuda": ("bigtrain.parallel.device", "bigtrain.parallel.cpu"),
+    "wandb": ("bigtrain.track",),
+    "tensorboard": ("bigtrain.track",),
+    "torch.utils.tensorboard": ("bigtrain.track",),
+    "safetensors": ("bigtrain.convert",),
+    "transformers": ("bigtrain.convert", "data_tools.tokenizer"),
+    "tokenizers": ("data_tools.tokenizer",),
+    "sentencepiece": ("data_tools.tokenizer",),
+    "webdataset": ("data_tools.shards",),
+    **dict.fromkeys(
+        ("os.environ", "os.environb", "os.getenv", "os.putenv", "os.unsetenv"),
+        ("bigtrain.environment", "launcher.environment"),
+    ),
+}
+"""Who may reach for a foreign thing: the module, or the modules of the room."""
+
+CALL_OWNERS: dict[str, tuple[str, ...]] = {
+    "megatron.core.transformer.transformer_config.TransformerConfig": ("bigtrain.models.translate",)
+}
+"""Who may call it; others may name it as a type."""
+
+TORCH_FREE = ("data_tools", "launcher", "bigtrain.config", "bigtrain.plan", "bigtrain.environment")
+HEAVY = ("torch", "deepspeed", "megatron", "wandb", "safetensors", "pydantic_settings")
+
+
+def data_tools_and_launcher_stand_alone(source: Source) -> Iterator[Reach]:
+    allowed = {"data_tools": ("data_tools",), "launcher": ("launcher", "bigtrain.config")}
+    package = source.module.split(".")[0]
+    if package in allowed:
+        yield from _ours_but(source, allowed[package])
+
+
+def bigtrain_knows_only_the_format(source: Source) -> Iterator[Reach]:
+    if is_within(source.module, ("bigtrain",)) and source.module != "bigtrain.cli":
+        yield from _ours_but(source, ("bigtrain", *FORMAT_MODULES))
+
+
+def rooms_import_what_stands_to_their_left(source: Source) -> Iterator[Reach]:
+    package, room, *_ = [*source.module.split("."), ""]
+    if package != "bigtrain" or room == "cli":
+        return
+    allowed = {room, *ROOMS.get(room, set())}
+    if room and room not in NEVER_THE_ENVIRONMENT:
+        allowed.add("environment")
+    for reach in reaches(source):
+        parts = reach.name.split(".")
+        if parts[0] == "bigtrain" and len(parts) > 1 and parts[1] not in allowed:
+            yield reach
+
+
+def foreign_things_have_one_owner(source: Source) -> Iterator[Reach]:
+    for reach in reaches(source):
+        for owned, owners in OWNERS.items():
+            if is_within(reach.name, (owned,)) and not is_within(source.module, owners):
+                yield reach
+        for called, owners in CALL_OWNERS.items():
+            if reach.is_call and reach.name == called and not is_within(source.module, owners):
+                yield reach
+
+
+def the_device_is_decided_in_one_place(source: Source) -> Iterator[Reach]:
+    if not is_within(source.module, OWNERS["torch.cuda"]):
+        yield from device_forks(source)
+
+
+def config_and_launcher_name_nothing_heavy(source: Source) -> Iterator[Reach]:
+    if is_within(source.module, TORCH_FREE):
+        yield from (reach for reach in reaches(source) if is_within(reach.name, HEAVY))
+
+
+def _ours_but(source: Source, allowed: Sequence[str]) -> Iterator[Reach]:
+    for reach in reaches(source):
+        if is_within(reach.name, PACKAGES) and not is_within(reach.name, allowed):
+            yield reach
+
+
+RULES: tuple[Rule, ...] = (
+    data_tools_and_launcher_stand_alone,
+    bigtrain_knows_only_the_format,
+    rooms_import_what_stands_to_their_left,
+    foreign_things_have_one_owner,
+    config_and_launcher_name_nothing_heavy,
+    the_device_is_decided_in_one_place,
+)
+SOURCES = load_sources()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_house_keeps_its_rules(rule: Rule) -> None:
+    broken = [str(reach) for source in SOURCES for reach in rule(source)]
+    assert not broken, "\n".join(broken)
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    rooms = {source.module.split(".")[1] for source in SOURCES if "bigtrain." in source.module}
+    assert rooms - {"cli"} <= set(ROOMS)
+
+
+def test_the_rooms_have_no_circle() -> None:
+    entered: list[str] = []
+    while len(entered) < len(ROOMS):
+        ready = [room for room in ROOMS if room not in entered and ROOMS[room] <= {*entered}]
+        assert ready, f"a circle among {set(ROOMS) - set(entered)}"
+        entered += ready
+
+
+def test_the_walk_sees_the_code_that_is_there() -> None:
+    names = {reach.name for source in SOURCES for reach in reaches(source)}
+    assert {"torch", "deepspeed", "bigtrain.config.RunConfig", "data_tools.cli.app"} <= names
+
+
+@pytest.mark.parametrize(
+    ("rule", "module", "text"),
+    [
+        (RULES[0], "data_tools.corpus", "import bigtrain"),
+        (RULES[0], "data_tools.corpus", "def f():\n    from launcher import local"),
+        (RULES[0], "data_tools.corpus", "import importlib\nimportlib.import_module('launcher.x')"),
+        (RULES[0], "launcher.local", "from bigtrain.train.run import train"),
+        (RULES[0], "launcher.local", "from bigtrain.environment import Ranks"),
+        (RULES[0], "launcher.local", "import data_tools.corpus"),
+        (RULES[0], "launcher.local", "from bigtrain import train"),
+        (RULES[1], "bigtrain.data.batches", "from data_tools.shard import shard_corpus"),
+        (RULES[1], "bigtrain.data.batches", "from data_tools import cli"),
+        (RULES[1], "bigtrain.data.batches", "import launcher.local"),
+        (RULES[1], "bigtrain.environment", "import data_tools.files as files"),
+        (RULES[2], "bigtrain.config.run", "from bigtrain.parallel.layout import Layout"),
+        (RULES[2], "bigtrain.config.run", "from bigtrain.environment import Ranks"),
+        (RULES[2], "bigtrain.config.run", "from ..parallel import layout"),
+        (RULES[2], "bigtrain.config.run", "from .. import train"),
+        (RULES[2], "bigtrain.parallel.groups", "if True:\n    import bigtrain.models.gpt"),
+        (RULES[2], "bigtrain.parallel.groups", "import bigtrain\nbigtrain.track.open()"),
+        (RULES[2], "bigtrain.track.tracker", "from bigtrain.parallel import groups"),
+        (RULES[2], "bigtrain.models.gpt", "from bigtrain.data import batches"),
+        (RULES[2], "bigtrain.engine.engine", "from bigtrain.checkpoint import format"),
+        (RULES[2], "bigtrain.train.run", "from bigtrain.cli import main"),
+        (RULES[2], "bigtrain.train.run", "from bigtrain.convert.export import export"),
+        (RULES[2], "bigtrain.convert.export", "from bigtrain.train.run import train"),
+        (RULES[2], "bigtrain.convert.export", "from bigtrain.engine.engine import Engine"),
+        (RULES[2], "bigtrain.plan", "from bigtrain.parallel.layout import Layout"),
+        (RULES[2], "bigtrain.environment", "from bigtrain.config import RunConfig"),
+        (RULES[3], "bigtrain.train.run", "import deepspeed"),
+        (RULES[3], "bigtrain.engine.engine", "from deepspeed.runtime.zero import stage_1_and_2"),
+        (RULES[3], "bigtrain.engine.engine", "import deepspeed\ndeepspeed.runtime.engine.x()"),
+        (RULES[3], "bigtrain.data.batches", "import megatron.core"),
+        (RULES[3], "bigtrain.models.gpt", "from megatron.core import parallel_state as state"),
+        (RULES[3], "bigtrain.engine.engine", "import megatron.core.pipeline_parallel.schedules"),
+        (RULES[3], "bigtrain.train.run", "import torch.distributed as d\nd.checkpoint.save()"),
+        (RULES[3], "bigtrain.train.run", "import torch\nx = torch.cuda.is_available()"),
+        (RULES[3], "bigtrain.train.run", "from torch import cuda"),
+        (RULES[3], "bigtrain.train.run", "def f():\n    import wandb"),
+        (RULES[3], "bigtrain.checkpoint.format", "from safetensors.torch import save_file"),
+        (RULES[3], "bigtrain.models.gpt", "from transformers import GPT2Config"),
+        (RULES[3], "bigtrain.data.batches", "import sentencepiece"),
+        (RULES[3], "bigtrain.data.batches", "import webdataset as wds"),
+        (RULES[3], "bigtrain.train.run", "import os\nos.environ['X'] = '1'"),
+        (RULES[3], "launcher.local", "import os as o\no.getenv('X')"),
+        (RULES[3], "data_tools.files", "from os import environ"),
+        (
+            RULES[3],
+            "bigtrain.models.gpt",
+            "from megatron.core.transformer.transformer_config import TransformerConfig as T\nT()",
+        ),
+        (RULES[4], "launcher.local", "def f():\n    import torch.distributed"),
+        (RULES[4], "bigtrain.config.run", "from torch import Tensor"),
+        (RULES[5], "bigtrain.models.gpt", "if device.type == 'cuda':\n    pass"),
+        (RULES[5], "bigtrain.models.gpt", "x = y if 'cuda' in str(device) else z"),
+        (RULES[5], "bigtrain.models.gpt", "match kind:\n    case 'cuda':\n        pass"),
+        (RULES[5], "bigtrain.models.gpt", "x = y.is_cuda"),
+        (RULES[5], "bigtrain.models.gpt", "model.cuda()"),
+    ],
+)
+def test_a_breach_is_seen(rule: Rule, module: str, text: str) -> None:
+    assert list(rule(Source(module, text))), f"{rule.__name__} is blind to {text!r} in {module}"
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("data_tools.corpus", "from data_tools.errors import InputError\nimport numpy"),
+        ("launcher.local", "from bigtrain.config import RunConfig\nfrom bigtrain import config"),
+        ("bigtrain.cli", "from data_tools.cli import app\nfrom launcher.local import run_local"),
+        ("bigtrain.cli", "from bigtrain.convert.export import export_hf"),
+        ("bigtrain.train.run", "from bigtrain.track import console\nimport bigtrain.data.batches"),
+        ("bigtrain.parallel.device", "import torch\ntorch.cuda.set_device(0)"),
+        ("bigtrain.engine.private", "from deepspeed.runtime.zero import x"),
+        ("bigtrain.engine.engine", "import deepspeed\nengine.cuda.environ.wandb"),
+        ("bigtrain.parallel.device", "import torch\ntorch.cuda.x() if d == 'cuda' else 0"),
+        ("bigtrain.environment", "import os\nos.environ.get('RANK')"),
+        ("bigtrain.models.norm", "import os\nos.sched_getaffinity(0)"),
+        ("bigtrain.convert.gpt2", "from transformers import GPT2Config"),
+    ],
+)
+def test_what_is_allowed_passes(module: str, text: str) -> None:
+    assert not [reach for rule in RULES for reach in rule(Source(module, text))]

@@ -1,0 +1,46 @@
+"""Every kind of mapping can be undone."""
+
+import pytest
+import torch
+
+from bigtrain.convert.mapping import FusedQkv, Kind, PaddedRows, Rule, Same, Transposed, expand
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        (Same(), (3, 4)),
+        (Transposed(), (3, 4)),
+        (FusedQkv(heads=4), (4 * 3 * 2, 8)),
+        (FusedQkv(heads=4), (4 * 3 * 2,)),
+    ],
+)
+def test_there_and_back_is_where_we_were(kind: Kind, shape: tuple[int, ...]) -> None:
+    tensor = torch.randn(shape)
+    assert torch.equal(kind.from_hugging_face(kind.to_hugging_face(tensor)), tensor)
+    theirs = kind.to_hugging_face(tensor)
+    assert torch.equal(kind.to_hugging_face(kind.from_hugging_face(theirs)), theirs)
+
+
+def test_padding_is_dropped_and_comes_back_as_zeros() -> None:
+    kind = PaddedRows(real=3, padded=5)
+    tensor = torch.randn(5, 2)
+    back = kind.from_hugging_face(kind.to_hugging_face(tensor))
+    assert torch.equal(back[:3], tensor[:3])
+    assert back[3:].eq(0).all()
+
+
+def test_fused_qkv_puts_all_queries_first_then_keys_then_values() -> None:
+    # Rows are named head·100 + (q, k, v)·10 + dimension.
+    rows = [h * 100 + part * 10 + d for h in range(2) for part in range(3) for d in range(2)]
+    found = FusedQkv(heads=2).to_hugging_face(torch.tensor(rows)).tolist()
+    assert found == [0, 1, 100, 101, 10, 11, 110, 111, 20, 21, 120, 121]
+
+
+def test_rules_are_written_out_for_each_layer() -> None:
+    rules = [Rule("a", "b", Same()), Rule("x.{i}.y", "z.{i}", Same())]
+    assert [(r.ours, r.theirs) for r in expand(rules, 2)] == [
+        ("a", "b"),
+        ("x.0.y", "z.0"),
+        ("x.1.y", "z.1"),
+    ]

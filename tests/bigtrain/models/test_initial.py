@@ -1,0 +1,82 @@
+"""A weight begins with its name: any box of it holds what the whole tensor holds there."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bigtrain.config.sections import ModelConfig
+from bigtrain.models.initial import fill_initial_values
+
+MODEL = ModelConfig(
+    num_layers=8, hidden_size=64, num_heads=4, vocab_size=100, max_sequence_length=16
+)
+
+
+def _fill(name: str, shape: tuple[int, ...], **options: Any) -> torch.Tensor:
+    view = torch.full(options.pop("size", shape), math.nan)
+    defaults = {"offset": (0,) * len(shape), "seed": 1}
+    fill_initial_values(view, name=name, global_shape=shape, model=MODEL, **{**defaults, **options})
+    return view
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_a_box_holds_what_the_whole_tensor_holds_there(data: st.DataObject) -> None:
+    shape = (11, 7)
+    offset = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
+    size = tuple(data.draw(st.integers(1, n - o)) for n, o in zip(shape, offset, strict=True))
+    whole = _fill("x.weight", shape)
+    box = _fill("x.weight", shape, offset=offset, size=size)
+    where = tuple(slice(o, o + n) for o, n in zip(offset, size, strict=True))
+    assert torch.equal(box, whole[where])
+
+
+def test_a_tensor_of_more_than_one_chunk_is_filled_without_a_seam() -> None:
+    shape = (3000, 500)
+    whole = _fill("x.weight", shape)
+    tail = _fill("x.weight", shape, offset=(2500, 0), size=(500, 500))
+    assert torch.equal(tail, whole[2500:])
+
+
+@pytest.mark.parametrize(
+    ("name", "std"),
+    [
+        ("decoder.layers.0.mlp.linear_fc1.weight", 0.02),
+        ("decoder.layers.0.mlp.linear_fc2.weight", 0.02 / 4),
+        ("decoder.layers.3.self_attention.linear_proj.weight", 0.02 / 4),
+        ("embedding.word_embeddings.weight", 0.02),
+    ],
+)
+def test_weights_are_normal_with_the_standard_deviation_of_their_place(
+    name: str, std: float
+) -> None:
+    values = _fill(name, (1000, 1000))
+    assert values.mean().item() == pytest.approx(0, abs=5 * std / 1000)
+    assert values.std().item() == pytest.approx(std, rel=0.005)
+    kurtosis = ((values / std) ** 4).mean().item()
+    assert kurtosis == pytest.approx(3, abs=0.05)
+    assert values.unique().numel() > 900_000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "decoder.final_layernorm.weight",
+        "decoder.layers.0.mlp.linear_fc1.layer_norm_weight",
+        "decoder.layers.0.self_attention.linear_qkv.layer_norm_weight",
+    ],
+)
+def test_norms_begin_as_the_identity(name: str) -> None:
+    assert _fill(name, (64,)).eq(1).all()
+    assert _fill(name.replace("weight", "bias"), (64,)).eq(0).all()
+
+
+def test_name_and_seed_each_change_the_values() -> None:
+    first = _fill("a.weight", (50, 50))
+    assert not torch.equal(first, _fill("b.weight", (50, 50)))
+    assert not torch.equal(first, _fill("a.weight", (50, 50), seed=2))
+    assert torch.equal(first, _fill("a.weight", (50, 50)))

@@ -1,0 +1,112 @@
+"""An exported model is the model that was trained: logits, loss, tokenizer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigtrain.track.metrics_file import read_metrics
+from tests.ranks import RankError, run_ranks
+from tests.runs import tiny_config, train_rank
+
+
+def export(checkpoint: Path, out: Path) -> Any:
+    """For ``run_ranks``."""
+    from bigtrain.convert.export import export_hugging_face
+
+    return export_hugging_face(checkpoint, out)
+
+
+def spoil_and_export(checkpoint: Path, out: Path) -> Any:
+    """Exports with queries and keys swapped; for ``run_ranks``."""
+    from bigtrain.convert.mapping import FusedQkv
+
+    right = FusedQkv.to_hugging_face
+
+    def wrong(self: Any, tensor: Any) -> Any:
+        return right(self, tensor).roll(1, dims=-1)
+
+    FusedQkv.to_hugging_face = wrong  # type: ignore[method-assign]
+    return export(checkpoint, out)
+
+
+def mean_loss(folder: Path, corpus: Path, windows: int, length: int) -> float:
+    """What transformers computes for the first windows of a corpus; for ``run_ranks``."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from data_tools.corpus import open_corpus
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    total = 0.0
+    with open_corpus(corpus) as stream, torch.no_grad():
+        for window in range(windows):
+            ids = torch.from_numpy(
+                stream.read(window * length, (window + 1) * length + 1).astype("i8")
+            )
+            logits = model(ids[None, :-1]).logits[0]
+            total += float(torch.nn.functional.cross_entropy(logits, ids[1:]))
+    return total / windows
+
+
+def generate_thrice(folder: Path) -> list[str]:
+    """For ``run_ranks``."""
+    from bigtrain.convert.generate import Sampling, generate
+
+    return [
+        generate(folder, "abc", Sampling(max_new_tokens=8, temperature=2.0, seed=seed))
+        for seed in (3, 3, 4)
+    ]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def run(request: Any, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A short run of two tensor ranks, and its export."""
+    folder = tmp_path_factory.mktemp("runs")
+    model = tiny_config(corpus, folder).model.model_dump()
+    config = tiny_config(
+        corpus,
+        folder,
+        model={**model, "tie_embeddings": request.param},
+        train={"steps": 12},
+        parallel={"tensor": 2, "device": "cpu"},
+    )
+    run_ranks(train_rank, 2, config)
+    return config, run_ranks(export, 1, config.run_dir, folder / "exported")[0]
+
+
+def test_the_export_is_verified_on_hard_and_real_texts(run: Any) -> None:
+    _, found = run
+    assert found.largest_logit_difference < 1e-5
+    assert found.hard_texts >= 15
+    assert found.real_texts == 8
+    assert found.logits_compared % 500 == 0
+    names = {path.name for path in found.folder.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer.model"} <= names
+    assert json.loads((found.folder / "config.json").read_text())["vocab_size"] == 500
+
+
+def test_transformers_computes_the_validation_loss_of_the_trainer(run: Any, corpus: Path) -> None:
+    config, found = run
+    theirs = run_ranks(mean_loss, 1, found.folder, corpus / "validation", 13, 32)[0]
+    ours = read_metrics(config.run_dir / "metrics.jsonl", "validation")[-1]["loss"]
+    assert theirs == pytest.approx(ours, abs=1e-3)
+
+
+def test_the_same_seed_generates_the_same_text(run: Any) -> None:
+    first, second, other = run_ranks(generate_thrice, 1, run[1].folder)[0]
+    assert first == second != other
+
+
+def test_an_export_that_is_another_model_is_refused_and_leaves_nothing(
+    run: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(RankError, match=r"logits differ .* nothing was kept"):
+        run_ranks(spoil_and_export, 1, run[0].run_dir, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_never_overwrites(run: Any) -> None:
+    with pytest.raises(RankError, match="exists already"):
+        run_ranks(export, 1, run[0].run_dir, run[1].folder)

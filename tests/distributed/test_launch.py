@@ -1,0 +1,185 @@
+"""`bigtrain launch`, as a user meets it: crashes, Ctrl-C, bad input, and the same command again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bigtrain.config import RunConfig, render_config
+from bigtrain.track.metrics_file import read_metrics
+from tests.ranks import run_ranks
+from tests.runs import hash_tensors, tiny_config, train_rank
+
+KINDS = ("weight", "first_moment", "second_moment")
+
+
+class Launched:
+    """A `bigtrain launch` that is running."""
+
+    def __init__(self, config: RunConfig, folder: Path, *options: str) -> None:
+        file = folder / f"{config.name}.yaml"
+        file.write_text(render_config(config))
+        # As on a terminal, the launcher leads a group of its own.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bigtrain.cli", "launch", str(file), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+        self._marker, self._config = str(file), config
+
+    def ranks(self) -> dict[int, psutil.Process]:
+        """The processes of the ranks, by rank."""
+        found = {}
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if "train" in words and self._marker in words:
+                found[int(process.environ()["RANK"])] = process
+        return found
+
+    def wait_for_step(self, step: int) -> None:
+        """Returns when the run has taken ``step`` steps."""
+        file = self._config.run_dir / "metrics.jsonl"
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and self.process.poll() is None:
+            steps = read_metrics(file, "train") if file.exists() else []
+            if steps and steps[-1]["step"] >= step:
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"step {step} was not reached:\n{self.end()[1]}")
+
+    def end(self) -> tuple[int, str]:
+        """Waits for the end: exit code and output."""
+        output, _ = self.process.communicate(timeout=90)
+        return self.process.returncode, output
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    """Starts launchers, and leaves none behind."""
+    started: list[Launched] = []
+
+    def start(config: RunConfig, *options: str) -> Launched:
+        started.append(Launched(config, tmp_path, *options))
+        return started[-1]
+
+    yield start
+    for launched in started:
+        for process in launched.ranks().values():
+            process.kill()
+        launched.process.kill()
+        launched.process.wait()
+
+
+def _config(corpus: Path, runs: Path, **sections: Any) -> RunConfig:
+    values = {
+        "train": {"steps": 120},
+        "validation": {"every": 60},
+        "checkpoint": {"every": 20},
+        "parallel": {"tensor": 2, "device": "cpu"},
+        **sections,
+    }
+    return tiny_config(corpus, runs, **values)
+
+
+def test_a_killed_rank_is_named_and_the_same_command_ends_in_the_same_bits(
+    launch: Callable[..., Launched], corpus: Path, tmp_path: Path
+) -> None:
+    config = _config(corpus, tmp_path, track={"wandb": "offline"})
+    launched = launch(config)
+    launched.wait_for_step(30)
+    launched.ranks()[1].kill()
+    killed = time.monotonic()
+    exit_code, output = launched.end()
+    assert time.monotonic() - killed < 30
+    assert exit_code == 1
+    assert "Rank 1 failed first" in output
+    assert "SIGKILL" in output
+    assert launched.ranks() == {}
+    status = json.loads((config.run_dir / "status.json").read_text())
+    assert status["state"] in ("running", "failed")
+
+    exit_code, output = launch(config).end()
+    assert exit_code == 0, output
+    assert "resumed from" in output
+    whole = _config(corpus, tmp_path, name="whole")
+    run_ranks(train_rank, 2, whole)
+    last = "checkpoints/step-00000120"
+    assert hash_tensors(config.run_dir / last, KINDS) == hash_tensors(whole.run_dir / last, KINDS)
+    losses = [
+        [line["loss"] for line in read_metrics(run.run_dir / "metrics.jsonl", "train")]
+        for run in (config, whole)
+    ]
+    assert losses[0] == losses[1]
+    # Both attempts are one run to wandb.
+    run_id = (config.run_dir / "wandb_id").read_text().strip()
+    runs = [path.name for path in (config.run_dir / "wandb").glob("offline-run-*")]
+    assert len(runs) == 2
+    assert all(name.endswith(run_id) for name in runs)
+
+
+def test_ctrl_c_saves_and_stops_and_the_same_command_goes_on(
+    launch: Callable[..., Launched], corpus: Path, tmp_path: Path
+) -> None:
+    config = _config(corpus, tmp_path, train={"steps": 400}, checkpoint={"every": 1000})
+    launched = launch(config)
+    launched.wait_for_step(5)
+    os.kill(launched.process.pid, signal.SIGINT)
+    exit_code, output = launched.end()
+    assert exit_code == 130, output
+    assert launched.ranks() == {}
+    status = json.loads((config.run_dir / "status.json").read_text())
+    assert status["state"] == "stopped"
+    assert status["last_checkpoint"].endswith(f"step-{status['step']:08d}")
+    (config.run_dir / "STOP").touch()  # Of this, too, the next attempt takes one more step.
+    exit_code, output = launch(config).end()
+    assert exit_code == 0, output
+    assert json.loads((config.run_dir / "status.json").read_text())["step"] == status["step"] + 1
+    assert not (config.run_dir / "STOP").exists()
+
+
+def test_another_seed_is_refused_before_a_rank_starts(
+    launch: Callable[..., Launched], corpus: Path, tmp_path: Path
+) -> None:
+    config = _config(corpus, tmp_path, train={"steps": 3})
+    run_ranks(train_rank, 2, config)
+    before = sorted((path, path.stat().st_mtime_ns) for path in config.run_dir.rglob("*"))
+    exit_code, output = launch(config, "seed=8").end()
+    assert exit_code == 2
+    assert "seed from 7 to 8" in output
+    assert len(output.splitlines()) == 1
+    assert sorted((path, path.stat().st_mtime_ns) for path in config.run_dir.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["optim.learning_rat=1"], "optim.learning_rat=1: there is no such key; did you mean"),
+        (["train.steps=many"], "train.steps='many'"),
+        (["parallel.tensor=3"], "parallel.tensor=3 does not divide model.num_heads=4"),
+        (["--processes", "3"], "needs a multiple of 2 processes, not 3"),
+        (["nowhere.yaml"], "nowhere.yaml: no such config file"),
+        (["data.train=nowhere"], "nowhere"),
+        (["model.vocab_size=501"], "set model.vocab_size=500"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_leaves_no_run(
+    options: list[str], message: str, launch: Callable[..., Launched], corpus: Path, tmp_path: Path
+) -> None:
+    config = _config(corpus, tmp_path)
+    exit_code, output = launch(config, *options).end()
+    assert exit_code == 2, output
+    assert message in output
+    assert "Traceback" not in output
+    assert len(output.splitlines()) == 1, output
+    assert not (config.run_dir / "status.json").exists()
