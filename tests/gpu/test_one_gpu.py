@@ -1,0 +1,69 @@
+"""One GPU, in bf16: the tiny model trains, resumes and exports."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bigtrain.config import RunConfig, render_config
+from bigtrain.track.metrics_file import read_metrics
+from tests.runs import hash_tensors, tiny_config
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here"),
+]
+
+
+def _bigtrain(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "bigtrain.cli", *words],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _train(config: RunConfig, folder: Path, *overrides: str) -> list[float]:
+    file = folder / f"{config.name}.yaml"
+    file.write_text(render_config(config))
+    _bigtrain("launch", str(file), *overrides)
+    return [line["loss"] for line in read_metrics(config.run_dir / "metrics.jsonl", "train")]
+
+
+def _config(corpus: Path, runs: Path, name: str, device: str, precision: str) -> RunConfig:
+    return tiny_config(
+        corpus,
+        runs,
+        name=name,
+        parallel={"device": device, "zero": 1},
+        train={"precision": precision, "steps": 30},
+        optim={"decay_steps": 30},
+    )
+
+
+def test_fp32_on_the_gpu_follows_the_cpu(corpus: Path, tmp_path: Path) -> None:
+    gpu = _train(_config(corpus, tmp_path, "gpu", "cuda", "fp32"), tmp_path)
+    cpu = _train(_config(corpus, tmp_path, "cpu", "cpu", "fp32"), tmp_path)
+    assert gpu[:5] == pytest.approx(cpu[:5], abs=1e-3)
+
+
+def test_bf16_trains_resumes_and_exports(corpus: Path, tmp_path: Path) -> None:
+    whole = _config(corpus, tmp_path, "whole", "cuda", "bf16")
+    losses = _train(whole, tmp_path)
+    assert losses[-1] < losses[0] - 0.5
+    parts = _config(corpus, tmp_path, "parts", "cuda", "bf16")
+    _train(parts, tmp_path, "train.steps=15")
+    assert _train(parts, tmp_path) == losses
+    last = "checkpoints/step-00000030"
+    assert hash_tensors(parts.run_dir / last) == hash_tensors(whole.run_dir / last)
+    out = tmp_path / "exported"
+    assert "largest logit difference" in _bigtrain("export-hf", str(parts.run_dir), str(out))
+    assert json.loads((out / "config.json").read_text())["model_type"] == "gpt2"
+    assert _bigtrain("generate", str(out), "--prompt", "abc").startswith("abc")

@@ -1,0 +1,43 @@
+"""The commands of the README, run as a new user would run them, one after the other."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def console_commands(markdown: str) -> list[str]:
+    """The lines that begin with ``$`` in blocks marked ``console``."""
+    blocks = re.findall(r"```console\n(.*?)```", markdown, flags=re.DOTALL)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for source in sorted(library.glob("*.py"))[:80]:
+        (texts / f"{source.stem}.txt").write_bytes(source.read_bytes())
+    bin_folder = str(Path(sys.executable).parent)
+    environment = {
+        **os.environ,
+        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    commands = console_commands((REPOSITORY / "README.md").read_text())
+    assert [command.split()[1] for command in commands].count("data") == 3
+    outputs = {}
+    for command in commands:
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        outputs[command.split()[1]] = done.stdout
+    assert "bigram baseline" in outputs["report"]
+    assert "largest logit difference" in outputs["export-hf"]
+    assert outputs["generate"].startswith("import os")
+    assert (tmp_path / "exports/first/model.safetensors").is_file()
