@@ -1,7 +1,7 @@
 """One training step, whatever the layout: the schedule runs the microbatches, the engine steps."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from megatron.core.distributed.finalize_model_grads import finalize_model_grads
 from bigtrain.config import RunConfig
 from bigtrain.engine import private
 from bigtrain.engine.pieces import Piece, cut_pieces
-from bigtrain.engine.settings import deepspeed_settings
+from bigtrain.engine.settings import REDUCE_BUCKET_ELEMENTS, deepspeed_settings
 from bigtrain.engine.stage import Stage
 from bigtrain.engine.topology import Topology
 from bigtrain.models.shards import shards_of
@@ -151,14 +151,25 @@ class Engine:
             self._average_over_data_ranks()
 
     def _average_over_data_ranks(self) -> None:
-        gradients = list(private.accumulated_gradients(self._parameters))
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        dist.all_reduce(flat, group=groups.data_parallel_group())
-        flat /= self._layout.data
-        for gradient, part in zip(
-            gradients, flat.split([g.numel() for g in gradients]), strict=True
-        ):
-            gradient.copy_(part.view_as(gradient))
+        for bucket in _buckets(private.accumulated_gradients(self._parameters)):
+            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+            dist.all_reduce(flat, group=groups.data_parallel_group())
+            flat /= self._layout.data
+            parts = flat.split([gradient.numel() for gradient in bucket])
+            for gradient, part in zip(bucket, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+
+def _buckets(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Groups tensors so that each group is sent at once and none is much over the bucket size."""
+    bucket: list[torch.Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(t.numel() for t in bucket) + tensor.numel() > REDUCE_BUCKET_ELEMENTS:
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 def _adamw(config: RunConfig, module: Any) -> torch.optim.AdamW:

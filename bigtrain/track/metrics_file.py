@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bigtrain.track.json_lines import open_to_append, read_lines
 from bigtrain.track.tracker import Value
 
 
@@ -12,7 +13,7 @@ class MetricsFile:
     """Appends each event as a line that carries its attempt."""
 
     def __init__(self, path: Path, *, attempt: int) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._file = open_to_append(path)
         self._attempt = attempt
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
@@ -39,11 +40,7 @@ def read_metrics(path: Path, split: str) -> list[dict[str, Any]]:
         One event for each step: the latest attempt's, where an attempt repeated a step.
     """
     latest: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:  # A run that was killed may leave half a line.
-            continue
+    for event in read_lines(path):
         if event.get("split") == split:
             latest[event["step"]] = event
     return [latest[step] for step in sorted(latest)]

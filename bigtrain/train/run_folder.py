@@ -4,11 +4,13 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bigtrain.config import RunConfig, render_config
+from bigtrain.track.json_lines import open_to_append
 
 
 class RunFolder:
@@ -30,7 +32,7 @@ class RunFolder:
         """
         for folder in (self.path, self.checkpoints, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
-        attempt = 1 + sum(line["event"] == "start" for line in self._attempts())
+        attempt = 1 + max(self._attempts(), default=0)
         text = render_config(config)
         _write_atomically(self.path / f"config-attempt-{attempt}.yaml", text)
         _write_atomically(self.path / "config.yaml", text)
@@ -70,14 +72,12 @@ class RunFolder:
             _write_atomically(file, secrets.token_hex(4) + "\n")
         return file.read_text().strip()
 
-    def _attempts(self) -> list[dict[str, Any]]:
-        file = self.path / "attempts.jsonl"
-        if not file.exists():
-            return []
-        return [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+    def _attempts(self) -> Iterator[int]:
+        for file in self.path.glob("config-attempt-*.yaml"):
+            yield int(file.stem.removeprefix("config-attempt-"))
 
     def _note(self, event: dict[str, Any]) -> None:
-        with (self.path / "attempts.jsonl").open("a", encoding="utf-8") as file:
+        with open_to_append(self.path / "attempts.jsonl") as file:
             file.write(json.dumps({**event, "time": _now()}) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -21,6 +21,8 @@ def test_half_a_line_of_a_killed_run_is_passed_over(tmp_path: Path) -> None:
     with file.open("a") as handle:
         handle.write('{"attempt": 1, "split": "tr')
     assert [line["loss"] for line in read_metrics(file, "train")] == [1.5]
+    MetricsFile(file, attempt=2).record("train", 2, {"loss": 1.25})
+    assert [line["loss"] for line in read_metrics(file, "train")] == [1.5, 1.25]
 
 
 def test_splits_do_not_mix(tmp_path: Path) -> None:

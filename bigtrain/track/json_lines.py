@@ -1,0 +1,30 @@
+"""Files of one JSON value a line, which a kill may leave with half a line at the end."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def open_to_append(path: Path) -> TextIO:
+    """Opens a file so that what is written begins a line; each line is written at once."""
+    is_torn = False
+    if path.exists() and path.stat().st_size > 0:
+        with path.open("rb") as file:
+            file.seek(-1, 2)
+            is_torn = file.read(1) != b"\n"
+    opened = path.open("a", encoding="utf-8", buffering=1)
+    if is_torn:
+        opened.write("\n")
+    return opened
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The values of all whole lines, in order; half lines are passed over."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value

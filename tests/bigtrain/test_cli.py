@@ -1,0 +1,60 @@
+"""What the command says when it cannot do what it was asked."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def _bigtrain(folder: Path, *words: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bigtrain.cli", *words],
+        cwd=folder,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["report", "nowhere"], "nowhere: not a run folder"),
+        (["export-hf", "nowhere", "out"], "nowhere: neither a checkpoint nor a run folder"),
+        (["generate", "nowhere"], "nowhere: neither a checkpoint nor a run folder"),
+        (["launch", "nowhere.yaml"], "nowhere.yaml: no such config file"),
+        (["launch", "configs/gpt/tiny.yaml"], "no corpus folder at corpora/stdlib/train"),
+        (["train", "configs/gpt/tiny.yaml", "parallel.device=cuda"], "parallel.device=cuda"),
+        (["data", "inspect", "nowhere"], "nowhere"),
+        (["data", "shard", "nowhere", "--tokenizer", "t", "--out", "o"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    exit_code, output = _bigtrain(tmp_path, *words)
+    assert exit_code == 2, output
+    assert output.startswith("bigtrain: ")
+    assert message in output
+    assert len(output.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_an_error_that_nobody_foresaw_keeps_its_traceback(tmp_path: Path) -> None:
+    script = (
+        "import sys, bigtrain.config as c, bigtrain.cli as cli\n"
+        "def broken(_): raise KeyError('a bug')\n"
+        "c.load_run_config = broken\n"
+        "sys.argv = ['bigtrain', 'launch', 'x.yaml']\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1] == "bigtrain: KeyError: 'a bug'"
