@@ -52,6 +52,7 @@ def launch(
     """Starts a run on this machine, or resumes it from its newest checkpoint."""
     from bigtrain.config import load_run_config
     from bigtrain.train.resume import check_run
+    from bigtrain.train.run_folder import RunFolder
     from launcher.local import LocalJob, render_failure, run_local
 
     config = load_run_config(sources)
@@ -62,7 +63,7 @@ def launch(
     job = LocalJob(
         command=(sys.executable, "-m", "bigtrain.cli", "train", *sources, *accepted),
         processes=count,
-        log_dir=config.run_dir / "logs",
+        log_dir=RunFolder(config.run_dir).logs,
     )
     result = run_local(job)
     if result.failure is not None:
@@ -76,11 +77,12 @@ def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: 
     from bigtrain.config import load_run_config
     from bigtrain.environment import read_ranks
     from bigtrain.track.console import set_up_logging
+    from bigtrain.train.run_folder import RunFolder
 
     config = load_run_config(sources)
     ranks = read_ranks()
     _be_quiet()
-    set_up_logging(ranks.rank, config.run_dir / "logs" / "rank-0.log")
+    set_up_logging(ranks.rank, RunFolder(config.run_dir).logs / "rank-0.log")
     from bigtrain.parallel.device import choose_device
 
     device = choose_device(config.parallel.device, ranks)
@@ -125,7 +127,9 @@ def generate(
         Path, typer.Argument(help="An exported folder, a checkpoint or a run folder.")
     ],
     prompt: Annotated[str, typer.Option(help="Text to continue; empty begins a document.")] = "",
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.", min=1)] = 64,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Tokens to add; 64, or what fits, when not given.", min=1)
+    ] = None,
     temperature: Annotated[
         float, typer.Option(help="0 takes the most likely token.", min=0.0)
     ] = 0.8,
@@ -203,8 +207,11 @@ def _explain(error: Exception) -> tuple[str, int, bool]:
     is_ours = type(error).__module__.split(".")[0] in {"bigtrain", "data_tools", "launcher"}
     if is_ours and isinstance(error, ValueError | RuntimeError):
         return str(error), 2 if isinstance(error, ValueError) else 1, True
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}", 2, True
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror or error}", 2 if where else 1, True
+    if isinstance(error, UnicodeDecodeError):
+        return f"a text is not UTF-8: {error}", 2, True
     return f"{type(error).__name__}: {error}", 1, False
 
 
@@ -222,7 +229,10 @@ def _leave_error_report(message: str, exit_code: int) -> bool:
         "traceback": traceback.format_exc(),
         "time": time.time(),
     }
-    file.write_text(json.dumps(report), encoding="utf-8")
+    try:
+        file.write_text(json.dumps(report), encoding="utf-8")
+    except OSError:  # A full disk, say: then this rank tells the user itself.
+        return False
     return True
 
 

@@ -22,11 +22,18 @@ TOKENIZER_FILE = "tokenizer.model"
 
 WEIGHT, FIRST_MOMENT, SECOND_MOMENT = "weight", "first_moment", "second_moment"
 
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's checkpoints, in its run folder."""
+
 _STEP_FOLDER = re.compile(r"^step-(\d{8})$")
 
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message is one line and says which and why."""
+
+
+class SaveError(RuntimeError):
+    """A checkpoint could not be written; the message is one line and says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class TrainState:
     tokens: int
     """Tokens trained on."""
     optimizer_steps: int
-    """Updates that Adam has made; fewer than steps when some were skipped."""
+    """Updates that Adam has made, for its bias correction."""
     data_stages: list[dict[str, Any]]
     """What the samples were read from, since which sample."""
     config: dict[str, Any]
@@ -66,6 +73,24 @@ def committed_folders(checkpoints: Path) -> list[Path]:
     return sorted(found, reverse=True)
 
 
+def newest_whole(checkpoints: Path) -> tuple[Path | None, list[str]]:
+    """Picks the newest checkpoint that is committed and whole.
+
+    Returns:
+        Its folder, or None when there is none, and one line for each newer one passed over.
+    """
+    passed_over = []
+    for folder in committed_folders(checkpoints):
+        try:
+            check_commit(folder)
+            read_state(folder)
+        except CheckpointError as error:
+            passed_over.append(f"passed over {folder.name}: {error}")
+            continue
+        return folder, passed_over
+    return None, passed_over
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes canonical JSON and waits until it is on the disk."""
     with path.open("w", encoding="utf-8") as file:
@@ -86,7 +111,10 @@ def read_state(folder: Path) -> TrainState:
     Raises:
         CheckpointError: It is missing, no JSON, or of another schema.
     """
-    return TrainState(**read_json(folder / STATE_FILE))
+    try:
+        return TrainState(**read_json(folder / STATE_FILE))
+    except TypeError as error:
+        raise CheckpointError(f"{folder / STATE_FILE}: {error}; use another checkpoint") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -99,7 +127,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
         schema = value.pop("schema")
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: this is no whole checkpoint") from None
+        raise CheckpointError(f"{path} is missing; use another checkpoint") from None
     except (ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
         raise CheckpointError(
             f"{path} cannot be read as JSON ({error}); use another checkpoint"
@@ -114,10 +142,12 @@ def read_json(path: Path) -> dict[str, Any]:
 def commit(temporary: Path, final: Path) -> None:
     """Makes the files of ``temporary`` one checkpoint: sizes and hashes, then the name."""
     files = {path.name: _describe(path) for path in _contents(temporary)}
+    for name in files:
+        sync(temporary / name)
     write_json(temporary / COMMIT_FILE, {"schema": SCHEMA, "files": files})
-    sync_folder(temporary)
+    sync(temporary)
     temporary.rename(final)
-    sync_folder(final.parent)
+    sync(final.parent)
 
 
 def check_commit(folder: Path) -> None:
@@ -145,9 +175,9 @@ def check_commit(folder: Path) -> None:
             )
 
 
-def sync_folder(folder: Path) -> None:
-    """Waits until the folder's entries are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Waits until a file's bytes, or a folder's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

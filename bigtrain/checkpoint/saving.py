@@ -2,9 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -16,10 +14,10 @@ from bigtrain.checkpoint.format import (
     TOKENIZER_FILE,
     WEIGHT,
     CheckpointError,
+    SaveError,
     TrainState,
     check_commit,
     commit,
-    committed_folders,
     folder_name,
     read_state,
     write_state,
@@ -27,13 +25,13 @@ from bigtrain.checkpoint.format import (
 from bigtrain.checkpoint.planner import BoxLoadPlanner, BoxSavePlanner
 from bigtrain.checkpoint.storage import BoxReader, BoxWriter
 from bigtrain.engine.engine import Engine
+from bigtrain.parallel.groups import on_rank_zero
 
 log = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
 
 
 def save_checkpoint(
-    checkpoints: Path, engine: Engine, state: TrainState, *, tokenizer: Path, attempt: int
+    checkpoints: Path, engine: Engine, state: TrainState, *, tokenizer: bytes, attempt: int
 ) -> Path:
     """Saves what a run needs to go on, without gathering any tensor; every rank calls it.
 
@@ -41,7 +39,7 @@ def save_checkpoint(
         checkpoints: Folder of the run's checkpoints.
         engine: Whose weights and moments are saved.
         state: Where the run stands.
-        tokenizer: The tokenizer's file, copied into the checkpoint.
+        tokenizer: The tokenizer's file, written into the checkpoint.
         attempt: Number of the run's attempt; names the folder until it is committed.
 
     Returns:
@@ -49,37 +47,23 @@ def save_checkpoint(
         renamed, never deleted.
 
     Raises:
-        CheckpointError: A rank could not write.
+        SaveError: A rank could not write; nothing of this checkpoint is left.
     """
     final = checkpoints / folder_name(state.step)
     temporary = checkpoints / f"{final.name}.tmp-{attempt}"
-    rank = dist.get_rank()
-    if _on_rank_zero(lambda: _is_saved(final, attempt)):
+    if on_rank_zero(lambda: _is_saved(final, attempt)):
         return final
-    if rank == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    dist.barrier()
-    planner = BoxSavePlanner(engine.pieces(), writes_data_replicas=engine.is_first_data_rank)
     try:
-        dcp.save({}, storage_writer=BoxWriter(temporary, rank=rank), planner=planner)
-    except CheckpointException as error:
-        raise CheckpointError(f"{temporary}: not saved: {_first_cause(error)}") from error
-    if rank == 0:
-        shutil.copyfile(tokenizer, temporary / TOKENIZER_FILE)
-        write_state(temporary, state)
-        commit(temporary, final)
-    dist.barrier()
+        on_rank_zero(lambda: temporary.mkdir(parents=True))
+        planner = BoxSavePlanner(engine.pieces(), writes_data_replicas=engine.writes_data_replicas)
+        writer = BoxWriter(temporary, rank=dist.get_rank())
+        dcp.save({}, storage_writer=writer, planner=planner)
+        on_rank_zero(lambda: _finish(temporary, final, state, tokenizer))
+    except (CheckpointException, OSError) as error:
+        # What is left of it would keep a full disk full.
+        on_rank_zero(lambda: shutil.rmtree(temporary, ignore_errors=True))
+        raise SaveError(f"{final}: not saved: {_first_cause(error)}") from error
     return final
-
-
-def find_checkpoint(checkpoints: Path) -> tuple[Path | None, list[str]]:
-    """Picks the newest checkpoint that is committed and whole; all ranks get the same answer.
-
-    Returns:
-        The folder, or None when there is none, and one line for each newer one passed over.
-    """
-    return _on_rank_zero(lambda: _newest_whole(checkpoints))
 
 
 def load_checkpoint(folder: Path, engine: Engine, *, weights_only: bool = False) -> TrainState:
@@ -94,12 +78,11 @@ def load_checkpoint(folder: Path, engine: Engine, *, weights_only: bool = False)
         CheckpointError: It does not fit the model, or fails a checksum.
     """
     kinds = (WEIGHT,) if weights_only else (WEIGHT, FIRST_MOMENT, SECOND_MOMENT)
-    state = read_state(folder)
+    state = on_rank_zero(lambda: read_state(folder))
     with engine.writable_pieces() as pieces:
+        planner = BoxLoadPlanner(pieces, kinds=kinds)
         try:
-            dcp.load(
-                {}, storage_reader=BoxReader(folder), planner=BoxLoadPlanner(pieces, kinds=kinds)
-            )
+            dcp.load({}, storage_reader=BoxReader(folder), planner=planner)
         except CheckpointException as error:
             raise CheckpointError(f"{folder}: not loaded: {_first_cause(error)}") from error
     if not weights_only:
@@ -120,25 +103,14 @@ def _is_saved(final: Path, attempt: int) -> bool:
     return True
 
 
-def _newest_whole(checkpoints: Path) -> tuple[Path | None, list[str]]:
-    passed_over = []
-    for folder in committed_folders(checkpoints):
-        try:
-            check_commit(folder)
-        except CheckpointError as error:
-            passed_over.append(f"passed over {folder.name}: {error}")
-            continue
-        return folder, passed_over
-    return None, passed_over
+def _finish(temporary: Path, final: Path, state: TrainState, tokenizer: bytes) -> None:
+    (temporary / TOKENIZER_FILE).write_bytes(tokenizer)
+    write_state(temporary, state)
+    commit(temporary, final)
 
 
-def _on_rank_zero(answer: Callable[[], Answer]) -> Answer:
-    """What rank 0 answers, on every rank: shared file systems show things at different times."""
-    box = [answer() if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]  # type: ignore[return-value]
-
-
-def _first_cause(error: CheckpointException) -> str:
-    rank, (cause, _) = min(error.failures.items())
-    return f"rank {rank}: {cause}"
+def _first_cause(error: Exception) -> str:
+    if isinstance(error, CheckpointException):
+        rank, (cause, _) = min(error.failures.items())
+        return f"rank {rank}: {cause}"
+    return str(error)

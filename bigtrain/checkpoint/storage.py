@@ -1,10 +1,12 @@
 """torch.distributed.checkpoint's reader and writer, with JSON in place of pickle and a checksum
 for every box."""
 
+import math
 import os
 import zlib
 from collections import defaultdict
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +106,15 @@ class BoxReader(StorageReader):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._tensors = read_json(folder / TENSORS_FILE)["tensors"]
-        self._places = {
+
+    @cached_property
+    def _tensors(self) -> dict[str, Any]:
+        # Read when it is first needed: within torch's call, an error here reaches every rank.
+        return dict(read_json(self._folder / TENSORS_FILE)["tensors"])
+
+    @cached_property
+    def _places(self) -> dict[MetadataIndex, Place]:
+        return {
             MetadataIndex(name, box["offset"]): Place(
                 *(box[field] for field in ("file", "start", "bytes", "crc32"))
             )
@@ -122,13 +131,16 @@ class BoxReader(StorageReader):
         """Assembles one global tensor in memory, fp32.
 
         Raises:
-            CheckpointError: It is not in the checkpoint, or a box fails its checksum.
+            CheckpointError: It is not wholly in the checkpoint, or a box fails its checksum.
         """
         key = f"{kind}/{name}"
         if key not in self._tensors:
             raise CheckpointError(f"{self._folder}: holds no tensor {key}; is it of another model?")
         whole = torch.empty(self._tensors[key]["shape"], dtype=torch.float32)
-        for box in self._tensors[key]["boxes"]:
+        boxes = self._tensors[key]["boxes"]
+        if sum(math.prod(box["shape"]) for box in boxes) != whole.numel():
+            raise CheckpointError(f"{self._folder}: the tensor {key} has holes; use another one")
+        for box in boxes:
             index = MetadataIndex(key, box["offset"])
             where = tuple(slice(o, o + s) for o, s in zip(box["offset"], box["shape"], strict=True))
             whole[where] = self._read_box(index, box["shape"])

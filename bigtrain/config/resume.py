@@ -14,6 +14,22 @@ _DELIBERATE = ("optim", "train.global_batch_size", "train.precision", "train.ste
 """Another value changes the loss: it must be accepted by name."""
 
 
+def load_saved_config(saved: dict[str, Any]) -> RunConfig:
+    """Reads the config that a checkpoint holds; keys that it lacks take their defaults.
+
+    Raises:
+        ConfigError: It does not fit this version.
+    """
+    try:
+        return RunConfig.model_validate(saved)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"the checkpoint's config does not fit this version of bigtrain: {path}: {first['msg']}"
+        ) from None
+
+
 def check_resume(saved: dict[str, Any], now: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     """Checks that ``now`` may go on from a checkpoint whose config is ``saved``.
 
@@ -25,14 +41,7 @@ def check_resume(saved: dict[str, Any], now: RunConfig, *, accepted: Sequence[st
     Raises:
         ConfigError: A key of the run's identity differs, or one that must be accepted was not.
     """
-    try:
-        before = RunConfig.model_validate(saved)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"the checkpoint's config does not fit this version of bigtrain: {path}: {first['msg']}"
-        ) from None
+    before = load_saved_config(saved)
     for key in accepted:
         _check_acceptable(key)
     changes = _changes(before, now)

@@ -1,6 +1,8 @@
 """Writes a checkpoint as a Hugging Face folder, reloads it, and keeps it only if it is the same."""
 
+import logging
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +13,27 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
 from bigtrain.checkpoint.format import (
+    CHECKPOINTS,
     TOKENIZER_FILE,
     WEIGHT,
     CheckpointError,
     TrainState,
     check_commit,
-    committed_folders,
+    newest_whole,
     read_state,
 )
 from bigtrain.checkpoint.storage import BoxReader
 from bigtrain.config import RunConfig
+from bigtrain.config.resume import load_saved_config
 from bigtrain.convert.gpt2 import gpt2_config, gpt2_rules
 from bigtrain.convert.mapping import expand
 from bigtrain.convert.reference import Reference
 from bigtrain.convert.tokenizer_files import HARD_TEXTS, differing_texts, write_tokenizer
 from data_tools.corpus import open_corpus
+from data_tools.errors import InputError
 from data_tools.tokenizer import Tokenizer, load_tokenizer
+
+log = logging.getLogger(__name__)
 
 LOGIT_TOLERANCE = 1e-4
 REAL_DOCUMENTS = 8
@@ -68,19 +75,21 @@ def open_checkpoint(path: Path) -> OpenedCheckpoint:
     """
     folder = path
     if not (path / "state.json").exists():
-        found = [*committed_folders(path / "checkpoints"), *committed_folders(path)]
-        if not found:
+        newest, passed_over = newest_whole(path / CHECKPOINTS)
+        for line in passed_over:
+            log.warning(line)
+        if newest is None:
             raise CheckpointError(
                 f"{path}: neither a checkpoint nor a run folder with one; "
                 "give a folder such as runs/NAME/checkpoints/step-00000100"
             )
-        folder = found[0]
+        folder = newest
     check_commit(folder)
     state = read_state(folder)
     return OpenedCheckpoint(
         folder=folder,
         state=state,
-        config=RunConfig.model_validate(state.config),
+        config=load_saved_config(state.config),
         tokenizer=load_tokenizer(folder / TOKENIZER_FILE),
     )
 
@@ -101,9 +110,9 @@ def export_hugging_face(path: Path, out: Path, *, texts: Sequence[str] = ()) -> 
         raise ExportError(f"{out} exists already; remove it or export to another folder")
     checkpoint = open_checkpoint(path)
     real = (*texts, *_corpus_texts(checkpoint))
-    temporary = out.with_name(out.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    temporary.chmod(0o755)
     try:
         parameters = write_model(checkpoint, temporary)
         largest, compared = _verify(checkpoint, temporary, (*HARD_TEXTS, *real))
@@ -146,11 +155,14 @@ def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
 def _corpus_texts(checkpoint: OpenedCheckpoint) -> list[str]:
     """A few documents of the run's own corpus, if it is still where it was."""
     data = checkpoint.config.data
-    folder = Path(data.validation or data.train)
-    if not folder.is_dir():
-        return []
     length = checkpoint.config.model.max_sequence_length
-    with open_corpus(folder) as corpus:
+    try:
+        corpus = open_corpus(Path(data.validation or data.train))
+    except InputError:
+        return []
+    with corpus:
+        if corpus.manifest.tokenizer.sha256 != checkpoint.tokenizer.sha256:
+            return []
         documents = list(corpus.documents(REAL_DOCUMENTS))
     return [checkpoint.tokenizer.decode(document[:length]) for document in documents]
 

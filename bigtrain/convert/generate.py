@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 disable_progress_bar()
+DEFAULT_NEW_TOKENS = 64
 
 
 class GenerationError(ValueError):
@@ -18,7 +19,8 @@ class GenerationError(ValueError):
 class Sampling:
     """How the next token is chosen."""
 
-    max_new_tokens: int = 64
+    max_new_tokens: int | None = None
+    """At most 64, or what the model has room for, when None."""
     temperature: float = 0.8
     """0 takes the most likely token always."""
     top_p: float = 0.95
@@ -46,9 +48,10 @@ def generate(folder: Path, prompt: str, sampling: Sampling) -> str:
     # Documents follow one another with eos between them, so eos begins one.
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
     room = model.config.max_position_embeddings - len(ids)
-    if room < sampling.max_new_tokens:
+    wanted = sampling.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, room))
+    if room < wanted:
         raise GenerationError(
-            f"the prompt has {len(ids)} tokens and --max-new-tokens is {sampling.max_new_tokens}, "
+            f"the prompt has {len(ids)} tokens and --max-new-tokens is {wanted}, "
             f"but the model reads {model.config.max_position_embeddings} at most; shorten either"
         )
     chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
@@ -56,7 +59,7 @@ def generate(folder: Path, prompt: str, sampling: Sampling) -> str:
     output = model.generate(
         torch.tensor([ids]),
         attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
-        max_new_tokens=sampling.max_new_tokens,
+        max_new_tokens=wanted,
         **(chosen if sampling.temperature > 0 else {"do_sample": False}),
     )
     return str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True))

@@ -51,6 +51,7 @@ class Engine:
         """
         private.check_version()
         private.leave_kernels_uncompiled()
+        private.silence_memory_reports()
         self._config = config
         self._layout = layout
         self._parameters = list(module.parameters())
@@ -113,8 +114,8 @@ class Engine:
         private.publish_masters(self._optimizer)
 
     @property
-    def is_first_data_rank(self) -> bool:
-        """Whether this rank writes state that data ranks repeat (they do with ZeRO 0)."""
+    def writes_data_replicas(self) -> bool:
+        """Whether this rank saves its pieces: with ZeRO 0, data ranks repeat each other's."""
         return self._config.parallel.zero > 0 or dist.get_rank(groups.data_parallel_group()) == 0
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime import bf16_optimizer
 
 from bigtrain.config import ConfigError
 
@@ -37,6 +38,11 @@ def check_version() -> None:
             f"deepspeed {deepspeed.__version__} is installed, bigtrain knows {KNOWN_VERSION}; "
             f"pip install deepspeed=={KNOWN_VERSION}"
         )
+
+
+def silence_memory_reports() -> None:
+    """Keeps DeepSpeed's bf16 optimizer from printing (not logging) the memory 18 times a start."""
+    bf16_optimizer.see_memory_usage = lambda *_, **__: None
 
 
 def leave_kernels_uncompiled() -> None:

@@ -37,5 +37,7 @@ def deepspeed_settings(config: RunConfig, *, parameters_per_rank: int) -> dict[s
         # buffer at once, not at the end of "the" backward.
         "bf16": {"enabled": bf16, "immediate_grad_update": bf16},
         "data_types": {"grad_accum_dtype": "fp32"},
+        # Its default is the model's type, and it rounds even where a group has one rank.
+        "communication_data_type": "fp32",
         "steps_per_print": 2**31,
     }

@@ -19,7 +19,7 @@ class Topology:
         self._layout = layout
         self._data_group: Any = groups.data_parallel_group()
         if zero_stage == 0:
-            self._data_group = _group_of_this_rank_alone()
+            self._data_group = groups.group_of_this_rank_alone()
 
     def get_model_parallel_rank(self) -> int:
         """The *tensor* rank: DeepSpeed counts replicated parameters on rank 0 of this only."""
@@ -62,12 +62,3 @@ class Topology:
     def get_data_parallel_group_ranks(self) -> list[int]:
         """Their global ranks."""
         return dist.get_process_group_ranks(self._data_group)
-
-
-def _group_of_this_rank_alone() -> dist.ProcessGroup | None:
-    own = None
-    for rank in range(dist.get_world_size()):  # Every rank must take part in making every group.
-        group = dist.new_group([rank])
-        if rank == dist.get_rank():
-            own = group
-    return own

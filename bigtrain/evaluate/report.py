@@ -1,17 +1,20 @@
 """What came of a run, as one short table. No torch."""
 
 import json
+import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from bigtrain.checkpoint.format import TENSORS_FILE, committed_folders, read_json
 from bigtrain.config import RunConfig, load_run_config
+from bigtrain.config.sections import ModelConfig
 from bigtrain.evaluate.baselines import Baselines, count_baselines
 from bigtrain.track.metrics_file import read_metrics
+from bigtrain.train.run_folder import RunFolder
 from data_tools.corpus import open_corpus
 
 
@@ -44,17 +47,17 @@ def read_report(run_dir: Path) -> Report:
     Raises:
         ReportError: The folder holds no run that has taken a step.
     """
-    metrics, config_file = run_dir / "metrics.jsonl", run_dir / "config.yaml"
-    if not metrics.is_file() or not config_file.is_file():
+    folder = RunFolder(run_dir)
+    if not folder.metrics.is_file() or not folder.config.is_file():
         raise ReportError(f"{run_dir}: not a run folder; give one such as runs/gpt-tiny")
-    steps = read_metrics(metrics, "train")
+    steps = read_metrics(folder.metrics, "train")
     if not steps:
         raise ReportError(f"{run_dir}: the run has not taken a step yet")
-    config = load_run_config([str(config_file)])
+    config = load_run_config([str(folder.config)])
     with open_corpus(Path(config.data.train)) as corpus:
         corpus_tokens = corpus.num_tokens
-    validations = read_metrics(metrics, "validation")
-    status = json.loads((run_dir / "status.json").read_text())
+    validations = read_metrics(folder.metrics, "validation")
+    status = json.loads(folder.status.read_text())
     return Report(
         config=config,
         state=status["state"],
@@ -62,23 +65,26 @@ def read_report(run_dir: Path) -> Report:
         corpus=config.data.train,
         corpus_tokens=corpus_tokens,
         tokens_trained=steps[-1]["tokens"],
-        parameters=count_parameters(run_dir / "checkpoints"),
+        parameters=count_parameters(folder.checkpoints, config.model),
         first_loss=steps[0]["loss"],
         last_loss=steps[-1]["loss"],
         validation_loss=validations[-1]["loss"] if validations else None,
         baselines=_baselines(config),
         tokens_per_second=_median([line["tokens_per_second"] for line in steps]),
-        wandb_folder=_newest(run_dir / "wandb"),
+        wandb_folder=_newest(folder.wandb),
     )
 
 
-def count_parameters(checkpoints: Path) -> int:
-    """Weights in the newest checkpoint, padding included; 0 when there is none."""
+def count_parameters(checkpoints: Path, model: ModelConfig) -> int:
+    """Weights in the newest checkpoint, without padding; 0 when there is none."""
     folders = committed_folders(checkpoints)
     if not folders:
         return 0
     tensors = read_json(folders[0] / TENSORS_FILE)["tensors"]
-    return sum(_size(t["shape"]) for name, t in tensors.items() if name.startswith("weight/"))
+    weights = [t["shape"] for name, t in tensors.items() if name.startswith("weight/")]
+    padding = model.padded_vocab_size - model.vocab_size
+    padded = 1 if model.tie_embeddings else 2
+    return sum(math.prod(shape) for shape in weights) - padded * padding * model.hidden_size
 
 
 def render_report(report: Report, *, exported: Path | None, sample: str | None = None) -> Table:
@@ -104,16 +110,18 @@ def render_report(report: Report, *, exported: Path | None, sample: str | None =
 def render_next_commands(report: Report, *, exported: Path | None) -> str:
     """What to type next, in lines that can be pasted."""
     config, run = report.config, report.config.run_dir
+    again = ["bigtrain", "launch", str(run / "config.yaml")]
     more = 5 * config.train.steps
-    lines = [
-        f"bigtrain generate {exported or run} --prompt 'import os'",
-        f"bigtrain launch {run}/config.yaml name={config.name}-pp "
-        "parallel.tensor=1 parallel.pipeline=2",
-        f"bigtrain launch {run}/config.yaml name={config.name}-long train.steps={more}",
+    commands = [
+        ["bigtrain", "generate", str(exported or run), "--prompt", "import os"],
+        [*again, f"name={config.name}-long", f"train.steps={more}"],
     ]
+    if config.model.num_layers % 2 == 0:
+        layout = ["parallel.tensor=1", "parallel.pipeline=2"]
+        commands.append([*again, f"name={config.name}-pipeline", *layout])
     if exported is None:
-        lines.insert(0, f"bigtrain export-hf {run} exports/{config.name}")
-    return "\n".join(["next:", *(f"  {line}" for line in lines)])
+        commands.insert(0, ["bigtrain", "export-hf", str(run), f"exports/{config.name}"])
+    return "\n".join(["next:", *(f"  {shlex.join(command)}" for command in commands)])
 
 
 def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:
@@ -164,10 +172,3 @@ def _newest(folder: Path) -> Path | None:
 
 def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
-
-
-def _size(shape: Any) -> int:
-    size = 1
-    for length in shape:
-        size *= int(length)
-    return size

@@ -1,5 +1,6 @@
 """What megatron-core needs to run on CPU with gloo: its calls to CUDA answered by the CPU."""
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -50,6 +51,8 @@ def install() -> None:
         return
     import megatron.core.tensor_parallel.random as megatron_random
 
+    # On CPU the "GPU" generator is the CPU's: that its state changes is no news.
+    logging.getLogger(megatron_random.__name__).setLevel(logging.ERROR)
     mode = _CudaMeansCpu()
     mode.__enter__()
     _installed.append(mode)

@@ -63,11 +63,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_memory_bytes(device: torch.device) -> int | None:
-    """Most device memory held so far by this rank; None on CPU."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-
-
 def _threads_per_rank(ranks: Ranks) -> int:
     # The same run on another number of threads adds in another order: pinned, and logged.
     return requested_threads() or max(1, (os.cpu_count() or 1) // ranks.world_size)

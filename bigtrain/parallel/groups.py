@@ -1,9 +1,10 @@
 """megatron-core's process groups and seeds: made here, and asked for here."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,8 @@ from bigtrain.parallel.device import (
     seed_default_generators,
 )
 from bigtrain.parallel.layout import Layout, Place
+
+Answer = TypeVar("Answer")
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
@@ -104,6 +107,27 @@ def tensor_parallel_rank() -> int:
     return int(parallel_state.get_tensor_model_parallel_rank())
 
 
-def holds_a_tied_embedding() -> bool:
-    """Whether this rank holds one of the copies of an embedding that stages share."""
-    return bool(parallel_state.is_rank_in_embedding_group())
+def group_of_this_rank_alone() -> dist.ProcessGroup:
+    """A group of one: context parallelism, of which we have none, shares with nobody."""
+    group = parallel_state.get_context_parallel_group()
+    assert dist.get_world_size(group) == 1
+    return group
+
+
+def on_rank_zero(work: Callable[[], Answer]) -> Answer:
+    """Does ``work`` on rank 0 and gives every rank its answer, or its error.
+
+    File systems show things at different times to different nodes, and an error on one rank alone
+    would leave the others waiting for it.
+    """
+    outcome: list[tuple[Any, Exception | None]] = [(None, None)]
+    if dist.get_rank() == 0:
+        try:
+            outcome = [(work(), None)]
+        except Exception as error:
+            outcome = [(None, error)]
+    dist.broadcast_object_list(outcome, src=0)
+    answer, error = outcome[0]
+    if error is not None:
+        raise error
+    return answer  # type: ignore[no-any-return]

@@ -19,6 +19,7 @@ from bigtrain.track.tracker import Value
 
 log = logging.getLogger(__name__)
 console = Console(stderr=True)
+_LINE = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 def set_up_logging(rank: int, file: Path | None = None) -> None:
@@ -37,8 +38,9 @@ def set_up_logging(rank: int, file: Path | None = None) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
     for handler in handlers:
-        if not isinstance(handler, RichHandler):
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        # rich writes the time in a column of its own.
+        pattern = "%(message)s" if isinstance(handler, RichHandler) else _LINE
+        handler.setFormatter(logging.Formatter(pattern))
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     logging.getLogger("bigtrain").setLevel(logging.INFO if rank == 0 else logging.WARNING)
 

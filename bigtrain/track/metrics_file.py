@@ -1,6 +1,7 @@
 """``metrics.jsonl``: the truth about a run, one line an event."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,12 @@ class MetricsFile:
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
         """Appends the numbers of one step."""
-        self._write({"attempt": self._attempt, "split": split, "step": step, **values})
+        # NaN is no JSON.
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        self._write({"attempt": self._attempt, "split": split, "step": step, **finite})
 
     def finish(self, state: str) -> None:
         """Appends the end and closes the file."""

@@ -1,17 +1,17 @@
 """What surrounds the loop: resuming, the run folder, checkpoints, sinks, and a clear end."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
-from bigtrain.checkpoint.format import TrainState, read_state
-from bigtrain.checkpoint.saving import find_checkpoint, load_checkpoint, save_checkpoint
-from bigtrain.config import RunConfig
+from bigtrain.checkpoint.format import TrainState, newest_whole, read_state
+from bigtrain.checkpoint.saving import load_checkpoint, save_checkpoint
 from bigtrain.models.initial import fill_initial_values
+from bigtrain.parallel.groups import on_rank_zero
 from bigtrain.track.console import ConsoleTracker
 from bigtrain.track.metrics_file import MetricsFile
 from bigtrain.track.tracker import Tracker, Trackers
@@ -36,40 +36,45 @@ class Outcome:
 class Attempt:
     """One attempt at a run; the same on every rank, though rank 0 alone writes the run folder."""
 
-    def __init__(self, trainer: Trainer, *, accept_changes: Sequence[str]) -> None:
-        """Puts the trainer where the run stands; the run folder is not touched before that.
+    def __init__(self, trainer: Trainer, *, stop: StopFlag, accept_changes: Sequence[str]) -> None:
+        """Puts the trainer where the run stands, and notes that an attempt begins.
 
         Raises:
+            RunBusyError: Another process trains this run.
             ConfigError: The newest checkpoint is of another run.
             CheckpointError: It cannot be read.
         """
-        self._trainer = trainer
-        self._config: RunConfig = trainer.config
+        self._trainer, self._config, self._stop = trainer, trainer.config, stop
         self._folder = RunFolder(self._config.run_dir)
         self._stage = _data_stage(trainer)
+        self._tokenizer = trainer.data.tokenizer.path.read_bytes()
         self._saved: Path | None = None
+        self._last: StepResult | None = None
+        on_rank_zero(self._folder.lock)
         self._resume_or_initialize(accept_changes)
-        self._writes = dist.get_rank() == 0
-        self._number, self._wandb_id = self._begin()
+        self._number, self._wandb_id = on_rank_zero(self._begin)
 
     def run(self) -> Outcome:
         """Takes the steps that are left, and does what is due after each."""
-        stop = StopFlag(self._folder.path, watches_file=self._writes)
         trackers = Trackers(self._sinks())
-        state, reason = "failed", "an error; see the logs"
+        state, reason = "failed", None
         try:
-            for result in self._trainer.steps(stop.is_raised):
+            for result in self._trainer.steps(self._stop.is_raised):
+                self._last = result
                 trackers.record("train", result.progress.step, _numbers(result))
-                self._report("running", result)
-                if self._is_due(self._config.validation.every):
+                self._report(self._folder.write_heartbeat, "running")
+                if self._is_due(self._config.validation.every) and not self._must_hurry:
                     self._validate(trackers)
                 if self._is_due(self._config.checkpoint.every) or result.stop:
                     self._save()
                 if result.stop:
                     break
             state = "finished" if self._is_whole else "stopped"
-            reason = None if self._is_whole else f"asked to, by {stop.reason or 'another rank'}"
-            stop.clear_file()
+            reason = None if self._is_whole else f"by {self._stop.reason or 'another rank'}"
+            self._stop.clear_file()
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise
         finally:
             self._end(trackers, state, reason)
         assert self._saved is not None
@@ -83,42 +88,56 @@ class Attempt:
     def _is_whole(self) -> bool:
         return self._progress.step >= self._config.train.steps
 
+    @property
+    def _must_hurry(self) -> bool:
+        """Whether the run was asked to stop: it may be killed before a validation ends."""
+        return self._last is not None and self._last.stop and not self._is_whole
+
+    @property
+    def _writes(self) -> bool:
+        return dist.get_rank() == 0
+
     def _is_due(self, every: int) -> bool:
         return self._is_whole or self._progress.step % every == 0
 
     def _resume_or_initialize(self, accept_changes: Sequence[str]) -> None:
-        found, passed_over = find_checkpoint(self._folder.checkpoints)
+        found, passed_over = on_rank_zero(lambda: newest_whole(self._folder.checkpoints))
         for line in passed_over:
             log.warning(line)
         if found is None:
-            with self._trainer.engine.writable_pieces() as pieces:
-                for piece in pieces:
-                    fill_initial_values(
-                        piece.master,
-                        name=piece.name,
-                        global_shape=piece.global_shape,
-                        offset=piece.offset,
-                        model=self._config.model,
-                        seed=self._config.seed,
-                    )
+            self._initialize()
             return
-        state = read_state(found)
-        check_state(self._config, state, found, accepted=accept_changes)
-        load_checkpoint(found, self._trainer.engine)
+        check_state(
+            self._config,
+            on_rank_zero(lambda: read_state(found)),
+            checkpoint=found,
+            tokenizer_sha256=self._trainer.data.tokenizer.sha256,
+            fingerprint=self._stage["fingerprint"],
+            accepted=accept_changes,
+        )
+        state = load_checkpoint(found, self._trainer.engine)
         self._trainer.progress = Progress(
             step=state.step, samples=state.samples, tokens=state.tokens
         )
         self._saved = found
         log.info("resumed from %s, at step %d", found, state.step)
 
+    def _initialize(self) -> None:
+        with self._trainer.engine.writable_pieces() as pieces:
+            for piece in pieces:
+                fill_initial_values(
+                    piece.master,
+                    name=piece.name,
+                    global_shape=piece.global_shape,
+                    offset=piece.offset,
+                    model=self._config.model,
+                    seed=self._config.seed,
+                )
+
     def _begin(self) -> tuple[int, str]:
-        box: list[Any] = [None]
-        if self._writes:
-            number = self._folder.begin_attempt(self._config, world_size=dist.get_world_size())
-            box = [(number, self._folder.wandb_id())]
-        dist.broadcast_object_list(box, src=0)
-        number, wandb_id = box[0]
-        return int(number), str(wandb_id)
+        number = self._folder.begin_attempt(self._config, world_size=dist.get_world_size())
+        self._report(self._folder.write_status, "running")
+        return number, self._folder.wandb_id()
 
     def _sinks(self) -> list[Tracker]:
         if not self._writes:
@@ -152,32 +171,38 @@ class Attempt:
             self._folder.checkpoints,
             self._trainer.engine,
             state,
-            tokenizer=self._trainer.data.tokenizer.path,
+            tokenizer=self._tokenizer,
             attempt=self._number,
         )
         log.info("saved %s", self._saved)
 
-    def _report(self, state: str, result: StepResult) -> None:
-        if self._writes:
-            self._folder.write_heartbeat(
+    def _report(self, write: Callable[..., None], state: str, reason: str | None = None) -> None:
+        """Writes where the run stands; a disk that is full must not hide what happened."""
+        if not self._writes:
+            return
+        try:
+            write(
                 state=state,
-                step=result.progress.step,
-                loss=result.loss,
-                tokens_per_second=result.tokens_per_second,
+                step=self._progress.step,
+                loss=self._last and self._last.loss,
+                tokens_per_second=self._last and self._last.tokens_per_second,
                 last_checkpoint=self._saved and str(self._saved),
+                reason=reason,
             )
+        except OSError as error:
+            log.warning("status.json was not written: %s", error)
 
     def _end(self, trackers: Trackers, state: str, reason: str | None) -> None:
-        trackers.finish(state)
+        # Before the sinks: wandb may take longer than whoever stops the run will wait.
+        self._report(self._folder.write_status, state, reason)
         if self._writes:
-            step = self._progress.step
-            self._folder.write_status(
-                state=state,
-                step=step,
-                reason=reason,
-                last_checkpoint=self._saved and str(self._saved),
-            )
-            self._folder.end_attempt(self._number, state=state, step=step, reason=reason)
+            try:
+                self._folder.end_attempt(
+                    self._number, state=state, step=self._progress.step, reason=reason
+                )
+            except OSError as error:
+                log.warning("attempts.jsonl was not written: %s", error)
+        trackers.finish(state)
 
 
 def _data_stage(trainer: Trainer) -> dict[str, Any]:

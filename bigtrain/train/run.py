@@ -1,5 +1,6 @@
 """One attempt at a run, on one rank: groups, data, model, engine, and then the loop."""
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,10 @@ from bigtrain.models.gpt import build_gpt
 from bigtrain.parallel import groups
 from bigtrain.parallel.layout import layout_of
 from bigtrain.train.attempt import Attempt, Outcome
+from bigtrain.train.stop import StopFlag
 from bigtrain.train.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -37,6 +41,13 @@ def train(
         DivergedError: The loss is no longer finite.
     """
     layout = layout_of(config, ranks.world_size)
+    log.info(
+        "%d ranks: tensor %d × pipeline %d × data %d, ZeRO %d, on %s with %d threads each",
+        *(layout.world_size, layout.tensor, layout.pipeline, layout.data, config.parallel.zero),
+        *(device.type, torch.get_num_threads()),
+    )
+    # First of all: a signal during a long load must find its handler.
+    stop = StopFlag(config.run_dir, watches_file=ranks.rank == 0)
     with groups.process_groups(ranks, layout, device) as place:
         data = TrainingData(config, layout=layout, data_rank=place.data)
         module = build_gpt(
@@ -47,7 +58,7 @@ def train(
             config, engine=engine, data=data, layout=layout, place=place, device=device
         )
         try:
-            return Attempt(trainer, accept_changes=accept_changes).run()
+            return Attempt(trainer, stop=stop, accept_changes=accept_changes).run()
         finally:
             data.close()
             engine.close()

@@ -1,16 +1,25 @@
 """A run folder tells its own story: config, attempts, status, metrics, checkpoints, logs."""
 
+import fcntl
 import json
+import math
 import os
 import secrets
+import shutil
+import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from bigtrain.checkpoint.format import CHECKPOINTS
 from bigtrain.config import RunConfig, render_config
 from bigtrain.track.json_lines import open_to_append
+
+
+class RunBusyError(ValueError):
+    """Another process trains this run; the message is one line and says which."""
 
 
 class RunFolder:
@@ -18,11 +27,51 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = path / "checkpoints"
+        self.config = path / "config.yaml"
+        self.status = path / "status.json"
         self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / CHECKPOINTS
         self.logs = path / "logs"
+        self.wandb = path / "wandb"
+        self._lock_file = path / "lock"
+        self._lock: TextIO | None = None
         self._started = time.monotonic()
         self._last_heartbeat = 0.0
+
+    def lock(self) -> None:
+        """Keeps every other process from training this run, for the life of this one.
+
+        Raises:
+            RunBusyError: Another process does.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = self._lock_file.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            lock.close()
+            raise RunBusyError(
+                f"{self.path}: {owner} is training this run; wait for it, stop it, or give "
+                "this run another name"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        self._lock = lock
+
+    def check_free(self) -> None:
+        """Checks that nobody trains this run, without touching it.
+
+        Raises:
+            RunBusyError: Somebody does.
+        """
+        if self._lock_file.exists():
+            other = RunFolder(self.path)
+            other.lock()
+            assert other._lock is not None
+            other._lock.close()
 
     def begin_attempt(self, config: RunConfig, *, world_size: int) -> int:
         """Notes that an attempt begins, and writes its config.
@@ -32,10 +81,12 @@ class RunFolder:
         """
         for folder in (self.path, self.checkpoints, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.checkpoints.glob("*.tmp-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         attempt = 1 + max(self._attempts(), default=0)
         text = render_config(config)
         _write_atomically(self.path / f"config-attempt-{attempt}.yaml", text)
-        _write_atomically(self.path / "config.yaml", text)
+        _write_atomically(self.config, text)
         self._note({"event": "start", "attempt": attempt, "world_size": world_size})
         return attempt
 
@@ -60,10 +111,12 @@ class RunFolder:
             self.write_status(**values)
 
     def write_status(self, **values: Any) -> None:
-        """Replaces ``status.json``, with the time."""
-        _write_atomically(
-            self.path / "status.json", json.dumps({**values, "time": _now()}, indent=1) + "\n"
-        )
+        """Replaces ``status.json``, with the time; what is no number becomes null."""
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        _write_atomically(self.status, json.dumps({**finite, "time": _now()}, indent=1) + "\n")
 
     def wandb_id(self) -> str:
         """wandb's id of this run, made once."""
@@ -74,7 +127,9 @@ class RunFolder:
 
     def _attempts(self) -> Iterator[int]:
         for file in self.path.glob("config-attempt-*.yaml"):
-            yield int(file.stem.removeprefix("config-attempt-"))
+            number = file.stem.removeprefix("config-attempt-")
+            if number.isdecimal():
+                yield int(number)
 
     def _note(self, event: dict[str, Any]) -> None:
         with open_to_append(self.path / "attempts.jsonl") as file:

@@ -32,3 +32,6 @@ class StopFlag:
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self.reason = signal.Signals(number).name
+        if number == signal.SIGINT:
+            # A second Ctrl-C means it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)

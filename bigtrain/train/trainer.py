@@ -44,7 +44,6 @@ class StepResult:
     seconds: float
     data_seconds: float
     tokens_per_second: float
-    skipped: bool
     stop: bool
     """Whether any rank was asked to stop."""
 
@@ -102,7 +101,7 @@ class Trainer:
             raise DivergedError(
                 f"step {step}: the loss ({total / count:g}) or the gradient's norm "
                 f"({update.grad_norm:g}) is not finite; lower optim.learning_rate or raise "
-                "optim.warmup_steps, and start again from the last checkpoint"
+                "optim.warmup_steps (with --accept-change optim) and go on from the last checkpoint"
             )
         self.progress = Progress(
             step=step,
@@ -117,7 +116,6 @@ class Trainer:
             seconds=seconds,
             data_seconds=data_seconds,
             tokens_per_second=count / seconds,
-            skipped=update.skipped,
             stop=stops > 0,
         )
 

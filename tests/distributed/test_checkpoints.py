@@ -1,15 +1,17 @@
 """A checkpoint brings every layout to the same place, and the same layout to the same bits."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bigtrain.checkpoint.format import COMMIT_FILE, TENSORS_FILE
+from bigtrain.checkpoint.format import COMMIT_FILE, TENSORS_FILE, newest_whole
 from bigtrain.config import RunConfig
 from bigtrain.track.metrics_file import read_metrics
+from bigtrain.train.resume import check_run
 from tests.ranks import RankError, run_ranks
 from tests.runs import hash_tensors, tiny_config, train_rank
 
@@ -48,7 +50,7 @@ def load_and_save_again(config: RunConfig, checkpoint: Path, out: Path) -> None:
         engine = Engine(config, module=module, layout=layout)
         state = load_checkpoint(checkpoint, engine)
         assert engine.optimizer_steps == state.optimizer_steps
-        tokenizer = checkpoint / "tokenizer.model"
+        tokenizer = (checkpoint / "tokenizer.model").read_bytes()
         save_checkpoint(out, engine, state, tokenizer=tokenizer, attempt=1)
 
 
@@ -152,6 +154,13 @@ class TestABadCheckpoint:
         lines = read_metrics(run.run_dir / "metrics.jsonl", "train")
         assert [line["attempt"] for line in lines] == [1] * 4 + [2] * 6
 
+    def test_is_passed_over_by_the_check_before_a_launch_too(self, run: RunConfig) -> None:
+        newest = run.run_dir / "checkpoints/step-00000008"
+        for damage in (b"", b"{}", b'{"schema": "bigtrain-checkpoint/1"}'):
+            (newest / "state.json").write_bytes(damage)
+            check_run(run)
+            assert newest_whole(newest.parent)[0] == newest.with_name("step-00000004")
+
     def test_with_a_flipped_bit_is_an_error_that_names_the_tensor(self, run: RunConfig) -> None:
         newest = run.run_dir / "checkpoints/step-00000008"
         data = bytearray((newest / "rank-00000.bin").read_bytes())
@@ -172,6 +181,41 @@ class TestABadCheckpoint:
             self._resume(run)
 
 
+def _changes(folder: Path) -> dict[Path, int]:
+    files = (path for path in folder.rglob("*") if path.name != "lock")
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+def train_with_little_room(config: RunConfig) -> None:
+    """Trains where no file may grow over 200 kB, as on a disk that is nearly full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    train_rank(config)
+
+
+def test_a_save_that_finds_no_room_is_told_and_leaves_nothing_half_written(
+    corpus: Path, tmp_path: Path
+) -> None:
+    config, world_size = _config(corpus, tmp_path, "tensor=2")
+    with pytest.raises(RankError, match=r"step-00000004: not saved: rank 0: .*File too large"):
+        run_ranks(train_with_little_room, world_size, config)
+    assert list((config.run_dir / "checkpoints").iterdir()) == []
+    status = json.loads((config.run_dir / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert "not saved" in status["reason"]
+    # With room again, the same command starts over.
+    assert run_ranks(train_rank, world_size, config)[0].state == "finished"
+
+
+def test_an_unfinished_save_of_a_killed_attempt_is_cleared_away(
+    corpus: Path, tmp_path: Path
+) -> None:
+    config, _ = _config(corpus, tmp_path, "one")
+    left = config.run_dir / "checkpoints" / "step-00000002.tmp-1"
+    left.mkdir(parents=True)
+    run_ranks(train_rank, 1, config)
+    assert not left.exists()
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
@@ -184,11 +228,11 @@ def test_a_resume_that_changes_the_run_is_refused_and_touches_nothing(
 ) -> None:
     config, _ = _config(corpus, tmp_path, "one")
     run_ranks(train_rank, 1, config)
-    before = {path: path.stat().st_mtime_ns for path in config.run_dir.rglob("*")}
+    before = _changes(config.run_dir)
     other, _ = _config(corpus, tmp_path, "one", **{"train": {"steps": 8}, **sections})
     with pytest.raises(RankError, match=message):
         run_ranks(train_rank, 1, other)
-    assert {path: path.stat().st_mtime_ns for path in config.run_dir.rglob("*")} == before
+    assert _changes(config.run_dir) == before
 
 
 def test_a_change_that_is_accepted_by_name_is_made(corpus: Path, tmp_path: Path) -> None:

@@ -81,6 +81,11 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         launched.process.wait()
 
 
+def _changes(folder: Path) -> dict[Path, int]:
+    files = (path for path in folder.rglob("*") if path.name != "lock")
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
 def _config(corpus: Path, runs: Path, **sections: Any) -> RunConfig:
     values = {
         "train": {"steps": 120},
@@ -148,17 +153,32 @@ def test_ctrl_c_saves_and_stops_and_the_same_command_goes_on(
     assert not (config.run_dir / "STOP").exists()
 
 
+def test_a_run_that_is_being_trained_is_not_trained_twice(
+    launch: Callable[..., Launched], corpus: Path, tmp_path: Path
+) -> None:
+    config = _config(corpus, tmp_path, train={"steps": 400})
+    first = launch(config)
+    first.wait_for_step(5)
+    exit_code, output = launch(config).end()
+    assert exit_code == 2
+    assert "is training this run" in output
+    assert len(output.splitlines()) == 1
+    first.process.terminate()
+    assert first.end()[0] == 0
+    assert json.loads((config.run_dir / "status.json").read_text())["state"] == "stopped"
+
+
 def test_another_seed_is_refused_before_a_rank_starts(
     launch: Callable[..., Launched], corpus: Path, tmp_path: Path
 ) -> None:
     config = _config(corpus, tmp_path, train={"steps": 3})
     run_ranks(train_rank, 2, config)
-    before = sorted((path, path.stat().st_mtime_ns) for path in config.run_dir.rglob("*"))
+    before = _changes(config.run_dir)
     exit_code, output = launch(config, "seed=8").end()
     assert exit_code == 2
     assert "seed from 7 to 8" in output
     assert len(output.splitlines()) == 1
-    assert sorted((path, path.stat().st_mtime_ns) for path in config.run_dir.rglob("*")) == before
+    assert _changes(config.run_dir) == before
 
 
 @pytest.mark.parametrize(

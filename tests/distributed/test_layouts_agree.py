@@ -17,6 +17,7 @@ LAYOUTS = {
     "pipeline=2": (2, {"pipeline": 2}),
     "data=2": (2, {}),
     "data=2 zero=1": (2, {"zero": 1}),
+    "tensor=2 pipeline=2": (4, {"tensor": 2, "pipeline": 2}),
 }
 
 
@@ -55,6 +56,41 @@ def test_a_layout_gives_the_losses_of_one_process(
             assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
     for ours, theirs in zip(metrics["train"], reference["train"], strict=True):
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def alone_in_bf16(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The run in one process, in bf16."""
+    config = _bf16_config(corpus, tmp_path_factory.mktemp("runs"), {})
+    return _train(config, 1)["train"]
+
+
+def _bf16_config(corpus: Path, runs: Path, parallel: dict[str, int]) -> RunConfig:
+    return tiny_config(
+        corpus,
+        runs,
+        parallel={**parallel, "device": "cpu"},
+        train={"precision": "bf16", "steps": 6},
+        optim={"decay_steps": 30},
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bf16_reduces_in_fp32(
+    layout: str, alone_in_bf16: Any, alone: Any, corpus: Path, tmp_path: Path
+) -> None:
+    world_size, parallel = LAYOUTS[layout]
+    lines = _train(_bf16_config(corpus, tmp_path, parallel), world_size)["train"]
+    # Data ranks run the same bf16 products as one process: only the sums, in fp32, are split.
+    # Tensor and pipeline ranks round their parts to bf16, one unit of which is 2⁻⁸.
+    tolerance = 1e-6 if "data" in layout else 2**-8
+    for ours, theirs in zip(lines, alone_in_bf16, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=tolerance)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=tolerance)
+    _, in_fp32 = alone
+    for ours, theirs in zip(lines, in_fp32["train"], strict=False):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-2)
+        assert ours["loss"] != theirs["loss"]
 
 
 def test_two_equal_runs_give_equal_bits(alone: Any, corpus: Path, tmp_path: Path) -> None:
