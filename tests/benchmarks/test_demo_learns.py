@@ -54,7 +54,7 @@ def test_the_demo_ends_far_below_the_unigram_baseline(
 def test_a_longer_run_ends_below_the_bigram_baseline(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report, seconds = _run(folder, monkeypatch, "name=long", "train.steps=4500")
+    report, seconds = _run(folder, monkeypatch, "name=long", "train.steps=2000")
     assert report.baselines is not None
     assert report.validation_loss is not None
     assert report.validation_loss < report.baselines.bigram

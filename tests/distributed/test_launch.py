@@ -88,11 +88,12 @@ def _changes(folder: Path) -> dict[Path, int]:
 
 def _config(corpus: Path, runs: Path, **sections: Any) -> RunConfig:
     values = {
-        "train": {"steps": 120},
         "validation": {"every": 60},
         "checkpoint": {"every": 20},
         "parallel": {"tensor": 2, "device": "cpu"},
         **sections,
+        # One microbatch, for few collectives: each takes gloo a millisecond or two.
+        "train": {"steps": 120, "micro_batch_size": 8, **sections.get("train", {})},
     }
     return tiny_config(corpus, runs, **values)
 
