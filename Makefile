@@ -37,6 +37,7 @@ demo: $(READY) ## Text to a Hugging Face model: every command of the main path, 
 	$(BIN)/bigtrain launch configs/gpt/tiny.yaml
 	test -e $(EXPORT) || $(BIN)/bigtrain export-hf $(RUN) $(EXPORT)
 	$(BIN)/bigtrain report $(RUN) --exported $(EXPORT) --prompt 'def main('
+	@echo "('source $(BIN)/activate' first, to type bigtrain alone)"
 
 test: $(READY) ## The tests, but for those marked slow
 	$(BIN)/python -m pytest

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GenerationConfig
-from transformers.utils.logging import disable_progress_bar
 
 from bigtrain.checkpoint.format import (
     CHECKPOINTS,
@@ -37,8 +36,6 @@ log = logging.getLogger(__name__)
 
 LOGIT_TOLERANCE = 1e-4
 REAL_DOCUMENTS = 8
-
-disable_progress_bar()
 
 
 class ExportError(ValueError):

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
 
-disable_progress_bar()
 DEFAULT_NEW_TOKENS = 64
 
 
