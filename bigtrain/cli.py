@@ -17,6 +17,7 @@ app = typer.Typer(
     name="bigtrain",
     help="Pretrain GPT and BERT: from text to a trained, checkpointed, Hugging Face-ready model.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # Loading rich for the help would take a third of its time.
     add_completion=False,
     pretty_exceptions_enable=False,
 )

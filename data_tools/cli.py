@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Text to a tokenizer and token tars.", no_args_is_help=True)
+app = typer.Typer(
+    help="Text to a tokenizer and token tars.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 class Kind(StrEnum):
