@@ -38,7 +38,7 @@ AcceptChange = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Start a run on this machine, or resume it.")
 def launch(
     sources: Sources,
     processes: Annotated[
@@ -72,7 +72,7 @@ def launch(
     raise typer.Exit(result.exit_code)
 
 
-@app.command()
+@app.command(short_help="Train as one rank of a run.")
 def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: B006
     """Trains as one rank of a run; `bigtrain launch`, torchrun or srun starts all of them."""
     from bigtrain.config import load_run_config
@@ -92,7 +92,7 @@ def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: 
     run_training(config, ranks=ranks, device=device, accept_changes=accept_change)
 
 
-@app.command("export-hf")
+@app.command("export-hf", short_help="Write a verified Hugging Face folder.")
 def export_hf(
     checkpoint: Annotated[
         Path, typer.Argument(help="A checkpoint, or a run folder (its newest one).")
@@ -122,7 +122,7 @@ def export_hf(
         )
 
 
-@app.command()
+@app.command(short_help="Continue a prompt with a trained model.")
 def generate(
     model: Annotated[
         Path, typer.Argument(help="An exported folder, a checkpoint or a run folder.")
@@ -157,7 +157,7 @@ def generate(
         typer.echo(prompt + continue_text(Path(folder), prompt, sampling))
 
 
-@app.command()
+@app.command(short_help="Show what came of a run.")
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder, such as runs/gpt-tiny.")],
     exported: Annotated[
