@@ -25,6 +25,7 @@ setup: $(READY) ## Make .venv with all that the project needs
 
 # torch first and by itself: whatever else asks for it then finds it there.
 $(READY): pyproject.toml
+	@echo "setting up $(VENV): about 1.5 GB, a minute or more"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$$($(BIN)/python -c 'import tomllib; print(next(d for d in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if d.startswith("torch")))')"
 	$(BIN)/pip install --quiet --editable '.[dev]'

@@ -74,7 +74,7 @@ def launch(
 
 @app.command(short_help="Train as one rank of a run.")
 def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: B006
-    """Trains as one rank of a run; `bigtrain launch`, torchrun or srun starts all of them."""
+    """Trains as one rank of a run; `bigtrain launch` or torchrun starts all of them."""
     from bigtrain.config import load_run_config
     from bigtrain.environment import read_ranks
     from bigtrain.track.console import set_up_logging

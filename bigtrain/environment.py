@@ -16,13 +16,12 @@ class Ranks:
 
 
 def read_ranks() -> Ranks:
-    """Reads what the launcher (ours, torchrun or srun) said; one process alone needs nothing."""
-    env = os.environ
-    return Ranks(
-        rank=int(env.get("RANK", env.get("SLURM_PROCID", "0"))),
-        world_size=int(env.get("WORLD_SIZE", env.get("SLURM_NTASKS", "1"))),
-        local_rank=int(env.get("LOCAL_RANK", env.get("SLURM_LOCALID", "0"))),
+    """Reads what the launcher (ours or torchrun) said; one process alone needs nothing."""
+    rank, world_size, local_rank = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
     )
+    return Ranks(rank=rank, world_size=world_size, local_rank=local_rank)
 
 
 def read_error_file() -> Path | None:

@@ -21,7 +21,7 @@ from bigtrain.engine.topology import Topology
 from bigtrain.models.shards import shards_of
 from bigtrain.parallel import groups
 from bigtrain.parallel.layout import Layout
-from bigtrain.parallel.schedule import ForwardStep, run_microbatches
+from bigtrain.parallel.schedule import ForwardStep, Report, run_microbatches
 
 deepspeed_logger.setLevel(logging.ERROR)
 
@@ -30,7 +30,7 @@ deepspeed_logger.setLevel(logging.ERROR)
 class Update:
     """What one optimizer step did."""
 
-    reports: list[dict[str, torch.Tensor]]
+    reports: list[Report]
     """The loss function's report of each microbatch; empty but on the last stage."""
     grad_norm: float
     """Global norm before clipping."""
@@ -90,9 +90,7 @@ class Engine:
             skipped=private.was_skipped(self._optimizer),
         )
 
-    def evaluate(
-        self, forward_step: ForwardStep, microbatches: Sequence[Any]
-    ) -> list[dict[str, torch.Tensor]]:
+    def evaluate(self, forward_step: ForwardStep, microbatches: Sequence[Any]) -> list[Report]:
         """Forward passes alone, without dropout; reports as from ``train_step``."""
         self._deepspeed.eval()
         with torch.no_grad():
@@ -133,7 +131,7 @@ class Engine:
 
     def _run(
         self, forward_step: ForwardStep, microbatches: Sequence[Any], *, forward_only: bool
-    ) -> list[dict[str, torch.Tensor]]:
+    ) -> list[Report]:
         return run_microbatches(
             forward_step,
             microbatches,

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 
+Report = dict[str, torch.Tensor]
+"""What a loss function says of one microbatch, besides the loss."""
+
 ForwardStep = Callable[[Any, torch.nn.Module], tuple[torch.Tensor, Callable[..., Any]]]
 """``(microbatches, stage) → (output, loss function of that output)``."""
 
@@ -18,7 +21,7 @@ def run_microbatches(
     sequence_length: int,
     micro_batch_size: int,
     forward_only: bool = False,
-) -> list[dict[str, torch.Tensor]]:
+) -> list[Report]:
     """Runs the microbatches through the pipeline, 1F1B when it has stages.
 
     Args:

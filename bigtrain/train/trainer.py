@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,11 @@ import torch.distributed as dist
 
 from bigtrain.config import RunConfig
 from bigtrain.data.batches import TrainingData
-from bigtrain.engine.engine import Engine
+from bigtrain.engine.engine import Engine, Update
 from bigtrain.parallel import groups
 from bigtrain.parallel.device import synchronize
 from bigtrain.parallel.layout import Layout, Place
+from bigtrain.parallel.schedule import ForwardStep, Report
 from bigtrain.train.forward import LOSS_SUM, WEIGHT_SUM, gpt_forward_step
 from bigtrain.train.learning_rate import learning_rate
 
@@ -48,6 +49,19 @@ class StepResult:
     """Whether any rank was asked to stop."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Over all tokens and ranks."""
+
+    loss: float
+    weight: float
+    stops: float
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss / self.weight
+
+
 class Trainer:
     """Takes steps; the same on every rank, in every layout."""
 
@@ -72,15 +86,15 @@ class Trainer:
 
     def validation_loss(self) -> float:
         """Mean loss over the validation samples, in nats per token."""
-        sums = torch.zeros(2, dtype=torch.float64, device=self._device)
         forward_step = gpt_forward_step(
             vocab_size=self.config.model.vocab_size, device=self._device, loss_scale=1.0
         )
-        for microbatches in self.data.validation_batches():
-            for report in self.engine.evaluate(forward_step, microbatches):
-                sums += torch.stack([report[LOSS_SUM], report[WEIGHT_SUM]]).double()
-        total, count = self._over_all_ranks(sums)
-        return total / count
+        reports = (
+            report
+            for microbatches in self.data.validation_batches()
+            for report in self.engine.evaluate(forward_step, microbatches)
+        )
+        return self._sum_over_ranks(reports).mean_loss
 
     def _step(self, stop_requested: Callable[[], bool]) -> StepResult:
         started = time.perf_counter()
@@ -88,38 +102,29 @@ class Trainer:
         batch = self.data.batch(self.progress.samples)
         data_seconds = time.perf_counter() - started
         rate = learning_rate(self.config, step)
-        update = self.engine.train_step(
-            self._forward_step(step, len(batch)), batch, learning_rate=rate
-        )
-        sums = torch.zeros(3, dtype=torch.float64, device=self._device)
-        for report in update.reports:
-            sums[:2] += torch.stack([report[LOSS_SUM], report[WEIGHT_SUM]]).double()
-        total, count, stops = self._over_all_ranks(sums, stop=stop_requested())
+        forward_step = self._forward_step(step, len(batch))
+        update = self.engine.train_step(forward_step, batch, learning_rate=rate)
+        sums = self._sum_over_ranks(update.reports, stop=stop_requested())
         synchronize(self._device)
         seconds = time.perf_counter() - started
-        if not math.isfinite(total) or update.skipped:
-            raise DivergedError(
-                f"step {step}: the loss ({total / count:g}) or the gradient's norm "
-                f"({update.grad_norm:g}) is not finite; lower optim.learning_rate or raise "
-                "optim.warmup_steps (with --accept-change optim) and go on from the last checkpoint"
-            )
+        _check_finite(step, sums, update)
         self.progress = Progress(
             step=step,
             samples=self.progress.samples + self.config.train.global_batch_size,
-            tokens=self.progress.tokens + int(count),
+            tokens=self.progress.tokens + int(sums.weight),
         )
         return StepResult(
             progress=self.progress,
-            loss=total / count,
+            loss=sums.mean_loss,
             grad_norm=update.grad_norm,
             learning_rate=rate,
             seconds=seconds,
             data_seconds=data_seconds,
-            tokens_per_second=count / seconds,
-            stop=stops > 0,
+            tokens_per_second=sums.weight / seconds,
+            stop=sums.stops > 0,
         )
 
-    def _forward_step(self, step: int, num_microbatches: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _forward_step(self, step: int, num_microbatches: int) -> ForwardStep:
         train = self.config.train
         tokens = train.global_batch_size * self.config.data.sequence_length
         numbers = itertools.count()
@@ -142,11 +147,23 @@ class Trainer:
             before=reseed if self.config.model.dropout > 0 else None,
         )
 
-    def _over_all_ranks(self, sums: torch.Tensor, *, stop: bool = False) -> list[float]:
-        """Adds up over all ranks; tensor ranks repeat the same sums, so one of them counts."""
-        if self._place.tensor != 0:
+    def _sum_over_ranks(self, reports: Iterable[Report], *, stop: bool = False) -> _Sums:
+        """One small reduction a step: the loss, and whether any rank was asked to stop."""
+        sums = torch.zeros(3, dtype=torch.float64, device=self._device)
+        for report in reports:
+            sums[:2] += torch.stack([report[LOSS_SUM], report[WEIGHT_SUM]]).double()
+        if self._place.tensor != 0:  # Tensor ranks repeat the same sums: one of them counts.
             sums.zero_()
-        if stop:
-            sums[-1] += 1
+        sums[2] += float(stop)
         dist.all_reduce(sums)
-        return list(sums.tolist())
+        return _Sums(*sums.tolist())
+
+
+def _check_finite(step: int, sums: _Sums, update: Update) -> None:
+    if math.isfinite(sums.loss) and not update.skipped:
+        return
+    raise DivergedError(
+        f"step {step}: the loss ({sums.mean_loss:g}) or the gradient's norm "
+        f"({update.grad_norm:g}) is not finite; lower optim.learning_rate or raise "
+        "optim.warmup_steps (with --accept-change optim) and go on from the last checkpoint"
+    )
