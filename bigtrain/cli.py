@@ -15,7 +15,7 @@ from data_tools.cli import app as data_app
 
 app = typer.Typer(
     name="bigtrain",
-    help="Pretrain GPT and BERT: from text to a trained, checkpointed, Hugging Face-ready model.",
+    help="Pretrain GPT models: from text to a trained, checkpointed, Hugging Face-ready model.",
     no_args_is_help=True,
     rich_markup_mode=None,  # Loading rich for the help would take a third of its time.
     add_completion=False,
@@ -66,6 +66,7 @@ def launch(
         processes=count,
         log_dir=RunFolder(config.run_dir).logs,
     )
+    typer.echo(f"starting {count} processes of run {config.name}", err=True)
     result = run_local(job)
     if result.failure is not None:
         typer.echo(f"bigtrain: {render_failure(result.failure)}", err=True)
@@ -196,9 +197,13 @@ def main() -> None:
         app()
     except Exception as error:
         message, exit_code, is_expected = _explain(error)
-        if not is_expected:
+        report = _leave_error_report(message, exit_code)
+        if not is_expected and report is None:
             traceback.print_exc()
-        if not _leave_error_report(message, exit_code):
+        elif not is_expected:
+            # Often only the echo of another rank's end, which the launcher names.
+            message = f"{message[:200]} (traceback: {report})"
+        if report is None or not is_expected:
             typer.echo(f"bigtrain: {message}", err=True)
         sys.exit(exit_code)
 
@@ -216,13 +221,13 @@ def _explain(error: Exception) -> tuple[str, int, bool]:
     return f"{type(error).__name__}: {error}", 1, False
 
 
-def _leave_error_report(message: str, exit_code: int) -> bool:
+def _leave_error_report(message: str, exit_code: int) -> Path | None:
     """Tells the launcher, if there is one, why this rank failed and when; it tells the user."""
     from bigtrain.environment import read_error_file, read_ranks
 
     file = read_error_file()
     if file is None:
-        return False
+        return None
     report = {
         "rank": read_ranks().rank,
         "exit_code": exit_code,
@@ -233,8 +238,8 @@ def _leave_error_report(message: str, exit_code: int) -> bool:
     try:
         file.write_text(json.dumps(report), encoding="utf-8")
     except OSError:  # A full disk, say: then this rank tells the user itself.
-        return False
-    return True
+        return None
+    return file
 
 
 if __name__ == "__main__":

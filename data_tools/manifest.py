@@ -128,7 +128,10 @@ def load_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     if not folder.is_dir():
-        raise InputError(f"no corpus folder at {folder}: make one with `bigtrain data shard`")
+        raise InputError(
+            f"no corpus folder at {folder} (paths start from the working folder): "
+            "make one with `bigtrain data shard`"
+        )
     if not path.is_file():
         raise InputError(_no_manifest(folder))
     values = load_json(path)

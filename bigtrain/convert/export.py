@@ -140,7 +140,9 @@ def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
     }
     if unused:
         raise ExportError(f"{checkpoint.folder}: transformers has no place for {sorted(unused)[0]}")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(tensors, weights, metadata={"format": "pt"})
+    weights.chmod(0o644)
     gpt2_config(model, special).save_pretrained(folder)
     GenerationConfig(
         bos_token_id=special.bos, eos_token_id=special.eos, pad_token_id=special.pad

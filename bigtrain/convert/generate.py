@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 DEFAULT_NEW_TOKENS = 64
@@ -41,8 +42,12 @@ def generate(folder: Path, prompt: str, sampling: Sampling) -> str:
     """
     if not (folder / "config.json").is_file():
         raise GenerationError(f"{folder}: no config.json; give a folder made by bigtrain export-hf")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise GenerationError(f"{folder}: cannot be loaded ({reason}); export it again") from error
     # Documents follow one another with eos between them, so eos begins one.
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
     room = model.config.max_position_embeddings - len(ids)

@@ -16,6 +16,7 @@ from bigtrain.evaluate.baselines import Baselines, count_baselines
 from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.run_folder import RunFolder
 from data_tools.corpus import open_corpus
+from data_tools.errors import InputError
 
 
 class ReportError(ValueError):
@@ -30,7 +31,8 @@ class Report:
     state: str
     step: int
     corpus: str
-    corpus_tokens: int
+    corpus_tokens: int | None
+    """None when the corpus is not where it was."""
     tokens_trained: int
     parameters: int
     first_loss: float
@@ -54,8 +56,12 @@ def read_report(run_dir: Path) -> Report:
     if not steps:
         raise ReportError(f"{run_dir}: the run has not taken a step yet")
     config = load_run_config([str(folder.config)])
-    with open_corpus(Path(config.data.train)) as corpus:
-        corpus_tokens = corpus.num_tokens
+    try:
+        with open_corpus(Path(config.data.train)) as corpus:
+            corpus_tokens: int | None = corpus.num_tokens
+        baselines = _baselines(config)
+    except InputError:  # The run's story does not need its corpus.
+        corpus_tokens, baselines = None, None
     validations = read_metrics(folder.metrics, "validation")
     status = json.loads(folder.status.read_text())
     return Report(
@@ -69,7 +75,7 @@ def read_report(run_dir: Path) -> Report:
         first_loss=steps[0]["loss"],
         last_loss=steps[-1]["loss"],
         validation_loss=validations[-1]["loss"] if validations else None,
-        baselines=_baselines(config),
+        baselines=baselines,
         tokens_per_second=_median([line["tokens_per_second"] for line in steps]),
         wandb_folder=_newest(folder.wandb),
     )
@@ -95,8 +101,10 @@ def render_report(report: Report, *, exported: Path | None, sample: str | None =
         exported: Where the exported model is, if there is one.
         sample: Text that it generated.
     """
+    steps = report.config.train.steps
     table = Table(
-        title=f"{report.config.name}: {report.state} at step {report.step}", show_header=False
+        title=f"{report.config.name}: {report.state} at step {report.step} of {steps}",
+        show_header=False,
     )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -112,28 +120,31 @@ def render_next_commands(report: Report, *, exported: Path | None) -> str:
     config, run = report.config, report.config.run_dir
     again = ["bigtrain", "launch", str(run / "config.yaml")]
     more = 5 * config.train.steps
-    commands = [
-        ["bigtrain", "generate", str(exported or run), "--prompt", "import os"],
-        [*again, f"name={config.name}-long", f"train.steps={more}"],
-    ]
+    commands = [[*again, f"name={config.name}-long", f"train.steps={more}"]]
+    if report.parameters:
+        commands.insert(0, ["bigtrain", "generate", str(exported or run), "--prompt", "import os"])
     if config.model.num_layers % 2 == 0:
         layout = ["parallel.tensor=1", "parallel.pipeline=2"]
         commands.append([*again, f"name={config.name}-pipeline", *layout])
-    if exported is None:
+    if exported is None and report.parameters:
         commands.insert(0, ["bigtrain", "export-hf", str(run), f"exports/{config.name}"])
+    if report.step < config.train.steps:
+        commands.insert(0, again)
     return "\n".join(["next:", *(f"  {shlex.join(command)}" for command in commands)])
 
 
 def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:
+    size = "not here" if report.corpus_tokens is None else f"{report.corpus_tokens:,} tokens"
     rows = [
-        ("corpus", f"{report.corpus}, {report.corpus_tokens:,} tokens"),
+        ("corpus", f"{report.corpus}, {size}"),
         ("trained on", f"{report.tokens_trained:,} tokens"),
-        ("parameters", f"{report.parameters:,}"),
+        ("parameters", f"{report.parameters:,}" if report.parameters else "no checkpoint yet"),
         ("training loss", f"{report.first_loss:.4f} → {report.last_loss:.4f} nats/token"),
     ]
+    if report.validation_loss is not None:
+        rows.append(("validation loss", f"{report.validation_loss:.4f} nats/token"))
     if report.validation_loss is not None and report.baselines is not None:
         rows += [
-            ("validation loss", f"{report.validation_loss:.4f} nats/token"),
             ("  unigram baseline", _against(report.baselines.unigram, report.validation_loss)),
             ("  bigram baseline", _against(report.baselines.bigram, report.validation_loss)),
         ]

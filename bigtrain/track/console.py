@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
+from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
@@ -31,7 +32,15 @@ def set_up_logging(rank: int, file: Path | None = None) -> None:
     """
     handlers: list[logging.Handler] = []
     if console.is_terminal and rank == 0:
-        handlers.append(RichHandler(console=console, show_path=False, show_level=False))
+        handlers.append(
+            RichHandler(
+                console=console,
+                show_path=False,
+                show_level=False,
+                log_time_format="%X",
+                highlighter=NullHighlighter(),
+            )
+        )
     else:
         handlers.append(logging.StreamHandler())
     if file is not None and rank == 0:
@@ -53,17 +62,17 @@ class ConsoleTracker:
         self._progress: Progress | None = None
         if console.is_terminal:
             self._progress = Progress(
-                TextColumn("training"),
-                BarColumn(),
+                # The losses are in the lines above; this fits a terminal of 80 columns.
+                BarColumn(bar_width=20),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[speed]}"),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
                 console=console,
             )
             self._task = self._progress.add_task(
-                "train", total=steps, completed=first_step, text=""
+                "train", total=steps, completed=first_step, speed=""
             )
             self._progress.start()
 
@@ -73,7 +82,8 @@ class ConsoleTracker:
         if split != "train":
             log.info("step %d/%d %s %s", step, self._steps, split, text)
         elif self._progress is not None:
-            self._progress.update(self._task, completed=step, text=text)
+            speed = f"loss {values['loss']:.3f}, {values['tokens_per_second']:,.0f} tok/s"
+            self._progress.update(self._task, completed=step, speed=speed)
         if split == "train" and (step % self._log_every == 0 or step in (1, self._steps)):
             log.info("step %d/%d %s", step, self._steps, text)
 

@@ -56,6 +56,8 @@ class Attempt:
 
     def run(self) -> Outcome:
         """Takes the steps that are left, and does what is due after each."""
+        if self._is_whole:
+            log.info("the run has all its steps; raise train.steps, or give another name")
         trackers = Trackers(self._sinks())
         state, reason = "failed", None
         try:
@@ -72,6 +74,8 @@ class Attempt:
             state = "finished" if self._is_whole else "stopped"
             reason = None if self._is_whole else f"by {self._stop.reason or 'another rank'}"
             self._stop.clear_file()
+            if reason is not None:
+                log.info("stopped %s; the same command goes on from here", reason)
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
             raise
