@@ -85,3 +85,9 @@ def hash_tensors(
         for kind in kinds
         for name in reader.names(kind)
     }
+
+
+def modification_times(folder: Path) -> dict[Path, int]:
+    """When each file under ``folder`` was last written, in ns; all but the run's lock."""
+    files = (path for path in folder.rglob("*") if path.name != "lock")
+    return {path: path.stat().st_mtime_ns for path in files}

@@ -1,9 +1,18 @@
 """Files of one JSON value a line, which a kill may leave with half a line at the end."""
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
+
+
+def finite_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values with null for NaN and infinity, which JSON does not have."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
 def open_to_append(path: Path) -> TextIO:

@@ -1,12 +1,11 @@
 """``metrics.jsonl``: the truth about a run, one line an event."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bigtrain.track.json_lines import open_to_append, read_lines
+from bigtrain.track.json_lines import finite_values, open_to_append, read_lines
 from bigtrain.track.tracker import Value
 
 
@@ -19,12 +18,8 @@ class MetricsFile:
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
         """Appends the numbers of one step."""
-        # NaN is no JSON.
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in values.items()
-        }
-        self._write({"attempt": self._attempt, "split": split, "step": step, **finite})
+        numbers = finite_values(values)
+        self._write({"attempt": self._attempt, "split": split, "step": step, **numbers})
 
     def finish(self, state: str) -> None:
         """Appends the end and closes the file."""

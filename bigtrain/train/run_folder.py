@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import math
 import os
 import secrets
 import shutil
@@ -15,7 +14,7 @@ from typing import Any, TextIO
 
 from bigtrain.checkpoint.format import CHECKPOINTS
 from bigtrain.config import RunConfig, render_config
-from bigtrain.track.json_lines import open_to_append
+from bigtrain.track.json_lines import finite_values, open_to_append
 
 
 class RunBusyError(ValueError):
@@ -112,11 +111,8 @@ class RunFolder:
 
     def write_status(self, **values: Any) -> None:
         """Replaces ``status.json``, with the time; what is no number becomes null."""
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in values.items()
-        }
-        _write_atomically(self.status, json.dumps({**finite, "time": _now()}, indent=1) + "\n")
+        status = {**finite_values(values), "time": _now()}
+        _write_atomically(self.status, json.dumps(status, indent=1) + "\n")
 
     def wandb_id(self) -> str:
         """wandb's id of this run, made once."""

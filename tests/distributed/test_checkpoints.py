@@ -14,7 +14,7 @@ from bigtrain.config.sections import ParallelConfig
 from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.resume import check_run
 from tests.ranks import RankError, run_ranks
-from tests.runs import hash_tensors, tiny_config, train_rank
+from tests.runs import hash_tensors, modification_times, tiny_config, train_rank
 
 ALL_KINDS = ("weight", "first_moment", "second_moment")
 LAYOUTS = {
@@ -196,11 +196,6 @@ class TestABadCheckpoint:
             self._resume(run)
 
 
-def _changes(folder: Path) -> dict[Path, int]:
-    files = (path for path in folder.rglob("*") if path.name != "lock")
-    return {path: path.stat().st_mtime_ns for path in files}
-
-
 def train_with_little_room(config: RunConfig) -> None:
     """Trains where no file may grow over 200 kB, as on a disk that is nearly full."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
@@ -243,11 +238,11 @@ def test_a_resume_that_changes_the_run_is_refused_and_touches_nothing(
 ) -> None:
     config, _ = _config(corpus, tmp_path, "one")
     run_ranks(train_rank, 1, config)
-    before = _changes(config.run_dir)
+    before = modification_times(config.run_dir)
     other, _ = _config(corpus, tmp_path, "one", **{"train": {"steps": 8}, **sections})
     with pytest.raises(RankError, match=message):
         run_ranks(train_rank, 1, other)
-    assert _changes(config.run_dir) == before
+    assert modification_times(config.run_dir) == before
 
 
 def test_a_change_that_is_accepted_by_name_is_made(corpus: Path, tmp_path: Path) -> None:

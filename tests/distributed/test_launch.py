@@ -16,7 +16,7 @@ import pytest
 from bigtrain.config import RunConfig, render_config
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import run_ranks
-from tests.runs import hash_tensors, tiny_config, train_rank
+from tests.runs import hash_tensors, modification_times, tiny_config, train_rank
 
 KINDS = ("weight", "first_moment", "second_moment")
 
@@ -79,11 +79,6 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
             process.kill()
         launched.process.kill()
         launched.process.wait()
-
-
-def _changes(folder: Path) -> dict[Path, int]:
-    files = (path for path in folder.rglob("*") if path.name != "lock")
-    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def _config(corpus: Path, runs: Path, **sections: Any) -> RunConfig:
@@ -174,12 +169,12 @@ def test_another_seed_is_refused_before_a_rank_starts(
 ) -> None:
     config = _config(corpus, tmp_path, train={"steps": 3})
     run_ranks(train_rank, 2, config)
-    before = _changes(config.run_dir)
+    before = modification_times(config.run_dir)
     exit_code, output = launch(config, "seed=8").end()
     assert exit_code == 2
     assert "seed from 7 to 8" in output
     assert len(output.splitlines()) == 1
-    assert _changes(config.run_dir) == before
+    assert modification_times(config.run_dir) == before
 
 
 @pytest.mark.parametrize(
