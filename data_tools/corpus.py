@@ -1,14 +1,14 @@
 """Any tokens of a corpus by their place in its global stream, read straight from the tars.
 
-Reads with `os.pread`, never a memory map: a truncated file must be an error line, not a SIGBUS.
+Reads with `os.preadv`, never a memory map: a truncated file must be an error line, not a SIGBUS.
+Opening costs the manifest alone; a tar's index is read when the tar is first touched.
 """
 
-import os
 import threading
 import zlib
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +20,34 @@ from numpy.typing import NDArray
 from data_tools.errors import InputError
 from data_tools.index import PackPlace, load_index
 from data_tools.manifest import Manifest, ShardInfo, load_manifest
+from data_tools.open_files import MEND, OpenFiles
 
 Verify = Literal["touch", "off"]
 
 DOCS_TYPE = np.dtype("<i8")
-_MEND = "restore it from a good copy or shard the text again"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentPlace:
+    """Where a document lies; its tokens are [start, stop) of the global stream."""
+
+    shard: str
+    pack: str
+    number: int
+    """Its number in the pack."""
+    start: int
+    stop: int
+
+
+@dataclass(slots=True)
+class _Shard:
+    """One tar: where its packs begin, in tokens of the tar and in bytes."""
+
+    info: ShardInfo
+    packs: list[PackPlace]
+    starts: list[int]
+    offsets: list[int]
+    verified: bytearray
 
 
 class Corpus:
@@ -40,22 +63,33 @@ class Corpus:
     ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._packs: list[PackPlace] = []
-        self._shard_of: list[ShardInfo] = []
-        for shard in manifest.shards:
-            _check_size(folder / shard.file, shard)
-            packs = load_index(folder / shard.file, shard)
-            self._packs += packs
-            self._shard_of += [shard] * len(packs)
-        self._starts = [0, *accumulate(pack.num_tokens for pack in self._packs)]
+        self._verify = verify
         self._type = manifest.token_type
-        self._unverified = set(range(len(self._packs))) if verify == "touch" else set()
-        self._files = _OpenFiles(folder, max_open_files)
+        self._first_tokens = [0, *accumulate(shard.tokens for shard in manifest.shards)]
+        self._first_packs = [0, *accumulate(shard.packs for shard in manifest.shards)]
+        self._shards: list[_Shard | None] = [None] * len(manifest.shards)
+        self._lock = threading.Lock()
+        sizes = {shard.file: shard.bytes for shard in manifest.shards}
+        self._files = OpenFiles(folder, sizes, limit=max_open_files)
 
     @property
     def num_tokens(self) -> int:
         """Tokens in the global stream: all packs in the order of the manifest."""
-        return self._starts[-1]
+        return self._first_tokens[-1]
+
+    @property
+    def num_packs(self) -> int:
+        """Packs of all tars, in the order of the manifest."""
+        return self._first_packs[-1]
+
+    def check_files(self) -> None:
+        """Looks at the size of every tar.
+
+        Raises:
+            InputError: One is missing, or of another size than the manifest says.
+        """
+        for shard in self.manifest.shards:
+            self._files.check(shard.file)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Reads tokens [start, stop) of the global stream, across packs and shards.
@@ -66,29 +100,85 @@ class Corpus:
         Raises:
             InputError: The range lies outside the corpus, or a tar on disk is damaged.
         """
-        if not 0 <= start <= stop <= self.num_tokens:
+        self._check_range(start, stop)
+        row: NDArray[Any] = self.read_rows([start], stop - start)[0]
+        return row
+
+    def read_rows(self, starts: Sequence[int], length: int) -> NDArray[Any]:
+        """Reads a row of `length` tokens from each start, across packs and shards.
+
+        Returns:
+            A fresh array `[rows, length]` of the corpus's token type.
+
+        Raises:
+            InputError: A row lies outside the corpus, or a tar on disk is damaged.
+        """
+        rows = np.empty((len(starts), length), dtype=self._type)
+        if not rows.size:
+            return rows
+        content = memoryview(rows).cast("B")  # type: ignore[arg-type]
+        width = length * self._type.itemsize
+        for row, start in enumerate(starts):
+            self._check_range(start, start + length)
+            self._fill(content[row * width : (row + 1) * width], start)
+        return rows
+
+    def pack_range(self, pack: int) -> tuple[int, int]:
+        """The tokens [start, stop) of the global stream that a pack holds."""
+        shard, number, place = self._pack(pack)
+        start = self._first_tokens[shard] + self._open(shard).starts[number]
+        return start, start + place.num_tokens
+
+    def document_starts(self, pack: int) -> NDArray[np.int64]:
+        """Where each document of a pack starts in the global stream."""
+        shard, _, place = self._pack(pack)
+        return self.pack_range(pack)[0] + self._positions(
+            shard, place, "docs", place.docs_offset, place.num_docs, place.docs_crc32
+        )
+
+    def sentence_starts(self, pack: int) -> NDArray[np.int64]:
+        """Where each sentence of a pack starts in the global stream; a document starts one.
+
+        Raises:
+            InputError: The corpus was made without sentences.
+        """
+        shard, _, place = self._pack(pack)
+        if not place.num_sents:
             raise InputError(
-                f"tokens [{start}, {stop}) lie outside {self.folder}, "
-                f"which has {self.num_tokens} tokens"
+                f"{self.folder} has no sentence starts: shard the text again with --sentences"
             )
-        out = np.empty(stop - start, dtype=self._type)
-        pack, filled = bisect_right(self._starts, start) - 1, 0
-        while filled < len(out):
-            first = start + filled - self._starts[pack]
-            count = min(len(out) - filled, self._packs[pack].num_tokens - first)
-            out[filled : filled + count] = self._pack_tokens(pack, first, count)
-            pack, filled = pack + 1, filled + count
-        return out
+        return self.pack_range(pack)[0] + self._positions(
+            shard, place, "sents", place.sents_offset, place.num_sents, place.sents_crc32
+        )
+
+    def find_documents(self, start: int, stop: int) -> list[DocumentPlace]:
+        """Finds the documents that share a token with [start, stop) of the global stream."""
+        found = []
+        position = start
+        while position < stop:
+            shard = bisect_right(self._first_tokens, position) - 1
+            number = (
+                bisect_right(self._open(shard).starts, position - self._first_tokens[shard]) - 1
+            )
+            pack = self._first_packs[shard] + number
+            place = self._open(shard).packs[number]
+            _, position = self.pack_range(pack)
+            starts = self.document_starts(pack).tolist()
+            for index, (begin, end) in enumerate(zip(starts, [*starts[1:], position], strict=True)):
+                if begin < stop and end > start:
+                    file = self.manifest.shards[shard].file
+                    found.append(DocumentPlace(file, place.key, index, begin, end))
+        return found
 
     def documents(self, limit: int | None = None) -> Iterator[NDArray[Any]]:
         """Yields documents in order, each with the end-of-document token it was stored with."""
         given = 0
-        for pack, place in enumerate(self._packs):
-            starts = self._document_starts(pack)
-            for first, last in zip(starts, [*starts[1:], place.num_tokens], strict=True):
+        for pack in range(self.num_packs):
+            starts = self.document_starts(pack).tolist()
+            for first, last in zip(starts, [*starts[1:], self.pack_range(pack)[1]], strict=True):
                 if given == limit:
                     return
-                yield self.read(self._starts[pack] + first, self._starts[pack] + last)
+                yield self.read(first, last)
                 given += 1
 
     def close(self) -> None:
@@ -106,39 +196,80 @@ class Corpus:
     ) -> None:
         self.close()
 
-    def _pack_tokens(self, pack: int, first: int, count: int) -> NDArray[Any]:
-        place = self._packs[pack]
-        if pack in self._unverified:
-            size = place.num_tokens * self._type.itemsize
-            self._check(pack, "tokens", place.tokens_offset, size, place.tokens_crc32)
-            self._unverified.discard(pack)
-        offset = place.tokens_offset + first * self._type.itemsize
-        return np.frombuffer(
-            self._bytes(pack, offset, count * self._type.itemsize), dtype=self._type
+    def _check_range(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self._first_tokens[-1]:
+            raise InputError(
+                f"tokens [{start}, {stop}) lie outside {self.folder}, "
+                f"which has {self.num_tokens} tokens"
+            )
+
+    def _fill(self, content: memoryview, start: int) -> None:
+        """Fills bytes with the tokens from `start` on."""
+        size = self._type.itemsize
+        filled = 0
+        while filled < len(content):
+            position = start + filled // size
+            number = bisect_right(self._first_tokens, position) - 1
+            shard = self._shards[number] or self._open(number)
+            within = position - self._first_tokens[number]
+            pack = bisect_right(shard.starts, within) - 1
+            if not shard.verified[pack]:
+                self._verify_pack(shard, pack)
+            first = within - shard.starts[pack]
+            count = min(len(content) - filled, (shard.packs[pack].num_tokens - first) * size)
+            self._files.read_into(
+                shard.info.file,
+                shard.offsets[pack] + first * size,
+                content[filled : filled + count],
+                pack=shard.packs[pack].key,
+            )
+            filled += count
+
+    def _open(self, number: int) -> _Shard:
+        shard = self._shards[number]
+        if shard is None:
+            with self._lock:
+                shard = self._shards[number] or self._load(self.manifest.shards[number])
+                self._shards[number] = shard
+        return shard
+
+    def _load(self, info: ShardInfo) -> _Shard:
+        packs = load_index(self.folder / info.file, info)
+        return _Shard(
+            info=info,
+            packs=packs,
+            starts=[0, *accumulate(pack.num_tokens for pack in packs)][:-1],
+            offsets=[pack.tokens_offset for pack in packs],
+            verified=bytearray([self._verify == "off"]) * len(packs),
         )
 
-    def _document_starts(self, pack: int) -> list[int]:
-        place = self._packs[pack]
-        size = place.num_docs * DOCS_TYPE.itemsize
-        content = self._check(pack, "docs", place.docs_offset, size, place.docs_crc32)
-        starts: list[int] = np.frombuffer(content, dtype=DOCS_TYPE).tolist()
-        return starts
+    def _pack(self, pack: int) -> tuple[int, int, PackPlace]:
+        shard = bisect_right(self._first_packs, pack) - 1
+        number = pack - self._first_packs[shard]
+        return shard, number, self._open(shard).packs[number]
 
-    def _check(self, pack: int, what: str, offset: int, size: int, crc32: int) -> bytes:
-        content = self._bytes(pack, offset, size)
+    def _verify_pack(self, shard: _Shard, pack: int) -> None:
+        place = shard.packs[pack]
+        size = place.num_tokens * self._type.itemsize
+        self._checked(shard.info, place, "tokens", place.tokens_offset, size, place.tokens_crc32)
+        shard.verified[pack] = True
+
+    def _positions(
+        self, shard: int, place: PackPlace, what: str, offset: int, count: int, crc32: int
+    ) -> NDArray[np.int64]:
+        info = self.manifest.shards[shard]
+        content = self._checked(info, place, what, offset, count * DOCS_TYPE.itemsize, crc32)
+        return np.frombuffer(content, dtype=DOCS_TYPE)
+
+    def _checked(
+        self, shard: ShardInfo, place: PackPlace, what: str, offset: int, size: int, crc32: int
+    ) -> bytearray:
+        content = bytearray(size)
+        self._files.read_into(shard.file, offset, memoryview(content), pack=place.key)
         if zlib.crc32(content) != crc32:
             raise InputError(
-                f"{self.folder / self._shard_of[pack].file}: pack {self._packs[pack].key}, {what} "
-                f"at byte {offset}: crc32 is {zlib.crc32(content)}, not {crc32}; {_MEND}"
-            )
-        return content
-
-    def _bytes(self, pack: int, offset: int, size: int) -> bytes:
-        content = self._files.read(self._shard_of[pack], offset, size)
-        if len(content) != size:
-            raise InputError(
-                f"{self.folder / self._shard_of[pack].file}: pack {self._packs[pack].key}: "
-                f"only {len(content)} of {size} bytes at byte {offset}; {_MEND}"
+                f"{self.folder / shard.file}: pack {place.key}, {what} at byte {offset}: "
+                f"crc32 is {zlib.crc32(content)}, not {crc32}; {MEND}"
             )
         return content
 
@@ -152,46 +283,6 @@ def open_corpus(folder: Path, *, verify: Verify = "touch", max_open_files: int =
         max_open_files: Bound on the tars held open at once.
 
     Raises:
-        InputError: The manifest, a tar or an index is missing or does not fit the others.
+        InputError: The manifest is missing or cannot be read.
     """
     return Corpus(folder, load_manifest(folder), verify=verify, max_open_files=max_open_files)
-
-
-class _OpenFiles:
-    """The tars read last, held open; the lock keeps one thread from closing another's file."""
-
-    def __init__(self, folder: Path, limit: int) -> None:
-        self._folder = folder
-        self._limit = max(1, limit)
-        self._descriptors: OrderedDict[str, int] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def read(self, shard: ShardInfo, offset: int, size: int) -> bytes:
-        with self._lock:
-            return os.pread(self._descriptor(shard), size, offset)
-
-    def close(self) -> None:
-        with self._lock:
-            while self._descriptors:
-                os.close(self._descriptors.popitem()[1])
-
-    def _descriptor(self, shard: ShardInfo) -> int:
-        descriptor = self._descriptors.get(shard.file)
-        if descriptor is not None:
-            self._descriptors.move_to_end(shard.file)
-            return descriptor
-        if len(self._descriptors) >= self._limit:
-            os.close(self._descriptors.popitem(last=False)[1])
-        _check_size(self._folder / shard.file, shard)
-        descriptor = os.open(self._folder / shard.file, os.O_RDONLY)
-        self._descriptors[shard.file] = descriptor
-        return descriptor
-
-
-def _check_size(path: Path, shard: ShardInfo) -> None:
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing, and the manifest lists it: {_MEND}") from error
-    if size != shard.bytes:
-        raise InputError(f"{path} has {size} bytes, not the manifest's {shard.bytes}: {_MEND}")

@@ -16,12 +16,13 @@ from data_tools.errors import InputError
 from data_tools.files import load_json, render_json
 from data_tools.manifest import ShardInfo
 
-INDEX_SCHEMA = "bigtrain-index/1"
+INDEX_SCHEMA = "bigtrain-index/2"
+_READABLE_SCHEMAS = ("bigtrain-index/1", INDEX_SCHEMA)  # The first knew no sentences.
 
 
 @dataclass(frozen=True, slots=True)
 class PackPlace:
-    """One pack: its key, and where its tokens and document starts lie in the tar, in bytes."""
+    """One pack: its key, and where its tokens, documents and sentences lie in the tar, in bytes."""
 
     key: str
     tokens_offset: int
@@ -30,6 +31,10 @@ class PackPlace:
     docs_offset: int
     num_docs: int
     docs_crc32: int
+    sents_offset: int = 0
+    num_sents: int = 0
+    """0 where the corpus was made without sentence starts."""
+    sents_crc32: int = 0
 
 
 def index_path(tar: Path) -> Path:
@@ -78,7 +83,7 @@ def load_index(tar: Path, shard: ShardInfo) -> list[PackPlace]:
 def _read_index(path: Path, shard: ShardInfo) -> list[PackPlace]:
     values = load_json(path)
     try:
-        if values["schema"] != INDEX_SCHEMA or values["tar_sha256"] != shard.sha256:
+        if values["schema"] not in _READABLE_SCHEMAS or values["tar_sha256"] != shard.sha256:
             raise InputError(_stale(path))
         return [PackPlace(**row) for row in values["packs"]]
     except (KeyError, TypeError) as error:
@@ -98,9 +103,12 @@ def _member_facts(kind: str, member: tarfile.TarInfo, file: IO[bytes]) -> dict[s
         case "docs.npy":
             offset, count = _array_place(file)
             return {"docs_offset": offset, "num_docs": count}
+        case "sents.npy":
+            offset, count = _array_place(file)
+            return {"sents_offset": offset, "num_sents": count}
         case "json":
             facts = json.loads(file.read(member.size))
-            return {name: facts[name] for name in ("tokens_crc32", "docs_crc32")}
+            return {name: crc32 for name, crc32 in facts.items() if name.endswith("_crc32")}
         case _:  # A member that a later version adds.
             return {}
 

@@ -31,6 +31,8 @@ class TokenizerInfo(_Part):
     sha256: str
     vocab_size: int
     special: SpecialIds
+    file: str = "tokenizer.model"
+    """Its copy beside the manifest."""
 
 
 class ShardInfo(_Part):
@@ -42,6 +44,7 @@ class ShardInfo(_Part):
     packs: int
     docs: int
     tokens: int
+    sents: int = 0
 
 
 class Totals(_Part):
@@ -51,6 +54,8 @@ class Totals(_Part):
     packs: int
     docs: int
     tokens: int
+    sents: int = 0
+    """0 where the corpus was made without sentence starts."""
 
 
 class InputInfo(_Part):
@@ -76,6 +81,8 @@ class Manifest(_Part):
     inputs: tuple[InputInfo, ...]
     tool_version: str
     seed: int
+    validation_percent: float | None = None
+    """The share of documents that went to validation, by content; None where nobody knows."""
     _fingerprint: str | None = PrivateAttr(default=None)
 
     @property
@@ -111,6 +118,7 @@ def total_of(shards: tuple[ShardInfo, ...]) -> Totals:
         packs=sum(shard.packs for shard in shards),
         docs=sum(shard.docs for shard in shards),
         tokens=sum(shard.tokens for shard in shards),
+        sents=sum(shard.sents for shard in shards),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bigtrain.config import RunConfig
 from bigtrain.environment import read_ranks
-from data_tools.shard import shard_corpus
+from data_tools.sharding.job import shard_corpus
 from data_tools.tokenizer import train_tokenizer
 
 VOCAB_SIZE = 500

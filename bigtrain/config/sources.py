@@ -4,25 +4,34 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from bigtrain.config.errors import ConfigError, render_validation_error, show_value
 from bigtrain.config.run import RunConfig
+from bigtrain.config.sections import Section
 from bigtrain.config.yaml12 import parse_yaml, render_yaml
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 _PACKAGED_CONFIGS = Path(__file__).resolve().parents[2]
 _OVERRIDE = re.compile(r"^[^/=]*=")
 
 
 def load_run_config(sources: Sequence[str]) -> RunConfig:
-    """Reads and checks a run's config.
+    """Reads and checks a run's config, as `load_config` does."""
+    return load_config(sources, RunConfig)
+
+
+def load_config(sources: Sequence[str], schema: type[AnySection]) -> AnySection:
+    """Reads and checks a config.
 
     Args:
         sources: YAML files, merged left to right, and ``a.b=value`` overrides, which win over
             every file. A file is looked for in the working folder, then among the installed
             configs.
+        schema: What the config is.
 
     Returns:
         The frozen config.
@@ -41,9 +50,9 @@ def load_run_config(sources: Sequence[str]) -> RunConfig:
         values = _merge(values, _parse_override(override))
     where = " + ".join(files)
     try:
-        return RunConfig.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(render_validation_error(error, RunConfig, where)) from None
+        raise ConfigError(render_validation_error(error, schema, where)) from None
 
 
 def render_config(config: RunConfig) -> str:

@@ -22,6 +22,7 @@ def check_data(config: RunConfig) -> Tokenizer:
     for key, folder in (("train", config.data.train), ("validation", config.data.validation)):
         if folder is not None:
             with open_corpus(Path(folder)) as corpus:
+                corpus.check_files()
                 count_windows(corpus.num_tokens, config.data.sequence_length, name=folder)
                 made_with[f"data.{key}={folder}"] = corpus.manifest.tokenizer.sha256
     tokenizer = load_tokenizer(path)

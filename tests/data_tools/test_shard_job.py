@@ -15,8 +15,8 @@ from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
 from data_tools.files import only_writer
 from data_tools.manifest import load_manifest
-from data_tools.readers import find_sources
-from data_tools.shard import plan_tasks, shard_corpus
+from data_tools.reading.text_files import find_sources
+from data_tools.sharding.job import plan_tasks, shard_corpus
 from tests.data_tools.small_texts import tree_bytes, write_texts
 
 TINY = {"task_bytes": 3000, "pack_tokens": 100, "validation_percent": 20}
@@ -69,7 +69,7 @@ def test_a_killed_job_with_workers_goes_on_to_the_same_bytes(tokenizer, tmp_path
     script = tmp_path / "job.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from data_tools.shard import shard_corpus\n"
+        "from data_tools.sharding.job import shard_corpus\n"
         "if __name__ == '__main__':\n"
         f"    shard_corpus([{str(texts)!r}], tokenizer=Path({str(tokenizer.path)!r}),\n"
         f"                 out=Path({str(tmp_path / 'out')!r}), workers=2, **{options!r})\n"

@@ -3,7 +3,7 @@
 import pytest
 
 from data_tools.errors import InputError
-from data_tools.readers import find_sources, find_text_files, read_document, sample_text
+from data_tools.reading.text_files import find_sources, find_text_files, read_document, sample_text
 
 
 @pytest.fixture

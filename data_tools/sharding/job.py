@@ -39,8 +39,8 @@ from data_tools.manifest import (
     total_of,
 )
 from data_tools.progress import show_progress
-from data_tools.readers import DEFAULT_GLOB, TextSource, find_sources
-from data_tools.shard_task import (
+from data_tools.reading.text_files import DEFAULT_GLOB, TextSource, find_sources
+from data_tools.sharding.task import (
     TASKS_FOLDER,
     JobSettings,
     ShardTask,

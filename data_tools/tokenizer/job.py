@@ -12,7 +12,7 @@ from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, load_json, only_writer, render_json, write_file
-from data_tools.readers import DEFAULT_GLOB, find_text_files, sample_text
+from data_tools.reading.text_files import DEFAULT_GLOB, find_text_files, sample_text
 from data_tools.tokenizer import Tokenizer, TokenizerKind, load_tokenizer, train_tokenizer
 
 NOTE_SCHEMA = "bigtrain-tokenizer/1"

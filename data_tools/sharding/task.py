@@ -18,7 +18,7 @@ from data_tools.errors import InputError
 from data_tools.files import load_json, render_json, write_file
 from data_tools.index import index_path
 from data_tools.manifest import ShardInfo, token_dtype
-from data_tools.readers import read_document
+from data_tools.reading.text_files import read_document
 from data_tools.shards import ShardWriter
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 

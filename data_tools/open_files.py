@@ -1,0 +1,88 @@
+"""The tars read last, held open: a bounded number, shared by threads."""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from data_tools.errors import InputError
+
+MEND = "restore it from a good copy or shard the text again"
+
+
+class _Descriptor:
+    """An open file that closes with the last thread that holds it."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, OSError):
+            os.close(self.number)
+
+
+class OpenFiles:
+    """The files of a folder; each is held to its known size when it is opened."""
+
+    def __init__(self, folder: Path, sizes: Mapping[str, int], *, limit: int) -> None:
+        self._folder = folder
+        self._sizes = sizes
+        self._limit = max(1, limit)
+        self._descriptors: OrderedDict[str, _Descriptor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read_into(self, name: str, offset: int, content: memoryview, *, pack: str) -> None:
+        """Fills `content` from a place in a file; `pack` is what an error calls it.
+
+        Raises:
+            InputError: The file is missing, of another size, or ends too early.
+        """
+        descriptor = self._descriptor(name)
+        filled = 0
+        while filled < len(content):
+            count = os.preadv(descriptor.number, [content[filled:]], offset + filled)
+            if not count:
+                raise InputError(
+                    f"{self._folder / name}: pack {pack}: only {filled} of {len(content)} bytes at byte "
+                    f"{offset}; {MEND}"
+                )
+            filled += count
+
+    def check(self, name: str) -> None:
+        """Looks at a file's size.
+
+        Raises:
+            InputError: The file is missing, or of another size.
+        """
+        path = self._folder / name
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError as error:
+            raise InputError(f"{path} is missing, and the manifest lists it: {MEND}") from error
+        if size != self._sizes[name]:
+            raise InputError(
+                f"{path} has {size} bytes, not the manifest's {self._sizes[name]}: {MEND}"
+            )
+
+    def close(self) -> None:
+        """Closes every file that no thread reads just now."""
+        with self._lock:
+            self._descriptors.clear()
+
+    def _descriptor(self, name: str) -> _Descriptor:
+        with self._lock:
+            descriptor = self._descriptors.get(name)
+            if descriptor is not None:
+                self._descriptors.move_to_end(name)
+                return descriptor
+        self.check(name)
+        descriptor = _Descriptor(self._folder / name)
+        with self._lock:
+            self._descriptors[name] = descriptor
+            while len(self._descriptors) > self._limit:
+                self._descriptors.popitem(last=False)
+        return descriptor
