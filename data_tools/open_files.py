@@ -47,8 +47,8 @@ class OpenFiles:
             count = os.preadv(descriptor.number, [content[filled:]], offset + filled)
             if not count:
                 raise InputError(
-                    f"{self._folder / name}: pack {pack}: only {filled} of {len(content)} bytes at byte "
-                    f"{offset}; {MEND}"
+                    f"{self._folder / name}: pack {pack}: only {filled} of {len(content)} "
+                    f"bytes at byte {offset}; {MEND}"
                 )
             filled += count
 
