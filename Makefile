@@ -16,7 +16,7 @@ EXPORT := exports/gpt-tiny
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo test test-all bench lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,11 @@ test: $(READY) ## The tests, but for those marked slow
 
 test-all: $(READY) ## All tests, the slow proofs too (up to an hour)
 	$(BIN)/python -m pytest -m ''
+
+# Peers to compare with come alone: what they would pull in is another torch.
+bench: $(READY) ## The benchmarks of the data path, beside other loaders, on a quiet machine
+	$(BIN)/pip install --quiet --no-deps litdata lightning-utilities tifffile obstore boto3 botocore s3transfer jmespath python-dateutil six
+	$(BIN)/python -m pytest -m '' -s tests/benchmarks/test_loader_speed.py tests/benchmarks/test_sharding_speed.py
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

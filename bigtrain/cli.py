@@ -183,6 +183,29 @@ def report(
     typer.echo(render_next_commands(figures, exported=exported))
 
 
+@data_app.command(short_help="Show which documents a step was trained on.")
+def which(
+    run: Annotated[Path, typer.Option(help="A run folder, such as runs/gpt-tiny.")],
+    step: Annotated[int, typer.Option(help="The step; one still to come is told too.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a sample, all of it.")
+    ] = False,
+) -> None:
+    """Shows which samples a step was trained on, and the documents that they are cut from."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from bigtrain.evaluate.which import find_samples, render_samples
+
+    samples = find_samples(run, step)
+    if as_json:
+        for sample in samples:
+            typer.echo(json.dumps(asdict(sample), ensure_ascii=False))
+    else:
+        Console().print(render_samples(samples))
+
+
 def _be_quiet() -> None:
     """Keeps foreign banners out of a command's answer."""
     from bigtrain.environment import quiet_foreign_libraries

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.errors import InputError
-from data_tools.index import PackPlace, load_index
+from data_tools.index import PackPlace, index_path, load_index
 from data_tools.manifest import Manifest, ShardInfo, load_manifest
 from data_tools.open_files import MEND, OpenFiles
+from data_tools.remote import Cache, RemoteFiles, RemoteFolder, is_url
 
 Verify = Literal["touch", "off"]
 
@@ -60,8 +61,10 @@ class Corpus:
         *,
         verify: Verify = "touch",
         max_open_files: int = 64,
+        remote: RemoteFolder | None = None,
     ) -> None:
         self.folder = folder
+        """Where the manifest and the other small files lie; of a remote corpus, copies of them."""
         self.manifest = manifest
         self._verify = verify
         self._type = manifest.token_type
@@ -70,7 +73,14 @@ class Corpus:
         self._shards: list[_Shard | None] = [None] * len(manifest.shards)
         self._lock = threading.Lock()
         sizes = {shard.file: shard.bytes for shard in manifest.shards}
-        self._files = OpenFiles(folder, sizes, limit=max_open_files)
+        self._files: OpenFiles | RemoteFiles = (
+            OpenFiles(folder, sizes, limit=max_open_files)
+            if remote is None
+            else RemoteFiles(remote, sizes)
+        )
+        self._remote = remote
+        self._num_unread = self.num_packs if verify == "touch" else 0
+        self._advised: set[tuple[int, int]] = set()
 
     @property
     def num_tokens(self) -> int:
@@ -181,6 +191,39 @@ class Corpus:
                 yield self.read(first, last)
                 given += 1
 
+    def will_need(self, start: int, stop: int) -> None:
+        """Begins to bring tokens [start, stop) near, where they lie on a disk or behind a URL."""
+        if self._remote is None and self._num_unread <= 0:
+            return  # The system has seen every pack, and knows better what it kept.
+        size = self._type.itemsize
+        position = start
+        while position < stop:
+            number, shard, pack = self._find(position)
+            place = shard.packs[pack]
+            first = self._first_tokens[number] + shard.starts[pack]
+            end = min(stop, first + place.num_tokens)
+            if not shard.verified[pack]:  # Its first reader reads all of it.
+                if (number, pack) not in self._advised:
+                    self._advised.add((number, pack))
+                    length = place.num_tokens * size
+                    self._files.will_need(shard.info.file, place.tokens_offset, length)
+            elif self._remote is not None:
+                offset = place.tokens_offset + (position - first) * size
+                self._files.will_need(shard.info.file, offset, (end - position) * size)
+            position = end
+
+    def local_file(self, name: str) -> Path:
+        """A small file of the corpus, copied here first where the corpus is remote."""
+        if self._remote is not None:
+            self._remote.copy(name)
+        return self.folder / name
+
+    def local_folder(self, name: str) -> Path:
+        """A folder of small files, copied here first where the corpus is remote."""
+        if self._remote is not None:
+            self._remote.copy_folder(name)
+        return self.folder / name
+
     def close(self) -> None:
         """Closes every file."""
         self._files.close()
@@ -209,13 +252,10 @@ class Corpus:
         filled = 0
         while filled < len(content):
             position = start + filled // size
-            number = bisect_right(self._first_tokens, position) - 1
-            shard = self._shards[number] or self._open(number)
-            within = position - self._first_tokens[number]
-            pack = bisect_right(shard.starts, within) - 1
+            number, shard, pack = self._find(position)
             if not shard.verified[pack]:
                 self._verify_pack(shard, pack)
-            first = within - shard.starts[pack]
+            first = position - self._first_tokens[number] - shard.starts[pack]
             count = min(len(content) - filled, (shard.packs[pack].num_tokens - first) * size)
             self._files.read_into(
                 shard.info.file,
@@ -224,6 +264,12 @@ class Corpus:
                 pack=shard.packs[pack].key,
             )
             filled += count
+
+    def _find(self, position: int) -> tuple[int, _Shard, int]:
+        """The shard that holds a token, and the number of its pack."""
+        number = bisect_right(self._first_tokens, position) - 1
+        shard = self._shards[number] or self._open(number)
+        return number, shard, bisect_right(shard.starts, position - self._first_tokens[number]) - 1
 
     def _open(self, number: int) -> _Shard:
         shard = self._shards[number]
@@ -234,6 +280,8 @@ class Corpus:
         return shard
 
     def _load(self, info: ShardInfo) -> _Shard:
+        if self._remote is not None:
+            self._remote.copy_index(index_path(Path(info.file)).name)
         packs = load_index(self.folder / info.file, info)
         return _Shard(
             info=info,
@@ -253,6 +301,7 @@ class Corpus:
         size = place.num_tokens * self._type.itemsize
         self._checked(shard.info, place, "tokens", place.tokens_offset, size, place.tokens_crc32)
         shard.verified[pack] = True
+        self._num_unread -= 1
 
     def _positions(
         self, shard: int, place: PackPlace, what: str, offset: int, count: int, crc32: int
@@ -266,6 +315,9 @@ class Corpus:
     ) -> bytearray:
         content = bytearray(size)
         self._files.read_into(shard.file, offset, memoryview(content), pack=place.key)
+        if zlib.crc32(content) != crc32 and isinstance(self._files, RemoteFiles):
+            self._files.forget(shard.file, offset, size)  # The copy here may be what is damaged.
+            self._files.read_into(shard.file, offset, memoryview(content), pack=place.key)
         if zlib.crc32(content) != crc32:
             raise InputError(
                 f"{self.folder / shard.file}: pack {place.key}, {what} at byte {offset}: "
@@ -274,15 +326,28 @@ class Corpus:
         return content
 
 
-def open_corpus(folder: Path, *, verify: Verify = "touch", max_open_files: int = 64) -> Corpus:
-    """Opens a corpus folder.
+def open_corpus(
+    folder: Path | str,
+    *,
+    verify: Verify = "touch",
+    max_open_files: int = 64,
+    cache: Cache | None = None,
+) -> Corpus:
+    """Opens a corpus.
 
     Args:
-        folder: The folder that holds `manifest.json`.
+        folder: The folder that holds `manifest.json`, or its fsspec URL.
         verify: `touch` checks the crc32 of each pack when it is first read; `off` never does.
         max_open_files: Bound on the tars held open at once.
+        cache: Where the pieces of a remote corpus are kept; by default beside other caches of
+            the user, up to 32 GB.
 
     Raises:
         InputError: The manifest is missing or cannot be read.
     """
-    return Corpus(folder, load_manifest(folder), verify=verify, max_open_files=max_open_files)
+    if not is_url(str(folder)):
+        path = Path(folder)
+        return Corpus(path, load_manifest(path), verify=verify, max_open_files=max_open_files)
+    remote = RemoteFolder(str(folder), cache or Cache())
+    manifest = load_manifest(remote.mirror)
+    return Corpus(remote.mirror, manifest, verify=verify, remote=remote)

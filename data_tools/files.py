@@ -1,6 +1,7 @@
 """Files that are whole or not there: a final name appears by a rename, after an fsync."""
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -54,13 +55,17 @@ def write_file(path: Path, content: bytes) -> None:
     """Writes a small file atomically and durably, making its folder where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(path)
-    part.write_bytes(content)
+    try:
+        part.write_bytes(content)
+    except OSError as error:  # A full disk does not say which file it was.
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finish_file(part, path)
 
 
-def remove_parts(folder: Path) -> None:
-    """Removes what a killed process left half-written in `folder`."""
-    for part in folder.glob(f".*{PART_SUFFIX}"):
+def remove_parts(folder: Path, *, prefix: str = "") -> None:
+    """Removes what a killed process left half-written of files whose names begin with `prefix`."""
+    for part in folder.glob(f".{glob.escape(prefix)}*{PART_SUFFIX}"):
         part.unlink(missing_ok=True)
 
 
@@ -77,7 +82,7 @@ def only_writer(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"another process is writing to {folder}: wait for it, or choose another --out"
+                f"another process is writing to {folder}: wait for it, or write to another folder"
             ) from error
         yield
 

@@ -6,6 +6,7 @@ so it can always be made again.
 
 import json
 import tarfile
+import tokenize
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,8 @@ from data_tools.files import load_json, render_json
 from data_tools.manifest import ShardInfo
 
 INDEX_SCHEMA = "bigtrain-index/2"
+# What tarfile, json and numpy's header parser raise where bits have flipped.
+_DAMAGE = (tarfile.TarError, ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError)
 _READABLE_SCHEMAS = ("bigtrain-index/1", INDEX_SCHEMA)  # The first knew no sentences.
 
 
@@ -61,7 +64,7 @@ def scan_tar(tar: Path) -> list[PackPlace]:
                 key, _, kind = member.name.partition(".")
                 parts.setdefault(key, {}).update(_member_facts(kind, member, file))
         return [PackPlace(key=key, **facts) for key, facts in parts.items()]
-    except (tarfile.TarError, ValueError, TypeError, KeyError) as error:
+    except _DAMAGE as error:
         raise InputError(
             f"{tar} is not a whole tar of token packs ({error}): restore it or shard the text again"
         ) from error
@@ -74,10 +77,22 @@ def load_index(tar: Path, shard: ShardInfo) -> list[PackPlace]:
         InputError: The index belongs to another version of the tar, or does not add up.
     """
     path = index_path(tar)
-    packs = _read_index(path, shard) if path.is_file() else scan_tar(tar)
-    if len(packs) != shard.packs or sum(pack.num_tokens for pack in packs) != shard.tokens:
-        raise InputError(_stale(path))
+    if path.is_file():
+        packs = _read_index(path, shard)
+        if not _adds_up(packs, shard):
+            raise InputError(_stale(path))
+        return packs
+    packs = scan_tar(tar)
+    if not _adds_up(packs, shard):
+        raise InputError(
+            f"{tar} holds other packs than the manifest says: look with `bigtrain data verify "
+            f"{tar.parent}`, then restore it or shard the text again"
+        )
     return packs
+
+
+def _adds_up(packs: list[PackPlace], shard: ShardInfo) -> bool:
+    return len(packs) == shard.packs and sum(pack.num_tokens for pack in packs) == shard.tokens
 
 
 def _read_index(path: Path, shard: ShardInfo) -> list[PackPlace]:
@@ -85,13 +100,21 @@ def _read_index(path: Path, shard: ShardInfo) -> list[PackPlace]:
     try:
         if values["schema"] not in _READABLE_SCHEMAS or values["tar_sha256"] != shard.sha256:
             raise InputError(_stale(path))
-        return [PackPlace(**row) for row in values["packs"]]
-    except (KeyError, TypeError) as error:
+        rows = values["packs"]
+        if any(
+            type(value) is not int for row in rows for key, value in row.items() if key != "key"
+        ):
+            raise InputError(_stale(path))
+        return [PackPlace(**row) for row in rows]
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(_stale(path)) from error
 
 
 def _stale(path: Path) -> str:
-    return f"{path} does not belong to its tar as the manifest knows it: delete the index"
+    return (
+        f"{path} does not belong to its tar as the manifest knows it: "
+        f"make it again with `bigtrain data index {path.parent}`"
+    )
 
 
 def _member_facts(kind: str, member: tarfile.TarInfo, file: IO[bytes]) -> dict[str, int]:

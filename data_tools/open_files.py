@@ -52,6 +52,12 @@ class OpenFiles:
                 )
             filled += count
 
+    def will_need(self, name: str, offset: int, size: int) -> None:
+        """Tells the system to read ahead; what cannot be opened is told by whoever reads it."""
+        with suppress(InputError, OSError):
+            descriptor = self._descriptor(name)
+            os.posix_fadvise(descriptor.number, offset, size, os.POSIX_FADV_WILLNEED)
+
     def check(self, name: str) -> None:
         """Looks at a file's size.
 

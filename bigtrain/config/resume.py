@@ -10,7 +10,14 @@ from bigtrain.config.run import RunConfig
 
 _IDENTITY = ("model", "seed", "data.sequence_length")
 """Another value is another run."""
-_DELIBERATE = ("optim", "train.global_batch_size", "train.precision", "train.steps")
+_DELIBERATE = (
+    "optim",
+    "train.global_batch_size",
+    "train.precision",
+    "train.steps",
+    "data.document_attention",
+    "data.masking",
+)
 """Another value changes the loss: it must be accepted by name."""
 
 

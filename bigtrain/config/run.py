@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
+from bigtrain.config.data import DataConfig
 from bigtrain.config.errors import ConfigError
 from bigtrain.config.sections import (
     CheckpointConfig,
-    DataConfig,
     FolderPath,
     ModelConfig,
     OptimConfig,
@@ -159,10 +159,19 @@ def _microbatch_divides_the_batch(config: RunConfig) -> Iterator[str]:
         )
 
 
+def _packing_fits_the_model(config: RunConfig) -> Iterator[str]:
+    if config.data.packing == "pairs":
+        yield (
+            f"data.packing=pairs makes sentence pairs for BERT, and model.kind={config.model.kind} "
+            "guesses the next token; try concat, bestfit or pad"
+        )
+
+
 _RULES: tuple[Callable[[RunConfig], Iterator[str]], ...] = (
     _tensor_divides_the_model,
     _pipeline_divides_the_layers,
     _sequences_fit_the_positions,
     _warmup_ends_before_the_decay,
     _microbatch_divides_the_batch,
+    _packing_fits_the_model,
 )

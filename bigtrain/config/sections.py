@@ -83,21 +83,6 @@ class ModelConfig(Section):
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
 
-class DataConfig(Section):
-    """Where the tokens come from."""
-
-    train: FolderPath
-    """Corpus folder (with a manifest.json) that is trained on."""
-    validation: FolderPath | None = None
-    """Corpus folder that is only measured on."""
-    tokenizer: FolderPath | None = None
-    """Tokenizer model; the corpora must have been made with it. By default the corpus's own."""
-    sequence_length: PositiveInt
-    """Tokens in one sample."""
-    verify: Literal["touch", "off"] = "touch"
-    """Whether a pack's checksum is verified when it is first read."""
-
-
 class OptimConfig(Section):
     """AdamW and its learning rate."""
 

@@ -144,8 +144,9 @@ def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
     save_file(tensors, weights, metadata={"format": "pt"})
     weights.chmod(0o644)
     gpt2_config(model, special).save_pretrained(folder)
+    ids = special.present()
     GenerationConfig(
-        bos_token_id=special.bos, eos_token_id=special.eos, pad_token_id=special.pad
+        **{f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")}
     ).save_pretrained(folder)
     write_tokenizer(checkpoint.tokenizer, folder, max_length=model.max_sequence_length)
     return sum(tensor.numel() for tensor in tensors.values())
@@ -156,7 +157,7 @@ def _corpus_texts(checkpoint: OpenedCheckpoint) -> list[str]:
     data = checkpoint.config.data
     length = checkpoint.config.model.max_sequence_length
     try:
-        corpus = open_corpus(Path(data.validation or data.train))
+        corpus = open_corpus(data.validation or data.corpora[0])
     except InputError:
         return []
     with corpus:

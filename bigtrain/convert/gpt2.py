@@ -11,6 +11,7 @@ ARCHITECTURE = "GPT2LMHeadModel"
 
 def gpt2_config(model: ModelConfig, special: SpecialIds) -> GPT2Config:
     """The same model in transformers' keys."""
+    ids = special.present()
     return GPT2Config(
         architectures=[ARCHITECTURE],
         vocab_size=model.vocab_size,
@@ -26,9 +27,7 @@ def gpt2_config(model: ModelConfig, special: SpecialIds) -> GPT2Config:
         embd_pdrop=model.dropout,
         attn_pdrop=model.dropout,
         tie_word_embeddings=model.tie_embeddings,
-        bos_token_id=special.bos,
-        eos_token_id=special.eos,
-        pad_token_id=special.pad,
+        **{f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")},
     )
 
 

@@ -1,7 +1,6 @@
 """Our tokenizer as files that transformers' AutoTokenizer loads, and the check that it agrees."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,17 @@ HARD_TEXTS = (
 """What tokenizers trip over. Left out is U+2581 (▁), which transformers' Llama tokenizer reads as a
 blank and ours as its own three bytes."""
 
+_CLASSES: dict[str, dict[str, Any]] = {
+    "sentencepiece": {
+        "tokenizer_class": "LlamaTokenizer",
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "add_prefix_space": False,
+        "legacy": False,
+    },
+    "huggingface": {"tokenizer_class": "PreTrainedTokenizerFast"},
+}
+
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int) -> None:
     """Writes the files that AutoTokenizer reads.
@@ -40,20 +50,16 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int) -> N
         max_length: The longest sequence of the model.
     """
     settings: dict[str, Any] = {
-        "tokenizer_class": "LlamaTokenizer",
-        "add_bos_token": False,
-        "add_eos_token": False,
-        "add_prefix_space": False,
-        "legacy": False,
+        **_CLASSES[tokenizer.kind],
         "clean_up_tokenization_spaces": False,
         # Text from a corpus never becomes a special token.
         "split_special_tokens": True,
         "model_max_length": max_length,
     }
-    for name in ("bos", "eos", "unk", "pad", "cls", "sep", "mask"):
-        settings[f"{name}_token"] = tokenizer.piece(getattr(tokenizer.special, name))
+    for name, token_id in tokenizer.special.present().items():
+        settings[f"{name}_token"] = tokenizer.piece(token_id)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    shutil.copyfile(tokenizer.path, folder / "tokenizer.model")
+    (folder / tokenizer.file_name).write_bytes(tokenizer.content)
     # Saved once by transformers itself, so that readers of tokenizer.json find one too.
     AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
 

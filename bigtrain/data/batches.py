@@ -1,61 +1,25 @@
-"""Serves a rank its microbatches: windows of the token stream, cut where the order says."""
+"""Serves a rank its microbatches: the samples of a step, where the order says, ahead of time."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import torch
 
 from bigtrain.config import RunConfig
-from bigtrain.data.checks import check_data, count_windows
-from bigtrain.data.order import SampleOrder
+from bigtrain.data.causal import CausalReader
+from bigtrain.data.checks import check_sources, open_sources
+from bigtrain.data.masked import PairReader
+from bigtrain.data.microbatch import Batch
+from bigtrain.data.order import Indices
+from bigtrain.data.read_ahead import ReadAhead
+from bigtrain.data.run_order import Places
+from bigtrain.data.sources import run_order
+from bigtrain.data.stages import StageRecord, record_stages
 from bigtrain.parallel.layout import Layout
-from data_tools.corpus import Corpus, open_corpus
 
-
-@dataclass(frozen=True, slots=True)
-class Microbatch:
-    """What one forward pass reads."""
-
-    tokens: torch.Tensor
-    """``[micro batch, sequence]``, int64."""
-    targets: torch.Tensor
-    """The token after each, same shape."""
-    weights: torch.Tensor
-    """1.0 where the loss of a target counts, 0.0 where it does not; same shape, fp32."""
-
-
-class Windows:
-    """A corpus cut into windows of ``sequence_length`` tokens, each with its targets."""
-
-    def __init__(self, corpus: Corpus, *, sequence_length: int, name: str) -> None:
-        """Opens the windows.
-
-        Args:
-            corpus: The corpus.
-            sequence_length: Tokens in a window; its targets reach one token further.
-            name: What to call the corpus in an error.
-
-        Raises:
-            ConfigError: The corpus is shorter than one window.
-        """
-        self.corpus = corpus
-        self._length = sequence_length
-        self.count = count_windows(corpus.num_tokens, sequence_length, name=name)
-
-    def read(self, windows: Sequence[int], weights: Sequence[float]) -> Microbatch:
-        """Reads windows as one microbatch; each counts with its weight."""
-        rows = np.empty((len(windows), self._length + 1), dtype=np.int64)
-        for row, window in zip(rows, windows, strict=True):
-            start = int(window) * self._length
-            row[:] = self.corpus.read(start, start + self._length + 1)
-        tokens = torch.from_numpy(rows)
-        return Microbatch(
-            tokens=tokens[:, :-1].contiguous(),
-            targets=tokens[:, 1:].contiguous(),
-            weights=torch.tensor(weights, dtype=torch.float32)[:, None].expand(-1, self._length),
-        )
+LOOK_AHEAD_BATCHES = 16
+"""How far ahead storage is told what will be read."""
 
 
 class TrainingData:
@@ -67,56 +31,83 @@ class TrainingData:
         Raises:
             ConfigError: A corpus or tokenizer does not fit the config.
         """
-        self._config, self._layout, self._data_rank = config, layout, data_rank
-        length = config.data.sequence_length
-        self.train = Windows(
-            _open(config, config.data.train), sequence_length=length, name=config.data.train
+        self._config = config
+        self._batch_size = config.train.global_batch_size
+        self._mine = _share(config, copies=layout.data, data_rank=data_rank)
+        self.sources, self.validation = open_sources(config)
+        self.tokenizer = check_sources(config, self.sources, self.validation)
+        self.order = run_order(config, self.sources)
+        self._reader = (
+            PairReader(config, tokenizer=self.tokenizer)
+            if config.data.packing == "pairs"
+            else CausalReader(config, special=self.tokenizer.special)
         )
-        self.validation = None
-        if config.data.validation is not None:
-            corpus = _open(config, config.data.validation)
-            self.validation = Windows(corpus, sequence_length=length, name=config.data.validation)
-        self.tokenizer = check_data(config)
-        self.order = SampleOrder(
-            num_windows=self.train.count,
-            seed=config.seed,
-            fingerprint=self.train.corpus.manifest.fingerprint,
-            sequence_length=length,
+        self._ahead = ReadAhead(
+            self._read_batch, step=self._batch_size, workers=config.data.workers
         )
+        self._advised_to = 0
+        self._advising = threading.Lock()
 
-    def batch(self, consumed: int) -> list[Microbatch]:
-        """This rank's microbatches of the batch that begins at sample ``consumed``."""
-        return [
-            self.train.read(self.order.windows(numbers).tolist(), [1.0] * len(numbers))
-            for numbers in self._share(consumed, self._config.train.global_batch_size)
-        ]
+    @property
+    def stages(self) -> list[StageRecord]:
+        """What a checkpoint keeps of the data."""
+        return record_stages(self._config, self.sources)
 
-    def validation_batches(self) -> Iterator[list[Microbatch]]:
+    def batch(self, consumed: int) -> Batch[Any]:
+        """This rank's microbatches of the batch that begins after ``consumed`` samples.
+
+        Raises:
+            InputError: A corpus is damaged.
+        """
+        return self._ahead.get(consumed)
+
+    def epochs(self, consumed: int) -> dict[str, float]:
+        """How often each corpus has been read, after ``consumed`` samples."""
+        names = [source.name for source in self.sources]
+        return dict(zip(names, self.order.epochs(consumed), strict=True))
+
+    def validation_batches(self) -> Iterator[Batch[Any]]:
         """This rank's share of the validation samples, in groups of microbatches, in order."""
-        assert self.validation is not None
-        count = min(self.validation.count, self._config.validation.samples or self.validation.count)
-        per_batch = self._config.train.global_batch_size
-        for first in range(0, count, per_batch):
+        source = self.validation
+        assert source is not None
+        count = min(source.num_samples, self._config.validation.samples or source.num_samples)
+        for first in range(0, count, self._batch_size):
+            numbers = first + np.arange(self._batch_size)
+            rows, zeros = np.minimum(numbers, count - 1), np.zeros_like(numbers)
+            places = Places(numbers=numbers, sources=zeros, epochs=zeros, rows=rows)
             # Every rank runs as many microbatches: what is past the end weighs nothing.
-            yield [
-                self.validation.read(
-                    [min(n, count - 1) for n in numbers], [float(n < count) for n in numbers]
-                )
-                for numbers in self._share(first, per_batch)
-            ]
-
-    def _share(self, first: int, size: int) -> Iterator[range]:
-        micro, copies = self._config.train.micro_batch_size, self._layout.data
-        for microbatch in range(size // (micro * copies)):
-            start = first + microbatch * copies * micro + self._data_rank * micro
-            yield range(start, start + micro)
+            yield self._reader.read([source], places, mine=self._mine, counts=numbers < count)
 
     def close(self) -> None:
-        """Closes the corpora's files."""
-        self.train.corpus.close()
+        """Stops reading ahead and closes the corpora's files."""
+        self._ahead.close()
+        for source in self.sources:
+            source.close()
         if self.validation is not None:
-            self.validation.corpus.close()
+            self.validation.close()
+
+    def _read_batch(self, consumed: int) -> Batch[Any]:
+        self._advise(consumed)
+        return self._reader.read(self.sources, self._place(consumed), mine=self._mine)
+
+    def _place(self, consumed: int) -> Places:
+        return self.order.place(np.arange(consumed, consumed + self._batch_size))
+
+    def _advise(self, consumed: int) -> None:
+        """Tells storage what this rank will read, each batch once."""
+        ahead = consumed + LOOK_AHEAD_BATCHES * self._batch_size
+        with self._advising:
+            begun = consumed <= self._advised_to <= ahead
+            start = self._advised_to if begun else consumed
+            self._advised_to = ahead
+        for first in range(start, ahead, self._batch_size):
+            places = self._place(first)[self._mine]
+            for number, source in enumerate(self.sources):
+                source.will_need(places.rows[places.sources == number])
 
 
-def _open(config: RunConfig, folder: str) -> Corpus:
-    return open_corpus(Path(folder), verify=config.data.verify)
+def _share(config: RunConfig, *, copies: int, data_rank: int) -> Indices:
+    """Which samples of a batch are this rank's, microbatch after microbatch."""
+    micro = config.train.micro_batch_size
+    numbers = np.arange(config.train.global_batch_size).reshape(-1, copies, micro)
+    return numbers[:, data_rank].reshape(-1)

@@ -1,36 +1,83 @@
 """Whether corpora, tokenizer and model belong together: asked before any rank starts. No torch."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bigtrain.config import ConfigError, RunConfig
-from data_tools.corpus import open_corpus
+from bigtrain.data.sources import Source, open_source, run_order
+from bigtrain.data.stages import StageRecord, record_stages
+from data_tools.manifest import Manifest
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 
 
-def check_data(config: RunConfig) -> Tokenizer:
+@dataclass(frozen=True, slots=True)
+class CheckedData:
+    """What a run reads."""
+
+    tokenizer: Tokenizer
+    stages: list[StageRecord]
+
+
+def check_data(config: RunConfig) -> CheckedData:
     """Opens what ``config.data`` names and checks that it fits together and fits the model.
+
+    Raises:
+        ConfigError: A corpus is too short, its tokenizer is another one, the vocabulary differs,
+            or validation text may be among the text trained on.
+        InputError: A corpus, a tar of it, or the tokenizer is missing or cannot be read.
+    """
+    sources, validation = open_sources(config)
+    try:
+        for source in (*sources, *([validation] if validation is not None else [])):
+            source.corpus.check_files()
+        tokenizer = check_sources(config, sources, validation)
+        run_order(config, sources)
+        return CheckedData(tokenizer, record_stages(config, sources))
+    finally:
+        for source in (*sources, *([validation] if validation is not None else [])):
+            source.close()
+
+
+def open_sources(config: RunConfig) -> tuple[list[Source], Source | None]:
+    """Opens the corpora that are trained on, in the order of the config, and the validation's.
+
+    Raises:
+        ConfigError: One is shorter than one sample.
+        InputError: One cannot be read.
+    """
+    data = config.data
+    sources = [open_source(data, name) for name in data.corpora]
+    return sources, None if data.validation is None else open_source(data, data.validation)
+
+
+def check_sources(
+    config: RunConfig, sources: Sequence[Source], validation: Source | None
+) -> Tokenizer:
+    """Checks that opened corpora fit one another, the tokenizer and the model.
 
     Returns:
         The run's tokenizer.
 
     Raises:
-        ConfigError: A corpus is too short, its tokenizer is another one, or the vocabulary differs.
-        InputError: A corpus or the tokenizer cannot be read.
+        ConfigError: They do not.
+        InputError: The tokenizer cannot be read.
     """
-    path = Path(config.data.tokenizer or Path(config.data.train) / "tokenizer.model")
-    made_with = {}
-    for key, folder in (("train", config.data.train), ("validation", config.data.validation)):
-        if folder is not None:
-            with open_corpus(Path(folder)) as corpus:
-                corpus.check_files()
-                count_windows(corpus.num_tokens, config.data.sequence_length, name=folder)
-                made_with[f"data.{key}={folder}"] = corpus.manifest.tokenizer.sha256
+    _check_apart(sources, validation)
+    first = sources[0].corpus
+    path = (
+        Path(config.data.tokenizer)
+        if config.data.tokenizer is not None
+        else first.local_file(first.manifest.tokenizer.file)
+    )
     tokenizer = load_tokenizer(path)
-    for name, sha256 in made_with.items():
+    for source in (*sources, *([validation] if validation is not None else [])):
+        sha256 = source.corpus.manifest.tokenizer.sha256
         if sha256 != tokenizer.sha256:
             raise ConfigError(
-                f"{name}: made with tokenizer {sha256[:12]}, but {path} is "
-                f"{tokenizer.sha256[:12]}; use the corpus's own tokenizer or shard the text again"
+                f"{_key(config, source)}={source.name}: made with tokenizer {sha256[:12]}, but "
+                f"{path} is {tokenizer.sha256[:12]}; use the corpus's own tokenizer or shard the "
+                "text again"
             )
     if tokenizer.vocab_size != config.model.vocab_size:
         raise ConfigError(
@@ -40,16 +87,55 @@ def check_data(config: RunConfig) -> Tokenizer:
     return tokenizer
 
 
-def count_windows(num_tokens: int, sequence_length: int, *, name: str) -> int:
-    """Windows of ``sequence_length`` tokens, each with the token after it, in a stream.
+def _key(config: RunConfig, source: Source) -> str:
+    if source.name == config.data.validation:
+        return "data.validation"
+    return "data.train" if config.data.train is not None else "data.stages: corpus"
 
-    Raises:
-        ConfigError: There is not even one.
+
+def _check_apart(sources: Sequence[Source], validation: Source | None) -> None:
+    """Checks that no text is both trained on and measured on, as far as manifests can tell."""
+    seen: dict[str, str] = {}
+    for source in sources:
+        fingerprint = source.corpus.manifest.fingerprint
+        if fingerprint in seen:
+            raise ConfigError(
+                f"{source.name} and {seen[fingerprint]} are the same corpus; name it once"
+            )
+        seen[fingerprint] = source.name
+    if validation is None:
+        return
+    measured = validation.corpus.manifest
+    for source in sources:
+        if problem := _leak(source.corpus.manifest, measured):
+            raise ConfigError(
+                f"data.validation={validation.name} may hold text of {source.name}: {problem}"
+            )
+
+
+def _leak(train: Manifest, measured: Manifest) -> str | None:
+    """Why documents may be in both; None where they cannot.
+
+    A document goes to validation where a hash of its content, keyed by the seed, is below the
+    percentage: corpora cut with the same seed never disagree on a document, if training leaves
+    out at least as many percent as validation takes.
     """
-    count = (num_tokens - 1) // sequence_length
-    if count < 1:
-        raise ConfigError(
-            f"{name}: the corpus has {num_tokens} tokens, fewer than one sample of "
-            f"data.sequence_length={sequence_length} and its target; shorten it or add text"
+    if train.fingerprint == measured.fingerprint:
+        return "they are the same corpus; give the validation split"
+    if measured.split != "validation" or None in (
+        train.validation_percent,
+        measured.validation_percent,
+    ):
+        return None  # Made elsewhere: nobody can tell.
+    if train.seed != measured.seed and train.validation_percent:
+        return (
+            f"they were cut with --seed {train.seed} and {measured.seed}, which choose other "
+            "documents; shard both with one seed"
         )
-    return count
+    assert train.validation_percent is not None and measured.validation_percent is not None
+    if train.validation_percent < measured.validation_percent:
+        return (
+            f"it was cut with --validation-percent {train.validation_percent:g}, less than "
+            f"{measured.validation_percent:g}; shard it with as much or more"
+        )
+    return None

@@ -57,8 +57,7 @@ def read_report(run_dir: Path) -> Report:
         raise ReportError(f"{run_dir}: the run has not taken a step yet")
     config = load_run_config([str(folder.config)])
     try:
-        with open_corpus(Path(config.data.train)) as corpus:
-            corpus_tokens: int | None = corpus.num_tokens
+        corpus_tokens: int | None = sum(map(_count_tokens, config.data.corpora))
         baselines = _baselines(config)
     except InputError:  # The run's story does not need its corpus.
         corpus_tokens, baselines = None, None
@@ -68,7 +67,7 @@ def read_report(run_dir: Path) -> Report:
         config=config,
         state=status["state"],
         step=steps[-1]["step"],
-        corpus=config.data.train,
+        corpus=", ".join(config.data.corpora),
         corpus_tokens=corpus_tokens,
         tokens_trained=steps[-1]["tokens"],
         parameters=count_parameters(folder.checkpoints, config.model),
@@ -161,13 +160,16 @@ def _against(baseline: float, loss: float) -> str:
     return f"{baseline:.4f}; the model is {abs(baseline - loss):.4f} {side} it"
 
 
+def _count_tokens(name: str) -> int:
+    with open_corpus(name) as corpus:
+        return corpus.num_tokens
+
+
 def _baselines(config: RunConfig) -> Baselines | None:
-    if config.data.validation is None:
-        return None
-    with (
-        open_corpus(Path(config.data.train)) as train,
-        open_corpus(Path(config.data.validation)) as validation,
-    ):
+    data = config.data
+    if data.validation is None or data.packing != "concat" or len(data.corpora) > 1:
+        return None  # They are counted over the very targets of one stream.
+    with open_corpus(data.corpora[0]) as train, open_corpus(data.validation) as validation:
         return count_baselines(
             train,
             validation,

@@ -11,7 +11,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 class CausalAttention(torch.nn.Module):
-    """The softmax(QKᵀ)V of one layer, each position seeing itself and what came before."""
+    """The softmax(QKᵀ)V of one layer, each position seeing itself and what came before.
+
+    A mask, where there is one, says so itself, and may keep documents apart.
+    """
 
     def __init__(
         self,
@@ -42,24 +45,36 @@ class CausalAttention(torch.nn.Module):
             query: ``[sequence, batch, heads, head_dim]``, as are key and value.
             key: The keys.
             value: The values.
-            attention_mask: None; the mask is causal.
+            attention_mask: ``[batch, 1, query, key]``, True where a query sees a key, causal too;
+                None sees all that came before.
 
         Returns:
             ``[sequence, batch, heads × head_dim]``.
         """
-        assert attention_mask is None
         heads_first = [part.permute(1, 2, 0, 3) for part in (query, key, value)]
         if self.training and self.dropout > 0:
             # Each tensor rank drops weights of its own heads.
             with get_cuda_rng_tracker().fork():
-                context = self._attend(*heads_first, dropout=self.dropout)
+                context = self._attend(*heads_first, attention_mask, dropout=self.dropout)
         else:
-            context = self._attend(*heads_first, dropout=0.0)
+            context = self._attend(*heads_first, attention_mask, dropout=0.0)
         return context.permute(2, 0, 1, 3).flatten(2)
 
     def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, dropout: float
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        *,
+        dropout: float,
     ) -> torch.Tensor:
         return scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=True, scale=self.scale
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=mask is None,
+            scale=self.scale,
         )

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
@@ -46,8 +45,7 @@ class Attempt:
         """
         self._trainer, self._config, self._stop = trainer, trainer.config, stop
         self._folder = RunFolder(self._config.run_dir)
-        self._stage = _data_stage(trainer)
-        self._tokenizer = trainer.data.tokenizer.path.read_bytes()
+        self._tokenizer = trainer.data.tokenizer.content
         self._saved: Path | None = None
         self._last: StepResult | None = None
         on_rank_zero(self._folder.lock)
@@ -62,6 +60,7 @@ class Attempt:
         state, reason = "failed", None
         try:
             for result in self._trainer.steps(self._stop.is_raised):
+                _tell_new_epochs(self._last, result)
                 self._last = result
                 trackers.record("train", result.progress.step, _numbers(result))
                 self._report(self._folder.write_heartbeat, "running")
@@ -116,7 +115,7 @@ class Attempt:
             on_rank_zero(lambda: read_state(found)),
             checkpoint=found,
             tokenizer_sha256=self._trainer.data.tokenizer.sha256,
-            fingerprint=self._stage["fingerprint"],
+            stages=self._trainer.data.stages,
             accepted=accept_changes,
         )
         state = load_checkpoint(found, self._trainer.engine)
@@ -166,7 +165,7 @@ class Attempt:
             samples=self._progress.samples,
             tokens=self._progress.tokens,
             optimizer_steps=self._trainer.engine.optimizer_steps,
-            data_stages=[self._stage],
+            data_stages=self._trainer.data.stages,
             config=self._config.model_dump(mode="json"),
             tokenizer_sha256=self._trainer.data.tokenizer.sha256,
             wandb_id=self._wandb_id,
@@ -209,14 +208,13 @@ class Attempt:
         trackers.finish(state)
 
 
-def _data_stage(trainer: Trainer) -> dict[str, Any]:
-    return {
-        "first_sample": 0,
-        "corpus": trainer.config.data.train,
-        "fingerprint": trainer.data.train.corpus.manifest.fingerprint,
-        "sequence_length": trainer.config.data.sequence_length,
-        "shuffle": "windows",
-    }
+def _tell_new_epochs(last: StepResult | None, now: StepResult) -> None:
+    for name, epochs in now.epochs.items():
+        if last is not None and int(epochs) > int(last.epochs[name]):
+            log.info(
+                "step %d: %s was read through; epoch %d begins",
+                *(now.progress.step, name, int(epochs) + 1),
+            )
 
 
 def _numbers(result: StepResult) -> dict[str, float | int]:
@@ -225,7 +223,9 @@ def _numbers(result: StepResult) -> dict[str, float | int]:
         "grad_norm": result.grad_norm,
         "learning_rate": result.learning_rate,
         "tokens": result.progress.tokens,
+        "samples": result.progress.samples,
         "tokens_per_second": result.tokens_per_second,
         "step_seconds": result.seconds,
         "data_seconds": result.data_seconds,
+        **{f"epochs/{name}": epochs for name, epochs in result.epochs.items()},
     }

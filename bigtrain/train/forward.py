@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bigtrain.data.batches import Microbatch
+from bigtrain.data.microbatch import Microbatch
 from bigtrain.models.loss import token_losses
 from bigtrain.parallel.schedule import ForwardStep
 
@@ -35,8 +35,7 @@ def gpt_forward_step(
         if before is not None:
             before()
         tokens = microbatch.tokens.to(device)
-        positions = torch.arange(tokens.shape[1], device=device).expand_as(tokens)
-        output = stage(tokens, positions, None)
+        output = stage(tokens, _positions(microbatch, device), _mask(microbatch, device))
         return output, partial(
             _loss,
             targets=microbatch.targets.to(device),
@@ -46,6 +45,22 @@ def gpt_forward_step(
         )
 
     return forward_step
+
+
+def _positions(microbatch: Microbatch, device: torch.device) -> torch.Tensor:
+    if microbatch.positions is not None:
+        return microbatch.positions.to(device)
+    rows, length = microbatch.tokens.shape
+    return torch.arange(length, device=device).expand(rows, length)
+
+
+def _mask(microbatch: Microbatch, device: torch.device) -> torch.Tensor | None:
+    """Where attention stays inside documents: ``[micro batch, 1, query, key]``, True may attend."""
+    if microbatch.documents is None:
+        return None
+    documents = microbatch.documents.to(device)
+    same = documents[:, None, :, None] == documents[:, None, None, :]
+    return same.tril()
 
 
 def _loss(

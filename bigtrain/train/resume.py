@@ -7,8 +7,8 @@ from bigtrain.checkpoint.format import TrainState, newest_whole, read_state
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.resume import check_resume
 from bigtrain.data.checks import check_data
+from bigtrain.data.stages import StageRecord, check_stages
 from bigtrain.train.run_folder import RunFolder
-from data_tools.manifest import load_manifest
 
 
 def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
@@ -19,7 +19,7 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
         InputError: A corpus or the tokenizer cannot be read.
         RunBusyError: Another process trains this run.
     """
-    tokenizer = check_data(config)
+    data = check_data(config)
     folder = RunFolder(config.run_dir)
     folder.check_free()
     checkpoint, _ = newest_whole(folder.checkpoints)
@@ -28,8 +28,8 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
             config,
             read_state(checkpoint),
             checkpoint=checkpoint,
-            tokenizer_sha256=tokenizer.sha256,
-            fingerprint=load_manifest(Path(config.data.train)).fingerprint,
+            tokenizer_sha256=data.tokenizer.sha256,
+            stages=data.stages,
             accepted=accepted,
         )
 
@@ -40,7 +40,7 @@ def check_state(
     *,
     checkpoint: Path,
     tokenizer_sha256: str,
-    fingerprint: str,
+    stages: Sequence[StageRecord],
     accepted: Sequence[str] = (),
 ) -> None:
     """Checks that a run may go on from a checkpoint.
@@ -50,19 +50,17 @@ def check_state(
         state: The checkpoint's state.
         checkpoint: Its folder, for the message.
         tokenizer_sha256: Of the run's tokenizer.
-        fingerprint: Of the training corpus.
+        stages: What the run reads, as `record_stages` tells.
         accepted: Keys whose change the user accepts.
 
     Raises:
         ConfigError: The run's identity differs, or a change that needs it was not accepted.
     """
     check_resume(state.config, config, accepted=accepted)
-    now = {"tokenizer": tokenizer_sha256, "corpus": fingerprint}
-    then = {"tokenizer": state.tokenizer_sha256, "corpus": state.data_stages[-1]["fingerprint"]}
-    for what in ("tokenizer", "corpus"):
-        if now[what] != then[what]:
-            raise ConfigError(
-                f"data.train={config.data.train}: {checkpoint} was trained with {what} "
-                f"{then[what][:12]}, this is {now[what][:12]}; give the new run another name, "
-                f"or use the {what} that it began with"
-            )
+    if tokenizer_sha256 != state.tokenizer_sha256:
+        raise ConfigError(
+            f"run {config.name}: {checkpoint} was trained with tokenizer "
+            f"{state.tokenizer_sha256[:12]}, this is {tokenizer_sha256[:12]}; give the new run "
+            "another name, or use the tokenizer that it began with"
+        )
+    check_stages(state.data_stages, stages, consumed=state.samples, where=str(checkpoint))

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from bigtrain.config import RunConfig
 from bigtrain.data.batches import TrainingData
+from bigtrain.data.microbatch import Batch, Microbatch
 from bigtrain.engine.engine import Engine, Update
 from bigtrain.parallel import groups
 from bigtrain.parallel.device import synchronize
@@ -47,6 +48,8 @@ class StepResult:
     tokens_per_second: float
     stop: bool
     """Whether any rank was asked to stop."""
+    epochs: dict[str, float]
+    """How often each corpus has been read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,8 @@ class Trainer:
         )
         reports = (
             report
-            for microbatches in self.data.validation_batches()
-            for report in self.engine.evaluate(forward_step, microbatches)
+            for batch in self.data.validation_batches()
+            for report in self.engine.evaluate(forward_step, batch.microbatches)
         )
         return self._sum_over_ranks(reports).mean_loss
 
@@ -102,8 +105,8 @@ class Trainer:
         batch = self.data.batch(self.progress.samples)
         data_seconds = time.perf_counter() - started
         rate = learning_rate(self.config, step)
-        forward_step = self._forward_step(step, len(batch))
-        update = self.engine.train_step(forward_step, batch, learning_rate=rate)
+        forward_step = self._forward_step(step, batch)
+        update = self.engine.train_step(forward_step, batch.microbatches, learning_rate=rate)
         sums = self._sum_over_ranks(update.reports, stop=stop_requested())
         synchronize(self._device)
         seconds = time.perf_counter() - started
@@ -122,11 +125,11 @@ class Trainer:
             data_seconds=data_seconds,
             tokens_per_second=sums.weight / seconds,
             stop=sums.stops > 0,
+            epochs=self.data.epochs(self.progress.samples),
         )
 
-    def _forward_step(self, step: int, num_microbatches: int) -> ForwardStep:
-        train = self.config.train
-        tokens = train.global_batch_size * self.config.data.sequence_length
+    def _forward_step(self, step: int, batch: Batch[Microbatch]) -> ForwardStep:
+        assert batch.num_targets is not None
         numbers = itertools.count()
 
         def reseed() -> None:
@@ -142,8 +145,8 @@ class Trainer:
             vocab_size=self.config.model.vocab_size,
             device=self._device,
             # The schedule divides by the microbatches and DeepSpeed by the data ranks: every
-            # token of the batch weighs the same.
-            loss_scale=num_microbatches * self._layout.data / tokens,
+            # target of the batch weighs the same.
+            loss_scale=len(batch.microbatches) * self._layout.data / batch.num_targets,
             before=reseed if self.config.model.dropout > 0 else None,
         )
 

@@ -1,10 +1,14 @@
-"""From text to token tars: `tokenizer` and `shard`."""
+"""From text to token tars: `tokenizer`, `shard` and `seal`."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from data_tools.reading.documents import ReadOptions
+    from data_tools.sharding.job import ArrayPart, ShardResult
 
 
 class Kind(StrEnum):
@@ -14,13 +18,36 @@ class Kind(StrEnum):
     unigram = "unigram"
 
 
+class OnInvalid(StrEnum):
+    """What becomes of invalid documents."""
+
+    stop = "stop"
+    skip = "skip"
+
+
 Inputs = Annotated[
-    list[str], typer.Argument(help="Folders, globs (quote them) and files; one file, one document.")
+    list[str], typer.Argument(help="Folders, globs (quote them), files and URLs of text.")
 ]
-Glob = Annotated[str, typer.Option(help="Which files of a folder are text.")]
+ShardInputs = Annotated[
+    list[str],
+    typer.Argument(help="Folders, globs (quote them), files and URLs of text; or - alone."),
+]
+Glob = Annotated[
+    str | None,
+    typer.Option(
+        help="Which files of a folder count.  [default: .txt .jsonl .json .parquet, .gz and .zst]"
+    ),
+]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(help="Leave out files whose path inside the folder matches, as '*/tests/*'."),
+]
+TextField = Annotated[str, typer.Option(help="The JSON field or Parquet column of the text.")]
+Invalid = Annotated[
+    OnInvalid, typer.Option(help="Invalid JSON, no text field, too long: stop, or skip it.")
+]
+MaxDocument = Annotated[
+    float, typer.Option(help="The longest line of JSON or text file, in MiB; bounds memory.")
 ]
 
 
@@ -31,15 +58,18 @@ def tokenizer(
     kind: Annotated[
         Kind, typer.Option(help="Only bpe exports exactly to transformers.")
     ] = Kind.bpe,
-    glob: Glob = "**/*.txt",
+    glob: Glob = None,
     exclude: Exclude = None,
+    text_field: TextField = "text",
+    on_invalid: Invalid = OnInvalid.stop,
+    max_document_mb: MaxDocument = 256.0,
     max_mb: Annotated[
         float, typer.Option(help="The most text to train on, in MB, spread over all files.")
     ] = 100.0,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     force: Annotated[bool, typer.Option(help="Replace another model at --out.")] = False,
 ) -> None:
-    """Trains a SentencePiece tokenizer on text files."""
+    """Trains a SentencePiece tokenizer on text."""
     from data_tools.tokenizer.job import build_tokenizer
 
     result = build_tokenizer(
@@ -49,6 +79,7 @@ def tokenizer(
         kind=kind.value,
         folder_glob=glob,
         exclude=exclude or (),
+        options=_reading(text_field, on_invalid, max_document_mb),
         max_bytes=int(max_mb * 1e6),
         seed=seed,
         force=force,
@@ -61,24 +92,41 @@ def tokenizer(
 
 
 def shard(
-    inputs: Inputs,
-    tokenizer: Annotated[Path, typer.Option(help="The tokenizer model.")],
+    inputs: ShardInputs,
+    tokenizer: Annotated[Path, typer.Option(help="A .model, or a tokenizer.json.")],
     out: Annotated[Path, typer.Option(help="Folder for train/ and validation/.")],
     name: Annotated[str, typer.Option(help="How the tars' names begin.")] = "tokens",
-    glob: Glob = "**/*.txt",
+    glob: Glob = None,
     exclude: Exclude = None,
+    text_field: TextField = "text",
+    on_invalid: Invalid = OnInvalid.stop,
+    max_document_mb: MaxDocument = 256.0,
     validation_percent: Annotated[
         float, typer.Option(help="Share of documents for validation, in percent; 0 makes none.")
     ] = 0.0,
+    shuffle: Annotated[bool, typer.Option(help="Puts the documents in an order by lot.")] = False,
+    sentences: Annotated[bool, typer.Option(help="Also marks where sentences start.")] = False,
     workers: Annotated[int, typer.Option(help="Processes; the result is the same.")] = 1,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="One part of N from 0 on, then `seal`; in a SLURM array: "
+            "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
+        ),
+    ] = None,
     task_mb: Annotated[
         float | None,
-        typer.Option(help="Text per tar in MB.  [default: a 64th of the text, 4 to 256 MiB]"),
+        typer.Option(help="Input per tar in MB.  [default: a 64th of it, 4 to 256 MiB]"),
     ] = None,
     pack_tokens: Annotated[int, typer.Option(help="Tokens per pack.")] = 1_048_576,
-    seed: Annotated[int, typer.Option(help="Chooses which documents are for validation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Chooses the validation split and the order.")] = 0,
 ) -> None:
-    """Turns text files into token tars; run again after a crash, it goes on where it was."""
+    """Turns text into token tars; run again after a crash, it goes on where it was.
+
+    Text files are one document each, JSON Lines and Parquet one a record; - reads JSON Lines from
+    standard input.
+    """
     from data_tools.sharding.job import shard_corpus
 
     result = shard_corpus(
@@ -93,10 +141,55 @@ def shard(
         task_bytes=None if task_mb is None else int(task_mb * 1e6),
         pack_tokens=pack_tokens,
         seed=seed,
+        reading=_reading(text_field, on_invalid, max_document_mb),
+        shuffle=shuffle,
+        sentences=sentences,
+        part=_part(task),
     )
     how = "already done" if result.already_done else f"{result.tokens_per_second:,.0f} tokens/s"
-    typer.echo(
-        f"{', '.join(map(str, result.folders))}: {result.documents:,} documents, "
-        f"{result.tokens:,} tokens of {result.bytes / 1e6:.1f} MB, "
-        f"{result.skipped:,} files skipped (empty or not UTF-8), {how}"
+    where = ", ".join(map(str, result.folders))
+    if task is not None:
+        where = f"{out}: {result.tasks} of {result.tasks_of_job} tasks"
+        how += f"; when all parts are done: bigtrain data seal {out}"
+    typer.echo(f"{where}: {_summary(result)}, {how}")
+
+
+def seal(
+    out: Annotated[Path, typer.Argument(help="The folder that `shard --task` wrote to.")],
+) -> None:
+    """Checks that all parts of a `shard --task` job are there and writes the manifests."""
+    from data_tools.sharding.job import seal_corpus
+
+    result = seal_corpus(out)
+    how = "already sealed" if result.already_done else "sealed"
+    typer.echo(f"{', '.join(map(str, result.folders))}: {_summary(result)}, {how}")
+
+
+def _reading(text_field: str, on_invalid: OnInvalid, max_document_mb: float) -> "ReadOptions":
+    from data_tools.reading.documents import ReadOptions
+
+    return ReadOptions(
+        text_field=text_field,
+        on_invalid=on_invalid.value,
+        max_document_bytes=int(max_document_mb * 2**20),
+    )
+
+
+def _part(task: str | None) -> "ArrayPart | None":
+    from data_tools.errors import InputError
+    from data_tools.sharding.job import ArrayPart
+
+    if task is None:
+        return None
+    index, _, count = task.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise InputError(f"--task {task!r} must be I/N, as 0/4: part 0 of 4")
+    return ArrayPart(int(index), int(count))
+
+
+def _summary(result: "ShardResult") -> str:
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in result.skipped_by_reason.items())
+    return (
+        f"{result.documents:,} documents, {result.tokens:,} tokens of {result.bytes / 1e6:.1f} MB, "
+        f"{result.skipped:,} skipped" + (f" ({reasons})" if reasons else "")
     )

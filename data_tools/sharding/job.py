@@ -1,59 +1,40 @@
 """The sharding job: plans tasks, runs those not done yet, and seals the result with manifests.
 
-Whatever the number of workers, and however often it was killed on the way, the same job leaves
-the same bytes.
+Whatever the number of workers or machines, and however often it was killed on the way, the same
+job leaves the same bytes.
 """
 
-import hashlib
 import logging
-import multiprocessing
-import os
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.files import (
-    file_sha256,
-    load_json,
-    only_writer,
-    remove_parts,
-    render_json,
-    write_file,
-)
-from data_tools.manifest import (
-    MANIFEST_NAME,
-    SCHEMA,
-    TOKENIZER_NAME,
-    InputInfo,
-    Manifest,
-    TokenizerInfo,
-    render_manifest,
-    token_dtype,
-    total_of,
-)
+from data_tools.files import only_writer, remove_parts
 from data_tools.progress import show_progress
-from data_tools.reading.text_files import DEFAULT_GLOB, TextSource, find_sources
-from data_tools.sharding.task import (
+from data_tools.reading.documents import Document, ReadOptions, Skipped, read_piece
+from data_tools.reading.sources import STANDARD_INPUT, TextSource, find_sources, hash_sources
+from data_tools.reading.standard_input import remove_stale_input, standard_input
+from data_tools.sharding.job_file import (
     TASKS_FOLDER,
-    JobSettings,
-    ShardTask,
-    Split,
-    TaskMarker,
-    load_marker,
-    run_task,
+    Job,
+    JobChoices,
+    claim_folder,
+    is_claimed,
+    make_job,
 )
-from data_tools.tokenizer import Tokenizer, load_tokenizer
+from data_tools.sharding.locks import one_claimant, remove_locks, some_tasks
+from data_tools.sharding.markers import TaskMarker, load_marker
+from data_tools.sharding.plan import MIB, ShardTask, choose_task_bytes, plan_tasks
+from data_tools.sharding.seal import is_sealed, seal_folder, skipped_by_reason, write_manifests
+from data_tools.sharding.task import choose_split, run_task
+from data_tools.tokenizer import load_tokenizer
+from data_tools.workers import open_pool, run_each
 
-MIB = 1024 * 1024
 DEFAULT_PACK_TOKENS = MIB
-_HASH_CONTENT_BELOW = 1024 * MIB  # Two seconds of hashing; above it, sizes and times must do.
 logger = logging.getLogger(__name__)
 
 
@@ -66,9 +47,36 @@ class ShardResult:
     tokens: int
     bytes: int
     skipped: int
+    skipped_by_reason: dict[str, int]
+    tasks: int
+    """Tasks that these numbers are of."""
+    tasks_of_job: int
     seconds: float
     tokens_per_second: float
     already_done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayPart:
+    """Which tasks of a job are meant: those whose number leaves `index` when divided by `count`."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise InputError(
+                f"--task {self.index}/{self.count} must be from 0/{self.count} to "
+                f"{self.count - 1}/{self.count}: the first part is 0"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """What a job reads, and a hash that changes with it."""
+
+    sources: list[TextSource]
+    digest: str
 
 
 def shard_corpus(
@@ -77,261 +85,231 @@ def shard_corpus(
     tokenizer: Path,
     out: Path,
     name: str = "tokens",
-    folder_glob: str = DEFAULT_GLOB,
+    folder_glob: str | None = None,
     exclude: Sequence[str] = (),
     validation_percent: float = 0.0,
     workers: int = 1,
     task_bytes: int | None = None,
     pack_tokens: int = DEFAULT_PACK_TOKENS,
     seed: int = 0,
+    reading: ReadOptions | None = None,
+    shuffle: bool = False,
+    sentences: bool = False,
+    part: ArrayPart | None = None,
 ) -> ShardResult:
-    """Turns text files into token tars in `out/train` and `out/validation`.
+    """Turns text into token tars in `out/train` and `out/validation`.
 
     Args:
-        patterns: Folders, globs and files, as `find_sources` takes them.
+        patterns: Folders, globs, files and URLs, as `find_sources` takes them; or `-` alone, JSON
+            Lines on standard input.
         tokenizer: The tokenizer model; its bytes are copied beside the tars.
         out: The job's folder; one that holds the same job unfinished is continued.
         name: How the tars' names begin.
-        folder_glob: Which files of a folder are text.
+        folder_glob: Which files of a folder are text; None takes every known kind.
         exclude: Which files to leave out.
         validation_percent: Share of documents for validation, chosen by content; 0 makes none.
         workers: Processes; does not change the result.
-        task_bytes: Text per task and so per tar; chosen from the amount of text by default.
+        task_bytes: Input per task and so per tar; chosen from the amount of input by default.
         pack_tokens: A pack is closed with the document that brings it to this many tokens.
-        seed: Chooses which documents are for validation.
+        seed: Chooses which documents are for validation, and the order of a shuffle.
+        reading: Where the text is in a record, and what to do with invalid ones.
+        shuffle: Puts pieces of 16 MiB of the whole job, and then the documents of each task, into
+            an order by lot.
+        sentences: Also writes where sentences start.
+        part: Runs only some tasks, beside other processes that run others, and writes no manifest.
 
     Raises:
         InputError: No text, no tokenizer, another job in `out`, or another process writing there.
     """
     started = time.monotonic()
-    _check_options(name, validation_percent, workers, task_bytes, pack_tokens)
-    sources = find_sources(patterns, exclude=exclude, folder_glob=folder_glob)
-    loaded = load_tokenizer(tokenizer)
-    task_bytes = task_bytes or choose_task_bytes(sources)
-    tasks = plan_tasks(sources, task_bytes=task_bytes)
-    options = {
-        "name": name,
-        "pack_tokens": pack_tokens,
-        "schema": SCHEMA,
-        "seed": seed,
-        "task_bytes": task_bytes,
-        "text": _text_digest(sources),
-        "tokenizer": loaded.sha256,
-        "validation_percent": validation_percent,
-    }
-    settings = JobSettings(
-        out=out,
-        name=name,
-        job_sha256=hashlib.sha256(render_json(options)).hexdigest(),
-        tokenizer=tokenizer,
-        tokenizer_sha256=loaded.sha256,
-        validation_percent=validation_percent,
-        pack_tokens=pack_tokens,
-        seed=seed,
+    reading = reading or ReadOptions()
+    _check_options(name, validation_percent)
+    _check_counts(
+        {
+            "workers": workers,
+            "task size": task_bytes,
+            "pack": pack_tokens,
+            "longest document": reading.max_document_bytes,
+        }
     )
-    with only_writer(out):
-        _claim(out, options)
-        markers, fresh = _run_missing(tasks, settings, workers)
-        sealed = all((out / split / MANIFEST_NAME).is_file() for split in settings.splits)
-        if fresh or not sealed:
-            _seal(markers, settings, loaded)
-    return _result(markers, fresh, settings, time.monotonic() - started, not fresh and sealed)
+    loaded = load_tokenizer(tokenizer)
+    with _find_text(patterns, out, folder_glob=folder_glob, exclude=exclude, part=part) as text:
+        task_bytes = task_bytes or choose_task_bytes(text.sources)
+        tasks = plan_tasks(
+            text.sources, task_bytes=task_bytes, shuffle_seed=seed if shuffle else None
+        )
+        choices = JobChoices(
+            max_document_bytes=reading.max_document_bytes,
+            name=name,
+            on_invalid=reading.on_invalid,
+            pack_tokens=pack_tokens,
+            seed=seed,
+            sentences=sentences,
+            shuffle=shuffle,
+            task_bytes=task_bytes,
+            tasks=len(tasks),
+            text=text.digest,
+            text_field=reading.text_field,
+            tokenizer=loaded.sha256,
+            tokenizer_file=loaded.file_name,
+            validation_percent=validation_percent,
+        )
+        job = make_job(out, choices)
+        if not is_claimed(job):
+            _check_splits(tasks, job)
+        if part:
+            return _run_part(tasks, job, loaded.content, part, workers=workers, started=started)
+        return _run_whole(tasks, job, loaded.content, workers=workers, started=started)
 
 
-def choose_task_bytes(sources: Sequence[TextSource]) -> int:
-    """Takes a 64th of the text per task, within 4 and 256 MiB."""
-    total = sum(file.stat().st_size for source in sources for file in source.files)
-    return min(max(total // 64, 4 * MIB), 256 * MIB)
+def seal_corpus(out: Path) -> ShardResult:
+    """Writes the manifests of a job whose tasks were run part by part.
+
+    Raises:
+        InputError: There is no job in `out`, a task is missing, or somebody is still writing.
+    """
+    started = time.monotonic()
+    job, markers, sealed = seal_folder(out)
+    return _result(markers, [], job, started=started, already_done=sealed)
 
 
-def plan_tasks(sources: Sequence[TextSource], *, task_bytes: int) -> list[ShardTask]:
-    """Cuts the files of each source, in order, into tasks of about `task_bytes`."""
-    tasks: list[ShardTask] = []
-    for source in sources:
-        files: list[Path] = []
-        size = 0
-        for file in source.files:
-            files.append(file)
-            size += file.stat().st_size
-            if size >= task_bytes or file is source.files[-1]:
-                tasks.append(ShardTask(len(tasks), source.label, tuple(files), size))
-                files, size = [], 0
-    return tasks
-
-
-def _check_options(
-    name: str, validation_percent: float, workers: int, task_bytes: int | None, pack_tokens: int
-) -> None:
+def _check_options(name: str, validation_percent: float) -> None:
     if not name or "." in name or "/" in name:
         raise InputError(f"name={name!r} must be a plain word without dots and slashes")
     if not 0 <= validation_percent < 100:
         raise InputError(f"validation percent {validation_percent} must be from 0 to below 100")
-    for what, value in (("workers", workers), ("task size", task_bytes), ("pack", pack_tokens)):
+
+
+def _check_counts(counts: Mapping[str, int | None]) -> None:
+    for what, value in counts.items():
         if value is not None and value < 1:
             raise InputError(f"{what} {value} must be at least 1")
 
 
-def _text_digest(sources: Sequence[TextSource]) -> str:
-    stats = {file: file.stat() for source in sources for file in source.files}
-    cheap = sum(stat.st_size for stat in stats.values()) < _HASH_CONTENT_BELOW
-    digest = hashlib.sha256()
-    for source in sources:
-        for file in source.files:
-            seen = file_sha256(file) if cheap else str(stats[file].st_mtime_ns)
-            line = f"{source.label}\0{source.name_of(file)}\0{stats[file].st_size}\0{seen}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def _claim(out: Path, options: dict[str, Any]) -> None:
-    path = out / TASKS_FOLDER / "job.json"
-    if path.is_file():
-        there = load_json(path)
-        if there != options:
-            changed = sorted(key for key in options if there.get(key) != options[key])
-            raise InputError(
-                f"{out} belongs to a job with other {', '.join(changed)}: nothing was changed; "
-                "choose another --out, or delete that folder"
-            )
+@contextmanager
+def _find_text(
+    patterns: Sequence[str],
+    out: Path,
+    *,
+    folder_glob: str | None,
+    exclude: Sequence[str],
+    part: ArrayPart | None,
+) -> Iterator[_Text]:
+    if STANDARD_INPUT not in patterns:
+        sources = find_sources(patterns, exclude=exclude, folder_glob=folder_glob)
+        yield _Text(sources, hash_sources(sources))
         return
-    for split in ("train", "validation"):
-        if (out / split).exists():
-            raise InputError(f"{out / split} is there already, from no known job: change --out")
-    write_file(path, render_json(options))
+    if len(patterns) > 1 or part:
+        raise InputError("standard input (-) must be the only input, and not with --task")
+    with standard_input(out / TASKS_FOLDER) as (source, sha256):
+        yield _Text([source], sha256)
+
+
+def _check_splits(tasks: Sequence[ShardTask], job: Job) -> None:
+    """Looks for a first document of each split, before the work and not after it."""
+    choices, wanted = job.choices, set(job.splits)
+    documents, skipped = 0, dict[str, int]()
+    for part in (part for task in tasks for part in task.parts):
+        for found in read_piece(part.piece, choices.reading):
+            if isinstance(found, Document):
+                documents += 1
+                content = found.text.encode("utf-8")
+                percent, seed = choices.validation_percent, choices.seed
+                wanted.discard(choose_split(content, percent=percent, seed=seed))
+                if not wanted:
+                    return
+            elif isinstance(found, Skipped):
+                skipped[found.reason] = skipped.get(found.reason, 0) + 1
+    if not documents:
+        why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()))
+        raise InputError(f"there is no document in the text ({why or 'no line'}): name other files")
+    change = "lower" if "train" in wanted else "raise"
+    raise InputError(
+        f"none of {documents} documents would fall into the {wanted.pop()} split: {change} "
+        f"--validation-percent from {choices.validation_percent:g}, or set it to 0"
+    )
+
+
+def _run_whole(
+    tasks: Sequence[ShardTask], job: Job, tokenizer: bytes, *, workers: int, started: float
+) -> ShardResult:
+    with only_writer(job.out):
+        claim_folder(job, tokenizer)
+        for folder in (TASKS_FOLDER, *job.splits):
+            remove_parts(job.out / folder)
+        remove_stale_input(job.out / TASKS_FOLDER)
+        markers, fresh = _run_missing(tasks, job, workers)
+        done = not fresh and is_sealed(job)
+        if not done:
+            write_manifests(markers, job)
+        remove_locks(job.out)
+    return _result(markers, fresh, job, started=started, already_done=done)
+
+
+def _run_part(
+    tasks: Sequence[ShardTask],
+    job: Job,
+    tokenizer: bytes,
+    part: ArrayPart,
+    *,
+    workers: int,
+    started: float,
+) -> ShardResult:
+    mine = [task for task in tasks if task.number % part.count == part.index]
+    with some_tasks(job.out, [task.number for task in mine]):
+        with one_claimant(job.out):
+            claim_folder(job, tokenizer)
+        for task in mine:
+            _remove_parts_of(task, job)
+        markers, fresh = _run_missing(mine, job, workers)
+    return _result(markers, fresh, job, started=started, already_done=not fresh)
+
+
+def _remove_parts_of(task: ShardTask, job: Job) -> None:
+    for split in job.splits:
+        remove_parts(job.out / split, prefix=f"{job.choices.name}-{task.number:06d}.")
+    remove_parts(job.out / TASKS_FOLDER, prefix=f"{task.number:06d}.")
 
 
 def _run_missing(
-    tasks: list[ShardTask], settings: JobSettings, workers: int
-) -> tuple[list[TaskMarker], dict[int, TaskMarker]]:
-    done = {task.number: load_marker(task, settings) for task in tasks}
-    missing = [task for task in tasks if done[task.number] is None]
-    for folder in (TASKS_FOLDER, *settings.splits):
-        remove_parts(settings.out / folder)
+    tasks: Sequence[ShardTask], job: Job, workers: int
+) -> tuple[list[TaskMarker], list[TaskMarker]]:
+    found = {task.number: load_marker(task.number, job) for task in tasks}
+    missing = [task for task in tasks if found[task.number] is None]
     fresh: dict[int, TaskMarker] = {}
     if missing:
         logger.info("%d of %d tasks to do", len(missing), len(tasks))
-        with show_progress("sharding", sum(task.bytes for task in missing)) as advance:
-            for task, marker in _run(missing, settings, workers):
+        size = sum(task.bytes for task in missing)
+        processes = min(workers, len(missing))
+        with show_progress("sharding", size) as advance, open_pool(processes) as pool:
+            for task, marker in run_each(partial(run_task, job=job), missing, pool=pool):
                 fresh[task.number] = marker
                 advance(task.bytes)
-    markers = [fresh.get(task.number) or done[task.number] for task in tasks]
-    return [marker for marker in markers if marker], fresh
-
-
-def _run(
-    tasks: list[ShardTask], settings: JobSettings, workers: int
-) -> Iterator[tuple[ShardTask, TaskMarker]]:
-    if min(workers, len(tasks)) == 1:
-        yield from ((task, run_task(task, settings)) for task in tasks)
-        return
-    pool = ProcessPoolExecutor(
-        min(workers, len(tasks)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_die_with_parent,
-    )
-    try:
-        futures = {pool.submit(run_task, task, settings): task for task in tasks}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise ChildProcessError(
-            "a worker process was killed, perhaps for want of memory: "
-            "run the same command again to go on, with fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _seal(markers: list[TaskMarker], settings: JobSettings, tokenizer: Tokenizer) -> None:
-    manifests = {split: _manifest(split, markers, settings, tokenizer) for split in settings.splits}
-    for split, manifest in manifests.items():
-        if not manifest.num_tokens:
-            raise InputError(_empty_split(split, markers, settings))
-    for split, manifest in manifests.items():
-        write_file(settings.out / split / TOKENIZER_NAME, settings.tokenizer.read_bytes())
-        write_file(settings.out / split / MANIFEST_NAME, render_manifest(manifest))
-
-
-def _manifest(
-    split: Split, markers: list[TaskMarker], settings: JobSettings, tokenizer: Tokenizer
-) -> Manifest:
-    shards = tuple(marker.shards[split] for marker in markers if split in marker.shards)
-    return Manifest(
-        name=settings.name,
-        split=split,
-        tokenizer=TokenizerInfo(
-            sha256=tokenizer.sha256,
-            vocab_size=tokenizer.vocab_size,
-            special=tokenizer.special,
-        ),
-        dtype=token_dtype(tokenizer.vocab_size),
-        shards=shards,
-        totals=total_of(shards),
-        inputs=_inputs(markers),
-        tool_version=_tool_version(),
-        seed=settings.seed,
-    )
-
-
-def _inputs(markers: list[TaskMarker]) -> tuple[InputInfo, ...]:
-    of_source: dict[str, list[TaskMarker]] = {}
-    for marker in markers:
-        of_source.setdefault(marker.source, []).append(marker)
-    return tuple(
-        InputInfo(
-            source=source,
-            documents=sum(marker.documents for marker in group),
-            bytes=sum(marker.bytes for marker in group),
-            skipped=sum(marker.skipped for marker in group),
-        )
-        for source, group in of_source.items()
-    )
-
-
-def _empty_split(split: Split, markers: list[TaskMarker], settings: JobSettings) -> str:
-    documents = sum(marker.documents for marker in markers)
-    if not documents:
-        return "every file is empty or not UTF-8, so there is no corpus: name other files"
-    other = f"or set it to 0; choose another --out, or delete {settings.out}"
-    change = "lower" if split == "train" else "raise"
-    return (
-        f"none of {documents} documents fell into the {split} split: "
-        f"{change} --validation-percent from {settings.validation_percent:g}, {other}"
-    )
-
-
-def _tool_version() -> str:
-    try:
-        return version("bigtrain")
-    except PackageNotFoundError:
-        return "unknown"
+    markers = [fresh.get(task.number) or found[task.number] for task in tasks]
+    return [marker for marker in markers if marker], list(fresh.values())
 
 
 def _result(
-    markers: list[TaskMarker],
-    fresh: dict[int, TaskMarker],
-    settings: JobSettings,
-    seconds: float,
+    markers: Sequence[TaskMarker],
+    fresh: Sequence[TaskMarker],
+    job: Job,
+    *,
+    started: float,
     already_done: bool,
 ) -> ShardResult:
-    now = sum(shard.tokens for marker in fresh.values() for shard in marker.shards.values())
+    seconds = time.monotonic() - started
+    now = sum(shard.tokens for marker in fresh for shard in marker.shards.values())
+    skipped = skipped_by_reason(markers)
+    counts = [count for marker in markers for count in marker.sources]
     return ShardResult(
-        folders=tuple(settings.out / split for split in settings.splits),
-        documents=sum(marker.documents for marker in markers),
+        folders=tuple(job.out / split for split in job.splits),
+        documents=sum(count.documents for count in counts),
         tokens=sum(shard.tokens for marker in markers for shard in marker.shards.values()),
-        bytes=sum(marker.bytes for marker in markers),
-        skipped=sum(marker.skipped for marker in markers),
+        bytes=sum(count.bytes for count in counts),
+        skipped=sum(skipped.values()),
+        skipped_by_reason=skipped,
+        tasks=len(markers),
+        tasks_of_job=job.choices.tasks,
         seconds=seconds,
         tokens_per_second=now / seconds,
         already_done=already_done,

@@ -1,145 +1,179 @@
-"""One task of a sharding job: some files in, at most one tar per split out, then a marker.
+"""One task of a sharding job: some pieces in, at most one tar per split out, then a marker.
 
-A task depends on nothing but its own files and the job's settings, so it can run in any process,
+A task depends on nothing but its own pieces and the job's choices, so it can run in any process,
 at any time, and again after a crash.
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from random import Random
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from numpy.typing import NDArray
 
 from data_tools.errors import InputError
-from data_tools.files import load_json, render_json, write_file
-from data_tools.index import index_path
-from data_tools.manifest import ShardInfo, token_dtype
-from data_tools.reading.text_files import read_document
+from data_tools.manifest import token_dtype
+from data_tools.reading.documents import Skipped, read_piece
+from data_tools.sentences import split_sentences
+from data_tools.sharding.job_file import Job, Split
+from data_tools.sharding.markers import SourceCount, TaskMarker, write_marker
+from data_tools.sharding.plan import ShardTask
 from data_tools.shards import ShardWriter
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 
-Split = Literal["train", "validation"]
-TASKS_FOLDER = "tasks"
+SHUFFLE_BUFFER_TOKENS = 64 << 20
+"""The documents that wait to be drawn in a shuffled task; 128 MiB where ids have two bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class JobSettings:
-    """What every task of a job needs to know."""
+class TokenDocument:
+    """One document as ids, its end included."""
 
-    out: Path
-    name: str
-    job_sha256: str
-    tokenizer: Path
-    tokenizer_sha256: str
-    validation_percent: float
-    pack_tokens: int
-    seed: int
-
-    @property
-    def splits(self) -> tuple[Split, ...]:
-        """The corpus folders that the job makes."""
-        return ("train", "validation") if self.validation_percent else ("train",)
-
-
-@dataclass(frozen=True, slots=True)
-class ShardTask:
-    """Some files of one source."""
-
-    number: int
+    tokens: NDArray[Any]
+    sentences: NDArray[np.int64] | None
+    split: Split
     source: str
-    files: tuple[Path, ...]
-    bytes: int
 
 
-class TaskMarker(BaseModel):
-    """What a finished task has made; written last."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    job_sha256: str
-    source: str
-    documents: int
-    bytes: int
-    skipped: int
-    shards: dict[Split, ShardInfo]
+@dataclass(slots=True)
+class _Count:
+    documents: int = 0
+    bytes: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
-def run_task(task: ShardTask, settings: JobSettings) -> TaskMarker:
-    """Encodes the files of a task into their shards and writes the marker."""
-    tokenizer = _tokenizer(settings.tokenizer, settings.tokenizer_sha256)
-    writers = {split: _writer(task, settings, split, tokenizer) for split in settings.splits}
-    end = np.array([tokenizer.special.eos], dtype=np.int32)
-    documents = skipped = size = 0
-    for text in _documents(task):
-        if text is None:
-            skipped += 1
-            continue
-        content = text.encode("utf-8")
-        split = choose_split(content, percent=settings.validation_percent, seed=settings.seed)
-        writers[split].add(np.concatenate([tokenizer.encode(text), end]))
-        documents, size = documents + 1, size + len(content)
-    shards = {split: writer.finish() for split, writer in writers.items()}
+def run_task(task: ShardTask, job: Job) -> TaskMarker:
+    """Encodes the documents of a task into their shards and writes the marker.
+
+    Raises:
+        InputError: A file is damaged, has changed, or holds what the job stops at.
+        OSError: A disk is full.
+    """
+    tokenizer = _tokenizer(job.tokenizer, job.choices.tokenizer)
+    dtype = np.dtype(token_dtype(tokenizer.vocab_size)).newbyteorder("<")
+    counts = {part.source: _Count() for part in task.parts}
+    documents: Iterable[TokenDocument] = _documents(task, job, tokenizer, dtype, counts)
+    if job.choices.shuffle:
+        lots = Random(f"{job.choices.seed} {task.number}")
+        documents = shuffled(documents, lots, buffer_tokens=SHUFFLE_BUFFER_TOKENS)
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(_writer(task, job, split, dtype)) for split in job.splits
+        }
+        for document in documents:
+            writers[document.split].add(
+                document.tokens, sentences=document.sentences, source=document.source
+            )
+        shards = {split: writer.finish() for split, writer in writers.items()}
     marker = TaskMarker(
-        job_sha256=settings.job_sha256,
-        source=task.source,
-        documents=documents,
-        bytes=size,
-        skipped=skipped,
+        job_sha256=job.sha256,
+        sources=tuple(
+            SourceCount(
+                source=source,
+                documents=count.documents,
+                bytes=count.bytes,
+                skipped=dict(sorted(count.skipped.items())),
+            )
+            for source, count in counts.items()
+        ),
         shards={split: shard for split, shard in shards.items() if shard},
     )
-    write_file(_marker_path(task, settings), render_json(marker.model_dump(mode="json")))
+    write_marker(task.number, marker, job)
     return marker
-
-
-def load_marker(task: ShardTask, settings: JobSettings) -> TaskMarker | None:
-    """Reads what a finished task has made; None where it must run, for the first time or again."""
-    path = _marker_path(task, settings)
-    if not path.is_file():
-        return None
-    try:
-        marker = TaskMarker.model_validate(load_json(path))
-    except (InputError, ValidationError):
-        return None
-    whole = marker.job_sha256 == settings.job_sha256 and all(
-        _is_whole(settings.out / split / shard.file, shard.bytes)
-        for split, shard in marker.shards.items()
-    )
-    return marker if whole else None
 
 
 def choose_split(content: bytes, *, percent: float, seed: int) -> Split:
     """Sends a document to a split by its content alone, so that equal texts stay together."""
+    if not percent:
+        return "train"
     key = seed.to_bytes(8, "little", signed=True)
     place = int.from_bytes(hashlib.blake2b(content, digest_size=8, key=key).digest(), "little")
     return "validation" if place < percent / 100 * 2**64 else "train"
 
 
-def _documents(task: ShardTask) -> Iterator[str | None]:
-    return (read_document(file) for file in task.files)
+def shuffled(
+    documents: Iterable[TokenDocument], lots: Random, *, buffer_tokens: int
+) -> Iterator[TokenDocument]:
+    """Draws documents from a buffer that holds up to `buffer_tokens`, in an order by lot."""
+    buffer: list[TokenDocument] = []
+    held = 0
+    for document in documents:
+        buffer.append(document)
+        held += len(document.tokens)
+        while held > buffer_tokens:
+            drawn = _draw(buffer, lots)
+            held -= len(drawn.tokens)
+            yield drawn
+    while buffer:
+        yield _draw(buffer, lots)
 
 
-def _writer(
-    task: ShardTask, settings: JobSettings, split: Split, tokenizer: Tokenizer
-) -> ShardWriter:
+def encode_document(
+    text: str, tokenizer: Tokenizer, dtype: np.dtype[Any], *, sentences: bool
+) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    """Turns a text into ids with the end after them, and finds where its sentences start.
+
+    Returns:
+        Ids `[tokens]` of `dtype`; sentence starts `[sentences]`, the first of them 0, or None.
+        A sentence is encoded after the one before it; the end belongs to the last one.
+    """
+    if sentences:
+        parts = [ids for ids in tokenizer.encode_parts(split_sentences(text)) if len(ids)]
+        ids = np.concatenate(parts) if parts else np.empty(0, dtype)
+        starts = np.cumsum([0, *(len(part) for part in parts[:-1])], dtype=np.int64)
+    else:
+        ids, starts = tokenizer.encode(text), None
+    document = np.empty(len(ids) + 1, dtype)
+    document[:-1] = ids
+    document[-1] = tokenizer.special.eos
+    return document, starts
+
+
+def _draw(buffer: list[TokenDocument], lots: Random) -> TokenDocument:
+    # Only `random()` itself is promised to stay the same from one Python to the next.
+    chosen = int(lots.random() * len(buffer))
+    buffer[chosen], buffer[-1] = buffer[-1], buffer[chosen]
+    return buffer.pop()
+
+
+def _documents(
+    task: ShardTask,
+    job: Job,
+    tokenizer: Tokenizer,
+    dtype: np.dtype[Any],
+    counts: dict[str, _Count],
+) -> Iterator[TokenDocument]:
+    choices, reading = job.choices, job.choices.reading
+    for part in task.parts:
+        count = counts[part.source]
+        for document in read_piece(part.piece, reading):
+            if isinstance(document, Skipped):
+                count.skipped[document.reason] += 1
+                continue
+            content = document.text.encode("utf-8")
+            split = choose_split(content, percent=choices.validation_percent, seed=choices.seed)
+            tokens, starts = encode_document(
+                document.text, tokenizer, dtype, sentences=choices.sentences
+            )
+            count.documents += 1
+            count.bytes += len(content)
+            yield TokenDocument(tokens, starts, split, part.source)
+
+
+def _writer(task: ShardTask, job: Job, split: Split, dtype: np.dtype[Any]) -> ShardWriter:
     return ShardWriter(
-        settings.out / split / f"{settings.name}-{task.number:06d}.tar",
+        job.out / split / f"{job.choices.name}-{task.number:06d}.tar",
         task=task.number,
-        dtype=np.dtype(token_dtype(tokenizer.vocab_size)).newbyteorder("<"),
-        pack_tokens=settings.pack_tokens,
-        source=task.source,
+        dtype=dtype,
+        pack_tokens=job.choices.pack_tokens,
+        source=task.parts[0].source,
     )
-
-
-def _marker_path(task: ShardTask, settings: JobSettings) -> Path:
-    return settings.out / TASKS_FOLDER / f"{task.number:06d}.json"
-
-
-def _is_whole(tar: Path, size: int) -> bool:
-    return tar.is_file() and tar.stat().st_size == size and index_path(tar).is_file()
 
 
 @lru_cache(maxsize=1)

@@ -1,11 +1,15 @@
 """Text to token ids and back, exactly: SentencePiece and Hugging Face tokenizers live here."""
 
-from data_tools.tokenizer.sentencepiece import (
-    SpecialIds,
-    Tokenizer,
-    TokenizerKind,
-    load_tokenizer,
-    train_tokenizer,
-)
+from data_tools.tokenizer.base import Tokenizer, printable
+from data_tools.tokenizer.loading import load_tokenizer
+from data_tools.tokenizer.sentencepiece import TokenizerKind, train_tokenizer
+from data_tools.tokenizer.special import SpecialIds
 
-__all__ = ["SpecialIds", "Tokenizer", "TokenizerKind", "load_tokenizer", "train_tokenizer"]
+__all__ = [
+    "SpecialIds",
+    "Tokenizer",
+    "TokenizerKind",
+    "load_tokenizer",
+    "printable",
+    "train_tokenizer",
+]

@@ -1,4 +1,4 @@
-"""The tokenizer job: text files in, one model file out, with a note that says what it was made of.
+"""The tokenizer job: text in, one model file out, with a note that says what it was made of.
 
 The note (`tokenizer.model.json`) lets the same command, run again, see that its work is done.
 """
@@ -12,10 +12,12 @@ from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, load_json, only_writer, render_json, write_file
-from data_tools.reading.text_files import DEFAULT_GLOB, find_text_files, sample_text
+from data_tools.reading.documents import ReadOptions, sample_text
+from data_tools.reading.sources import find_sources
 from data_tools.tokenizer import Tokenizer, TokenizerKind, load_tokenizer, train_tokenizer
 
 NOTE_SCHEMA = "bigtrain-tokenizer/1"
+_BYTES_PER_ID = 300  # With less, many pieces are whole words of a few documents.
 logger = logging.getLogger(__name__)
 
 
@@ -34,21 +36,23 @@ def build_tokenizer(
     out: Path,
     vocab_size: int,
     kind: TokenizerKind = "bpe",
-    folder_glob: str = DEFAULT_GLOB,
+    folder_glob: str | None = None,
     exclude: Sequence[str] = (),
+    options: ReadOptions | None = None,
     max_bytes: int = 100_000_000,
     seed: int = 0,
     force: bool = False,
 ) -> TokenizerResult:
-    """Trains a tokenizer on text files, or on an even sample of them where they are many.
+    """Trains a tokenizer on text, or on an even sample of it where there is much.
 
     Args:
         patterns: Folders, globs and files, as `find_sources` takes them.
         out: The model file.
         vocab_size: Number of ids.
         kind: `bpe` or `unigram`.
-        folder_glob: Which files of a folder are text.
+        folder_glob: Which files of a folder are text; None takes every known kind.
         exclude: Which files to leave out.
+        options: Which field of JSON Lines and Parquet is the text, and what else reading needs.
         max_bytes: The most text to train on.
         seed: Seeds SentencePiece's own sampling.
         force: Replace another model at `out`.
@@ -56,8 +60,8 @@ def build_tokenizer(
     Raises:
         InputError: No text, another model at `out`, or a vocabulary the text cannot give.
     """
-    files = find_text_files(patterns, exclude=exclude, folder_glob=folder_glob)
-    texts = list(sample_text(files, max_bytes=max_bytes))
+    sources = find_sources(patterns, exclude=exclude, folder_glob=folder_glob)
+    texts = list(sample_text(sources, max_bytes=max_bytes, options=options or ReadOptions()))
     digest, size = _digest(texts)
     note = {
         "schema": NOTE_SCHEMA,
@@ -71,15 +75,28 @@ def build_tokenizer(
             _check_same(out, note)
             return TokenizerResult(load_tokenizer(out), size, already_done=True)
         logger.info("training on %.1f MB of text", size / 1e6)
+        _warn_of_little_text(size, vocab_size)
         tokenizer = train_tokenizer(texts, out, vocab_size=vocab_size, kind=kind, seed=seed)
         write_file(_note_path(out), render_json({**note, "model_sha256": tokenizer.sha256}))
     return TokenizerResult(tokenizer, size, already_done=False)
 
 
+def _warn_of_little_text(size: int, vocab_size: int) -> None:
+    enough_for = size // _BYTES_PER_ID
+    if enough_for < vocab_size:
+        logger.warning(
+            "%.1f MB of text is little for a vocabulary of %d: rare pieces will be words of a few "
+            "documents; name more text, or lower --vocab-size to about %d",
+            size / 1e6,
+            vocab_size,
+            max(512, enough_for),
+        )
+
+
 def _digest(texts: Sequence[str]) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     for text in texts:
-        content = text.encode("utf-8")
+        content = text.encode("utf-8", "surrogatepass")
         digest.update(len(content).to_bytes(8, "little") + content)
         size += len(content)
     return digest.hexdigest(), size

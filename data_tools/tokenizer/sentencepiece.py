@@ -9,8 +9,8 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +19,28 @@ from numpy.typing import NDArray
 
 from data_tools.errors import InputError
 from data_tools.files import write_file
+from data_tools.tokenizer.base import (
+    check_id,
+    cut_at_raw_bytes,
+    gives_back,
+    has_surrogates,
+    move_blanks,
+    text_of,
+)
+from data_tools.tokenizer.special import NONE, ROLES, USUAL_NAMES, SpecialIds
+from data_tools.tokenizer.words import starts_word
 
 TokenizerKind = Literal["bpe", "unigram"]
 
 NUM_SPARE = 64
 _CONTROL_PIECES = ["<cls>", "<sep>", "<mask>", *(f"<spare_{i}>" for i in range(NUM_SPARE))]
 _SPACE_MARK = "\u2581"  # SentencePiece writes a blank as this character.
+_MARKS = re.compile(f"({_SPACE_MARK}+)")
+# Messages of protobuf merge when they are put in a row: normalizer_spec.add_dummy_prefix = false.
+_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 _CHUNK_CHARACTERS = 4096
+_SHORT_CHARACTERS = 1 << 20
+_WHOLE_MATCH = itemgetter(0)
 # Ways to cut text into words with the blanks before them, finest first, each with what a piece
 # that reaches from one word into the next would hold.
 _WORDS = [
@@ -61,64 +76,126 @@ _RECIPE: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SpecialIds:
-    """The ids that stand for no text."""
+class SentencePieceTokenizer:
+    """A SentencePiece model from disk; text never becomes one of its special ids.
 
-    pad: int
-    bos: int
-    eos: int
-    unk: int
-    cls: int
-    sep: int
-    mask: int
+    Models made elsewhere keep their own ids. One that normalises text or drops blanks is taken as
+    it is, and says so with `exact`.
+    """
 
+    kind: Literal["sentencepiece"] = "sentencepiece"
+    file_name = "tokenizer.model"
 
-class Tokenizer:
-    """A SentencePiece model from disk; text never becomes one of its special ids."""
-
-    def __init__(self, path: Path, processor: Any, sha256: str, special: SpecialIds) -> None:
+    def __init__(self, path: Path, content: bytes, processor: Any, special: SpecialIds) -> None:
         self.path = path
-        self.sha256 = sha256
+        self.content = content
+        self.sha256 = hashlib.sha256(content).hexdigest()
         self.special = special
         self.vocab_size = int(processor.vocab_size())
         self._processor = processor
-        marks = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
-        self._mark_ids = np.array(marks, dtype=np.int32)
-        self._word = _independent_words(processor)
+        self._contents = [_content(processor, i) for i in range(self.vocab_size)]
+        bytes_in_order = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
+        self._byte_ids = np.array(bytes_in_order, dtype=np.int32)
+        self._word: re.Pattern[str] | None
+        self._adds_blank = self._contents[processor.encode("a")[0]].startswith(b" ")
+        if self._adds_blank:  # The blank comes from here instead, so that texts can be cut.
+            self._ask(_load(content + _NO_DUMMY_PREFIX), " ")
+        else:
+            self._ask(processor, "")
+        self.exact = gives_back(lambda text: self.decode(self.encode(text)))
+        if not self.exact:
+            self._ask(processor, "")
+        else:
+            self._word = _independent_words(processor)
+
+    def _ask(self, processor: Any, blank: str) -> None:
+        self._blank = blank
+        self._word = None
         self._ids_of_word = _RememberedWords(processor)
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        """Turns text into ids, adding nothing. `decode` gives the very same text back."""
-        if _SPACE_MARK not in text:
-            return self._encode_plain(text)
-        # A literal U+2581 would come back as a blank, so it goes in as its three bytes.
-        first, *others = text.split(_SPACE_MARK)
-        ids = [self._encode_plain(first)]
-        for part in others:
-            ids += [self._mark_ids, self._encode_plain(part)]
-        return np.concatenate(ids)
+        """Turns text into ids, adding nothing. `decode` gives the very same text back.
+
+        Raises:
+            InputError: The text holds half a character (a lone surrogate).
+        """
+        return self._encode(text, self._blank)
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Encodes several texts, each as `encode` does."""
         return [self.encode(text) for text in texts]
 
+    def encode_parts(self, parts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Encodes the parts of one text, as its sentences: together the ids decode to the text.
+
+        Blanks at the end of a part go to the next one, to whose first word they belong.
+        """
+        ids, blank = [], self._blank
+        for part in move_blanks(parts):
+            ids.append(self._encode(part, blank))
+            blank = "" if part else blank
+        return ids
+
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         """Turns ids back into text; special ids vanish."""
-        text: str = self._processor.decode([int(i) for i in ids])
-        return text
+        contents = self._contents
+        found = b"".join([contents[check_id(i, self.vocab_size)] for i in ids])
+        if self._adds_blank and found.startswith(b" "):
+            found = found[1:]
+        return text_of(found)
 
     def piece(self, token_id: int) -> str:
         """Names one id, as `▁the`, `<0x0A>` or `<mask>`."""
-        if not 0 <= token_id < self.vocab_size:
-            raise InputError(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
-        piece: str = self._processor.id_to_piece(int(token_id))
+        piece: str = self._processor.id_to_piece(check_id(token_id, self.vocab_size))
         return piece
 
+    def special_ids(self) -> list[int]:
+        """All ids that stand for no text, spare ones and unknown included."""
+        is_byte, processor = self._processor.is_byte, self._processor
+        return [i for i in range(self.vocab_size) if _is_symbol(processor, i) and not is_byte(i)]
+
+    def word_starts(self) -> NDArray[np.bool_]:
+        """Tells for every id `[vocab_size]` whether it begins a word; single ASCII bytes do."""
+        is_byte = self._processor.is_byte
+        found = [
+            (is_byte(i) and content[0] < 0x80) or starts_word(content)
+            for i, content in enumerate(self._contents)
+        ]
+        return np.array(found, dtype=np.bool_)
+
+    def _encode(self, text: str, blank: str) -> NDArray[np.int32]:
+        if _SPACE_MARK in text:
+            return self._encode_odd(text, blank)
+        try:
+            return self._encode_plain(blank + text if text else text)
+        except (RuntimeError, TypeError, UnicodeError):  # How SentencePiece refuses surrogates.
+            if not has_surrogates(text):
+                raise
+        return self._encode_odd(text, blank)
+
     def _encode_plain(self, text: str) -> NDArray[np.int32]:
-        words = self._word.findall(text) if self._word else [text]
+        if self._word is None:
+            words: Iterable[str] = [text]
+        elif len(text) <= _SHORT_CHARACTERS:
+            words = self._word.findall(text)
+        else:  # Slower, but a list of the words would take twenty times the text's memory.
+            words = map(_WHOLE_MATCH, self._word.finditer(text))
         found = map(self._ids_of_word.__getitem__, words)
         return np.frombuffer(b"".join(found), dtype=np.int32)
+
+    def _encode_odd(self, text: str, blank: str) -> NDArray[np.int32]:
+        # A literal U+2581 would come back as a blank, so it goes in as its three bytes.
+        ids = []
+        for part in cut_at_raw_bytes(text):
+            pieces = _MARKS.split(part) if isinstance(part, str) else [part]
+            for piece in filter(None, pieces):
+                if isinstance(piece, str) and not piece.startswith(_SPACE_MARK):
+                    ids.append(self._encode_plain(blank + piece))
+                else:
+                    raw = piece.encode() if isinstance(piece, str) else piece
+                    ids.append(self._byte_ids[np.frombuffer(raw, dtype=np.uint8)])
+                blank = ""
+        return np.concatenate(ids)
 
 
 class _RememberedWords(dict[str, bytes]):
@@ -140,8 +217,6 @@ class _RememberedWords(dict[str, bytes]):
 def _independent_words(processor: Any) -> re.Pattern[str] | None:
     # Where no piece reaches from one word into the next and nothing is put before a text, the ids
     # of a text are those of its words in a row.
-    if len(processor.encode("\t")) != 1:
-        return None
     ids = range(processor.vocab_size())
     pieces = [processor.id_to_piece(i) for i in ids if not _is_symbol(processor, i)]
     for word, crossing in _WORDS:
@@ -158,22 +233,42 @@ def _is_symbol(processor: Any, token_id: int) -> bool:
     )
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """Reads a tokenizer model.
+def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
+    """Reads a SentencePiece model, ours or another.
 
     Raises:
-        InputError: There is no such file, it is no SentencePiece model, or it lacks special ids.
+        InputError: It is no SentencePiece model, has no eos, or cannot write every text.
     """
-    import sentencepiece
-
-    if not path.is_file():
-        raise InputError(f"no tokenizer at {path}: make one with `bigtrain data tokenizer`")
     model = path.read_bytes()
     try:
-        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        processor = _load(model)
     except RuntimeError as error:
-        raise InputError(f"{path} is not a SentencePiece model") from error
-    return Tokenizer(path, processor, hashlib.sha256(model).hexdigest(), _special(processor, path))
+        raise InputError(
+            f"{path} is not a SentencePiece model, nor a tokenizer.json: name another file"
+        ) from error
+    if not all(processor.is_byte(processor.piece_to_id(f"<0x{byte:02X}>")) for byte in range(256)):
+        raise InputError(
+            f"{path} has no byte pieces, so text outside its vocabulary would be lost: bring a "
+            "model with byte fallback, or train one with `bigtrain data tokenizer`"
+        )
+    return SentencePieceTokenizer(path, model, processor, _special(processor, path))
+
+
+def _load(model: bytes) -> Any:
+    import sentencepiece
+
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
+
+
+def _content(processor: Any, token_id: int) -> bytes:
+    piece: str = processor.id_to_piece(token_id)
+    if processor.is_control(token_id):
+        return b""
+    if processor.is_byte(token_id):
+        return bytes([int(piece[3:5], 16)])
+    if processor.is_unknown(token_id):
+        return str(processor.decode([token_id])).encode()
+    return piece.replace(_SPACE_MARK, " ").encode()
 
 
 def train_tokenizer(
@@ -183,7 +278,7 @@ def train_tokenizer(
     vocab_size: int,
     kind: TokenizerKind = "bpe",
     seed: int = 0,
-) -> Tokenizer:
+) -> SentencePieceTokenizer:
     """Trains a SentencePiece model and writes it to `out`; equal texts give equal bytes.
 
     Line ends are part of the pieces (`):` with its newline is one token), which source code likes.
@@ -217,11 +312,13 @@ def train_tokenizer(
     except RuntimeError as error:
         raise _explain(error, vocab_size) from error
     write_file(out, model.getvalue())
-    return load_tokenizer(out)
+    return load_sentencepiece(out)
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
+        if has_surrogates(text):  # Raw bytes have ids already, and are no text to learn from.
+            text = "".join(part for part in cut_at_raw_bytes(text) if isinstance(part, str))
         for start in range(0, len(text), _CHUNK_CHARACTERS):
             yield text[start : start + _CHUNK_CHARACTERS]
 
@@ -242,21 +339,20 @@ def _explain(error: RuntimeError, vocab_size: int) -> Exception:
 
 
 def _special(processor: Any, path: Path) -> SpecialIds:
-    ids = {
-        "pad": processor.pad_id(),
-        "bos": processor.bos_id(),
-        "eos": processor.eos_id(),
-        "unk": processor.unk_id(),
-        "cls": processor.piece_to_id("<cls>"),
-        "sep": processor.piece_to_id("<sep>"),
-        "mask": processor.piece_to_id("<mask>"),
-    }
-    missing = [
-        name for name, i in ids.items() if i < 0 or (name != "unk" and not processor.is_control(i))
-    ]
-    if missing:
+    ids = {role: _control(processor, role) for role in ROLES}
+    ids["unk"] = processor.unk_id()
+    for role in ("pad", "bos", "eos"):
+        own: int = getattr(processor, f"{role}_id")()
+        ids[role] = own if own != NONE else ids[role]
+    if ids["eos"] == NONE:
         raise InputError(
-            f"{path} reserves no id for {', '.join(missing)}: "
-            "train a tokenizer with `bigtrain data tokenizer`"
+            f"{path} reserves no id for eos, the end of a document: bring a model with `</s>`, "
+            "or train one with `bigtrain data tokenizer`"
         )
     return SpecialIds(**ids)
+
+
+def _control(processor: Any, role: str) -> int:
+    # Only control symbols: text becomes user-defined ones.
+    found = (processor.piece_to_id(name) for name in USUAL_NAMES[role])
+    return next((int(i) for i in found if processor.is_control(i)), NONE)

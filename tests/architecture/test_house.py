@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.config import load_run_config
+from bigtrain.config import RunConfig, Section, load_config
+from data_tools.cleaning.config import CleanConfig
 from tests.architecture.source_tree import PACKAGES, REPOSITORY
 
 LONGEST_FILE = 400
@@ -21,6 +22,8 @@ PYTHON_FILES = [*PACKAGE_FILES, *sorted((REPOSITORY / "tests").rglob("*.py"))]
 CONFIGS = sorted(
     str(file.relative_to(REPOSITORY)) for file in (REPOSITORY / "configs").rglob("*.yaml")
 )
+CONFIG_SCHEMAS: dict[str, type[Section]] = {"data": CleanConfig}
+"""What a folder of `configs/` holds, where it is not whole runs."""
 
 
 def _of_files(broken: list[Path]) -> str:
@@ -103,7 +106,7 @@ def test_configs_hold_yaml_only() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_loads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_run_config([name]).name
+    assert load_config([name], CONFIG_SCHEMAS.get(Path(name).parts[1], RunConfig))
 
 
 def test_no_file_knows_the_machine_that_it_was_written_on() -> None:

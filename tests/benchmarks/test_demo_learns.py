@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bigtrain.evaluate.report import Report, read_report
+from bigtrain.track.metrics_file import read_metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -49,6 +51,10 @@ def test_the_demo_ends_far_below_the_unigram_baseline(
     assert report.validation_loss is not None
     assert report.validation_loss < report.baselines.unigram - 1.5
     assert seconds < 5 * 60
+    steps = read_metrics(Path("runs/demo/metrics.jsonl"), "train")
+    waiting, whole = (sum(line[f"{what}_seconds"] for line in steps) for what in ("data", "step"))
+    Console().print(f"waiting for data: {waiting / whole:.3%} of the time of {len(steps)} steps")
+    assert waiting / whole < 0.01
 
 
 def test_a_longer_run_ends_below_the_bigram_baseline(

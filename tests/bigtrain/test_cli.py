@@ -30,7 +30,8 @@ def _bigtrain(folder: Path, *words: str) -> tuple[int, str]:
         (["launch", "configs/gpt/tiny.yaml"], "no corpus folder at corpora/stdlib/train"),
         (["train", "configs/gpt/tiny.yaml", "parallel.device=cuda"], "parallel.device=cuda"),
         (["data", "inspect", "nowhere"], "nowhere"),
-        (["data", "shard", "nowhere", "--tokenizer", "t", "--out", "o"], "nowhere"),
+        (["data", "tokenizer", "nowhere", "--out", "o"], "nowhere"),
+        (["data", "shard", "x", "--tokenizer", "nowhere", "--out", "o"], "no tokenizer at nowhere"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -104,6 +104,13 @@ def test_an_index_of_another_tar_is_refused(damaged):
         open_corpus(damaged).read(0, 1)
 
 
+def test_an_index_of_other_types_is_refused(damaged):
+    path = index_path(damaged / load_manifest(damaged).shards[0].file)
+    path.write_text(path.read_text().replace('"num_tokens": ', '"num_tokens": 0.5'))
+    with pytest.raises(InputError, match="make it again with `bigtrain data index"):
+        open_corpus(damaged).read(0, 1)
+
+
 @pytest.mark.parametrize("what", ["tokens", "docs"])
 def test_a_flipped_bit_is_found_on_first_touch(damaged, what):
     shard = load_manifest(damaged).shards[1]

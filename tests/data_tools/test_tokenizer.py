@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,20 +24,96 @@ HARD_TEXTS = [
     "a▁b ▁ c▁▁",
     "e\u0301 and \u00e9, ﬁ, \ufeff, \u2028",
     "trailing blanks   ",
+    "\u0301\u0301 alone, \u20e3",
+    "[MASK] [CLS] <|endoftext|>",
+    "raw \udcff\udc80 bytes \udce4\udcb8",
+    "▁\udcffa b",
 ]
 
 
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def trained(request, tmp_path_factory):
+    documents = [f"def cat_{n}(mat):\n    return mat + {n} * 'the end'\n" for n in range(50)]
+    out = tmp_path_factory.mktemp(request.param) / "t.model"
+    return train_tokenizer(documents, out, vocab_size=360, kind=request.param)
+
+
 @pytest.mark.parametrize("text", HARD_TEXTS)
-def test_hard_texts_come_back_exactly(tokenizer, text):
-    ids = tokenizer.encode(text)
-    assert tokenizer.decode(ids) == text
+def test_hard_texts_come_back_exactly(trained, text):
+    ids = trained.encode(text)
+    assert trained.decode(ids) == text
     assert ids.dtype == np.int32
+    assert trained.exact
 
 
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_any_text_comes_back_exactly(tokenizer, text):
-    assert tokenizer.decode(tokenizer.encode(text)) == text
+def test_any_text_comes_back_exactly(trained, text):
+    assert trained.decode(trained.encode(text)) == text
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(st.binary(max_size=9), st.text("a ▁中\n").map(str.encode))))
+def test_any_bytes_come_back_exactly(trained, parts):
+    content = b"".join(parts)
+    ids = trained.encode(content.decode("utf-8", "surrogateescape"))
+    assert trained.decode(ids).encode("utf-8", "surrogateescape") == content
+    assert all(ids > 70)
+
+
+def test_half_a_character_is_refused_with_its_name(tokenizer):
+    with pytest.raises(InputError, match=r"surrogate U\+D83D.*half a character"):
+        tokenizer.encode("cut \ud83d off")
+
+
+@settings(deadline=None)
+@given(st.lists(st.text("a b\n。▁\udcff", min_size=1)))
+def test_parts_encoded_in_a_row_are_the_text(trained, parts):
+    ids = trained.encode_parts(parts)
+    assert len(ids) == len(parts)
+    assert trained.decode([i for part in ids for i in part]) == "".join(parts)
+
+
+def test_sentences_cost_no_more_ids_than_their_text(tokenizer):
+    ids = tokenizer.encode_parts(["The cat sat. ", "The dogs saw. ", "Two mats."])
+    whole = tokenizer.encode("The cat sat. The dogs saw. Two mats.")
+    assert np.concatenate(ids).tolist() == whole.tolist()
+    assert tokenizer.decode(ids[1]) == " The dogs saw."
+
+
+def test_a_long_text_has_the_ids_of_its_words(tokenizer):
+    text = "the cat sat on a mat\n" * 60_000
+    assert len(text) > 1 << 20
+    line = tokenizer.encode("the cat sat on a mat\n").tolist()
+    assert tokenizer.encode(text).tolist() == line * 60_000
+
+
+def test_words_begin_at_blanks_and_marks_and_chinese(tmp_path):
+    documents = ["the the, theme 中文 中文 中文字\n"] * 60
+    tokenizer = train_tokenizer(documents, tmp_path / "t.model", vocab_size=345)
+    begins = tokenizer.word_starts()
+    found = {tokenizer.piece(i): bool(begins[i]) for i in range(tokenizer.vocab_size)}
+    assert begins.shape == (tokenizer.vocab_size,)
+    assert begins[:71].all()
+    expected = {"▁the": True, "t": False, "m": False, ",": True, "▁": True, "中": True, "文": True}
+    assert {piece: found[piece] for piece in expected} == expected
+    lead_and_ascii = [found[f"<0x{byte:02X}>"] for byte in (0x0A, 0x41, 0xC3, 0xE4, 0xF0)]
+    assert all(lead_and_ascii)
+    assert not any(found[f"<0x{byte:02X}>"] for byte in range(0x80, 0xC0))
+
+
+def test_raw_bytes_are_nothing_to_learn_from(tmp_path):
+    clean = train_tokenizer(["the cat sat\n" * 50], tmp_path / "1.model", vocab_size=336)
+    dirty = train_tokenizer(["the cat\udcff sat\n" * 50], tmp_path / "2.model", vocab_size=336)
+    assert dirty.vocab_size == clean.vocab_size
+
+
+def test_ids_that_are_none_are_refused(tokenizer):
+    for token_id in (-1, tokenizer.vocab_size):
+        with pytest.raises(InputError, match="outside the vocabulary"):
+            tokenizer.decode([token_id])
+        with pytest.raises(InputError, match="outside the vocabulary"):
+            tokenizer.piece(token_id)
 
 
 @given(st.text(alphabet="the cat.\n_1\t é中😀<s>▁"))
@@ -44,14 +121,12 @@ def test_no_text_becomes_a_special_token(tokenizer, text):
     assert all(tokenizer.encode(text) > 70)
 
 
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_remembering_words_changes_no_id(tmp_path, kind):
+def test_remembering_words_changes_no_id(trained):
     documents = [f"def cat_{n}(mat):\n    return mat + {n} * 'the end'\n" for n in range(50)]
-    tokenizer = train_tokenizer(documents, tmp_path / "t.model", vocab_size=360, kind=kind)
+    alone = sentencepiece.SentencePieceProcessor(model_proto=trained.content)
     for text in [*documents, *HARD_TEXTS]:
-        if "▁" not in text:
-            expected = tokenizer._processor.encode(text)
-            assert tokenizer.encode(text).tolist() == expected
+        if not set("▁\udcff") & set(text):
+            assert trained.encode(text).tolist() == alone.encode(text)
 
 
 def test_special_ids_are_what_the_format_promises(tokenizer):

@@ -1,16 +1,21 @@
 """Which samples a rank reads does not depend on how many ranks there are."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.data.batches import TrainingData
+from bigtrain.data.microbatch import Microbatch
 from bigtrain.parallel.layout import Layout
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
+from data_tools.index import scan_tar
 from data_tools.tokenizer import train_tokenizer
 from tests.runs import tiny_config
 
@@ -21,23 +26,126 @@ def _data(config: RunConfig, copies: int, rank: int) -> TrainingData:
 
 def _rows_of_batch(config: RunConfig, copies: int, consumed: int) -> list[list[int]]:
     """The batch's samples in order of their numbers."""
-    shares = [_data(config, copies, rank).batch(consumed) for rank in range(copies)]
+    shares = [_data(config, copies, rank).batch(consumed).microbatches for rank in range(copies)]
     return [
         row for passes in zip(*shares, strict=True) for m in passes for row in m.tokens.tolist()
     ]
 
 
-@pytest.mark.parametrize("copies", [1, 2, 4])
-def test_a_batch_holds_the_same_samples_for_any_number_of_ranks(corpus: Path, copies: int) -> None:
-    config = tiny_config(corpus, Path("unused"))
-    assert _rows_of_batch(config, copies, 16) == _rows_of_batch(config, 1, 16)
+def _wide(corpus: Path, **data: object) -> RunConfig:
+    """A batch that 1, 2, 3, 4, 6 and 8 ranks can share."""
+    train = {"global_batch_size": 24, "micro_batch_size": 1}
+    return tiny_config(corpus, Path("unused"), train=train, data=data)
+
+
+@pytest.fixture(scope="module")
+def rows_of_steps(corpus: Path) -> list[list[list[int]]]:
+    """The rows of the first 20 steps, read by one rank with no thread."""
+    data = _data(_wide(corpus, workers=0), 1, 0)
+    return [_rows(data.batch(24 * step).microbatches) for step in range(20)]
+
+
+def _rows(microbatches: list[Microbatch]) -> list[list[int]]:
+    return [row for microbatch in microbatches for row in microbatch.tokens.tolist()]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    copies=st.sampled_from([1, 2, 3, 4, 6, 8]),
+    workers=st.sampled_from([0, 1, 3]),
+    first=st.integers(0, 15),
+)
+def test_a_step_reads_the_same_samples_whatever_the_ranks_the_threads_and_the_resume(
+    corpus: Path, rows_of_steps: list[list[list[int]]], copies: int, workers: int, first: int
+) -> None:
+    ranks = [_data(_wide(corpus, workers=workers), copies, rank) for rank in range(copies)]
+    for step in range(first, first + 4):
+        shares = [_rows(rank.batch(24 * step).microbatches) for rank in ranks]
+        together = [row for passes in zip(*shares, strict=True) for row in passes]
+        assert together == rows_of_steps[step]
+    for rank in ranks:
+        rank.close()
+
+
+def test_a_run_that_jumps_elsewhere_is_followed(
+    corpus: Path, rows_of_steps: list[list[list[int]]]
+) -> None:
+    data = _data(_wide(corpus, workers=2), 1, 0)
+    for step in (3, 4, 11, 0, 1):
+        assert _rows(data.batch(24 * step).microbatches) == rows_of_steps[step]
+    data.close()
+
+
+def test_a_damaged_corpus_stops_the_step_that_needs_it(corpus: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    tar = next((copy / "train").glob("*.tar"))
+    content = bytearray(tar.read_bytes())
+    content[scan_tar(tar)[0].tokens_offset + 100] ^= 1
+    tar.write_bytes(content)
+    data = _data(tiny_config(copy, Path("unused")), 1, 0)
+    with pytest.raises(InputError, match=r"pack 000000-00000, tokens at byte \d+: crc32"):
+        data.batch(0)
+    data.close()
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_mixed_corpora_are_read_from_where_the_stage_before_left_them(
+    corpus: Path, tmp_path: Path, copies: int
+) -> None:
+    other = Path(shutil.copytree(corpus / "train", tmp_path / "other"))
+    manifest = other / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"name": "tokens"', '"name": "other"'))
+    first = {"corpus": str(corpus / "train")}
+    stages = [
+        {"sources": [first]},
+        {"start_sample": 40, "sources": [first, {"corpus": str(other), "weight": 3.0}]},
+    ]
+    config = tiny_config(corpus, Path("unused"), data={"train": None, "stages": stages})
+    places = _data(config, 1, 0).order.place(np.arange(120))
+    of_first = places.rows[places.sources == 0]
+    assert len(set(of_first.tolist())) == len(of_first)
+    assert (places.sources[:40] == 0).all()
+    assert 50 <= (places.sources[40:] == 1).sum() <= 70
+    rows = _rows_of_batch(config, copies, 104)
+    with open_corpus(corpus / "train") as stream:
+        for row, window in zip(rows, places.rows[104:112].tolist(), strict=True):
+            assert row == stream.read(window * 32, window * 32 + 32).tolist()
+
+
+def test_each_rank_knows_the_targets_of_the_whole_batch(corpus: Path) -> None:
+    batches = [_data(_wide(corpus), 4, rank).batch(0) for rank in range(4)]
+    own = sum(int(m.weights.sum()) for batch in batches for m in batch.microbatches)
+    assert {batch.num_targets for batch in batches} == {own}
+
+
+def test_the_validation_split_of_another_seed_is_no_validation_of_this_text(
+    corpus: Path, tmp_path: Path
+) -> None:
+    for change, message in [
+        (('"seed": 0', '"seed": 5'), "--seed 0 and 5, which choose other"),
+        (('"validation_percent": 20.0', '"validation_percent": 30.0'), "20, less than 30"),
+    ]:
+        other = Path(shutil.copytree(corpus / "validation", tmp_path / change[1].split()[-1]))
+        manifest = other / "manifest.json"
+        text = manifest.read_text()
+        assert change[0] in text
+        manifest.write_text(text.replace(*change))
+        config = tiny_config(corpus, Path("unused"), data={"validation": str(other)})
+        with pytest.raises(ConfigError, match=rf"may hold text of .*{message}"):
+            _data(config, 1, 0)
+
+
+def test_a_corpus_is_never_its_own_validation(corpus: Path) -> None:
+    config = tiny_config(corpus, Path("unused"), data={"validation": str(corpus / "train")})
+    with pytest.raises(ConfigError, match="they are the same corpus; give the validation split"):
+        _data(config, 1, 0)
 
 
 def test_the_targets_are_the_next_tokens_of_the_stream(corpus: Path) -> None:
     config = tiny_config(corpus, Path("unused"))
     data = _data(config, 1, 0)
-    microbatch = data.batch(0)[0]
-    window = int(data.order.windows([0])[0])
+    microbatch = data.batch(0).microbatches[0]
+    window = int(data.order.place(np.array([0])).rows[0])
     with open_corpus(corpus / "train") as stream:
         expected = stream.read(window * 32, window * 32 + 33).astype(np.int64)
     assert microbatch.tokens[0].tolist() == expected[:-1].tolist()
@@ -52,9 +160,9 @@ def test_validation_counts_each_sample_once(corpus: Path, copies: int) -> None:
     counted = torch.zeros(())
     shapes = set()
     for rank in range(copies):
-        for microbatches in _data(config, copies, rank).validation_batches():
-            shapes.add(len(microbatches))
-            counted += sum(m.weights[:, 0].sum() for m in microbatches)
+        for batch in _data(config, copies, rank).validation_batches():
+            shapes.add(len(batch.microbatches))
+            counted += sum(m.weights[:, 0].sum() for m in batch.microbatches)
     assert counted == 13
     assert shapes == {config.num_microbatches(copies)}
 

@@ -1,0 +1,143 @@
+"""Where a run's tokens come from and how they become samples. Each key is documented here."""
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from bigtrain.config.sections import (
+    FolderPath,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
+
+SampleNumber = Annotated[int, Field(ge=0, lt=2**62)]
+SampleCount = Annotated[int, Field(gt=0, lt=2**62)]
+
+
+class SourceConfig(Section):
+    """One corpus of a mixture."""
+
+    corpus: FolderPath
+    """Corpus folder or fsspec URL."""
+    weight: PositiveFloat = 1.0
+    """Its share of the samples, against the other weights of the stage."""
+
+
+class StageConfig(Section):
+    """What is mixed from one sample on, until the next stage begins."""
+
+    start_sample: SampleNumber = 0
+    """First sample of the stage, counted from the start of the run."""
+    sources: Annotated[tuple[SourceConfig, ...], Field(strict=False, min_length=1, max_length=256)]
+    """The corpora; each is read from where the stage before left it."""
+
+    @model_validator(mode="after")
+    def _names_each_corpus_once(self) -> "StageConfig":
+        names = [source.corpus for source in self.sources]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"a stage names the corpus {name} twice; add up its weights")
+        return self
+
+
+class SkipConfig(Section):
+    """Samples that are passed over, as after a spike of the loss."""
+
+    first_sample: SampleNumber
+    """The first sample to pass over; `bigtrain data which` names the samples of a step."""
+    samples: SampleCount
+    """How many are passed over."""
+
+
+class MaskingConfig(Section):
+    """Which tokens of a sentence pair BERT has to guess (packing: pairs)."""
+
+    fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Share of the tokens that are guessed: 80 % masked, 10 % replaced, 10 % left."""
+    max_ngram: Annotated[int, Field(ge=1, le=10)] = 1
+    """Longest run of whole words masked together; n words with probability ∝ 1/n."""
+
+
+class DataConfig(Section):
+    """Where the tokens come from."""
+
+    train: FolderPath | None = None
+    """Corpus folder (with a manifest.json) or fsspec URL that is trained on; or give stages."""
+    stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
+    """Mixtures of corpora, each from a sample on; instead of train."""
+    validation: FolderPath | None = None
+    """Corpus folder that is only measured on."""
+    tokenizer: FolderPath | None = None
+    """Tokenizer model; the corpora must have been made with it. By default the corpus's own."""
+    sequence_length: PositiveInt
+    """Tokens in one sample."""
+    packing: Literal["concat", "bestfit", "pad", "pairs"] = "concat"
+    """concat: windows of the token stream; bestfit: whole documents packed with hardly any
+    padding; pad: one document a row; pairs: sentence pairs for BERT. All but concat need
+    `bigtrain data samples` first."""
+    document_attention: bool = False
+    """With concat: attention stays inside a document and positions start anew in each.
+    bestfit and pad always do so."""
+    shuffle: Literal["blocks", "windows"] = "blocks"
+    """blocks: neighbouring windows are read together, kind to object stores and cold disks;
+    windows: every window stands anywhere."""
+    skip: Annotated[tuple[SkipConfig, ...], Field(strict=False)] = ()
+    """Ranges of samples that are passed over."""
+    masking: MaskingConfig = MaskingConfig()
+    verify: Literal["touch", "off"] = "touch"
+    """Whether a pack's checksum is verified when it is first read."""
+    workers: Annotated[int, Field(ge=0, le=64)] = 1
+    """Threads of each rank that read batches ahead of their step; 0 reads within the step."""
+    max_open_files: Annotated[int, Field(gt=0, le=65_536)] = 64
+    """Tars that a rank holds open at once, for each corpus."""
+    cache_dir: FolderPath | None = None
+    """Node-local folder for the pieces of remote corpora, shared by the ranks of a node; by
+    default bigtrain-cache-UID in the system's folder for temporary files."""
+    cache_gb: PositiveFloat = 32.0
+    """Size that the cache is kept under, in GB (1e9 bytes)."""
+
+    @property
+    def mixture(self) -> tuple[StageConfig, ...]:
+        """The stages, also where only ``train`` was given."""
+        if self.train is not None:
+            return (StageConfig(sources=(SourceConfig(corpus=self.train),)),)
+        return self.stages
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """All corpora that are trained on, each once, in order of appearance."""
+        names = (source.corpus for stage in self.mixture for source in stage.sources)
+        return tuple(dict.fromkeys(names))
+
+    @model_validator(mode="after")
+    def _has_sources(self) -> "DataConfig":
+        if (self.train is None) == (not self.stages):
+            raise ValueError("give either data.train (one corpus) or data.stages (mixtures)")
+        starts = [stage.start_sample for stage in self.mixture]
+        if starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
+            raise ValueError(
+                f"data.stages start at samples {', '.join(map(str, starts))}: "
+                "the first starts at 0, and each later than the one before"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _skips_do_not_touch(self) -> "DataConfig":
+        for one, other in pairwise(self.skip):
+            if one.first_sample + one.samples > other.first_sample:
+                raise ValueError(
+                    f"data.skip: the range from sample {other.first_sample} begins before the one "
+                    f"from {one.first_sample} ends; list them in order, without overlap"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _attention_fits_the_packing(self) -> "DataConfig":
+        if self.document_attention and self.packing != "concat":
+            raise ValueError(
+                f"data.document_attention goes with packing concat; {self.packing} needs no "
+                "such key, leave it out"
+            )
+        return self

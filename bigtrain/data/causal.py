@@ -1,0 +1,123 @@
+"""Microbatches for a model that guesses the next token."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bigtrain.config import RunConfig
+from bigtrain.data.microbatch import Batch, Microbatch
+from bigtrain.data.order import Indices
+from bigtrain.data.rows import Rows, read_segments, read_windows
+from bigtrain.data.run_order import Places
+from bigtrain.data.sources import Source
+from data_tools.tokenizer import SpecialIds
+
+
+class CausalReader:
+    """Reads batches of windows, or of rows of a sample table."""
+
+    def __init__(self, config: RunConfig, *, special: SpecialIds) -> None:
+        """Fixes how rows are cut, padded and split.
+
+        Args:
+            config: The run.
+            special: The tokenizer's special ids.
+        """
+        self._length = config.data.sequence_length
+        self._micro = config.train.micro_batch_size
+        self._document_end = special.eos if config.data.document_attention else None
+        self._pad = special.pad if special.pad >= 0 else special.eos
+        self._all_count = torch.ones(1, 1).expand(self._micro, self._length)
+
+    def read(
+        self,
+        sources: Sequence[Source],
+        places: Places,
+        *,
+        mine: Indices,
+        counts: npt.NDArray[np.bool_] | None = None,
+    ) -> Batch:
+        """Reads a rank's share of a batch.
+
+        Args:
+            sources: The corpora that ``places`` number.
+            places: The whole batch.
+            mine: Which of them this rank reads, microbatch after microbatch.
+            counts: Which of the whole batch count; None where all do.
+        """
+        rows = self._rows(sources, places[mine])
+        share = None if counts is None else counts[mine]
+        microbatches = [
+            self._microbatch(rows, share, slice(first, first + self._micro))
+            for first in range(0, len(mine), self._micro)
+        ]
+        return Batch(microbatches, _num_targets(sources, places, counts, self._length))
+
+    def _rows(self, sources: Sequence[Source], places: Places) -> Rows:
+        parts = []
+        for number in np.unique(places.sources):
+            here = places.sources == number
+            parts.append((here, self._read(sources[int(number)], places.rows[here])))
+        return parts[0][1] if len(parts) == 1 else _interleave(parts)
+
+    def _read(self, source: Source, rows: Indices) -> Rows:
+        if source.table is None:
+            return read_windows(
+                source.corpus,
+                rows.tolist(),
+                sequence_length=self._length,
+                document_end=self._document_end,
+            )
+        segments = source.table.read(rows)
+        return read_segments(source.corpus, segments, sequence_length=self._length, pad=self._pad)
+
+    def _microbatch(
+        self, rows: Rows, counts: npt.NDArray[np.bool_] | None, share: slice
+    ) -> Microbatch:
+        weights = self._all_count
+        if rows.weights is not None:
+            weights = torch.from_numpy(rows.weights[share])
+        if counts is not None:
+            weights = weights * torch.from_numpy(counts[share]).float()[:, None]
+        return Microbatch(
+            tokens=torch.from_numpy(rows.tokens[share]),
+            targets=torch.from_numpy(rows.targets[share]),
+            weights=weights,
+            positions=None if rows.positions is None else torch.from_numpy(rows.positions[share]),
+            documents=None if rows.documents is None else torch.from_numpy(rows.documents[share]),
+        )
+
+
+def _interleave(parts: Sequence[tuple[npt.NDArray[np.bool_], Rows]]) -> Rows:
+    """Puts rows of several sources where each belongs."""
+    found = {}
+    for field in fields(Rows):
+        arrays = [(here, getattr(rows, field.name)) for here, rows in parts]
+        if arrays[0][1] is not None:
+            first = arrays[0][1]
+            whole = np.empty((len(arrays[0][0]), first.shape[1]), dtype=first.dtype)
+            for here, array in arrays:
+                whole[here] = array
+            found[field.name] = whole
+    return Rows(**found)
+
+
+def _num_targets(
+    sources: Sequence[Source],
+    places: Places,
+    counts: npt.NDArray[np.bool_] | None,
+    sequence_length: int,
+) -> int:
+    """Targets of a whole batch: every rank knows it from the tables, without a reduction."""
+    total = 0
+    for number, source in enumerate(sources):
+        here = places.sources == number
+        rows = places.rows[here if counts is None else here & counts]
+        if source.table is None:
+            total += len(rows) * sequence_length
+        elif len(rows):
+            total += int(source.table.read(rows).lengths.sum())
+    return total

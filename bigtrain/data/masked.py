@@ -1,0 +1,94 @@
+"""Microbatches for BERT: sentence pairs of about one length, with tokens to guess."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bigtrain.config import RunConfig
+from bigtrain.data.masking import plan_masking, sample_keys
+from bigtrain.data.microbatch import Batch, PairMicrobatch
+from bigtrain.data.order import Indices
+from bigtrain.data.pairs import PairRows, check_special_ids, read_pairs
+from bigtrain.data.run_order import Places
+from bigtrain.data.sources import Source
+from data_tools.tokenizer import Tokenizer
+
+_LENGTH_MULTIPLE = 8  # What tensor cores like.
+
+
+class PairReader:
+    """Reads batches of sentence pairs from a sample table."""
+
+    def __init__(self, config: RunConfig, *, tokenizer: Tokenizer) -> None:
+        """Fixes what is masked.
+
+        Args:
+            config: The run.
+            tokenizer: The run's tokenizer.
+
+        Raises:
+            InputError: It lacks an id that pairs are built with.
+        """
+        check_special_ids(tokenizer.special, tokenizer=str(tokenizer.path))
+        self._seed, self._micro = config.seed, config.train.micro_batch_size
+        self._special = tokenizer.special
+        special = tokenizer.special
+        self._rules = plan_masking(
+            tokenizer.word_starts(),
+            mask_id=special.mask,
+            special_ids=tokenizer.special_ids(),
+            masked_fraction=config.data.masking.fraction,
+            max_ngram=config.data.masking.max_ngram,
+        )
+
+    def read(
+        self,
+        sources: Sequence[Source],
+        places: Places,
+        *,
+        mine: Indices,
+        counts: npt.NDArray[np.bool_] | None = None,
+    ) -> Batch[PairMicrobatch]:
+        """Reads a rank's share of a batch, padded to the longest pair of the whole batch.
+
+        Args:
+            sources: The corpora that ``places`` number; a batch is of one of them.
+            places: The whole batch.
+            mine: Which of them this rank reads, microbatch after microbatch.
+            counts: Which of the whole batch count; None where all do.
+        """
+        source = sources[int(places.sources[0])]
+        assert source.table is not None
+        lengths = source.table.read(places.rows).lengths.reshape(-1, 2).sum(axis=1) + 3
+        here = places[mine]
+        rows = read_pairs(
+            source.corpus,
+            source.table,
+            here.rows,
+            keys=sample_keys(
+                seed=self._seed, epochs=here.epochs.tolist(), samples=here.numbers.tolist()
+            ),
+            special=self._special,
+            masking=self._rules,
+            padded_length=min(
+                -(-int(lengths.max()) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE,
+                source.sequence_length,
+            ),
+        )
+        if counts is not None:
+            rows.weights[~counts[mine]] = 0.0
+        firsts = range(0, len(mine), self._micro)
+        return Batch([_microbatch(rows, slice(n, n + self._micro)) for n in firsts], None)
+
+
+def _microbatch(rows: PairRows, share: slice) -> PairMicrobatch:
+    return PairMicrobatch(
+        tokens=torch.from_numpy(rows.tokens[share]),
+        token_types=torch.from_numpy(rows.token_types[share]),
+        padding_mask=torch.from_numpy(rows.padding_mask[share]),
+        targets=torch.from_numpy(rows.labels[share]),
+        weights=torch.from_numpy(rows.weights[share]),
+        is_random=torch.from_numpy(rows.is_random[share]),
+    )

@@ -1,0 +1,206 @@
+"""Which tokens of a row BERT has to guess, and what it sees in their place. numpy alone, no torch.
+
+What a row gets follows from its own key, never from the batch that it is in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
+
+_MASK_SHARE, _RANDOM_SHARE = 0.8, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class MaskingRules:
+    """What is masked, and how."""
+
+    mask_id: int
+    word_starts: npt.NDArray[np.bool_]
+    """``[vocab]``: whether an id begins a word; all True masks token by token."""
+    ordinary_ids: Tokens
+    """The ids that stand for text: only these are masked, and put in at random."""
+    masked_fraction: float = 0.15
+    """Share of a row's text that is guessed."""
+    max_ngram: int = 1
+    """The longest run of whole words masked together."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedRows:
+    """What the model sees and is asked; each ``[rows, sequence]``."""
+
+    inputs: Tokens
+    labels: Tokens
+    """The tokens as they were, also where nothing is asked."""
+    weights: npt.NDArray[np.float32]
+    """1 where a token is to be guessed, 0 elsewhere."""
+
+
+def plan_masking(
+    word_starts: npt.NDArray[np.bool_],
+    *,
+    mask_id: int,
+    special_ids: Sequence[int],
+    masked_fraction: float = 0.15,
+    max_ngram: int = 1,
+) -> MaskingRules:
+    """Makes the rules for one vocabulary.
+
+    Args:
+        word_starts: ``[vocab]``: whether an id begins a word, as the tokenizer says.
+        mask_id: The id that stands for a token to be guessed.
+        special_ids: Ids that stand for no text; -1 for one that the tokenizer lacks.
+        masked_fraction: Share of a row's text that is guessed.
+        max_ngram: The longest run of whole words masked together.
+    """
+    ordinary = np.ones(len(word_starts), dtype=np.bool_)
+    ordinary[[i for i in (*special_ids, mask_id) if i >= 0]] = False
+    return MaskingRules(
+        mask_id=mask_id,
+        word_starts=word_starts,
+        ordinary_ids=np.flatnonzero(ordinary),
+        masked_fraction=masked_fraction,
+        max_ngram=max_ngram,
+    )
+
+
+def sample_keys(*, seed: int, epochs: Sequence[int], samples: Sequence[int]) -> Keys:
+    """The keys of samples' random numbers, ``[samples, 2]``: 128 bits that no two share.
+
+    Args:
+        seed: The run's seed.
+        epochs: Of each sample, how often its corpus was read before.
+        samples: The number of each in the run, or in its table.
+    """
+    purposes = {
+        epoch: int.from_bytes(blake2b(f"{seed}/{epoch}".encode(), digest_size=8).digest(), "little")
+        for epoch in dict.fromkeys(map(int, epochs))
+    }
+    keys = [(purposes[int(e)], int(n)) for e, n in zip(epochs, samples, strict=True)]
+    return np.array(keys, dtype=np.uint64).reshape(-1, 2)
+
+
+def mask_tokens(rows: Tokens, *, keys: Keys, rules: MaskingRules) -> MaskedRows:
+    """Chooses the tokens to guess and hides most of them.
+
+    About ``masked_fraction`` of each row's text is chosen, as whole words and runs of them, at
+    least one word. Of the chosen tokens 80 % become the mask, 10 % a random token and 10 % stay
+    (Devlin et al., "BERT", arXiv 1810.04805, section 3.1 and appendix A.1; whole words as in the
+    models that its authors published in 2019). Special ids and padding are never chosen.
+
+    Args:
+        rows: ``[rows, sequence]``, padded with a special id.
+        keys: ``[rows, 2]``, from ``sample_keys``.
+        rules: What is masked, and how.
+    """
+    width = rows.shape[1]
+    is_text = np.zeros(len(rules.word_starts), dtype=np.bool_)
+    is_text[rules.ordinary_ids] = True
+    text = is_text[rows]
+    # Text behind a special token begins a word whatever it is, so no word reaches over one.
+    begins = text & rules.word_starts[rows]
+    begins[:, 0] |= text[:, 0]
+    begins[:, 1:] |= text[:, 1:] & ~text[:, :-1]
+    chosen = np.zeros(rows.shape, dtype=np.bool_)
+    fates = np.empty(rows.shape, dtype=np.float64)
+    picks = np.empty(rows.shape, dtype=np.float64)
+    stream = _Stream()
+    for row, key in enumerate(keys):
+        fates[row], picks[row], *others = stream.uniform(key, 5 * width).reshape(5, width)
+        chosen[row] = _choose(text[row], begins[row], others, rules)
+    replacements = rules.ordinary_ids[(picks * len(rules.ordinary_ids)).astype(np.int64)]
+    hidden = np.where(fates < _MASK_SHARE, rules.mask_id, replacements)
+    changed = chosen & (fates < _MASK_SHARE + _RANDOM_SHARE)
+    return MaskedRows(
+        inputs=np.where(changed, hidden, rows),
+        labels=rows.copy(),
+        weights=chosen.astype(np.float32),
+    )
+
+
+def _choose(
+    text: npt.NDArray[np.bool_],
+    begins: npt.NDArray[np.bool_],
+    uniform: Sequence[npt.NDArray[np.float64]],
+    rules: MaskingRules,
+) -> npt.NDArray[np.bool_]:
+    """Chooses positions of one row: runs of words in random order, then words that still fit."""
+    positions = np.flatnonzero(text)
+    chosen = np.zeros(len(text), dtype=np.bool_)
+    if not len(positions):
+        return chosen
+    word_of = np.cumsum(begins[positions]) - 1
+    lengths = np.bincount(word_of)
+    starts = positions[np.searchsorted(word_of, np.arange(len(lengths)))]
+    budget = max(1, round(rules.masked_fraction * len(positions)))
+    sizes, run_keys, word_keys = uniform
+    # A word that does not follow the one before directly stands behind a special token.
+    follows = np.append(False, starts[1:] == starts[:-1] + lengths[:-1])
+    run_of = _cut_runs(follows, sizes[: len(lengths)], rules.max_ngram)
+    run_lengths = np.bincount(run_of, weights=lengths)
+    run_order = np.argsort(run_keys[: len(run_lengths)], kind="stable")
+    fit = run_order[np.cumsum(run_lengths[run_order]) <= budget]
+    in_run = np.zeros(len(run_lengths), dtype=np.bool_)
+    in_run[fit] = True
+    words = in_run[run_of]
+    word_order = np.argsort(word_keys[: len(lengths)], kind="stable")
+    _fill(words, lengths, word_order, budget)
+    chosen[positions] = words[word_of]
+    return chosen
+
+
+def _cut_runs(
+    follows: npt.NDArray[np.bool_], uniform: npt.NDArray[np.float64], max_ngram: int
+) -> npt.NDArray[np.int64]:
+    """Cuts the words of a row into runs of n words, where n has a probability ∝ 1/n.
+
+    Lan et al., "ALBERT", arXiv 1909.11942, section 3.1 (n-gram masking), which follows Joshi et
+    al., "SpanBERT", arXiv 1907.10529. Returns the run of each word.
+    """
+    count = len(follows)
+    if max_ngram == 1:
+        return np.arange(count)
+    chances = np.cumsum(1.0 / np.arange(1, max_ngram + 1))
+    sizes = 1 + np.searchsorted(chances[:-1] / chances[-1], uniform, side="right")
+    begins = ~follows
+    ends = np.cumsum(sizes)
+    begins[np.append(0, ends[ends < count])] = True
+    return np.cumsum(begins) - 1
+
+
+def _fill(
+    words: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int64], order: Tokens, budget: int
+) -> None:
+    """Adds single words in random order while they fit; the shortest where none ever does."""
+    room = budget - int(lengths[words].sum())
+    if room:
+        for word in order[~words[order] & (lengths[order] <= room)].tolist():
+            if lengths[word] <= room:
+                words[word] = True
+                room -= int(lengths[word])
+            if not room:
+                return
+    if not words.any():
+        words[order[np.argmin(lengths[order])]] = True
+
+
+class _Stream:
+    """Numbers of a Philox stream by key: its raw words are the same in every numpy (NEP 19)."""
+
+    def __init__(self) -> None:
+        self._source: Any = np.random.Philox(0)
+        self._state = self._source.state
+
+    def uniform(self, key: npt.NDArray[np.uint64], count: int) -> npt.NDArray[np.float64]:
+        # Setting the state is four times as fast as making a generator.
+        state = {"counter": np.zeros(4, dtype=np.uint64), "key": key}
+        self._source.state = {**self._state, "state": state}
+        numbers: npt.NDArray[np.float64] = (self._source.random_raw(count) >> 11) * 2.0**-53
+        return numbers

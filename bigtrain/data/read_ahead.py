@@ -1,0 +1,57 @@
+"""Batches read ahead of their step by threads of the rank itself.
+
+A thread beats a worker process here: nothing is handed between processes, and reading releases
+the interpreter.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+Batch = TypeVar("Batch")
+
+
+class ReadAhead(Generic[Batch]):
+    """Calls a function of the number of consumed samples before its result is asked for."""
+
+    def __init__(self, read: Callable[[int], Batch], *, step: int, workers: int) -> None:
+        """Begins nothing yet.
+
+        Args:
+            read: Reads the batch that begins after so many samples; called from the threads.
+            step: Samples of one batch.
+            workers: Threads; 0 reads when asked.
+        """
+        self._read, self._step, self._depth = read, step, workers and workers + 1
+        self._threads = (
+            ThreadPoolExecutor(workers, thread_name_prefix="read-ahead") if workers else None
+        )
+        self._waiting: deque[tuple[int, Future[Batch]]] = deque()
+
+    def get(self, consumed: int) -> Batch:
+        """The batch that begins after ``consumed`` samples.
+
+        Raises:
+            Exception: Whatever reading it raised.
+        """
+        if self._threads is None:
+            return self._read(consumed)
+        if not self._waiting or self._waiting[0][0] != consumed:
+            self._forget()  # The run stands elsewhere than it was thought to go.
+        following = self._waiting[-1][0] + self._step if self._waiting else consumed
+        while len(self._waiting) <= self._depth:
+            self._waiting.append((following, self._threads.submit(self._read, following)))
+            following += self._step
+        return self._waiting.popleft()[1].result()
+
+    def close(self) -> None:
+        """Waits for the batches in work, and drops them."""
+        self._forget()
+        if self._threads is not None:
+            self._threads.shutdown(wait=True)
+
+    def _forget(self) -> None:
+        for _, future in self._waiting:
+            future.cancel()
+        self._waiting.clear()

@@ -1,0 +1,146 @@
+"""Sample by sample, what a run reads: skips, then the mixture, then each source's own order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+
+from bigtrain.config import ConfigError
+from bigtrain.config.data import DataConfig, SkipConfig
+from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixtureStage, whole_counts
+from bigtrain.data.order import Indices, SourceOrder
+
+_CHUNK = 4096  # Samples placed at once: the arithmetic costs as much for one as for a hundred.
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where samples lie; arrays of one length."""
+
+    numbers: Indices
+    """The sample's number in the order of the run, skipped ones counted."""
+    sources: Indices
+    epochs: Indices
+    """How often the source was read through before, for this sample."""
+    rows: Indices
+    """The window of the source, or the row of its sample table."""
+
+    def __getitem__(self, which: Indices) -> "Places":
+        return Places(
+            self.numbers[which], self.sources[which], self.epochs[which], self.rows[which]
+        )
+
+
+class RunOrder:
+    """The order of all samples of a run; pure arithmetic, the same on every rank."""
+
+    def __init__(
+        self,
+        data: DataConfig,
+        sources: Sequence[SourceOrder],
+        *,
+        seed: int,
+        samples_per_unit: int = 1,
+    ) -> None:
+        """Fixes the order.
+
+        Args:
+            data: The stages and the skips.
+            sources: The order of each corpus of ``data.corpora``.
+            seed: The run's seed.
+            samples_per_unit: Samples drawn together: 1, or the global batch size for rows that
+                are drawn by length.
+
+        Raises:
+            ConfigError: A stage or a skip does not begin where a unit does.
+        """
+        self._sources, self._unit, self._skips = tuple(sources), samples_per_unit, data.skip
+        for what, number in _borders(data):
+            if number % samples_per_unit:
+                raise ConfigError(
+                    f"{what}={number} is no multiple of train.global_batch_size="
+                    f"{samples_per_unit}: with packing {data.packing} a whole batch is drawn "
+                    f"together; try {number // samples_per_unit * samples_per_unit}"
+                )
+        self.mixture = Mixture(plan_stages(data, samples_per_unit=samples_per_unit), seed=seed)
+        self._chunk = lru_cache(maxsize=32)(self._place_chunk)
+
+    def place(self, consumed: Indices) -> Places:
+        """Places samples.
+
+        Args:
+            consumed: For each, how many samples are trained on before it. Near each other, or
+                this is slow.
+        """
+        first, last = int(consumed.min()) // _CHUNK, int(consumed.max()) // _CHUNK
+        places = self._chunk(first)
+        if last > first:
+            parts = [self._chunk(chunk) for chunk in range(first, last + 1)]
+            places = Places(
+                *(
+                    np.concatenate([getattr(p, field.name) for p in parts])
+                    for field in fields(Places)
+                )
+            )
+        return places[consumed - first * _CHUNK]
+
+    def position(self, consumed: Indices) -> Indices:
+        """The number of a sample in the order of the run, from how many are trained on before."""
+        return skip_samples(consumed, self._skips)
+
+    def epochs(self, consumed: int) -> list[float]:
+        """How often each source has been read, after ``consumed`` samples."""
+        if not consumed:
+            return [0.0] * len(self._sources)
+        last = int(self.position(np.array([consumed - 1]))[0])
+        taken = self.mixture.taken(last // self._unit + 1)
+        return [
+            count / source.units_per_epoch
+            for count, source in zip(taken.tolist(), self._sources, strict=True)
+        ]
+
+    def _place_chunk(self, chunk: int) -> Places:
+        consumed = np.arange(chunk * _CHUNK, (chunk + 1) * _CHUNK, dtype=np.int64)
+        numbers = self.position(consumed)
+        units, slots = np.divmod(numbers, self._unit)
+        sources, indices = self.mixture.assign(units)
+        epochs, rows = np.empty_like(numbers), np.empty_like(numbers)
+        for source in np.unique(sources):
+            here = sources == source
+            epochs[here], rows[here] = self._sources[int(source)].rows(indices[here], slots[here])
+        return Places(numbers, sources, epochs, rows)
+
+
+def plan_stages(data: DataConfig, *, samples_per_unit: int) -> list[MixtureStage]:
+    """Turns weights into whole counts, over all corpora of the run."""
+    stages = []
+    for stage in data.mixture:
+        counts = whole_counts([source.weight for source in stage.sources])
+        of_corpus = dict(zip((source.corpus for source in stage.sources), counts, strict=True))
+        assert sum(counts) == UNITS_PER_BLOCK
+        stages.append(
+            MixtureStage(
+                first_unit=stage.start_sample // samples_per_unit,
+                counts=tuple(of_corpus.get(corpus, 0) for corpus in data.corpora),
+            )
+        )
+    return stages
+
+
+def skip_samples(consumed: Indices, skips: Sequence[SkipConfig]) -> Indices:
+    """Passes over the skipped ranges, which are in order and apart."""
+    numbers = consumed.copy()
+    for skip in skips:
+        numbers[numbers >= skip.first_sample] += skip.samples
+    return numbers
+
+
+def _borders(data: DataConfig) -> list[tuple[str, int]]:
+    borders = [("data.stages: start_sample", stage.start_sample) for stage in data.mixture]
+    for skip in data.skip:
+        borders += [
+            ("data.skip: first_sample", skip.first_sample),
+            ("data.skip: samples", skip.samples),
+        ]
+    return borders

@@ -1,0 +1,136 @@
+"""The corpora of a run, opened: what each holds, cut as the run wants it, and in which order."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.data import DataConfig
+from bigtrain.data.order import BucketOrder, Indices, SourceOrder, window_order
+from bigtrain.data.run_order import RunOrder
+from data_tools.corpus import Corpus, open_corpus
+from data_tools.remote import Cache
+from data_tools.samples.table import SampleTable, load_sample_table
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One corpus, as samples."""
+
+    name: str
+    corpus: Corpus
+    table: SampleTable | None
+    """None where samples are plain windows of the stream."""
+    num_samples: int
+    sequence_length: int
+
+    @property
+    def fingerprint(self) -> str:
+        """What the order of its samples depends on."""
+        return self.corpus.manifest.fingerprint if self.table is None else self.table.fingerprint
+
+    def extents(self, rows: Indices) -> list[tuple[int, int]]:
+        """The tokens [start, stop) of the stream that samples are read from."""
+        if self.table is None:
+            length, end = self.sequence_length, self.corpus.num_tokens
+            return [(row * length, min((row + 1) * length + 1, end)) for row in rows.tolist()]
+        segments = self.table.read(rows)
+        stops = segments.starts + segments.lengths + (0 if self.table.mode == "pairs" else 1)
+        return list(zip(segments.starts.tolist(), stops.tolist(), strict=True))
+
+    def will_need(self, rows: Indices) -> None:
+        """Tells storage which samples will be read soon."""
+        for start, stop in self.extents(rows):
+            self.corpus.will_need(start, stop)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self.corpus.close()
+        if self.table is not None:
+            self.table.close()
+
+
+def open_source(data: DataConfig, name: str) -> Source:
+    """Opens one corpus, with its sample table where the packing needs one.
+
+    Raises:
+        ConfigError: It is shorter than one sample.
+        InputError: The corpus or the table cannot be read.
+    """
+    corpus = _open(data, name)
+    if data.packing == "concat":
+        count = count_windows(corpus.num_tokens, data.sequence_length, name=name)
+        return Source(name, corpus, None, count, data.sequence_length)
+    corpus.local_folder(f"samples/{data.packing}-{data.sequence_length}")
+    table = load_sample_table(
+        corpus.folder,
+        mode=data.packing,
+        sequence_length=data.sequence_length,
+        corpus_fingerprint=corpus.manifest.fingerprint,
+    )
+    return Source(name, corpus, table, table.num_samples, data.sequence_length)
+
+
+def count_windows(num_tokens: int, sequence_length: int, *, name: str) -> int:
+    """Windows of ``sequence_length`` tokens, each with the token after it, in a stream.
+
+    Raises:
+        ConfigError: There is not even one.
+    """
+    count = (num_tokens - 1) // sequence_length
+    if count < 1:
+        raise ConfigError(
+            f"{name}: the corpus has {num_tokens} tokens, fewer than one sample of "
+            f"data.sequence_length={sequence_length} and its target; shorten it or add text"
+        )
+    return count
+
+
+def samples_per_unit(config: RunConfig) -> int:
+    """Samples that are drawn together: rows of about one length fill a whole batch."""
+    return config.train.global_batch_size if config.data.packing == "pairs" else 1
+
+
+def source_order(config: RunConfig, source: Source) -> SourceOrder:
+    """The order in which a source's samples are read.
+
+    Raises:
+        ConfigError: There are fewer rows than fill one batch.
+    """
+    if config.data.packing == "pairs":
+        assert source.table is not None
+        order = BucketOrder(
+            source.table.buckets,
+            batch=config.train.global_batch_size,
+            identity=f"{config.seed}/{source.fingerprint}/{config.data.sequence_length}",
+        )
+        if not order.units_per_epoch:
+            raise ConfigError(
+                f"{source.name}: {source.num_samples} sentence pairs are fewer than one batch of "
+                f"train.global_batch_size={config.train.global_batch_size}; lower it or add text"
+            )
+        return order
+    return window_order(
+        source.num_samples,
+        seed=config.seed,
+        fingerprint=source.fingerprint,
+        sequence_length=config.data.sequence_length,
+        # The rows of a table are no neighbours in the stream.
+        shuffle=config.data.shuffle if source.table is None else "windows",
+    )
+
+
+def run_order(config: RunConfig, sources: list[Source]) -> RunOrder:
+    """The order of all samples of a run."""
+    return RunOrder(
+        config.data,
+        [source_order(config, source) for source in sources],
+        seed=config.seed,
+        samples_per_unit=samples_per_unit(config),
+    )
+
+
+def _open(data: DataConfig, name: str) -> Corpus:
+    cache = Cache(limit_bytes=int(data.cache_gb * 1e9))
+    if data.cache_dir is not None:
+        cache = replace(cache, folder=Path(data.cache_dir))
+    return open_corpus(name, verify=data.verify, max_open_files=data.max_open_files, cache=cache)

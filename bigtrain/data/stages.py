@@ -1,0 +1,103 @@
+"""What a checkpoint keeps of the data: which corpora were read since which sample, and how.
+
+The record is small and of one copy, because the order is arithmetic: held against the config of
+the run that resumes, it says whether the samples read so far are the same.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.data import SkipConfig
+from bigtrain.data.run_order import plan_stages, skip_samples
+from bigtrain.data.sources import Source, samples_per_unit
+
+StageRecord = dict[str, Any]
+
+
+def record_stages(config: RunConfig, sources: Sequence[Source]) -> list[StageRecord]:
+    """Describes the data stages of a run, as JSON."""
+    data = config.data
+    records = []
+    for stage, planned in zip(
+        data.mixture, plan_stages(data, samples_per_unit=samples_per_unit(config)), strict=True
+    ):
+        records.append(
+            {
+                "first_sample": stage.start_sample,
+                "sources": [
+                    {"corpus": source.name, "fingerprint": source.fingerprint, "count": count}
+                    for source, count in zip(sources, planned.counts, strict=True)
+                    if count
+                ],
+                "sequence_length": data.sequence_length,
+                "packing": data.packing,
+                "samples_per_unit": samples_per_unit(config),
+                "shuffle": data.shuffle,
+                "skip": [[skip.first_sample, skip.samples] for skip in data.skip],
+            }
+        )
+    return records
+
+
+def check_stages(
+    before: Sequence[StageRecord], now: Sequence[StageRecord], *, consumed: int, where: str
+) -> None:
+    """Checks that the samples consumed so far are the same in both.
+
+    Args:
+        before: As the checkpoint holds them.
+        now: Of the run that resumes.
+        consumed: Samples trained on.
+        where: What the first came from, for the message.
+
+    Raises:
+        ConfigError: The past differs; the message says in what.
+    """
+    if not consumed:
+        return
+    old, new = _past(before, consumed), _past(now, consumed)
+    for name, was in old.items():
+        if new[name] != was:
+            raise ConfigError(
+                f"{where}: the {consumed} samples trained on had {name} {was}, this config "
+                f"says {new[name]}; set it back, or give the new run another name "
+                "(what comes after those samples may change freely)"
+            )
+
+
+def _past(records: Sequence[StageRecord], consumed: int) -> dict[str, Any]:
+    """What decided the samples up to now, flat, with the names that the user gave."""
+    records = [_current(record) for record in records]
+    skips = [SkipConfig(first_sample=first, samples=count) for first, count in records[-1]["skip"]]
+    last = int(skip_samples(np.array([consumed - 1]), skips)[0])
+    past = [record for record in records if record["first_sample"] <= last]
+    return {
+        "data.sequence_length": past[0]["sequence_length"],
+        "data.packing": past[0]["packing"],
+        "data.shuffle": past[0]["shuffle"],
+        "train.global_batch_size (drawn together)": past[0]["samples_per_unit"],
+        "data.skip": [[s.first_sample, s.samples] for s in skips if s.first_sample <= last],
+        "data.stages that start at samples": [record["first_sample"] for record in past],
+        "corpora (fingerprint: weight)": [
+            {s["fingerprint"][:12]: s["count"] for s in record["sources"]} for record in past
+        ],
+    }
+
+
+def _current(record: StageRecord) -> StageRecord:
+    """A record of the first version knew one corpus, and one way to cut it."""
+    if "sources" in record:
+        return record
+    source = {"corpus": record["corpus"], "fingerprint": record["fingerprint"], "count": 1024}
+    return {
+        "first_sample": record["first_sample"],
+        "sources": [source],
+        "sequence_length": record["sequence_length"],
+        "packing": "concat",
+        "samples_per_unit": 1,
+        "shuffle": record["shuffle"],
+        "skip": [],
+    }

@@ -1,0 +1,140 @@
+"""Which documents a step was trained on, or will be: the order is arithmetic, so anyone can ask."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from bigtrain.config import RunConfig, load_run_config
+from bigtrain.data.checks import check_sources, open_sources
+from bigtrain.data.run_order import Places
+from bigtrain.data.sources import Source, run_order
+from bigtrain.track.metrics_file import read_metrics
+from bigtrain.train.run_folder import RunFolder
+from data_tools.tokenizer import Tokenizer, printable
+
+_TEXT_TOKENS = 64
+
+
+class WhichError(ValueError):
+    """The step cannot be told; the message is one line and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleDocument:
+    """A document, or the part of one that a sample holds."""
+
+    shard: str
+    pack: str
+    document: int
+    """Its number in the pack."""
+    first_token: int
+    """Of the corpus's stream."""
+    num_tokens: int
+    text: str
+    """How the part begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOrigin:
+    """One sample of a step, and where it comes from."""
+
+    sample: int
+    """Its number in the order of the run: what `data.skip` counts."""
+    corpus: str
+    epoch: int
+    row: int
+    """The window of the corpus, or the row of its sample table."""
+    documents: tuple[SampleDocument, ...]
+
+
+def find_samples(run_dir: Path, step: int) -> Iterator[SampleOrigin]:
+    """Finds what a step reads: one taken already, or the one that a run would take then.
+
+    Args:
+        run_dir: A run folder.
+        step: The step, from 1.
+
+    Raises:
+        WhichError: There is no such run or step.
+        ConfigError: The corpora are no longer what the run was trained on.
+        InputError: They cannot be read.
+    """
+    folder = RunFolder(run_dir)
+    if not folder.config.is_file():
+        raise WhichError(f"{run_dir}: not a run folder; give one such as runs/gpt-tiny")
+    if step < 1:
+        raise WhichError(f"--step {step}: steps are counted from 1")
+    config, consumed = _batch_of(folder, step)
+    sources, validation = open_sources(config)
+    try:
+        tokenizer = check_sources(config, sources, validation)
+        batch = np.arange(consumed, consumed + config.train.global_batch_size)
+        places = run_order(config, sources).place(batch)
+        for index in range(len(batch)):
+            yield _origin(sources, places, index, tokenizer)
+    finally:
+        for source in (*sources, *([validation] if validation is not None else [])):
+            source.close()
+
+
+def render_samples(samples: Iterator[SampleOrigin]) -> Table:
+    """Makes what the terminal shows."""
+    table = Table("sample", "corpus", "epoch", "row", "shard", "pack", "document", "tokens", "text")
+    for sample in samples:
+        for number, document in enumerate(sample.documents):
+            head = (str(sample.sample), sample.corpus, str(sample.epoch), str(sample.row))
+            table.add_row(
+                *(head if number == 0 else ("",) * len(head)),
+                document.shard,
+                document.pack,
+                str(document.document),
+                f"{document.first_token:,} + {document.num_tokens:,}",
+                Text(" ".join(document.text.split())[:60]),
+            )
+    return table
+
+
+def _batch_of(folder: RunFolder, step: int) -> tuple[RunConfig, int]:
+    """The config that a step was taken with, and the samples consumed before it."""
+    taken = {line["step"]: line for line in read_metrics(folder.metrics, "train")}
+    last = max((number for number in taken if number <= step), default=0)
+    line: dict[str, Any] = taken.get(last, {})
+    path = folder.path / f"config-attempt-{line.get('attempt')}.yaml"
+    config = load_run_config([str(path if path.is_file() else folder.config)])
+    size = config.train.global_batch_size
+    after = line.get("samples", last * size)
+    return config, after + (step - 1 - last) * size
+
+
+def _origin(
+    sources: list[Source], places: Places, index: int, tokenizer: Tokenizer
+) -> SampleOrigin:
+    source = sources[int(places.sources[index])]
+    row = places.rows[index : index + 1]
+    documents = []
+    for start, stop in source.extents(row):
+        for place in source.corpus.find_documents(start, stop):
+            first, end = max(start, place.start), min(stop, place.stop)
+            ids = source.corpus.read(first, min(end, first + _TEXT_TOKENS))
+            documents.append(
+                SampleDocument(
+                    shard=place.shard,
+                    pack=place.pack,
+                    document=place.number,
+                    first_token=first,
+                    num_tokens=end - first,
+                    text=printable(tokenizer.decode(ids)),
+                )
+            )
+    return SampleOrigin(
+        sample=int(places.numbers[index]),
+        corpus=source.name,
+        epoch=int(places.epochs[index]),
+        row=int(row[0]),
+        documents=tuple(documents),
+    )

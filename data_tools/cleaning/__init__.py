@@ -1,0 +1,1 @@
+"""Cleaning: which documents are worth training on, by named rules that are counted."""

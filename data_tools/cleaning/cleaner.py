@@ -1,0 +1,94 @@
+"""All rules that look at one document, in their order: text in, text or a reason out."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from data_tools.cleaning.config import CleanConfig
+from data_tools.cleaning.redact import build_redactions, redact
+from data_tools.cleaning.repetition import find_repetition_fault
+from data_tools.cleaning.rules import (
+    find_c4_fault,
+    find_length_fault,
+    find_quality_fault,
+    keep_c4_lines,
+)
+from data_tools.cleaning.spelling import compose, remove_control_characters, unify_line_ends
+from data_tools.cleaning.words import Words, split_words
+
+EMPTY = "empty"
+"""Why a document goes of which the rules left nothing but white space."""
+_Judge = Callable[[str, Words], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What the rules made of a document."""
+
+    text: str
+    fault: str | None
+    """The key of the first threshold it breaks, as `length.min_words`; None keeps it."""
+    edits: Counter[str]
+    """How often each rule changed it, by key; rules of spelling count once."""
+
+
+class Cleaner:
+    """The rules of a job, ready to use."""
+
+    def __init__(self, config: CleanConfig) -> None:
+        self._line_rules = config.c4_lines
+        self._redactions = build_redactions(config.redact)
+        self._spelling = [
+            (f"unicode.{name}", rule)
+            for name, rule in (
+                ("line_ends", unify_line_ends),
+                ("control_characters", remove_control_characters),
+                ("nfc", compose),
+            )
+            if getattr(config.unicode, name)
+        ]
+        self._judges = _judges(config)
+
+    def clean(self, text: str) -> Cleaned:
+        """Applies the rules: first those that change a text, then those that judge it."""
+        text, edits = self._edit(text)
+        if not text.strip():
+            return Cleaned(text, EMPTY, edits)
+        words = split_words(text)
+        for section, judge in self._judges:
+            if fault := judge(text, words):
+                return Cleaned(text, f"{section}.{fault}", edits)
+        return Cleaned(text, None, edits)
+
+    def _edit(self, text: str) -> tuple[str, Counter[str]]:
+        edits: Counter[str] = Counter()
+        for name, rule in self._spelling:
+            edited = rule(text)
+            edits[name] += edited != text
+            text = edited
+        text, redacted = redact(text, self._redactions)
+        edits.update({f"redact.{name}": count for name, count in redacted.items()})
+        if self._line_rules.enabled:
+            text, lines = keep_c4_lines(text, self._line_rules)
+            edits.update({f"c4_lines.{name}": count for name, count in lines.items()})
+        return text, +edits
+
+
+def _judges(config: CleanConfig) -> list[tuple[str, _Judge]]:
+    length, page = config.length, config.c4_page
+    quality, repetition = config.gopher_quality, config.gopher_repetition
+    known: list[tuple[bool, str, _Judge]] = [
+        (length.enabled, "length", lambda text, words: find_length_fault(text, words, length)),
+        (page.enabled, "c4_page", lambda text, _: find_c4_fault(text, page)),
+        (
+            quality.enabled,
+            "gopher_quality",
+            lambda text, words: find_quality_fault(text, words, quality),
+        ),
+        (
+            repetition.enabled,
+            "gopher_repetition",
+            lambda text, words: find_repetition_fault(text, words, repetition),
+        ),
+    ]
+    return [(section, judge) for enabled, section, judge in known if enabled]

@@ -1,0 +1,61 @@
+"""Cleaned documents on disk: zstandard JSON Lines that every reader of text takes."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from data_tools.files import finish_file, part_path
+from data_tools.reading.documents import Document
+
+PART_PATTERN = "part-{:06d}.jsonl.zst"
+_LEVEL = 3
+_BLOCK_BYTES = 1 << 20
+
+
+class LineWriter(Protocol):
+    """Takes whole lines."""
+
+    def write(self, line: bytes, /) -> object:
+        """Adds a line, its end included."""
+        ...
+
+
+def part_name(number: int) -> str:
+    """Names the part that a task writes."""
+    return PART_PATTERN.format(number)
+
+
+def render_line(document: Document, text: str) -> bytes:
+    """Makes the line of a document: its cleaned text, its name if it has one, where it was."""
+    name = {} if document.id is None else {"id": document.id}
+    line = json.dumps({"text": text, **name, "source": document.place}, ensure_ascii=False)
+    # Half a surrogate pair has no UTF-8; its escape by a backslash is JSON too.
+    return line.encode("utf-8", "backslashreplace") + b"\n"
+
+
+@contextmanager
+def write_lines(path: Path) -> Iterator[LineWriter]:
+    """Opens a file for lines; it gets its name when all is written and safe."""
+    import zstandard
+
+    part = part_path(path)
+    try:
+        compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+        with part.open("wb") as file, compressor.stream_writer(file, closefd=False) as lines:
+            yield lines
+        finish_file(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Reads the lines that `write_lines` wrote."""
+    import zstandard
+
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        rest = b""
+        while block := stream.read(_BLOCK_BYTES):
+            *lines, rest = (rest + block).split(b"\n")
+            yield from (line + b"\n" for line in lines)

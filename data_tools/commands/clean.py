@@ -1,0 +1,32 @@
+"""From documents to better documents: `clean`."""
+
+from typing import Annotated
+
+import typer
+
+
+def clean(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG.yaml... [KEY=VALUE...]",
+            help="YAML files, merged left to right, then overrides as length.min_words=20.",
+        ),
+    ],
+) -> None:
+    """Drops bad and repeated documents, by counted rules."""
+    from rich.console import Console
+
+    from bigtrain.config import load_config
+    from data_tools.cleaning.config import CleanConfig
+    from data_tools.cleaning.job import clean_corpus
+    from data_tools.cleaning.report import render_report
+
+    result = clean_corpus(load_config(sources, CleanConfig))
+    Console().print(render_report(result.counts))
+    rate = result.input_bytes / 1e6 / result.seconds
+    how = "already done" if result.already_done else f"{rate:,.1f} MB/s"
+    typer.echo(
+        f"{result.out}: {result.counts.kept:,} of {result.counts.documents:,} documents kept, "
+        f"in {result.parts:,} parts beside report.json, {how}"
+    )

@@ -1,0 +1,51 @@
+"""Samples that are no plain windows: `samples`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Mode(StrEnum):
+    """How tokens become samples."""
+
+    bestfit = "bestfit"
+    pad = "pad"
+    pairs = "pairs"
+
+
+def samples(
+    corpus: Annotated[Path, typer.Argument(help="A corpus folder, as corpora/wiki/train.")],
+    mode: Annotated[
+        Mode, typer.Option(help="Packed documents, one per row, or BERT's sentence pairs.")
+    ],
+    sequence_length: Annotated[int, typer.Option(help="Tokens of a sample.")],
+    seed: Annotated[int, typer.Option(help="Chooses the pairs.")] = 0,
+    copies: Annotated[int, typer.Option(help="Different pairings of each document.")] = 1,
+    short_probability: Annotated[
+        float, typer.Option(help="How often pairs are made shorter than they could be.")
+    ] = 0.1,
+) -> None:
+    """Plans the samples of a corpus once, for training to read."""
+    from data_tools.samples.job import build_sample_table
+
+    result = build_sample_table(
+        corpus,
+        mode=mode.value,
+        sequence_length=sequence_length,
+        seed=seed,
+        copies=copies,
+        short_probability=short_probability,
+    )
+    done = "already made" if result.already_done else f"made in {result.seconds:.1f} s"
+    facts = result.manifest.statistics
+    if mode is Mode.pairs:
+        quality = f"{facts['random_fraction']:.1%} random, {facts['padding']:.1%} padding"
+    else:
+        quality = f"{facts['utilisation']:.1%} of every row filled"
+    typer.echo(
+        f"{result.folder}: {done}, {result.manifest.num_samples:,} samples of up to "
+        f"{sequence_length:,} tokens, {facts['tokens']:,} tokens, {quality}, "
+        f"fingerprint {result.fingerprint[:12]}"
+    )

@@ -1,0 +1,26 @@
+"""Text files: one file, one document, in strict UTF-8."""
+
+from collections.abc import Iterator
+
+from data_tools.reading.streams import open_unpacked
+from data_tools.reading.values import MIB, Document, Piece, ReadOptions, Skipped, refuse
+
+
+def read_text_file(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
+    """Reads one document to the letter; a byte order mark before it is no part of it."""
+    place, limit = piece.file.name, options.max_document_bytes
+    with open_unpacked(piece.file) as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        message = (
+            f"{piece.file.path} is longer than {limit / MIB:g} MiB, too long for one document: "
+            "raise --max-document-mb"
+        )
+        yield refuse(options, "too long", place=place, message=message)
+        return
+    try:
+        text = content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        yield Skipped("not UTF-8", place)
+        return
+    yield Document(text, place) if text else Skipped("empty", place)

@@ -1,0 +1,53 @@
+"""Standard input as a source: kept in a file while the job runs, for it can be read only once."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from data_tools.reading.sources import InputFile, TextSource
+
+_BLOCK_BYTES = 1 << 20
+_LABEL = "standard input"
+_NAME = "stdin.jsonl"
+
+
+@contextmanager
+def standard_input(
+    folder: Path, stream: IO[bytes] | None = None
+) -> Iterator[tuple[TextSource, str]]:
+    """Copies JSON Lines from standard input to a file in `folder`, and removes that in the end.
+
+    Args:
+        folder: Where to keep it.
+        stream: What to read; by default standard input.
+
+    Yields:
+        The source, and the sha256 of what was read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stream, path, digest = stream or sys.stdin.buffer, _path(folder, os.getpid()), hashlib.sha256()
+    try:
+        with path.open("wb") as copy:
+            while block := stream.read(_BLOCK_BYTES):
+                digest.update(block)
+                copy.write(block)
+        stat = path.stat()
+        found = InputFile(str(path.absolute()), _NAME, stat.st_size, str(stat.st_mtime_ns))
+        yield TextSource(_LABEL, (found,)), digest.hexdigest()
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def remove_stale_input(folder: Path) -> None:
+    """Removes what killed processes kept in `folder`; for who alone may write there."""
+    for path in folder.glob(f"*-{_NAME}"):
+        if path != _path(folder, os.getpid()):
+            path.unlink(missing_ok=True)
+
+
+def _path(folder: Path, process: int) -> Path:
+    return folder / f"{process}-{_NAME}"

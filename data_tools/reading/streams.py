@@ -1,0 +1,177 @@
+"""Opens files, local or behind a URL, packed or not, as one kind of byte stream. Knows fsspec."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from data_tools.errors import InputError
+
+if TYPE_CHECKING:
+    from data_tools.reading.sources import InputFile
+
+_BUFFER_BYTES = 1 << 20
+# One compressed block of four bytes may unfold to 128 KiB: so much at a time stays below 32 MiB.
+_ZSTD_INPUT_BYTES = 1 << 10
+# As S3, Google, Azure, HTTP, local disks and fsspec's own memory call it, the surest first.
+_STAMP_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+_ZSTD_MAX_WINDOW = 1 << 31  # What `zstd --long=31` asks for.
+
+
+def is_url(path: str) -> bool:
+    """Whether fsspec must open it."""
+    return "://" in path
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Finds the fsspec file system of a URL, and the path in it.
+
+    Raises:
+        InputError: The protocol is not known here.
+    """
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{url} cannot be opened: {error}") from error
+    return system, path
+
+
+def size_and_stamp(url: str, info: dict[str, Any] | None = None) -> tuple[int, str]:
+    """Says how long a file behind a URL is, and something that changes when it does.
+
+    Args:
+        url: The file.
+        info: What its file system says of it; asked for anew by default.
+    """
+    if info is None or info.get("size") is None:
+        system, path = file_system(url)
+        system.invalidate_cache()
+        info = system.info(path)
+    # A listing says more or less than a look at one file does, so only one thing is compared.
+    values = (info[key] for key in _STAMP_KEYS if info.get(key) is not None)
+    return int(info["size"] or 0), _as_text(next(values, ""))
+
+
+def _as_text(stamp: Any) -> str:
+    # The same time may be a number in a listing and a date when one file is looked at.
+    seconds = stamp.timestamp() if isinstance(stamp, datetime) else stamp
+    return f"{seconds:.3f}" if isinstance(seconds, int | float) else str(seconds)
+
+
+def check_unchanged(file: "InputFile") -> None:
+    """Looks whether a file is still as it was when the job was planned.
+
+    Raises:
+        InputError: It has changed or is gone.
+    """
+    try:
+        if is_url(file.path):
+            now = size_and_stamp(file.path)
+        else:
+            stat = Path(file.path).stat()
+            now = (stat.st_size, str(stat.st_mtime_ns))
+    except FileNotFoundError:
+        now = None
+    if now != (file.bytes, file.stamp):
+        raise InputError(
+            f"{file.path} changed while the job ran: put the old file back and run the same "
+            "command again, or start anew with another --out"
+        )
+
+
+@contextmanager
+def open_file(file: "InputFile") -> Iterator[IO[bytes]]:
+    """Opens the bytes of a file as they lie on disk; the stream can seek."""
+    if is_url(file.path):
+        system, path = file_system(file.path)
+        with system.open(path, "rb") as raw:
+            yield raw
+    else:
+        with Path(file.path).open("rb", buffering=_BUFFER_BYTES) as stream:
+            yield stream
+
+
+@contextmanager
+def open_unpacked(file: "InputFile") -> Iterator[IO[bytes]]:
+    """Opens what is inside a file: a `.gz` or `.zst` is unpacked as it is read.
+
+    Raises:
+        InputError: While reading, where the file is truncated or damaged.
+    """
+    with open_file(file) as raw, damage_told(file):
+        yield unpack(file, raw)
+
+
+def unpack(file: "InputFile", raw: IO[bytes]) -> io.BufferedReader:
+    """Gives the stream of what is inside `raw`, which holds the bytes of a file."""
+    name = file.name.lower()
+    if file.compressed and not file.bytes:
+        raise EOFError("it is empty")
+    if name.endswith(".gz"):
+        inside: Any = gzip.GzipFile(fileobj=raw)
+    elif name.endswith(".zst"):
+        inside = _ZstdStream(raw)
+    else:
+        inside = raw
+    if isinstance(inside, io.BufferedReader):
+        return inside
+    return io.BufferedReader(inside, _BUFFER_BYTES)
+
+
+@contextmanager
+def damage_told(file: "InputFile") -> Iterator[None]:
+    """Turns what a damaged file makes its library raise into one line."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{file.path} is truncated or damaged ({error}): fetch it again, or --exclude it"
+        ) from error
+
+
+class _ZstdStream(io.RawIOBase):
+    """Zstandard frames in a row, unpacked little by little; raises EOFError inside a frame."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        import zstandard
+
+        self._raw = raw
+        self._library: Any = zstandard
+        self._unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
+        self._frame: Any = None
+        self._packed = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            if not self._unpack_more():
+                return 0
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def _unpack_more(self) -> bool:
+        packed = self._packed or self._raw.read(_ZSTD_INPUT_BYTES)
+        self._packed = b""
+        if not packed:
+            if self._frame is not None:
+                raise EOFError("the file ends inside a zstd frame")
+            return False
+        self._frame = self._frame or self._unpacker.decompressobj()
+        try:
+            self._ready = memoryview(self._frame.decompress(packed))
+        except self._library.ZstdError as error:
+            raise EOFError(str(error)) from error
+        if self._frame.eof:
+            self._packed, self._frame = self._frame.unused_data, None
+        return True

@@ -1,0 +1,68 @@
+"""What reading takes and gives: pieces of files in, documents and reasons for leaving some out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from data_tools.errors import InputError
+from data_tools.reading.sources import InputFile
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """Where the text is, and what to do where there is none."""
+
+    text_field: str = "text"
+    """The JSON field or Parquet column that holds the text."""
+    id_field: str | None = None
+    """The one that names the document, if any."""
+    on_invalid: Literal["stop", "skip"] = "stop"
+    """Invalid JSON, no such field, too long: an error, or left out and counted."""
+    max_document_bytes: int = 256 * MIB
+    """The longest line, text file or Parquet value; memory stays within a few times this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text."""
+
+    text: str
+    place: str
+    """Where it came from, as `web.jsonl line 17`: the line, or the byte in a later piece."""
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A document that was left out."""
+
+    reason: str
+    """`empty`, `not UTF-8`, `invalid JSON`, `no text field`, `not a string`, `too long`."""
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of one file that can be read by itself; a whole file is from 0 to None.
+
+    `start` and `stop` are bytes of plain JSON Lines (the lines that begin there), or row groups of
+    Parquet.
+    """
+
+    file: InputFile
+    start: int
+    stop: int | None
+    bytes: int
+    """Its share of the file's size on disk."""
+
+
+def refuse(options: ReadOptions, reason: str, *, place: str, message: str) -> Skipped:
+    """Leaves out what cannot be used.
+
+    Raises:
+        InputError: The options say to stop.
+    """
+    if options.on_invalid == "stop":
+        raise InputError(f"{message}; mend it, or leave such documents out with --on-invalid skip")
+    return Skipped(reason, place)

@@ -1,0 +1,279 @@
+"""Corpora behind a URL: pieces of their tars, kept in a bounded folder that a node's ranks share.
+
+A tar is fetched in chunks of 8 MiB, each a file of the cache that appears by a rename, so that a
+reader sees a whole chunk or none. One process fetches a chunk while the others wait for it. The
+chunks used longest ago make room.
+"""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_tools.errors import InputError
+from data_tools.files import part_path, write_file
+from data_tools.manifest import MANIFEST_NAME
+
+CHUNK_BYTES = 8 * 1024 * 1024
+_LOCKS = 64
+_FETCHERS = 4
+_TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A node-local folder for pieces of remote corpora."""
+
+    folder: Path = field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / f"bigtrain-cache-{os.getuid()}"
+    )
+    limit_bytes: int = 32 * 10**9
+
+
+def is_url(name: str) -> bool:
+    """Whether a corpus lies behind a URL such as `s3://bucket/corpus`."""
+    return "://" in name
+
+
+class RemoteFolder:
+    """A remote corpus folder: small files are copied whole, tars in chunks as they are needed."""
+
+    def __init__(self, url: str, cache: Cache) -> None:
+        """Connects.
+
+        Args:
+            url: Any URL that fsspec knows.
+            cache: Where pieces are kept.
+
+        Raises:
+            InputError: fsspec does not know the protocol, or lacks the package for it.
+        """
+        import fsspec
+
+        self.url = url.rstrip("/")
+        self._cache = cache
+        try:
+            self._system, self._root = fsspec.core.url_to_fs(self.url)
+        except (ImportError, ValueError) as error:
+            raise InputError(f"{url}: {error}; install the package that fsspec needs") from error
+        try:
+            manifest = self.fetch(MANIFEST_NAME, 0, None)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{self.url} holds no {MANIFEST_NAME}: check the URL, or copy a corpus folder there"
+            ) from error
+        # A corpus that was replaced behind its URL has another mirror.
+        names = hashlib.sha256(self.url.encode()), hashlib.sha256(manifest)
+        self.mirror = cache.folder / "-".join(name.hexdigest()[:16] for name in names)
+        """The local folder that holds copies of the small files."""
+        write_file(self.mirror / MANIFEST_NAME, manifest)
+
+    def copy(self, name: str) -> Path | None:
+        """Copies a small file into the mirror; None where the corpus has no such file."""
+        path = self.mirror / name
+        if path.is_file():
+            return path
+        with self._locked(f"copy {name}"):
+            if not path.is_file():
+                try:
+                    write_file(path, self.fetch(name, 0, None))
+                except FileNotFoundError:
+                    return None
+        return path
+
+    def copy_index(self, name: str) -> None:
+        """Copies the index of a tar into the mirror.
+
+        Raises:
+            InputError: The corpus has none.
+        """
+        if self.copy(name) is None:
+            raise InputError(
+                f"{self.url}/{name} is missing: a remote corpus needs its indexes; make "
+                "them with `bigtrain data index` where the tars are local, and copy them there"
+            )
+
+    def copy_folder(self, name: str) -> None:
+        """Copies the files of a folder into the mirror; one that is not there is left out."""
+        with suppress(FileNotFoundError):
+            for path in self._system.ls(f"{self._root}/{name}", detail=False):
+                self.copy(f"{name}/{path.rstrip('/').rsplit('/', 1)[-1]}")
+
+    def fetch(self, name: str, start: int, stop: int | None) -> bytes:
+        """Reads bytes of a remote file, trying again when the network fails.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            InputError: It could not be read.
+        """
+        for attempt in range(1, _TRIES + 1):
+            try:
+                content: bytes = self._system.cat_file(f"{self._root}/{name}", start, stop)
+                return content
+            except FileNotFoundError:
+                raise
+            except Exception as error:  # Each protocol has errors of its own.
+                if attempt == _TRIES:
+                    raise InputError(
+                        f"{self.url}/{name}: {type(error).__name__}: {error}; tried {_TRIES} "
+                        "times; run the same command again when the storage answers"
+                    ) from error
+                time.sleep(0.25 * 2**attempt)
+        raise AssertionError
+
+    def chunk(self, name: str, number: int, size: int) -> Path:
+        """The local file of one chunk of a tar, fetched if it is not there.
+
+        Args:
+            name: The tar.
+            number: Which chunk.
+            size: Bytes of the tar, by the manifest.
+
+        Raises:
+            InputError: The tar is missing, shorter than the manifest says, or cannot be read.
+        """
+        path = self._chunk_path(name, number)
+        if path.is_file():
+            return path
+        with self._locked(path.name):
+            if path.is_file():
+                return path
+            start = number * CHUNK_BYTES
+            stop = min(start + CHUNK_BYTES, size)
+            try:
+                content = self.fetch(name, start, stop)
+            except FileNotFoundError as error:
+                raise InputError(
+                    f"{self.url}/{name} is missing, and the manifest lists it: restore it"
+                ) from error
+            if len(content) != stop - start:
+                raise InputError(
+                    f"{self.url}/{name}: only {len(content)} of {stop - start} bytes at byte "
+                    f"{start}; restore it from a good copy"
+                )
+            part = part_path(path)
+            part.write_bytes(content)  # No fsync: what a crash loses is fetched again.
+            part.replace(path)
+        self._make_room(len(content))
+        return path
+
+    def has_chunk(self, name: str, number: int) -> bool:
+        """Whether a chunk lies in the cache."""
+        return self._chunk_path(name, number).is_file()
+
+    def drop(self, name: str, number: int) -> None:
+        """Removes a chunk from the cache."""
+        self._chunk_path(name, number).unlink(missing_ok=True)
+
+    def _chunk_path(self, name: str, number: int) -> Path:
+        return self.mirror / f"{name}.{number:06d}.chunk"
+
+    @contextmanager
+    def _locked(self, what: str) -> Iterator[None]:
+        slot = hashlib.sha256(f"{self.url}/{what}".encode()).digest()[0] % _LOCKS
+        with (self._cache.folder / f".lock-{slot:02d}").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _make_room(self, added: int) -> None:
+        # One process at a time counts; the others go on, for it counts theirs too.
+        lock_file = self._cache.folder / ".lock-room"
+        with lock_file.open("w") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _evict(self._cache)
+
+
+def _evict(cache: Cache) -> None:
+    chunks = []
+    for path in cache.folder.glob("*/*.chunk"):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            chunks.append((stat.st_mtime_ns, path, stat.st_size))
+    excess = sum(size for _, _, size in chunks) - cache.limit_bytes
+    for _, path, size in sorted(chunks):
+        if excess <= 0:
+            break
+        path.unlink(missing_ok=True)
+        excess -= size
+
+
+class RemoteFiles:
+    """The tars of a remote corpus; what `OpenFiles` is for a local one."""
+
+    def __init__(self, folder: RemoteFolder, sizes: Mapping[str, int]) -> None:
+        self._folder, self._sizes = folder, sizes
+        self._asked: dict[tuple[str, int], Future[Any]] = {}
+        self._lock = threading.Lock()
+        self._fetchers: ThreadPoolExecutor | None = None
+        self._owner = os.getpid()
+
+    def read_into(self, name: str, offset: int, content: memoryview, *, pack: str) -> None:
+        """Fills `content` from a place in a tar, through the cache.
+
+        Raises:
+            InputError: The tar cannot be read; `pack` is what the error calls the place.
+        """
+        filled = 0
+        while filled < len(content):
+            number, within = divmod(offset + filled, CHUNK_BYTES)
+            count = min(len(content) - filled, CHUNK_BYTES - within)
+            if number * CHUNK_BYTES >= self._sizes[name]:
+                raise InputError(
+                    f"{self._folder.url}/{name}: pack {pack} reaches beyond the end of the tar; "
+                    "restore its index"
+                )
+            self._read_chunk(name, number, within, content[filled : filled + count])
+            filled += count
+
+    def will_need(self, name: str, offset: int, size: int) -> None:
+        """Begins to fetch what will be read soon."""
+        for number in range(offset // CHUNK_BYTES, -(-(offset + size) // CHUNK_BYTES)):
+            self._ask(name, number)
+
+    def forget(self, name: str, offset: int, size: int) -> None:
+        """Drops what is cached of a place in a tar."""
+        for number in range(offset // CHUNK_BYTES, -(-(offset + size) // CHUNK_BYTES)):
+            self._folder.drop(name, number)
+
+    def check(self, name: str) -> None:
+        """Nothing: asking a store for thousands of sizes takes longer than the first batch."""
+
+    def close(self) -> None:
+        """Stops fetching."""
+        if self._fetchers is not None:
+            self._fetchers.shutdown(wait=True, cancel_futures=True)
+            self._fetchers = None
+
+    def _read_chunk(self, name: str, number: int, within: int, content: memoryview) -> None:
+        for _ in range(_TRIES):
+            path = self._folder.chunk(name, number, self._sizes[name])
+            with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
+                os.utime(file.fileno())  # The cache lets go of what was read longest ago.
+                file.seek(within)
+                if file.readinto(content) == len(content):
+                    return
+                path.unlink(missing_ok=True)  # Cut short by a crash: fetch it again.
+        raise InputError(
+            f"{path}: is removed as soon as it is fetched; raise data.cache_gb to hold more than "
+            "a few chunks of 8 MiB for each rank"
+        )
+
+    def _ask(self, name: str, number: int) -> None:
+        key = (name, number)
+        with self._lock:
+            if key in self._asked or self._folder.has_chunk(name, number):
+                return
+            if self._fetchers is None or self._owner != os.getpid():
+                self._fetchers, self._owner = ThreadPoolExecutor(_FETCHERS), os.getpid()
+            # A failure here is no error: whoever needs the chunk tries again, and tells.
+            future = self._fetchers.submit(self._folder.chunk, name, number, self._sizes[name])
+            self._asked[key] = future
+        future.add_done_callback(lambda _: self._asked.pop(key, None))

@@ -1,0 +1,162 @@
+"""Sentence pairs for BERT from the sentences of documents, as BERT's own data were made.
+
+Devlin et al., "BERT", arXiv 1810.04805, appendix A.2, and the steps of the program published with
+it: consecutive sentences up to a target length, split at random into A and B; half of the time B
+is replaced by text of another document, and the sentences it displaced are used again.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+SPECIAL_TOKENS = 3
+"""[CLS] A [SEP] B [SEP]."""
+BUCKET_STEP = 8
+SHORTEST_SEQUENCE = 8
+
+Bounds = Sequence[int]
+"""The sentence starts of a document in the corpus's stream, and behind its last sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two segments of the corpus's stream, never with an end-of-document token."""
+
+    a_start: int
+    a_length: int
+    b_start: int
+    b_length: int
+    is_random: bool
+    """Whether B is from another document than A."""
+
+
+class Coins:
+    """Random numbers of one document and one purpose: a stream of Philox, found by its key alone.
+
+    The raw stream is the same in every version of numpy (NEP 19).
+    """
+
+    _BLOCK = 64
+
+    def __init__(self, purpose: str, number: int) -> None:
+        first = int.from_bytes(blake2b(purpose.encode(), digest_size=8).digest(), "little")
+        self._source = np.random.Philox(key=np.array([first, number], dtype=np.uint64))
+        self._left: list[int] = []
+
+    def uniform(self) -> float:
+        """From 0 to below 1."""
+        return float((self._word() >> 11) * 2.0**-53)
+
+    def below(self, stop: int) -> int:
+        """A whole number from 0 to below `stop`."""
+        return int(self.uniform() * stop)
+
+    def heads(self, tosses: int) -> int:
+        """How many of some fair coins show heads."""
+        found = 0
+        for first in range(0, tosses, 64):
+            found += (self._word() & ((1 << min(64, tosses - first)) - 1)).bit_count()
+        return found
+
+    def _word(self) -> int:
+        if not self._left:
+            self._left = self._source.random_raw(self._BLOCK).tolist()
+        return self._left.pop()
+
+
+class PairMaker:
+    """Makes the pairs of some documents, half of them with a random B.
+
+    A document's last sentence, where it stands alone, can only get a random B. Each such pair is
+    made up for by the next one with a choice, so that both kinds come out equally often.
+    """
+
+    def __init__(self, *, sequence_length: int, short_probability: float) -> None:
+        """Takes the rules.
+
+        Args:
+            sequence_length: The most tokens of a pair with its special tokens.
+            short_probability: How often the target of a document is a random shorter one.
+        """
+        self._longest = sequence_length - SPECIAL_TOKENS
+        self._short_probability = short_probability
+        self._owed = 0
+
+    def pairs(
+        self, document: Bounds, coins: Coins, *, choose_other: Callable[[], Bounds]
+    ) -> Iterator[Pair]:
+        """Yields the pairs of one document.
+
+        Args:
+            document: Its sentences.
+            coins: Its random numbers.
+            choose_other: Gives the sentences of a random other document.
+        """
+        target = self._longest
+        if coins.uniform() < self._short_probability:
+            target = 2 + coins.below(self._longest - 1)
+        last = len(document) - 1
+        first = 0
+        while first < last:
+            stop = min(bisect_left(document, document[first] + target, first + 1), last)
+            split = first + 1
+            if stop > split:
+                split += coins.below(stop - split)
+            a = (document[first], document[split])
+            if self._is_random(stop - first, coins):
+                b = _text_from(choose_other(), target - (a[1] - a[0]), coins)
+                yield self._fit(a, b, coins, is_random=True)
+                first = split
+            else:
+                yield self._fit(a, (document[split], document[stop]), coins, is_random=False)
+                first = stop
+
+    def _is_random(self, num_sentences: int, coins: Coins) -> bool:
+        if num_sentences == 1:
+            self._owed += 1
+            return True
+        if self._owed:
+            self._owed -= 1
+            return False
+        return coins.uniform() < 0.5
+
+    def _fit(
+        self, a: tuple[int, int], b: tuple[int, int], coins: Coins, *, is_random: bool
+    ) -> Pair:
+        """Cuts the longer one, token by token, at its front or its back."""
+        a_length, b_length = a[1] - a[0], b[1] - b[0]
+        a_cut, b_cut = plan_cuts(a_length, b_length, longest=self._longest)
+        return Pair(
+            a_start=a[0] + coins.heads(a_cut),
+            a_length=a_length - a_cut,
+            b_start=b[0] + coins.heads(b_cut),
+            b_length=b_length - b_cut,
+            is_random=is_random,
+        )
+
+
+def plan_cuts(a_length: int, b_length: int, *, longest: int) -> tuple[int, int]:
+    """How many tokens A and B lose when, one by one, the longer loses one (B where they tie)."""
+    excess = max(0, a_length + b_length - longest)
+    until_equal = min(excess, abs(a_length - b_length))
+    a_more, b_more = (excess - until_equal) // 2, (excess - until_equal + 1) // 2
+    if a_length > b_length:
+        return until_equal + a_more, b_more
+    return a_more, until_equal + b_more
+
+
+def padded_length(pair: Pair, *, sequence_length: int) -> int:
+    """The length of a pair's row with special tokens and padding: a multiple of 8, or the most."""
+    length = pair.a_length + pair.b_length + SPECIAL_TOKENS
+    return min(-(-length // BUCKET_STEP) * BUCKET_STEP, sequence_length)
+
+
+def _text_from(document: Bounds, target: int, coins: Coins) -> tuple[int, int]:
+    """Whole sentences of a document from a random one on, of `target` tokens or some more."""
+    last = len(document) - 1
+    first = coins.below(last)
+    stop = bisect_left(document, document[first] + max(1, target), first + 1)
+    return document[first], document[min(stop, last)]

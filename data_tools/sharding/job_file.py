@@ -1,0 +1,147 @@
+"""What a sharding job is: the choices that decide its bytes, kept in the job's own folder."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_tools.errors import InputError
+from data_tools.files import file_sha256, load_json, render_json, write_file
+from data_tools.manifest import SCHEMA
+from data_tools.reading.documents import ReadOptions
+
+Split = Literal["train", "validation"]
+TASKS_FOLDER = "tasks"
+_SHOWN_CHARACTERS = 12  # Of a hash; enough to tell two apart.
+
+
+class JobChoices(BaseModel):
+    """Everything that decides what a job writes; two jobs with equal choices write equal bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    corpus_schema: str = SCHEMA
+    max_document_bytes: int
+    name: str
+    on_invalid: Literal["stop", "skip"]
+    pack_tokens: int
+    seed: int
+    sentences: bool
+    shuffle: bool
+    task_bytes: int
+    tasks: int
+    """How many there are."""
+    text: str
+    """A hash of all that is read."""
+    text_field: str
+    tokenizer: str
+    """Its sha256."""
+    tokenizer_file: str
+    validation_percent: float
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How the text is read."""
+        return ReadOptions(
+            text_field=self.text_field,
+            on_invalid=self.on_invalid,
+            max_document_bytes=self.max_document_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job and its folder."""
+
+    out: Path
+    choices: JobChoices
+    sha256: str
+    """Of the choices; every marker carries it."""
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The corpus folders that the job makes."""
+        return ("train", "validation") if self.choices.validation_percent else ("train",)
+
+    @property
+    def tokenizer(self) -> Path:
+        """The job's own copy of the tokenizer."""
+        return self.out / TASKS_FOLDER / self.choices.tokenizer_file
+
+
+def make_job(out: Path, choices: JobChoices) -> Job:
+    """Joins choices and folder."""
+    return Job(out, choices, hashlib.sha256(render_json(choices.model_dump())).hexdigest())
+
+
+def load_job(out: Path) -> Job:
+    """Reads the job of a folder.
+
+    Raises:
+        InputError: There is none, or another version of the tool made it.
+    """
+    path = _job_path(out)
+    if not path.is_file():
+        raise InputError(f"no sharding job in {out}: start one with `bigtrain data shard`")
+    try:
+        return make_job(out, JobChoices.model_validate(load_json(path)))
+    except ValidationError as error:
+        raise InputError(
+            f"{path} was written by another version: finish the job with that, or delete {out}"
+        ) from error
+
+
+def is_claimed(job: Job) -> bool:
+    """Says whether this very job has begun in its folder.
+
+    Raises:
+        InputError: Another job has, or what lies there comes from no known job.
+    """
+    path = _job_path(job.out)
+    if path.is_file():
+        _check_same(load_json(path), job)
+        return True
+    for split in ("train", "validation"):
+        if (job.out / split).exists():
+            raise InputError(f"{job.out / split} is there already, from no known job: change --out")
+    return False
+
+
+def claim_folder(job: Job, tokenizer: bytes) -> None:
+    """Writes down what the job is, and keeps the file of its tokenizer.
+
+    Raises:
+        InputError: As `is_claimed`.
+    """
+    claimed = is_claimed(job)
+    if not job.tokenizer.is_file() or file_sha256(job.tokenizer) != job.choices.tokenizer:
+        write_file(job.tokenizer, tokenizer)
+    if not claimed:
+        write_file(_job_path(job.out), render_json(job.choices.model_dump()))
+
+
+def _job_path(out: Path) -> Path:
+    return out / TASKS_FOLDER / "job.json"
+
+
+def _check_same(there: Any, job: Job) -> None:
+    ours = job.choices.model_dump()
+    theirs = there if isinstance(there, dict) else {}
+    changed = [
+        f"{key.replace('_', ' ')} ({_show(theirs.get(key))} → {_show(ours[key])})"
+        for key in sorted(ours)
+        if theirs.get(key) != ours[key]
+    ]
+    if changed:
+        raise InputError(
+            f"{job.out} belongs to a job with other {', '.join(changed)}: nothing was changed; "
+            "choose another --out, or delete that folder"
+        )
+
+
+def _show(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    is_hash = isinstance(value, str) and len(value) == 64
+    return text[:_SHOWN_CHARACTERS] if is_hash else text

@@ -1,0 +1,54 @@
+"""Who may write in a job's folder: one whole job, or several parts of it, each with its tasks."""
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_tools.errors import InputError
+from data_tools.sharding.job_file import TASKS_FOLDER
+
+_LOCK_NAME = ".lock"  # The one that `data_tools.files.only_writer` takes for itself.
+_TASKS_LOCK = ".tasks.lock"
+_CLAIM_LOCK = ".claim.lock"
+
+
+@contextmanager
+def some_tasks(out: Path, numbers: Sequence[int]) -> Iterator[None]:
+    """Holds some tasks of a job, beside other processes on any machine that hold others.
+
+    Raises:
+        InputError: A whole job is being run or sealed there, or one of the tasks is.
+    """
+    folder = out / TASKS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with (out / _LOCK_NAME).open("a+") as whole, (folder / _TASKS_LOCK).open("a+") as tasks:
+        try:
+            fcntl.flock(whole, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is writing to {out}: wait for it, or choose another --out"
+            ) from error
+        for number in numbers:
+            try:  # One byte of the file for each task, so that any two ways to divide them agree.
+                fcntl.lockf(tasks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+            except (BlockingIOError, PermissionError) as error:
+                raise InputError(
+                    f"another process is at work on task {number} of {out}: "
+                    "wait for it, or choose another --task"
+                ) from error
+        yield
+
+
+@contextmanager
+def one_claimant(out: Path) -> Iterator[None]:
+    """Lets one process at a time say what the job of a folder is; the others wait for it."""
+    with (out / TASKS_FOLDER / _CLAIM_LOCK).open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def remove_locks(out: Path) -> None:
+    """Removes the locks of single tasks; for who holds the whole folder."""
+    for name in (_TASKS_LOCK, _CLAIM_LOCK):
+        (out / TASKS_FOLDER / name).unlink(missing_ok=True)

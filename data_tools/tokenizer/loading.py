@@ -1,0 +1,33 @@
+"""Reading a tokenizer of either kind, told apart by what is in the file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from data_tools.errors import InputError
+from data_tools.tokenizer.base import Tokenizer
+from data_tools.tokenizer.huggingface import load_huggingface
+from data_tools.tokenizer.sentencepiece import load_sentencepiece
+
+
+def load_tokenizer(path: Path, *, special: Mapping[str, str] | None = None) -> Tokenizer:
+    """Reads a SentencePiece `.model` or a Hugging Face `tokenizer.json`, whatever it is called.
+
+    Args:
+        path: The file.
+        special: Tokens of a `tokenizer.json` by role, as `{"eos": "<|endoftext|>"}`, where neither
+            its names nor a `tokenizer_config.json` beside it tell. A `.model` knows its own.
+
+    Raises:
+        InputError: There is no such file, it is no tokenizer, or it has no end of a document.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name the tokenizer.model or tokenizer.json in it")
+    if not path.is_file():
+        raise InputError(f"no tokenizer at {path}: make one with `bigtrain data tokenizer`")
+    with path.open("rb") as file:
+        is_json = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    if is_json:
+        return load_huggingface(path, special=special)
+    if special:
+        raise InputError(f"{path} is a SentencePiece model, which names its special ids itself")
+    return load_sentencepiece(path)

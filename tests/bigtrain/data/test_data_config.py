@@ -1,0 +1,49 @@
+"""What a data section may say, and how a wrong one is told."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from bigtrain.config.data import DataConfig
+
+LENGTH = {"sequence_length": 8}
+
+
+def test_one_corpus_is_a_mixture_of_one() -> None:
+    data = DataConfig.model_validate({"train": "a", **LENGTH})
+    assert data.corpora == ("a",)
+    assert data.mixture[0].start_sample == 0
+
+
+def test_corpora_are_listed_once_in_order_of_appearance() -> None:
+    stages = [
+        {"sources": [{"corpus": "b"}, {"corpus": "a"}]},
+        {"start_sample": 8, "sources": [{"corpus": "c"}, {"corpus": "b"}]},
+    ]
+    assert DataConfig.model_validate({"stages": stages, **LENGTH}).corpora == ("b", "a", "c")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "give either data.train"),
+        ({"train": "a", "stages": [{"sources": [{"corpus": "a"}]}]}, "give either data.train"),
+        ({"stages": [{"sources": []}]}, "at least 1 item"),
+        ({"stages": [{"start_sample": 5, "sources": [{"corpus": "a"}]}]}, "the first starts at 0"),
+        ({"stages": [{"sources": [{"corpus": "a"}] * 2}]}, "names the corpus a twice"),
+        ({"stages": [{"sources": [{"corpus": "a", "weight": 0.0}]}]}, "greater than 0"),
+        (
+            {
+                "train": "a",
+                "skip": [{"first_sample": 5, "samples": 9}, {"first_sample": 10, "samples": 1}],
+            },
+            "from sample 10 begins before the one from 5 ends",
+        ),
+        ({"train": "a", "packing": "pad", "document_attention": True}, "goes with packing concat"),
+        ({"train": "a", "packing": "tight"}, "'concat', 'bestfit', 'pad' or 'pairs'"),
+    ],
+)
+def test_what_cannot_be_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DataConfig.model_validate({**values, **LENGTH})

@@ -1,0 +1,104 @@
+"""A checkpoint's record of its data lets the future change, and never the past."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigtrain.config import ConfigError
+from bigtrain.data.checks import check_data
+from bigtrain.data.stages import StageRecord, check_stages
+from tests.runs import tiny_config
+
+
+@pytest.fixture(scope="module")
+def records_of(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Makes the record of a run whose data section is merged over the usual one."""
+    other = corpus.parent / "corpus" / "validation"  # Any second corpus will do.
+
+    def make(**data: Any) -> list[StageRecord]:
+        stages = data.get("stages")
+        if stages is not None:
+            names = {"a": str(corpus / "train"), "b": str(other)}
+            stages = [
+                {
+                    **stage,
+                    "sources": [{"corpus": names[n], "weight": w} for n, w in stage["sources"]],
+                }
+                for stage in stages
+            ]
+            data = {**data, "train": None, "stages": stages}
+        config = tiny_config(corpus, Path("unused"), data={"validation": None, **data})
+        return check_data(config).stages
+
+    return make
+
+
+ONE = [{"sources": [("a", 1.0)]}]
+THEN_TWO = [*ONE, {"start_sample": 800, "sources": [("a", 1.0), ("b", 1.0)]}]
+
+
+def test_the_same_data_goes_on(records_of: Any) -> None:
+    check_stages(records_of(), records_of(), consumed=500, where="here")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "consumed"),
+    [
+        ({}, {"stages": THEN_TWO}, 800),
+        ({"stages": THEN_TWO}, {}, 800),
+        ({}, {"skip": [{"first_sample": 500, "samples": 40}]}, 500),
+        ({"skip": [{"first_sample": 500, "samples": 40}]}, {}, 500),
+        ({"shuffle": "windows"}, {"shuffle": "blocks"}, 0),
+    ],
+)
+def test_what_comes_after_may_change(
+    records_of: Any, before: dict[str, Any], now: dict[str, Any], consumed: int
+) -> None:
+    check_stages(records_of(**before), records_of(**now), consumed=consumed, where="here")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "consumed", "message"),
+    [
+        ({}, {"stages": THEN_TWO}, 801, "data.stages that start at samples"),
+        ({"stages": THEN_TWO}, {}, 801, "data.stages that start at samples"),
+        ({}, {"skip": [{"first_sample": 499, "samples": 40}]}, 500, "data.skip"),
+        ({"skip": [{"first_sample": 5, "samples": 40}]}, {}, 500, "data.skip"),
+        ({"shuffle": "windows"}, {"shuffle": "blocks"}, 8, "data.shuffle windows"),
+        (
+            {"stages": THEN_TWO},
+            {"stages": [*ONE, {"start_sample": 800, "sources": [("a", 1.0), ("b", 2.0)]}]},
+            900,
+            "corpora",
+        ),
+        ({}, {"stages": [{"sources": [("b", 1.0)]}]}, 8, "corpora"),
+    ],
+)
+def test_the_past_may_not(
+    records_of: Any, before: dict[str, Any], now: dict[str, Any], consumed: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"here: the {consumed} samples trained on had {message}"):
+        check_stages(records_of(**before), records_of(**now), consumed=consumed, where="here")
+
+
+def test_samples_that_were_skipped_count_as_past(records_of: Any) -> None:
+    skipping = {"skip": [{"first_sample": 100, "samples": 1000}]}
+    now = {**skipping, "stages": THEN_TWO}
+    check_stages(records_of(**skipping), records_of(**now), consumed=100, where="here")
+    with pytest.raises(ConfigError, match="start at samples"):
+        check_stages(records_of(**skipping), records_of(**now), consumed=101, where="here")
+
+
+def test_a_record_of_the_first_version_is_understood(records_of: Any) -> None:
+    now = records_of(shuffle="windows")
+    old = {
+        "first_sample": 0,
+        "corpus": now[0]["sources"][0]["corpus"],
+        "fingerprint": now[0]["sources"][0]["fingerprint"],
+        "sequence_length": 32,
+        "shuffle": "windows",
+    }
+    check_stages([old], now, consumed=500, where="here")
+    with pytest.raises(ConfigError, match=r"data\.shuffle windows, this config says blocks"):
+        check_stages([old], records_of(), consumed=500, where="here")

@@ -1,0 +1,207 @@
+"""A corpus behind a URL reads as the same corpus on disk, through a bounded, shared cache."""
+
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from data_tools import remote
+from data_tools.corpus import open_corpus
+from data_tools.errors import InputError
+from data_tools.index import scan_tar
+from data_tools.remote import Cache, RemoteFolder
+
+
+@pytest.fixture
+def store(sharded, tmp_path, monkeypatch):
+    """A corpus behind a file:// URL, with chunks so small that there are many."""
+    monkeypatch.setattr(remote, "CHUNK_BYTES", 512)
+    return shutil.copytree(sharded / "train", tmp_path / "bucket" / "train")
+
+
+def url_of(store: Path) -> str:
+    return f"file://{store}"
+
+
+@pytest.fixture
+def cache(tmp_path) -> Cache:
+    return Cache(tmp_path / "cache", limit_bytes=10**9)
+
+
+@pytest.fixture
+def fetched(monkeypatch) -> list[str]:
+    """The names of the tars that were asked of the store, once for each request."""
+    names: list[str] = []
+    fetch = RemoteFolder.fetch
+
+    def counted(self, name, start, stop):
+        names.append(name)
+        return fetch(self, name, start, stop)
+
+    monkeypatch.setattr(RemoteFolder, "fetch", counted)
+    return names
+
+
+def read_all(url: str, cache: Cache) -> list[int]:
+    with open_corpus(url, cache=cache) as corpus:
+        return corpus.read(0, corpus.num_tokens).tolist()
+
+
+def tars(fetched: list[str]) -> list[str]:
+    return [name for name in fetched if name.endswith(".tar")]
+
+
+def test_a_remote_corpus_reads_as_the_local_one(store, cache):
+    with open_corpus(store) as local, open_corpus(url_of(store), cache=cache) as far:
+        assert np.array_equal(local.read(0, local.num_tokens), far.read(0, far.num_tokens))
+        assert far.manifest.fingerprint == local.manifest.fingerprint
+        assert far.find_documents(0, 50) == local.find_documents(0, 50)
+
+
+def test_any_store_that_fsspec_knows_will_do(store, cache):
+    memory = fsspec.filesystem("memory")
+    memory.put(str(store), "/corpus", recursive=True)
+    try:
+        assert read_all("memory://corpus", cache) == read_all(url_of(store), cache)
+    finally:
+        memory.rm("/corpus", recursive=True)
+
+
+def test_what_is_in_the_cache_is_not_fetched_again(store, cache, fetched):
+    first = read_all(url_of(store), cache)
+    assert tars(fetched)
+    fetched.clear()
+    assert read_all(url_of(store), cache) == first
+    assert not tars(fetched)
+
+
+def test_what_will_be_read_is_fetched_before(store, cache, fetched):
+    with open_corpus(url_of(store), cache=cache) as corpus:
+        corpus.will_need(0, corpus.num_tokens)
+        corpus.close()  # Waits for what was begun.
+    begun = len(tars(fetched))
+    assert begun
+    with open_corpus(url_of(store), cache=cache) as corpus:
+        corpus.will_need(0, corpus.num_tokens)
+    assert len(tars(fetched)) - begun < begun  # What the first fetched is there.
+
+
+def test_the_cache_stays_under_its_limit_and_the_tokens_right(store, tmp_path, fetched):
+    small = Cache(tmp_path / "small", limit_bytes=4 * 512)
+    with open_corpus(store) as local:
+        expected = local.read(0, local.num_tokens).tolist()
+    for _ in range(2):
+        assert read_all(url_of(store), small) == expected
+        held = sum(path.stat().st_size for path in small.folder.glob("*/*.chunk"))
+        assert held <= 4 * 512
+    assert len(tars(fetched)) > len(set(tars(fetched))) + 10  # The small one fetched twice.
+
+
+def read_in_a_process(url: str, cache: Cache, log: Path) -> None:
+    remote.CHUNK_BYTES = 512
+    fetch = RemoteFolder.fetch
+
+    def noted(self, name, start, stop):
+        with log.open("a") as file:
+            file.write(f"{name} {start}\n")
+        return fetch(self, name, start, stop)
+
+    RemoteFolder.fetch = noted
+    read_all(url, cache)
+
+
+def test_processes_of_a_node_fetch_each_chunk_once_together(store, cache, tmp_path):
+    log = tmp_path / "log"
+    fork = multiprocessing.get_context("fork")
+    arguments = (url_of(store), cache, log)
+    processes = [fork.Process(target=read_in_a_process, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    chunks = [line for line in log.read_text().splitlines() if ".tar " in line]
+    assert len(chunks) == len(set(chunks)) > 10
+
+
+def test_a_corpus_replaced_behind_its_url_is_another(store, cache, sharded):
+    read_all(url_of(store), cache)
+    shutil.rmtree(store)
+    shutil.copytree(sharded / "validation", store)
+    with open_corpus(sharded / "validation") as local:
+        assert read_all(url_of(store), cache) == local.read(0, local.num_tokens).tolist()
+
+
+def test_a_chunk_cut_short_in_the_cache_is_fetched_again(store, cache):
+    expected = read_all(url_of(store), cache)
+    for chunk in cache.folder.glob("*/*.chunk"):
+        chunk.write_bytes(chunk.read_bytes()[:100])
+    assert read_all(url_of(store), cache) == expected
+
+
+def test_a_flipped_bit_in_the_cache_is_mended_from_the_store(store, cache):
+    expected = read_all(url_of(store), cache)
+    for chunk in cache.folder.glob("*/*.chunk"):
+        content = bytearray(chunk.read_bytes())
+        content[7] ^= 1
+        chunk.write_bytes(content)
+    assert read_all(url_of(store), cache) == expected
+
+
+def test_a_flipped_bit_in_the_store_is_found(store, cache):
+    tar = next(store.glob("*.tar"))
+    content = bytearray(tar.read_bytes())
+    content[scan_tar(tar)[0].tokens_offset + 9] ^= 1
+    tar.write_bytes(content)
+    with pytest.raises(InputError, match=r"pack 00000\d-00000, tokens at byte \d+: crc32"):
+        read_all(url_of(store), cache)
+
+
+@pytest.mark.parametrize(
+    ("remove", "message"),
+    [
+        ("manifest.json", r"holds no manifest\.json: check the URL"),
+        ("tokens-000000.index.json", r"needs its indexes; make them with `bigtrain data index`"),
+        ("tokens-000000.tar", r"tokens-000000\.tar is missing, and the manifest lists it"),
+    ],
+)
+def test_what_is_missing_is_named(store, cache, remove, message):
+    (store / remove).unlink()
+    with pytest.raises(InputError, match=message):
+        read_all(url_of(store), cache)
+
+
+def test_a_tar_shorter_than_the_manifest_says_is_told(store, cache):
+    tar = next(store.glob("*.tar"))
+    tar.write_bytes(tar.read_bytes()[:1000])
+    with pytest.raises(InputError, match=rf"{tar.name}: only \d+ of 512 bytes at byte"):
+        read_all(url_of(store), cache)
+
+
+def test_a_store_that_fails_is_asked_again_and_then_told(store, cache, monkeypatch):
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+    system = type(RemoteFolder(url_of(store), cache)._system)
+    real, failures = system.cat_file, []
+
+    def flaky(self, path, start=None, end=None, **options):
+        if path.endswith(".tar") and len(failures) < broken:
+            failures.append(path)
+            raise TimeoutError("no answer")
+        return real(self, path, start, end, **options)
+
+    monkeypatch.setattr(system, "cat_file", flaky)
+    broken = 3
+    with open_corpus(store) as local:
+        assert read_all(url_of(store), cache) == local.read(0, local.num_tokens).tolist()
+    shutil.rmtree(cache.folder)
+    broken = 10**6
+    with pytest.raises(InputError, match="TimeoutError: no answer; tried 4 times"):
+        read_all(url_of(store), cache)
+
+
+def test_an_unknown_protocol_is_one_line(cache):
+    with pytest.raises(InputError, match="nothing://x"):
+        open_corpus("nothing://x", cache=cache)

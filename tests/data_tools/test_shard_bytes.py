@@ -1,0 +1,94 @@
+"""The table of every shard's sha256: one column, however many workers, after any kill -9."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from data_tools.files import file_sha256
+from data_tools.sharding.job import shard_corpus
+from tests.data_tools.small_texts import WORDS
+
+OPTIONS = {"pack_tokens": 2000, "validation_percent": 20, "shuffle": True, "sentences": True}
+
+
+def write_lines(path: Path, count: int) -> Path:
+    lots = Random(0)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(count):
+            words = " ".join(lots.choices(WORDS, k=lots.randint(5, 200)))
+            file.write(json.dumps({"text": f"Story {number}. 今天下雨。{words}."}) + "\n")
+    return path
+
+
+def command(text: Path, tokenizer: Path, out: Path, workers: int, task_bytes: int) -> list[str]:
+    code = (
+        "import json, sys; from pathlib import Path\n"
+        "from data_tools.sharding.job import shard_corpus\n"
+        "if __name__ == '__main__':\n"
+        "    text, tokenizer, out, options = sys.argv[1:]\n"
+        "    options = json.loads(options)\n"
+        "    shard_corpus([text], tokenizer=Path(tokenizer), out=Path(out), **options)\n"
+    )
+    options = json.dumps({**OPTIONS, "workers": workers, "task_bytes": task_bytes})
+    return [sys.executable, "-c", code, str(text), str(tokenizer), str(out), options]
+
+
+def kill_on_the_way(words: list[str], out: Path, lots: Random) -> bool:
+    """Kills a job when it has written some files; says whether it was alive."""
+    enough = len(list(out.rglob("*"))) + lots.randint(3, 12)
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen(words, cwd=root, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list(out.rglob("*"))) < enough:
+            time.sleep(lots.random() / 100)
+        process.kill()
+    return process.returncode == -signal.SIGKILL
+
+
+def hashes(out: Path) -> dict[str, str]:
+    files = (path for split in ("train", "validation") for path in sorted((out / split).iterdir()))
+    return {path.relative_to(out).as_posix(): file_sha256(path) for path in files}
+
+
+def show(columns: dict[str, dict[str, str]]) -> None:
+    table = Table("file", *columns, title="sha256, the first 8 digits, by workers")
+    table.columns[0].no_wrap = True
+    for name in next(iter(columns.values())):
+        table.add_row(name, *(column.get(name, "-")[:8] for column in columns.values()))
+    Console(width=120).print(table)
+
+
+@pytest.mark.parametrize(
+    ("counts", "kills", "documents", "task_bytes"),
+    [
+        ((1, 2), 1, 100, 5_000),
+        pytest.param((1, 2, 4), 3, 20_000, 800_000, marks=pytest.mark.slow),
+    ],
+)
+def test_every_shard_has_one_sha256_whatever_the_workers_and_the_kills(
+    tokenizer, tmp_path, counts, kills, documents, task_bytes
+):
+    text = write_lines(tmp_path / "web.jsonl", documents)
+    lots, columns = Random(1), {}
+    for workers in counts:
+        for times in (0, kills):
+            out = tmp_path / f"{workers} workers {times} kills"
+            words = command(text, tokenizer.path, out, workers, task_bytes)
+            for _ in range(times):
+                while not kill_on_the_way(words, out, lots):
+                    shutil.rmtree(out)  # It had finished before.
+            options = {**OPTIONS, "workers": workers, "task_bytes": task_bytes}
+            shard_corpus([str(text)], tokenizer=tokenizer.path, out=out, **options)
+            columns[f"{workers}, killed {times}×" if times else str(workers)] = hashes(out)
+    show(columns)
+    first = columns["1"]
+    assert len([name for name in first if name.endswith(".tar")]) > 10
+    assert all(column == first for column in columns.values())
