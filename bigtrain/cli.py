@@ -194,16 +194,12 @@ def which(
     """Shows which samples a step was trained on, and the documents that they are cut from."""
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from bigtrain.evaluate.which import find_samples, render_samples
 
     samples = find_samples(run, step)
-    if as_json:
-        for sample in samples:
-            typer.echo(json.dumps(asdict(sample), ensure_ascii=False))
-    else:
-        Console().print(render_samples(samples))
+    lines = (json.dumps(asdict(sample), ensure_ascii=False) for sample in samples)
+    for line in lines if as_json else render_samples(samples):
+        typer.echo(line)
 
 
 def _be_quiet() -> None:

@@ -1,13 +1,11 @@
 """Which documents a step was trained on, or will be: the order is arithmetic, so anyone can ask."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
 from bigtrain.config import RunConfig, load_run_config
 from bigtrain.data.checks import check_sources, open_sources
@@ -18,6 +16,7 @@ from bigtrain.train.run_folder import RunFolder
 from data_tools.tokenizer import Tokenizer, printable
 
 _TEXT_TOKENS = 64
+_SHOWN_CHARACTERS = 76
 
 
 class WhichError(ValueError):
@@ -82,21 +81,16 @@ def find_samples(run_dir: Path, step: int) -> Iterator[SampleOrigin]:
             source.close()
 
 
-def render_samples(samples: Iterator[SampleOrigin]) -> Table:
-    """Makes what the terminal shows."""
-    table = Table("sample", "corpus", "epoch", "row", "shard", "pack", "document", "tokens", "text")
+def render_samples(samples: Iterable[SampleOrigin]) -> Iterator[str]:
+    """Makes the lines that the terminal shows: each sample, and under it its documents."""
     for sample in samples:
-        for number, document in enumerate(sample.documents):
-            head = (str(sample.sample), sample.corpus, str(sample.epoch), str(sample.row))
-            table.add_row(
-                *(head if number == 0 else ("",) * len(head)),
-                document.shard,
-                document.pack,
-                str(document.document),
-                f"{document.first_token:,} + {document.num_tokens:,}",
-                Text(" ".join(document.text.split())[:60]),
+        yield f"sample {sample.sample}: {sample.corpus}, epoch {sample.epoch + 1}, row {sample.row}"
+        for document in sample.documents:
+            yield (
+                f"  {document.shard}, pack {document.pack}, document {document.document}: "
+                f"{document.num_tokens} tokens from {document.first_token}"
             )
-    return table
+            yield f"    {' '.join(document.text.split())[:_SHOWN_CHARACTERS]}"
 
 
 def _batch_of(folder: RunFolder, step: int) -> tuple[RunConfig, int]:

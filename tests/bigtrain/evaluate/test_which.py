@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bigtrain.config import RunConfig, render_config
@@ -54,14 +53,16 @@ def test_skipped_samples_have_numbers_that_no_step_reads(corpus: Path, tmp_path:
     assert numbers == [*range(8), *range(108, 116)]
 
 
-def test_the_table_names_shard_pack_and_document(corpus: Path, tmp_path: Path) -> None:
+def test_the_lines_name_shard_pack_and_document(corpus: Path, tmp_path: Path) -> None:
     run = _run_folder(tiny_config(corpus, tmp_path), [])
-    table = render_samples(find_samples(run, 1))
-    cells = {column.header: [*column.cells] for column in table.columns}
-    assert [cell for cell in cells["sample"] if cell] == [*map(str, range(8))]
-    assert set(cells["shard"]) == {"tokens-000000.tar"}
-    assert all(pack.startswith("000000-") for pack in cells["pack"])
-    assert np.array([*map(int, cells["document"])]).max() > 0
+    lines = list(render_samples(find_samples(run, 1)))
+    heads = [line for line in lines if line.startswith("sample ")]
+    assert [int(line.split()[1].rstrip(":")) for line in heads] == [*range(8)]
+    assert all(f": {corpus / 'train'}, epoch 1, row " in line for line in heads)
+    documents = [line for line in lines if line.startswith("  tokens-000000.tar, pack 000000-")]
+    assert len(documents) >= 8
+    assert len(lines) == len(heads) + 2 * len(documents)
+    assert all(len(line) <= 80 for line in lines if line.startswith("    "))
 
 
 @pytest.mark.parametrize(
