@@ -29,7 +29,7 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
         "CUDA_VISIBLE_DEVICES": "",
     }
     commands = console_commands((REPOSITORY / "README.md").read_text())
-    assert [command.split()[1] for command in commands].count("data") == 3
+    assert [command.split()[1] for command in commands].count("data") == 6
     outputs: dict[str, list[str]] = {}
     for command in commands:
         done = subprocess.run(
@@ -43,3 +43,7 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     assert exported == checkpoint
     assert exported.startswith("import os")
     assert (tmp_path / "exports/first/model.safetensors").is_file()
+    cleaned, verified, which = outputs["data"][3:]
+    assert "kept" in cleaned
+    assert "1 of 1 shards whole at level full" in verified
+    assert "sample 16: corpora/mine/train, epoch 1" in which

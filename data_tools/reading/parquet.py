@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.reading.sources import InputFile
 from data_tools.reading.streams import open_file
-from data_tools.reading.values import MIB, Document, Piece, ReadOptions, Skipped, refuse
+from data_tools.reading.values import MIB, Document, InputFile, Piece, ReadOptions, Skipped, refuse
 
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 8 * MIB

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from data_tools.reading.json_lines import read_json_lines
 from data_tools.reading.parquet import plan_row_groups, read_row_groups
 from data_tools.reading.plain_text import read_text_file
-from data_tools.reading.sources import InputFile, TextSource
+from data_tools.reading.sources import TextSource
 from data_tools.reading.streams import check_unchanged
-from data_tools.reading.values import Document, Piece, ReadOptions, Skipped
+from data_tools.reading.values import Document, InputFile, Piece, ReadOptions, Skipped
 
 
 def plan_pieces(source: TextSource, *, piece_bytes: int) -> list[Piece]:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from data_tools.reading.parquet import text_bytes
 from data_tools.reading.pieces import read_piece
-from data_tools.reading.sources import InputFile, TextSource
+from data_tools.reading.sources import TextSource
 from data_tools.reading.streams import damage_told, open_file, unpack
-from data_tools.reading.values import Document, Piece, ReadOptions
+from data_tools.reading.values import Document, InputFile, Piece, ReadOptions
 
 _BLOCK_BYTES = 64 * 1024
 _RATIO_BYTES = 8 << 20

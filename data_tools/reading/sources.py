@@ -6,50 +6,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.files import file_sha256
 from data_tools.reading.streams import file_system, is_url, size_and_stamp
-
-FileKind = Literal["text", "json lines", "parquet"]
+from data_tools.reading.values import InputFile, kind_of
 
 STANDARD_INPUT = "-"
-COMPRESSED = (".gz", ".zst")
-_KINDS: dict[str, FileKind] = {
-    ".txt": "text",
-    ".jsonl": "json lines",
-    ".json": "json lines",
-    ".parquet": "parquet",
-}
 _KNOWN = "every .txt, .jsonl, .json and .parquet file"
 _HASH_CONTENT_BELOW = 1 << 30  # Two seconds of hashing; above it, sizes and stamps must do.
 _OUR_RECORDS = {"report.json", "manifest.json"}  # What cleaning and sharding leave is no text.
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """One file as it was when the job was planned."""
-
-    path: str
-    """An absolute local path, or a URL for fsspec."""
-    name: str
-    """The same wherever the source lies: relative to the source's root, with slashes."""
-    bytes: int
-    """Size on disk."""
-    stamp: str
-    """Changes when the file changes."""
-
-    @property
-    def kind(self) -> FileKind:
-        """What is in it, by its name; a file of no known kind is text."""
-        return _kind(self.name) or "text"
-
-    @property
-    def compressed(self) -> bool:
-        """Whether it can only be read from its beginning."""
-        return self.name.lower().endswith(COMPRESSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +68,6 @@ def find_sources(
     return [source for source in sources if source.files]
 
 
-def _kind(name: str) -> FileKind | None:
-    path = PurePosixPath(name.lower())
-    return _KINDS.get(path.with_suffix("").suffix if path.suffix in COMPRESSED else path.suffix)
-
-
 def _is_glob(pattern: str) -> bool:
     return glob.has_magic(pattern) and not Path(pattern).exists()
 
@@ -128,7 +91,7 @@ def hash_sources(sources: Sequence[TextSource]) -> str:
 
 
 def _is_known(name: str) -> bool:
-    is_text = _kind(name) is not None and name.rpartition("/")[2] not in _OUR_RECORDS
+    is_text = kind_of(name) is not None and name.rpartition("/")[2] not in _OUR_RECORDS
     return is_text and not _is_hidden(name)
 
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from data_tools.reading.sources import InputFile, TextSource
+from data_tools.reading.sources import TextSource
+from data_tools.reading.values import InputFile
 
 _BLOCK_BYTES = 1 << 20
 _LABEL = "standard input"

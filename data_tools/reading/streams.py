@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from data_tools.errors import InputError
-
-if TYPE_CHECKING:
-    from data_tools.reading.sources import InputFile
+from data_tools.reading.values import InputFile
 
 _BUFFER_BYTES = 1 << 20
 # One compressed block of four bytes may unfold to 128 KiB: so much at a time stays below 32 MiB.

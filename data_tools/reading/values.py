@@ -1,12 +1,45 @@
 """What reading takes and gives: pieces of files in, documents and reasons for leaving some out."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Literal
 
 from data_tools.errors import InputError
-from data_tools.reading.sources import InputFile
 
 MIB = 1 << 20
+
+FileKind = Literal["text", "json lines", "parquet"]
+_COMPRESSED = (".gz", ".zst")
+_KINDS: dict[str, FileKind] = {
+    ".txt": "text",
+    ".jsonl": "json lines",
+    ".json": "json lines",
+    ".parquet": "parquet",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file as it was when the job was planned."""
+
+    path: str
+    """An absolute local path, or a URL for fsspec."""
+    name: str
+    """The same wherever the source lies: relative to the source's root, with slashes."""
+    bytes: int
+    """Size on disk."""
+    stamp: str
+    """Changes when the file changes."""
+
+    @property
+    def kind(self) -> FileKind:
+        """What is in it, by its name; a file of no known kind is text."""
+        return kind_of(self.name) or "text"
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it can only be read from its beginning."""
+        return self.name.lower().endswith(_COMPRESSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +99,9 @@ def refuse(options: ReadOptions, reason: str, *, place: str, message: str) -> Sk
     if options.on_invalid == "stop":
         raise InputError(f"{message}; mend it, or leave such documents out with --on-invalid skip")
     return Skipped(reason, place)
+
+
+def kind_of(name: str) -> FileKind | None:
+    """What is in a file of this name; None for a name of no known kind."""
+    path = PurePosixPath(name.lower())
+    return _KINDS.get(path.with_suffix("").suffix if path.suffix in _COMPRESSED else path.suffix)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from data_tools.errors import InputError
 from data_tools.reading.documents import Document, ReadOptions, Skipped, plan_pieces, read_piece
 from data_tools.reading.json_lines import read_json_lines
-from data_tools.reading.sources import InputFile, find_sources
-from data_tools.reading.values import Piece
+from data_tools.reading.sources import find_sources
+from data_tools.reading.values import InputFile, Piece
 
 ROWS = [
     {"id": number, "text": f"text {number} 中\r\n" + "x" * (number % 70)} for number in range(300)
