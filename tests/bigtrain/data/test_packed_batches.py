@@ -169,3 +169,22 @@ def test_a_gpt_is_not_trained_on_sentence_pairs(corpus: Path) -> None:
 def test_a_table_smaller_than_a_batch_is_refused(planned: Path) -> None:
     with pytest.raises(ConfigError, match="sentence pairs are fewer than one batch"):
         _data(_config(planned, "pairs", global_batch_size=100_000))
+
+
+def test_fewer_documents_than_ranks_are_read_again_and_again(planned: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"one short document, called {name}. " * 3)
+    out = tmp_path / "corpus"
+    shard_corpus([str(tmp_path)], tokenizer=planned / "train" / "tokenizer.model", out=out)
+    build_sample_table(out / "train", mode="pad", sequence_length=LENGTH)
+    config = _config(planned, "pad").model_copy(
+        update={
+            "data": _config(planned, "pad").data.model_copy(
+                update={"train": str(out / "train"), "validation": None}
+            )
+        }
+    )
+    microbatches = _together(config, 4, 0)
+    rows = Counter(tuple(row) for m in microbatches for row in m.tokens.tolist())
+    assert sorted(rows.values()) == [12, 12]
+    assert _data(config).epochs(24) == {str(out / "train"): 12.0}
