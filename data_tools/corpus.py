@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from data_tools.errors import InputError
 from data_tools.index import PackPlace, index_path, load_index
+from data_tools.local_files import MEND, LocalFiles
 from data_tools.manifest import Manifest, ShardInfo, load_manifest
-from data_tools.open_files import MEND, OpenFiles
 from data_tools.remote import Cache, RemoteFiles, RemoteFolder, is_url
 
 Verify = Literal["touch", "off"]
@@ -55,30 +55,18 @@ class Corpus:
     """A corpus folder, open for reading; safe to use from several threads, and after a fork."""
 
     def __init__(
-        self,
-        folder: Path,
-        manifest: Manifest,
-        *,
-        verify: Verify = "touch",
-        max_open_files: int = 64,
-        remote: RemoteFolder | None = None,
+        self, manifest: Manifest, files: LocalFiles | RemoteFiles, *, verify: Verify = "touch"
     ) -> None:
-        self.folder = folder
+        self.folder = files.folder
         """Where the manifest and the other small files lie; of a remote corpus, copies of them."""
         self.manifest = manifest
+        self._files = files
         self._verify = verify
         self._type = manifest.token_type
         self._first_tokens = [0, *accumulate(shard.tokens for shard in manifest.shards)]
         self._first_packs = [0, *accumulate(shard.packs for shard in manifest.shards)]
         self._shards: list[_Shard | None] = [None] * len(manifest.shards)
         self._lock = threading.Lock()
-        sizes = {shard.file: shard.bytes for shard in manifest.shards}
-        self._files: OpenFiles | RemoteFiles = (
-            OpenFiles(folder, sizes, limit=max_open_files)
-            if remote is None
-            else RemoteFiles(remote, sizes)
-        )
-        self._remote = remote
         self._num_unread = self.num_packs if verify == "touch" else 0
         self._advised: set[tuple[int, int]] = set()
 
@@ -193,8 +181,8 @@ class Corpus:
 
     def will_need(self, start: int, stop: int) -> None:
         """Begins to bring tokens [start, stop) near, where they lie on a disk or behind a URL."""
-        if self._remote is None and self._num_unread <= 0:
-            return  # The system has seen every pack, and knows better what it kept.
+        if self._files.keeps_what_was_read and self._num_unread <= 0:
+            return
         size = self._type.itemsize
         position = start
         while position < stop:
@@ -207,22 +195,18 @@ class Corpus:
                     self._advised.add((number, pack))
                     length = place.num_tokens * size
                     self._files.will_need(shard.info.file, place.tokens_offset, length)
-            elif self._remote is not None:
+            elif not self._files.keeps_what_was_read:
                 offset = place.tokens_offset + (position - first) * size
                 self._files.will_need(shard.info.file, offset, (end - position) * size)
             position = end
 
     def local_file(self, name: str) -> Path:
         """A small file of the corpus, copied here first where the corpus is remote."""
-        if self._remote is not None:
-            self._remote.copy(name)
-        return self.folder / name
+        return self._files.local_file(name)
 
     def local_folder(self, name: str) -> Path:
         """A folder of small files, copied here first where the corpus is remote."""
-        if self._remote is not None:
-            self._remote.copy_folder(name)
-        return self.folder / name
+        return self._files.local_folder(name)
 
     def close(self) -> None:
         """Closes every file."""
@@ -280,8 +264,7 @@ class Corpus:
         return shard
 
     def _load(self, info: ShardInfo) -> _Shard:
-        if self._remote is not None:
-            self._remote.copy_index(index_path(Path(info.file)).name)
+        self._files.bring_index(index_path(Path(info.file)).name)
         packs = load_index(self.folder / info.file, info)
         return _Shard(
             info=info,
@@ -315,8 +298,7 @@ class Corpus:
     ) -> bytearray:
         content = bytearray(size)
         self._files.read_into(shard.file, offset, memoryview(content), pack=place.key)
-        if zlib.crc32(content) != crc32 and isinstance(self._files, RemoteFiles):
-            self._files.forget(shard.file, offset, size)  # The copy here may be what is damaged.
+        if zlib.crc32(content) != crc32 and self._files.forget(shard.file, offset, size):
             self._files.read_into(shard.file, offset, memoryview(content), pack=place.key)
         if zlib.crc32(content) != crc32:
             raise InputError(
@@ -346,8 +328,13 @@ def open_corpus(
         InputError: The manifest is missing or cannot be read.
     """
     if not is_url(str(folder)):
-        path = Path(folder)
-        return Corpus(path, load_manifest(path), verify=verify, max_open_files=max_open_files)
+        manifest = load_manifest(Path(folder))
+        files = LocalFiles(Path(folder), _sizes(manifest), limit=max_open_files)
+        return Corpus(manifest, files, verify=verify)
     remote = RemoteFolder(str(folder), cache or Cache())
     manifest = load_manifest(remote.mirror)
-    return Corpus(remote.mirror, manifest, verify=verify, remote=remote)
+    return Corpus(manifest, RemoteFiles(remote, _sizes(manifest)), verify=verify)
+
+
+def _sizes(manifest: Manifest) -> dict[str, int]:
+    return {shard.file: shard.bytes for shard in manifest.shards}

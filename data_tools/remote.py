@@ -89,18 +89,6 @@ class RemoteFolder:
                     return None
         return path
 
-    def copy_index(self, name: str) -> None:
-        """Copies the index of a tar into the mirror.
-
-        Raises:
-            InputError: The corpus has none.
-        """
-        if self.copy(name) is None:
-            raise InputError(
-                f"{self.url}/{name} is missing: a remote corpus needs its indexes; make "
-                "them with `bigtrain data index` where the tars are local, and copy them there"
-            )
-
     def copy_folder(self, name: str) -> None:
         """Copies the files of a folder into the mirror; one that is not there is left out."""
         with suppress(FileNotFoundError):
@@ -206,10 +194,14 @@ def _evict(cache: Cache) -> None:
 
 
 class RemoteFiles:
-    """The tars of a remote corpus; what `OpenFiles` is for a local one."""
+    """The files of a remote corpus; what `LocalFiles` is for a local one."""
 
-    def __init__(self, folder: RemoteFolder, sizes: Mapping[str, int]) -> None:
-        self._folder, self._sizes = folder, sizes
+    keeps_what_was_read = False
+    """The cache is bounded: what was read may be gone when it is read again."""
+
+    def __init__(self, remote: RemoteFolder, sizes: Mapping[str, int]) -> None:
+        self.folder = remote.mirror
+        self._remote, self._sizes = remote, sizes
         self._asked: dict[tuple[str, int], Future[Any]] = {}
         self._lock = threading.Lock()
         self._fetchers: ThreadPoolExecutor | None = None
@@ -227,7 +219,7 @@ class RemoteFiles:
             count = min(len(content) - filled, CHUNK_BYTES - within)
             if number * CHUNK_BYTES >= self._sizes[name]:
                 raise InputError(
-                    f"{self._folder.url}/{name}: pack {pack} reaches beyond the end of the tar; "
+                    f"{self._remote.url}/{name}: pack {pack} reaches beyond the end of the tar; "
                     "restore its index"
                 )
             self._read_chunk(name, number, within, content[filled : filled + count])
@@ -238,10 +230,33 @@ class RemoteFiles:
         for number in range(offset // CHUNK_BYTES, -(-(offset + size) // CHUNK_BYTES)):
             self._ask(name, number)
 
-    def forget(self, name: str, offset: int, size: int) -> None:
-        """Drops what is cached of a place in a tar."""
+    def forget(self, name: str, offset: int, size: int) -> bool:
+        """Drops what is cached of a place in a tar: the copy here may be what is damaged."""
         for number in range(offset // CHUNK_BYTES, -(-(offset + size) // CHUNK_BYTES)):
-            self._folder.drop(name, number)
+            self._remote.drop(name, number)
+        return True
+
+    def bring_index(self, name: str) -> None:
+        """Copies the index of a tar into the mirror.
+
+        Raises:
+            InputError: The corpus has none.
+        """
+        if self._remote.copy(name) is None:
+            raise InputError(
+                f"{self._remote.url}/{name} is missing: a remote corpus needs its indexes; make "
+                "them with `bigtrain data index` where the tars are local, and copy them there"
+            )
+
+    def local_file(self, name: str) -> Path:
+        """Where a copy of a small file of the corpus lies, made now if there is none."""
+        self._remote.copy(name)
+        return self.folder / name
+
+    def local_folder(self, name: str) -> Path:
+        """Where copies of a folder's small files lie, made now if there are none."""
+        self._remote.copy_folder(name)
+        return self.folder / name
 
     def check(self, name: str) -> None:
         """Nothing: asking a store for thousands of sizes takes longer than the first batch."""
@@ -254,7 +269,7 @@ class RemoteFiles:
 
     def _read_chunk(self, name: str, number: int, within: int, content: memoryview) -> None:
         for _ in range(_TRIES):
-            path = self._folder.chunk(name, number, self._sizes[name])
+            path = self._remote.chunk(name, number, self._sizes[name])
             with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
                 os.utime(file.fileno())  # The cache lets go of what was read longest ago.
                 file.seek(within)
@@ -269,11 +284,11 @@ class RemoteFiles:
     def _ask(self, name: str, number: int) -> None:
         key = (name, number)
         with self._lock:
-            if key in self._asked or self._folder.has_chunk(name, number):
+            if key in self._asked or self._remote.has_chunk(name, number):
                 return
             if self._fetchers is None or self._owner != os.getpid():
                 self._fetchers, self._owner = ThreadPoolExecutor(_FETCHERS), os.getpid()
             # A failure here is no error: whoever needs the chunk tries again, and tells.
-            future = self._fetchers.submit(self._folder.chunk, name, number, self._sizes[name])
+            future = self._fetchers.submit(self._remote.chunk, name, number, self._sizes[name])
             self._asked[key] = future
         future.add_done_callback(lambda _: self._asked.pop(key, None))

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from data_tools.corpus import DOCS_TYPE
 from data_tools.errors import InputError
 from data_tools.index import PackPlace, index_path, load_index
+from data_tools.local_files import MEND
 from data_tools.manifest import Manifest, ShardInfo
-from data_tools.open_files import MEND
 
 Level = Literal["header", "crc", "full"]
 

@@ -17,8 +17,8 @@ from typing import cast, get_args
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, write_file
 from data_tools.index import PackPlace, index_path, render_index, scan_tar
+from data_tools.local_files import MEND
 from data_tools.manifest import MANIFEST_NAME, Manifest, ShardInfo, load_manifest
-from data_tools.open_files import MEND
 from data_tools.progress import show_progress
 from data_tools.samples.table import SampleMode, load_sample_table
 from data_tools.tar_check import Fault, Level, check_tar

@@ -25,11 +25,14 @@ class _Descriptor:
             os.close(self.number)
 
 
-class OpenFiles:
-    """The files of a folder; each is held to its known size when it is opened."""
+class LocalFiles:
+    """The files of a local corpus; each tar is held to its known size when it is opened."""
+
+    keeps_what_was_read = True
+    """The system keeps what was read in its own cache, and knows better what to let go."""
 
     def __init__(self, folder: Path, sizes: Mapping[str, int], *, limit: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._sizes = sizes
         self._limit = max(1, limit)
         self._descriptors: OrderedDict[str, _Descriptor] = OrderedDict()
@@ -47,7 +50,7 @@ class OpenFiles:
             count = os.preadv(descriptor.number, [content[filled:]], offset + filled)
             if not count:
                 raise InputError(
-                    f"{self._folder / name}: pack {pack}: only {filled} of {len(content)} "
+                    f"{self.folder / name}: pack {pack}: only {filled} of {len(content)} "
                     f"bytes at byte {offset}; {MEND}"
                 )
             filled += count
@@ -64,7 +67,7 @@ class OpenFiles:
         Raises:
             InputError: The file is missing, or of another size.
         """
-        path = self._folder / name
+        path = self.folder / name
         try:
             size = path.stat().st_size
         except FileNotFoundError as error:
@@ -73,6 +76,21 @@ class OpenFiles:
             raise InputError(
                 f"{path} has {size} bytes, not the manifest's {self._sizes[name]}: {MEND}"
             )
+
+    def forget(self, name: str, offset: int, size: int) -> bool:
+        """Whether reading the place again could give other bytes: no, these are the tar's own."""
+        return False
+
+    def bring_index(self, name: str) -> None:
+        """Nothing: an index lies where it is read, or is made again from its tar."""
+
+    def local_file(self, name: str) -> Path:
+        """Where a small file of the corpus lies."""
+        return self.folder / name
+
+    def local_folder(self, name: str) -> Path:
+        """Where a folder of small files lies."""
+        return self.folder / name
 
     def close(self) -> None:
         """Closes every file that no thread reads just now."""
@@ -86,7 +104,7 @@ class OpenFiles:
                 self._descriptors.move_to_end(name)
                 return descriptor
         self.check(name)
-        descriptor = _Descriptor(self._folder / name)
+        descriptor = _Descriptor(self.folder / name)
         with self._lock:
             self._descriptors[name] = descriptor
             while len(self._descriptors) > self._limit:
