@@ -114,7 +114,10 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _has_sources(self) -> "DataConfig":
         if (self.train is None) == (not self.stages):
-            raise ValueError("give either data.train (one corpus) or data.stages (mixtures)")
+            raise ValueError(
+                "give either data.train (one corpus) or data.stages (mixtures), not both; "
+                "data.train= takes back what another file set"
+            )
         starts = [stage.start_sample for stage in self.mixture]
         if starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise ValueError(

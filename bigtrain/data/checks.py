@@ -122,20 +122,22 @@ def _leak(train: Manifest, measured: Manifest) -> str | None:
     """
     if train.fingerprint == measured.fingerprint:
         return "they are the same corpus; give the validation split"
-    if measured.split != "validation" or None in (
-        train.validation_percent,
-        measured.validation_percent,
-    ):
-        return None  # Made elsewhere: nobody can tell.
+    if train.validation_percent is None or not measured.validation_percent:
+        return None  # Made elsewhere, or text of its own that was never cut: nobody can tell.
+    if measured.split == "train":
+        return (
+            f"it is what is left to train on when {measured.validation_percent:g} % are taken for "
+            "validation; give the validation split beside it"
+        )
     if train.seed != measured.seed and train.validation_percent:
         return (
             f"they were cut with --seed {train.seed} and {measured.seed}, which choose other "
             "documents; shard both with one seed"
         )
-    assert train.validation_percent is not None and measured.validation_percent is not None
-    if train.validation_percent < measured.validation_percent:
+    if train.split == "validation" or train.validation_percent < measured.validation_percent:
         return (
-            f"it was cut with --validation-percent {train.validation_percent:g}, less than "
-            f"{measured.validation_percent:g}; shard it with as much or more"
+            f"it is the {train.split} split of a cut at --validation-percent "
+            f"{train.validation_percent:g}, this one was cut at {measured.validation_percent:g}; "
+            "train on the training split of a cut at as much or more"
         )
     return None

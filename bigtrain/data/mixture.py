@@ -1,6 +1,6 @@
 """Which source each sample comes from: whole counts per block of samples, stage after stage.
 
-Within a stage every 1,024 units hold each source as often as its weight says, in an order of
+Within a stage every 16,384 units hold each source as often as its weight says, in an order of
 their own. Each source is read from where the stage before left it: nothing is repeated or lost
 when weights change.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from bigtrain.data.order import Indices, keyed_hash, permute
 
-UNITS_PER_BLOCK = 1024
+UNITS_PER_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,9 @@ class Mixture:
     def _make_pattern(self, stage: int, block: int) -> tuple[Indices, Indices]:
         """For each place of a block: its source, and how many of that source come before it."""
         counts = self._stages[stage].counts
+        if max(counts) == UNITS_PER_BLOCK:
+            places = np.arange(UNITS_PER_BLOCK)
+            return np.full_like(places, counts.index(UNITS_PER_BLOCK)), places
         key = keyed_hash(f"{self._seed}/mixture/{self._stages[stage].first_unit}/{block}")
         slots = permute(np.arange(UNITS_PER_BLOCK), size=UNITS_PER_BLOCK, key=key)
         sources = np.searchsorted(np.cumsum(counts), slots, side="right").astype(np.int64)

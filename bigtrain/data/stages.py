@@ -5,12 +5,14 @@ the run that resumes, it says whether the samples read so far are the same.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.data import SkipConfig
+from bigtrain.data.mixture import UNITS_PER_BLOCK
 from bigtrain.data.run_order import plan_stages, skip_samples
 from bigtrain.data.sources import Source, samples_per_unit
 
@@ -24,11 +26,17 @@ def record_stages(config: RunConfig, sources: Sequence[Source]) -> list[StageRec
     for stage, planned in zip(
         data.mixture, plan_stages(data, samples_per_unit=samples_per_unit(config)), strict=True
     ):
+        weights = {source.corpus: source.weight for source in stage.sources}
         records.append(
             {
                 "first_sample": stage.start_sample,
                 "sources": [
-                    {"corpus": source.name, "fingerprint": source.fingerprint, "count": count}
+                    {
+                        "corpus": source.name,
+                        "fingerprint": source.fingerprint,
+                        "weight": weights[source.name],
+                        "count": count,
+                    }
                     for source, count in zip(sources, planned.counts, strict=True)
                     if count
                 ],
@@ -58,22 +66,59 @@ def check_stages(
     """
     if not consumed:
         return
-    old, new = _past(before, consumed), _past(now, consumed)
+    before, now = [_current(record) for record in before], [_current(record) for record in now]
+    last = _last_sample(before, consumed)
+    old, new = _past(before, last), _past(now, max(last, _last_sample(now, consumed)))
     for name, was in old.items():
         if new[name] != was:
             raise ConfigError(
-                f"{where}: the {consumed} samples trained on had {name} {was}, this config "
-                f"says {new[name]}; set it back, or give the new run another name "
-                "(what comes after those samples may change freely)"
+                f"{where}: samples 0 to {last} ({consumed} trained on, {last + 1 - consumed} "
+                f"skipped) had {name} {_shown(was)}, this config says {_shown(new[name])}; set it "
+                "back, or give the new run another name (what comes later may change freely)"
             )
 
 
-def _past(records: Sequence[StageRecord], consumed: int) -> dict[str, Any]:
-    """What decided the samples up to now, flat, with the names that the user gave."""
-    records = [_current(record) for record in records]
-    skips = [SkipConfig(first_sample=first, samples=count) for first, count in records[-1]["skip"]]
-    last = int(skip_samples(np.array([consumed - 1]), skips)[0])
+def _last_sample(records: Sequence[StageRecord], consumed: int) -> int:
+    """The number of the sample that was trained on last."""
+    return int(skip_samples(np.array([consumed - 1]), _skips(records))[0])
+
+
+def _skips(records: Sequence[StageRecord]) -> list[SkipConfig]:
+    return [SkipConfig(first_sample=first, samples=count) for first, count in records[-1]["skip"]]
+
+
+def _shown(value: Any) -> str:
+    """A value in the user's words: corpora by name and weight, without what tells them apart."""
+    if isinstance(value, _Mixtures):
+        return value.shown
+    return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mixtures:
+    """What was mixed, stage by stage; equal where fingerprints and counts are."""
+
+    counts: tuple[tuple[tuple[str, int], ...], ...]
+    shown: str = field(compare=False)
+
+
+def _mixtures(records: Sequence[StageRecord]) -> _Mixtures:
+    sources = [record["sources"] for record in records]
+    return _Mixtures(
+        counts=tuple(
+            tuple(sorted((s["fingerprint"], s["count"]) for s in some)) for some in sources
+        ),
+        shown=", then ".join(
+            " + ".join(f"{s['weight']:g} × {s['corpus']} ({s['fingerprint'][:12]})" for s in some)
+            for some in sources
+        ),
+    )
+
+
+def _past(records: Sequence[StageRecord], last: int) -> dict[str, Any]:
+    """What decided the samples up to `last`, flat, with the names that the user gave."""
     past = [record for record in records if record["first_sample"] <= last]
+    skips = _skips(records)
     return {
         "data.sequence_length": past[0]["sequence_length"],
         "data.packing": past[0]["packing"],
@@ -81,9 +126,7 @@ def _past(records: Sequence[StageRecord], consumed: int) -> dict[str, Any]:
         "train.global_batch_size (drawn together)": past[0]["samples_per_unit"],
         "data.skip": [[s.first_sample, s.samples] for s in skips if s.first_sample <= last],
         "data.stages that start at samples": [record["first_sample"] for record in past],
-        "corpora (fingerprint: weight)": [
-            {s["fingerprint"][:12]: s["count"] for s in record["sources"]} for record in past
-        ],
+        "corpora": _mixtures(past),
     }
 
 
@@ -91,7 +134,12 @@ def _current(record: StageRecord) -> StageRecord:
     """A record of the first version knew one corpus, and one way to cut it."""
     if "sources" in record:
         return record
-    source = {"corpus": record["corpus"], "fingerprint": record["fingerprint"], "count": 1024}
+    source = {
+        "corpus": record["corpus"],
+        "fingerprint": record["fingerprint"],
+        "weight": 1.0,
+        "count": UNITS_PER_BLOCK,
+    }
     return {
         "first_sample": record["first_sample"],
         "sources": [source],

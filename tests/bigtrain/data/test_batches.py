@@ -123,7 +123,10 @@ def test_the_validation_split_of_another_seed_is_no_validation_of_this_text(
 ) -> None:
     for change, message in [
         (('"seed": 0', '"seed": 5'), "--seed 0 and 5, which choose other"),
-        (('"validation_percent": 20.0', '"validation_percent": 30.0'), "20, less than 30"),
+        (
+            ('"validation_percent": 20.0', '"validation_percent": 30.0'),
+            "20, this one was cut at 30",
+        ),
     ]:
         other = Path(shutil.copytree(corpus / "validation", tmp_path / change[1].split()[-1]))
         manifest = other / "manifest.json"
@@ -133,6 +136,28 @@ def test_the_validation_split_of_another_seed_is_no_validation_of_this_text(
         config = tiny_config(corpus, Path("unused"), data={"validation": str(other)})
         with pytest.raises(ConfigError, match=rf"may hold text of .*{message}"):
             _data(config, 1, 0)
+
+
+def test_the_training_split_of_a_cut_is_no_validation_of_anything(
+    corpus: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(corpus / "train", tmp_path / "other"))
+    manifest = other / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"name": "tokens"', '"name": "other"'))
+    config = tiny_config(corpus, Path("unused"), data={"validation": str(other)})
+    with pytest.raises(ConfigError, match="what is left to train on when 20 % are taken"):
+        _data(config, 1, 0)
+
+
+def test_a_validation_split_is_not_trained_on_while_another_is_measured(
+    corpus: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(corpus / "validation", tmp_path / "other"))
+    manifest = other / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"name": "tokens"', '"name": "other"'))
+    config = tiny_config(corpus, Path("unused"), data={"train": str(other)})
+    with pytest.raises(ConfigError, match="it is the validation split of a cut at"):
+        _data(config, 1, 0)
 
 
 def test_a_corpus_is_never_its_own_validation(corpus: Path) -> None:
