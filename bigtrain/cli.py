@@ -23,6 +23,11 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data", help="Text → tokenizer, token tars and manifest.")
 
+_INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+_GO_ON = {("data", "shard"), ("data", "clean")}
+"""Commands that go on where they were stopped; `launch` says so itself."""
+
 Sources = Annotated[
     list[str],
     typer.Argument(
@@ -66,7 +71,8 @@ def launch(
         processes=count,
         log_dir=RunFolder(config.run_dir).logs,
     )
-    typer.echo(f"starting {count} processes of run {config.name}", err=True)
+    processes_of = "process" if count == 1 else "processes"
+    typer.echo(f"starting {count} {processes_of} of run {config.name}", err=True)
     result = run_local(job)
     if result.failure is not None:
         typer.echo(f"bigtrain: {render_failure(result.failure)}", err=True)
@@ -214,6 +220,10 @@ def main() -> None:
     """Runs the command; what a user can mend is one line and exit code 2, with no traceback."""
     try:
         app()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED and tuple(sys.argv[1:3]) in _GO_ON:
+            typer.echo("bigtrain: stopped; the same command goes on from here", err=True)
+        raise
     except Exception as error:
         message, exit_code, is_expected = _explain(error)
         report = _leave_error_report(message, exit_code)

@@ -6,9 +6,11 @@ Opening costs the manifest alone; a tar's index is read when the tar is first to
 
 import threading
 import zlib
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -42,17 +44,19 @@ class DocumentPlace:
 
 @dataclass(slots=True)
 class _Shard:
-    """One tar: where its packs begin, in tokens of the tar and in bytes."""
+    """One tar, in a few bytes a pack: a corpus may have millions of packs."""
 
     info: ShardInfo
-    packs: list[PackPlace]
-    starts: list[int]
-    offsets: list[int]
+    starts: "array[int]"
+    """Where each pack begins, in tokens of the tar."""
+    offsets: "array[int]"
+    """Where its tokens begin, in bytes."""
     verified: bytearray
+    advised: bytearray
 
 
 class Corpus:
-    """A corpus folder, open for reading; safe to use from several threads, and after a fork."""
+    """A corpus folder, open for reading; safe to use from several threads. Fork before opening."""
 
     def __init__(
         self, manifest: Manifest, files: LocalFiles | RemoteFiles, *, verify: Verify = "touch"
@@ -67,8 +71,7 @@ class Corpus:
         self._first_packs = [0, *accumulate(shard.packs for shard in manifest.shards)]
         self._shards: list[_Shard | None] = [None] * len(manifest.shards)
         self._lock = threading.Lock()
-        self._num_unread = self.num_packs if verify == "touch" else 0
-        self._advised: set[tuple[int, int]] = set()
+        self._places = lru_cache(maxsize=8)(self._load_places)
 
     @property
     def num_tokens(self) -> int:
@@ -143,7 +146,7 @@ class Corpus:
         shard, _, place = self._pack(pack)
         if not place.num_sents:
             raise InputError(
-                f"{self.folder} has no sentence starts: shard the text again with --sentences"
+                f"{self._files.name} has no sentence starts: shard the text again with --sentences"
             )
         return self.pack_range(pack)[0] + self._positions(
             shard, place, "sents", place.sents_offset, place.num_sents, place.sents_crc32
@@ -159,7 +162,7 @@ class Corpus:
                 bisect_right(self._open(shard).starts, position - self._first_tokens[shard]) - 1
             )
             pack = self._first_packs[shard] + number
-            place = self._open(shard).packs[number]
+            place = self._places(shard)[number]
             _, position = self.pack_range(pack)
             starts = self.document_starts(pack).tolist()
             for index, (begin, end) in enumerate(zip(starts, [*starts[1:], position], strict=True)):
@@ -181,23 +184,19 @@ class Corpus:
 
     def will_need(self, start: int, stop: int) -> None:
         """Begins to bring tokens [start, stop) near, where they lie on a disk or behind a URL."""
-        if self._files.keeps_what_was_read and self._num_unread <= 0:
-            return
         size = self._type.itemsize
         position = start
         while position < stop:
             number, shard, pack = self._find(position)
-            place = shard.packs[pack]
             first = self._first_tokens[number] + shard.starts[pack]
-            end = min(stop, first + place.num_tokens)
-            if not shard.verified[pack]:  # Its first reader reads all of it.
-                if (number, pack) not in self._advised:
-                    self._advised.add((number, pack))
-                    length = place.num_tokens * size
-                    self._files.will_need(shard.info.file, place.tokens_offset, length)
-            elif not self._files.keeps_what_was_read:
-                offset = place.tokens_offset + (position - first) * size
+            length = _pack_length(shard, pack)
+            end = min(stop, first + length)
+            if shard.verified[pack]:
+                offset = shard.offsets[pack] + (position - first) * size
                 self._files.will_need(shard.info.file, offset, (end - position) * size)
+            elif not shard.advised[pack]:  # Its first reader reads all of it.
+                shard.advised[pack] = True
+                self._files.will_need(shard.info.file, shard.offsets[pack], length * size)
             position = end
 
     def local_file(self, name: str) -> Path:
@@ -226,7 +225,7 @@ class Corpus:
     def _check_range(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self._first_tokens[-1]:
             raise InputError(
-                f"tokens [{start}, {stop}) lie outside {self.folder}, "
+                f"tokens [{start}, {stop}) lie outside {self._files.name}, "
                 f"which has {self.num_tokens} tokens"
             )
 
@@ -238,14 +237,13 @@ class Corpus:
             position = start + filled // size
             number, shard, pack = self._find(position)
             if not shard.verified[pack]:
-                self._verify_pack(shard, pack)
+                self._verify_pack(number, shard, pack)
             first = position - self._first_tokens[number] - shard.starts[pack]
-            count = min(len(content) - filled, (shard.packs[pack].num_tokens - first) * size)
+            count = min(len(content) - filled, (_pack_length(shard, pack) - first) * size)
             self._files.read_into(
                 shard.info.file,
                 shard.offsets[pack] + first * size,
                 content[filled : filled + count],
-                pack=shard.packs[pack].key,
             )
             filled += count
 
@@ -259,32 +257,42 @@ class Corpus:
         shard = self._shards[number]
         if shard is None:
             with self._lock:
-                shard = self._shards[number] or self._load(self.manifest.shards[number])
+                shard = self._shards[number] or self._load(number)
                 self._shards[number] = shard
         return shard
 
-    def _load(self, info: ShardInfo) -> _Shard:
-        self._files.bring_index(index_path(Path(info.file)).name)
-        packs = load_index(self.folder / info.file, info)
+    def _load(self, number: int) -> _Shard:
+        packs = self._places(number)
+        is_verified = self._verify == "off"
         return _Shard(
-            info=info,
-            packs=packs,
-            starts=[0, *accumulate(pack.num_tokens for pack in packs)][:-1],
-            offsets=[pack.tokens_offset for pack in packs],
-            verified=bytearray([self._verify == "off"]) * len(packs),
+            info=self.manifest.shards[number],
+            starts=array("q", [0, *accumulate(pack.num_tokens for pack in packs)][:-1]),
+            offsets=array("q", (pack.tokens_offset for pack in packs)),
+            verified=bytearray([is_verified]) * len(packs),
+            advised=bytearray(len(packs)),
         )
+
+    def _load_places(self, number: int) -> list[PackPlace]:
+        info = self.manifest.shards[number]
+        name = index_path(Path(info.file)).name
+        self._files.bring_index(name)
+        try:
+            return load_index(self.folder / info.file, info)
+        except InputError:
+            if not self._files.bring_index(name, again=True):
+                raise
+            return load_index(self.folder / info.file, info)
 
     def _pack(self, pack: int) -> tuple[int, int, PackPlace]:
         shard = bisect_right(self._first_packs, pack) - 1
         number = pack - self._first_packs[shard]
-        return shard, number, self._open(shard).packs[number]
+        return shard, number, self._places(shard)[number]
 
-    def _verify_pack(self, shard: _Shard, pack: int) -> None:
-        place = shard.packs[pack]
+    def _verify_pack(self, number: int, shard: _Shard, pack: int) -> None:
+        place = self._places(number)[pack]
         size = place.num_tokens * self._type.itemsize
         self._checked(shard.info, place, "tokens", place.tokens_offset, size, place.tokens_crc32)
         shard.verified[pack] = True
-        self._num_unread -= 1
 
     def _positions(
         self, shard: int, place: PackPlace, what: str, offset: int, count: int, crc32: int
@@ -297,12 +305,12 @@ class Corpus:
         self, shard: ShardInfo, place: PackPlace, what: str, offset: int, size: int, crc32: int
     ) -> bytearray:
         content = bytearray(size)
-        self._files.read_into(shard.file, offset, memoryview(content), pack=place.key)
+        self._files.read_into(shard.file, offset, memoryview(content))
         if zlib.crc32(content) != crc32 and self._files.forget(shard.file, offset, size):
-            self._files.read_into(shard.file, offset, memoryview(content), pack=place.key)
+            self._files.read_into(shard.file, offset, memoryview(content))
         if zlib.crc32(content) != crc32:
             raise InputError(
-                f"{self.folder / shard.file}: pack {place.key}, {what} at byte {offset}: "
+                f"{self._files.name}/{shard.file}: pack {place.key}, {what} at byte {offset}: "
                 f"crc32 is {zlib.crc32(content)}, not {crc32}; {MEND}"
             )
         return content
@@ -334,6 +342,11 @@ def open_corpus(
     remote = RemoteFolder(str(folder), cache or Cache())
     manifest = load_manifest(remote.mirror)
     return Corpus(manifest, RemoteFiles(remote, _sizes(manifest)), verify=verify)
+
+
+def _pack_length(shard: _Shard, pack: int) -> int:
+    is_last = pack + 1 == len(shard.starts)
+    return (shard.info.tokens if is_last else shard.starts[pack + 1]) - shard.starts[pack]
 
 
 def _sizes(manifest: Manifest) -> dict[str, int]:

@@ -28,9 +28,6 @@ class _Descriptor:
 class LocalFiles:
     """The files of a local corpus; each tar is held to its known size when it is opened."""
 
-    keeps_what_was_read = True
-    """The system keeps what was read in its own cache, and knows better what to let go."""
-
     def __init__(self, folder: Path, sizes: Mapping[str, int], *, limit: int) -> None:
         self.folder = folder
         self._sizes = sizes
@@ -38,8 +35,8 @@ class LocalFiles:
         self._descriptors: OrderedDict[str, _Descriptor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read_into(self, name: str, offset: int, content: memoryview, *, pack: str) -> None:
-        """Fills `content` from a place in a file; `pack` is what an error calls it.
+    def read_into(self, name: str, offset: int, content: memoryview) -> None:
+        """Fills `content` from a place in a file.
 
         Raises:
             InputError: The file is missing, of another size, or ends too early.
@@ -50,7 +47,7 @@ class LocalFiles:
             count = os.preadv(descriptor.number, [content[filled:]], offset + filled)
             if not count:
                 raise InputError(
-                    f"{self.folder / name}: pack {pack}: only {filled} of {len(content)} "
+                    f"{self.folder / name}: only {filled} of {len(content)} "
                     f"bytes at byte {offset}; {MEND}"
                 )
             filled += count
@@ -81,8 +78,14 @@ class LocalFiles:
         """Whether reading the place again could give other bytes: no, these are the tar's own."""
         return False
 
-    def bring_index(self, name: str) -> None:
-        """Nothing: an index lies where it is read, or is made again from its tar."""
+    def bring_index(self, name: str, *, again: bool = False) -> bool:
+        """Whether another index could be had: no, it lies where it is read."""
+        return False
+
+    @property
+    def name(self) -> str:
+        """What errors call the corpus."""
+        return str(self.folder)
 
     def local_file(self, name: str) -> Path:
         """Where a small file of the corpus lies."""
@@ -105,6 +108,8 @@ class LocalFiles:
                 return descriptor
         self.check(name)
         descriptor = _Descriptor(self.folder / name)
+        if os.fstat(descriptor.number).st_size != self._sizes[name]:  # Replaced just now.
+            self.check(name)
         with self._lock:
             self._descriptors[name] = descriptor
             while len(self._descriptors) > self._limit:

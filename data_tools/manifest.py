@@ -5,11 +5,12 @@ sha256, the corpus fingerprint, names the tokens themselves.
 """
 
 import hashlib
+import re
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from data_tools.errors import InputError
 from data_tools.files import load_json, render_json
@@ -38,7 +39,7 @@ class TokenizerInfo(_Part):
 class ShardInfo(_Part):
     """One tar: its size and hash as written, and what it holds."""
 
-    file: str
+    file: Annotated[str, Field(pattern=r"^[^/\x00]+$")]
     bytes: int
     sha256: str
     packs: int
@@ -135,6 +136,11 @@ def load_manifest(folder: Path) -> Manifest:
         InputError: Folder or manifest is missing, unreadable, or of a schema this version lacks.
     """
     path = folder / MANIFEST_NAME
+    if re.match(r"\w+:/", str(folder)):
+        raise InputError(
+            f"{folder} is a URL, which training reads and no other command: name the folder where "
+            "the files lie"
+        )
     if not folder.is_dir():
         raise InputError(
             f"no corpus folder at {folder} (paths start from the working folder): "
@@ -165,4 +171,8 @@ def _no_manifest(folder: Path) -> str:
     names = [manifest.parent.name for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}"))]
     if names:
         return f"{folder} is no corpus but holds some: name {' or '.join(names)} inside it"
-    return f"{folder} has no {MANIFEST_NAME}: if sharding was cut short, run the same command again"
+    job = folder.parent if (folder.parent / "tasks").is_dir() else folder
+    return (
+        f"{folder} has no {MANIFEST_NAME}: if sharding was cut short, run the same command again; "
+        f"after the last `--task` of an array, run `bigtrain data seal {job}`"
+    )

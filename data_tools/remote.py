@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.files import part_path, write_file
+from data_tools.files import PART_SUFFIX, finish_file, part_path, write_file
 from data_tools.manifest import MANIFEST_NAME
 
 CHUNK_BYTES = 8 * 1024 * 1024
 _LOCKS = 64
 _FETCHERS = 4
 _TRIES = 4
+_STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def is_url(name: str) -> bool:
 
 
 class RemoteFolder:
-    """A remote corpus folder: small files are copied whole, tars in chunks as they are needed."""
+    """A remote corpus folder: tars come in chunks as they are needed, all else is copied whole."""
 
     def __init__(self, url: str, cache: Cache) -> None:
         """Connects.
@@ -73,27 +74,55 @@ class RemoteFolder:
         # A corpus that was replaced behind its URL has another mirror.
         names = hashlib.sha256(self.url.encode()), hashlib.sha256(manifest)
         self.mirror = cache.folder / "-".join(name.hexdigest()[:16] for name in names)
-        """The local folder that holds copies of the small files."""
+        """The local folder that holds whole copies of all but the tars."""
         write_file(self.mirror / MANIFEST_NAME, manifest)
+        self._added = cache.limit_bytes  # What is there from before counts at the first chance.
 
-    def copy(self, name: str) -> Path | None:
-        """Copies a small file into the mirror; None where the corpus has no such file."""
+    def copy(self, name: str, *, again: bool = False) -> Path | None:
+        """Copies a file into the mirror, piece by piece; None where the corpus has no such file.
+
+        Args:
+            name: The file, relative to the corpus.
+            again: Though there is a copy.
+        """
         path = self.mirror / name
-        if path.is_file():
+        if path.is_file() and not again:
             return path
         with self._locked(f"copy {name}"):
-            if not path.is_file():
+            if not path.is_file() or again:
                 try:
-                    write_file(path, self.fetch(name, 0, None))
+                    self._copy_in_pieces(name, path)
                 except FileNotFoundError:
                     return None
         return path
 
     def copy_folder(self, name: str) -> None:
-        """Copies the files of a folder into the mirror; one that is not there is left out."""
-        with suppress(FileNotFoundError):
+        """Copies a sealed folder into the mirror, again where its manifest is another.
+
+        The manifest comes last, as it does where the folder was made.
+        """
+        try:
+            manifest = self.fetch(f"{name}/{MANIFEST_NAME}", 0, None)
+        except FileNotFoundError:
+            return
+        sealed = self.mirror / name / MANIFEST_NAME
+        with self._locked(f"copy {name}"):
+            if sealed.is_file() and sealed.read_bytes() == manifest:
+                return
             for path in self._system.ls(f"{self._root}/{name}", detail=False):
-                self.copy(f"{name}/{path.rstrip('/').rsplit('/', 1)[-1]}")
+                file = path.rstrip("/").rsplit("/", 1)[-1]
+                if file != MANIFEST_NAME:
+                    self._copy_in_pieces(f"{name}/{file}", self.mirror / name / file)
+            write_file(sealed, manifest)
+
+    def _copy_in_pieces(self, name: str, path: Path) -> None:
+        size = int(self._system.info(f"{self._root}/{name}")["size"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = part_path(path)
+        with part.open("wb") as file:
+            for start in range(0, size, CHUNK_BYTES):
+                file.write(self.fetch(name, start, min(start + CHUNK_BYTES, size)))
+        finish_file(part, path)
 
     def fetch(self, name: str, start: int, stop: int | None) -> bytes:
         """Reads bytes of a remote file, trying again when the network fails.
@@ -147,11 +176,22 @@ class RemoteFolder:
                     f"{self.url}/{name}: only {len(content)} of {stop - start} bytes at byte "
                     f"{start}; restore it from a good copy"
                 )
-            part = part_path(path)
-            part.write_bytes(content)  # No fsync: what a crash loses is fetched again.
-            part.replace(path)
+            self._keep(path, content)
         self._make_room(len(content))
         return path
+
+    def _keep(self, path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = part_path(path)
+        try:
+            part.write_bytes(content)  # No fsync: the first reader checks what a crash left.
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise InputError(
+                f"{self._cache.folder}: {error.strerror}; lower data.cache_gb, or give another "
+                "data.cache_dir"
+            ) from error
 
     def has_chunk(self, name: str, number: int) -> bool:
         """Whether a chunk lies in the cache."""
@@ -162,30 +202,39 @@ class RemoteFolder:
         self._chunk_path(name, number).unlink(missing_ok=True)
 
     def _chunk_path(self, name: str, number: int) -> Path:
-        return self.mirror / f"{name}.{number:06d}.chunk"
+        return self.mirror / f"{name}.{number:06d}.{CHUNK_BYTES}.chunk"
 
     @contextmanager
     def _locked(self, what: str) -> Iterator[None]:
+        self._cache.folder.mkdir(parents=True, exist_ok=True)
         slot = hashlib.sha256(f"{self.url}/{what}".encode()).digest()[0] % _LOCKS
         with (self._cache.folder / f".lock-{slot:02d}").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _make_room(self, added: int) -> None:
-        # One process at a time counts; the others go on, for it counts theirs too.
-        lock_file = self._cache.folder / ".lock-room"
-        with lock_file.open("w") as lock, suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        """Counts the cache when this process has added a hundredth of its limit."""
+        self._added += added
+        if self._added * 100 < self._cache.limit_bytes:
+            return
+        self._added = 0
+        with (self._cache.folder / ".lock-room").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             _evict(self._cache)
 
 
 def _evict(cache: Cache) -> None:
+    """Removes what was read longest ago, to nine tenths of the limit, and what kills left."""
+    for part in cache.folder.glob(f"*/.*{PART_SUFFIX}"):
+        with suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > _STALE_SECONDS:
+                part.unlink()
     chunks = []
     for path in cache.folder.glob("*/*.chunk"):
         with suppress(FileNotFoundError):
             stat = path.stat()
             chunks.append((stat.st_mtime_ns, path, stat.st_size))
-    excess = sum(size for _, _, size in chunks) - cache.limit_bytes
+    excess = sum(size for _, _, size in chunks) - cache.limit_bytes * 9 // 10
     for _, path, size in sorted(chunks):
         if excess <= 0:
             break
@@ -196,9 +245,6 @@ def _evict(cache: Cache) -> None:
 class RemoteFiles:
     """The files of a remote corpus; what `LocalFiles` is for a local one."""
 
-    keeps_what_was_read = False
-    """The cache is bounded: what was read may be gone when it is read again."""
-
     def __init__(self, remote: RemoteFolder, sizes: Mapping[str, int]) -> None:
         self.folder = remote.mirror
         self._remote, self._sizes = remote, sizes
@@ -207,11 +253,11 @@ class RemoteFiles:
         self._fetchers: ThreadPoolExecutor | None = None
         self._owner = os.getpid()
 
-    def read_into(self, name: str, offset: int, content: memoryview, *, pack: str) -> None:
+    def read_into(self, name: str, offset: int, content: memoryview) -> None:
         """Fills `content` from a place in a tar, through the cache.
 
         Raises:
-            InputError: The tar cannot be read; `pack` is what the error calls the place.
+            InputError: The tar cannot be read.
         """
         filled = 0
         while filled < len(content):
@@ -219,8 +265,8 @@ class RemoteFiles:
             count = min(len(content) - filled, CHUNK_BYTES - within)
             if number * CHUNK_BYTES >= self._sizes[name]:
                 raise InputError(
-                    f"{self._remote.url}/{name}: pack {pack} reaches beyond the end of the tar; "
-                    "restore its index"
+                    f"{self._remote.url}/{name}: byte {offset + filled} lies beyond the end of the "
+                    "tar; restore its index"
                 )
             self._read_chunk(name, number, within, content[filled : filled + count])
             filled += count
@@ -236,17 +282,23 @@ class RemoteFiles:
             self._remote.drop(name, number)
         return True
 
-    def bring_index(self, name: str) -> None:
-        """Copies the index of a tar into the mirror.
+    @property
+    def name(self) -> str:
+        """What errors call the corpus."""
+        return self._remote.url
+
+    def bring_index(self, name: str, *, again: bool = False) -> bool:
+        """Copies the index of a tar into the mirror; says that it did.
 
         Raises:
             InputError: The corpus has none.
         """
-        if self._remote.copy(name) is None:
+        if self._remote.copy(name, again=again) is None:
             raise InputError(
                 f"{self._remote.url}/{name} is missing: a remote corpus needs its indexes; make "
                 "them with `bigtrain data index` where the tars are local, and copy them there"
             )
+        return True
 
     def local_file(self, name: str) -> Path:
         """Where a copy of a small file of the corpus lies, made now if there is none."""

@@ -17,10 +17,14 @@ from numpy.typing import NDArray
 from data_tools.corpus import DOCS_TYPE
 from data_tools.errors import InputError
 from data_tools.index import PackPlace, index_path, load_index
-from data_tools.local_files import MEND
 from data_tools.manifest import Manifest, ShardInfo
 
 Level = Literal["header", "crc", "full"]
+
+AGAIN = "run the same `bigtrain data shard` again"
+MEND = f"restore it from a good copy, or delete it and {AGAIN}"
+"""A job trusts the size of a tar that it has finished, so a damaged one must go first."""
+MEND_MISSING = f"restore it from a good copy, or {AGAIN}"
 
 _Span = tuple[int, int]  # Where something begins, and its length.
 

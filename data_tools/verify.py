@@ -17,11 +17,10 @@ from typing import cast, get_args
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, write_file
 from data_tools.index import PackPlace, index_path, render_index, scan_tar
-from data_tools.local_files import MEND
 from data_tools.manifest import MANIFEST_NAME, Manifest, ShardInfo, load_manifest
 from data_tools.progress import show_progress
 from data_tools.samples.table import SampleMode, load_sample_table
-from data_tools.tar_check import Fault, Level, check_tar
+from data_tools.tar_check import MEND, MEND_MISSING, Fault, Level, check_tar
 
 _MEND_MANIFEST = "restore the manifest from a good copy"
 
@@ -173,7 +172,7 @@ def rebuild_indexes(folder: Path, *, everything: bool = False) -> IndexReport:
 
 def _scan_listed(tar: Path, info: ShardInfo) -> list[PackPlace]:
     if not tar.is_file():
-        raise InputError(f"{tar} is missing, and the manifest lists it: {MEND}")
+        raise InputError(f"{tar} is missing, and the manifest lists it: {MEND_MISSING}")
     packs = scan_tar(tar)
     found = (tar.stat().st_size, len(packs), sum(pack.num_tokens for pack in packs))
     if found != (info.bytes, info.packs, info.tokens):
@@ -228,7 +227,7 @@ def _check_shard(folder: Path, manifest: Manifest, info: ShardInfo, level: Level
         if level == "full" and is_good and file_sha256(tar) != info.sha256:
             faults.append(Fault(info.file, f"its sha256 is not the manifest's {info.sha256}"))
     except FileNotFoundError:
-        faults.append(Fault(info.file, "is missing, and the manifest lists it"))
+        faults.append(Fault(info.file, "is missing, and the manifest lists it", MEND_MISSING))
     except OSError as error:
         faults.append(Fault(info.file, f"cannot be read ({error.strerror})"))
     return faults

@@ -2,43 +2,106 @@
 
 import multiprocessing
 import os
+import signal
 import threading
+import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TypeVar
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
+_END_SECONDS = 5.0  # For a killed process to be gone.
+
+
+class WorkerPool:
+    """Processes with a pipe to each, and nothing that they share: any may be killed at any time.
+
+    They never hear an interrupt of the keyboard, which goes to all processes of a terminal: the
+    one that started them ends them.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._most = workers
+        self._processes: list[SpawnProcess] = []
+        self._pipes: list[Connection] = []
+
+    def run(
+        self, function: Callable[[Work], Result], items: Sequence[Work]
+    ) -> Iterator[tuple[Work, Result]]:
+        """Yields items as they are finished; `run_each` says more."""
+        while len(self._pipes) < min(self._most, len(items)):
+            self._start_one()
+        waiting, idle = deque(items), list(self._pipes)
+        busy: dict[Any, Work] = {}
+        while waiting or busy:
+            while waiting and idle:
+                pipe = idle.pop()
+                busy[pipe] = waiting.popleft()
+                with _told_of_death():
+                    pipe.send((function, busy[pipe]))
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                with _told_of_death():
+                    result, error = ready.recv()
+                if error:
+                    raise error
+                idle.append(ready)
+                yield busy.pop(ready), result
+
+    def kill(self) -> None:
+        """Ends the processes at once, whatever they are doing."""
+        for process in self._processes:
+            process.kill()
+        deadline = time.monotonic() + _END_SECONDS
+        for process in self._processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        for pipe in self._pipes:
+            pipe.close()
+
+    def _start_one(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        resource_tracker.ensure_running()  # To start it later would open the mask again.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:  # A process inherits the mask, so that it is deaf from its first instruction on.
+            process.start()
+            self._processes.append(process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        theirs.close()
+        self._pipes.append(ours)
+
 
 @contextmanager
-def open_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
+def open_pool(workers: int) -> Iterator[WorkerPool | None]:
     """Opens a pool of processes, which start when there is work; None for one worker."""
     if workers <= 1:
         yield None
         return
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_die_with_parent,
-    )
+    pool = WorkerPool(workers)
     try:
         yield pool
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.kill()
 
 
 def run_each(
-    function: Callable[[Work], Result], items: Sequence[Work], *, pool: ProcessPoolExecutor | None
+    function: Callable[[Work], Result], items: Sequence[Work], *, pool: WorkerPool | None
 ) -> Iterator[tuple[Work, Result]]:
     """Yields items as they are finished, with what the function made of them.
 
     Args:
         function: A function of a module, or a partial of one, so that it can be sent.
         items: What to call it with.
-        pool: Where to call it; None is this process.
+        pool: Where to call it; None is this process. After an error it is good for nothing.
 
     Raises:
         ChildProcessError: A worker was killed.
@@ -46,15 +109,34 @@ def run_each(
     if pool is None:
         yield from ((item, function(item)) for item in items)
         return
+    yield from pool.run(function, items)
+
+
+@contextmanager
+def _told_of_death() -> Iterator[None]:
     try:
-        futures = {pool.submit(function, item): item for item in items}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
+        yield
+    except (EOFError, ConnectionError) as error:
         raise ChildProcessError(
             "a worker process was killed, perhaps for want of memory: "
             "run the same command again to go on, with fewer workers"
         ) from error
+
+
+def _serve(pipe: Connection) -> None:
+    """Does what comes through the pipe until it is closed."""
+    _die_with_parent()
+    while True:
+        try:
+            function, item = pipe.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            answer: tuple[Any, Exception | None] = (function(item), None)
+        except Exception as error:
+            error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+            answer = (None, error)
+        pipe.send(answer)
 
 
 def _die_with_parent() -> None:

@@ -21,8 +21,8 @@ class SourceConfig(Section):
 
     corpus: FolderPath
     """Corpus folder or fsspec URL."""
-    weight: PositiveFloat = 1.0
-    """Its share of the samples, against the other weights of the stage."""
+    weight: Annotated[float, Field(gt=0.0, le=1e9, allow_inf_nan=False)] = 1.0
+    """Its share of the samples, against the other weights of the stage; rounded to 1/16384."""
 
 
 class StageConfig(Section):
@@ -91,12 +91,16 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0, le=64)] = 1
     """Threads of each rank that read batches ahead of their step; 0 reads within the step."""
     max_open_files: Annotated[int, Field(gt=0, le=65_536)] = 64
-    """Tars that a rank holds open at once, for each corpus."""
+    """Tars that a rank holds open at once, over all corpora that it trains on."""
     cache_dir: FolderPath | None = None
     """Node-local folder for the pieces of remote corpora, shared by the ranks of a node; by
     default bigtrain-cache-UID in the system's folder for temporary files."""
     cache_gb: PositiveFloat = 32.0
-    """Size that the cache is kept under, in GB (1e9 bytes)."""
+    """Size that the pieces of tars in the cache are kept under, in GB (1e9 bytes); indexes and
+    sample tables are whole copies beside them."""
+    validation_is_apart: bool = False
+    """Says that no text of the training corpora is in data.validation, where their manifests
+    cannot tell or suggest otherwise."""
 
     @property
     def mixture(self) -> tuple[StageConfig, ...]:

@@ -129,7 +129,8 @@ class ValidationConfig(Section):
     every: PositiveInt = 100
     """Steps between two validations; one more follows the last step."""
     samples: PositiveInt | None = None
-    """Samples measured each time, from the start of the corpus; all of it when not given."""
+    """Samples measured each time: the first of the corpus, or rows from all over its sample table;
+    all of it when not given."""
 
 
 class CheckpointConfig(Section):

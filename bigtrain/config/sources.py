@@ -42,7 +42,7 @@ def load_config(sources: Sequence[str], schema: type[AnySection]) -> AnySection:
     files = [source for source in sources if not _OVERRIDE.match(source)]
     overrides = [source for source in sources if _OVERRIDE.match(source)]
     if not files:
-        raise ConfigError("no config file given; try configs/gpt/tiny.yaml")
+        raise ConfigError(f"no config file given; installed ones: {_installed()}")
     values: dict[str, Any] = {}
     for file in files:
         values = _merge(values, _load_yaml(file))
@@ -70,11 +70,12 @@ def find_config_file(name: str) -> Path:
         with suppress(OSError):  # A name too long to be a file's.
             if candidate.is_file():
                 return candidate
-    known = sorted(
-        str(path.relative_to(_PACKAGED_CONFIGS))
-        for path in (_PACKAGED_CONFIGS / "configs").rglob("*.yaml")
-    )
-    raise ConfigError(f"{name}: no such config file; installed ones: {', '.join(known)}")
+    raise ConfigError(f"{name}: no such config file; installed ones: {_installed()}")
+
+
+def _installed() -> str:
+    files = (_PACKAGED_CONFIGS / "configs").rglob("*.yaml")
+    return ", ".join(sorted(str(file.relative_to(_PACKAGED_CONFIGS)) for file in files))
 
 
 def _load_yaml(name: str) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def _verify(checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]) ->
     if differing:
         raise ExportError(
             f"the exported tokenizer differs on {len(differing)} of {len(texts)} texts, "
-            f"first on {differing[0][:60]!r}; nothing was kept"
+            f"first in {differing[0]}; nothing was kept"
         )
     length = checkpoint.config.model.max_sequence_length
     sequences = [

@@ -45,7 +45,7 @@ class TrainingData:
         self._ahead = ReadAhead(
             self._read_batch, step=self._batch_size, workers=config.data.workers
         )
-        self._advised_to = 0
+        self._advised_to = -(2**62)  # Nowhere near.
         self._advising = threading.Lock()
 
     @property
@@ -74,6 +74,8 @@ class TrainingData:
         for first in range(0, count, self._batch_size):
             numbers = first + np.arange(self._batch_size)
             rows, zeros = np.minimum(numbers, count - 1), np.zeros_like(numbers)
+            if source.table is not None:  # Its rows may stand by length: take them from all over.
+                rows = rows * source.num_samples // count
             places = Places(numbers=numbers, sources=zeros, epochs=zeros, rows=rows)
             # Every rank runs as many microbatches: what is past the end weighs nothing.
             yield self._reader.read([source], places, mine=self._mine, counts=numbers < count)
@@ -94,12 +96,14 @@ class TrainingData:
         return self.order.place(np.arange(consumed, consumed + self._batch_size))
 
     def _advise(self, consumed: int) -> None:
-        """Tells storage what this rank will read, each batch once."""
-        ahead = consumed + LOOK_AHEAD_BATCHES * self._batch_size
+        """Tells storage what this rank will read, each batch once unless the run jumps."""
+        reach = LOOK_AHEAD_BATCHES * self._batch_size
+        ahead = consumed + reach
         with self._advising:
-            begun = consumed <= self._advised_to <= ahead
-            start = self._advised_to if begun else consumed
-            self._advised_to = ahead
+            # Threads ask out of order, by a few batches; a run that jumps is further off.
+            jumped = not consumed - reach <= self._advised_to <= ahead + reach
+            start = consumed if jumped else self._advised_to
+            self._advised_to = ahead if jumped else max(ahead, self._advised_to)
         for first in range(start, ahead, self._batch_size):
             places = self._place(first)[self._mine]
             for number, source in enumerate(self.sources):

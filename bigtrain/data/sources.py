@@ -9,7 +9,12 @@ from bigtrain.data.order import BucketOrder, Indices, SourceOrder, window_order
 from bigtrain.data.run_order import RunOrder
 from data_tools.corpus import Corpus, open_corpus
 from data_tools.remote import Cache
-from data_tools.samples.table import SampleTable, load_sample_table
+from data_tools.samples.table import (
+    SAMPLES_FOLDER,
+    SampleTable,
+    load_sample_table,
+    table_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,12 @@ class Source:
         if self.table is not None:
             self.table.close()
 
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 def open_source(data: DataConfig, name: str) -> Source:
     """Opens one corpus, with its sample table where the packing needs one.
@@ -60,7 +71,7 @@ def open_source(data: DataConfig, name: str) -> Source:
     if data.packing == "concat":
         count = count_windows(corpus.num_tokens, data.sequence_length, name=name)
         return Source(name, corpus, None, count, data.sequence_length)
-    corpus.local_folder(f"samples/{data.packing}-{data.sequence_length}")
+    corpus.local_folder(f"{SAMPLES_FOLDER}/{table_name(data.packing, data.sequence_length)}")
     table = load_sample_table(
         corpus.folder,
         mode=data.packing,
@@ -114,7 +125,7 @@ def source_order(config: RunConfig, source: Source) -> SourceOrder:
         seed=config.seed,
         fingerprint=source.fingerprint,
         sequence_length=config.data.sequence_length,
-        # The rows of a table are no neighbours in the stream.
+        # The rows of a table are no neighbours in the stream; `record_stages` says so too.
         shuffle=config.data.shuffle if source.table is None else "windows",
     )
 
@@ -133,4 +144,5 @@ def _open(data: DataConfig, name: str) -> Corpus:
     cache = Cache(limit_bytes=int(data.cache_gb * 1e9))
     if data.cache_dir is not None:
         cache = replace(cache, folder=Path(data.cache_dir))
-    return open_corpus(name, verify=data.verify, max_open_files=data.max_open_files, cache=cache)
+    limit = max(1, data.max_open_files // len(data.corpora))
+    return open_corpus(name, verify=data.verify, max_open_files=limit, cache=cache)

@@ -18,6 +18,9 @@ from bigtrain.data.sources import Source, samples_per_unit
 
 StageRecord = dict[str, Any]
 
+ORDER_VERSION = 1
+"""Of the arithmetic itself: another size of blocks, say, is another order."""
+
 
 def record_stages(config: RunConfig, sources: Sequence[Source]) -> list[StageRecord]:
     """Describes the data stages of a run, as JSON."""
@@ -40,10 +43,12 @@ def record_stages(config: RunConfig, sources: Sequence[Source]) -> list[StageRec
                     for source, count in zip(sources, planned.counts, strict=True)
                     if count
                 ],
+                "order": ORDER_VERSION,
                 "sequence_length": data.sequence_length,
                 "packing": data.packing,
                 "samples_per_unit": samples_per_unit(config),
-                "shuffle": data.shuffle,
+                # The rows of a table are no neighbours: they are always permuted freely.
+                "shuffle": data.shuffle if data.packing == "concat" else "windows",
                 "skip": [[skip.first_sample, skip.samples] for skip in data.skip],
             }
         )
@@ -96,7 +101,7 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Mixtures:
-    """What was mixed, stage by stage; equal where fingerprints and counts are."""
+    """What was mixed, stage by stage; equal where fingerprints, counts and their order are."""
 
     counts: tuple[tuple[tuple[str, int], ...], ...]
     shown: str = field(compare=False)
@@ -105,9 +110,7 @@ class _Mixtures:
 def _mixtures(records: Sequence[StageRecord]) -> _Mixtures:
     sources = [record["sources"] for record in records]
     return _Mixtures(
-        counts=tuple(
-            tuple(sorted((s["fingerprint"], s["count"]) for s in some)) for some in sources
-        ),
+        counts=tuple(tuple((s["fingerprint"], s["count"]) for s in some) for some in sources),
         shown=", then ".join(
             " + ".join(f"{s['weight']:g} × {s['corpus']} ({s['fingerprint'][:12]})" for s in some)
             for some in sources
@@ -120,6 +123,7 @@ def _past(records: Sequence[StageRecord], last: int) -> dict[str, Any]:
     past = [record for record in records if record["first_sample"] <= last]
     skips = _skips(records)
     return {
+        "order of version": past[0]["order"],
         "data.sequence_length": past[0]["sequence_length"],
         "data.packing": past[0]["packing"],
         "data.shuffle": past[0]["shuffle"],
@@ -143,6 +147,7 @@ def _current(record: StageRecord) -> StageRecord:
     return {
         "first_sample": record["first_sample"],
         "sources": [source],
+        "order": ORDER_VERSION,
         "sequence_length": record["sequence_length"],
         "packing": "concat",
         "samples_per_unit": 1,

@@ -69,15 +69,17 @@ def find_samples(run_dir: Path, step: int) -> Iterator[SampleOrigin]:
     if step < 1:
         raise WhichError(f"--step {step}: steps are counted from 1")
     config, consumed = _batch_of(folder, step)
-    sources, validation = open_sources(config)
+    without = config.data.model_copy(update={"validation": None})  # It may be gone by now.
+    config = config.model_copy(update={"data": without})
+    sources, _ = open_sources(config)
     try:
-        tokenizer = check_sources(config, sources, validation)
+        tokenizer = check_sources(config, sources, None)
         batch = np.arange(consumed, consumed + config.train.global_batch_size)
         places = run_order(config, sources).place(batch)
         for index in range(len(batch)):
             yield _origin(sources, places, index, tokenizer)
     finally:
-        for source in (*sources, *([validation] if validation is not None else [])):
+        for source in sources:
             source.close()
 
 
@@ -94,14 +96,23 @@ def render_samples(samples: Iterable[SampleOrigin]) -> Iterator[str]:
 
 
 def _batch_of(folder: RunFolder, step: int) -> tuple[RunConfig, int]:
-    """The config that a step was taken with, and the samples consumed before it."""
-    taken = {line["step"]: line for line in read_metrics(folder.metrics, "train")}
-    last = max((number for number in taken if number <= step), default=0)
-    line: dict[str, Any] = taken.get(last, {})
-    path = folder.path / f"config-attempt-{line.get('attempt')}.yaml"
+    """The config that a step was taken with, and the samples consumed before it.
+
+    What an attempt did beyond the step from which a later one went on is no part of the run.
+    """
+    lines = read_metrics(folder.metrics, "train") if folder.metrics.is_file() else []
+    newest = max((line["attempt"] for line in lines), default=0)
+    reached = max((line["step"] for line in lines if line["attempt"] == newest), default=0)
+    taken: dict[int, dict[str, Any]] = {
+        line["step"]: line for line in lines if line["step"] <= reached
+    }
+    path = folder.config
+    if step in taken:  # A step to come is taken with the config of the newest attempt.
+        path = folder.path / f"config-attempt-{taken[step]['attempt']}.yaml"
     config = load_run_config([str(path if path.is_file() else folder.config)])
     size = config.train.global_batch_size
-    after = line.get("samples", last * size)
+    last = max((number for number in taken if number <= step), default=0)
+    after = taken.get(last, {}).get("samples", last * size)
     return config, after + (step - 1 - last) * size
 
 

@@ -1,7 +1,7 @@
 """What surrounds the loop: resuming, the run folder, checkpoints, sinks, and a clear end."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +58,11 @@ class Attempt:
             log.info("the run has all its steps; raise train.steps, or give another name")
         trackers = Trackers(self._sinks())
         state, reason = "failed", None
+        epochs = self._trainer.data.epochs(self._progress.samples)
         try:
             for result in self._trainer.steps(self._stop.is_raised):
-                _tell_new_epochs(self._last, result)
+                _tell_new_epochs(epochs, result)
+                epochs = result.epochs
                 self._last = result
                 trackers.record("train", result.progress.step, _numbers(result))
                 self._report(self._folder.write_heartbeat, "running")
@@ -208,9 +210,9 @@ class Attempt:
         trackers.finish(state)
 
 
-def _tell_new_epochs(last: StepResult | None, now: StepResult) -> None:
+def _tell_new_epochs(before: Mapping[str, float], now: StepResult) -> None:
     for name, epochs in now.epochs.items():
-        if last is not None and int(epochs) > int(last.epochs[name]):
+        if int(epochs) > int(before[name]):
             log.info(
                 "step %d: %s was read through; epoch %d begins",
                 *(now.progress.step, name, int(epochs) + 1),

@@ -9,7 +9,7 @@ scripts without spaces (Chinese, Japanese, Thai, ...) and in Hangul each charact
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from bigtrain.config import Section
 
@@ -37,7 +37,12 @@ def _is_pattern(text: str) -> str:
     return text
 
 
+def _one_is_a_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 PathText = Annotated[str, AfterValidator(_is_path)]
+PathTexts = Annotated[list[PathText], BeforeValidator(_one_is_a_list)]
 PatternText = Annotated[str, AfterValidator(_is_pattern)]
 
 
@@ -253,9 +258,10 @@ class NearDuplicateRules(Section):
 class CleanConfig(Section):
     """A cleaning job: what to read, which rules to apply, where to write."""
 
-    inputs: Annotated[list[PathText], Field(min_length=1)]
-    """Folders, globs, files and URLs, in the order in which documents win over duplicates."""
-    exclude: list[PathText] = Field(default=[])
+    inputs: Annotated[PathTexts, Field(min_length=1)]
+    """Folders, globs, files and URLs: a list, in the order in which documents win over duplicates,
+    or one."""
+    exclude: PathTexts = Field(default=[])
     """Leaves out files whose path inside a folder matches, as '*/tests/*'."""
     glob: PathText | None = None
     """Which files of a folder are read, as '**/*.py'; by default every known kind."""

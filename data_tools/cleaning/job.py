@@ -7,8 +7,7 @@ the same bytes.
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from data_tools.changes import check_same_job
 from data_tools.cleaning.config import CleanConfig
 from data_tools.cleaning.counts import Counts, add_counts
 from data_tools.cleaning.duplicates import (
@@ -49,7 +49,7 @@ from data_tools.files import (
 from data_tools.progress import show_progress
 from data_tools.reading.documents import Piece, plan_pieces
 from data_tools.reading.sources import TextSource, find_sources, hash_sources
-from data_tools.workers import open_pool, run_each
+from data_tools.workers import WorkerPool, open_pool, run_each
 
 MIB = 1024 * 1024
 _NOT_OF_THE_RESULT = {"inputs", "exclude", "glob", "out", "workers", "task_mb"}
@@ -88,11 +88,18 @@ def clean_corpus(config: CleanConfig) -> CleanResult:
         "task_bytes": task_bytes,
         "text": hash_sources(sources),
     }
-    sha256 = hashlib.sha256(render_json(options)).hexdigest()
+    # Tasks that were done before a stop found nothing invalid, so they stay good under skip.
+    lasting = {key: value for key, value in options.items() if key != "on_invalid"}
+    sha256 = hashlib.sha256(render_json(lasting)).hexdigest()
     settings = CleanSettings(out=out, job_sha256=sha256, config=config)
     with only_writer(out):
         _claim(out, options)
-        markers, fresh = _run_missing(tasks, settings)
+        _remove_parts(out)
+        try:
+            markers, fresh = _run_missing(tasks, settings)
+        except BaseException:
+            _remove_parts(out)  # Of the workers that were killed.
+            raise
         counts = add_counts(marker.counts for marker in markers)
         already_done = not fresh and (out / REPORT_NAME).is_file()
         if not already_done:
@@ -144,13 +151,12 @@ def _claim(out: Path, options: dict[str, Any]) -> None:
     path = out / TASKS_FOLDER / "job.json"
     if path.is_file():
         there = load_json(path)
+        check_same_job(
+            options, there, folder=out, may_change=_may_relax, way_out="choose another out"
+        )
         if there != options:
-            theirs = there if isinstance(there, dict) else {}
-            changed = sorted(key for key in options if theirs.get(key) != options[key])
-            raise InputError(
-                f"{out} belongs to a cleaning job with other {', '.join(changed) or 'keys'}: "
-                "nothing was changed; choose another out, or delete that folder"
-            )
+            (out / REPORT_NAME).unlink(missing_ok=True)  # It names them too.
+            write_file(path, render_json(options))
         return
     for name in (REPORT_NAME, "part-*.jsonl.zst"):
         if found := next(out.glob(name), None):
@@ -158,12 +164,19 @@ def _claim(out: Path, options: dict[str, Any]) -> None:
     write_file(path, render_json(options))
 
 
+def _remove_parts(out: Path) -> None:
+    for folder in (out, out / TASKS_FOLDER):
+        remove_parts(folder)
+
+
+def _may_relax(theirs: Mapping[str, Any], _: Mapping[str, Any]) -> set[str]:
+    return {"on_invalid"} if theirs.get("on_invalid") == "stop" else set()
+
+
 def _run_missing(
     tasks: Sequence[CleanTask], settings: CleanSettings
 ) -> tuple[list[Marker], list[Marker]]:
     """Brings every task to its end; returns all markers in order, and those of this run."""
-    for folder in (settings.out, settings.out / TASKS_FOLDER):
-        remove_parts(folder)
     done = {task.number: load_finished(task, settings) for task in tasks}
     missing = [task for task in tasks if done[task.number] is None]
     if not missing:
@@ -182,7 +195,7 @@ def _run_missing(
 
 
 def _scan_missing(
-    tasks: Sequence[CleanTask], settings: CleanSettings, pool: ProcessPoolExecutor | None
+    tasks: Sequence[CleanTask], settings: CleanSettings, pool: WorkerPool | None
 ) -> dict[int, Marker]:
     found = {task.number: load_scan(task, settings) for task in tasks}
     missing = [task for task in tasks if found[task.number] is None]
@@ -197,7 +210,7 @@ def _finish_missing(
     tasks: Sequence[CleanTask],
     settings: CleanSettings,
     codes: Sequence[Codes],
-    pool: ProcessPoolExecutor | None,
+    pool: WorkerPool | None,
 ) -> dict[int, Marker]:
     work = [(task, codes[task.number]) for task in tasks]
     fresh: dict[int, Marker] = {}

@@ -1,15 +1,21 @@
 """The report of a cleaning job: as JSON beside the parts, and as a table on the terminal."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 
 from data_tools.cleaning.counts import Counts, Tally
 
 REPORT_NAME = "report.json"
 SCHEMA = "bigtrain-clean/1"
+_NAME_CHARACTERS = 21  # So that five columns fit 80.
+_MEANINGS = {
+    ("skipped", "empty"): "empty as it was read",
+    ("dropped", "empty"): "empty once cleaned",
+}
 
 
 def report_dict(
@@ -45,32 +51,34 @@ def report_dict(
 
 
 def render_report(counts: Counts) -> RenderableType:
-    """Makes the table that the terminal shows."""
+    """Makes the table that the terminal shows; it fits 80 columns."""
     table = Table(title=f"{counts.documents:,} documents", title_justify="left")
-    table.add_column(overflow="fold")
+    table.add_column("")
+    table.add_column("rule or reason", overflow="fold")
     table.add_column("documents", justify="right")
     table.add_column("share", justify="right")
     table.add_column("first", overflow="fold")
     total = max(1, counts.documents)
-    table.add_row("kept", f"{counts.kept:,}", f"{counts.kept / total:.2%}", "")
-    for what, tallies in (("dropped", counts.dropped), ("skipped", counts.skipped)):
+    table.add_row("kept", "", f"{counts.kept:,}", f"{counts.kept / total:.2%}", "")
+    kinds = {"dropped": counts.dropped, "skipped": counts.skipped, "changed": counts.changed}
+    for kind, tallies in kinds.items():
+        table.add_section()
         for name, tally in _largest_first(tallies):
+            rule = _MEANINGS.get((kind, name), name)
             share = f"{tally.documents / total:.2%}"
-            table.add_row(f"{what}: {name}", f"{tally.documents:,}", share, tally.example)
-    if not counts.changed:
-        return table
-    return Group(table, _render_changes(counts))
-
-
-def _render_changes(counts: Counts) -> Table:
-    table = Table(title="changed", title_justify="left")
-    table.add_column("rule", overflow="fold")
-    table.add_column("documents", justify="right")
-    table.add_column("changes", justify="right")
-    table.add_column("first", overflow="fold")
-    for name, tally in _largest_first(counts.changed):
-        table.add_row(name, f"{tally.documents:,}", f"{tally.changes:,}", tally.example)
+            documents = f"{tally.documents:,}"
+            table.add_row(kind, _foldable(rule), documents, share, _foldable(tally.example))
     return table
+
+
+def _foldable(name: str) -> str:
+    """Cuts a long name into lines where its words end."""
+    lines = [""]
+    for word in re.findall(r"[^._/ ]*[._/ ]?", name):
+        if lines[-1] and len(lines[-1] + word.rstrip()) > _NAME_CHARACTERS:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _tallies(tallies: Mapping[str, Tally]) -> dict[str, dict[str, Any]]:

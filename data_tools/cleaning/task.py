@@ -98,7 +98,10 @@ def scan(task: CleanTask, settings: CleanSettings) -> Marker:
     """Applies the rules to the documents of a task."""
     config = settings.config
     options = ReadOptions(
-        text_field=config.text_field, id_field=config.id_field, on_invalid=config.on_invalid
+        text_field=config.text_field,
+        id_field=config.id_field,
+        on_invalid=config.on_invalid,
+        are_keys=True,
     )
     cleaner, counts, candidates, size = Cleaner(config), Counts(), 0, 0
     with ExitStack() as files:

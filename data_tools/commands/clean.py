@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from data_tools.commands.stopping import stop_when_interrupted
+
 
 def clean(
     sources: Annotated[
@@ -15,14 +17,15 @@ def clean(
     ],
 ) -> None:
     """Drops bad and repeated documents, by counted rules."""
-    from rich.console import Console
+    with stop_when_interrupted():
+        from rich.console import Console
 
-    from bigtrain.config import load_config
-    from data_tools.cleaning.config import CleanConfig
-    from data_tools.cleaning.job import clean_corpus
-    from data_tools.cleaning.report import render_report
+        from bigtrain.config import load_config
+        from data_tools.cleaning.config import CleanConfig
+        from data_tools.cleaning.job import clean_corpus
+        from data_tools.cleaning.report import render_report
 
-    result = clean_corpus(load_config(sources, CleanConfig))
+        result = clean_corpus(load_config(sources, CleanConfig))
     Console().print(render_report(result.counts))
     rate = result.input_bytes / 1e6 / result.seconds
     how = "already done" if result.already_done else f"{rate:,.1f} MB/s"

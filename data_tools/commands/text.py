@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_tools.commands.stopping import stop_when_interrupted
+
 if TYPE_CHECKING:
     from data_tools.reading.documents import ReadOptions
     from data_tools.sharding.job import ArrayPart, ShardResult
@@ -40,7 +42,7 @@ Glob = Annotated[
 ]
 Exclude = Annotated[
     list[str] | None,
-    typer.Option(help="Leave out files whose path inside the folder matches, as '*/tests/*'."),
+    typer.Option(help="Leave out files by path in a folder, as '*/tests/*'; repeat for more."),
 ]
 TextField = Annotated[str, typer.Option(help="The JSON field or Parquet column of the text.")]
 Invalid = Annotated[
@@ -56,7 +58,7 @@ def tokenizer(
     out: Annotated[Path, typer.Option(help="The model file to write.")],
     vocab_size: Annotated[int, typer.Option(help="Number of ids, special ones included.")] = 32_768,
     kind: Annotated[
-        Kind, typer.Option(help="Only bpe exports exactly to transformers.")
+        Kind, typer.Option(help="bpe, or unigram, which is slower to train.")
     ] = Kind.bpe,
     glob: Glob = None,
     exclude: Exclude = None,
@@ -127,29 +129,30 @@ def shard(
     Text files are one document each, JSON Lines and Parquet one a record; - reads JSON Lines from
     standard input.
     """
-    from data_tools.sharding.job import shard_corpus
+    with stop_when_interrupted():
+        from data_tools.sharding.job import shard_corpus
 
-    result = shard_corpus(
-        inputs,
-        tokenizer=tokenizer,
-        out=out,
-        name=name,
-        folder_glob=glob,
-        exclude=exclude or (),
-        validation_percent=validation_percent,
-        workers=workers,
-        task_bytes=None if task_mb is None else int(task_mb * 1e6),
-        pack_tokens=pack_tokens,
-        seed=seed,
-        reading=_reading(text_field, on_invalid, max_document_mb),
-        shuffle=shuffle,
-        sentences=sentences,
-        part=_part(task),
-    )
+        result = shard_corpus(
+            inputs,
+            tokenizer=tokenizer,
+            out=out,
+            name=name,
+            folder_glob=glob,
+            exclude=exclude or (),
+            validation_percent=validation_percent,
+            workers=workers,
+            task_bytes=None if task_mb is None else int(task_mb * 1e6),
+            pack_tokens=pack_tokens,
+            seed=seed,
+            reading=_reading(text_field, on_invalid, max_document_mb),
+            shuffle=shuffle,
+            sentences=sentences,
+            part=_part(task),
+        )
     how = "already done" if result.already_done else f"{result.tokens_per_second:,.0f} tokens/s"
     where = ", ".join(map(str, result.folders))
     if task is not None:
-        where = f"{out}: {result.tasks} of {result.tasks_of_job} tasks"
+        where = f"{out}: {result.tasks} of {result.tasks_of_job} tars"
         how += f"; when all parts are done: bigtrain data seal {out}"
     typer.echo(f"{where}: {_summary(result)}, {how}")
 
@@ -189,7 +192,9 @@ def _part(task: str | None) -> "ArrayPart | None":
 
 def _summary(result: "ShardResult") -> str:
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in result.skipped_by_reason.items())
+    splits = ", ".join(f"{n:,} {split}" for split, n in result.documents_of_split.items())
     return (
-        f"{result.documents:,} documents, {result.tokens:,} tokens of {result.bytes / 1e6:.1f} MB, "
-        f"{result.skipped:,} skipped" + (f" ({reasons})" if reasons else "")
+        f"{result.documents:,} documents ({splits}), {result.tokens:,} tokens "
+        f"of {result.bytes / 1e6:.1f} MB, {result.skipped:,} skipped"
+        + (f" ({reasons})" if reasons else "")
     )

@@ -6,7 +6,7 @@ from typing import IO, Any
 
 from data_tools.errors import InputError
 from data_tools.reading.streams import is_url, open_file, open_unpacked
-from data_tools.reading.values import MIB, Document, Piece, ReadOptions, Skipped, refuse
+from data_tools.reading.values import Document, Piece, ReadOptions, Skipped, refuse
 
 _BLOCK_BYTES = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -82,10 +82,7 @@ class _Line:
         return self._document(value, may_have_surrogates=b"\\ud" in line or b"\\uD" in line)
 
     def too_long(self) -> Skipped:
-        limit = self._options.max_document_bytes
-        return self._refuse(
-            "too long", f"is longer than {limit / MIB:g} MiB: raise --max-document-mb"
-        )
+        return self._refuse("too long", f"is {self._options.too_long}")
 
     def _document(
         self, value: dict[str, Any], *, may_have_surrogates: bool
@@ -116,10 +113,9 @@ class _Line:
         names = [f"'{name}'" for name in value]
         more = ", …" if len(names) > _NAMED_FIELDS else ""
         there = ", ".join(names[:_NAMED_FIELDS]) + more if names else "none"
-        field = self._options.text_field
-        return self._refuse(
-            "no text field", f"has no field '{field}' (its fields: {there}): choose --text-field"
-        )
+        field, option = self._options.text_field, self._options.spell("text_field")
+        message = f"has no field '{field}' (its fields: {there}): choose {option}"
+        return self._refuse("no text field", message)
 
     def _refuse(self, reason: str, message: str) -> Skipped:
         stop = self._options.on_invalid == "stop"

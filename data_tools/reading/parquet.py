@@ -78,7 +78,7 @@ def _open(file: InputFile) -> Iterator[Any]:
         except (pyarrow.ArrowException, OSError, EOFError) as error:
             why = str(error).splitlines()[0].rstrip(".")
             raise InputError(
-                f"{file.path} is no whole Parquet file ({why}): fetch it again, or --exclude it"
+                f"{file.path} is no whole Parquet file ({why}): fetch it again, or exclude it"
             ) from error
 
 
@@ -96,15 +96,15 @@ def _columns(file: InputFile, parquet: Any, options: ReadOptions) -> list[str]:
     for name in wanted:
         if name not in schema.names:
             there = ", ".join(f"'{column}'" for column in schema.names)
+            option = options.spell("text_field" if name == options.text_field else "id_field")
             raise InputError(
-                f"{file.path} has no column '{name}' (its columns: {there}): choose --text-field"
+                f"{file.path} has no column '{name}' (its columns: {there}): choose {option}"
             )
     kind = schema.field(options.text_field).type
     if not _is_text(kind.value_type if pyarrow.types.is_dictionary(kind) else kind):
         name = options.text_field
-        raise InputError(
-            f"{file.path}: column '{name}' holds {kind}, not text: choose --text-field"
-        )
+        option = options.spell("text_field")
+        raise InputError(f"{file.path}: column '{name}' holds {kind}, not text: choose {option}")
     return wanted
 
 
@@ -130,8 +130,7 @@ def _document(
     if not content:
         return Skipped("empty", place)
     if len(content) > options.max_document_bytes:
-        limit = options.max_document_bytes / MIB
-        message = f"{place} is longer than {limit:g} MiB: raise --max-document-mb"
+        message = f"{place} is {options.too_long}"
         return refuse(options, "too long", place=place, message=message)
     try:
         text = content.decode("utf-8")

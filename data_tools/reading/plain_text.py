@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from data_tools.reading.streams import open_unpacked
-from data_tools.reading.values import MIB, Document, Piece, ReadOptions, Skipped, refuse
+from data_tools.reading.values import Document, Piece, ReadOptions, Skipped, refuse
 
 
 def read_text_file(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
@@ -12,10 +12,7 @@ def read_text_file(piece: Piece, options: ReadOptions) -> Iterator[Document | Sk
     with open_unpacked(piece.file) as stream:
         content = stream.read(limit + 1)
     if len(content) > limit:
-        message = (
-            f"{piece.file.path} is longer than {limit / MIB:g} MiB, too long for one document: "
-            "raise --max-document-mb"
-        )
+        message = f"{piece.file.path} is {options.too_long}"
         yield refuse(options, "too long", place=place, message=message)
         return
     try:

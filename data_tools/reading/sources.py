@@ -60,10 +60,10 @@ def find_sources(
         seen.update(file.path for file in files)
         sources.append(TextSource(source.label, files))
     if not seen:
-        chosen = f"--glob '{folder_glob}'" if folder_glob else f"--glob, by default {_KNOWN},"
+        chosen = f"the glob '{folder_glob}'" if folder_glob else f"a glob, by default {_KNOWN},"
         raise InputError(
             f"no text file in {', '.join(patterns)} ({chosen} chooses which files "
-            f"of a folder count, --exclude removes some): name other files or change these"
+            f"of a folder count, exclude removes some): name other files or change these"
         )
     return [source for source in sources if source.files]
 

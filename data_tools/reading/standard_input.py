@@ -8,12 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from data_tools.errors import InputError
 from data_tools.reading.sources import TextSource
 from data_tools.reading.values import InputFile
 
 _BLOCK_BYTES = 1 << 20
 _LABEL = "standard input"
 _NAME = "stdin.jsonl"
+_TOOLS = {
+    b"\x1f\x8b": "gzip -dc",
+    b"\x28\xb5\x2f\xfd": "zstd -dc",
+    b"BZh": "bzip2 -dc",
+    b"\xfd7zXZ\x00": "xz -dc",
+}
 
 
 @contextmanager
@@ -28,12 +35,17 @@ def standard_input(
 
     Yields:
         The source, and the sha256 of what was read.
+
+    Raises:
+        InputError: It is compressed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stream, path, digest = stream or sys.stdin.buffer, _path(folder, os.getpid()), hashlib.sha256()
     try:
         with path.open("wb") as copy:
             while block := stream.read(_BLOCK_BYTES):
+                if not copy.tell():
+                    _check_plain(block)
                 digest.update(block)
                 copy.write(block)
         stat = path.stat()
@@ -41,6 +53,15 @@ def standard_input(
         yield TextSource(_LABEL, (found,)), digest.hexdigest()
     finally:
         path.unlink(missing_ok=True)
+
+
+def _check_plain(block: bytes) -> None:
+    for magic, tool in _TOOLS.items():
+        if block.startswith(magic):
+            raise InputError(
+                f"standard input is compressed: unpack it first ({tool} FILE | …), "
+                "or name the file itself"
+            )
 
 
 def remove_stale_input(folder: Path) -> None:

@@ -79,7 +79,7 @@ def check_unchanged(file: "InputFile") -> None:
     if now != (file.bytes, file.stamp):
         raise InputError(
             f"{file.path} changed while the job ran: put the old file back and run the same "
-            "command again, or start anew with another --out"
+            "command again, or start anew in another folder"
         )
 
 
@@ -129,7 +129,7 @@ def damage_told(file: "InputFile") -> Iterator[None]:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
-            f"{file.path} is truncated or damaged ({error}): fetch it again, or --exclude it"
+            f"{file.path} is truncated or damaged ({error}): fetch it again, or exclude it"
         ) from error
 
 

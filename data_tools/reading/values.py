@@ -54,6 +54,21 @@ class ReadOptions:
     """Invalid JSON, no such field, too long: an error, or left out and counted."""
     max_document_bytes: int = 256 * MIB
     """The longest line, text file or Parquet value; memory stays within a few times this."""
+    are_keys: bool = False
+    """Whether who reads a message sets these as keys of a config, not as options of a command."""
+
+    def spell(self, name: str, value: str | None = None) -> str:
+        """Writes an option as its user does: `--on-invalid skip`, or `on_invalid=skip`."""
+        if self.are_keys:
+            return name if value is None else f"{name}={value}"
+        option = f"--{name.replace('_', '-')}"
+        return option if value is None else f"{option} {value}"
+
+    @property
+    def too_long(self) -> str:
+        """What is wrong with a document that is longer than the longest, and how to let it in."""
+        fault = f"longer than {self.max_document_bytes / MIB:g} MiB"
+        return fault if self.are_keys else f"{fault}: raise --max-document-mb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +112,8 @@ def refuse(options: ReadOptions, reason: str, *, place: str, message: str) -> Sk
         InputError: The options say to stop.
     """
     if options.on_invalid == "stop":
-        raise InputError(f"{message}; mend it, or leave such documents out with --on-invalid skip")
+        way_out = options.spell("on_invalid", "skip")
+        raise InputError(f"{message}; mend it, or leave such documents out with {way_out}")
     return Skipped(reason, place)
 
 

@@ -21,6 +21,7 @@ from data_tools.files import file_sha256, load_json, render_json
 
 SCHEMA: Final = "bigtrain-samples/1"
 MANIFEST_NAME = "manifest.json"
+SAMPLES_FOLDER = "samples"
 
 SampleMode = Literal["bestfit", "pad", "pairs"]
 
@@ -81,7 +82,12 @@ class Segments:
 
 def table_folder(corpus_folder: Path, *, mode: SampleMode, sequence_length: int) -> Path:
     """Names the folder of a table: `CORPUS/samples/bestfit-2048`."""
-    return corpus_folder / "samples" / f"{mode}-{sequence_length}"
+    return corpus_folder / SAMPLES_FOLDER / table_name(mode, sequence_length)
+
+
+def table_name(mode: SampleMode, sequence_length: int) -> str:
+    """Names a table within its corpus: `bestfit-2048`."""
+    return f"{mode}-{sequence_length}"
 
 
 class SampleTable:

@@ -6,7 +6,7 @@ job leaves the same bytes.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +22,12 @@ from data_tools.sharding.job_file import (
     TASKS_FOLDER,
     Job,
     JobChoices,
+    Split,
     claim_folder,
     is_claimed,
     make_job,
 )
-from data_tools.sharding.locks import one_claimant, remove_locks, some_tasks
+from data_tools.sharding.locks import note_parts, one_claimant, remove_locks, some_tasks
 from data_tools.sharding.markers import TaskMarker, load_marker
 from data_tools.sharding.plan import MIB, ShardTask, choose_task_bytes, plan_tasks
 from data_tools.sharding.seal import is_sealed, seal_folder, skipped_by_reason, write_manifests
@@ -44,6 +45,7 @@ class ShardResult:
 
     folders: tuple[Path, ...]
     documents: int
+    documents_of_split: dict[Split, int]
     tokens: int
     bytes: int
     skipped: int
@@ -235,10 +237,9 @@ def _run_whole(
 ) -> ShardResult:
     with only_writer(job.out):
         claim_folder(job, tokenizer)
-        for folder in (TASKS_FOLDER, *job.splits):
-            remove_parts(job.out / folder)
         remove_stale_input(job.out / TASKS_FOLDER)
-        markers, fresh = _run_missing(tasks, job, workers)
+        with _tidied(partial(_remove_parts, job)):
+            markers, fresh = _run_missing(tasks, job, workers)
         done = not fresh and is_sealed(job)
         if not done:
             write_manifests(markers, job)
@@ -259,16 +260,33 @@ def _run_part(
     with some_tasks(job.out, [task.number for task in mine]):
         with one_claimant(job.out):
             claim_folder(job, tokenizer)
-        for task in mine:
-            _remove_parts_of(task, job)
-        markers, fresh = _run_missing(mine, job, workers)
+            note_parts(job, part.count)
+        with _tidied(partial(_remove_parts_of, mine, job)):
+            markers, fresh = _run_missing(mine, job, workers)
     return _result(markers, fresh, job, started=started, already_done=not fresh)
 
 
-def _remove_parts_of(task: ShardTask, job: Job) -> None:
-    for split in job.splits:
-        remove_parts(job.out / split, prefix=f"{job.choices.name}-{task.number:06d}.")
-    remove_parts(job.out / TASKS_FOLDER, prefix=f"{task.number:06d}.")
+@contextmanager
+def _tidied(remove: Callable[[], None]) -> Iterator[None]:
+    """Removes what killed processes left half-written: before, and after an error."""
+    remove()
+    try:
+        yield
+    except BaseException:
+        remove()
+        raise
+
+
+def _remove_parts(job: Job) -> None:
+    for folder in (TASKS_FOLDER, *job.splits):
+        remove_parts(job.out / folder)
+
+
+def _remove_parts_of(tasks: Sequence[ShardTask], job: Job) -> None:
+    for task in tasks:
+        for split in job.splits:
+            remove_parts(job.out / split, prefix=f"{job.choices.name}-{task.number:06d}.")
+        remove_parts(job.out / TASKS_FOLDER, prefix=f"{task.number:06d}.")
 
 
 def _run_missing(
@@ -304,6 +322,10 @@ def _result(
     return ShardResult(
         folders=tuple(job.out / split for split in job.splits),
         documents=sum(count.documents for count in counts),
+        documents_of_split={
+            split: sum(m.shards[split].docs for m in markers if split in m.shards)
+            for split in job.splits
+        },
         tokens=sum(shard.tokens for marker in markers for shard in marker.shards.values()),
         bytes=sum(count.bytes for count in counts),
         skipped=sum(skipped.values()),

@@ -1,12 +1,14 @@
 """What a sharding job is: the choices that decide its bytes, kept in the job's own folder."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_tools.changes import check_same_job
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, load_json, render_json, write_file
 from data_tools.manifest import SCHEMA
@@ -14,11 +16,15 @@ from data_tools.reading.documents import ReadOptions
 
 Split = Literal["train", "validation"]
 TASKS_FOLDER = "tasks"
-_SHOWN_CHARACTERS = 12  # Of a hash; enough to tell two apart.
+_LENIENT = {"on_invalid", "max_document_bytes"}
 
 
 class JobChoices(BaseModel):
-    """Everything that decides what a job writes; two jobs with equal choices write equal bytes."""
+    """Everything that decides what a job writes; two jobs with equal choices write equal bytes.
+
+    `on_invalid` and `max_document_bytes` do so only where a document breaks them, and a task that
+    stopped there has written nothing. So a job that stops may become a more lenient one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +64,7 @@ class Job:
     out: Path
     choices: JobChoices
     sha256: str
-    """Of the choices; every marker carries it."""
+    """Of the choices but the lenient ones; every marker carries it."""
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -73,7 +79,8 @@ class Job:
 
 def make_job(out: Path, choices: JobChoices) -> Job:
     """Joins choices and folder."""
-    return Job(out, choices, hashlib.sha256(render_json(choices.model_dump())).hexdigest())
+    lasting = choices.model_dump(exclude=_LENIENT)
+    return Job(out, choices, hashlib.sha256(render_json(lasting)).hexdigest())
 
 
 def load_job(out: Path) -> Job:
@@ -101,7 +108,13 @@ def is_claimed(job: Job) -> bool:
     """
     path = _job_path(job.out)
     if path.is_file():
-        _check_same(load_json(path), job)
+        check_same_job(
+            job.choices.model_dump(),
+            load_json(path),
+            folder=job.out,
+            may_change=_may_relax,
+            way_out="choose another --out",
+        )
         return True
     for split in ("train", "validation"):
         if (job.out / split).exists():
@@ -115,33 +128,20 @@ def claim_folder(job: Job, tokenizer: bytes) -> None:
     Raises:
         InputError: As `is_claimed`.
     """
-    claimed = is_claimed(job)
+    is_claimed(job)
     if not job.tokenizer.is_file() or file_sha256(job.tokenizer) != job.choices.tokenizer:
         write_file(job.tokenizer, tokenizer)
-    if not claimed:
-        write_file(_job_path(job.out), render_json(job.choices.model_dump()))
+    path, content = _job_path(job.out), render_json(job.choices.model_dump())
+    if not path.is_file() or path.read_bytes() != content:  # Not there, or now more lenient.
+        write_file(path, content)
 
 
 def _job_path(out: Path) -> Path:
     return out / TASKS_FOLDER / "job.json"
 
 
-def _check_same(there: Any, job: Job) -> None:
-    ours = job.choices.model_dump()
-    theirs = there if isinstance(there, dict) else {}
-    changed = [
-        f"{key.replace('_', ' ')} ({_show(theirs.get(key))} → {_show(ours[key])})"
-        for key in sorted(ours)
-        if theirs.get(key) != ours[key]
-    ]
-    if changed:
-        raise InputError(
-            f"{job.out} belongs to a job with other {', '.join(changed)}: nothing was changed; "
-            "choose another --out, or delete that folder"
-        )
-
-
-def _show(value: Any) -> str:
-    text = "none" if value is None else str(value)
-    is_hash = isinstance(value, str) and len(value) == 64
-    return text[:_SHOWN_CHARACTERS] if is_hash else text
+def _may_relax(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> set[str]:
+    if theirs.get("on_invalid") != "stop":
+        return set()
+    grows = ours["max_document_bytes"] >= theirs.get("max_document_bytes", 0)
+    return _LENIENT if grows else {"on_invalid"}

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_tools.errors import InputError
-from data_tools.sharding.job_file import TASKS_FOLDER
+from data_tools.files import write_file
+from data_tools.sharding.job_file import TASKS_FOLDER, Job
 
 _LOCK_NAME = ".lock"  # The one that `data_tools.files.only_writer` takes for itself.
 _TASKS_LOCK = ".tasks.lock"
 _CLAIM_LOCK = ".claim.lock"
+_PARTS_NOTE = ".parts"
 
 
 @contextmanager
@@ -48,7 +50,20 @@ def one_claimant(out: Path) -> Iterator[None]:
         yield
 
 
+def note_parts(job: Job, count: int) -> None:
+    """Keeps into how many parts a job was divided last, until it is whole; for its claimant."""
+    if known_parts(job) != count:
+        write_file(job.out / TASKS_FOLDER / _PARTS_NOTE, f"{count}\n".encode())
+
+
+def known_parts(job: Job) -> int:
+    """Reads into how many parts a job was divided last; if nobody knows, one for each task."""
+    path = job.out / TASKS_FOLDER / _PARTS_NOTE
+    text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    return int(text) if text.isdecimal() and int(text) else job.choices.tasks
+
+
 def remove_locks(out: Path) -> None:
-    """Removes the locks of single tasks; for who holds the whole folder."""
-    for name in (_TASKS_LOCK, _CLAIM_LOCK):
+    """Removes the locks of single tasks, and the note; for who holds the whole folder."""
+    for name in (_TASKS_LOCK, _CLAIM_LOCK, _PARTS_NOTE):
         (out / TASKS_FOLDER / name).unlink(missing_ok=True)

@@ -16,11 +16,11 @@ from data_tools.manifest import (
     total_of,
 )
 from data_tools.sharding.job_file import TASKS_FOLDER, Job, Split, load_job
-from data_tools.sharding.locks import remove_locks
+from data_tools.sharding.locks import known_parts, remove_locks
 from data_tools.sharding.markers import SourceCount, TaskMarker, load_marker
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 
-_NAMED_TASKS = 8
+_NAMED = 8
 
 
 def seal_folder(out: Path) -> tuple[Job, list[TaskMarker], bool]:
@@ -120,13 +120,19 @@ def _inputs(markers: Sequence[TaskMarker]) -> tuple[InputInfo, ...]:
 
 
 def _missing(missing: list[int], job: Job) -> str:
-    tasks = job.choices.tasks
-    names = ", ".join(map(str, missing[:_NAMED_TASKS]))
-    more = f" and {len(missing) - _NAMED_TASKS} more" if len(missing) > _NAMED_TASKS else ""
+    count = known_parts(job)
+    parts = [f"{index}/{count}" for index in sorted({number % count for number in missing})]
+    tars = [f"{number:06d}" for number in missing]
     return (
-        f"{job.out} lacks task {names}{more} of {tasks}: run the same `bigtrain data shard` again "
-        f"with --task {missing[0]}/{tasks} (and so on), or once without --task for all that is left"
+        f"{job.out} lacks {len(missing)} of {job.choices.tasks} tars ({_some_of(tars)}): run the "
+        f"same `bigtrain data shard` again with --task {_some_of(parts)}, "
+        "or once without --task for all that is left"
     )
+
+
+def _some_of(names: Sequence[str]) -> str:
+    left = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {left} more" if left > 0 else "")
 
 
 def _tool_version() -> str:

@@ -4,6 +4,7 @@ from data_tools.tokenizer.base import Tokenizer, printable
 from data_tools.tokenizer.loading import load_tokenizer
 from data_tools.tokenizer.sentencepiece import TokenizerKind, train_tokenizer
 from data_tools.tokenizer.special import SpecialIds
+from data_tools.tokenizer.unigram import unigram_json
 
 __all__ = [
     "SpecialIds",
@@ -12,4 +13,5 @@ __all__ = [
     "load_tokenizer",
     "printable",
     "train_tokenizer",
+    "unigram_json",
 ]

@@ -18,6 +18,7 @@ from data_tools.tokenizer import Tokenizer, TokenizerKind, load_tokenizer, train
 
 NOTE_SCHEMA = "bigtrain-tokenizer/1"
 _BYTES_PER_ID = 300  # With less, many pieces are whole words of a few documents.
+_SHOWN_CHARACTERS = 12
 logger = logging.getLogger(__name__)
 
 
@@ -110,9 +111,19 @@ def _check_same(out: Path, note: dict[str, Any]) -> None:
     path = _note_path(out)
     there = load_json(path) if path.is_file() else {}
     wanted = {**note, "model_sha256": file_sha256(out)}
-    changed = sorted(key for key in wanted if there.get(key) != wanted[key])
+    changed = [
+        f"{key} ({_short(there.get(key))} → {_short(value)})"
+        for key, value in sorted(wanted.items())
+        if there.get(key) != value
+    ]
     if changed:
         raise InputError(
             f"{out} exists and was made with other {', '.join(changed)}: "
             "choose another --out, or replace it with --force"
         )
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    is_hash = isinstance(value, str) and len(value) == 64
+    return text[:_SHOWN_CHARACTERS] if is_hash else text

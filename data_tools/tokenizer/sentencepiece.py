@@ -28,6 +28,7 @@ from data_tools.tokenizer.base import (
     text_of,
 )
 from data_tools.tokenizer.special import NONE, ROLES, USUAL_NAMES, SpecialIds
+from data_tools.tokenizer.unigram import round_scores
 from data_tools.tokenizer.words import starts_word
 
 TokenizerKind = Literal["bpe", "unigram"]
@@ -52,7 +53,9 @@ _WORDS = [
 ]
 _REMEMBERED_CHARACTERS = 32
 _REMEMBERED_WORDS = 1 << 20
+_BLANKS_IN = 1000  # One character of so many is surely within the character coverage.
 _NUM_THREADS = 8  # Part of the recipe: another number may train another unigram model.
+_NO_TEXT = "there is no text to train a tokenizer on: name other files"
 _RECIPE: dict[str, Any] = {
     # What makes decode(encode(text)) == text, and transformers agree on every id.
     "add_dummy_prefix": False,
@@ -239,7 +242,10 @@ def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
     Raises:
         InputError: It is no SentencePiece model, has no eos, or cannot write every text.
     """
-    model = path.read_bytes()
+    return _read(path, path.read_bytes())
+
+
+def _read(path: Path, model: bytes) -> SentencePieceTokenizer:
     try:
         processor = _load(model)
     except RuntimeError as error:
@@ -287,18 +293,20 @@ def train_tokenizer(
         texts: Documents of any length.
         out: The model file to write, replacing what is there.
         vocab_size: Number of ids, special ones and bytes included.
-        kind: `bpe`, or `unigram` (slower to train; transformers reads only `bpe` exactly).
+        kind: `bpe`, or `unigram` (slower to train).
         seed: Seeds SentencePiece's own sampling.
 
     Raises:
-        InputError: There is no text, or it cannot give `vocab_size` pieces.
+        InputError: There is no text, it cannot give `vocab_size` pieces, or the model would not
+            give every text back. Nothing is written then.
     """
     import sentencepiece
 
+    texts = list(texts)
     chunks = _chunks(texts)
     first = next(chunks, None)
     if first is None:
-        raise InputError("there is no text to train a tokenizer on: name other files")
+        raise InputError(_NO_TEXT)
     model = io.BytesIO()
     sentencepiece.set_random_generator_seed(seed)
     try:
@@ -307,12 +315,27 @@ def train_tokenizer(
             model_writer=model,
             vocab_size=vocab_size,
             model_type=kind,
-            **_RECIPE,
+            **{**_RECIPE, **_required(texts)},
         )
     except RuntimeError as error:
         raise _explain(error, vocab_size) from error
-    write_file(out, model.getvalue())
-    return load_sentencepiece(out)
+    content = model.getvalue()
+    tokenizer = _read(out, round_scores(content) if kind == "unigram" else content)
+    if not tokenizer.exact:
+        raise InputError(
+            "the trained tokenizer does not give every text back, so it was not kept: "
+            "train it on more, or other, text"
+        )
+    write_file(out, tokenizer.content)
+    return tokenizer
+
+
+def _required(texts: Sequence[str]) -> dict[str, str]:
+    # Where blanks are rare or none, coverage would leave them out, and they could not be told from
+    # U+2581 then. Elsewhere the setting would only change the bytes of the model.
+    characters = sum(map(len, texts))
+    blanks = sum(text.count(" ") for text in texts)
+    return {"required_chars": _SPACE_MARK} if blanks * _BLANKS_IN < characters else {}
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[str]:
@@ -323,8 +346,10 @@ def _chunks(texts: Iterable[str]) -> Iterator[str]:
             yield text[start : start + _CHUNK_CHARACTERS]
 
 
-def _explain(error: RuntimeError, vocab_size: int) -> Exception:
+def _explain(error: RuntimeError, vocab_size: int) -> InputError:
     message = str(error)
+    if "sentences_.empty()" in message or "all_chars_count" in message:
+        return InputError(_NO_TEXT)
     if highest := re.search(r"value <= (\d+)", message):
         return InputError(
             f"a vocabulary of {vocab_size} is too large for this text: "
@@ -335,7 +360,8 @@ def _explain(error: RuntimeError, vocab_size: int) -> Exception:
             f"a vocabulary of {vocab_size} is too small for the characters of this text: "
             f"the smallest possible is {lowest[1]}; raise --vocab-size"
         )
-    return error
+    said = " ".join(message.split())
+    return InputError(f"SentencePiece cannot learn from this text ({said}): name more text")
 
 
 def _special(processor: Any, path: Path) -> SpecialIds:

@@ -1,6 +1,7 @@
 """A corpus behind a URL reads as the same corpus on disk, through a bounded, shared cache."""
 
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
 from data_tools.index import scan_tar
 from data_tools.remote import Cache, RemoteFolder
+from data_tools.samples.job import build_sample_table
+from data_tools.samples.table import load_sample_table
 
 
 @pytest.fixture
@@ -135,6 +138,59 @@ def test_a_corpus_replaced_behind_its_url_is_another(store, cache, sharded):
         assert read_all(url_of(store), cache) == local.read(0, local.num_tokens).tolist()
 
 
+def test_an_index_mended_in_the_store_is_fetched_again(store, cache):
+    index = next(store.glob("*.index.json"))
+    whole = index.read_bytes()
+    index.write_bytes(whole.replace(b"bigtrain-index", b"other-index"))
+    with pytest.raises(InputError, match="does not belong to its tar"):
+        read_all(url_of(store), cache)
+    index.write_bytes(whole)
+    assert read_all(url_of(store), cache)
+
+
+def test_a_sample_table_planned_again_behind_the_url_is_copied_again(store, cache):
+    def first_starts() -> list[int]:
+        with open_corpus(url_of(store), cache=cache) as corpus:
+            folder = corpus.local_folder("samples/pad-16").parents[1]
+            table = load_sample_table(
+                folder,
+                mode="pad",
+                sequence_length=16,
+                corpus_fingerprint=corpus.manifest.fingerprint,
+            )
+            with table:
+                return table.read(np.arange(3)).starts.tolist()
+
+    build_sample_table(store, mode="pad", sequence_length=16)
+    before = first_starts()
+    folder = store / "samples" / "pad-16"
+    starts = np.load(folder / "starts.npy")
+    np.save(folder / "starts.npy", starts + 1)
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
+    assert first_starts() == [start + 1 for start in before]
+
+
+def test_what_a_killed_process_left_in_the_cache_goes(store, tmp_path):
+    small = Cache(tmp_path / "small", limit_bytes=8 * 512)
+    read_all(url_of(store), small)
+    mirror = next(small.folder.glob("*/manifest.json")).parent
+    old, new = (mirror / f".x.{n}.part" for n in (1, 2))
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    read_all(url_of(store), small)
+    assert not old.exists()
+    assert new.exists()  # Somebody may be writing it.
+
+
+def test_a_cache_folder_removed_by_a_cleaner_is_made_again(store, cache):
+    with open_corpus(url_of(store), cache=cache, verify="off") as corpus:
+        expected = corpus.read(0, corpus.num_tokens).tolist()
+        shutil.rmtree(cache.folder)
+        assert corpus.read(0, corpus.num_tokens).tolist() == expected
+
+
 def test_a_chunk_cut_short_in_the_cache_is_fetched_again(store, cache):
     expected = read_all(url_of(store), cache)
     for chunk in cache.folder.glob("*/*.chunk"):
@@ -144,10 +200,13 @@ def test_a_chunk_cut_short_in_the_cache_is_fetched_again(store, cache):
 
 def test_a_flipped_bit_in_the_cache_is_mended_from_the_store(store, cache):
     expected = read_all(url_of(store), cache)
-    for chunk in cache.folder.glob("*/*.chunk"):
-        content = bytearray(chunk.read_bytes())
-        content[7] ^= 1
-        chunk.write_bytes(content)
+    for tar in store.glob("*.tar"):
+        for pack in scan_tar(tar):
+            number, within = divmod(pack.tokens_offset, 512)
+            (chunk,) = cache.folder.glob(f"*/{tar.name}.{number:06d}.512.chunk")
+            content = bytearray(chunk.read_bytes())
+            content[within] ^= 1
+            chunk.write_bytes(content)
     assert read_all(url_of(store), cache) == expected
 
 

@@ -74,22 +74,23 @@ def test_more_parts_than_tasks_leave_some_with_nothing_to_do(texts, tokenizer, t
     assert (result.tasks, result.already_done) == (0, True)
 
 
-def test_a_seal_names_the_missing_tasks_and_the_command_for_them(texts, tokenizer, tmp_path):
+def test_a_seal_names_the_missing_tars_and_the_command_for_them(texts, tokenizer, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match=r"no sharding job in .*: start one with `bigtrain"):
         seal_corpus(out)
     assert not out.exists()
     shard(texts, tokenizer, out, (0, 2))
     tasks = number_of_tasks(out)
-    told = rf"lacks task 1, 3.* of {tasks}: .* again with --task 1/{tasks} \(and so on\)"
+    told = rf"lacks {tasks // 2} of {tasks} tars \(000001, 000003.*\): .* again with --task 1/2, or"
     with pytest.raises(InputError, match=told):
         seal_corpus(out)
     assert not (out / "train" / "manifest.json").exists()
-    for number in range(1, tasks, 2):  # As the message says.
-        shard(texts, tokenizer, out, (number, tasks))
+    shard(texts, tokenizer, out, (1, 2))  # As the message says.
     (out / "train" / "tokens-000002.tar").write_bytes(b"cut short")
-    with pytest.raises(InputError, match=rf"lacks task 2 of {tasks}"):
+    with pytest.raises(InputError, match=rf"lacks 1 of {tasks} tars \(000002\): .* --task 0/2, or"):
         seal_corpus(out)
+    shard(texts, tokenizer, out, (0, 2))
+    assert seal_corpus(out).tasks == tasks
 
 
 def test_a_job_without_parts_finishes_what_parts_began(texts, tokenizer, whole, tmp_path):
@@ -101,7 +102,7 @@ def test_a_job_without_parts_finishes_what_parts_began(texts, tokenizer, whole, 
 
 def test_a_part_of_another_job_is_refused(texts, tokenizer, tmp_path):
     shard(texts, tokenizer, tmp_path / "out", (0, 2))
-    with pytest.raises(InputError, match=r"job with other pack tokens \(100 → 50\)"):
+    with pytest.raises(InputError, match=r"job with other pack_tokens \(100 → 50\)"):
         shard(texts, tokenizer, tmp_path / "out", (1, 2), pack_tokens=50)
 
 
@@ -163,7 +164,9 @@ def test_the_commands_say_what_is_left_to_do(texts, tokenizer, tmp_path):
     said = run(*command, "--task", "0/2")
     assert f"when all parts are done: bigtrain data seal {out}" in said
     run(*command, "--task", "1/2")
-    assert "60 documents" in run("seal", out)
+    with pytest.raises(InputError, match=f"array, run `bigtrain data seal {out}`"):
+        run("inspect", out / "train")
+    assert "60 documents (60 train), " in run("seal", out)
     assert "already sealed" in run("seal", out)
     for wrong in ("2/2", "half", "1", "-1/2"):
         with pytest.raises(InputError, match="--task"):

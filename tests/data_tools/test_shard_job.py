@@ -15,6 +15,7 @@ from data_tools.files import only_writer
 from data_tools.manifest import load_manifest
 from data_tools.reading.sources import find_sources
 from data_tools.sharding.job import plan_tasks, shard_corpus
+from data_tools.verify import verify_corpus
 from tests.data_tools.small_texts import tree_bytes, write_texts
 
 TINY = {"task_bytes": 3000, "pack_tokens": 100, "validation_percent": 20}
@@ -76,10 +77,26 @@ def test_a_lost_tar_is_made_again(texts, tokenizer, sharded, tmp_path):
     assert tree_bytes(out) == tree_bytes(sharded)
 
 
+def test_a_damaged_tar_of_the_same_size_is_mended_as_verify_says(
+    texts, tokenizer, sharded, tmp_path
+):
+    out = shutil.copytree(sharded, tmp_path / "corpus")
+    tar = out / "train" / "tokens-000001.tar"
+    content = bytearray(tar.read_bytes())
+    content[len(content) // 2] ^= 1
+    tar.write_bytes(content)
+    assert shard(texts, tokenizer, out).already_done
+    (line,) = (fault.line for fault in verify_corpus(out / "train", "full").faults)
+    assert line.endswith("or delete it and run the same `bigtrain data shard` again")
+    tar.unlink()
+    shard(texts, tokenizer, out)
+    assert tree_bytes(out) == tree_bytes(sharded)
+
+
 def test_another_job_in_the_same_folder_is_refused(texts, tokenizer, sharded, tmp_path):
     out = shutil.copytree(sharded, tmp_path / "corpus")
     with pytest.raises(
-        InputError, match=r"job with other pack tokens \(100 → 50\): nothing was changed"
+        InputError, match=r"job with other pack_tokens \(100 → 50\): nothing was changed"
     ):
         shard(texts, tokenizer, out, pack_tokens=50)
     changed = shutil.copytree(texts, tmp_path / "stories")

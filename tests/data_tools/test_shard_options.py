@@ -1,5 +1,6 @@
 """What may be asked of a sharding job, and what each wish gives."""
 
+import gzip
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -15,6 +17,7 @@ from random import Random
 import numpy as np
 import pytest
 import webdataset
+import zstandard
 from webdataset.writer import TarWriter
 
 from data_tools.corpus import open_corpus
@@ -95,6 +98,19 @@ def test_standard_input_gives_a_corpus_and_leaves_nothing_behind(lines, tokenize
     assert other.returncode == 2
     assert b"belongs to a job with other text (" in other.stderr
     assert tree_bytes(out) == before
+
+
+@pytest.mark.parametrize(
+    ("pack", "tool"), [(gzip.compress, "gzip"), (zstandard.compress, "zstd")], ids=["gzip", "zstd"]
+)
+def test_compressed_standard_input_is_refused_with_the_tool(
+    lines, tokenizer, tmp_path, monkeypatch, pack, tool
+):
+    stream = io.TextIOWrapper(io.BytesIO(pack(lines.read_bytes())))
+    monkeypatch.setattr("sys.stdin", stream)
+    with pytest.raises(InputError, match=rf"is compressed: unpack it first \({tool} -dc FILE"):
+        shard("-", tokenizer, tmp_path / "out", reading=BODY)
+    assert not list((tmp_path / "out" / "tasks").iterdir())
 
 
 def test_what_a_killed_process_kept_of_standard_input_is_removed(texts, tokenizer, tmp_path):
@@ -243,10 +259,40 @@ def test_an_invalid_line_stops_the_job_with_its_number_or_is_counted(lines, toke
         shard(bad, tokenizer, tmp_path / "out", reading=BODY, workers=2)
     assert not (tmp_path / "out" / "train" / "manifest.json").exists()
     skip = ReadOptions(text_field="body", on_invalid="skip")
-    with pytest.raises(InputError, match=r"other on invalid \(stop → skip\)"):
-        shard(bad, tokenizer, tmp_path / "out", reading=skip)
     result = shard(bad, tokenizer, tmp_path / "other", reading=skip)
     assert (result.documents, result.skipped_by_reason) == (60, {"invalid JSON": 1})
+
+
+def test_a_job_that_stopped_goes_on_as_the_message_says(lines, tokenizer, tmp_path):
+    bad, out = tmp_path / "bad.jsonl", tmp_path / "out"
+    long = '{"body": "' + "long " * 600 + '"}\n'
+    bad.write_text(lines.read_text() + "{oops\n" + long)
+    stop = ReadOptions(text_field="body", max_document_bytes=2000)
+    skip = replace(stop, on_invalid="skip")
+    with pytest.raises(InputError, match="leave such documents out with --on-invalid skip"):
+        shard(bad, tokenizer, out, reading=stop)
+    kept = {path: path.stat().st_ino for path in (out / "train").glob("*.tar")}
+    assert kept
+    shard(bad, tokenizer, tmp_path / "at once", reading=skip)
+    shard(bad, tokenizer, out, reading=skip)
+    assert tree_bytes(out) == tree_bytes(tmp_path / "at once")
+    assert {path: path.stat().st_ino for path in kept} == kept
+    with pytest.raises(InputError, match=r"job with other on_invalid \(skip → stop\)"):
+        shard(bad, tokenizer, out, reading=stop)
+    with pytest.raises(InputError, match=r"job with other max_document_bytes \(2000 → 9000\)"):
+        shard(bad, tokenizer, out, reading=replace(skip, max_document_bytes=9000))
+
+
+def test_a_job_that_stopped_at_a_long_line_goes_on_with_a_higher_limit(lines, tokenizer, tmp_path):
+    bad, out = tmp_path / "bad.jsonl", tmp_path / "out"
+    bad.write_text(lines.read_text() + '{"body": "' + "long " * 600 + '"}\n')
+    low = ReadOptions(text_field="body", max_document_bytes=2000)
+    with pytest.raises(InputError, match="raise --max-document-mb"):
+        shard(bad, tokenizer, out, reading=low)
+    high = replace(low, max_document_bytes=9000)
+    assert shard(bad, tokenizer, out, reading=high).documents == 61
+    with pytest.raises(InputError, match=r"job with other max_document_bytes \(9000 → 2000\)"):
+        shard(bad, tokenizer, out, reading=low)
 
 
 def test_an_empty_split_is_found_before_any_work(texts, tokenizer, tmp_path):
@@ -296,7 +342,7 @@ def test_a_text_that_changes_during_the_run_is_noticed(tokenizer, tmp_path, monk
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_in_mid_shard_spoils_nothing(tokenizer, tmp_path, workers):
-    texts, out = write_texts(tmp_path / "text", 20), tmp_path / "out"
+    texts, out = write_texts(tmp_path / "text", 60), tmp_path / "out"
     words = (texts / "0000.txt").read_text() * 300
     (texts / "zzzz.txt").write_text(words)
     command = ["shard", texts, "--tokenizer", tokenizer.path, "--out", out, "--workers", workers]
@@ -307,7 +353,8 @@ def test_a_full_disk_in_mid_shard_spoils_nothing(tokenizer, tmp_path, workers):
     message = ran.stderr.decode().splitlines()[-1]
     assert re.search(r"train/tokens-\d{6}\.tar: File too large: make room, then run the", message)
     assert b"Traceback" not in ran.stderr
-    finished = sorted((out / "train").glob("*.tar"))
+    markers = (out / "tasks").glob("0*.json")
+    finished = [out / "train" / f"tokens-{marker.stem}.tar" for marker in markers]
     assert finished
     assert not list(out.rglob("*.part"))
     times = [path.stat().st_mtime_ns for path in finished]

@@ -77,7 +77,7 @@ def test_a_url_gives_the_same_files_as_a_path(folder, pattern):
 
 
 def test_finding_nothing_is_an_error_that_says_what_to_change(folder):
-    with pytest.raises(InputError, match=r"--glob '\*\*/\*\.md' chooses"):
+    with pytest.raises(InputError, match=r"the glob '\*\*/\*\.md' chooses"):
         find_sources([str(folder)], folder_glob="**/*.md")
     with pytest.raises(InputError, match=r"absent\.txt is no file"):
         find_sources([str(folder / "absent.txt")])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_a_tar_cut_while_open_is_an_error_line(damaged):
         corpus.read(0, 1)
         with (damaged / shard.file).open("r+b") as file:
             file.truncate(1000)
-        with pytest.raises(InputError, match=rf"{shard.file}: pack 000000-00000: only"):
+        with pytest.raises(InputError, match=rf"{shard.file}: only \d+ of 100 bytes"):
             corpus.read(0, 50)
 
 
@@ -204,3 +205,8 @@ def test_a_shard_without_documents_leaves_no_file(tmp_path):
     writer = ShardWriter(path, task=0, dtype=dtype, pack_tokens=10, source="test")
     assert writer.finish() is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_url_is_told_apart_from_a_missing_folder():
+    with pytest.raises(InputError, match="is a URL, which training reads and no other command"):
+        load_manifest(Path("s3://bucket/corpus"))

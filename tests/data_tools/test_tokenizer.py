@@ -139,6 +139,57 @@ def test_special_ids_are_what_the_format_promises(tokenizer):
     assert tokenizer.piece(71) == "<0x00>"
 
 
+WITHOUT_BLANKS = {
+    "chinese": "北京欢迎你，北京大学。" * 30,
+    "rare blanks": "北京欢迎你，北京大学。" * 300 + " ",
+    "one letter": "a",
+    "one blank": " ",
+    "one character": "北",
+    "digits": "0123456789" * 20,
+    "tab": "\t",
+}
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("text", WITHOUT_BLANKS.values(), ids=WITHOUT_BLANKS)
+def test_blanks_come_back_though_the_text_had_none(tmp_path, text, kind):
+    size = 328 + len(set(text) - {" "})
+    tokenizer = train_tokenizer([text], tmp_path / "t.model", vocab_size=size, kind=kind)
+    assert tokenizer.exact
+    blank = tokenizer.encode(" ")
+    assert [tokenizer.piece(i) for i in blank] == ["▁"]
+    for hard in [*HARD_TEXTS, "a b\t北京 \n\r\n  0 "]:
+        assert tokenizer.decode(tokenizer.encode(hard)) == hard
+    assert tokenizer.piece(70) == "<spare_63>"
+    assert [tokenizer.piece(i) for i in (71, 326)] == ["<0x00>", "<0xFF>"]
+
+
+def test_where_blanks_are_usual_nothing_is_required(tmp_path, monkeypatch):
+    texts = ["the cat sat on a mat\n" * 50]
+    tokenizer = train_tokenizer(texts, tmp_path / "1.model", vocab_size=345)
+    monkeypatch.setattr("data_tools.tokenizer.sentencepiece._required", lambda _: {})
+    plain = train_tokenizer(texts, tmp_path / "2.model", vocab_size=345)
+    assert tokenizer.sha256 == plain.sha256
+
+
+def test_a_model_that_is_not_exact_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_tools.tokenizer.sentencepiece._required", lambda _: {})
+    with pytest.raises(InputError, match="does not give every text back"):
+        train_tokenizer(["北京" * 50], tmp_path / "t.model", vocab_size=330)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["\n", "\0"])
+def test_text_of_nothing_to_learn_from_is_no_text(tmp_path, text):
+    with pytest.raises(InputError, match="no text to train"):
+        train_tokenizer([text], tmp_path / "t.model", vocab_size=328)
+
+
+def test_what_sentencepiece_cannot_learn_from_is_said_in_one_line(tmp_path):
+    with pytest.raises(InputError, match="cannot learn from this text"):
+        train_tokenizer(["\t\n" * 9], tmp_path / "t.model", vocab_size=330, kind="unigram")
+
+
 def test_line_ends_are_learned_inside_pieces(tmp_path):
     documents = ["if a:\n    b(c)\nelse:\n    d(e)\n\n\n" * 20]
     tokenizer = train_tokenizer(documents, tmp_path / "t.model", vocab_size=352)

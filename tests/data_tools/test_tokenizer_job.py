@@ -46,7 +46,7 @@ def test_the_same_job_again_is_done_and_another_is_refused(tmp_path):
     lines, out = write_lines(tmp_path / "a.jsonl"), tmp_path / "t.model"
     assert not build_tokenizer([lines], out=out, vocab_size=380).already_done
     assert build_tokenizer([lines], out=out, vocab_size=380).already_done
-    with pytest.raises(InputError, match="made with other vocab_size"):
+    with pytest.raises(InputError, match=r"made with other vocab_size \(380 → 390\):"):
         build_tokenizer([lines], out=out, vocab_size=390)
 
 

@@ -197,7 +197,7 @@ def test_a_missing_shard_is_the_only_damaged_one(damaged, second, level):
     result = verify_corpus(damaged, level)
     assert [fault.line for fault in result.faults] == [
         f"{second.name}: is missing, and the manifest lists it; "
-        "restore it from a good copy or shard the text again"
+        "restore it from a good copy, or run the same `bigtrain data shard` again"
     ]
     states = [shard.state for shard in result.shards]
     assert states == ["whole", "damaged", *["whole"] * (len(states) - 2)]

@@ -88,7 +88,7 @@ def test_a_newline_in_an_override_does_not_break_the_message(folder: ConfigFolde
 
 
 def test_no_file_at_all_is_refused_with_one_to_try() -> None:
-    assert "try configs/gpt/tiny.yaml" in refusal(["train.steps=3"])
+    assert "configs/gpt/tiny.yaml" in refusal(["train.steps=3"])
 
 
 def test_a_missing_file_is_refused_with_the_installed_ones(folder: ConfigFolder) -> None:

@@ -31,6 +31,10 @@ def test_corpora_are_listed_once_in_order_of_appearance() -> None:
         ({"train": "a", "stages": [{"sources": [{"corpus": "a"}]}]}, "give either data.train"),
         ({"stages": [{"sources": []}]}, "at least 1 item"),
         ({"stages": [{"start_sample": 5, "sources": [{"corpus": "a"}]}]}, "the first starts at 0"),
+        (
+            {"stages": [{"start_sample": n, "sources": [{"corpus": "a"}]} for n in (0, 8, 8)]},
+            "start at samples 0, 8, 8: .* each later than the one before",
+        ),
         ({"stages": [{"sources": [{"corpus": "a"}] * 2}]}, "names the corpus a twice"),
         ({"stages": [{"sources": [{"corpus": "a", "weight": 0.0}]}]}, "greater than 0"),
         (

@@ -73,6 +73,12 @@ def test_what_comes_after_may_change(
             "corpora",
         ),
         ({}, {"stages": [{"sources": [("b", 1.0)]}]}, 8, "corpora"),
+        (
+            {"stages": [{"sources": [("a", 1.0), ("b", 1.0)]}]},
+            {"stages": [{"sources": [("b", 1.0), ("a", 1.0)]}]},
+            8,
+            "corpora",
+        ),
     ],
 )
 def test_the_past_may_not(
@@ -105,3 +111,20 @@ def test_a_record_of_the_first_version_is_understood(records_of: Any) -> None:
     check_stages([old], now, consumed=500, where="here")
     with pytest.raises(ConfigError, match=r"data\.shuffle windows, this config says blocks"):
         check_stages([old], records_of(), consumed=500, where="here")
+
+
+@pytest.mark.parametrize(
+    ("key", "other", "message"),
+    [
+        ("packing", "pad", "data.packing concat"),
+        ("sequence_length", 64, "data.sequence_length 32"),
+        ("samples_per_unit", 8, "drawn together"),
+        ("order", 2, "order of version"),
+    ],
+)
+def test_samples_cut_otherwise_are_refused(
+    records_of: Any, key: str, other: Any, message: str
+) -> None:
+    now = records_of()
+    with pytest.raises(ConfigError, match=message):
+        check_stages(now, [{**record, key: other} for record in now], consumed=8, where="here")

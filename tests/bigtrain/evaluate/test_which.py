@@ -46,6 +46,18 @@ def test_a_step_to_come_is_told_with_the_batches_of_today(corpus: Path, tmp_path
     assert samples == list(range(16, 24))
 
 
+def test_steps_of_an_attempt_that_was_taken_back_are_those_of_the_later_one(
+    corpus: Path, tmp_path: Path
+) -> None:
+    skipping = tiny_config(corpus, tmp_path, data={"skip": [{"first_sample": 80, "samples": 100}]})
+    first = [{"step": n, "samples": 8 * n} for n in range(1, 21)]
+    second = [{"step": n, "samples": 8 * n, "attempt": 2} for n in (11, 12)]
+    run = _run_folder(skipping, [*first, *second])
+    (run / "config-attempt-1.yaml").write_text(render_config(tiny_config(corpus, tmp_path)))
+    for step, number in [(10, 72), (12, 188), (13, 196), (20, 252)]:
+        assert next(iter(find_samples(run, step))).sample == number
+
+
 def test_skipped_samples_have_numbers_that_no_step_reads(corpus: Path, tmp_path: Path) -> None:
     config = tiny_config(corpus, tmp_path, data={"skip": [{"first_sample": 8, "samples": 100}]})
     run = _run_folder(config, [])

@@ -1,13 +1,17 @@
 """The command reads its recipe, says what is wrong with it in one line, and feeds `data shard`."""
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from bigtrain.config import ConfigError, load_config
 from data_tools.cleaning.config import CleanConfig
+from data_tools.cleaning.counts import Counts, Tally
+from data_tools.cleaning.report import render_report
 from data_tools.cli import app
 from data_tools.corpus import open_corpus
 from tests.data_tools.cleaning.documents import random_prose, read_parts, write_json_lines
@@ -49,6 +53,37 @@ def test_the_recipe_names_every_key_with_its_default():
             assert text[name].keys() == section.keys()
 
 
+def test_one_input_and_one_exclusion_need_no_brackets():
+    config = load("inputs=texts", "exclude='*/tests/*'")
+    assert (config.inputs, config.exclude) == (["texts"], ["*/tests/*"])
+
+
+def test_the_report_fits_a_terminal_and_cuts_no_word():
+    counts = Counts(
+        documents=1_234_567,
+        kept=1_000_000,
+        dropped={
+            "gopher_repetition.duplicate_paragraph_characters": Tally(documents=200_000),
+            "empty": Tally(documents=3, example="web/pages-00017.jsonl.zst line 123456"),
+        },
+        skipped={"empty": Tally(documents=30)},
+        changed={"unicode.control_characters": Tally(documents=123_456, changes=999_999)},
+    )
+    terminal = Console(width=80, file=io.StringIO())
+    terminal.print(render_report(counts))
+    shown = terminal.file.getvalue()
+    for whole in (
+        "gopher_repetition.",
+        "duplicate_paragraph_",
+        "unicode.control_",
+        "line 123456",
+        "1,000,000",
+    ):
+        assert f" {whole} " in shown
+    assert "dropped │ empty once cleaned" in shown
+    assert "skipped │ empty as it was read" in shown
+
+
 def test_the_recipe_for_english_web_pages_asks_for_more():
     config = load_config(["configs/data/clean-english-web.yaml"], CleanConfig)
     assert config.c4_lines.enabled
@@ -65,7 +100,7 @@ def test_the_recipe_for_english_web_pages_asks_for_more():
         ("near_duplicates.threshold=1.5", "near_duplicates.threshold=1.5: give 1 or less"),
         ("gopher_quality.max_bullet_lines=often", "max_bullet_lines='often': give a number"),
         ("inputs=[]", "inputs"),
-        ("inputs=texts", "inputs='texts'"),
+        ("inputs=3", "inputs=3"),
         ("unicode.nfc=NFC", "unicode.nfc='NFC': give true or false"),
         (
             "redact.patterns=[{name: a, pattern: '(x'}]",

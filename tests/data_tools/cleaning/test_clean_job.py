@@ -212,7 +212,7 @@ def test_what_was_lost_is_made_again(web, cleaned, tmp_path, lost):
 
 def test_another_job_in_the_same_folder_is_refused(web, cleaned, tmp_path):
     out = shutil.copytree(cleaned, tmp_path / "out")
-    with pytest.raises(InputError, match="job with other length: nothing was changed"):
+    with pytest.raises(InputError, match=r"other length\.min_words \(\d+ → 9\): nothing"):
         clean_corpus(make_config(web, out, length={"min_words": 9}, **TINY))
     changed = shutil.copytree(web, tmp_path / "pages")
     (changed / "a.jsonl").write_text('{"text": "new"}\n')
@@ -236,6 +236,16 @@ def test_an_invalid_line_may_stop_the_job(web, tmp_path):
     with pytest.raises(InputError, match=r"a\.jsonl line 9"):
         clean_corpus(make_config(web, tmp_path / "out", on_invalid="stop", **TINY))
     assert not list((tmp_path / "out").glob("part-*"))
+
+
+def test_a_job_that_stopped_goes_on_as_the_message_says(web, cleaned, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="leave such documents out with on_invalid=skip"):
+        clean_corpus(make_config(web, out, on_invalid="stop", **TINY))
+    clean_corpus(make_config(web, out, on_invalid="skip", **TINY))
+    assert tree_bytes(out) == tree_bytes(cleaned)
+    with pytest.raises(InputError, match=r"job with other on_invalid \(skip → stop\)"):
+        clean_corpus(make_config(web, out, on_invalid="stop", **TINY))
 
 
 def test_redaction_and_lines_show_in_text_and_report(web, tmp_path):

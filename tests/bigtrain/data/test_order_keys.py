@@ -1,0 +1,85 @@
+"""Every key of the order counts: epoch, group, stage, seed; and whole batches keep their places."""
+
+import numpy as np
+
+from bigtrain.config.data import DataConfig
+from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixtureStage, whole_counts
+from bigtrain.data.order import BucketOrder, WindowOrder
+from bigtrain.data.run_order import RunOrder
+
+BLOCK, WINDOWS = 10, 1000
+
+
+def _blocks_of_epoch(epoch: int) -> tuple[list[int], list[list[int]]]:
+    """How far each block begins from the first, and how its windows are arranged."""
+    order = WindowOrder(WINDOWS, identity="x", windows_per_block=BLOCK, blocks_mixed=1)
+    units = np.arange(epoch * WINDOWS, (epoch + 1) * WINDOWS)
+    blocks = order.rows(units, np.zeros_like(units))[1].reshape(-1, BLOCK).tolist()
+    # Where an epoch's blocks begin is shifted: only distances tell blocks apart.
+    firsts = [next(w for w in b if (w - 1) % WINDOWS not in b) for b in blocks]
+    arranged = [[(w - f) % WINDOWS for w in b] for b, f in zip(blocks, firsts, strict=True)]
+    return [(first - firsts[0]) % WINDOWS for first in firsts], arranged
+
+
+def test_blocks_come_in_another_order_in_each_epoch() -> None:
+    (one, _), (other, _) = _blocks_of_epoch(0), _blocks_of_epoch(1)
+    assert sorted(one) == sorted(other) == list(range(0, WINDOWS, BLOCK))
+    assert one != other
+
+
+def test_windows_are_mixed_in_another_way_in_each_group_and_epoch() -> None:
+    (_, one), (_, other) = _blocks_of_epoch(0), _blocks_of_epoch(1)
+    assert one[0] != one[1]
+    assert one[0] != other[0]
+
+
+def test_short_and_long_batches_come_in_another_order_in_each_epoch() -> None:
+    order = BucketOrder([(8, 80), (16, 80), (24, 80)], batch=8, identity="x")
+    units = np.arange(2 * order.units_per_epoch)
+    one, other = (order.rows(units, np.zeros_like(units))[1] // 80).reshape(2, -1).tolist()
+    assert sorted(one) == sorted(other)
+    assert one != other
+
+
+def _sources(stages: list[MixtureStage], *, seed: int = 1) -> list[list[int]]:
+    mixed = Mixture(stages, seed=seed).assign(np.arange(len(stages) * UNITS_PER_BLOCK))[0]
+    blocks: list[list[int]] = mixed.reshape(len(stages), -1).tolist()
+    return blocks
+
+
+def test_another_seed_mixes_in_another_order() -> None:
+    stage = MixtureStage(0, whole_counts([1, 1]))
+    assert _sources([stage], seed=1) == _sources([stage], seed=1)
+    assert _sources([stage], seed=1) != _sources([stage], seed=2)
+
+
+def test_a_stage_of_the_same_weights_mixes_in_an_order_of_its_own() -> None:
+    counts = whole_counts([1, 1])
+    one, other = _sources([MixtureStage(0, counts), MixtureStage(UNITS_PER_BLOCK, counts)])
+    assert one != other
+
+
+def _batches_order(*, skip: tuple[dict[str, int], ...] = ()) -> RunOrder:
+    """Batches of 8: those of corpus a, and from sample 64 on those of b."""
+    stages = [
+        {"sources": [{"corpus": "a"}]},
+        {"start_sample": 64, "sources": [{"corpus": "b"}]},
+    ]
+    data = DataConfig.model_validate({"sequence_length": 8, "stages": stages, "skip": skip})
+    orders = [BucketOrder([(8, rows)], batch=8, identity=str(rows)) for rows in (160, 320)]
+    return RunOrder(data, orders, seed=1, samples_per_unit=8)
+
+
+def test_a_stage_of_whole_batches_begins_at_its_sample() -> None:
+    sources = _batches_order().place(np.arange(200)).sources
+    assert sources.tolist() == [0] * 64 + [1] * 136
+
+
+def test_epochs_count_whole_batches_and_those_that_were_skipped() -> None:
+    order = _batches_order(skip=({"first_sample": 8, "samples": 16},))
+    sources = _batches_order().place(np.arange(400)).sources
+    for consumed in (8, 16, 48, 56, 200):
+        last = int(order.place(np.array([consumed - 1])).numbers[0])
+        read = np.bincount(sources[: last + 1], minlength=2)
+        assert order.epochs(consumed) == [read[0] / 160, read[1] / 320]
+    assert order.epochs(16) == [32 / 160, 0.0]

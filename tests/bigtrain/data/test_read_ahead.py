@@ -1,0 +1,54 @@
+"""Batches are read before they are asked for, and no longer once nobody will ask."""
+
+import threading
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bigtrain.data.read_ahead import ReadAhead
+
+PATIENCE_SECONDS = 20
+
+
+def test_the_next_batches_are_read_before_they_are_asked_for() -> None:
+    begun = {consumed: threading.Event() for consumed in range(0, 80, 8)}
+
+    def read(consumed: int) -> int:
+        begun[consumed].set()
+        return consumed
+
+    ahead = ReadAhead(read, step=8, workers=2)
+    assert ahead.get(0) == 0
+    for following in (8, 16, 24):
+        assert begun[following].wait(PATIENCE_SECONDS), following
+    ahead.close()
+    assert not begun[40].is_set()
+
+
+def test_batches_that_wait_for_a_thread_are_never_read_after_closing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = defaultdict[int, threading.Event](threading.Event)
+    is_closing = threading.Event()
+
+    def read(consumed: int) -> int:
+        begun[consumed].set()
+        assert not consumed or is_closing.wait(PATIENCE_SECONDS)
+        return consumed
+
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def tell_and_shut_down(
+        self: ThreadPoolExecutor, wait: bool = True, *, cancel_futures: bool = False
+    ) -> None:
+        shutdown(self, wait=False, cancel_futures=cancel_futures)
+        is_closing.set()
+        shutdown(self, wait=wait)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", tell_and_shut_down)
+    ahead = ReadAhead(read, step=8, workers=1)
+    ahead.get(0)
+    assert begun[8].wait(PATIENCE_SECONDS)  # It holds the only thread until all is closed.
+    ahead.close()
+    assert sorted(begun) == [0, 8]

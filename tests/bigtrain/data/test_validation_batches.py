@@ -1,0 +1,88 @@
+"""Validation counts each sample once, whatever its length, and ranks agree on how wide rows are."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bigtrain.config import RunConfig
+from bigtrain.data.batches import TrainingData
+from bigtrain.parallel.layout import Layout
+from data_tools.samples.job import build_sample_table
+from data_tools.sharding.job import shard_corpus
+from tests.runs import tiny_config
+
+LENGTH = 128
+SAMPLES = 13
+
+
+@pytest.fixture(scope="module")
+def planned(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus again, with sentences, and tables of rows and of pairs."""
+    out = tmp_path_factory.mktemp("planned") / "corpus"
+    tokenizer = corpus / "train" / "tokenizer.model"
+    texts = [str(corpus.parent / "texts")]
+    shard_corpus(texts, tokenizer=tokenizer, out=out, validation_percent=20, sentences=True)
+    for split in ("train", "validation"):
+        for mode in ("pad", "pairs"):
+            build_sample_table(out / split, mode=mode, sequence_length=LENGTH)
+    return out
+
+
+def _data(folder: Path, packing: str, *, copies: int = 1, rank: int = 0) -> TrainingData:
+    data = {"sequence_length": LENGTH, "workers": 0}
+    model = {"max_sequence_length": LENGTH}
+    config: RunConfig = tiny_config(folder, Path("unused"), data=data, model=model)
+    assert config.validation.samples == SAMPLES
+    # A GPT is not trained on pairs, and no BERT's config is at hand.
+    config = config.model_copy(update={"data": config.data.model_copy(update={"packing": packing})})
+    return TrainingData(config, layout=Layout(tensor=1, pipeline=1, data=copies), data_rank=rank)
+
+
+def _weights(batches: list[Any]) -> list[torch.Tensor]:
+    """The weights of each row, in order."""
+    return [row for batch in batches for m in batch.microbatches for row in m.weights]
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_the_targets_of_unequal_rows_are_counted_without_what_is_past_the_end(
+    planned: Path, copies: int
+) -> None:
+    shares = [
+        list(_data(planned, "pad", copies=copies, rank=rank).validation_batches())
+        for rank in range(copies)
+    ]
+    counted = []
+    for batches in zip(*shares, strict=True):
+        rows = [int(row.sum()) for row in _weights(list(batches))]
+        assert {batch.num_targets for batch in batches} == {sum(rows)}
+        counted += rows
+    assert len(counted) == 16
+    assert sum(row > 0 for row in counted) == SAMPLES
+
+
+def test_pairs_past_the_last_sample_are_not_guessed(planned: Path) -> None:
+    guessed = [int(row.sum()) for row in _weights([*_data(planned, "pairs").validation_batches()])]
+    assert len(guessed) == 16
+    assert all(guessed[:SAMPLES])
+    assert not any(guessed[SAMPLES:])
+
+
+def test_ranks_count_the_pairs_of_validation_as_one_rank_does(planned: Path) -> None:
+    alone, *shared = (
+        _weights([*_data(planned, "pairs", copies=copies, rank=rank).validation_batches()])
+        for copies, rank in [(1, 0), (2, 0), (2, 1)]
+    )
+    assert sum(row.sum() for share in shared for row in share) == sum(row.sum() for row in alone)
+
+
+def test_rows_are_as_wide_on_the_ranks_that_have_only_short_pairs(planned: Path) -> None:
+    ranks = [_data(planned, "pairs", copies=4, rank=rank) for rank in range(4)]
+    longest_differ = 0
+    for consumed in range(0, 15 * 8, 8):
+        batches = [rank.batch(consumed).microbatches for rank in ranks]
+        assert len({m.tokens.shape[1] for batch in batches for m in batch}) == 1
+        longest = [max(int(m.padding_mask.sum(1).max()) for m in batch) for batch in batches]
+        longest_differ += len({-(-length // 8) for length in longest}) > 1
+    assert longest_differ

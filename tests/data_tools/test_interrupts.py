@@ -1,0 +1,115 @@
+"""Ctrl-C, however often it is pressed, ends a job soon and quietly, and the job goes on later."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_tools.cleaning.job import clean_corpus
+from data_tools.errors import InputError
+from data_tools.sharding.job import shard_corpus
+from data_tools.workers import open_pool, run_each
+from tests.data_tools.cleaning.documents import make_config, random_prose, write_json_lines
+from tests.data_tools.small_texts import tree_bytes
+
+ROOT = str(Path(__file__).parents[2])
+STOPPED = "bigtrain: stopped; the same command goes on from here\n"
+TASK_BYTES = 8000
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> Path:
+    rng = random.Random(0)
+    records = [{"text": random_prose(rng)} for _ in range(450)]
+    return write_json_lines(tmp_path_factory.mktemp("pages") / "pages.jsonl", records)
+
+
+def interrupt(command: list, sign: Path, name: str) -> tuple[int, str]:
+    """Starts a command, and interrupts all its processes twice when files `name` are there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bigtrain.cli", "data", *map(str, command)],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while not any(sign.glob(name)) and process.poll() is None:
+            time.sleep(0.002)
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=10)[1]  # Also waits for workers, which hold the pipe.
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def test_cleaning_interrupted_twice_at_three_places_goes_on_to_the_same_bytes(pages, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    clean_corpus(make_config(pages, whole, task_mb=TASK_BYTES / 1e6))
+    recipe = tmp_path / "clean.yaml"
+    recipe.write_text(f"inputs: ['{pages}']\nout: '{out}'\n")
+    command = ["clean", recipe, f"task_mb={TASK_BYTES / 1e6}", "workers=2"]
+    for name in (".tasks/job.json", ".tasks/*.scan.json", "part-*"):
+        assert interrupt(command, out, name) == (130, STOPPED)
+        assert not (out / "report.json").exists()
+    clean_corpus(make_config(pages, out, task_mb=TASK_BYTES / 1e6))
+    assert tree_bytes(out) == tree_bytes(whole)
+
+
+def test_sharding_interrupted_twice_at_two_places_goes_on_to_the_same_bytes(
+    pages, tokenizer, tmp_path
+):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+
+    def shard(folder: Path):
+        return shard_corpus(
+            [str(pages)], tokenizer=tokenizer.path, out=folder, task_bytes=TASK_BYTES
+        )
+
+    shard(whole)
+    command = ["shard", pages, "--tokenizer", tokenizer.path, "--out", out, "--workers", 2]
+    command += ["--task-mb", TASK_BYTES / 1e6]
+    for name in ("tasks/job.json", "tasks/0*.json"):
+        assert interrupt(command, out, name) == (130, STOPPED)
+        assert not (out / "train" / "manifest.json").exists()
+    shard(out)
+    assert tree_bytes(out) == tree_bytes(whole)
+
+
+def refuse_odd_numbers(number: int) -> int:
+    if number % 2:
+        raise InputError(f"{number} is odd")
+    return number
+
+
+def sleep_or_die(number: int) -> None:
+    if not number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(3600)
+
+
+def test_an_error_in_one_worker_ends_the_others_and_tells_where_it_was():
+    with open_pool(2) as pool, pytest.raises(InputError, match="7 is odd") as error:
+        dict(run_each(refuse_odd_numbers, [0, 2, 4, 6, 7], pool=pool))
+    assert "refuse_odd_numbers" in error.value.__notes__[0]
+
+
+def test_a_killed_worker_is_told_at_once_and_the_others_are_not_waited_for():
+    with pytest.raises(ChildProcessError, match="a worker process was killed"):  # noqa: SIM117
+        with open_pool(2) as pool:
+            dict(run_each(sleep_or_die, [0, 1], pool=pool))
+
+
+def test_workers_are_used_again_for_more_work():
+    with open_pool(2) as pool:
+        first = dict(run_each(os.path.basename, ["a/b", "c/d", "e/f"], pool=pool))
+        assert first == {"a/b": "b", "c/d": "d", "e/f": "f"}
+        assert dict(run_each(len, ["x", "yy"], pool=pool)) == {"x": 1, "yy": 2}
+        assert list(run_each(len, [], pool=pool)) == []
