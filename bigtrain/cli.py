@@ -189,7 +189,7 @@ def report(
     typer.echo(render_next_commands(figures, exported=exported))
 
 
-@data_app.command(short_help="Show which documents a step was trained on.")
+@data_app.command(short_help="Shows which documents a step was trained on.")
 def which(
     run: Annotated[Path, typer.Option(help="A run folder, such as runs/gpt-tiny.")],
     step: Annotated[int, typer.Option(help="The step; one still to come is told too.")],

@@ -124,11 +124,7 @@ def shard(
     pack_tokens: Annotated[int, typer.Option(help="Tokens per pack.")] = 1_048_576,
     seed: Annotated[int, typer.Option(help="Chooses the validation split and the order.")] = 0,
 ) -> None:
-    """Turns text into token tars; run again after a crash, it goes on where it was.
-
-    Text files are one document each, JSON Lines and Parquet one a record; - reads JSON Lines from
-    standard input.
-    """
+    """Turns text into token tars; the same command goes on."""
     with stop_when_interrupted():
         from data_tools.sharding.job import shard_corpus
 
@@ -160,7 +156,7 @@ def shard(
 def seal(
     out: Annotated[Path, typer.Argument(help="The folder that `shard --task` wrote to.")],
 ) -> None:
-    """Checks that all parts of a `shard --task` job are there and writes the manifests."""
+    """Checks that a `shard --task` job is whole, and ends it."""
     from data_tools.sharding.job import seal_corpus
 
     result = seal_corpus(out)
