@@ -30,13 +30,13 @@ def check_data(config: RunConfig) -> CheckedData:
     """
     sources, validation = open_sources(config)
     try:
-        for source in (*sources, *([validation] if validation is not None else [])):
+        for source in _every(sources, validation):
             source.corpus.check_files()
         tokenizer = check_sources(config, sources, validation)
         run_order(config, sources)
         return CheckedData(tokenizer, record_stages(config, sources))
     finally:
-        for source in (*sources, *([validation] if validation is not None else [])):
+        for source in _every(sources, validation):
             source.close()
 
 
@@ -77,7 +77,7 @@ def check_sources(
         else first.local_file(first.manifest.tokenizer.file)
     )
     tokenizer = load_tokenizer(path)
-    for source in (*sources, *([validation] if validation is not None else [])):
+    for source in _every(sources, validation):
         sha256 = source.corpus.manifest.tokenizer.sha256
         if sha256 != tokenizer.sha256:
             raise ConfigError(
@@ -91,6 +91,10 @@ def check_sources(
             f"{tokenizer.vocab_size} tokens; set model.vocab_size={tokenizer.vocab_size}"
         )
     return tokenizer
+
+
+def _every(sources: Sequence[Source], validation: Source | None) -> list[Source]:
+    return [*sources] if validation is None else [*sources, validation]
 
 
 def _key(config: RunConfig, source: Source) -> str:

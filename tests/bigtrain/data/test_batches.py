@@ -88,13 +88,19 @@ def test_a_damaged_corpus_stops_the_step_that_needs_it(corpus: Path, tmp_path: P
     data.close()
 
 
+def _renamed(corpus: Path, copy: Path) -> Path:
+    """A copy under another name, and so with another fingerprint."""
+    shutil.copytree(corpus, copy)
+    manifest = copy / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"name": "tokens"', '"name": "other"'))
+    return copy
+
+
 @pytest.mark.parametrize("copies", [1, 2])
 def test_mixed_corpora_are_read_from_where_the_stage_before_left_them(
     corpus: Path, tmp_path: Path, copies: int
 ) -> None:
-    other = Path(shutil.copytree(corpus / "train", tmp_path / "other"))
-    manifest = other / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"name": "tokens"', '"name": "other"'))
+    other = _renamed(corpus / "train", tmp_path / "other")
     first = {"corpus": str(corpus / "train")}
     stages = [
         {"sources": [first]},
@@ -141,9 +147,7 @@ def test_the_validation_split_of_another_seed_is_no_validation_of_this_text(
 def test_the_training_split_of_a_cut_is_no_validation_of_anything(
     corpus: Path, tmp_path: Path
 ) -> None:
-    other = Path(shutil.copytree(corpus / "train", tmp_path / "other"))
-    manifest = other / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"name": "tokens"', '"name": "other"'))
+    other = _renamed(corpus / "train", tmp_path / "other")
     config = tiny_config(corpus, Path("unused"), data={"validation": str(other)})
     with pytest.raises(ConfigError, match="what is left to train on when 20 % are taken"):
         _data(config, 1, 0)
@@ -152,9 +156,7 @@ def test_the_training_split_of_a_cut_is_no_validation_of_anything(
 def test_a_validation_split_is_not_trained_on_while_another_is_measured(
     corpus: Path, tmp_path: Path
 ) -> None:
-    other = Path(shutil.copytree(corpus / "validation", tmp_path / "other"))
-    manifest = other / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"name": "tokens"', '"name": "other"'))
+    other = _renamed(corpus / "validation", tmp_path / "other")
     config = tiny_config(corpus, Path("unused"), data={"train": str(other)})
     with pytest.raises(ConfigError, match="it is the validation split of a cut at"):
         _data(config, 1, 0)
