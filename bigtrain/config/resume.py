@@ -13,6 +13,7 @@ _IDENTITY = ("model", "seed", "data.sequence_length")
 _DELIBERATE = (
     "optim",
     "train.global_batch_size",
+    "train.batch_ramp",
     "train.precision",
     "train.steps",
     "data.document_attention",
@@ -94,7 +95,8 @@ def _changes(before: RunConfig, now: RunConfig) -> dict[str, str]:
     # These two matter to the past only through the step at which the decay ends.
     changes.pop("train.steps", None)
     changes.pop("optim.decay_steps", None)
-    decays = "constant" not in (before.optim.schedule, now.optim.schedule)
+    endless = {"constant", "inverse_sqrt"}
+    decays = not endless & {before.optim.schedule, now.optim.schedule}
     if decays and before.decay_steps != now.decay_steps:
         given = before.optim.decay_steps or now.optim.decay_steps
         path = "optim.decay_steps" if given else "train.steps"

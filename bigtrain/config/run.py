@@ -1,24 +1,24 @@
 """A whole run, and the rules that cross its sections."""
 
-from collections.abc import Callable, Iterator
-from math import gcd
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
 from bigtrain.config.data import DataConfig
 from bigtrain.config.errors import ConfigError
+from bigtrain.config.model import ModelConfig
+from bigtrain.config.rules import RULES, next_multiple
 from bigtrain.config.sections import (
     CheckpointConfig,
     FolderPath,
-    ModelConfig,
+    GuardConfig,
     OptimConfig,
     ParallelConfig,
+    ProfileConfig,
     Section,
     TrackConfig,
     TrainConfig,
     ValidationConfig,
-    divisors,
 )
 
 
@@ -38,6 +38,8 @@ class RunConfig(Section):
     validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     parallel: ParallelConfig = ParallelConfig()
+    guard: GuardConfig = GuardConfig()
+    profile: ProfileConfig = ProfileConfig()
     track: TrackConfig = TrackConfig()
 
     @field_validator("name")
@@ -53,7 +55,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "RunConfig":
-        problems = [problem for rule in _RULES for problem in rule(self)]
+        problems = [problem for rule in RULES for problem in rule(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -79,99 +81,32 @@ class RunConfig(Section):
             raise ConfigError(
                 f"parallel.tensor={self.parallel.tensor} × parallel.pipeline="
                 f"{self.parallel.pipeline} needs a multiple of {model_ranks} processes, not "
-                f"{world_size}; start {_next_multiple(max(world_size, 1), model_ranks)} "
+                f"{world_size}; start {next_multiple(max(world_size, 1), model_ranks)} "
                 "or change the layout"
             )
         copies = world_size // model_ranks
-        per_pass = copies * self.train.micro_batch_size
-        if self.train.global_batch_size % per_pass:
-            raise ConfigError(
-                f"train.global_batch_size={self.train.global_batch_size} is no multiple of "
-                f"train.micro_batch_size={self.train.micro_batch_size} × {copies} data ranks; "
-                f"try {_next_multiple(self.train.global_batch_size, per_pass)}"
-            )
+        micro, ramp = self.train.micro_batch_size, self.train.batch_ramp
+        ranks = f"train.micro_batch_size={micro} × {copies} data ranks"
+        per_pass = copies * micro
+        if self.parallel.virtual_pipeline > 1:
+            # The interleaved schedule runs microbatches in groups of one for each stage.
+            per_pass *= self.parallel.pipeline
+            ranks += f" × {self.parallel.pipeline} stages (parallel.virtual_pipeline is above 1)"
+        sizes = {"train.global_batch_size": self.train.global_batch_size}
+        if ramp is not None:
+            sizes["train.batch_ramp.start"] = ramp.start
+            sizes["train.batch_ramp.increment"] = ramp.increment
+        for key, size in sizes.items():
+            if size % per_pass:
+                raise ConfigError(
+                    f"{key}={size} is no multiple of {ranks}; try {next_multiple(size, per_pass)}"
+                )
         return copies
 
-    def num_microbatches(self, data_parallel_size: int) -> int:
-        """Forward passes of one rank in one step."""
-        return self.train.global_batch_size // (data_parallel_size * self.train.micro_batch_size)
-
-
-def _next_multiple(number: int, divisor: int) -> int:
-    return -(-number // divisor) * divisor
-
-
-def _tensor_divides_the_model(config: RunConfig) -> Iterator[str]:
-    tensor, model = config.parallel.tensor, config.model
-    for key, size in (
-        ("model.num_heads", model.num_heads),
-        ("model.ffn_hidden_size", model.feed_forward_size),
-    ):
-        if size % tensor:
-            fits = divisors(gcd(model.num_heads, model.feed_forward_size))
-            remedy = f"try {', '.join(map(str, fits[:4]))} or change {key}"
-            yield f"parallel.tensor={tensor} does not divide {key}={size}; {remedy}"
-    if model.padded_vocab_size % tensor:
-        yield (
-            f"parallel.tensor={tensor} does not divide the padded vocabulary of "
-            f"{model.padded_vocab_size}; set model.vocab_multiple to a multiple of {tensor}"
-        )
-
-
-def _pipeline_divides_the_layers(config: RunConfig) -> Iterator[str]:
-    stages, layers = config.parallel.pipeline, config.model.num_layers
-    if layers % stages:
-        yield (
-            f"parallel.pipeline={stages} does not divide model.num_layers={layers}; "
-            f"try {', '.join(map(str, divisors(layers)[:6]))}"
-        )
-
-
-def _sequences_fit_the_positions(config: RunConfig) -> Iterator[str]:
-    length, positions = config.data.sequence_length, config.model.max_sequence_length
-    if length > positions:
-        yield (
-            f"data.sequence_length={length} is more than model.max_sequence_length={positions}; "
-            "raise the one or lower the other"
-        )
-
-
-def _warmup_ends_before_the_decay(config: RunConfig) -> Iterator[str]:
-    decay_key = "train.steps" if config.optim.decay_steps is None else "optim.decay_steps"
-    if config.optim.warmup_steps >= config.decay_steps and config.optim.schedule != "constant":
-        yield (
-            f"optim.warmup_steps={config.optim.warmup_steps} leaves no step for the decay, which "
-            f"ends at step {config.decay_steps}; lower it or raise {decay_key}"
-        )
-    if config.optim.min_learning_rate > config.optim.learning_rate:
-        yield (
-            f"optim.min_learning_rate={config.optim.min_learning_rate} is above "
-            f"optim.learning_rate={config.optim.learning_rate}; lower it"
-        )
-
-
-def _microbatch_divides_the_batch(config: RunConfig) -> Iterator[str]:
-    batch, micro = config.train.global_batch_size, config.train.micro_batch_size
-    if batch % micro:
-        yield (
-            f"train.micro_batch_size={micro} does not divide train.global_batch_size={batch}; "
-            f"try train.global_batch_size={_next_multiple(batch, micro)}"
-        )
-
-
-def _packing_fits_the_model(config: RunConfig) -> Iterator[str]:
-    if config.data.packing == "pairs":
-        yield (
-            f"data.packing=pairs makes sentence pairs for BERT, and model.kind={config.model.kind} "
-            "guesses the next token; try concat, bestfit or pad"
-        )
-
-
-_RULES: tuple[Callable[[RunConfig], Iterator[str]], ...] = (
-    _tensor_divides_the_model,
-    _pipeline_divides_the_layers,
-    _sequences_fit_the_positions,
-    _warmup_ends_before_the_decay,
-    _microbatch_divides_the_batch,
-    _packing_fits_the_model,
-)
+    def batch_size(self, consumed: int) -> int:
+        """Samples of the batch that begins after ``consumed`` samples."""
+        ramp, full = self.train.batch_ramp, self.train.global_batch_size
+        if ramp is None or consumed >= ramp.samples:
+            return full
+        increments = (full - ramp.start) // ramp.increment
+        return ramp.start + ramp.increment * (consumed * increments // ramp.samples)

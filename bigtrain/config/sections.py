@@ -3,7 +3,7 @@
 from math import isqrt
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -29,60 +29,6 @@ class Section(BaseModel):
     )
 
 
-class ModelConfig(Section):
-    """The model: a decoder in GPT-2's style (learned positions, LayerNorm before, GELU, biases)."""
-
-    kind: Literal["gpt"] = "gpt"
-    """The family of the model."""
-    num_layers: PositiveInt
-    """Transformer layers."""
-    hidden_size: PositiveInt
-    """Width of the residual stream."""
-    num_heads: PositiveInt
-    """Attention heads; divides hidden_size."""
-    ffn_hidden_size: PositiveInt | None = None
-    """Width inside the feed-forward block; four times hidden_size when not given."""
-    vocab_size: PositiveInt
-    """Tokens of the tokenizer, special ones included."""
-    vocab_multiple: PositiveInt = 128
-    """The embedding is padded to a multiple of this; padded columns take no part in the loss."""
-    max_sequence_length: PositiveInt
-    """Learned positions: the longest sequence that the model can read."""
-    tie_embeddings: bool = True
-    """Whether the output layer is the transposed embedding."""
-    dropout: Fraction = 0.0
-    """Dropout of embeddings, attention weights and residual branches."""
-    norm_epsilon: PositiveFloat = 1e-5
-    """Added to the variance in LayerNorm."""
-    init_std: PositiveFloat = 0.02
-    """Standard deviation of initial weights; output projections divide it by sqrt(2·layers)."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> "ModelConfig":
-        if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f"model.num_heads={self.num_heads} does not divide "
-                f"model.hidden_size={self.hidden_size}; "
-                f"try {_divisors_near(self.hidden_size, self.num_heads)}"
-            )
-        return self
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.num_heads
-
-    @property
-    def feed_forward_size(self) -> int:
-        """Width inside the feed-forward block."""
-        return self.ffn_hidden_size or 4 * self.hidden_size
-
-    @property
-    def padded_vocab_size(self) -> int:
-        """Rows of the embedding: vocab_size rounded up to vocab_multiple."""
-        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
-
-
 class OptimConfig(Section):
     """AdamW and its learning rate."""
 
@@ -90,12 +36,15 @@ class OptimConfig(Section):
     """Peak learning rate."""
     min_learning_rate: NonNegativeFloat = 0.0
     """Learning rate at the end of the decay."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape of the decay after the warm-up."""
+    schedule: Literal["cosine", "linear", "wsd", "inverse_sqrt", "constant"] = "cosine"
+    """Shape after the warm-up. wsd (warm-up, stable, decay) keeps the peak until the last
+    anneal_steps; inverse_sqrt falls with the root of the step and never ends."""
     warmup_steps: Count = 0
     """Steps over which the learning rate rises linearly from zero."""
     decay_steps: PositiveInt | None = None
     """Step at which the decay ends; train.steps when not given."""
+    anneal_steps: PositiveInt | None = None
+    """wsd: steps of the final linear decay; a tenth of decay_steps when not given."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled weight decay of matrices; biases and norms have none."""
     beta1: Fraction = 0.9
@@ -106,6 +55,20 @@ class OptimConfig(Section):
     """Added to the root of the second moment."""
     clip_grad_norm: NonNegativeFloat = 1.0
     """Largest global norm of the gradient; 0 turns clipping off."""
+    z_loss: NonNegativeFloat = 0.0
+    """Weight of the squared log of the softmax's denominator, which keeps logits small (PaLM,
+    arXiv 2204.02311, section 5)."""
+
+
+class BatchRampConfig(Section):
+    """Small batches first: the size grows by increment, in equal shares of samples."""
+
+    start: PositiveInt
+    """Samples of the first step."""
+    increment: PositiveInt
+    """Samples by which the batch grows; whole increments lead to train.global_batch_size."""
+    samples: PositiveInt
+    """Samples after which the batch has its full size."""
 
 
 class TrainConfig(Section):
@@ -119,6 +82,15 @@ class TrainConfig(Section):
     """Samples of one forward pass on one rank."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Numbers of forward and backward; master weights, moments and reductions are always fp32."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activations that are computed again in the backward pass, to save memory: selective those
+    of attention, full those of whole layers."""
+    batch_ramp: BatchRampConfig | None = None
+    """Grows the batch from a smaller one."""
+    compile: bool = False
+    """Whether torch.compile fuses the parts of a layer that it can; slower to start."""
+    kernels: Literal["torch", "transformer_engine"] = "torch"
+    """Whose layers compute: torch's own, or Transformer Engine's where it is installed."""
     log_every: PositiveInt = 10
     """Steps between two lines of the log; metrics.jsonl has every step."""
 
@@ -145,10 +117,22 @@ class ParallelConfig(Section):
 
     tensor: PositiveInt = 1
     """Ranks that share each layer (tensor parallel)."""
+    sequence: bool = False
+    """Whether tensor ranks also share the sequence between layers (sequence parallel)."""
     pipeline: PositiveInt = 1
     """Stages that share the layers (pipeline parallel, 1F1B)."""
-    zero: Annotated[int, Field(ge=0, le=1)] = 0
-    """ZeRO stage: 0 keeps the optimizer state on every data rank, 1 partitions it over them."""
+    virtual_pipeline: PositiveInt = 1
+    """Chunks of layers that each stage holds (interleaved 1F1B): smaller bubble, more messages."""
+    first_stage_layers: PositiveInt | None = None
+    """Layers of the first stage, which also embeds; an even share when not given."""
+    last_stage_layers: PositiveInt | None = None
+    """Layers of the last stage, which also guesses; an even share when not given."""
+    zero: Annotated[int, Field(ge=0, le=3)] = 0
+    """ZeRO stage: what data ranks share instead of repeating it. 1: optimizer state, 2: gradients
+    too, 3: weights too."""
+    offload_optimizer: bool = False
+    """Whether the optimizer's state and step stay in host memory (ZeRO-Offload); for GPUs whose
+    memory is short."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the ranks compute: auto takes GPUs when there are any."""
 
@@ -158,6 +142,29 @@ class ParallelConfig(Section):
         return self.tensor * self.pipeline
 
 
+class GuardConfig(Section):
+    """Updates that are passed over, on all ranks alike, because their loss or gradient is off."""
+
+    sigmas: NonNegativeFloat = 6.0
+    """Standard deviations above its recent mean at which a loss or gradient norm is an outlier;
+    0 passes over only what is not finite."""
+    window: Annotated[int, Field(ge=16, lt=2**20)] = 128
+    """Applied steps that are the recent past; there are no outliers before half of it is full."""
+    stop_after: PositiveInt = 10
+    """Updates passed over in a row that stop the run."""
+
+
+class ProfileConfig(Section):
+    """A window of steps that torch's profiler records, into the run folder."""
+
+    at_step: PositiveInt | None = None
+    """First step recorded; none when not given."""
+    num_steps: Annotated[int, Field(gt=0, le=100)] = 3
+    """Steps recorded."""
+    ranks: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = (0,)
+    """Ranks that record."""
+
+
 class TrackConfig(Section):
     """Where metrics go besides the run folder."""
 
@@ -165,6 +172,9 @@ class TrackConfig(Section):
     """auto: online when there are a key and a network, else offline."""
     project: str = "bigtrain"
     """Project in wandb."""
+    peak_tflops: PositiveFloat | None = None
+    """Dense peak of one device at train.precision, in TFLOP/s, that MFU is measured against. When
+    not given: from a table of GPUs, or measured on CPU."""
 
 
 def divisors(number: int) -> list[int]:
@@ -173,6 +183,7 @@ def divisors(number: int) -> list[int]:
     return sorted({*small, *(number // d for d in small)})
 
 
-def _divisors_near(number: int, wanted: int) -> str:
+def divisors_near(number: int, wanted: int) -> str:
+    """The divisors of ``number`` nearest to ``wanted``, in words."""
     near = sorted(sorted(divisors(number), key=lambda d: (abs(d - wanted), d))[:3])
     return f"{', '.join(map(str, near[:-1]))} or {near[-1]}" if len(near) > 1 else str(near[0])

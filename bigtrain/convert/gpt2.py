@@ -2,7 +2,7 @@
 
 from transformers import GPT2Config
 
-from bigtrain.config.sections import ModelConfig
+from bigtrain.config.model import ModelConfig
 from bigtrain.convert.mapping import FusedQkv, PaddedRows, Rule, Same, Transposed
 from data_tools.tokenizer import SpecialIds
 

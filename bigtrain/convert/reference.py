@@ -10,8 +10,9 @@ import torch
 from bigtrain.checkpoint.format import WEIGHT
 from bigtrain.checkpoint.storage import BoxReader
 from bigtrain.config import RunConfig
+from bigtrain.config.sections import ParallelConfig
 from bigtrain.environment import Ranks
-from bigtrain.models.gpt import build_gpt
+from bigtrain.models.build import build_chunks, materialize
 from bigtrain.models.shards import shards_of
 from bigtrain.parallel.groups import process_groups
 from bigtrain.parallel.layout import Layout
@@ -36,9 +37,10 @@ class Reference(AbstractContextManager["Reference"]):
         device = torch.device("cpu")
         ranks = Ranks(rank=0, world_size=1, local_rank=0)
         self._stack.enter_context(process_groups(ranks, layout, device))
-        self._module = build_gpt(
-            self._config.model, layout=layout, precision="fp32", device=device
-        ).eval()
+        (self._module,) = build_chunks(_in_one_process(self._config), layout)
+        self._shards = shards_of(self._module)
+        materialize(self._module, device)
+        self._module.eval()
         self._load()
         return self
 
@@ -66,9 +68,17 @@ class Reference(AbstractContextManager["Reference"]):
     @torch.no_grad()
     def _load(self) -> None:
         reader = BoxReader(self._checkpoint)
-        for parameter, shards in shards_of(self._module).items():
+        for name, parameter in self._module.named_parameters():
             flat = parameter.view(-1)
-            for shard in shards:
+            for shard in self._shards[name]:
                 whole = reader.whole_tensor(WEIGHT, shard.name)
                 assert tuple(whole.shape) == shard.shape
                 flat[shard.start : shard.start + whole.numel()].copy_(whole.view(-1))
+
+
+def _in_one_process(config: RunConfig) -> RunConfig:
+    """The same model in fp32, whole, computed by torch."""
+    plain = {"precision": "fp32", "recompute": "none", "compile": False, "kernels": "torch"}
+    return config.model_copy(
+        update={"parallel": ParallelConfig(), "train": config.train.model_copy(update=plain)}
+    )

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 
 from bigtrain.config import RunConfig
+from bigtrain.config.rules import PAIR_LENGTH_MULTIPLE
 from bigtrain.data.masking import plan_masking, sample_keys
 from bigtrain.data.microbatch import Batch, PairMicrobatch
 from bigtrain.data.order import Indices
@@ -14,8 +15,6 @@ from bigtrain.data.pairs import PairRows, check_special_ids, read_pairs
 from bigtrain.data.run_order import Places
 from bigtrain.data.sources import Source
 from data_tools.tokenizer import Tokenizer
-
-_LENGTH_MULTIPLE = 8  # What tensor cores like.
 
 
 class PairReader:
@@ -73,7 +72,7 @@ class PairReader:
             special=self._special,
             masking=self._rules,
             padded_length=min(
-                -(-int(lengths.max()) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE,
+                -(-int(lengths.max()) // PAIR_LENGTH_MULTIPLE) * PAIR_LENGTH_MULTIPLE,
                 source.sequence_length,
             ),
         )

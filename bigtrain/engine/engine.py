@@ -18,6 +18,7 @@ from bigtrain.engine.pieces import Piece, cut_pieces
 from bigtrain.engine.settings import REDUCE_BUCKET_ELEMENTS, deepspeed_settings
 from bigtrain.engine.stage import Stage
 from bigtrain.engine.topology import Topology
+from bigtrain.models.build import materialize
 from bigtrain.models.shards import shards_of
 from bigtrain.parallel import groups
 from bigtrain.parallel.layout import Layout
@@ -41,21 +42,28 @@ class Update:
 class Engine:
     """This rank's part of the model, its optimizer state, and how they take a step."""
 
-    def __init__(self, config: RunConfig, *, module: Any, layout: Layout) -> None:
-        """Wraps ``module``, whose weights need no values yet.
+    def __init__(
+        self, config: RunConfig, chunks: Sequence[Any], *, layout: Layout, device: torch.device
+    ) -> None:
+        """Gives the weights storage, not yet values.
 
         Args:
             config: The run's config.
-            module: What this rank holds of the model.
+            chunks: This rank's part of the model, from ``build_chunks``, on the meta device.
             layout: The grid.
+            device: Where the ranks compute.
         """
+        assert len(chunks) == 1
+        module = chunks[0]
         private.check_version()
         private.leave_kernels_uncompiled()
         private.silence_memory_reports()
         self._config = config
         self._layout = layout
+        shards = shards_of(module)
+        materialize(module, device)
         self._parameters = list(module.parameters())
-        self._shards = shards_of(module)
+        self._shards = {p: shards[name] for name, p in module.named_parameters()}
         self._deepspeed, self._optimizer, _, _ = deepspeed.initialize(
             model=module,
             optimizer=_adamw(config, module),
@@ -67,7 +75,7 @@ class Engine:
         )
         private.create_moments(self._optimizer)
         module.config.finalize_model_grads_func = self._finalize_gradients
-        self.stage = Stage(self._deepspeed, module)
+        self.stages = [Stage(self._deepspeed, module)]
 
     def train_step(
         self, forward_step: ForwardStep, microbatches: Sequence[Any], *, learning_rate: float
@@ -135,7 +143,7 @@ class Engine:
         return run_microbatches(
             forward_step,
             microbatches,
-            stage=self.stage,
+            stages=self.stages,
             sequence_length=self._config.data.sequence_length,
             micro_batch_size=self._config.train.micro_batch_size,
             forward_only=forward_only,

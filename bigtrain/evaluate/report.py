@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bigtrain.checkpoint.format import TENSORS_FILE, committed_folders, read_json
 from bigtrain.config import RunConfig, load_run_config
-from bigtrain.config.sections import ModelConfig
+from bigtrain.config.model import ModelConfig
 from bigtrain.evaluate.baselines import Baselines, count_baselines
 from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.run_folder import RunFolder

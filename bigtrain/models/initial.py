@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from bigtrain.config.sections import ModelConfig
+from bigtrain.config.model import ModelConfig
 
 _CHUNK = 1 << 20
 

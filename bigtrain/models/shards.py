@@ -23,27 +23,28 @@ class Shard:
     """Of equal copies on tensor and pipeline ranks, the one that is written to disk."""
 
 
-def shards_of(module: Any) -> dict[torch.nn.Parameter, list[Shard]]:
-    """Maps every parameter of ``module`` to its shards, in the order of its memory.
+def shards_of(module: Any) -> dict[str, list[Shard]]:
+    """Maps every parameter of a chunk, by its name there, to its shards in the order of its memory.
 
     Raises:
         AssertionError: A parameter has no global name, or its shards do not cover it.
     """
-    by_identity = {id(parameter): parameter for parameter in module.parameters()}
-    shards: dict[torch.nn.Parameter, list[Shard]] = {}
+    # Matched by identity, so that the meta device, whose tensors have no memory, will do.
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    shards: dict[str, list[Shard]] = {}
     state = module.sharded_state_dict(
         metadata={"non_homogeneous_layers": True, "dp_cp_group": data_parallel_group()}
     )
     for owner, pieces in _pieces(state):
-        parameter = by_identity.get(id(owner))
-        if parameter is None:
+        name = names.get(id(owner))
+        if name is None:
             continue
         start = 0
         for piece in pieces:
-            shards.setdefault(parameter, []).append(_shard(piece, start))
+            shards.setdefault(name, []).append(_shard(piece, start))
             start += torch.Size(piece.local_shape).numel()
-        assert start == parameter.numel()
-    nameless = [name for name, value in module.named_parameters() if value not in shards]
+        assert start == owner.numel()
+    nameless = [name for name in names.values() if name not in shards]
     assert not nameless, f"parameters without a global name: {nameless}"
     return shards
 

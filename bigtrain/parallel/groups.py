@@ -49,6 +49,7 @@ def process_groups(ranks: Ranks, layout: Layout, device: torch.device) -> Iterat
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor,
         pipeline_model_parallel_size=layout.pipeline,
+        virtual_pipeline_model_parallel_size=layout.virtual if layout.virtual > 1 else None,
         order="tp-cp-ep-dp-pp",
         create_gloo_process_groups=False,
     )
@@ -64,27 +65,33 @@ def process_groups(ranks: Ranks, layout: Layout, device: torch.device) -> Iterat
     dist.destroy_process_group()
 
 
-def reseed(seed: int, *, step: int, microbatch: int, place: Place, device: torch.device) -> None:
+def reseed(
+    seed: int, *, step: int, microbatch: int, chunk: int = 0, place: Place, device: torch.device
+) -> None:
     """Makes dropout a function of (seed, step, microbatch, place): no RNG state is ever saved.
 
     Tensor ranks share the default generator (they drop the same residual values) and differ in
     megatron-core's model-parallel one (each drops values of its own heads).
     """
     text = f"{seed}/{step}/{microbatch}/{place.data}/{place.pipeline}"
+    if chunk:
+        text += f"/{chunk}"
     # megatron-core adds small offsets; 62 bits leave room for them.
     mixed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
     seed_default_generators(mixed, device)
     model_parallel_cuda_manual_seed(mixed)
 
 
-def is_first_stage() -> bool:
-    """Whether this rank holds the embedding."""
-    return bool(parallel_state.is_pipeline_first_stage())
+def is_first_stage(chunk: int | None = None) -> bool:
+    """Whether this rank's chunk, or its only one, holds the embedding."""
+    return bool(
+        parallel_state.is_pipeline_first_stage(ignore_virtual=chunk is None, vp_stage=chunk)
+    )
 
 
-def is_last_stage() -> bool:
-    """Whether this rank holds the output layer and sees the loss."""
-    return bool(parallel_state.is_pipeline_last_stage())
+def is_last_stage(chunk: int | None = None) -> bool:
+    """Whether this rank's chunk, or its only one, holds the output layer and sees the loss."""
+    return bool(parallel_state.is_pipeline_last_stage(ignore_virtual=chunk is None, vp_stage=chunk))
 
 
 def data_parallel_group() -> dist.ProcessGroup:

@@ -12,6 +12,8 @@ class Layout:
     tensor: int
     pipeline: int
     data: int
+    virtual: int = 1
+    """Chunks of layers on each pipeline rank."""
 
     @property
     def world_size(self) -> int:
@@ -47,4 +49,5 @@ def layout_of(config: RunConfig, world_size: int) -> Layout:
         tensor=config.parallel.tensor,
         pipeline=config.parallel.pipeline,
         data=config.data_parallel_size(world_size),
+        virtual=config.parallel.virtual_pipeline,
     )

@@ -10,14 +10,15 @@ Report = dict[str, torch.Tensor]
 """What a loss function says of one microbatch, besides the loss."""
 
 ForwardStep = Callable[[Any, torch.nn.Module], tuple[torch.Tensor, Callable[..., Any]]]
-"""``(microbatches, stage) → (output, loss function of that output)``."""
+"""``(numbered microbatches, stage) → (output, loss function of that output)``; it takes the next
+``(number, microbatch)``."""
 
 
 def run_microbatches(
     forward_step: ForwardStep,
     microbatches: Sequence[Any],
     *,
-    stage: torch.nn.Module,
+    stages: Sequence[torch.nn.Module],
     sequence_length: int,
     micro_batch_size: int,
     forward_only: bool = False,
@@ -27,7 +28,7 @@ def run_microbatches(
     Args:
         forward_step: Called once for each microbatch on each stage.
         microbatches: This rank's share of the batch; the same number on every rank.
-        stage: What this rank holds of the model.
+        stages: This rank's chunks of the model.
         sequence_length: Tokens in a sample.
         micro_batch_size: Samples in a microbatch.
         forward_only: Whether to leave the backward passes out.
@@ -35,10 +36,12 @@ def run_microbatches(
     Returns:
         What the loss function reported for each microbatch; empty but on the last stage.
     """
+    # Each chunk reads the microbatches by itself, and in its own time.
+    iterators = [iter(enumerate(microbatches)) for _ in stages]
     reports = get_forward_backward_func()(
         forward_step_func=forward_step,
-        data_iterator=iter(microbatches),
-        model=[stage],
+        data_iterator=iterators if len(stages) > 1 else iterators[0],
+        model=list(stages),
         num_microbatches=len(microbatches),
         seq_length=sequence_length,
         micro_batch_size=micro_batch_size,

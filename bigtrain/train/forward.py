@@ -19,7 +19,7 @@ def gpt_forward_step(
     vocab_size: int,
     device: torch.device,
     loss_scale: float,
-    before: Callable[[], None] | None = None,
+    before: Callable[[int, int], None] | None = None,
 ) -> ForwardStep:
     """Makes the function that the schedule calls for each microbatch on each stage.
 
@@ -27,13 +27,13 @@ def gpt_forward_step(
         vocab_size: Tokens of the tokenizer.
         device: Where the model lives.
         loss_scale: What a microbatch's summed loss is multiplied by for the backward pass.
-        before: Called before each forward pass.
+        before: Called before each forward pass with the numbers of its microbatch and its chunk.
     """
 
     def forward_step(microbatches: Any, stage: torch.nn.Module) -> Any:
-        microbatch: Microbatch = next(microbatches)
+        number, microbatch = next(microbatches)
         if before is not None:
-            before()
+            before(number, stage.vp_stage or 0)
         tokens = microbatch.tokens.to(device)
         output = stage(tokens, _positions(microbatch, device), _mask(microbatch, device))
         return output, partial(

@@ -9,7 +9,7 @@ from bigtrain.config import RunConfig
 from bigtrain.data.batches import TrainingData
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
-from bigtrain.models.gpt import build_gpt
+from bigtrain.models.build import build_chunks
 from bigtrain.parallel import groups
 from bigtrain.parallel.layout import layout_of
 from bigtrain.train.attempt import Attempt, Outcome
@@ -50,10 +50,7 @@ def train(
     stop = StopFlag(config.run_dir, watches_file=ranks.rank == 0)
     with groups.process_groups(ranks, layout, device) as place:
         data = TrainingData(config, layout=layout, data_rank=place.data)
-        module = build_gpt(
-            config.model, layout=layout, precision=config.train.precision, device=device
-        )
-        engine = Engine(config, module=module, layout=layout)
+        engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
         trainer = Trainer(
             config, engine=engine, data=data, layout=layout, place=place, device=device
         )

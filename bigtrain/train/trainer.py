@@ -1,6 +1,5 @@
 """The loop: take a batch, train a step, advance the state, do what is due, stop if asked."""
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -130,13 +129,13 @@ class Trainer:
 
     def _forward_step(self, step: int, batch: Batch[Microbatch]) -> ForwardStep:
         assert batch.num_targets is not None
-        numbers = itertools.count()
 
-        def reseed() -> None:
+        def reseed(microbatch: int, chunk: int) -> None:
             groups.reseed(
                 self.config.seed,
                 step=step,
-                microbatch=next(numbers),
+                microbatch=microbatch,
+                chunk=chunk,
                 place=self._place,
                 device=self._device,
             )

@@ -39,7 +39,7 @@ def load_and_save_again(config: RunConfig, checkpoint: Path, out: Path) -> None:
     from bigtrain.checkpoint.saving import load_checkpoint, save_checkpoint
     from bigtrain.engine.engine import Engine
     from bigtrain.environment import read_ranks
-    from bigtrain.models.gpt import build_gpt
+    from bigtrain.models.build import build_chunks
     from bigtrain.parallel.device import choose_device
     from bigtrain.parallel.groups import process_groups
     from bigtrain.parallel.layout import layout_of
@@ -47,8 +47,7 @@ def load_and_save_again(config: RunConfig, checkpoint: Path, out: Path) -> None:
     ranks = read_ranks()
     device, layout = choose_device("cpu", ranks), layout_of(config, ranks.world_size)
     with process_groups(ranks, layout, device):
-        module = build_gpt(config.model, layout=layout, precision="fp32", device=device)
-        engine = Engine(config, module=module, layout=layout)
+        engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
         state = load_checkpoint(checkpoint, engine)
         assert engine.optimizer_steps == state.optimizer_steps
         tokenizer = (checkpoint / "tokenizer.model").read_bytes()

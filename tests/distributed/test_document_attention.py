@@ -1,16 +1,18 @@
 """Packed documents do not see each other: each is scored as if it stood alone."""
 
+from pathlib import Path
+
 import torch
 
 from tests.ranks import run_ranks
+from tests.runs import tiny_config
 
 
 def score_together_and_alone() -> float:
     """The largest difference of a logit; for ``run_ranks``."""
-    from bigtrain.config.sections import ModelConfig
     from bigtrain.data.microbatch import Microbatch
     from bigtrain.environment import read_ranks
-    from bigtrain.models.gpt import build_gpt
+    from bigtrain.models.build import build_chunks, materialize
     from bigtrain.parallel.device import choose_device
     from bigtrain.parallel.groups import process_groups
     from bigtrain.parallel.layout import Layout
@@ -18,9 +20,7 @@ def score_together_and_alone() -> float:
 
     ranks = read_ranks()
     device, layout = choose_device("cpu", ranks), Layout(tensor=1, pipeline=1, data=1)
-    model = ModelConfig(
-        num_layers=2, hidden_size=32, num_heads=4, vocab_size=100, max_sequence_length=16
-    )
+    config = tiny_config(Path("corpus"), Path("runs"), model={"vocab_size": 100})
     tokens = torch.arange(1, 17)[None]
     parts = [slice(0, 5), slice(5, 16)]
     documents = torch.tensor([[0] * 5 + [1] * 11])
@@ -29,14 +29,15 @@ def score_together_and_alone() -> float:
     def score(microbatch: Microbatch) -> torch.Tensor:
         step = gpt_forward_step(vocab_size=100, device=device, loss_scale=1.0)
         with torch.no_grad():
-            logits, _ = step(iter([microbatch]), module)
+            logits, _ = step(iter([(0, microbatch)]), module)
         return logits
 
     def row(part: slice) -> Microbatch:
         return Microbatch(tokens[:, part], tokens[:, part], torch.ones(1, part.stop - part.start))
 
     with process_groups(ranks, layout, device):
-        module = build_gpt(model, layout=layout, precision="fp32", device=device)
+        (module,) = build_chunks(config, layout)
+        materialize(module, device)
         torch.manual_seed(0)
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, std=0.3)

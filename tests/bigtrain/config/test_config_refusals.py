@@ -17,7 +17,7 @@ from tests.bigtrain.config.small_run import ConfigFolder, refusal
         ("steps=3", "did you mean train.steps?"),
         ("every=3", "did you mean validation.every or checkpoint.every?"),
         ("model.steps=3", "did you mean train.steps?"),
-        ("parallel.zzz=3", "known keys: device, pipeline, tensor, zero"),
+        ("parallel.zzz=3", "known keys: device, first_stage_layers"),
         ("zzz.num_layers=3", "there is no such key"),
     ],
 )

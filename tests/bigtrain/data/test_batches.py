@@ -191,7 +191,7 @@ def test_validation_counts_each_sample_once(corpus: Path, copies: int) -> None:
             shapes.add(len(batch.microbatches))
             counted += sum(m.weights[:, 0].sum() for m in batch.microbatches)
     assert counted == 13
-    assert shapes == {config.num_microbatches(copies)}
+    assert shapes == {config.train.global_batch_size // (copies * config.train.micro_batch_size)}
 
 
 def test_a_corpus_shorter_than_one_sample_is_refused(corpus: Path) -> None:

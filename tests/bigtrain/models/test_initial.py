@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigtrain.config.sections import ModelConfig
+from bigtrain.config.model import ModelConfig
 from bigtrain.models.initial import fill_initial_values
 
 MODEL = ModelConfig(

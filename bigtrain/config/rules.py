@@ -1,0 +1,220 @@
+"""The rules that cross a run's sections, each with its remedy."""
+
+from collections.abc import Callable, Iterator
+from math import gcd
+from typing import TYPE_CHECKING
+
+from bigtrain.config.sections import divisors
+
+if TYPE_CHECKING:
+    from bigtrain.config.run import RunConfig
+
+PAIR_LENGTH_MULTIPLE = 8
+"""Sentence pairs are padded to a multiple of this: what tensor cores like."""
+
+
+def next_multiple(number: int, divisor: int) -> int:
+    """``number``, rounded up to a multiple of ``divisor``."""
+    return -(-number // divisor) * divisor
+
+
+def _tensor_divides_the_model(config: "RunConfig") -> Iterator[str]:
+    tensor, model = config.parallel.tensor, config.model
+    for key, size in (
+        ("model.num_heads", model.num_heads),
+        *([("model.num_kv_heads", model.kv_heads)] if model.kv_heads != model.num_heads else []),
+        ("model.ffn_hidden_size", model.feed_forward_size),
+    ):
+        if size % tensor:
+            fits = divisors(gcd(model.kv_heads, model.feed_forward_size))
+            remedy = f"try {', '.join(map(str, fits[:4]))} or change {key}"
+            yield f"parallel.tensor={tensor} does not divide {key}={size}; {remedy}"
+    if model.padded_vocab_size % tensor:
+        yield (
+            f"parallel.tensor={tensor} does not divide the padded vocabulary of "
+            f"{model.padded_vocab_size}; set model.vocab_multiple to a multiple of {tensor}"
+        )
+
+
+def _sequence_parallel_has_tensor_ranks(config: "RunConfig") -> Iterator[str]:
+    parallel, length = config.parallel, config.data.sequence_length
+    if not parallel.sequence:
+        return
+    if parallel.tensor == 1:
+        yield (
+            "parallel.sequence=true shares the sequence among tensor ranks, and parallel.tensor=1; "
+            "set parallel.tensor to 2 or more, or leave parallel.sequence out"
+        )
+    if length % parallel.tensor:
+        yield (
+            f"parallel.sequence=true: parallel.tensor={parallel.tensor} does not divide "
+            f"data.sequence_length={length}; try {next_multiple(length, parallel.tensor)}"
+        )
+    if config.data.packing == "pairs" and PAIR_LENGTH_MULTIPLE % parallel.tensor:
+        yield (
+            f"parallel.sequence=true: sentence pairs are padded to multiples of "
+            f"{PAIR_LENGTH_MULTIPLE}, which parallel.tensor={parallel.tensor} does not divide; "
+            "try parallel.tensor=2, 4 or 8"
+        )
+
+
+def _pipeline_divides_the_layers(config: "RunConfig") -> Iterator[str]:
+    parallel, layers = config.parallel, config.model.num_layers
+    stages, chunks = parallel.pipeline, parallel.virtual_pipeline
+    ends = {
+        key: getattr(parallel, key)
+        for key in ("first_stage_layers", "last_stage_layers")
+        if getattr(parallel, key) is not None
+    }
+    if stages == 1:
+        for key in ("virtual_pipeline", *ends):
+            if key in ends or chunks > 1:
+                yield (
+                    f"parallel.{key}={getattr(parallel, key)} shapes a pipeline, and "
+                    "parallel.pipeline=1; raise that or leave this out"
+                )
+        return
+    for key, own in ends.items():
+        if own % chunks:
+            yield (
+                f"parallel.virtual_pipeline={chunks} does not divide parallel.{key}={own}; "
+                f"try {next_multiple(own, chunks)}"
+            )
+    middle, left = stages - len(ends), layers - sum(ends.values())
+    names = " and ".join(f"parallel.{key}={own}" for key, own in ends.items())
+    if ends and (left < middle or (middle == 0 and left)):
+        yield (
+            f"{names} leave {left} of model.num_layers={layers} for the {middle} other stages; "
+            f"give the stages all layers, and each one at least"
+        )
+    elif middle and left % (middle * chunks):
+        split = f"parallel.pipeline={stages}" + (
+            f" × parallel.virtual_pipeline={chunks}" if chunks > 1 else ""
+        )
+        if ends:
+            yield (
+                f"{names} leave {left} layers, which the {middle} other stages of {split} do not "
+                f"divide; leave them a multiple of {middle * chunks}"
+            )
+        else:
+            fits = [d for d in divisors(layers) if d % chunks == 0 or chunks == 1]
+            tries = ", ".join(str(d // chunks) for d in fits[:6]) or "parallel.virtual_pipeline=1"
+            yield f"{split} does not divide model.num_layers={layers}; try {tries}"
+
+
+def _sequences_fit_the_positions(config: "RunConfig") -> Iterator[str]:
+    length, positions = config.data.sequence_length, config.model.max_sequence_length
+    if length > positions:
+        yield (
+            f"data.sequence_length={length} is more than model.max_sequence_length={positions}; "
+            "raise the one or lower the other"
+        )
+
+
+def _ends(config: "RunConfig") -> bool:
+    return config.optim.schedule not in ("constant", "inverse_sqrt")
+
+
+def _warmup_ends_before_the_decay(config: "RunConfig") -> Iterator[str]:
+    decay_key = "train.steps" if config.optim.decay_steps is None else "optim.decay_steps"
+    if config.optim.warmup_steps >= config.decay_steps and _ends(config):
+        yield (
+            f"optim.warmup_steps={config.optim.warmup_steps} leaves no step for the decay, which "
+            f"ends at step {config.decay_steps}; lower it or raise {decay_key}"
+        )
+    if config.optim.min_learning_rate > config.optim.learning_rate:
+        yield (
+            f"optim.min_learning_rate={config.optim.min_learning_rate} is above "
+            f"optim.learning_rate={config.optim.learning_rate}; lower it"
+        )
+
+
+def _microbatch_divides_the_batch(config: "RunConfig") -> Iterator[str]:
+    batch, micro = config.train.global_batch_size, config.train.micro_batch_size
+    if batch % micro:
+        yield (
+            f"train.micro_batch_size={micro} does not divide train.global_batch_size={batch}; "
+            f"try train.global_batch_size={next_multiple(batch, micro)}"
+        )
+
+
+def _ramp_leads_to_the_batch(config: "RunConfig") -> Iterator[str]:
+    ramp, full, micro = (
+        config.train.batch_ramp,
+        config.train.global_batch_size,
+        config.train.micro_batch_size,
+    )
+    if ramp is None:
+        return
+    if config.data.packing != "concat":
+        yield (
+            f"train.batch_ramp changes the size of batches, and with data.packing="
+            f"{config.data.packing} a whole batch is drawn together; leave it out or use concat"
+        )
+    if ramp.start >= full or (full - ramp.start) % ramp.increment:
+        yield (
+            f"train.batch_ramp: no whole number of increments of {ramp.increment} leads from "
+            f"{ramp.start} to train.global_batch_size={full}; try increment={full - ramp.start}"
+            if ramp.start < full
+            else f"train.batch_ramp.start={ramp.start} is not below train.global_batch_size={full}"
+            "; lower it or leave the ramp out"
+        )
+    elif ramp.start % micro or ramp.increment % micro:
+        yield (
+            f"train.micro_batch_size={micro} does not divide train.batch_ramp's "
+            f"start={ramp.start} and increment={ramp.increment}; use multiples of it"
+        )
+
+
+def _packing_fits_the_model(config: "RunConfig") -> Iterator[str]:
+    packing, kind = config.data.packing, config.model.kind
+    if packing == "pairs" and kind == "gpt":
+        yield (
+            "data.packing=pairs makes sentence pairs for BERT, and model.kind=gpt guesses the next "
+            "token; try concat, bestfit or pad, or model.kind=bert"
+        )
+    if packing != "pairs" and kind == "bert":
+        yield (
+            f"model.kind=bert learns from sentence pairs, and data.packing={packing}; set "
+            "data.packing=pairs, and make the pairs with `bigtrain data samples`"
+        )
+    if config.optim.z_loss and kind == "bert":
+        yield "optim.z_loss is for model.kind=gpt; leave it out"
+
+
+def _anneal_goes_with_wsd(config: "RunConfig") -> Iterator[str]:
+    optim = config.optim
+    if optim.anneal_steps is None:
+        return
+    if optim.schedule != "wsd":
+        yield (
+            f"optim.anneal_steps={optim.anneal_steps} is for optim.schedule=wsd, not "
+            f"{optim.schedule}; leave it out"
+        )
+    elif optim.anneal_steps > config.decay_steps - optim.warmup_steps:
+        yield (
+            f"optim.anneal_steps={optim.anneal_steps} does not fit between optim.warmup_steps="
+            f"{optim.warmup_steps} and the end of the decay at step {config.decay_steps}; lower it"
+        )
+
+
+def _offload_has_a_partition(config: "RunConfig") -> Iterator[str]:
+    if config.parallel.offload_optimizer and config.parallel.zero == 0:
+        yield (
+            "parallel.offload_optimizer=true moves ZeRO's share of the optimizer to host memory, "
+            "and parallel.zero=0 has none; set parallel.zero to 1, 2 or 3"
+        )
+
+
+RULES: tuple[Callable[["RunConfig"], Iterator[str]], ...] = (
+    _tensor_divides_the_model,
+    _sequence_parallel_has_tensor_ranks,
+    _pipeline_divides_the_layers,
+    _sequences_fit_the_positions,
+    _warmup_ends_before_the_decay,
+    _anneal_goes_with_wsd,
+    _microbatch_divides_the_batch,
+    _ramp_leads_to_the_batch,
+    _packing_fits_the_model,
+    _offload_has_a_partition,
+)

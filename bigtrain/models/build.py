@@ -1,0 +1,64 @@
+"""What this rank holds of a model: built without memory, then given storage, one by one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bigtrain.config import RunConfig
+from bigtrain.models.gpt import gpt_chunk
+from bigtrain.models.translate import megatron_config
+from bigtrain.parallel import groups
+from bigtrain.parallel.layout import Layout
+
+
+def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
+    """Builds this rank's chunks of the model on the meta device: shapes and types, no memory.
+
+    Args:
+        config: The run.
+        layout: The grid; the process groups must stand.
+
+    Returns:
+        parallel.virtual_pipeline modules of megatron-core, in the order in which a microbatch
+        passes them; each has ``config``, ``model_type``, ``vp_stage`` and ``set_input_tensor``.
+    """
+    translated = megatron_config(config, layout)
+    chunks: list[int | None] = list(range(layout.virtual)) if layout.virtual > 1 else [None]
+    modules = []
+    with torch.device("meta"):
+        for chunk in chunks:
+            first, last = groups.is_first_stage(chunk), groups.is_last_stage(chunk)
+            modules.append(gpt_chunk(config.model, translated, chunk=chunk, first=first, last=last))
+    if config.model.tie_embeddings and layout.pipeline > 1 and last:
+        # The same weight stands on the first stage: the gradient's norm counts it once.
+        modules[-1].shared_embedding_or_output_weight().ds_pipe_replicated = True
+    return modules
+
+
+def materialize(
+    module: torch.nn.Module,
+    device: torch.device,
+    *,
+    after_each: Callable[[torch.nn.Parameter], None] | None = None,
+) -> None:
+    """Gives each meta parameter storage, not yet values, keeping what is written on it.
+
+    Args:
+        module: Its parameters are replaced.
+        device: Where they shall live.
+        after_each: Called with each new parameter before the next one is made; it may take the
+            storage away again, so that no rank ever holds all of it.
+    """
+    for submodule in module.modules():
+        for name, meta in list(submodule._parameters.items()):
+            if meta is None:
+                continue
+            parameter = torch.nn.Parameter(torch.empty(meta.shape, dtype=meta.dtype, device=device))
+            parameter.__dict__.update(meta.__dict__)
+            submodule._parameters[name] = parameter
+            if after_each is not None:
+                after_each(parameter)
+        assert not any(
+            buffer.is_meta for buffer in submodule._buffers.values() if buffer is not None
+        )
