@@ -8,13 +8,16 @@ from typing import Any
 
 from bigtrain.config import RunConfig
 from bigtrain.environment import read_ranks
+from data_tools.samples.job import build_sample_table
 from data_tools.sharding.job import shard_corpus
 from data_tools.tokenizer import train_tokenizer
 
 VOCAB_SIZE = 500
 
 
-def make_corpus(folder: Path, *, documents: int = 60, seed: int = 0) -> Path:
+def make_corpus(
+    folder: Path, *, documents: int = 60, seed: int = 0, sentences: bool = False
+) -> Path:
     """Makes a corpus of invented sentences, with a validation split; returns its folder."""
     chance = random.Random(seed)
     words = [
@@ -30,7 +33,17 @@ def make_corpus(folder: Path, *, documents: int = 60, seed: int = 0) -> Path:
         (p.read_text() for p in sorted(texts.iterdir())), tokenizer, vocab_size=VOCAB_SIZE
     )
     corpus = folder / "corpus"
-    shard_corpus([str(texts)], tokenizer=tokenizer, out=corpus, validation_percent=20)
+    shard_corpus(
+        [str(texts)], tokenizer=tokenizer, out=corpus, validation_percent=20, sentences=sentences
+    )
+    return corpus
+
+
+def make_pair_corpus(folder: Path) -> Path:
+    """The same with sentences, and sentence pairs of 32 tokens planned in both splits."""
+    corpus = make_corpus(folder, sentences=True)
+    for split in ("train", "validation"):
+        build_sample_table(corpus / split, mode="pairs", sequence_length=32, copies=4)
     return corpus
 
 
@@ -59,9 +72,33 @@ def tiny_config(corpus: Path, runs: Path, **sections: dict[str, Any] | Any) -> R
         "parallel": {"device": "cpu"},
         "track": {"wandb": "off"},
     }
-    for name, section in sections.items():
-        values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section
-    return RunConfig.model_validate(values)
+    return RunConfig.model_validate(merge(values, sections))
+
+
+def bert_config(corpus: Path, runs: Path, **sections: dict[str, Any] | Any) -> RunConfig:
+    """The same of a BERT; ``corpus`` is from ``make_pair_corpus``."""
+    bert = {"model": {"kind": "bert"}, "data": {"packing": "pairs"}}
+    return tiny_config(corpus, runs, **merge(bert, sections))
+
+
+LLAMA = {
+    "positions": "rope",
+    "norm": "rmsnorm",
+    "activation": "swiglu",
+    "biases": False,
+    "num_kv_heads": 2,
+    "ffn_hidden_size": 64,
+}
+"""What makes the tiny model a Llama: ``tiny_config(…, model=LLAMA)``."""
+
+
+def merge(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``values``, section by section."""
+    merged = dict(values)
+    for name, section in over.items():
+        is_section = isinstance(section, dict)
+        merged[name] = {**values.get(name, {}), **section} if is_section else section
+    return merged
 
 
 def train_rank(config: RunConfig, **options: Any) -> Any:

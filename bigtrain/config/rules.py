@@ -82,10 +82,15 @@ def _pipeline_divides_the_layers(config: "RunConfig") -> Iterator[str]:
             )
     middle, left = stages - len(ends), layers - sum(ends.values())
     names = " and ".join(f"parallel.{key}={own}" for key, own in ends.items())
-    if ends and (left < middle or (middle == 0 and left)):
+    leaves = "leave" if len(ends) > 1 else "leaves"
+    if ends and middle == 0 and left:
         yield (
-            f"{names} leave {left} of model.num_layers={layers} for the {middle} other stages; "
-            f"give the stages all layers, and each one at least"
+            f"{names} are {layers - left} of model.num_layers={layers}; two stages hold all layers"
+        )
+    elif ends and left < middle:
+        yield (
+            f"{names} {leaves} {left} of model.num_layers={layers} for the {middle} other stages; "
+            "leave each of them one at least"
         )
     elif middle and left % (middle * chunks):
         split = f"parallel.pipeline={stages}" + (
@@ -93,7 +98,7 @@ def _pipeline_divides_the_layers(config: "RunConfig") -> Iterator[str]:
         )
         if ends:
             yield (
-                f"{names} leave {left} layers, which the {middle} other stages of {split} do not "
+                f"{names} {leaves} {left} layers, which the {middle} other stages of {split} do not "
                 f"divide; leave them a multiple of {middle * chunks}"
             )
         else:

@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "data": _BEFORE_MODELS | {"models"},
     "engine": _BEFORE_MODELS | {"models", "data"},
     "checkpoint": _BEFORE_MODELS | {"models", "data", "engine"},
-    "train": _BEFORE_TRAIN,
+    "train": _BEFORE_TRAIN | {"plan"},
     "evaluate": _BEFORE_TRAIN | {"train"},
     "finetune": _BEFORE_TRAIN | {"train"},
     "parity": _BEFORE_TRAIN | {"train"},
