@@ -98,8 +98,8 @@ def _pipeline_divides_the_layers(config: "RunConfig") -> Iterator[str]:
         )
         if ends:
             yield (
-                f"{names} {leaves} {left} layers, which the {middle} other stages of {split} do not "
-                f"divide; leave them a multiple of {middle * chunks}"
+                f"{names} {leaves} {left} layers, which the {middle} other stages of {split} do "
+                f"not divide; leave them a multiple of {middle * chunks}"
             )
         else:
             fits = [d for d in divisors(layers) if d % chunks == 0 or chunks == 1]

@@ -89,8 +89,8 @@ REFUSED = {
             *("parallel.pipeline=2", "parallel.first_stage_layers=1"),
             "parallel.last_stage_layers=2",
         ],
-        "parallel.first_stage_layers=1 and parallel.last_stage_layers=2 are 3 of model.num_layers=4; "
-        "two stages hold all layers",
+        "parallel.first_stage_layers=1 and parallel.last_stage_layers=2 are 3 of "
+        "model.num_layers=4; two stages hold all layers",
     ),
     "a first stage that chunks do not divide": (
         [
