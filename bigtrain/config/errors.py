@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from difflib import get_close_matches
 from reprlib import Repr
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -66,10 +66,13 @@ def suggest_key(path: str, schema: type[BaseModel]) -> str:
 
 
 def key_paths(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Walks the keys of a config, each with its full path, ``model.num_layers`` for one."""
-    for name in schema.model_fields:
+    """Walks the keys of a config, each with its full path, ``model.num_layers`` for one.
+
+    A section that may be left out, such as ``train.batch_ramp``, is one key.
+    """
+    for name, field in schema.model_fields.items():
         section = _section_of(schema, name)
-        if section is None:
+        if section is None or section is not field.annotation:
             yield f"{prefix}{name}"
         else:
             yield from key_paths(section, f"{prefix}{name}.")
@@ -143,6 +146,7 @@ def _section_at(schema: type[BaseModel], location: list[str]) -> type[BaseModel]
 def _section_of(schema: type[BaseModel], key: str) -> type[BaseModel] | None:
     field = schema.model_fields.get(key)
     annotation = field.annotation if field is not None else None
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
+    for kind in get_args(annotation) or (annotation,):  # One that may be left out is a union.
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
     return None

@@ -86,11 +86,11 @@ def _check_acceptable(key: str) -> None:
 
 
 def _changes(before: RunConfig, now: RunConfig) -> dict[str, str]:
-    old, new = _leaves(before.model_dump()), _leaves(now.model_dump())
+    earlier, later = before.model_dump(), now.model_dump()
     changes = {
-        path: f"{path} from {show_value(old[path])} to {show_value(value)}"
-        for path, value in new.items()
-        if value != old[path]
+        path: f"{path} from {show_value(old)} to {show_value(new)}"
+        for path in key_paths(RunConfig)
+        if (old := _value_at(earlier, path)) != (new := _value_at(later, path))
     }
     # These two matter to the past only through the step at which the decay ends.
     changes.pop("train.steps", None)
@@ -105,12 +105,10 @@ def _changes(before: RunConfig, now: RunConfig) -> dict[str, str]:
     return changes
 
 
-def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        leaves |= _leaves(value, f"{path}.") if isinstance(value, dict) else {path: value}
-    return leaves
+def _value_at(values: Any, path: str) -> Any:
+    for key in path.split("."):
+        values = values[key]
+    return values
 
 
 def _is_within_any(path: str, names: Sequence[str]) -> bool:

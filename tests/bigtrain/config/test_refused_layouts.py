@@ -30,6 +30,11 @@ REFUSED = {
         ["model.num_kv_heads=3"],
         "model.num_kv_heads=3 does not divide model.num_heads=4; try 1, 2 or 4",
     ),
+    "a typo in a section that may be left out": (
+        ["model.rope_scaling.factr=8.0"],
+        "model.rope_scaling.factr=8.0: there is no such key; did you mean "
+        "model.rope_scaling.factor?",
+    ),
     "odd heads with rope": (
         ["model.positions=rope", "model.hidden_size=36"],
         "model.positions=rope rotates pairs of numbers, and hidden_size/num_heads=9 is odd",

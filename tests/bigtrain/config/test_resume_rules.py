@@ -28,6 +28,16 @@ def test_the_same_config_resumes(folder: ConfigFolder, saved: Saved) -> None:
     check_resume(saved, folder.load())
 
 
+def test_a_section_that_comes_or_goes_is_one_change(folder: ConfigFolder, saved: Saved) -> None:
+    ramp = "train.batch_ramp={start: 4, increment: 4, samples: 80}"
+    message = _refuse(saved, folder.load(ramp))
+    assert "resuming would change train.batch_ramp from null to {" in message
+    assert "accept with --accept-change train.batch_ramp" in message
+    check_resume(saved, folder.load(ramp), accepted=["train.batch_ramp"])
+    ramped = folder.load(ramp).model_dump(mode="json")
+    assert "train.batch_ramp from {" in _refuse(ramped, folder.load())
+
+
 @pytest.mark.parametrize(
     ("override", "change"),
     [
@@ -37,6 +47,7 @@ def test_the_same_config_resumes(folder: ConfigFolder, saved: Saved) -> None:
         ("model.ffn_hidden_size=96", "model.ffn_hidden_size from null to 96"),
         ("seed=2", "seed from 1 to 2"),
         ("data.sequence_length=16", "data.sequence_length from 32 to 16"),
+        ("model.norm=rmsnorm", "model.norm from 'layernorm' to 'rmsnorm'"),
     ],
 )
 def test_another_identity_is_refused_with_the_difference(
@@ -56,6 +67,9 @@ def test_another_identity_is_refused_with_the_difference(
         "train.log_every=1",
         "track={wandb: 'off', project: other}",
         "checkpoint.every=7",
+        "train={recompute: full, compile: true}",
+        "parallel={tensor: 2, sequence: true, zero: 3}",
+        "guard={sigmas: 0.0, stop_after: 3}",
         "validation={every: 5, samples: 3}",
         "data={train: moved/here, validation: there, verify: 'off'}",
         "runs_dir=elsewhere",
