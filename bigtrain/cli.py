@@ -79,6 +79,19 @@ def launch(
     raise typer.Exit(result.exit_code)
 
 
+@app.command(short_help="List the keys of a run's config.")
+def keys(
+    section: Annotated[
+        str | None, typer.Argument(help="Only this section, such as parallel.")
+    ] = None,
+) -> None:
+    """Lists every key of a run's config with its default and meaning, as YAML to copy from."""
+    from bigtrain.config.keys import render_keys
+
+    for line in render_keys(section):
+        typer.echo(line)
+
+
 @app.command(short_help="Train as one rank of a run.")
 def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: B006
     """Trains as one rank of a run; `bigtrain launch` or torchrun starts all of them."""

@@ -1,9 +1,9 @@
 """Where a run's tokens come from and how they become samples. Each key is documented here."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 
 from bigtrain.config.sections import (
     FolderPath,
@@ -60,6 +60,25 @@ class MaskingConfig(Section):
     """Longest run of whole words masked together; n words with probability ∝ 1/n."""
 
 
+_FOLDER = TypeAdapter(FolderPath)
+
+
+def _folders(value: Any) -> str | tuple[str, ...] | None:
+    """One folder, several, or none; told as one problem, where a union would tell several."""
+    several = isinstance(value, list | tuple)
+    names = list(value) if several else [] if value is None else [value]
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError("give data.validation a corpus folder, or a list of them")
+        try:
+            _FOLDER.validate_python(name)
+        except ValidationError as error:
+            raise ValueError(str(error.errors()[0]["ctx"]["error"])) from None
+        if names.count(name) > 1:
+            raise ValueError(f"it names {name} twice; once is enough")
+    return tuple(names) if several else value
+
+
 class DataConfig(Section):
     """Where the tokens come from."""
 
@@ -67,8 +86,8 @@ class DataConfig(Section):
     """Corpus folder (with a manifest.json) or fsspec URL that is trained on; or give stages."""
     stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
     """Mixtures of corpora, each from a sample on; instead of train."""
-    validation: FolderPath | None = None
-    """Corpus folder that is only measured on."""
+    validation: Annotated[str | tuple[str, ...] | None, PlainValidator(_folders)] = None
+    """Corpus folder that is only measured on, or a list of them, each measured by itself too."""
     tokenizer: FolderPath | None = None
     """Tokenizer model; the corpora must have been made with it. By default the corpus's own."""
     sequence_length: PositiveInt
@@ -108,6 +127,12 @@ class DataConfig(Section):
         if self.train is not None:
             return (StageConfig(sources=(SourceConfig(corpus=self.train),)),)
         return self.stages
+
+    @property
+    def validations(self) -> tuple[str, ...]:
+        """All corpora that are only measured on."""
+        given = self.validation or ()
+        return (given,) if isinstance(given, str) else given
 
     @property
     def corpora(self) -> tuple[str, ...]:

@@ -71,11 +71,21 @@ def key_paths(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
     A section that may be left out, such as ``train.batch_ramp``, is one key.
     """
     for name, field in schema.model_fields.items():
-        section = _section_of(schema, name)
-        if section is None or section is not field.annotation:
-            yield f"{prefix}{name}"
-        else:
+        section = section_of(schema, name)
+        if section is not None and not get_args(field.annotation):
             yield from key_paths(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def section_of(schema: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The section that ``key`` names in ``schema``; None when it is a value, or no key at all."""
+    field = schema.model_fields.get(key)
+    annotation = field.annotation if field is not None else None
+    for kind in get_args(annotation) or (annotation,):  # One that may be left out is a union.
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
 def _render_problem(problem: dict[str, Any], schema: type[BaseModel]) -> str:
@@ -139,14 +149,5 @@ def _wish(problem: dict[str, Any]) -> str:
 def _section_at(schema: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
     section: type[BaseModel] | None = schema
     for part in location:
-        section = _section_of(section, part) if section is not None else None
+        section = section_of(section, part) if section is not None else None
     return section
-
-
-def _section_of(schema: type[BaseModel], key: str) -> type[BaseModel] | None:
-    field = schema.model_fields.get(key)
-    annotation = field.annotation if field is not None else None
-    for kind in get_args(annotation) or (annotation,):  # One that may be left out is a union.
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
