@@ -100,6 +100,10 @@ def _render(values: Mapping[str, Value]) -> str:
         "grad_norm": ("norm", ".3f"),
         "learning_rate": ("lr", ".2e"),
         "tokens_per_second": ("tok/s", ",.0f"),
+        "mfu": ("MFU", ".1%"),
+        "mlm_accuracy": ("masked tokens guessed", ".1%"),
+        "commonest_accuracy": ("by the commonest", ".1%"),
+        "sentence_accuracy": ("pairs told", ".1%"),
     }
     return "  ".join(
         f"{label} {values[name]:{spec}}" for name, (label, spec) in names.items() if name in values

@@ -33,8 +33,11 @@ def _heavy_loaded_by(statements: str) -> str:
 
 @pytest.mark.parametrize(
     "modules",
-    [_modules("data_tools"), _modules("launcher"), _modules("bigtrain/config"), ["bigtrain.cli"]],
-    ids=["data_tools", "launcher", "config", "cli"],
+    [
+        *map(_modules, ("data_tools", "launcher", "bigtrain/config", "bigtrain/plan")),
+        ["bigtrain.cli"],
+    ],
+    ids=["data_tools", "launcher", "config", "plan", "cli"],
 )
 def test_importing_it_loads_nothing_heavy(modules: list[str]) -> None:
     assert modules

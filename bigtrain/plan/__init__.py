@@ -1,0 +1,1 @@
+"""What a run costs, in closed form, before a process is started."""

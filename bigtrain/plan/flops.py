@@ -1,0 +1,171 @@
+"""The floating-point operations of one sample, per module: what MFU and HFU are counted from.
+
+Only matrix products count, a multiply-add as two operations, and a backward pass as two forward
+passes: the gradients of both factors (Korthikanti et al., arXiv 2205.05198, appendix A). Embedding
+look-ups, norms, rotations and softmax count nothing.
+
+Model FLOPs are what the model needs, however it is computed (PaLM, arXiv 2204.02311, appendix B):
+no vocabulary padding, nothing computed twice. Causal attention counts as half, as FlashAttention
+counts it (arXiv 2307.08691, section 4.1); the two papers above count it whole, and
+``full_attention`` tells their figure for comparison. Masks between documents, and padding inside
+rows, are not taken off. Hardware FLOPs are what is computed: padded vocabulary columns, activations
+computed again, and the scores that a fused attention kernel computes again in its backward pass.
+"""
+
+from dataclasses import dataclass
+
+from bigtrain.config import RunConfig
+from bigtrain.config.model import ModelConfig
+
+BACKWARD = 2
+"""Forward passes that a backward pass counts as."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleFlops:
+    """The operations of one kind of module, over all layers, for one sample."""
+
+    name: str
+    forward: int
+    """Of the forward pass that the model needs."""
+    computed_forward: int
+    """Of the forward pass as it is computed: vocabulary padding counts."""
+    recomputed: int = 0
+    """Computed once more in the backward pass."""
+    full_attention: int | None = None
+    """``forward`` if causal attention counted whole; None where that changes nothing."""
+
+    @property
+    def backward(self) -> int:
+        """Of the backward pass that the model needs."""
+        return BACKWARD * self.forward
+
+    @property
+    def model(self) -> int:
+        """Of training on the sample, as the model needs it."""
+        return self.forward + self.backward
+
+    @property
+    def hardware(self) -> int:
+        """Of training on the sample, as it is computed."""
+        return (1 + BACKWARD) * self.computed_forward + self.recomputed
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFlops:
+    """The operations of one sample, by module and in sum, over all ranks that share it."""
+
+    sequence_length: int
+    modules: tuple[ModuleFlops, ...]
+
+    @property
+    def forward(self) -> int:
+        """Of the forward pass that the model needs."""
+        return sum(module.forward for module in self.modules)
+
+    @property
+    def model(self) -> int:
+        """Model FLOPs of a sample: what MFU counts."""
+        return sum(module.model for module in self.modules)
+
+    @property
+    def hardware(self) -> int:
+        """Hardware FLOPs of a sample: what HFU counts."""
+        return sum(module.hardware for module in self.modules)
+
+    @property
+    def full_attention(self) -> int:
+        """Model FLOPs of a sample if causal attention counted whole, as in PaLM's MFU."""
+        return (1 + BACKWARD) * sum(
+            module.forward if module.full_attention is None else module.full_attention
+            for module in self.modules
+        )
+
+    @property
+    def model_per_token(self) -> float:
+        """Model FLOPs of one position of a sample."""
+        return self.model / self.sequence_length
+
+    @property
+    def hardware_per_token(self) -> float:
+        """Hardware FLOPs of one position of a sample."""
+        return self.hardware / self.sequence_length
+
+
+def model_flops(config: RunConfig, *, sequence_length: int | None = None) -> SampleFlops:
+    """Counts the operations of training on one sample.
+
+    Args:
+        config: Decides the model, and what is computed again.
+        sequence_length: Positions in the sample, padding included; data.sequence_length when not
+            given (sentence pairs are padded to less).
+    """
+    length = sequence_length or config.data.sequence_length
+    layers = [
+        *_projections(config.model, length),
+        *_attention(config.model, length, recompute=config.train.recompute),
+    ]
+    if config.train.recompute == "full":
+        layers = [_again(module) for module in layers]
+    embedding = ModuleFlops("embedding", 0, 0)
+    return SampleFlops(length, (embedding, *layers, *_heads(config.model, length)))
+
+
+def _projections(model: ModelConfig, length: int) -> list[ModuleFlops]:
+    hidden, heads, kv_heads = model.hidden_size, model.num_heads, model.kv_heads
+    into = 2 if model.activation == "swiglu" else 1  # SwiGLU's gate is a matrix of its own.
+    widths = {
+        "qkv": hidden * model.head_dim * (heads + 2 * kv_heads),
+        "attention_output": heads * model.head_dim * hidden,
+        "feed_forward": (into + 1) * hidden * model.feed_forward_size,
+    }
+    return [
+        _module(name, 2 * length * weights * model.num_layers) for name, weights in widths.items()
+    ]
+
+
+def _attention(model: ModelConfig, length: int, *, recompute: str) -> list[ModuleFlops]:
+    full = 2 * length * length * model.head_dim * model.num_heads * model.num_layers
+    is_causal = model.kind == "gpt"
+    # Fused kernels leave out the blocks that a causal mask hides.
+    needed = full // 2 if is_causal else full
+    again = needed if recompute == "selective" else 0
+    whole = full if is_causal else None
+    return [
+        # The backward kernel computes the scores again, for it did not keep them.
+        ModuleFlops("attention_scores", needed, needed, needed + again, whole),
+        ModuleFlops("attention_values", needed, needed, again, whole),
+    ]
+
+
+def _heads(model: ModelConfig, length: int) -> list[ModuleFlops]:
+    hidden = model.hidden_size
+    vocabulary = ModuleFlops(
+        "vocabulary",
+        2 * length * hidden * model.vocab_size,
+        2 * length * hidden * model.padded_vocab_size,
+    )
+    if model.kind == "gpt":
+        return [vocabulary]
+    return [
+        # Of all positions, as megatron-core computes it, though only masked ones are guessed.
+        _module("masked_token_head", 2 * length * hidden * hidden),
+        vocabulary,
+        # Of the first position alone.
+        _module("pooler", 2 * hidden * hidden),
+        _module("sentence_head", 2 * hidden * 2),
+    ]
+
+
+def _module(name: str, forward: int) -> ModuleFlops:
+    return ModuleFlops(name, forward, forward)
+
+
+def _again(module: ModuleFlops) -> ModuleFlops:
+    return ModuleFlops(
+        module.name,
+        module.forward,
+        module.computed_forward,
+        module.recomputed + module.computed_forward,
+        module.full_attention,
+    )

@@ -1,0 +1,76 @@
+"""How many weights a model has, per module, before any is made."""
+
+from dataclasses import dataclass
+
+from bigtrain.config.model import ModelConfig
+
+TOKEN_TYPES = 2
+"""BERT tells the first sentence from the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterCounts:
+    """The weights of a model, by module and in sum, whatever the layout; tied ones once."""
+
+    modules: dict[str, int]
+    """By module, over all layers, without vocabulary padding."""
+    padding: int
+    """Weights of padded vocabulary rows, which training holds and export drops."""
+
+    @property
+    def total(self) -> int:
+        """The size of the model, as it is published."""
+        return sum(self.modules.values())
+
+    @property
+    def padded_total(self) -> int:
+        """What training holds."""
+        return self.total + self.padding
+
+
+def count_parameters(model: ModelConfig) -> ParameterCounts:
+    """Counts the weights of every module.
+
+    Args:
+        model: The model's config.
+    """
+    hidden, heads = model.hidden_size, _heads(model)
+    modules = {"embedding": model.vocab_size * hidden}
+    if model.positions == "learned":
+        modules["positions"] = model.max_sequence_length * hidden
+    if model.kind == "bert":
+        modules["token_types"] = TOKEN_TYPES * hidden
+    modules |= {name: size * model.num_layers for name, size in _layer(model).items()}
+    modules["final_norm"] = _norm(model, hidden)
+    # Each vocabulary row of the embedding, of an output layer of its own, and of BERT's bias.
+    row = hidden * (1 if model.tie_embeddings else 2) + (1 if model.kind == "bert" else 0)
+    padded_rows = model.padded_vocab_size - model.vocab_size
+    return ParameterCounts(modules | heads, padding=padded_rows * row)
+
+
+def _layer(model: ModelConfig) -> dict[str, int]:
+    hidden, wide = model.hidden_size, model.feed_forward_size
+    columns = model.head_dim * (model.num_heads + 2 * model.kv_heads)
+    into = wide * (2 if model.activation == "swiglu" else 1)
+    bias = int(model.biases)
+    return {
+        "norms": 2 * _norm(model, hidden) + (2 * _norm(model, model.head_dim) * model.qk_norm),
+        "qkv": (hidden + bias) * columns,
+        "attention_output": (hidden + bias) * hidden,
+        "feed_forward": (hidden + bias) * into + (wide + bias) * hidden,
+    }
+
+
+def _heads(model: ModelConfig) -> dict[str, int]:
+    hidden, vocabulary = model.hidden_size, model.vocab_size
+    modules = {} if model.tie_embeddings else {"vocabulary": hidden * vocabulary}
+    if model.kind == "bert":
+        modules["vocabulary_bias"] = vocabulary
+        modules["masked_token_head"] = (hidden + 1) * hidden + _norm(model, hidden)
+        modules["pooler"] = (hidden + 1) * hidden
+        modules["sentence_head"] = (hidden + 1) * 2
+    return modules
+
+
+def _norm(model: ModelConfig, width: int) -> int:
+    return width * (2 if model.norm == "layernorm" else 1)
