@@ -7,7 +7,7 @@ import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -200,6 +200,91 @@ def report(
     figures = read_report(run)
     Console().print(render_report(figures, exported=exported, sample=sample))
     typer.echo(render_next_commands(figures, exported=exported))
+
+
+@app.command(short_help="Take a run back to a checkpoint.")
+def rewind(
+    run: Annotated[Path, typer.Argument(help="A run folder, such as runs/gpt-tiny.")],
+    to: Annotated[int, typer.Option(help="Step of the checkpoint; 0 is the beginning.", min=0)],
+    skip_steps: Annotated[
+        str | None,
+        typer.Option(metavar="A:B", help="Leave out what these steps read, both included."),
+    ] = None,
+    skip_samples: Annotated[
+        str | None,
+        typer.Option(metavar="FIRST:COUNT", help="Leave out samples, as `data which` counts."),
+    ] = None,
+) -> None:
+    """Sets newer checkpoints aside, and notes samples that the run leaves out from there on."""
+    from bigtrain.train.rewind import render_rewound, rewind_run
+
+    for line in render_rewound(
+        rewind_run(run, to=to, skip_steps=skip_steps, skip_samples=skip_samples)
+    ):
+        typer.echo(line)
+
+
+@app.command(short_help="Prove that layouts train the same model.")
+def parity(
+    sources: Sources,
+    layout: Annotated[
+        list[str],
+        typer.Option(help='Such as "tensor=2 data=2 zero=1"; repeat for more. None: all that fit.'),
+    ] = [],  # noqa: B006
+    steps: Annotated[int, typer.Option(help="Steps taken in each layout.", min=1)] = 5,
+    tolerances: Annotated[
+        str, typer.Option(help='What passes, such as "loss=1e-5 parameters=1e-4".')
+    ] = "",
+    max_ranks: Annotated[
+        int, typer.Option(help="Processes of the largest layout tried unasked.", min=2)
+    ] = 4,
+) -> None:
+    """Takes a run's first steps in several layouts and compares each with one process."""
+    from bigtrain.config import load_run_config
+    from bigtrain.parity.command import plan_parity, run_parity
+
+    plan = plan_parity(
+        load_run_config(sources),
+        layouts=layout,
+        steps=steps,
+        tolerances=tolerances,
+        most_ranks=max_ranks,
+    )
+    raise typer.Exit(0 if run_parity(plan, start=_start_parity_ranks, echo=typer.echo) else 1)
+
+
+def _start_parity_ranks(config: Path, processes: int, folder: Path, steps: int) -> Any:
+    from bigtrain.parity.run import Problem
+    from launcher.local import LocalJob, run_local
+
+    words = (str(config), "--steps", str(steps), "--folder", str(folder))
+    command = (sys.executable, "-m", "bigtrain.cli", "parity-rank", *words)
+    job = LocalJob(command=command, processes=processes, log_dir=folder, threads_per_process=1)
+    result = run_local(job)
+    if result.failure is not None:
+        return Problem(result.failure.message, is_refusal=result.failure.exit_code == 2)
+    if result.interrupted:
+        raise typer.Exit(result.exit_code)
+    return None
+
+
+@app.command("parity-rank", hidden=True)
+def parity_rank(
+    config: Path, steps: Annotated[int, typer.Option()], folder: Annotated[Path, typer.Option()]
+) -> None:
+    """Takes the steps of one layout as one of its ranks; `bigtrain parity` starts all of them."""
+    from bigtrain.config import load_run_config
+    from bigtrain.environment import read_ranks
+
+    run = load_run_config([str(config)])
+    ranks = read_ranks()
+    _be_quiet()
+    from bigtrain.parallel.device import choose_device
+
+    device = choose_device(run.parallel.device, ranks)
+    from bigtrain.parity.measure import measure
+
+    measure(run, ranks=ranks, device=device, steps=steps, folder=folder)
 
 
 @data_app.command(short_help="Shows which documents a step was trained on.")

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class TrainState:
     """The resolved config of the attempt."""
     tokenizer_sha256: str
     wandb_id: str | None = None
+    guard: dict[str, Any] = field(default_factory=dict)
+    """The recent past that updates are judged by; empty in older checkpoints."""
 
 
 def folder_name(step: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import GenerationConfig
 
 from bigtrain.checkpoint.format import (
     CHECKPOINTS,
@@ -24,7 +24,7 @@ from bigtrain.checkpoint.format import (
 from bigtrain.checkpoint.storage import BoxReader
 from bigtrain.config import RunConfig
 from bigtrain.config.resume import load_saved_config
-from bigtrain.convert.gpt2 import gpt2_config, gpt2_rules
+from bigtrain.convert.families import ExportError, family_of, outputs_of
 from bigtrain.convert.mapping import expand
 from bigtrain.convert.reference import Reference
 from bigtrain.convert.tokenizer_files import HARD_TEXTS, differing_texts, write_tokenizer
@@ -36,10 +36,6 @@ log = logging.getLogger(__name__)
 
 LOGIT_TOLERANCE = 1e-4
 REAL_DOCUMENTS = 8
-
-
-class ExportError(ValueError):
-    """The export was refused; the message is one line and says why. Nothing is left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +97,13 @@ def export_hugging_face(path: Path, out: Path, *, texts: Sequence[str] = ()) -> 
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
-        ExportError: ``out`` exists, or what was written differs from the checkpoint.
+        ExportError: ``out`` exists, transformers has no such model, or what was written differs
+            from the checkpoint.
     """
     if out.exists():
         raise ExportError(f"{out} exists already; remove it or export to another folder")
     checkpoint = open_checkpoint(path)
+    family_of(checkpoint.config.model)
     real = (*texts, *_corpus_texts(checkpoint))
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -130,24 +128,24 @@ def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
     """Writes config, weights and tokenizer into ``folder``; returns the number of parameters."""
     model = checkpoint.config.model
     special = checkpoint.tokenizer.special
+    family = family_of(model)
+    rules = list(expand(family.rules(model), model.num_layers))
     reader = BoxReader(checkpoint.folder)
-    tensors = {
-        rule.theirs: rule.kind.to_hugging_face(reader.whole_tensor(WEIGHT, rule.ours)).contiguous()
-        for rule in expand(gpt2_rules(model), model.num_layers)
-    }
-    unused = set(reader.names(WEIGHT)) - {
-        rule.ours for rule in expand(gpt2_rules(model), model.num_layers)
-    }
+    unused = set(reader.names(WEIGHT)) - {rule.ours for rule in rules}
     if unused:
         raise ExportError(f"{checkpoint.folder}: transformers has no place for {sorted(unused)[0]}")
+    tensors: dict[str, torch.Tensor] = {}
+    for rule in rules:
+        tensors |= rule.to_hugging_face(reader.whole_tensor(WEIGHT, rule.ours))
     weights = folder / "model.safetensors"
     save_file(tensors, weights, metadata={"format": "pt"})
     weights.chmod(0o644)
-    gpt2_config(model, special).save_pretrained(folder)
-    ids = special.present()
-    GenerationConfig(
-        **{f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")}
-    ).save_pretrained(folder)
+    family.config(model, special).save_pretrained(folder)
+    if family.generates:
+        ids = special.present()
+        GenerationConfig(
+            **{f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")}
+        ).save_pretrained(folder)
     write_tokenizer(checkpoint.tokenizer, folder, max_length=model.max_sequence_length)
     return sum(tensor.numel() for tensor in tensors.values())
 
@@ -157,7 +155,7 @@ def _corpus_texts(checkpoint: OpenedCheckpoint) -> list[str]:
     data = checkpoint.config.data
     length = checkpoint.config.model.max_sequence_length
     try:
-        corpus = open_corpus(data.validation or data.corpora[0])
+        corpus = open_corpus(next(iter((*data.validations, *data.corpora))))
     except InputError:
         return []
     with corpus:
@@ -198,13 +196,16 @@ def _verify(checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]) ->
 def _compare_logits(
     checkpoint: OpenedCheckpoint, folder: Path, sequences: Sequence[torch.Tensor]
 ) -> tuple[float, int]:
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = checkpoint.config.model
+    loader = family_of(model).loader
+    theirs = loader.from_pretrained(folder, dtype=torch.float32).eval()
     largest, compared = torch.zeros(()), 0
     with Reference(checkpoint.folder, checkpoint.config) as ours:
         for sequence in sequences:
-            expected = ours.logits(sequence[None])
-            found = theirs(sequence[None]).logits
-            # torch.maximum keeps a NaN, which the built-in max would lose.
-            largest = torch.maximum(largest, (found - expected).abs().max())
-            compared += expected.numel()
+            expected = ours.outputs(sequence[None])
+            found = outputs_of(theirs, model, sequence[None])
+            for one, other in zip(found, expected, strict=True):
+                # torch.maximum keeps a NaN, which the built-in max would lose.
+                largest = torch.maximum(largest, (one - other).abs().max())
+                compared += other.numel()
     return float(largest), compared

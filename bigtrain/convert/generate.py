@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 DEFAULT_NEW_TOKENS = 64
 
@@ -43,8 +43,16 @@ def generate(folder: Path, prompt: str, sampling: Sampling) -> str:
     if not (folder / "config.json").is_file():
         raise GenerationError(f"{folder}: no config.json; give a folder made by bigtrain export-hf")
     try:
+        architectures = AutoConfig.from_pretrained(folder).architectures or [""]
+        if not architectures[0].endswith(("CausalLM", "LMHeadModel")):
+            raise GenerationError(
+                f"{folder}: a {architectures[0]} guesses masked tokens and continues no text; "
+                "give the export of a GPT"
+            )
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    except GenerationError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise GenerationError(f"{folder}: cannot be loaded ({reason}); export it again") from error

@@ -3,7 +3,7 @@
 from transformers import GPT2Config
 
 from bigtrain.config.model import ModelConfig
-from bigtrain.convert.mapping import FusedQkv, PaddedRows, Rule, Same, Transposed
+from bigtrain.convert.mapping import FusedQkv, PaddedRows, Rule, Same, Transposed, same_rules
 from data_tools.tokenizer import SpecialIds
 
 ARCHITECTURE = "GPT2LMHeadModel"
@@ -39,22 +39,18 @@ def gpt2_rules(model: ModelConfig) -> tuple[Rule, ...]:
     rules = (
         Rule("embedding.word_embeddings.weight", "transformer.wte.weight", rows),
         Rule("embedding.position_embeddings.weight", "transformer.wpe.weight", Same()),
-        *_norm(f"{layer}.self_attention.linear_qkv.layer_norm_", f"{block}.ln_1."),
+        *same_rules(f"{layer}.self_attention.linear_qkv.layer_norm_", f"{block}.ln_1."),
         Rule(f"{layer}.self_attention.linear_qkv.weight", f"{block}.attn.c_attn.weight", qkv),
         Rule(f"{layer}.self_attention.linear_qkv.bias", f"{block}.attn.c_attn.bias", qkv),
         *_linear(f"{layer}.self_attention.linear_proj", f"{block}.attn.c_proj"),
-        *_norm(f"{layer}.mlp.linear_fc1.layer_norm_", f"{block}.ln_2."),
+        *same_rules(f"{layer}.mlp.linear_fc1.layer_norm_", f"{block}.ln_2."),
         *_linear(f"{layer}.mlp.linear_fc1", f"{block}.mlp.c_fc"),
         *_linear(f"{layer}.mlp.linear_fc2", f"{block}.mlp.c_proj"),
-        *_norm("decoder.final_layernorm.", "transformer.ln_f."),
+        *same_rules("decoder.final_layernorm.", "transformer.ln_f."),
     )
     if model.tie_embeddings:
         return rules
     return (*rules, Rule("output_layer.weight", "lm_head.weight", rows))
-
-
-def _norm(ours: str, theirs: str) -> tuple[Rule, ...]:
-    return tuple(Rule(f"{ours}{part}", f"{theirs}{part}", Same()) for part in ("weight", "bias"))
 
 
 def _linear(ours: str, theirs: str) -> tuple[Rule, ...]:

@@ -1,7 +1,7 @@
 """How a tensor of ours becomes one of transformers', and back: a few invertible kinds."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -64,6 +64,36 @@ class FusedQkv:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupedQkv:
+    """The queries of a group, its key and its value here; all queries, keys, values there.
+
+    ``[(heads + 2 × key heads) × head_dim, …]`` on both sides, weights and biases alike.
+    """
+
+    heads: int
+    kv_heads: int
+
+    def to_hugging_face(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Ours → theirs."""
+        queries = self.heads // self.kv_heads
+        grouped = tensor.view(self.kv_heads, queries + 2, -1, *tensor.shape[1:])
+        parts = grouped.split((queries, 1, 1), dim=1)
+        return torch.cat([part.reshape(-1, *tensor.shape[1:]) for part in parts])
+
+    def from_hugging_face(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Theirs → ours."""
+        queries = self.heads // self.kv_heads
+        rest = tensor.shape[1:]
+        rows = tensor.shape[0] // (self.heads + 2 * self.kv_heads)
+        sizes = [heads * rows for heads in (self.heads, self.kv_heads, self.kv_heads)]
+        parts = [
+            part.view(self.kv_heads, count, rows, *rest)
+            for part, count in zip(tensor.split(sizes), (queries, 1, 1), strict=True)
+        ]
+        return torch.cat(parts, dim=1).reshape(tensor.shape)
+
+
+@dataclass(frozen=True, slots=True)
 class PaddedRows:
     """Rows past the vocabulary are padding here and do not exist there."""
 
@@ -85,8 +115,28 @@ class Rule:
     """One line of a family's table; ``{i}`` stands for the layer's number on both sides."""
 
     ours: str
-    theirs: str
+    theirs: str | tuple[str, ...]
+    """Several where a tensor of ours is cut along its rows."""
     kind: Kind
+    rows: tuple[int, ...] = ()
+    """Rows of each of theirs, where there are several."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Theirs, as a tuple."""
+        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+    def to_hugging_face(self, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Ours → theirs, by name; each has memory of its own."""
+        whole = self.kind.to_hugging_face(tensor)
+        parts = whole.split(self.rows) if self.rows else (whole,)
+        copies = (part.clone(memory_format=torch.contiguous_format) for part in parts)
+        return dict(zip(self.names, copies, strict=True))
+
+    def from_hugging_face(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Theirs → ours."""
+        parts = [tensors[name] for name in self.names]
+        return self.kind.from_hugging_face(torch.cat(parts) if self.rows else parts[0])
 
 
 def expand(rules: Sequence[Rule], num_layers: int) -> Iterator[Rule]:
@@ -96,4 +146,14 @@ def expand(rules: Sequence[Rule], num_layers: int) -> Iterator[Rule]:
             yield rule
             continue
         for layer in range(num_layers):
-            yield Rule(rule.ours.format(i=layer), rule.theirs.format(i=layer), rule.kind)
+            names = tuple(name.format(i=layer) for name in rule.names)
+            theirs = names[0] if isinstance(rule.theirs, str) else names
+            yield replace(rule, ours=rule.ours.format(i=layer), theirs=theirs)
+
+
+def same_rules(ours: str, theirs: str, *, bias: bool = True) -> tuple[Rule, ...]:
+    """A weight and its bias that are the same on both sides; both names end before "weight"."""
+    return tuple(
+        Rule(f"{ours}{part}", f"{theirs}{part}", Same())
+        for part in (("weight", "bias") if bias else ("weight",))
+    )

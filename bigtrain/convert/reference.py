@@ -11,6 +11,7 @@ from bigtrain.checkpoint.format import WEIGHT
 from bigtrain.checkpoint.storage import BoxReader
 from bigtrain.config import RunConfig
 from bigtrain.config.sections import ParallelConfig
+from bigtrain.convert.families import halves_as_types
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks, materialize
 from bigtrain.models.shards import shards_of
@@ -53,17 +54,23 @@ class Reference(AbstractContextManager["Reference"]):
         self._stack.__exit__(kind, error, trace)
 
     @torch.no_grad()
-    def logits(self, tokens: torch.Tensor) -> torch.Tensor:
+    def outputs(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Runs the model.
 
         Args:
-            tokens: ``[batch, sequence]``, int64.
+            tokens: ``[batch, sequence]``, int64; to a BERT, the second half is the second sentence.
 
         Returns:
-            ``[batch, sequence, vocabulary]``, without the padded columns.
+            ``[batch, sequence, vocabulary]``, without the padded columns; and of a BERT
+            ``[batch, 2]``.
         """
+        model = self._config.model
+        if model.kind == "bert":
+            everywhere = torch.ones_like(tokens, dtype=torch.bool)
+            logits, sentence = self._module(tokens, everywhere, halves_as_types(tokens))
+            return logits[..., : model.vocab_size], sentence
         positions = torch.arange(tokens.shape[1]).expand_as(tokens)
-        return self._module(tokens, positions, None)[..., : self._config.model.vocab_size]
+        return (self._module(tokens, positions, None)[..., : model.vocab_size],)
 
     @torch.no_grad()
     def _load(self) -> None:
@@ -71,9 +78,11 @@ class Reference(AbstractContextManager["Reference"]):
         for name, parameter in self._module.named_parameters():
             flat = parameter.view(-1)
             for shard in self._shards[name]:
-                whole = reader.whole_tensor(WEIGHT, shard.name)
-                assert tuple(whole.shape) == shard.shape
-                flat[shard.start : shard.start + whole.numel()].copy_(whole.view(-1))
+                where = zip(shard.offset, shard.shape, strict=True)
+                box = reader.whole_tensor(WEIGHT, shard.name)[
+                    tuple(slice(first, first + size) for first, size in where)
+                ]
+                flat[shard.start : shard.start + box.numel()].copy_(box.reshape(-1))
 
 
 def _in_one_process(config: RunConfig) -> RunConfig:

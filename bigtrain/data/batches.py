@@ -14,7 +14,7 @@ from bigtrain.data.microbatch import Batch
 from bigtrain.data.order import Indices
 from bigtrain.data.read_ahead import ReadAhead
 from bigtrain.data.run_order import Places
-from bigtrain.data.sources import run_order
+from bigtrain.data.sources import Source, run_order
 from bigtrain.data.stages import StageRecord, record_stages
 from bigtrain.parallel.layout import Layout
 
@@ -32,10 +32,10 @@ class TrainingData:
             ConfigError: A corpus or tokenizer does not fit the config.
         """
         self._config = config
-        self._batch_size = config.train.global_batch_size
-        self._mine = _share(config, copies=layout.data, data_rank=data_rank)
-        self.sources, self.validation = open_sources(config)
-        self.tokenizer = check_sources(config, self.sources, self.validation)
+        self._copies, self._data_rank = layout.data, data_rank
+        self._validation_size = config.train.global_batch_size
+        self.sources, self.validations = open_sources(config)
+        self.tokenizer = check_sources(config, self.sources, self.validations)
         self.order = run_order(config, self.sources)
         self._reader = (
             PairReader(config, tokenizer=self.tokenizer)
@@ -43,7 +43,7 @@ class TrainingData:
             else CausalReader(config, special=self.tokenizer.special)
         )
         self._ahead = ReadAhead(
-            self._read_batch, step=self._batch_size, workers=config.data.workers
+            self._read_batch, size=config.batch_size, workers=config.data.workers
         )
         self._advised_to = -(2**62)  # Nowhere near.
         self._advising = threading.Lock()
@@ -66,52 +66,58 @@ class TrainingData:
         names = [source.name for source in self.sources]
         return dict(zip(names, self.order.epochs(consumed), strict=True))
 
-    def validation_batches(self) -> Iterator[Batch[Any]]:
-        """This rank's share of the validation samples, in groups of microbatches, in order."""
-        source = self.validation
-        assert source is not None
+    def sample_numbers(self, consumed: int) -> tuple[int, int]:
+        """The first and the last sample of a batch, in the order of the run."""
+        last = consumed + self._config.batch_size(consumed) - 1
+        first, last = self.order.position(np.array([consumed, last])).tolist()
+        return first, last
+
+    def validation_batches(self, source: Source) -> Iterator[Batch[Any]]:
+        """This rank's share of a validation corpus, in groups of microbatches, in order."""
         count = min(source.num_samples, self._config.validation.samples or source.num_samples)
-        for first in range(0, count, self._batch_size):
-            numbers = first + np.arange(self._batch_size)
+        mine = self._share(self._validation_size)
+        for first in range(0, count, self._validation_size):
+            numbers = first + np.arange(self._validation_size)
             rows, zeros = np.minimum(numbers, count - 1), np.zeros_like(numbers)
             if source.table is not None:  # Its rows may stand by length: take them from all over.
                 rows = rows * source.num_samples // count
             places = Places(numbers=numbers, sources=zeros, epochs=zeros, rows=rows)
             # Every rank runs as many microbatches: what is past the end weighs nothing.
-            yield self._reader.read([source], places, mine=self._mine, counts=numbers < count)
+            yield self._reader.read([source], places, mine=mine, counts=numbers < count)
 
     def close(self) -> None:
         """Stops reading ahead and closes the corpora's files."""
         self._ahead.close()
-        for source in self.sources:
+        for source in (*self.sources, *self.validations):
             source.close()
-        if self.validation is not None:
-            self.validation.close()
 
     def _read_batch(self, consumed: int) -> Batch[Any]:
         self._advise(consumed)
-        return self._reader.read(self.sources, self._place(consumed), mine=self._mine)
+        mine = self._share(self._config.batch_size(consumed))
+        return self._reader.read(self.sources, self._place(consumed), mine=mine)
 
     def _place(self, consumed: int) -> Places:
-        return self.order.place(np.arange(consumed, consumed + self._batch_size))
+        size = self._config.batch_size(consumed)
+        return self.order.place(np.arange(consumed, consumed + size))
+
+    def _share(self, size: int) -> Indices:
+        """Which samples of a batch are this rank's, microbatch after microbatch."""
+        micro = self._config.train.micro_batch_size
+        return np.arange(size).reshape(-1, self._copies, micro)[:, self._data_rank].reshape(-1)
 
     def _advise(self, consumed: int) -> None:
         """Tells storage what this rank will read, each batch once unless the run jumps."""
-        reach = LOOK_AHEAD_BATCHES * self._batch_size
-        ahead = consumed + reach
+        reach = LOOK_AHEAD_BATCHES * self._config.train.global_batch_size
         with self._advising:
             # Threads ask out of order, by a few batches; a run that jumps is further off.
-            jumped = not consumed - reach <= self._advised_to <= ahead + reach
-            start = consumed if jumped else self._advised_to
-            self._advised_to = ahead if jumped else max(ahead, self._advised_to)
-        for first in range(start, ahead, self._batch_size):
-            places = self._place(first)[self._mine]
+            jumped = not consumed - reach <= self._advised_to <= consumed + 2 * reach
+            following = consumed if jumped else self._advised_to
+            starts = []
+            while following < consumed + reach:
+                starts.append(following)
+                following += self._config.batch_size(following)
+            self._advised_to = following
+        for start in starts:
+            places = self._place(start)[self._share(self._config.batch_size(start))]
             for number, source in enumerate(self.sources):
                 source.will_need(places.rows[places.sources == number])
-
-
-def _share(config: RunConfig, *, copies: int, data_rank: int) -> Indices:
-    """Which samples of a batch are this rank's, microbatch after microbatch."""
-    micro = config.train.micro_batch_size
-    numbers = np.arange(config.train.global_batch_size).reshape(-1, copies, micro)
-    return numbers[:, data_rank].reshape(-1)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from bigtrain.config import ConfigError, RunConfig
@@ -28,20 +29,20 @@ def check_data(config: RunConfig) -> CheckedData:
             or validation text may be among the text trained on.
         InputError: A corpus, a tar of it, or the tokenizer is missing or cannot be read.
     """
-    sources, validation = open_sources(config)
+    sources, validations = open_sources(config)
     try:
-        for source in _every(sources, validation):
+        for source in (*sources, *validations):
             source.corpus.check_files()
-        tokenizer = check_sources(config, sources, validation)
+        tokenizer = check_sources(config, sources, validations)
         run_order(config, sources)
         return CheckedData(tokenizer, record_stages(config, sources))
     finally:
-        for source in _every(sources, validation):
+        for source in (*sources, *validations):
             source.close()
 
 
-def open_sources(config: RunConfig) -> tuple[list[Source], Source | None]:
-    """Opens the corpora that are trained on, in the order of the config, and the validation's.
+def open_sources(config: RunConfig) -> tuple[list[Source], list[Source]]:
+    """Opens the corpora that are trained on and those of validation, each as the config has them.
 
     Raises:
         ConfigError: One is shorter than one sample.
@@ -50,15 +51,13 @@ def open_sources(config: RunConfig) -> tuple[list[Source], Source | None]:
     data = config.data
     with ExitStack() as opened:
         sources = [opened.enter_context(open_source(data, name)) for name in data.corpora]
-        validation = None
-        if data.validation is not None:
-            validation = opened.enter_context(open_source(data, data.validation))
+        validations = [opened.enter_context(open_source(data, name)) for name in data.validations]
         opened.pop_all()  # All of them stay open, or none.
-    return sources, validation
+    return sources, validations
 
 
 def check_sources(
-    config: RunConfig, sources: Sequence[Source], validation: Source | None
+    config: RunConfig, sources: Sequence[Source], validations: Sequence[Source]
 ) -> Tokenizer:
     """Checks that opened corpora fit one another, the tokenizer and the model.
 
@@ -69,7 +68,7 @@ def check_sources(
         ConfigError: They do not.
         InputError: The tokenizer cannot be read.
     """
-    _check_apart(sources, validation, is_apart=config.data.validation_is_apart)
+    _check_apart(sources, validations, is_apart=config.data.validation_is_apart)
     first = sources[0].corpus
     path = (
         Path(config.data.tokenizer)
@@ -77,7 +76,7 @@ def check_sources(
         else first.local_file(first.manifest.tokenizer.file)
     )
     tokenizer = load_tokenizer(path)
-    for source in _every(sources, validation):
+    for source in (*sources, *validations):
         sha256 = source.corpus.manifest.tokenizer.sha256
         if sha256 != tokenizer.sha256:
             raise ConfigError(
@@ -93,18 +92,29 @@ def check_sources(
     return tokenizer
 
 
-def _every(sources: Sequence[Source], validation: Source | None) -> list[Source]:
-    return [*sources] if validation is None else [*sources, validation]
-
-
 def _key(config: RunConfig, source: Source) -> str:
-    if source.name == config.data.validation:
+    if source.name in config.data.validations:
         return "data.validation"
     return "data.train" if config.data.train is not None else "data.stages: corpus"
 
 
-def _check_apart(sources: Sequence[Source], validation: Source | None, *, is_apart: bool) -> None:
+def _check_apart(
+    sources: Sequence[Source], validations: Sequence[Source], *, is_apart: bool
+) -> None:
     """Checks that no text is both trained on and measured on, as far as manifests can tell."""
+    _check_named_once(sources)
+    _check_named_once(validations)
+    for source, validation in product(sources, validations):
+        trained, measured = source.corpus.manifest, validation.corpus.manifest
+        problem = _leak(trained, measured)
+        if problem and not (is_apart and trained.fingerprint != measured.fingerprint):
+            raise ConfigError(
+                f"data.validation={validation.name} may hold text of {source.name}: {problem}, "
+                "or set data.validation_is_apart=true if you know better"
+            )
+
+
+def _check_named_once(sources: Sequence[Source]) -> None:
     seen: dict[str, str] = {}
     for source in sources:
         fingerprint = source.corpus.manifest.fingerprint
@@ -113,18 +123,6 @@ def _check_apart(sources: Sequence[Source], validation: Source | None, *, is_apa
                 f"{source.name} and {seen[fingerprint]} are the same corpus; name it once"
             )
         seen[fingerprint] = source.name
-    if validation is None:
-        return
-    measured = validation.corpus.manifest
-    for source in sources:
-        problem = _leak(source.corpus.manifest, measured)
-        if problem and not (
-            is_apart and source.corpus.manifest.fingerprint != measured.fingerprint
-        ):
-            raise ConfigError(
-                f"data.validation={validation.name} may hold text of {source.name}: {problem}, "
-                "or set data.validation_is_apart=true if you know better"
-            )
 
 
 def _leak(train: Manifest, measured: Manifest) -> str | None:

@@ -76,13 +76,13 @@ class PairReader:
                 source.sequence_length,
             ),
         )
-        if counts is not None:
-            rows.weights[~counts[mine]] = 0.0
+        counted = np.ones(len(mine), dtype=np.bool_) if counts is None else counts[mine]
+        rows.weights[~counted] = 0.0
         firsts = range(0, len(mine), self._micro)
-        return Batch([_microbatch(rows, slice(n, n + self._micro)) for n in firsts], None)
+        return Batch([_microbatch(rows, counted, slice(n, n + self._micro)) for n in firsts], None)
 
 
-def _microbatch(rows: PairRows, share: slice) -> PairMicrobatch:
+def _microbatch(rows: PairRows, counted: npt.NDArray[np.bool_], share: slice) -> PairMicrobatch:
     return PairMicrobatch(
         tokens=torch.from_numpy(rows.tokens[share]),
         token_types=torch.from_numpy(rows.token_types[share]),
@@ -90,4 +90,5 @@ def _microbatch(rows: PairRows, share: slice) -> PairMicrobatch:
         targets=torch.from_numpy(rows.labels[share]),
         weights=torch.from_numpy(rows.weights[share]),
         is_random=torch.from_numpy(rows.is_random[share]),
+        pair_weights=torch.from_numpy(counted[share]).float(),
     )

@@ -24,7 +24,7 @@ class Microbatch:
 
 @dataclass(frozen=True, slots=True)
 class PairMicrobatch:
-    """What one forward pass of BERT reads; all but the last are ``[micro batch, padded]``."""
+    """What one forward pass of BERT reads; all but the last two are ``[micro batch, padded]``."""
 
     tokens: torch.Tensor
     """``[CLS] A [SEP] B [SEP]`` with masks, int64."""
@@ -38,6 +38,8 @@ class PairMicrobatch:
     """1.0 where a token is to be guessed, 0.0 elsewhere; fp32."""
     is_random: torch.Tensor
     """``[micro batch]``: 1 where the second sentence is from another document."""
+    pair_weights: torch.Tensor
+    """``[micro batch]``: 1.0 where the pair counts, 0.0 where it does not; fp32."""
 
 
 AnyMicrobatch = TypeVar("AnyMicrobatch", Microbatch, PairMicrobatch)

@@ -15,15 +15,17 @@ Batch = TypeVar("Batch")
 class ReadAhead(Generic[Batch]):
     """Calls a function of the number of consumed samples before its result is asked for."""
 
-    def __init__(self, read: Callable[[int], Batch], *, step: int, workers: int) -> None:
+    def __init__(
+        self, read: Callable[[int], Batch], *, size: Callable[[int], int], workers: int
+    ) -> None:
         """Begins nothing yet.
 
         Args:
             read: Reads the batch that begins after so many samples; called from the threads.
-            step: Samples of one batch.
+            size: Samples of the batch that begins after so many.
             workers: Threads; 0 reads when asked.
         """
-        self._read, self._step, self._depth = read, step, workers and workers + 1
+        self._read, self._size, self._depth = read, size, workers and workers + 1
         self._threads = (
             ThreadPoolExecutor(workers, thread_name_prefix="read-ahead") if workers else None
         )
@@ -39,10 +41,10 @@ class ReadAhead(Generic[Batch]):
             return self._read(consumed)
         if not self._waiting or self._waiting[0][0] != consumed:
             self._forget()  # The run stands elsewhere than it was thought to go.
-        following = self._waiting[-1][0] + self._step if self._waiting else consumed
+        following = self._after(self._waiting[-1][0]) if self._waiting else consumed
         while len(self._waiting) <= self._depth:
             self._waiting.append((following, self._threads.submit(self._read, following)))
-            following += self._step
+            following = self._after(following)
         return self._waiting.popleft()[1].result()
 
     def close(self) -> None:
@@ -50,6 +52,9 @@ class ReadAhead(Generic[Batch]):
         self._forget()
         if self._threads is not None:
             self._threads.shutdown(wait=True)
+
+    def _after(self, consumed: int) -> int:
+        return consumed + self._size(consumed)
 
     def _forget(self) -> None:
         for _, future in self._waiting:

@@ -1,7 +1,8 @@
 """One training step, whatever the layout: the schedule runs the microbatches, the engine steps."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +15,24 @@ from megatron.core.distributed.finalize_model_grads import finalize_model_grads
 
 from bigtrain.config import RunConfig
 from bigtrain.engine import private
-from bigtrain.engine.pieces import Piece, cut_pieces
+from bigtrain.engine.norm import global_norm
+from bigtrain.engine.pieces import GradientPiece, Piece, cut_gradient_pieces, cut_pieces
 from bigtrain.engine.settings import REDUCE_BUCKET_ELEMENTS, deepspeed_settings
-from bigtrain.engine.stage import Stage
+from bigtrain.engine.shared import sum_over_tensor_ranks, sum_tied, tied_weight
+from bigtrain.engine.stage import Chunks, Stage
 from bigtrain.engine.topology import Topology
 from bigtrain.models.build import materialize
-from bigtrain.models.shards import shards_of
+from bigtrain.models.shards import Shard, shards_of
 from bigtrain.parallel import groups
+from bigtrain.parallel.device import runs_on_cpu
 from bigtrain.parallel.layout import Layout
 from bigtrain.parallel.schedule import ForwardStep, Report, run_microbatches
 
 deepspeed_logger.setLevel(logging.ERROR)
+
+
+Accept = Callable[[list[Report], float], bool]
+"""Whether an update is applied, from this rank's reports and the gradient's global norm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +42,9 @@ class Update:
     reports: list[Report]
     """The loss function's report of each microbatch; empty but on the last stage."""
     grad_norm: float
-    """Global norm before clipping."""
+    """Global norm before clipping, the same on every rank; infinite where it is not a number."""
     skipped: bool
-    """Whether nothing was applied, because the norm was not finite."""
+    """Whether nothing was applied: the norm was not finite, or the update not accepted."""
 
 
 class Engine:
@@ -53,50 +61,100 @@ class Engine:
             layout: The grid.
             device: Where the ranks compute.
         """
-        assert len(chunks) == 1
-        module = chunks[0]
-        private.check_version()
+        private.check_version(config)
         private.leave_kernels_uncompiled()
         private.silence_memory_reports()
         self._config = config
         self._layout = layout
-        shards = shards_of(module)
-        materialize(module, device)
+        self._device = device
+        self._is_judging = False
+        module = Chunks(chunks)
+        shards = [shards_of(chunk) for chunk in chunks]
+        topology = Topology(layout, zero_stage=config.parallel.zero)
+        settings = deepspeed_settings(
+            config,
+            parameters_per_rank=sum(p.numel() for p in module.parameters()),
+            prefetch=not runs_on_cpu(device),
+        )
+        partition = private.partitioner(settings, topology=topology) if self._zero == 3 else None
+        materialize(module, device, after_each=partition)
         self._parameters = list(module.parameters())
-        self._shards = {p: shards[name] for name, p in module.named_parameters()}
+        self._shards = {
+            parameter: shards[number][name]
+            for number, chunk in enumerate(chunks)
+            for name, parameter in chunk.named_parameters()
+        }
         self._deepspeed, self._optimizer, _, _ = deepspeed.initialize(
             model=module,
-            optimizer=_adamw(config, module),
-            config=deepspeed_settings(
-                config, parameters_per_rank=sum(p.numel() for p in self._parameters)
-            ),
-            mpu=Topology(layout, zero_stage=config.parallel.zero),
+            optimizer=_adamw(config, self._shards),
+            config=settings,
+            mpu=topology,
             dist_init_required=False,
         )
-        private.create_moments(self._optimizer)
-        module.config.finalize_model_grads_func = self._finalize_gradients
-        self.stages = [Stage(self._deepspeed, module)]
+        self._state = private.state_of(self._optimizer)
+        self._prepare_gradients(chunks)
+        self.stages = [
+            Stage(self._deepspeed, chunk, number=number) for number, chunk in enumerate(chunks)
+        ]
+
+    @property
+    def _zero(self) -> int:
+        return self._config.parallel.zero
+
+    def _prepare_gradients(self, chunks: Sequence[Any]) -> None:
+        """Arranges who sums what between the ranks that share parameters or activations."""
+        self._tied = None
+        for chunk in chunks:
+            chunk.config.finalize_model_grads_func = self._finalize_gradients
+        if self._zero < 2:
+            return
+        if self._layout.tensor > 1:
+            sum_over_tensor_ranks(chunks)
+        if self._layout.pipeline > 1:
+            private.follow_the_schedule(self._deepspeed, self._optimizer)
+            private.let_stages_differ()
+            self._tied = tied_weight(chunks)
 
     def train_step(
-        self, forward_step: ForwardStep, microbatches: Sequence[Any], *, learning_rate: float
+        self,
+        forward_step: ForwardStep,
+        microbatches: Sequence[Any],
+        *,
+        learning_rate: float,
+        accept: Accept | None = None,
     ) -> Update:
-        """Forward and backward over the microbatches, then one update.
+        """Forward and backward over the microbatches, then one update, or none.
 
         Args:
             forward_step: Gives each microbatch's output and loss function.
             microbatches: This rank's share of the batch.
             learning_rate: Of this update.
+            accept: Called on every rank once the global norm is known (it may be infinite) and
+                before anything is applied; it may communicate, and ask for ``gradient_pieces``.
+                Where any rank's says no, no weight, moment or count of steps changes on any.
         """
         self._deepspeed.train()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         reports = self._run(forward_step, microbatches, forward_only=False)
-        self._deepspeed.step()
-        return Update(
-            reports=reports,
-            grad_norm=private.gradient_norm(self._deepspeed),
-            skipped=private.was_skipped(self._optimizer),
-        )
+        norm, applied = math.nan, False
+
+        def judge() -> float | None:
+            nonlocal norm, applied
+            self._sum_tied_gradients()
+            norm = self._gradient_norm()
+            applied = self._is_accepted(reports, norm, accept)
+            return norm if applied else None
+
+        with self._state.judged_by(judge):
+            self._deepspeed.step()
+        self._state.forget_gradients()
+        return Update(reports=reports, grad_norm=norm, skipped=not applied)
+
+    def gradient_pieces(self) -> list[GradientPiece]:
+        """The boxes of the global gradients that this rank keeps; only from within ``accept``."""
+        assert self._is_judging, "gradients stand between the reduction and the update only"
+        return cut_gradient_pieces(self._shards, self._state.gradients())
 
     def evaluate(self, forward_step: ForwardStep, microbatches: Sequence[Any]) -> list[Report]:
         """Forward passes alone, without dropout; reports as from ``train_step``."""
@@ -109,7 +167,7 @@ class Engine:
         fragments = (
             (parameter, fragment)
             for parameter in self._parameters
-            if (fragment := private.fragment_of(parameter, self._optimizer)) is not None
+            if (fragment := self._state.fragment_of(parameter)) is not None
         )
         return cut_pieces(self._shards, fragments)
 
@@ -117,7 +175,7 @@ class Engine:
     def writable_pieces(self) -> Iterator[list[Piece]]:
         """The same, to be written; the model computes with the new values afterwards."""
         yield self.pieces()
-        private.publish_masters(self._optimizer)
+        self._state.publish_masters()
 
     @property
     def writes_data_replicas(self) -> bool:
@@ -127,11 +185,11 @@ class Engine:
     @property
     def optimizer_steps(self) -> int:
         """Updates applied so far."""
-        return private.adam_steps(self._optimizer)
+        return self._state.steps
 
     @optimizer_steps.setter
     def optimizer_steps(self, steps: int) -> None:
-        private.set_adam_steps(self._optimizer, steps)
+        self._state.steps = steps
 
     def close(self) -> None:
         """Removes DeepSpeed's hooks."""
@@ -149,13 +207,41 @@ class Engine:
             forward_only=forward_only,
         )
 
+    def _gradient_norm(self) -> float:
+        counted = (
+            fragment.values
+            for parameter, fragment in self._state.gradients()
+            if self._shards[parameter][0].is_first_replica and self.writes_data_replicas
+        )
+        return global_norm(counted, device=self._device)
+
+    def _is_accepted(self, reports: list[Report], norm: float, accept: Accept | None) -> bool:
+        """Whether every rank accepts; a norm that is not finite is never applied."""
+        is_finite = math.isfinite(norm)
+        if accept is None:
+            return is_finite
+        self._is_judging = True
+        accepted = accept(reports, norm) and is_finite
+        self._is_judging = False
+        # A rank that steps where another does not would train another model from here on.
+        verdict = torch.tensor(float(accepted), device=self._device)
+        dist.all_reduce(verdict, op=dist.ReduceOp.MIN)
+        return bool(verdict.item())
+
     def _finalize_gradients(self, stages: Any, *args: Any, **kwargs: Any) -> None:
         """Sums what stages and tensor ranks share; called after the last backward."""
+        if self._zero >= 2:  # They are reduced and gone: see _prepare_gradients.
+            return
         private.lend_main_gradients(self._parameters)
         finalize_model_grads(stages, *args, **kwargs)
         private.take_back_main_gradients(self._parameters)
-        if self._config.parallel.zero == 0 and self._layout.data > 1:
+        if self._zero == 0 and self._layout.data > 1:
             self._average_over_data_ranks()
+
+    def _sum_tied_gradients(self) -> None:
+        if self._tied is not None:
+            fragments = dict(self._state.gradients())
+            sum_tied(self._tied, fragments.get(self._tied), shared_ranges=self._zero == 3)
 
     def _average_over_data_ranks(self) -> None:
         for bucket in _buckets(private.accumulated_gradients(self._parameters)):
@@ -179,10 +265,12 @@ def _buckets(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
         yield bucket
 
 
-def _adamw(config: RunConfig, module: Any) -> torch.optim.AdamW:
-    parameters = list(module.parameters())
-    matrices = [p for p in parameters if p.ndim > 1]
-    vectors = [p for p in parameters if p.ndim <= 1]
+def _adamw(
+    config: RunConfig, shards: Mapping[torch.nn.Parameter, Sequence[Shard]]
+) -> torch.optim.AdamW:
+    # The shapes of the shards: under ZeRO 3 the parameters have none.
+    matrices = [p for p, parts in shards.items() if len(parts[0].shape) > 1]
+    vectors = [p for p, parts in shards.items() if len(parts[0].shape) <= 1]
     return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": config.optim.weight_decay},

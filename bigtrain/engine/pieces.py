@@ -1,12 +1,13 @@
 """Cuts the optimizer's flat memory into boxes of the global tensors, as views, without a copy."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from bigtrain.engine.private import Fragment
+from bigtrain.engine.private import Fragment, GradientFragment
 from bigtrain.models.shards import Shard
 
 Box = tuple[tuple[int, ...], tuple[int, ...]]
@@ -26,6 +27,17 @@ class Piece:
     is_first_replica: bool
 
 
+@dataclass(frozen=True, slots=True)
+class GradientPiece:
+    """One box of a global tensor's gradient: fp32, reduced over all ranks, not yet clipped."""
+
+    name: str
+    global_shape: tuple[int, ...]
+    offset: tuple[int, ...]
+    values: torch.Tensor
+    is_first_replica: bool
+
+
 def cut_pieces(
     shards: Mapping[torch.nn.Parameter, Sequence[Shard]],
     fragments: Iterable[tuple[torch.nn.Parameter, Fragment]],
@@ -37,10 +49,42 @@ def cut_pieces(
         fragments: Which flat range of each parameter this rank keeps.
     """
     return [
-        piece
+        Piece(
+            name=shard.name,
+            global_shape=shard.global_shape,
+            offset=offset,
+            master=view(fragment.master),
+            first_moment=view(fragment.first_moment),
+            second_moment=view(fragment.second_moment),
+            is_first_replica=shard.is_first_replica,
+        )
         for parameter, fragment in fragments
         for shard in shards[parameter]
-        for piece in _cut(shard, fragment)
+        for offset, view in _cut(shard, fragment.start, fragment.master.numel())
+    ]
+
+
+def cut_gradient_pieces(
+    shards: Mapping[torch.nn.Parameter, Sequence[Shard]],
+    fragments: Iterable[tuple[torch.nn.Parameter, GradientFragment]],
+) -> list[GradientPiece]:
+    """All boxes whose gradient this rank keeps.
+
+    Args:
+        shards: What each local parameter is of the global tensors.
+        fragments: Which flat range of each parameter's gradient this rank keeps.
+    """
+    return [
+        GradientPiece(
+            name=shard.name,
+            global_shape=shard.global_shape,
+            offset=offset,
+            values=view(fragment.values),
+            is_first_replica=shard.is_first_replica,
+        )
+        for parameter, fragment in fragments
+        for shard in shards[parameter]
+        for offset, view in _cut(shard, fragment.start, fragment.values.numel())
     ]
 
 
@@ -74,29 +118,21 @@ def _in_row(shape: Sequence[int], row: int, start: int, stop: int) -> Iterator[B
         yield (row, *offset), (1, *size)
 
 
-def _cut(shard: Shard, fragment: Fragment) -> Iterator[Piece]:
-    numel = math.prod(shard.shape)
-    start = max(fragment.start, shard.start)
-    stop = min(fragment.start + fragment.master.numel(), shard.start + numel)
-    position = start - fragment.start
+def _cut(
+    shard: Shard, fragment_start: int, fragment_numel: int
+) -> Iterator[tuple[tuple[int, ...], Callable[[torch.Tensor], torch.Tensor]]]:
+    """Yields the global offset of each box, and what makes its view of the fragment's values."""
+    start = max(fragment_start, shard.start)
+    stop = min(fragment_start + fragment_numel, shard.start + math.prod(shard.shape))
+    position = start - fragment_start
     for offset, size in boxes(shard.shape, start - shard.start, stop - shard.start):
-        length = math.prod(size)
-
-        def view(
-            flat: torch.Tensor,
-            first: int = position,
-            last: int = position + length,
-            shape: tuple[int, ...] = size,
-        ) -> torch.Tensor:
-            return flat[first:last].view(shape)
-
-        yield Piece(
-            name=shard.name,
-            global_shape=shard.global_shape,
-            offset=tuple(a + b for a, b in zip(shard.offset, offset, strict=True)),
-            master=view(fragment.master),
-            first_moment=view(fragment.first_moment),
-            second_moment=view(fragment.second_moment),
-            is_first_replica=shard.is_first_replica,
+        last = position + math.prod(size)
+        yield (
+            tuple(a + b for a, b in zip(shard.offset, offset, strict=True)),
+            partial(_view, first=position, last=last, shape=size),
         )
-        position += length
+        position = last
+
+
+def _view(flat: torch.Tensor, *, first: int, last: int, shape: tuple[int, ...]) -> torch.Tensor:
+    return flat[first:last].view(shape)

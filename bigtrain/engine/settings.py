@@ -7,8 +7,13 @@ from bigtrain.config import RunConfig
 # DeepSpeed's default of 5e8 elements is allocated whole at the first backward pass.
 REDUCE_BUCKET_ELEMENTS = 50_000_000
 
+_ALIGNMENT = 2
+"""DeepSpeed wants buckets to be a multiple of this."""
 
-def deepspeed_settings(config: RunConfig, *, parameters_per_rank: int) -> dict[str, Any]:
+
+def deepspeed_settings(
+    config: RunConfig, *, parameters_per_rank: int, prefetch: bool
+) -> dict[str, Any]:
     """Renders the config of the DeepSpeed engine.
 
     ``parallel.zero`` 0 and 1 are both DeepSpeed's stage 1: with 0 it partitions over groups of one
@@ -16,9 +21,10 @@ def deepspeed_settings(config: RunConfig, *, parameters_per_rank: int) -> dict[s
 
     Args:
         config: The run's config.
-        parameters_per_rank: Elements that one rank holds; buckets need be no larger.
+        parameters_per_rank: Elements of this rank's part of the model; buckets need be no larger.
+        prefetch: Whether ZeRO 3 gathers the weights of the next layer while one computes.
     """
-    bucket = min(REDUCE_BUCKET_ELEMENTS, max(1, parameters_per_rank))
+    bucket = _bucket_elements(config, parameters_per_rank)
     bf16 = config.train.precision == "bf16"
     return {
         "train_micro_batch_size_per_gpu": config.train.micro_batch_size,
@@ -27,12 +33,18 @@ def deepspeed_settings(config: RunConfig, *, parameters_per_rank: int) -> dict[s
         "managed_gradient_accumulation": False,
         "gradient_clipping": config.optim.clip_grad_norm,
         "zero_optimization": {
-            "stage": 1,
+            "stage": max(1, config.parallel.zero),
             "overlap_comm": False,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
+            **_offload(config),
+            **(
+                _weights(config, parameters_per_rank, prefetch) if config.parallel.zero == 3 else {}
+            ),
         },
         "zero_allow_untested_optimizer": True,
+        # torch's own Adam steps on CPU too: DeepSpeed's wants a compiler at the start.
+        "zero_force_ds_cpu_optimizer": False,
         # Under 1F1B two forwards may come before two backwards: each gradient must reach its fp32
         # buffer at once, not at the end of "the" backward.
         "bf16": {"enabled": bf16, "immediate_grad_update": bf16},
@@ -40,4 +52,33 @@ def deepspeed_settings(config: RunConfig, *, parameters_per_rank: int) -> dict[s
         # Its default is the model's type, and it rounds even where a group has one rank.
         "communication_data_type": "fp32",
         "steps_per_print": 2**31,
+    }
+
+
+def _bucket_elements(config: RunConfig, parameters_per_rank: int) -> int:
+    elements = parameters_per_rank
+    if config.parallel.zero == 3:  # No more than a layer is whole, its gradient neither.
+        elements = parameters_per_rank // config.model.num_layers
+    return -(-min(REDUCE_BUCKET_ELEMENTS, elements) // _ALIGNMENT) * _ALIGNMENT
+
+
+def _offload(config: RunConfig) -> dict[str, Any]:
+    if not config.parallel.offload_optimizer:
+        return {}
+    return {"offload_optimizer": {"device": "cpu"}}
+
+
+def _weights(config: RunConfig, parameters_per_rank: int, prefetch: bool) -> dict[str, Any]:
+    """What of the weights is whole on a rank, and when."""
+    layer = parameters_per_rank // config.model.num_layers
+    return {
+        # Norms and small biases: gathering each one costs more than it saves.
+        "stage3_param_persistence_threshold": min(100_000, parameters_per_rank // 1000),
+        # Weights go after each use; the default keeps a billion from forward to backward.
+        "stage3_max_reuse_distance": 0,
+        "stage3_max_live_parameters": 2 * layer if prefetch else 0,
+        "stage3_prefetch_bucket_size": layer if prefetch else 0,
+        "memory_efficient_linear": False,
+        # Gradients in bf16 do not fit into fp32 buckets.
+        "contiguous_gradients": config.train.precision == "fp32",
     }

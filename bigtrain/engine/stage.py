@@ -11,14 +11,23 @@ from typing import Any
 import torch
 
 
-class Stage(torch.nn.Module):
-    """This rank's part of the model: forwards run through the engine, questions go to the model."""
+class Chunks(torch.nn.ModuleList):
+    """This rank's chunks of the model as one module, which is what DeepSpeed wants to see."""
 
-    def __init__(self, engine: Any, module: Any) -> None:
+    def forward(self, number: int, *args: Any, **kwargs: Any) -> Any:
+        """Runs one chunk."""
+        return self[number](*args, **kwargs)
+
+
+class Stage(torch.nn.Module):
+    """A chunk of the model: forwards run through the engine, questions go to the chunk."""
+
+    def __init__(self, engine: Any, module: Any, *, number: int) -> None:
         super().__init__()
         # Not as submodules: the parameters belong to the engine alone.
         object.__setattr__(self, "_engine", engine)
         object.__setattr__(self, "module", module)
+        self._number = number
         self.config = module.config
         self.model_type = module.model_type
         self.vp_stage = getattr(module, "vp_stage", None)
@@ -26,7 +35,7 @@ class Stage(torch.nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the model through DeepSpeed, whose hooks need to see it."""
-        return self._engine(*args, **kwargs)
+        return self._engine(self._number, *args, **kwargs)
 
     def set_input_tensor(self, tensor: Any) -> None:
         """Takes the activations of the stage before."""

@@ -5,6 +5,7 @@ import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,7 @@ from bigtrain.checkpoint.format import TENSORS_FILE, committed_folders, read_jso
 from bigtrain.config import RunConfig, load_run_config
 from bigtrain.config.model import ModelConfig
 from bigtrain.evaluate.baselines import Baselines, count_baselines
+from bigtrain.plan.parameters import count_parameters as plan_parameters
 from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.run_folder import RunFolder
 from data_tools.corpus import open_corpus
@@ -37,10 +39,16 @@ class Report:
     parameters: int
     first_loss: float
     last_loss: float
-    validation_loss: float | None
+    validation: dict[str, float]
+    """The newest figures of the validation corpora; empty without any."""
     baselines: Baselines | None
     tokens_per_second: float
     wandb_folder: Path | None
+
+    @property
+    def validation_loss(self) -> float | None:
+        """Over all validation corpora together, in nats per token."""
+        return self.validation.get("loss")
 
 
 def read_report(run_dir: Path) -> Report:
@@ -73,11 +81,19 @@ def read_report(run_dir: Path) -> Report:
         parameters=count_parameters(folder.checkpoints, config.model),
         first_loss=steps[0]["loss"],
         last_loss=steps[-1]["loss"],
-        validation_loss=validations[-1]["loss"] if validations else None,
+        validation=_figures(validations[-1]) if validations else {},
         baselines=baselines,
         tokens_per_second=_median([line["tokens_per_second"] for line in steps]),
         wandb_folder=_newest(folder.wandb),
     )
+
+
+def _figures(event: dict[str, Any]) -> dict[str, float]:
+    return {
+        name: math.nan if value is None else value
+        for name, value in event.items()
+        if name not in ("attempt", "split", "step")
+    }
 
 
 def count_parameters(checkpoints: Path, model: ModelConfig) -> int:
@@ -87,9 +103,7 @@ def count_parameters(checkpoints: Path, model: ModelConfig) -> int:
         return 0
     tensors = read_json(folders[0] / TENSORS_FILE)["tensors"]
     weights = [t["shape"] for name, t in tensors.items() if name.startswith("weight/")]
-    padding = model.padded_vocab_size - model.vocab_size
-    padded = 1 if model.tie_embeddings else 2
-    return sum(math.prod(shape) for shape in weights) - padded * padding * model.hidden_size
+    return sum(map(math.prod, weights)) - plan_parameters(model).padding
 
 
 def render_report(report: Report, *, exported: Path | None, sample: str | None = None) -> Table:
@@ -148,11 +162,28 @@ def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:
             ("  bigram baseline", _against(report.baselines.bigram, report.validation_loss)),
         ]
     rows += [
+        (f"  {name.removeprefix('loss/')}", f"{loss:.4f} nats/token")
+        for name, loss in report.validation.items()
+        if name.startswith("loss/")
+    ]
+    rows += _guesses(report.validation)
+    rows += [
         ("speed", f"{report.tokens_per_second:,.0f} tokens/s (median step)"),
         ("run folder", str(report.config.run_dir)),
         ("wandb run", str(report.wandb_folder or "none")),
     ]
     return [*rows, ("exported model", str(exported))] if exported is not None else rows
+
+
+def _guesses(figures: dict[str, float]) -> list[tuple[str, str]]:
+    """How much a BERT guesses right."""
+    if "mlm_accuracy" not in figures:
+        return []
+    tokens, commonest = figures["mlm_accuracy"], figures["commonest_accuracy"]
+    return [
+        ("masked tokens", f"{tokens:.1%} right; the commonest token alone is {commonest:.1%}"),
+        ("sentence pairs", f"{figures['sentence_accuracy']:.1%} told apart"),
+    ]
 
 
 def _against(baseline: float, loss: float) -> str:
@@ -167,9 +198,9 @@ def _count_tokens(name: str) -> int:
 
 def _baselines(config: RunConfig) -> Baselines | None:
     data = config.data
-    if data.validation is None or data.packing != "concat" or len(data.corpora) > 1:
+    if data.packing != "concat" or len(data.corpora) > 1 or len(data.validations) != 1:
         return None  # They are counted over the very targets of one stream.
-    with open_corpus(data.corpora[0]) as train, open_corpus(data.validation) as validation:
+    with open_corpus(data.corpora[0]) as train, open_corpus(data.validations[0]) as validation:
         return count_baselines(
             train,
             validation,

@@ -3,16 +3,14 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bigtrain.config import RunConfig, load_run_config
 from bigtrain.data.checks import check_sources, open_sources
 from bigtrain.data.run_order import Places
 from bigtrain.data.sources import Source, run_order
-from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.run_folder import RunFolder
+from bigtrain.train.taken_steps import find_step
 from data_tools.tokenizer import Tokenizer, printable
 
 _TEXT_TOKENS = 64
@@ -68,15 +66,15 @@ def find_samples(run_dir: Path, step: int) -> Iterator[SampleOrigin]:
         raise WhichError(f"{run_dir}: not a run folder; give one such as runs/gpt-tiny")
     if step < 1:
         raise WhichError(f"--step {step}: steps are counted from 1")
-    config, consumed = _batch_of(folder, step)
-    without = config.data.model_copy(update={"validation": None})  # It may be gone by now.
-    config = config.model_copy(update={"data": without})
+    batch = find_step(folder, step)
+    without = batch.config.data.model_copy(update={"validation": None})  # It may be gone by now.
+    config = batch.config.model_copy(update={"data": without})
     sources, _ = open_sources(config)
     try:
-        tokenizer = check_sources(config, sources, None)
-        batch = np.arange(consumed, consumed + config.train.global_batch_size)
-        places = run_order(config, sources).place(batch)
-        for index in range(len(batch)):
+        tokenizer = check_sources(config, sources, [])
+        samples = np.arange(batch.consumed, batch.consumed + batch.count)
+        places = run_order(config, sources).place(samples)
+        for index in range(batch.count):
             yield _origin(sources, places, index, tokenizer)
     finally:
         for source in sources:
@@ -93,27 +91,6 @@ def render_samples(samples: Iterable[SampleOrigin]) -> Iterator[str]:
                 f"{document.num_tokens} tokens from {document.first_token}"
             )
             yield f"    {' '.join(document.text.split())[:_SHOWN_CHARACTERS]}"
-
-
-def _batch_of(folder: RunFolder, step: int) -> tuple[RunConfig, int]:
-    """The config that a step was taken with, and the samples consumed before it.
-
-    What an attempt did beyond the step from which a later one went on is no part of the run.
-    """
-    lines = read_metrics(folder.metrics, "train") if folder.metrics.is_file() else []
-    newest = max((line["attempt"] for line in lines), default=0)
-    reached = max((line["step"] for line in lines if line["attempt"] == newest), default=0)
-    taken: dict[int, dict[str, Any]] = {
-        line["step"]: line for line in lines if line["step"] <= reached
-    }
-    path = folder.config
-    if step in taken:  # A step to come is taken with the config of the newest attempt.
-        path = folder.path / f"config-attempt-{taken[step]['attempt']}.yaml"
-    config = load_run_config([str(path if path.is_file() else folder.config)])
-    size = config.train.global_batch_size
-    last = max((number for number in taken if number <= step), default=0)
-    after = taken.get(last, {}).get("samples", last * size)
-    return config, after + (step - 1 - last) * size
 
 
 def _origin(

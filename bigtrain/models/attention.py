@@ -1,6 +1,7 @@
 """Attention through torch's own kernels: flash on a GPU, fast on a CPU."""
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,12 +10,14 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn.functional import scaled_dot_product_attention
 
+from bigtrain.config import ConfigError
+from bigtrain.models.documents import DocumentMasks, attend_in_blocks
 
-class CausalAttention(torch.nn.Module):
-    """The softmax(QKᵀ)V of one layer, each position seeing itself and what came before.
 
-    A mask, where there is one, says so itself, and may keep documents apart.
-    """
+class _CoreAttention(torch.nn.Module):
+    """The softmax(QKᵀ)V of one layer; what sees what is its subclasses' to say."""
+
+    mask_type: AttnMaskType
 
     def __init__(
         self,
@@ -27,9 +30,12 @@ class CausalAttention(torch.nn.Module):
         **_: Any,
     ) -> None:
         super().__init__()
-        assert attn_mask_type is AttnMaskType.causal and attention_type == "self"
+        assert attn_mask_type is self.mask_type and attention_type == "self"
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         self.scale = softmax_scale or 1.0 / math.sqrt(config.kv_channels)
+        # With sequence parallelism the whole block draws from each rank's own generator already,
+        # and megatron-core's recomputation does not replay one fork within another.
+        self._forks = not config.sequence_parallel
 
     def forward(
         self,
@@ -42,22 +48,19 @@ class CausalAttention(torch.nn.Module):
         """Attends.
 
         Args:
-            query: ``[sequence, batch, heads, head_dim]``, as are key and value.
-            key: The keys.
-            value: The values.
-            attention_mask: ``[batch, 1, query, key]``, True where a query sees a key, causal too;
-                None sees all that came before.
+            query: ``[sequence, batch, heads, head_dim]``.
+            key: ``[sequence, batch, key heads, head_dim]``; each serves as many query heads.
+            value: As ``key``.
+            attention_mask: What the subclass says.
 
         Returns:
             ``[sequence, batch, heads × head_dim]``.
         """
         heads_first = [part.permute(1, 2, 0, 3) for part in (query, key, value)]
-        if self.training and self.dropout > 0:
-            # Each tensor rank drops weights of its own heads.
-            with get_cuda_rng_tracker().fork():
-                context = self._attend(*heads_first, attention_mask, dropout=self.dropout)
-        else:
-            context = self._attend(*heads_first, attention_mask, dropout=0.0)
+        dropout = self.dropout if self.training else 0.0
+        # Each tensor rank drops weights of its own heads.
+        with get_cuda_rng_tracker().fork() if dropout and self._forks else nullcontext():
+            context = self._attend(*heads_first, attention_mask, dropout=dropout)
         return context.permute(2, 0, 1, 3).flatten(2)
 
     def _attend(
@@ -69,12 +72,79 @@ class CausalAttention(torch.nn.Module):
         *,
         dropout: float,
     ) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _attend_densely(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        *,
+        causal: bool,
+        dropout: float,
+    ) -> torch.Tensor:
         return scaled_dot_product_attention(
             query,
             key,
             value,
             attn_mask=mask,
             dropout_p=dropout,
-            is_causal=mask is None,
+            is_causal=causal,
             scale=self.scale,
+            enable_gqa=query.shape[1] != key.shape[1],
         )
+
+
+class CausalAttention(_CoreAttention):
+    """Each position sees itself and what came before, in its document where those are told.
+
+    ``attention_mask`` is None, or ``[batch, sequence]``: the number of each token's document.
+    """
+
+    mask_type = AttnMaskType.causal
+
+    def __init__(self, *args: Any, masks: DocumentMasks, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._masks = masks
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        documents: torch.Tensor | None,
+        *,
+        dropout: float,
+    ) -> torch.Tensor:
+        if documents is None:
+            return self._attend_densely(query, key, value, None, causal=True, dropout=dropout)
+        mask = self._masks.of(documents)
+        if isinstance(mask, torch.Tensor):
+            return self._attend_densely(query, key, value, mask, causal=False, dropout=dropout)
+        if dropout > 0:
+            raise ConfigError(
+                f"model.dropout={dropout:g}: on a GPU, attention inside documents has no dropout; "
+                "set model.dropout=0, or data.packing=concat without data.document_attention"
+            )
+        return attend_in_blocks(query, key, value, mask, scale=self.scale)
+
+
+class PaddedAttention(_CoreAttention):
+    """Each position sees all tokens and no padding.
+
+    ``attention_mask`` is ``[batch, 1, 1, key]``, True at tokens.
+    """
+
+    mask_type = AttnMaskType.padding
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        padding_mask: torch.Tensor | None,
+        *,
+        dropout: float,
+    ) -> torch.Tensor:
+        return self._attend_densely(query, key, value, padding_mask, causal=False, dropout=dropout)

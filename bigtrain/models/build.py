@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from bigtrain.config import RunConfig
+from bigtrain.models.bert import bert_chunk
 from bigtrain.models.gpt import gpt_chunk
 from bigtrain.models.translate import megatron_config
 from bigtrain.parallel import groups
@@ -22,14 +23,22 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
     Returns:
         parallel.virtual_pipeline modules of megatron-core, in the order in which a microbatch
         passes them; each has ``config``, ``model_type``, ``vp_stage`` and ``set_input_tensor``.
+        A GPT is called with tokens, positions and documents, a BERT with tokens, padding mask and
+        token types.
+
+    Raises:
+        ConfigError: What computes the layers is not installed.
     """
     translated = megatron_config(config, layout)
+    build_chunk = {"gpt": gpt_chunk, "bert": bert_chunk}[config.model.kind]
     chunks: list[int | None] = list(range(layout.virtual)) if layout.virtual > 1 else [None]
     modules = []
     with torch.device("meta"):
         for chunk in chunks:
             first, last = groups.is_first_stage(chunk), groups.is_last_stage(chunk)
-            modules.append(gpt_chunk(config.model, translated, chunk=chunk, first=first, last=last))
+            module = build_chunk(config, translated, chunk=chunk, first=first, last=last)
+            # Embeddings and heads of torch's own classes begin in fp32.
+            modules.append(module.to(translated.params_dtype))
     if config.model.tie_embeddings and layout.pipeline > 1 and last:
         # The same weight stands on the first stage: the gradient's norm counts it once.
         modules[-1].shared_embedding_or_output_weight().ds_pipe_replicated = True

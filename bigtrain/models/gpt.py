@@ -1,57 +1,57 @@
-"""GPT from megatron-core's layers."""
+"""GPT from megatron-core's layers, in the style of GPT-2 or of Llama."""
 
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from typing import Any
+
+import torch
 from megatron.core.models.gpt.gpt_model import GPTModel
-from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import (
-    TransformerBlockSubmodules,
-    get_num_layers_to_build,
-)
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from bigtrain.config.model import ModelConfig
-from bigtrain.models.attention import CausalAttention
-from bigtrain.models.norm import LayerNorm
+from bigtrain.config import RunConfig
+from bigtrain.models.layers import chunk_layers
+from bigtrain.models.rotary import RotaryTable
 
 
 class _Gpt(GPTModel):
-    """megatron-core's model, whose tied copies need no exchange: weights begin with their names."""
+    """megatron-core's model with angles of any positions."""
+
+    rotary_table: RotaryTable | None = None
 
     def _is_in_embd_group(self) -> bool:
+        # Tied copies need no exchange: weights begin with their names.
         return False
+
+    def _preprocess(self, *args: Any, position_ids: torch.Tensor, **options: Any) -> Any:
+        hidden, _, *others = super()._preprocess(*args, position_ids=position_ids, **options)
+        table = None if self.rotary_table is None else self.rotary_table(position_ids)
+        return (hidden, table, *others)
 
 
 def gpt_chunk(
-    model: ModelConfig, config: TransformerConfig, *, chunk: int | None, first: bool, last: bool
+    run: RunConfig, config: TransformerConfig, *, chunk: int | None, first: bool, last: bool
 ) -> GPTModel:
     """One chunk of a GPT, on the device that is torch's default while it is called.
 
     Args:
-        model: The model's config.
+        run: The run.
         config: The same in megatron-core's words.
         chunk: Which of this rank's chunks; None where a rank holds one alone.
         first: Whether it embeds.
         last: Whether it guesses.
     """
-    return _Gpt(
+    model = run.model
+    gpt = _Gpt(
         config,
-        _layers(config, chunk),
+        chunk_layers(run, config, chunk=chunk),
         vocab_size=model.padded_vocab_size,
         max_sequence_length=model.max_sequence_length,
         pre_process=first,
         post_process=last,
         share_embeddings_and_output_weights=model.tie_embeddings,
         parallel_output=True,
-        position_embedding_type="learned_absolute",
+        # Its own rotary embedding counts positions from the start of the row.
+        position_embedding_type="none" if model.positions == "rope" else "learned_absolute",
         vp_stage=chunk,
     )
-
-
-def _layers(config: TransformerConfig, chunk: int | None) -> TransformerBlockSubmodules:
-    layer: ModuleSpec = get_gpt_layer_local_spec()
-    layer.submodules.input_layernorm = LayerNorm
-    layer.submodules.pre_mlp_layernorm = LayerNorm
-    layer.submodules.self_attention.submodules.core_attention = CausalAttention
-    return TransformerBlockSubmodules(
-        layer_specs=[layer] * get_num_layers_to_build(config, vp_stage=chunk), layer_norm=LayerNorm
-    )
+    if model.positions == "rope":
+        gpt.rotary_table = RotaryTable(model, config.params_dtype)
+    return gpt

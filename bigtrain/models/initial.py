@@ -39,7 +39,7 @@ def fill_initial_values(
     """
     if name.endswith("bias"):
         view.zero_()
-    elif name.endswith(("layernorm.weight", "layer_norm_weight")):
+    elif name.endswith(("layernorm.weight", "layer_norm_weight", "layer_norm.weight")):
         view.fill_(1.0)
     else:
         assert name.endswith(".weight"), f"no rule for the initial values of {name}"

@@ -1,13 +1,48 @@
-"""Cross entropy over a vocabulary that tensor ranks share and that is padded at its end."""
+"""Cross entropy over a vocabulary that tensor ranks share and that is padded at its end.
+
+The logits are the largest tensor of a step. They are read as they are, in blocks of rows that stay
+in cache; no fp32 copy and no softmax of their size is ever made, and what the backward pass keeps
+is the logits themselves and one number for each token.
+"""
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
+import torch.distributed as dist
 
-from bigtrain.parallel.groups import tensor_parallel_rank
+from bigtrain.parallel.device import runs_on_cpu
+from bigtrain.parallel.groups import tensor_parallel_group, tensor_parallel_rank
+
+# Elements that are in fp32 at a time: a CPU's cache should hold them, a GPU should be filled.
+_CPU_BLOCK, _GPU_BLOCK = 1 << 18, 1 << 26
 
 
-def token_losses(logits: torch.Tensor, targets: torch.Tensor, *, vocab_size: int) -> torch.Tensor:
+def token_losses(
+    logits: torch.Tensor, targets: torch.Tensor, *, vocab_size: int, z_loss: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The negative log-likelihood of each target, in nats.
+
+    Args:
+        logits: This tensor rank's columns, ``[batch, sequence, padded vocabulary / tensor]``, fp32
+            or bf16.
+        targets: ``[batch, sequence]``.
+        vocab_size: Tokens of the tokenizer; later columns are padding and take no part.
+        z_loss: Weight of log²Z, Z being the softmax's denominator (PaLM, arXiv 2204.02311,
+            section 5).
+
+    Returns:
+        The losses, ``[batch, sequence]``, fp32, the same on every tensor rank; and z_loss·log²Z,
+        likewise, to be added to what is differentiated and not to what is reported, or None where
+        ``z_loss`` is 0.
+    """
+    losses, log_z = _CrossEntropy.apply(logits, targets, vocab_size)  # type: ignore[no-untyped-call]
+    return losses, z_loss * log_z.square() if z_loss else None
+
+
+@torch.no_grad()
+def token_hits(logits: torch.Tensor, targets: torch.Tensor, *, vocab_size: int) -> torch.Tensor:
+    """Whether each target has the largest logit; of equal ones the first token's is the largest.
 
     Args:
         logits: This tensor rank's columns, ``[batch, sequence, padded vocabulary / tensor]``.
@@ -15,12 +50,90 @@ def token_losses(logits: torch.Tensor, targets: torch.Tensor, *, vocab_size: int
         vocab_size: Tokens of the tokenizer; later columns are padding and take no part.
 
     Returns:
-        ``[batch, sequence]``, fp32, the same on every tensor rank.
+        bool, ``[batch, sequence]``, the same on every tensor rank.
     """
-    columns = logits.shape[-1]
-    real = vocab_size - tensor_parallel_rank() * columns
-    logits = logits.float()
-    if real < columns:
-        padding = torch.arange(columns, device=logits.device) >= real
-        logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
-    return vocab_parallel_cross_entropy(logits, targets)
+    start, real = _columns(logits, vocab_size)
+    if not real:
+        largest = torch.full(targets.shape, -torch.inf, device=logits.device)
+        guesses = torch.full_like(targets, vocab_size)
+    else:
+        values, places = logits[..., :real].max(dim=-1)
+        largest, guesses = values.float(), places + start
+    if _is_shared():
+        mine = largest.clone()
+        _reduce(largest, dist.ReduceOp.MAX)
+        guesses = torch.where(mine == largest, guesses, vocab_size)
+        _reduce(guesses, dist.ReduceOp.MIN)
+    return guesses == targets
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Logits to losses and log Z. The softmax is made again, block by block, for the gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: torch.Tensor, targets: torch.Tensor, vocab_size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        start, real = _columns(logits, vocab_size)
+        rows = logits.reshape(-1, logits.shape[-1])
+        places = (targets - start).reshape(-1, 1)
+        here = (places >= 0) & (places < real)
+        places = places.clamp(0, logits.shape[-1] - 1)
+        chosen = torch.where(here, rows.gather(1, places).float(), 0.0)
+        mine = torch.full_like(chosen, -torch.inf)
+        for block in _blocks(rows, real):
+            values = rows[block, :real].float()
+            # Where a logit is the largest, log Z is all that its log-probability lacks.
+            mine[block] = values.amax(1, keepdim=True)
+            mine[block] -= values.log_softmax(1).amax(1, keepdim=True)
+        log_z, chosen = _combine(mine, chosen) if _is_shared() else (mine, chosen)
+        ctx.save_for_backward(rows, places, here, (mine - log_z).exp())
+        ctx.real, ctx.shape = real, logits.shape
+        return (log_z - chosen).view(targets.shape), log_z.view(targets.shape)
+
+    @staticmethod
+    def backward(
+        ctx: Any, loss_gradient: torch.Tensor, log_z_gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None]:
+        rows, places, here, share = ctx.saved_tensors
+        of_softmax = (loss_gradient + log_z_gradient).reshape(-1, 1) * share
+        of_target = torch.where(here, loss_gradient.reshape(-1, 1), 0.0)
+        gradient = torch.empty_like(rows)
+        gradient[:, ctx.real :] = 0
+        for block in _blocks(rows, ctx.real):
+            softmax = rows[block, : ctx.real].float().softmax(1)
+            softmax.mul_(of_softmax[block])
+            softmax.scatter_add_(1, places[block].clamp_max(ctx.real - 1), -of_target[block])
+            gradient[block, : ctx.real] = softmax
+        return gradient.view(ctx.shape), None, None
+
+
+def _combine(mine: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """log Z over all columns, and the target's logit, from those of this rank's columns."""
+    largest = mine.clone()
+    _reduce(largest, dist.ReduceOp.MAX)
+    both = torch.stack([(mine - largest).exp(), chosen])
+    _reduce(both, dist.ReduceOp.SUM)
+    return both[0].log() + largest, both[1]
+
+
+def _columns(logits: torch.Tensor, vocab_size: int) -> tuple[int, int]:
+    """The token of this rank's first column, and how many of its columns are tokens."""
+    start = tensor_parallel_rank() * logits.shape[-1]
+    return start, min(max(vocab_size - start, 0), logits.shape[-1])
+
+
+def _blocks(rows: torch.Tensor, real: int) -> Iterator[slice]:
+    if not real:
+        return iter(())
+    elements = _CPU_BLOCK if runs_on_cpu(rows.device) else _GPU_BLOCK
+    size = max(1, elements // rows.shape[1])
+    return (slice(first, first + size) for first in range(0, len(rows), size))
+
+
+def _is_shared() -> bool:
+    return dist.get_world_size(tensor_parallel_group()) > 1
+
+
+def _reduce(values: torch.Tensor, operation: Any) -> None:
+    dist.all_reduce(values, op=operation, group=tensor_parallel_group())

@@ -1,14 +1,27 @@
 """Our model config in megatron-core's field names; nothing else in bigtrain knows those."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from bigtrain.config import RunConfig
+from bigtrain.config.sections import ParallelConfig
 from bigtrain.parallel.layout import Layout
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+_RECOMPUTE: dict[str, dict[str, Any]] = {
+    "none": {},
+    "selective": {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]},
+    "full": {
+        "recompute_granularity": "full",
+        "recompute_method": "uniform",
+        "recompute_num_layers": 1,
+    },
+}
 
 
 def megatron_config(run: RunConfig, layout: Layout) -> TransformerConfig:
@@ -18,22 +31,11 @@ def megatron_config(run: RunConfig, layout: Layout) -> TransformerConfig:
         run: The run.
         layout: The grid that the model is split over.
     """
-    model, dtype = run.model, DTYPES[run.train.precision]
+    dtype = DTYPES[run.train.precision]
     return TransformerConfig(
-        num_layers=model.num_layers,
-        hidden_size=model.hidden_size,
-        num_attention_heads=model.num_heads,
-        ffn_hidden_size=model.feed_forward_size,
-        hidden_dropout=model.dropout,
-        attention_dropout=model.dropout,
-        layernorm_epsilon=model.norm_epsilon,
-        # GPT-2's GELU is the tanh approximation (Hendrycks & Gimpel, arXiv 1606.08415, section 2).
-        activation_func=partial(torch.nn.functional.gelu, approximate="tanh"),
-        tensor_model_parallel_size=layout.tensor,
-        pipeline_model_parallel_size=layout.pipeline,
-        virtual_pipeline_model_parallel_size=layout.virtual if layout.virtual > 1 else None,
-        # gloo runs one-sided messages; their batches are NCCL's.
-        batch_p2p_comm=layout.virtual == 1,
+        **_model_fields(run),
+        **_layout_fields(run.parallel, layout),
+        **_RECOMPUTE[run.train.recompute],
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=run.train.precision == "bf16",
@@ -41,6 +43,56 @@ def megatron_config(run: RunConfig, layout: Layout) -> TransformerConfig:
         use_cpu_initialization=True,
         gradient_accumulation_fusion=False,
         masked_softmax_fusion=False,
-        bias_activation_fusion=False,
-        bias_dropout_fusion=False,
+        # What torch.compile makes one kernel of: bias + activation, bias + dropout + residual.
+        bias_activation_fusion=_fuses_activation(run),
+        bias_dropout_fusion=run.train.compile,
     )
+
+
+def _model_fields(run: RunConfig) -> dict[str, Any]:
+    model = run.model
+    return {
+        "num_layers": model.num_layers,
+        "hidden_size": model.hidden_size,
+        "num_attention_heads": model.num_heads,
+        "num_query_groups": model.kv_heads,
+        "ffn_hidden_size": model.feed_forward_size,
+        "hidden_dropout": model.dropout,
+        "attention_dropout": model.dropout,
+        "normalization": {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}[model.norm],
+        "layernorm_epsilon": model.norm_epsilon,
+        "qk_layernorm": model.qk_norm,
+        "activation_func": _activation(run),
+        "gated_linear_unit": model.activation == "swiglu",
+        "add_bias_linear": model.biases,
+    }
+
+
+def _activation(run: RunConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+    if run.model.activation == "swiglu":
+        return torch.nn.functional.silu
+    if run.model.kind == "bert" or _fuses_activation(run):
+        # The fused one computes the approximation, whatever this one does.
+        return torch.nn.functional.gelu
+    # GPT-2's GELU is the tanh approximation (Hendrycks & Gimpel, arXiv 1606.08415, section 2).
+    return partial(torch.nn.functional.gelu, approximate="tanh")
+
+
+def _fuses_activation(run: RunConfig) -> bool:
+    """megatron-core's fused activations: SwiGLU, and the approximate GELU after a bias."""
+    model = run.model
+    is_fused_gelu = model.kind == "gpt" and model.biases
+    return run.train.compile and (model.activation == "swiglu" or is_fused_gelu)
+
+
+def _layout_fields(parallel: ParallelConfig, layout: Layout) -> dict[str, Any]:
+    return {
+        "tensor_model_parallel_size": layout.tensor,
+        "sequence_parallel": parallel.sequence and layout.tensor > 1,
+        "pipeline_model_parallel_size": layout.pipeline,
+        "virtual_pipeline_model_parallel_size": layout.virtual if layout.virtual > 1 else None,
+        "num_layers_in_first_pipeline_stage": parallel.first_stage_layers,
+        "num_layers_in_last_pipeline_stage": parallel.last_stage_layers,
+        # gloo runs one-sided messages; their batches are NCCL's.
+        "batch_p2p_comm": layout.virtual == 1,
+    }

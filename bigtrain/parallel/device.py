@@ -2,6 +2,11 @@
 
 import os
 import random
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,10 +62,79 @@ def seed_default_generators(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
+def has_block_attention(device: torch.device) -> bool:
+    """Whether attention inside documents runs in blocks (flex_attention) and not by a mask."""
+    return device.type == "cuda"
+
+
 def synchronize(device: torch.device) -> None:
     """Waits for the device's queued work, so that a clock can be read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    """What the vendor calls the device; ``cpu`` on CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory held at once since the start or the last reset.
+
+    On a GPU what torch's tensors took; on CPU the resident memory of the whole process.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak_memory(device: torch.device) -> bool:
+    """Lets ``peak_memory_bytes`` begin anew from what is held now; False where it cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the high-water mark.
+    except OSError:
+        return False
+    return True
+
+
+def mark_time(device: torch.device) -> Any:
+    """A point in the device's queue of work, for ``seconds_between``; never waits."""
+    if device.type == "cuda":
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+    return time.perf_counter()
+
+
+def seconds_between(earlier: Any, later: Any) -> float:
+    """Seconds between two marks; on a GPU only after ``synchronize``."""
+    if isinstance(later, float):
+        return later - float(earlier)
+    return float(earlier.elapsed_time(later)) / 1e3
+
+
+@torch.no_grad()
+def measure_product_rate(
+    device: torch.device, dtype: torch.dtype, *, size: int, seconds: float
+) -> float:
+    """FLOP/s of products of ``size × size`` matrices that this rank computes for so many seconds.
+
+    The mean over the time, not the best product: where ranks share cores, that is their share. At
+    least one product is computed.
+    """
+    left = torch.full((size, size), 0.5, dtype=dtype, device=device)
+    right, out = left.clone(), torch.empty_like(left)
+    products, started, elapsed = 0, time.perf_counter(), 0.0
+    while not products or elapsed < seconds:
+        torch.mm(left, right, out=out)
+        synchronize(device)
+        products += 1
+        elapsed = time.perf_counter() - started
+    return products * 2 * size**3 / elapsed
 
 
 def _threads_per_rank(ranks: Ranks) -> int:

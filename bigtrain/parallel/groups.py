@@ -109,6 +109,11 @@ def model_parallel_group() -> dist.ProcessGroup:
     return parallel_state.get_model_parallel_group()
 
 
+def embedding_group() -> dist.ProcessGroup:
+    """This rank and the one at the other end of the pipeline; for ranks of the two end stages."""
+    return parallel_state.get_embedding_group()
+
+
 def tensor_parallel_rank() -> int:
     """This rank's place among those that share its layers."""
     return int(parallel_state.get_tensor_model_parallel_rank())

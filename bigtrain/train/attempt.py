@@ -16,11 +16,16 @@ from bigtrain.track.metrics_file import MetricsFile
 from bigtrain.track.tracker import Tracker, Trackers
 from bigtrain.track.wandb_sink import open_wandb
 from bigtrain.train.resume import check_state
+from bigtrain.train.rewind import newest_before
 from bigtrain.train.run_folder import RunFolder
 from bigtrain.train.stop import StopFlag
 from bigtrain.train.trainer import Progress, StepResult, Trainer
 
 log = logging.getLogger(__name__)
+
+
+class DivergedError(RuntimeError):
+    """So many updates were passed over that going on is no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,15 @@ class Attempt:
                 _tell_new_epochs(epochs, result)
                 epochs = result.epochs
                 self._last = result
-                trackers.record("train", result.progress.step, _numbers(result))
+                trackers.record("train", result.progress.step, self._numbers(result))
+                self._tell_skipped(result)
                 self._report(self._folder.write_heartbeat, "running")
                 if self._is_due(self._config.validation.every) and not self._must_hurry:
-                    self._validate(trackers)
+                    with self._trainer.between_steps("validation"):
+                        self._validate(trackers)
                 if self._is_due(self._config.checkpoint.every) or result.stop:
-                    self._save()
+                    with self._trainer.between_steps("checkpoint"):
+                        self._save()
                 if result.stop:
                     break
             state = "finished" if self._is_whole else "stopped"
@@ -124,6 +132,7 @@ class Attempt:
         self._trainer.progress = Progress(
             step=state.step, samples=state.samples, tokens=state.tokens
         )
+        self._trainer.guard.restore(state.guard)
         self._saved = found
         log.info("resumed from %s, at step %d", found, state.step)
 
@@ -157,9 +166,52 @@ class Attempt:
         return [metrics, console, *([wandb] if wandb is not None else [])]
 
     def _validate(self, trackers: Trackers) -> None:
-        if self._trainer.data.validation is not None:
-            loss = self._trainer.validation_loss()
-            trackers.record("validation", self._progress.step, {"loss": loss})
+        if self._trainer.data.validations:
+            trackers.record("validation", self._progress.step, self._trainer.validate())
+
+    def _numbers(self, result: StepResult) -> dict[str, float | int]:
+        guard = self._trainer.guard
+        skipped = {"skipped": 1} if result.skipped is not None else {}
+        return {
+            **result.losses,
+            "grad_norm": result.grad_norm,
+            "learning_rate": result.learning_rate,
+            "tokens": result.progress.tokens,
+            "samples": result.progress.samples,
+            **skipped,
+            "skipped_updates": guard.skipped_updates,
+            "tokens_per_second": result.tokens_per_second,
+            "step_seconds": result.seconds.whole,
+            "data_seconds": result.seconds.data,
+            "forward_backward_seconds": result.seconds.forward_backward,
+            "optimizer_seconds": result.seconds.optimizer,
+            **result.extra,
+            **{f"epochs/{name}": epochs for name, epochs in result.epochs.items()},
+        }
+
+    def _tell_skipped(self, result: StepResult) -> None:
+        """Tells of an update that was passed over; too many in a row end the run.
+
+        Raises:
+            DivergedError: There were ``guard.stop_after`` in a row.
+        """
+        if result.skipped is None:
+            return
+        first, last = result.samples
+        samples = f"samples {first} to {last}"
+        step, guard = result.progress.step, self._trainer.guard
+        log.warning("step %d: the update was passed over: %s (%s)", step, result.skipped, samples)
+        if not guard.gives_up:
+            return
+        count = guard.skipped_in_a_row
+        began = step - count + 1
+        kept = on_rank_zero(lambda: newest_before(self._folder.checkpoints, began))
+        raise DivergedError(
+            f"step {step}: {count} updates in a row were passed over, the last one because "
+            f"{result.skipped} ({samples}); `bigtrain rewind {self._folder.path} --to {kept} "
+            f"--skip-steps {began}:{step}` goes back and leaves their samples out; or lower "
+            "optim.learning_rate or raise optim.warmup_steps (with --accept-change optim)"
+        )
 
     def _save(self) -> None:
         state = TrainState(
@@ -171,6 +223,7 @@ class Attempt:
             config=self._config.model_dump(mode="json"),
             tokenizer_sha256=self._trainer.data.tokenizer.sha256,
             wandb_id=self._wandb_id,
+            guard=self._trainer.guard.state,
         )
         self._saved = save_checkpoint(
             self._folder.checkpoints,
@@ -217,17 +270,3 @@ def _tell_new_epochs(before: Mapping[str, float], now: StepResult) -> None:
                 "step %d: %s was read through; epoch %d begins",
                 *(now.progress.step, name, int(epochs) + 1),
             )
-
-
-def _numbers(result: StepResult) -> dict[str, float | int]:
-    return {
-        "loss": result.loss,
-        "grad_norm": result.grad_norm,
-        "learning_rate": result.learning_rate,
-        "tokens": result.progress.tokens,
-        "samples": result.progress.samples,
-        "tokens_per_second": result.tokens_per_second,
-        "step_seconds": result.seconds,
-        "data_seconds": result.data_seconds,
-        **{f"epochs/{name}": epochs for name, epochs in result.epochs.items()},
-    }

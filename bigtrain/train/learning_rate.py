@@ -8,15 +8,25 @@ from bigtrain.config import RunConfig
 def learning_rate(config: RunConfig, step: int) -> float:
     """The learning rate of the update that ends step ``step`` (the first is 1).
 
-    Linear warm-up over optim.warmup_steps, then the decay of optim.schedule down to
-    optim.min_learning_rate at the end of the decay, and that from there on.
+    Linear warm-up over optim.warmup_steps, then the shape of optim.schedule, never below
+    optim.min_learning_rate; what decays ends there at the end of the decay, and stays.
+
+    inverse_sqrt is that of Vaswani et al., "Attention Is All You Need" (arXiv 1706.03762, section
+    5.3, equation 3); wsd that of Hu et al., "MiniCPM" (arXiv 2404.06395, section 4.2), with a
+    linear end.
     """
     optim = config.optim
-    if step <= optim.warmup_steps:
-        return optim.learning_rate * step / optim.warmup_steps
+    peak, least, warmup = optim.learning_rate, optim.min_learning_rate, optim.warmup_steps
+    if step <= warmup:
+        return peak * step / warmup
     if optim.schedule == "constant":
-        return optim.learning_rate
-    span = config.decay_steps - optim.warmup_steps
-    progress = min(1.0, (step - optim.warmup_steps) / span)
-    shape = 1 - progress if optim.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-    return optim.min_learning_rate + (optim.learning_rate - optim.min_learning_rate) * shape
+        return peak
+    if optim.schedule == "inverse_sqrt":
+        return max(least, peak * math.sqrt(max(1, warmup) / step))
+    span = config.decay_steps - warmup
+    if optim.schedule == "wsd":
+        span = min(span, optim.anneal_steps or max(1, config.decay_steps // 10))
+    progress = min(1.0, max(0.0, 1 - (config.decay_steps - step) / span))
+    cosine = optim.schedule == "cosine"
+    left = 0.5 * (1 + math.cos(math.pi * progress)) if cosine else 1 - progress
+    return least + (peak - least) * left

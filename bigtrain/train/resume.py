@@ -9,16 +9,20 @@ from bigtrain.config.resume import check_resume
 from bigtrain.data.checks import check_data
 from bigtrain.data.stages import StageRecord, check_stages
 from bigtrain.train.run_folder import RunFolder
+from bigtrain.train.skips import with_skips
 
 
 def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     """Checks a run's data, and that it may go on from its newest checkpoint, if it has one.
+
+    What the run was rewound to leave out counts as its config.
 
     Raises:
         ConfigError: Something does not fit; one line.
         InputError: A corpus or the tokenizer cannot be read.
         RunBusyError: Another process trains this run.
     """
+    config = with_skips(config)
     data = check_data(config)
     folder = RunFolder(config.run_dir)
     folder.check_free()

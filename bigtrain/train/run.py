@@ -13,6 +13,9 @@ from bigtrain.models.build import build_chunks
 from bigtrain.parallel import groups
 from bigtrain.parallel.layout import layout_of
 from bigtrain.train.attempt import Attempt, Outcome
+from bigtrain.train.meter import Meter
+from bigtrain.train.profile import ProfileWindow
+from bigtrain.train.skips import with_skips
 from bigtrain.train.stop import StopFlag
 from bigtrain.train.trainer import Trainer
 
@@ -38,8 +41,9 @@ def train(
     Raises:
         ConfigError: The config does not fit the data, the world size or the checkpoint.
         CheckpointError: A checkpoint cannot be read or written.
-        DivergedError: The loss is no longer finite.
+        DivergedError: Too many updates in a row were passed over.
     """
+    config = with_skips(config)
     layout = layout_of(config, ranks.world_size)
     log.info(
         "%d ranks: tensor %d × pipeline %d × data %d, ZeRO %d, on %s with %d threads each",
@@ -51,11 +55,20 @@ def train(
     with groups.process_groups(ranks, layout, device) as place:
         data = TrainingData(config, layout=layout, data_rank=place.data)
         engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
+        profile = ProfileWindow(config.profile, run_dir=config.run_dir, rank=ranks.rank)
         trainer = Trainer(
-            config, engine=engine, data=data, layout=layout, place=place, device=device
+            config,
+            engine=engine,
+            data=data,
+            layout=layout,
+            place=place,
+            device=device,
+            meter=Meter(config, layout=layout, device=device),
+            profile=profile,
         )
         try:
             return Attempt(trainer, stop=stop, accept_changes=accept_changes).run()
         finally:
+            profile.close()
             data.close()
             engine.close()

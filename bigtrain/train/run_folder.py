@@ -7,7 +7,8 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -60,6 +61,21 @@ class RunFolder:
         lock.flush()
         self._lock = lock
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps every other process from training this run for a while.
+
+        Raises:
+            RunBusyError: One does.
+        """
+        other = RunFolder(self.path)
+        other.lock()
+        assert other._lock is not None
+        try:
+            yield
+        finally:
+            other._lock.close()
+
     def check_free(self) -> None:
         """Checks that nobody trains this run, without touching it.
 
@@ -67,10 +83,8 @@ class RunFolder:
             RunBusyError: Somebody does.
         """
         if self._lock_file.exists():
-            other = RunFolder(self.path)
-            other.lock()
-            assert other._lock is not None
-            other._lock.close()
+            with self.locked():
+                pass
 
     def begin_attempt(self, config: RunConfig, *, world_size: int) -> int:
         """Notes that an attempt begins, and writes its config.
@@ -82,12 +96,17 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         for unfinished in self.checkpoints.glob("*.tmp-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
-        attempt = 1 + max(self._attempts(), default=0)
+        attempt = 1 + self.newest_attempt
         text = render_config(config)
-        _write_atomically(self.path / f"config-attempt-{attempt}.yaml", text)
-        _write_atomically(self.config, text)
+        write_atomically(self.path / f"config-attempt-{attempt}.yaml", text)
+        write_atomically(self.config, text)
         self._note({"event": "start", "attempt": attempt, "world_size": world_size})
         return attempt
+
+    @property
+    def newest_attempt(self) -> int:
+        """The number of the newest attempt; 0 before the first."""
+        return max(self._attempts(), default=0)
 
     def end_attempt(self, attempt: int, *, state: str, step: int, reason: str | None) -> None:
         """Notes how an attempt ended."""
@@ -102,6 +121,10 @@ class RunFolder:
             }
         )
 
+    def note_rewind(self, *, to: int, set_aside: Sequence[str]) -> None:
+        """Notes that the run was taken back to a step."""
+        self._note({"event": "rewind", "to": to, "set_aside": [*set_aside]})
+
     def write_heartbeat(self, **values: Any) -> None:
         """``write_status`` once a second: an old time in a running status means a crash."""
         now = time.monotonic()
@@ -112,13 +135,13 @@ class RunFolder:
     def write_status(self, **values: Any) -> None:
         """Replaces ``status.json``, with the time; what is no number becomes null."""
         status = {**finite_values(values), "time": _now()}
-        _write_atomically(self.status, json.dumps(status, indent=1) + "\n")
+        write_atomically(self.status, json.dumps(status, indent=1) + "\n")
 
     def wandb_id(self) -> str:
         """wandb's id of this run, made once."""
         file = self.path / "wandb_id"
         if not file.exists():
-            _write_atomically(file, secrets.token_hex(4) + "\n")
+            write_atomically(file, secrets.token_hex(4) + "\n")
         return file.read_text().strip()
 
     def _attempts(self) -> Iterator[int]:
@@ -134,7 +157,8 @@ class RunFolder:
             os.fsync(file.fileno())
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file, or makes it, so that a kill leaves the old one or the new."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)

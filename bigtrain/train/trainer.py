@@ -1,27 +1,29 @@
 """The loop: take a batch, train a step, advance the state, do what is due, stop if asked."""
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from bigtrain.config import RunConfig
 from bigtrain.data.batches import TrainingData
-from bigtrain.data.microbatch import Batch, Microbatch
-from bigtrain.engine.engine import Engine, Update
+from bigtrain.data.microbatch import Batch
+from bigtrain.data.sources import Source
+from bigtrain.engine.engine import Engine
 from bigtrain.parallel import groups
 from bigtrain.parallel.device import synchronize
 from bigtrain.parallel.layout import Layout, Place
 from bigtrain.parallel.schedule import ForwardStep, Report
-from bigtrain.train.forward import LOSS_SUM, WEIGHT_SUM, gpt_forward_step
+from bigtrain.train.forward import make_forward_step
+from bigtrain.train.guard import Guard
 from bigtrain.train.learning_rate import learning_rate
-
-
-class DivergedError(RuntimeError):
-    """The loss or the gradient is no longer finite."""
+from bigtrain.train.meter import Meter
+from bigtrain.train.profile import ProfileWindow
+from bigtrain.train.sums import Sizes, Sums, sizes_of_reports, sum_over_ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +40,54 @@ class StepResult:
     """One step, as every rank knows it."""
 
     progress: Progress
-    loss: float
-    """Mean over the step's tokens, in nats."""
+    losses: dict[str, float]
+    """``loss``, which is minimized, and the parts of a BERT's; means, in nats."""
     grad_norm: float
     learning_rate: float
-    seconds: float
-    data_seconds: float
+    skipped: str | None
+    """Why the update was not applied; None where it was."""
+    samples: tuple[int, int]
+    """First and last sample of the batch, in the order of the run."""
     tokens_per_second: float
+    seconds: "StepSeconds"
     stop: bool
     """Whether any rank was asked to stop."""
     epochs: dict[str, float]
     """How often each corpus has been read."""
+    extra: dict[str, float] = field(default_factory=dict)
+    """What the meter says."""
+
+    @property
+    def loss(self) -> float:
+        """What is minimized, in nats."""
+        return self.losses["loss"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Sums:
-    """Over all tokens and ranks."""
+class StepSeconds:
+    """Where the time of a step went, on this rank's clock."""
 
-    loss: float
-    weight: float
-    stops: float
+    data: float
+    """Waiting for the batch."""
+    forward_backward: float
+    """Until the gradient's norm is known and the update judged."""
+    optimizer: float
 
     @property
-    def mean_loss(self) -> float:
-        return self.loss / self.weight
+    def whole(self) -> float:
+        """Of the whole step."""
+        return self.data + self.forward_backward + self.optimizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What all ranks know between the backward passes and the update."""
+
+    sums: Sums
+    grad_norm: float
+    reason: str | None
+    stop: bool
+    time: float
 
 
 class Trainer:
@@ -76,60 +102,130 @@ class Trainer:
         layout: Layout,
         place: Place,
         device: torch.device,
+        meter: Meter | None = None,
+        profile: ProfileWindow | None = None,
     ) -> None:
         self.config, self.engine, self.data = config, engine, data
         self._layout, self._place, self._device = layout, place, device
+        self._meter, self._profile = meter, profile
+        self._sizes = sizes_of_reports(config.model)
+        self.guard = Guard(config.guard)
         self.progress = Progress()
 
     def steps(self, stop_requested: Callable[[], bool]) -> Iterator[StepResult]:
         """Takes steps until the run is whole; the caller ends it earlier by not asking for more."""
         while self.progress.step < self.config.train.steps:
-            yield self._step(stop_requested)
+            step = self.progress.step + 1
+            with nullcontext() if self._profile is None else self._profile.step(step):
+                result = self._step(step, stop_requested)
+            yield result
 
-    def validation_loss(self) -> float:
-        """Mean loss over the validation samples, in nats per token."""
-        forward_step = gpt_forward_step(
-            vocab_size=self.config.model.vocab_size, device=self._device, loss_scale=1.0
+    def between_steps(self, name: str) -> AbstractContextManager[None]:
+        """Times what happens between two steps; ``NAME_seconds`` is told with the next one."""
+        return nullcontext() if self._meter is None else self._meter.between_steps(name)
+
+    def validate(self) -> dict[str, float]:
+        """Losses, and a BERT's accuracies, over all validation corpora; the loss of each."""
+        forward_step = make_forward_step(
+            self.config, device=self._device, loss_scale=1.0, measure=True
         )
+        sizes = sizes_of_reports(self.config.model, measure=True)
+        sources = self.data.validations
+        measured = [self._measure(forward_step, source, sizes) for source in sources]
+        total = measured[0]
+        for other in measured[1:]:
+            total = total + other
+        figures = total.figures()
+        if len(sources) > 1:
+            for source, sums in zip(sources, measured, strict=True):
+                figures[f"loss/{source.name}"] = sums.figures()["loss"]
+        return figures
+
+    def _measure(self, forward_step: ForwardStep, source: Source, sizes: Sizes) -> Sums:
         reports = (
             report
-            for batch in self.data.validation_batches()
+            for batch in self.data.validation_batches(source)
             for report in self.engine.evaluate(forward_step, batch.microbatches)
         )
-        return self._sum_over_ranks(reports).mean_loss
+        return self._sum(reports, sizes)
 
-    def _step(self, stop_requested: Callable[[], bool]) -> StepResult:
+    def _step(self, step: int, stop_requested: Callable[[], bool]) -> StepResult:
         started = time.perf_counter()
-        step = self.progress.step + 1
-        batch = self.data.batch(self.progress.samples)
-        data_seconds = time.perf_counter() - started
+        consumed = self.progress.samples
+        self._begin("data")
+        batch = self.data.batch(consumed)
+        fetched = time.perf_counter()
+        self._begin("forward_backward")
         rate = learning_rate(self.config, step)
-        forward_step = self._forward_step(step, batch)
-        update = self.engine.train_step(forward_step, batch.microbatches, learning_rate=rate)
-        sums = self._sum_over_ranks(update.reports, stop=stop_requested())
+        verdict: _Verdict | None = None
+
+        def accept(reports: Sequence[Report], grad_norm: float) -> bool:
+            nonlocal verdict
+            verdict = self._judge(reports, grad_norm, stop=stop_requested())
+            self._begin("optimizer")
+            return verdict.reason is None
+
+        self.engine.train_step(
+            self._forward_step(step, batch),
+            batch.microbatches,
+            learning_rate=rate,
+            accept=accept,
+        )
+        assert verdict is not None
+        self._begin("report")
         synchronize(self._device)
-        seconds = time.perf_counter() - started
-        _check_finite(step, sums, update)
+        ended = time.perf_counter()
+        seconds = StepSeconds(fetched - started, verdict.time - fetched, ended - verdict.time)
+        return self._result(step, batch, verdict, seconds, rate)
+
+    def _result(
+        self, step: int, batch: Batch[Any], verdict: _Verdict, seconds: StepSeconds, rate: float
+    ) -> StepResult:
+        """Advances the state and tells of the step."""
+        consumed, tokens = self.progress.samples, verdict.sums.tokens
         self.progress = Progress(
             step=step,
-            samples=self.progress.samples + self.config.train.global_batch_size,
-            tokens=self.progress.tokens + int(sums.weight),
+            samples=consumed + self.config.batch_size(consumed),
+            tokens=self.progress.tokens + (tokens if verdict.reason is None else 0),
         )
+        extra = {}
+        if self._meter is not None:
+            extra = self._meter.end_step(
+                seconds=seconds.whole, tokens=tokens, microbatches=batch.microbatches
+            )
         return StepResult(
             progress=self.progress,
-            loss=sums.mean_loss,
-            grad_norm=update.grad_norm,
+            losses=verdict.sums.figures(),
+            grad_norm=verdict.grad_norm,
             learning_rate=rate,
+            skipped=verdict.reason,
+            samples=self.data.sample_numbers(consumed),
+            tokens_per_second=tokens / seconds.whole,
             seconds=seconds,
-            data_seconds=data_seconds,
-            tokens_per_second=sums.weight / seconds,
-            stop=sums.stops > 0,
+            stop=verdict.stop,
             epochs=self.data.epochs(self.progress.samples),
+            extra=extra,
         )
 
-    def _forward_step(self, step: int, batch: Batch[Microbatch]) -> ForwardStep:
-        assert batch.num_targets is not None
+    def _judge(self, reports: Sequence[Report], grad_norm: float, *, stop: bool) -> _Verdict:
+        """Lets the guard decide; on all ranks by the very same numbers, or they would part."""
+        is_first = dist.get_rank() == 0
+        sums = self._sum(reports, self._sizes, extra=[float(stop), is_first and grad_norm])
+        stops, norm = sums.extra
+        return _Verdict(
+            sums=sums,
+            grad_norm=norm,
+            reason=self.guard.judge(sums.figures()["loss"], norm),
+            stop=stops > 0,
+            time=time.perf_counter(),
+        )
 
+    def _sum(self, reports: Iterable[Report], sizes: Sizes, *, extra: Sequence[float] = ()) -> Sums:
+        return sum_over_ranks(
+            reports, sizes=sizes, counts=self._place.tensor == 0, device=self._device, extra=extra
+        )
+
+    def _forward_step(self, step: int, batch: Batch[Any]) -> ForwardStep:
         def reseed(microbatch: int, chunk: int) -> None:
             groups.reseed(
                 self.config.seed,
@@ -140,32 +236,28 @@ class Trainer:
                 device=self._device,
             )
 
-        return gpt_forward_step(
-            vocab_size=self.config.model.vocab_size,
+        # The schedule divides by the microbatches and DeepSpeed by the data ranks: every target of
+        # the batch weighs the same, and so does every pair.
+        divided_by = len(batch.microbatches) * self._layout.data
+        batch_size = self.config.batch_size(self.progress.samples)
+        return make_forward_step(
+            self.config,
             device=self._device,
-            # The schedule divides by the microbatches and DeepSpeed by the data ranks: every
-            # target of the batch weighs the same.
-            loss_scale=len(batch.microbatches) * self._layout.data / batch.num_targets,
+            loss_scale=divided_by / self._num_targets(batch),
+            sentence_scale=divided_by / batch_size,
             before=reseed if self.config.model.dropout > 0 else None,
         )
 
-    def _sum_over_ranks(self, reports: Iterable[Report], *, stop: bool = False) -> _Sums:
-        """One small reduction a step: the loss, and whether any rank was asked to stop."""
-        sums = torch.zeros(3, dtype=torch.float64, device=self._device)
-        for report in reports:
-            sums[:2] += torch.stack([report[LOSS_SUM], report[WEIGHT_SUM]]).double()
-        if self._place.tensor != 0:  # Tensor ranks repeat the same sums: one of them counts.
-            sums.zero_()
-        sums[2] += float(stop)
-        dist.all_reduce(sums)
-        return _Sums(*sums.tolist())
+    def _num_targets(self, batch: Batch[Any]) -> int | torch.Tensor:
+        """Targets of the whole batch; where each rank knows its own, they are added up."""
+        if batch.num_targets is not None:
+            return max(1, batch.num_targets)
+        mine = torch.stack([microbatch.weights.sum() for microbatch in batch.microbatches]).sum()
+        total = mine.to(self._device)
+        # Nobody waits for the answer here: it stays on the device.
+        dist.all_reduce(total, group=groups.data_parallel_group())
+        return total.clamp(min=1.0)
 
-
-def _check_finite(step: int, sums: _Sums, update: Update) -> None:
-    if math.isfinite(sums.loss) and not update.skipped:
-        return
-    raise DivergedError(
-        f"step {step}: the loss ({sums.mean_loss:g}) or the gradient's norm "
-        f"({update.grad_norm:g}) is not finite; lower optim.learning_rate or raise "
-        "optim.warmup_steps (with --accept-change optim) and go on from the last checkpoint"
-    )
+    def _begin(self, phase: str) -> None:
+        if self._meter is not None:
+            self._meter.begin(phase)

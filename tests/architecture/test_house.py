@@ -106,7 +106,10 @@ def test_configs_hold_yaml_only() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_loads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_config([name], CONFIG_SCHEMAS.get(Path(name).parts[1], RunConfig))
+    schema = CONFIG_SCHEMAS.get(Path(name).parts[1], RunConfig)
+    # A preset of a published size leaves the corpus to its user.
+    lacks_data = schema is RunConfig and Path(name).stem != "tiny"
+    assert load_config([name, *["data.train=corpora/mine/train"][:lacks_data]], schema)
 
 
 def test_no_file_knows_the_machine_that_it_was_written_on() -> None:

@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "engine": _BEFORE_MODELS | {"models", "data"},
     "checkpoint": _BEFORE_MODELS | {"models", "data", "engine"},
     "train": _BEFORE_TRAIN | {"plan"},
-    "evaluate": _BEFORE_TRAIN | {"train"},
+    "evaluate": _BEFORE_TRAIN | {"train", "plan"},
     "finetune": _BEFORE_TRAIN | {"train"},
     "parity": _BEFORE_TRAIN | {"train"},
     "convert": {"config", "parallel", "models", "checkpoint"},

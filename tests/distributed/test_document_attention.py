@@ -1,54 +1,45 @@
 """Packed documents do not see each other: each is scored as if it stood alone."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from tests.ranks import run_ranks
-from tests.runs import tiny_config
+from tests.runs import LLAMA, tiny_config
+
+PARTS = [slice(0, 5), slice(5, 16)]
 
 
-def score_together_and_alone() -> float:
-    """The largest difference of a logit; for ``run_ranks``."""
-    from bigtrain.data.microbatch import Microbatch
-    from bigtrain.environment import read_ranks
-    from bigtrain.models.build import build_chunks, materialize
-    from bigtrain.parallel.device import choose_device
-    from bigtrain.parallel.groups import process_groups
-    from bigtrain.parallel.layout import Layout
-    from bigtrain.train.forward import gpt_forward_step
+def score_together_and_alone(model: dict[str, Any]) -> tuple[float, float]:
+    """The largest difference of a logit: packed and alone, packed and seen; for ``run_ranks``."""
+    from tests.distributed.hugging_face import one_rank, whole_model
 
-    ranks = read_ranks()
-    device, layout = choose_device("cpu", ranks), Layout(tensor=1, pipeline=1, data=1)
-    config = tiny_config(Path("corpus"), Path("runs"), model={"vocab_size": 100})
-    tokens = torch.arange(1, 17)[None]
-    parts = [slice(0, 5), slice(5, 16)]
-    documents = torch.tensor([[0] * 5 + [1] * 11])
-    positions = torch.tensor([[*range(5), *range(11)]])
+    config = tiny_config(Path("corpus"), Path("runs"), model={"vocab_size": 100, **model})
+    tokens = torch.stack([torch.arange(1, 17), torch.arange(17, 1, -1)])
+    documents = torch.tensor([[0] * 5 + [1] * 11, [0] * 16])
+    positions = torch.tensor([[*range(5), *range(11)], [*range(16)]])
 
-    def score(microbatch: Microbatch) -> torch.Tensor:
-        step = gpt_forward_step(vocab_size=100, device=device, loss_scale=1.0)
-        with torch.no_grad():
-            logits, _ = step(iter([(0, microbatch)]), module)
-        return logits
+    def score(part: slice) -> torch.Tensor:
+        row = tokens[:, part]
+        return module(row, torch.arange(row.shape[1]).expand(row.shape), None)
 
-    def row(part: slice) -> Microbatch:
-        return Microbatch(tokens[:, part], tokens[:, part], torch.ones(1, part.stop - part.start))
-
-    with process_groups(ranks, layout, device):
-        (module,) = build_chunks(config, layout)
-        materialize(module, device)
-        torch.manual_seed(0)
-        for parameter in module.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-        whole = row(slice(0, 16))
-        packed = Microbatch(whole.tokens, whole.targets, whole.weights, positions, documents)
-        together = score(packed)
-        seen = score(whole)
-        alone = torch.cat([score(row(part)) for part in parts], dim=1)
-    assert (together - seen).abs().max() > 0.1  # Documents that see each other score otherwise.
-    return float((together - alone).abs().max())
+    with one_rank(), torch.no_grad():
+        module, _ = whole_model(config, random_std=0.3)
+        together = module(tokens, positions, documents)
+        seen = score(slice(0, 16))
+        alone = torch.cat([score(part) for part in PARTS], dim=1)
+    assert torch.allclose(together[1], seen[1], atol=1e-5)  # The second row is one document.
+    return (
+        float((together[0] - alone[0]).abs().max()),
+        float((together[0] - seen[0]).abs().max()),
+    )
 
 
-def test_a_packed_document_is_scored_as_if_it_stood_alone() -> None:
-    assert run_ranks(score_together_and_alone, 1)[0] < 1e-5
+@pytest.mark.parametrize("model", [{}, LLAMA], ids=["gpt", "llama"])
+def test_a_packed_document_is_scored_as_if_it_stood_alone(model: dict[str, Any]) -> None:
+    [(from_alone, from_seen)] = run_ranks(score_together_and_alone, 1, model)
+    assert from_alone < 1e-5
+    # Documents that see each other score otherwise.
+    assert from_seen > 0.05

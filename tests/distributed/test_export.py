@@ -8,7 +8,7 @@ import pytest
 
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import RankError, run_ranks
-from tests.runs import tiny_config, train_rank
+from tests.runs import LLAMA, bert_config, tiny_config, train_rank
 
 
 def export(checkpoint: Path, out: Path) -> Any:
@@ -20,14 +20,12 @@ def export(checkpoint: Path, out: Path) -> Any:
 
 def spoil_and_export(checkpoint: Path, out: Path) -> Any:
     """Exports with queries and keys swapped; for ``run_ranks``."""
-    from bigtrain.convert.mapping import FusedQkv
+    from bigtrain.convert.mapping import FusedQkv, GroupedQkv
 
-    right = FusedQkv.to_hugging_face
-
-    def wrong(self: Any, tensor: Any) -> Any:
-        return right(self, tensor).roll(1, dims=-1)
-
-    FusedQkv.to_hugging_face = wrong  # type: ignore[method-assign]
+    kinds: list[Any] = [FusedQkv, GroupedQkv]
+    for kind in kinds:
+        right = kind.to_hugging_face
+        kind.to_hugging_face = lambda self, tensor, right=right: right(self, tensor).roll(1, -1)
     return export(checkpoint, out)
 
 
@@ -60,15 +58,33 @@ def generate_thrice(folder: Path) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def logits_of(folder: Path) -> tuple[str, list[list[int]]]:
+    """The class that transformers loads, and the shapes of what it says; for ``run_ranks``."""
+    import torch
+    from transformers import AutoModelForPreTraining, AutoTokenizer
+
+    model = AutoModelForPreTraining.from_pretrained(folder).eval()
+    tokens = torch.tensor([AutoTokenizer.from_pretrained(folder)("abc def")["input_ids"]])
+    found = model(tokens)
+    shapes = [list(found.prediction_logits.shape), list(found.seq_relationship_logits.shape)]
+    return type(model).__name__, shapes
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "tied": {},
+    "untied": {"tie_embeddings": False},
+    "llama": {**LLAMA, "rope_scaling": {"factor": 4.0, "original_max_sequence_length": 16}},
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def run(request: Any, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A short run of two tensor ranks, and its export."""
     folder = tmp_path_factory.mktemp("runs")
-    model = tiny_config(corpus, folder).model.model_dump()
     config = tiny_config(
         corpus,
         folder,
-        model={**model, "tie_embeddings": request.param},
+        model=MODELS[request.param],
         train={"steps": 12},
         parallel={"tensor": 2, "device": "cpu"},
     )
@@ -110,3 +126,41 @@ def test_an_export_that_is_another_model_is_refused_and_leaves_nothing(
 def test_an_export_never_overwrites(run: Any) -> None:
     with pytest.raises(RankError, match="exists already"):
         run_ranks(export, 1, run[0].run_dir, run[1].folder)
+
+
+def test_an_exported_bert_is_verified_and_does_not_pretend_to_write(
+    pair_corpus: Path, tmp_path: Path
+) -> None:
+    config = bert_config(
+        pair_corpus, tmp_path, train={"steps": 4}, parallel={"tensor": 2, "device": "cpu"}
+    )
+    run_ranks(train_rank, 2, config)
+    found = run_ranks(export, 1, config.run_dir, tmp_path / "exported")[0]
+    assert found.largest_logit_difference < 1e-5
+    name, [logits, sentence] = run_ranks(logits_of, 1, found.folder)[0]
+    assert name == "MegatronBertForPreTraining"
+    assert (logits[0], logits[2], sentence) == (1, 500, [1, 2])
+    with pytest.raises(RankError, match="guesses masked tokens and continues no text"):
+        run_ranks(generate_thrice, 1, found.folder)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"norm": "rmsnorm"},
+        {"positions": "rope"},
+        {"biases": False},
+        {"num_kv_heads": 2},
+        {"qk_norm": True},
+        {**LLAMA, "qk_norm": True, "biases": True},
+        {**LLAMA, "activation": "gelu"},
+    ],
+    ids=str,
+)
+def test_a_model_that_transformers_has_no_class_for_is_refused(model: dict[str, Any]) -> None:
+    from bigtrain.convert.families import ExportError, family_of
+
+    config = tiny_config(Path("corpus"), Path("runs"), model=model)
+    with pytest.raises(ExportError, match="transformers has no class for a GPT with") as refusal:
+        family_of(config.model)
+    assert "\n" not in str(refusal.value)

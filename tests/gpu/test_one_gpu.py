@@ -11,7 +11,7 @@ import torch
 
 from bigtrain.config import RunConfig, render_config
 from bigtrain.track.metrics_file import read_metrics
-from tests.runs import tiny_config
+from tests.runs import LLAMA, bert_config, tiny_config
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,6 +52,50 @@ def test_fp32_on_the_gpu_follows_the_cpu(corpus: Path, tmp_path: Path) -> None:
     gpu = _train(_config(corpus, tmp_path, "gpu", "cuda", "fp32"), tmp_path)
     cpu = _train(_config(corpus, tmp_path, "cpu", "cpu", "fp32"), tmp_path)
     assert gpu[:5] == pytest.approx(cpu[:5], abs=1e-3)
+
+
+def test_attention_inside_documents_in_blocks_follows_the_dense_mask_of_the_cpu(
+    corpus: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for device in ("cuda", "cpu"):
+        config = _config(corpus, tmp_path, f"documents-{device}", device, "fp32")
+        data = config.data.model_copy(update={"document_attention": True})
+        losses[device] = _train(config.model_copy(update={"data": data}), tmp_path)
+    assert losses["cuda"][:5] == pytest.approx(losses["cpu"][:5], abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_the_other_models_on_the_gpu_follow_the_cpu(
+    kind: str, corpus: Path, pair_corpus: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for device in ("cuda", "cpu"):
+        sections = {
+            "name": f"{kind}-{device}",
+            "parallel": {"device": device, "zero": 1},
+            "train": {"steps": 5},
+            "optim": {"decay_steps": 30},
+        }
+        config = (
+            bert_config(pair_corpus, tmp_path, **sections)
+            if kind == "bert"
+            else tiny_config(corpus, tmp_path, model=LLAMA, **sections)
+        )
+        losses[device] = _train(config, tmp_path)
+    assert losses["cuda"] == pytest.approx(losses["cpu"], abs=1e-3)
+
+
+@pytest.mark.parametrize("parallel", [{"zero": 2}, {"zero": 3}, {"offload_optimizer": True}])
+def test_each_zero_stage_on_the_gpu_gives_the_losses_of_the_first(
+    parallel: dict[str, int | bool], corpus: Path, tmp_path: Path
+) -> None:
+    first = _config(corpus, tmp_path, "first", "cuda", "fp32")
+    parallel = {**first.parallel.model_dump(), **parallel}
+    other = tiny_config(
+        corpus, tmp_path, name="other", parallel=parallel, optim={"decay_steps": 30}
+    )
+    assert _train(other, tmp_path) == pytest.approx(_train(first, tmp_path), abs=1e-3)
 
 
 def test_bf16_trains_resumes_and_exports(corpus: Path, tmp_path: Path) -> None:

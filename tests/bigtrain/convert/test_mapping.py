@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from bigtrain.convert.mapping import FusedQkv, Kind, PaddedRows, Rule, Same, Transposed, expand
+from bigtrain.convert.mapping import (
+    FusedQkv,
+    GroupedQkv,
+    Kind,
+    PaddedRows,
+    Rule,
+    Same,
+    Transposed,
+    expand,
+)
 
 
 @pytest.mark.parametrize(
@@ -13,6 +22,9 @@ from bigtrain.convert.mapping import FusedQkv, Kind, PaddedRows, Rule, Same, Tra
         (Transposed(), (3, 4)),
         (FusedQkv(heads=4), (4 * 3 * 2, 8)),
         (FusedQkv(heads=4), (4 * 3 * 2,)),
+        (GroupedQkv(heads=6, kv_heads=2), (10 * 2, 8)),
+        (GroupedQkv(heads=6, kv_heads=2), (10 * 2,)),
+        (GroupedQkv(heads=3, kv_heads=3), (9 * 4, 2)),
     ],
 )
 def test_there_and_back_is_where_we_were(kind: Kind, shape: tuple[int, ...]) -> None:
@@ -37,10 +49,30 @@ def test_fused_qkv_puts_all_queries_first_then_keys_then_values() -> None:
     assert found == [0, 1, 100, 101, 10, 11, 110, 111, 20, 21, 120, 121]
 
 
+def test_grouped_qkv_puts_all_queries_first_then_keys_then_values() -> None:
+    # Rows are named group·100 + (q, q, k, v)·10 + dimension.
+    rows = [g * 100 + part * 10 + d for g in range(2) for part in range(4) for d in range(2)]
+    found = GroupedQkv(heads=4, kv_heads=2).to_hugging_face(torch.tensor(rows)).tolist()
+    queries = [0, 1, 10, 11, 100, 101, 110, 111]
+    assert found == [*queries, 20, 21, 120, 121, 30, 31, 130, 131]
+
+
+def test_a_tensor_that_is_cut_there_comes_back_whole() -> None:
+    rule = Rule("ours", ("gate", "up"), Same(), rows=(2, 2))
+    tensor = torch.randn(4, 3)
+    theirs = rule.to_hugging_face(tensor)
+    assert torch.equal(theirs["gate"], tensor[:2]) and torch.equal(theirs["up"], tensor[2:])
+    assert theirs["gate"].data_ptr() != tensor.data_ptr()
+    assert torch.equal(rule.from_hugging_face(theirs), tensor)
+
+
 def test_rules_are_written_out_for_each_layer() -> None:
-    rules = [Rule("a", "b", Same()), Rule("x.{i}.y", "z.{i}", Same())]
+    cut = Rule("x.{i}.y", ("p.{i}", "q.{i}"), Same(), rows=(1, 1))
+    rules = [Rule("a", "b", Same()), Rule("x.{i}.y", "z.{i}", Same()), cut]
     assert [(r.ours, r.theirs) for r in expand(rules, 2)] == [
         ("a", "b"),
         ("x.0.y", "z.0"),
         ("x.1.y", "z.1"),
+        ("x.0.y", ("p.0", "q.0")),
+        ("x.1.y", ("p.1", "q.1")),
     ]

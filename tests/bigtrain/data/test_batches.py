@@ -187,7 +187,8 @@ def test_validation_counts_each_sample_once(corpus: Path, copies: int) -> None:
     counted = torch.zeros(())
     shapes = set()
     for rank in range(copies):
-        for batch in _data(config, copies, rank).validation_batches():
+        data = _data(config, copies, rank)
+        for batch in data.validation_batches(data.validations[0]):
             shapes.add(len(batch.microbatches))
             counted += sum(m.weights[:, 0].sum() for m in batch.microbatches)
     assert counted == 13

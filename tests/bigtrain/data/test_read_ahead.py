@@ -18,7 +18,7 @@ def test_the_next_batches_are_read_before_they_are_asked_for() -> None:
         begun[consumed].set()
         return consumed
 
-    ahead = ReadAhead(read, step=8, workers=2)
+    ahead = ReadAhead(read, size=lambda _: 8, workers=2)
     assert ahead.get(0) == 0
     for following in (8, 16, 24):
         assert begun[following].wait(PATIENCE_SECONDS), following
@@ -47,8 +47,23 @@ def test_batches_that_wait_for_a_thread_are_never_read_after_closing(
         shutdown(self, wait=wait)
 
     monkeypatch.setattr(ThreadPoolExecutor, "shutdown", tell_and_shut_down)
-    ahead = ReadAhead(read, step=8, workers=1)
+    ahead = ReadAhead(read, size=lambda _: 8, workers=1)
     ahead.get(0)
     assert begun[8].wait(PATIENCE_SECONDS)  # It holds the only thread until all is closed.
     ahead.close()
     assert sorted(begun) == [0, 8]
+
+
+def test_batches_that_grow_are_read_where_the_one_before_ends() -> None:
+    sizes = {0: 4, 4: 4, 8: 6, 14: 6}
+    ahead = ReadAhead(lambda consumed: consumed, size=lambda n: sizes.get(n, 8), workers=2)
+    assert [ahead.get(consumed) for consumed in (0, 4, 8, 14, 20, 28, 36)] == [
+        *(0, 4, 8, 14, 20, 28, 36)
+    ]
+    ahead.close()
+
+
+def test_a_batch_in_the_middle_of_what_was_read_ahead_is_read_anew() -> None:
+    ahead = ReadAhead(lambda consumed: consumed, size=lambda _: 8, workers=1)
+    assert [ahead.get(consumed) for consumed in (0, 8, 4, 12)] == [0, 8, 4, 12]
+    ahead.close()

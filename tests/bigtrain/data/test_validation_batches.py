@@ -31,13 +31,17 @@ def planned(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _data(folder: Path, packing: str, *, copies: int = 1, rank: int = 0) -> TrainingData:
-    data = {"sequence_length": LENGTH, "workers": 0}
-    model = {"max_sequence_length": LENGTH}
+    data = {"sequence_length": LENGTH, "workers": 0, "packing": packing}
+    kind = "bert" if packing == "pairs" else "gpt"
+    model = {"kind": kind, "max_sequence_length": LENGTH}
     config: RunConfig = tiny_config(folder, Path("unused"), data=data, model=model)
     assert config.validation.samples == SAMPLES
-    # A GPT is not trained on pairs, and no BERT's config is at hand.
-    config = config.model_copy(update={"data": config.data.model_copy(update={"packing": packing})})
     return TrainingData(config, layout=Layout(tensor=1, pipeline=1, data=copies), data_rank=rank)
+
+
+def _batches(data: TrainingData) -> list[Any]:
+    [source] = data.validations
+    return [*data.validation_batches(source)]
 
 
 def _weights(batches: list[Any]) -> list[torch.Tensor]:
@@ -49,10 +53,7 @@ def _weights(batches: list[Any]) -> list[torch.Tensor]:
 def test_the_targets_of_unequal_rows_are_counted_without_what_is_past_the_end(
     planned: Path, copies: int
 ) -> None:
-    shares = [
-        list(_data(planned, "pad", copies=copies, rank=rank).validation_batches())
-        for rank in range(copies)
-    ]
+    shares = [_batches(_data(planned, "pad", copies=copies, rank=rank)) for rank in range(copies)]
     counted = []
     for batches in zip(*shares, strict=True):
         rows = [int(row.sum()) for row in _weights(list(batches))]
@@ -63,15 +64,21 @@ def test_the_targets_of_unequal_rows_are_counted_without_what_is_past_the_end(
 
 
 def test_pairs_past_the_last_sample_are_not_guessed(planned: Path) -> None:
-    guessed = [int(row.sum()) for row in _weights([*_data(planned, "pairs").validation_batches()])]
+    guessed = [int(row.sum()) for row in _weights(_batches(_data(planned, "pairs")))]
     assert len(guessed) == 16
     assert all(guessed[:SAMPLES])
     assert not any(guessed[SAMPLES:])
 
 
+def test_pairs_past_the_last_sample_are_not_counted_as_pairs(planned: Path) -> None:
+    batches = _batches(_data(planned, "pairs"))
+    counted = [n for batch in batches for m in batch.microbatches for n in m.pair_weights.tolist()]
+    assert counted == [1.0] * SAMPLES + [0.0] * (16 - SAMPLES)
+
+
 def test_ranks_count_the_pairs_of_validation_as_one_rank_does(planned: Path) -> None:
     alone, *shared = (
-        _weights([*_data(planned, "pairs", copies=copies, rank=rank).validation_batches()])
+        _weights(_batches(_data(planned, "pairs", copies=copies, rank=rank)))
         for copies, rank in [(1, 0), (2, 0), (2, 1)]
     )
     assert sum(row.sum() for share in shared for row in share) == sum(row.sum() for row in alone)

@@ -49,6 +49,10 @@ def test_a_tensor_of_more_than_one_chunk_is_filled_without_a_seam() -> None:
         ("decoder.layers.0.mlp.linear_fc2.weight", 0.02 / 4),
         ("decoder.layers.3.self_attention.linear_proj.weight", 0.02 / 4),
         ("embedding.word_embeddings.weight", 0.02),
+        ("embedding.tokentype_embeddings.weight", 0.02),
+        ("lm_head.dense.weight", 0.02),
+        ("pooler.dense.weight", 0.02),
+        ("binary_head.weight", 0.02),
     ],
 )
 def test_weights_are_normal_with_the_standard_deviation_of_their_place(
@@ -68,6 +72,10 @@ def test_weights_are_normal_with_the_standard_deviation_of_their_place(
         "decoder.final_layernorm.weight",
         "decoder.layers.0.mlp.linear_fc1.layer_norm_weight",
         "decoder.layers.0.self_attention.linear_qkv.layer_norm_weight",
+        "decoder.layers.0.self_attention.q_layernorm.weight",
+        "decoder.layers.0.self_attention.k_layernorm.weight",
+        "encoder.final_layernorm.weight",
+        "lm_head.layer_norm.weight",
     ],
 )
 def test_norms_begin_as_the_identity(name: str) -> None:

@@ -1,0 +1,81 @@
+"""BERT in transformers' words: MegatronBertForPreTraining, whose norms stand where ours do."""
+
+from transformers import MegatronBertConfig
+
+from bigtrain.config.model import ModelConfig
+from bigtrain.convert.mapping import GroupedQkv, PaddedRows, Rule, Same, same_rules
+from data_tools.tokenizer import SpecialIds
+
+
+def bert_config(model: ModelConfig, special: SpecialIds) -> MegatronBertConfig:
+    """The same model in transformers' keys."""
+    ids = special.present()
+    return MegatronBertConfig(
+        architectures=["MegatronBertForPreTraining"],
+        vocab_size=model.vocab_size,
+        hidden_size=model.hidden_size,
+        num_hidden_layers=model.num_layers,
+        num_attention_heads=model.num_heads,
+        intermediate_size=model.feed_forward_size,
+        hidden_act="gelu",
+        hidden_dropout_prob=model.dropout,
+        attention_probs_dropout_prob=model.dropout,
+        max_position_embeddings=model.max_sequence_length,
+        type_vocab_size=2,
+        initializer_range=model.init_std,
+        layer_norm_eps=model.norm_epsilon,
+        tie_word_embeddings=model.tie_embeddings,
+        **{f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")},
+    )
+
+
+def bert_rules(model: ModelConfig) -> tuple[Rule, ...]:
+    """Each tensor of a BERT checkpoint and its place in MegatronBertForPreTraining."""
+    layer, block = "encoder.layers.{i}", "bert.encoder.layer.{i}"
+    embeddings, head = "bert.embeddings", "cls.predictions"
+    rows = PaddedRows(model.vocab_size, model.padded_vocab_size)
+    rules = (
+        Rule("embedding.word_embeddings.weight", f"{embeddings}.word_embeddings.weight", rows),
+        *(
+            Rule(f"embedding.{ours}.weight", f"{embeddings}.{theirs}.weight", Same())
+            for ours, theirs in (
+                ("position_embeddings", "position_embeddings"),
+                ("tokentype_embeddings", "token_type_embeddings"),
+            )
+        ),
+        *same_rules(f"{layer}.self_attention.linear_qkv.layer_norm_", f"{block}.attention.ln."),
+        *same_rules(f"{layer}.mlp.linear_fc1.layer_norm_", f"{block}.ln."),
+        *(rule for part in ("weight", "bias") for rule in _linears(model, layer, block, part)),
+        *same_rules("encoder.final_layernorm.", "bert.encoder.ln."),
+        *same_rules("lm_head.layer_norm.", f"{head}.transform.LayerNorm."),
+        *same_rules("lm_head.dense.", f"{head}.transform.dense."),
+        *same_rules("pooler.dense.", "bert.pooler.dense."),
+        *same_rules("binary_head.", "cls.seq_relationship."),
+        Rule("output_layer.bias", f"{head}.bias", rows),
+    )
+    if model.tie_embeddings:
+        return rules
+    return (
+        *rules,
+        # Untied, the bias that is used is the decoder's own.
+        Rule("output_layer.bias", f"{head}.decoder.bias", rows),
+        Rule("output_layer.weight", f"{head}.decoder.weight", rows),
+    )
+
+
+def _linears(model: ModelConfig, layer: str, block: str, part: str) -> tuple[Rule, ...]:
+    return (
+        Rule(
+            f"{layer}.self_attention.linear_qkv.{part}",
+            tuple(f"{block}.attention.self.{name}.{part}" for name in ("query", "key", "value")),
+            GroupedQkv(model.num_heads, model.num_heads),
+            rows=(model.hidden_size,) * 3,
+        ),
+        Rule(
+            f"{layer}.self_attention.linear_proj.{part}",
+            f"{block}.attention.output.dense.{part}",
+            Same(),
+        ),
+        Rule(f"{layer}.mlp.linear_fc1.{part}", f"{block}.intermediate.dense.{part}", Same()),
+        Rule(f"{layer}.mlp.linear_fc2.{part}", f"{block}.output.dense.{part}", Same()),
+    )

@@ -1,0 +1,106 @@
+"""GPT in the style of Llama in transformers' words: LlamaForCausalLM, or Qwen3ForCausalLM."""
+
+from typing import Any
+
+from transformers import LlamaConfig, Qwen3Config
+
+from bigtrain.config.model import ModelConfig
+from bigtrain.convert.mapping import GroupedQkv, PaddedRows, Rule, Same, same_rules
+from data_tools.tokenizer import SpecialIds
+
+
+def llama_config(model: ModelConfig, special: SpecialIds) -> LlamaConfig:
+    """The same model in transformers' keys."""
+    return LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        mlp_bias=model.biases,
+        **_shared_keys(model, special),
+    )
+
+
+def qwen3_config(model: ModelConfig, special: SpecialIds) -> Qwen3Config:
+    """The same model, whose queries and keys are normed in each head."""
+    return Qwen3Config(architectures=["Qwen3ForCausalLM"], **_shared_keys(model, special))
+
+
+def llama_rules(model: ModelConfig) -> tuple[Rule, ...]:
+    """Each tensor of a GPT checkpoint and its place in LlamaForCausalLM or Qwen3ForCausalLM."""
+    layer, block = "decoder.layers.{i}", "model.layers.{i}"
+    attention, norm = f"{layer}.self_attention", f"{block}.self_attn"
+    rows = PaddedRows(model.vocab_size, model.padded_vocab_size)
+    parts = ("weight", "bias") if model.biases else ("weight",)
+    rules = (
+        Rule("embedding.word_embeddings.weight", "model.embed_tokens.weight", rows),
+        *same_rules(f"{attention}.linear_qkv.layer_norm_", f"{block}.input_layernorm.", bias=False),
+        *same_rules(
+            f"{layer}.mlp.linear_fc1.layer_norm_", f"{block}.post_attention_layernorm.", bias=False
+        ),
+        *(rule for part in parts for rule in _linears(model, layer, block, part)),
+        *same_rules("decoder.final_layernorm.", "model.norm.", bias=False),
+    )
+    if model.qk_norm:
+        for which in ("q", "k"):
+            rules += same_rules(
+                f"{attention}.{which}_layernorm.", f"{norm}.{which}_norm.", bias=False
+            )
+    if model.tie_embeddings:
+        return rules
+    return (*rules, Rule("output_layer.weight", "lm_head.weight", rows))
+
+
+def _linears(model: ModelConfig, layer: str, block: str, part: str) -> tuple[Rule, ...]:
+    ours, theirs = f"{layer}.self_attention", f"{block}.self_attn"
+    queries, keys = model.num_heads * model.head_dim, model.kv_heads * model.head_dim
+    inner = model.feed_forward_size
+    return (
+        Rule(
+            f"{ours}.linear_qkv.{part}",
+            tuple(f"{theirs}.{name}_proj.{part}" for name in "qkv"),
+            GroupedQkv(model.num_heads, model.kv_heads),
+            rows=(queries, keys, keys),
+        ),
+        Rule(f"{ours}.linear_proj.{part}", f"{theirs}.o_proj.{part}", Same()),
+        Rule(
+            f"{layer}.mlp.linear_fc1.{part}",
+            tuple(f"{block}.mlp.{name}_proj.{part}" for name in ("gate", "up")),
+            Same(),
+            rows=(inner, inner),
+        ),
+        Rule(f"{layer}.mlp.linear_fc2.{part}", f"{block}.mlp.down_proj.{part}", Same()),
+    )
+
+
+def _shared_keys(model: ModelConfig, special: SpecialIds) -> dict[str, Any]:
+    ids = special.present()
+    return {
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.hidden_size,
+        "intermediate_size": model.feed_forward_size,
+        "num_hidden_layers": model.num_layers,
+        "num_attention_heads": model.num_heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": model.max_sequence_length,
+        "initializer_range": model.init_std,
+        "rms_norm_eps": model.norm_epsilon,
+        "rope_parameters": _rope_parameters(model),
+        "attention_bias": model.biases,
+        "attention_dropout": model.dropout,
+        "tie_word_embeddings": model.tie_embeddings,
+        **{f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")},
+    }
+
+
+def _rope_parameters(model: ModelConfig) -> dict[str, Any]:
+    scaling = model.rope_scaling
+    if scaling is None:
+        return {"rope_type": "default", "rope_theta": model.rope_theta}
+    return {
+        "rope_type": "llama3",
+        "rope_theta": model.rope_theta,
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_frequency_factor,
+        "high_freq_factor": scaling.high_frequency_factor,
+        "original_max_position_embeddings": scaling.original_max_sequence_length,
+    }

@@ -1,0 +1,29 @@
+"""The gradients that pile up over the microbatches of a step, before DeepSpeed reduces them."""
+
+from collections.abc import Iterator
+
+import torch
+
+
+def accumulated_gradients(parameters: list[torch.nn.Parameter]) -> Iterator[torch.Tensor]:
+    """The fp32 gradients that have piled up since the last step, one for each parameter."""
+    for parameter in parameters:
+        gradient = getattr(parameter, "_hp_grad", None)
+        gradient = parameter.grad if gradient is None else gradient
+        if gradient is not None:
+            yield gradient
+
+
+def lend_main_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Shows megatron-core DeepSpeed's fp32 gradient buffers under the name that it looks for."""
+    for parameter in parameters:
+        gradient = getattr(parameter, "_hp_grad", None)
+        if gradient is not None:
+            parameter.main_grad = gradient.view_as(parameter)  # type: ignore[attr-defined]
+
+
+def take_back_main_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Ends the loan."""
+    for parameter in parameters:
+        if hasattr(parameter, "main_grad"):
+            del parameter.main_grad

@@ -1,0 +1,28 @@
+"""ZeRO 3's partitioning of one parameter at a time, as it is made: none is ever whole for long."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from deepspeed.runtime.zero.partition_parameters import Init
+
+
+def partitioner(settings: dict[str, Any], *, topology: Any) -> Callable[[torch.nn.Parameter], None]:
+    """Makes the function that partitions a new parameter over its data ranks and frees the rest.
+
+    Args:
+        settings: The DeepSpeed config that the engine will get too.
+        topology: The ``mpu`` that the engine will get too.
+    """
+    init = Init(
+        data_parallel_group=topology.get_data_parallel_group(),
+        config_dict_or_path=settings,
+        mpu=topology,
+    )
+
+    def partition(parameter: Any) -> None:
+        # Not DeepSpeed's own conversion: it sends the values, and there are none yet.
+        init._convert_to_deepspeed_param(parameter)
+        parameter.partition()
+
+    return partition

@@ -1,0 +1,279 @@
+"""Where each of DeepSpeed's three optimizers keeps masters, moments and gradients, told alike."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from deepspeed.runtime import bf16_optimizer
+from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
+from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+
+INVALID_NORM = -1.0
+"""What DeepSpeed takes for the norm of a gradient that must not be applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """The flat range of a local parameter whose optimizer state this rank keeps.
+
+    All views are fp32 and one-dimensional, and alias DeepSpeed's own buffers.
+    """
+
+    start: int
+    master: torch.Tensor
+    first_moment: torch.Tensor
+    second_moment: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class GradientFragment:
+    """The flat range of a local parameter whose reduced gradient this rank keeps, in fp32."""
+
+    start: int
+    values: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Where a fragment lies: in the flat buffer of a group, and in its parameter."""
+
+    group: int
+    start: int
+    start_in_parameter: int
+    numel: int
+
+
+class OptimizerState:
+    """Masters, moments and gradients of one rank; what differs is in the classes below."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self._optimizer = optimizer
+        self._create_moments()
+
+    def fragment_of(self, parameter: torch.nn.Parameter) -> Fragment | None:
+        """The part of ``parameter`` whose state this rank keeps; None when that is nothing."""
+        place = self._range_of(parameter)
+        if place is None:
+            return None
+        flat = self._flat_masters()[place.group]
+        state = self._adam.state[flat]
+        return Fragment(
+            start=place.start_in_parameter,
+            master=flat.data.narrow(0, place.start, place.numel),
+            first_moment=state["exp_avg"].narrow(0, place.start, place.numel),
+            second_moment=state["exp_avg_sq"].narrow(0, place.start, place.numel),
+        )
+
+    def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
+        """The reduced, unclipped gradients that this rank keeps; only within ``judged_by``."""
+        raise NotImplementedError
+
+    def publish_masters(self) -> None:
+        """Copies the masters into the weights that the model computes with, on every rank."""
+        self._optimizer.update_lp_params()
+
+    def forget_gradients(self) -> None:
+        """Readies the gradients for the next step, where DeepSpeed does not."""
+
+    @property
+    def steps(self) -> int:
+        """Updates that Adam has made; its bias correction counts them."""
+        flats = self._flat_masters()
+        return int(self._adam.state[flats[0]]["step"].item()) if flats else 0
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        for flat in self._flat_masters():
+            self._adam.state[flat]["step"].fill_(steps)
+
+    @contextmanager
+    def judged_by(self, judge: Callable[[], float | None]) -> Iterator[None]:
+        """Within it DeepSpeed's step asks ``judge`` for the norm, instead of measuring one.
+
+        Args:
+            judge: Called once the gradients are reduced. What it gives is the norm that clipping
+                goes by; None means that nothing is applied and the gradients are cleared.
+        """
+        raise NotImplementedError
+        yield
+
+    @property
+    def _adam(self) -> torch.optim.Optimizer:
+        return self._optimizer.optimizer  # type: ignore[no-any-return]
+
+    def _flat_masters(self) -> list[torch.Tensor]:
+        raise NotImplementedError
+
+    def _range_of(self, parameter: Any) -> _Range | None:
+        mapping = parameter._hp_mapping
+        if mapping is None:
+            return None
+        return _Range(
+            group=mapping.param_group_index,
+            start=mapping.hp_fragment_address.start,
+            start_in_parameter=mapping.lp_fragment_address.start,
+            numel=mapping.hp_fragment_address.numel,
+        )
+
+    def _create_moments(self) -> None:
+        # Adam makes them at its first step; they must be there to be loaded before.
+        for flat in self._flat_masters():
+            state = self._adam.state[flat]
+            if "exp_avg" not in state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=flat.device)
+                state["exp_avg"] = torch.zeros_like(flat, requires_grad=False)
+                state["exp_avg_sq"] = torch.zeros_like(flat, requires_grad=False)
+
+    def _judged_norm(self, judge: Callable[[], float | None], device: Any) -> torch.Tensor:
+        norm = judge()
+        return torch.tensor(INVALID_NORM if norm is None else norm, device=device)
+
+
+class PartitionedState(OptimizerState):
+    """ZeRO 1 and 2 with fp32 weights, and ZeRO 2 with bf16: DeepSpeed's stage 1 and 2."""
+
+    def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
+        """The reduced, unclipped gradients that this rank keeps; only within ``judged_by``."""
+        optimizer = self._optimizer
+        for group, parameters in enumerate(optimizer.params_in_partition):
+            if optimizer.cpu_offload:
+                flat = optimizer.single_partition_of_fp32_groups[group].grad
+                for parameter in parameters:
+                    place = self._range_of(parameter)
+                    assert place is not None
+                    values = flat.narrow(0, place.start, place.numel)
+                    yield parameter, GradientFragment(place.start_in_parameter, values)
+                continue
+            values = optimizer.averaged_gradients[group]
+            kept = [v for v in values if not getattr(v, "_zero_padding", False)]
+            for parameter, value in zip(parameters, kept, strict=False):
+                place = self._range_of(parameter)
+                assert place is not None and place.numel == value.numel()
+                yield parameter, GradientFragment(place.start_in_parameter, value.reshape(-1))
+
+    @contextmanager
+    def judged_by(self, judge: Callable[[], float | None]) -> Iterator[None]:
+        """Within it DeepSpeed's step asks ``judge`` for the norm, instead of measuring one."""
+        optimizer = self._optimizer
+
+        def scaled_global_norm(norm_type: int = 2) -> torch.Tensor:
+            norm = self._judged_norm(judge, optimizer.device)
+            # With bf16 DeepSpeed looks at the norm only where it has looked for overflows before.
+            optimizer.check_grad_overflow = True
+            return norm
+
+        optimizer.scaled_global_norm = scaled_global_norm
+        optimizer.check_grad_overflow = False
+        try:
+            yield
+        finally:
+            optimizer.check_grad_overflow = False
+            del optimizer.scaled_global_norm
+
+    def forget_gradients(self) -> None:
+        """Readies the gradients for the next step, where DeepSpeed does not.
+
+        With offloading it keeps those of a step that was not applied, and adds the next to them.
+        """
+        for group in self._optimizer.averaged_gradients:
+            self._optimizer.averaged_gradients[group] = None
+
+    def _flat_masters(self) -> list[torch.Tensor]:
+        return list(self._optimizer.single_partition_of_fp32_groups)
+
+
+class WholeGradientState(OptimizerState):
+    """ZeRO 0 and 1 with bf16: what DeepSpeed makes of its stage 1 when sums are to be fp32."""
+
+    def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
+        """The reduced, unclipped gradients that this rank keeps; only within ``judged_by``."""
+        flats = self._optimizer.fp32_groups_gradient_flat_partition
+        for group in self._optimizer.bf16_groups:
+            for parameter in group:
+                place = self._range_of(parameter)
+                if place is not None:
+                    values = flats[place.group].narrow(0, place.start, place.numel)
+                    yield parameter, GradientFragment(place.start_in_parameter, values)
+
+    @contextmanager
+    def judged_by(self, judge: Callable[[], float | None]) -> Iterator[None]:
+        """Within it DeepSpeed's step asks ``judge`` for the norm, instead of measuring one."""
+        theirs = bf16_optimizer.get_global_norm_of_tensors
+        device = self._flat_masters()[0].device
+        bf16_optimizer.get_global_norm_of_tensors = lambda **_: self._judged_norm(judge, device)
+        try:
+            yield
+        finally:
+            bf16_optimizer.get_global_norm_of_tensors = theirs
+
+    def _flat_masters(self) -> list[torch.Tensor]:
+        return list(self._optimizer.fp32_groups_flat_partition)
+
+
+class PartitionedWeightState(OptimizerState):
+    """ZeRO 3: each parameter is a flat range on each data rank, and the weights with it."""
+
+    def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
+        """The reduced, unclipped gradients that this rank keeps; only within ``judged_by``."""
+        optimizer = self._optimizer
+        for group in optimizer.fp16_groups:
+            for parameter in group:
+                place = self._range_of(parameter)
+                if place is not None:
+                    values, _ = optimizer._get_fp32_grad_state_partition(
+                        parameter, release_swap_buffers=False
+                    )
+                    yield (
+                        parameter,
+                        GradientFragment(place.start_in_parameter, values[: place.numel].float()),
+                    )
+
+    def publish_masters(self) -> None:
+        """Copies the masters into the weights that the model computes with, on every rank."""
+        optimizer = self._optimizer
+        optimizer._partition_all_parameters()
+        for number, _ in enumerate(optimizer.fp16_groups):
+            optimizer._reassign_or_swap_out_partitioned_parameters(number)
+        if optimizer.persistent_parameters:
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+
+    def forget_gradients(self) -> None:
+        """Readies the gradients for the next step, where DeepSpeed does not.
+
+        It overwrites the last step's only in the first backward pass, and with several chunks
+        that one meets the parameters of one of them.
+        """
+        self._optimizer.grad_partitions_flat_buffer.zero_()
+
+    @contextmanager
+    def judged_by(self, judge: Callable[[], float | None]) -> Iterator[None]:
+        """Within it DeepSpeed's step asks ``judge`` for the norm, instead of measuring one."""
+        optimizer = self._optimizer
+        optimizer._get_norm_groups = lambda: [self._judged_norm(judge, optimizer.device)]
+        try:
+            yield
+        finally:
+            del optimizer._get_norm_groups
+
+    def _flat_masters(self) -> list[torch.Tensor]:
+        return list(self._optimizer.fp32_partitioned_groups_flat)
+
+    def _range_of(self, parameter: Any) -> _Range | None:
+        optimizer = self._optimizer
+        group, start, numel = optimizer.grad_position[optimizer.get_param_id(parameter)]
+        first = numel * optimizer._get_param_partition_rank(parameter)
+        kept = min(numel, parameter.ds_numel - first)  # The rest of the last range is padding.
+        return _Range(group, start, first, kept) if kept > 0 else None
+
+
+def state_of(optimizer: Any) -> OptimizerState:
+    """The state of whichever optimizer DeepSpeed has made; creates Adam's moments, as zeros."""
+    match optimizer:
+        case DeepSpeedZeroOptimizer_Stage3():
+            return PartitionedWeightState(optimizer)
+        case BF16_Optimizer():
+            return WholeGradientState(optimizer)
+        case _:
+            return PartitionedState(optimizer)

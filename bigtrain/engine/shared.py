@@ -1,0 +1,68 @@
+"""Gradients of what ranks share, where DeepSpeed partitions them before megatron-core can sum."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from bigtrain.engine.private import GradientFragment
+from bigtrain.parallel import groups
+
+
+def sum_over_tensor_ranks(chunks: Iterable[torch.nn.Module]) -> None:
+    """Sums the gradients of norms and biases over tensor ranks as each backward pass makes them.
+
+    Under sequence parallelism each tensor rank sees a part of the sequence (Korthikanti et al.,
+    arXiv 2205.05198, section 4.2.2), and megatron-core marks what it applies there. The norms of
+    queries and keys see a part of the heads, with it or without.
+    """
+    for chunk in chunks:
+        for name, parameter in chunk.named_parameters():
+            is_head_norm = "q_layernorm" in name or "k_layernorm" in name
+            if is_head_norm or getattr(parameter, "sequence_parallel", False):
+                parameter.register_hook(_sum_over_tensor_ranks)
+
+
+def _sum_over_tensor_ranks(gradient: torch.Tensor) -> torch.Tensor:
+    total = gradient.to(torch.float32, copy=True)
+    dist.all_reduce(total, group=groups.tensor_parallel_group())
+    return total.to(gradient.dtype)
+
+
+def tied_weight(chunks: Sequence[Any]) -> torch.nn.Parameter | None:
+    """This rank's copy of the embedding that the first and the last stage share, if it has one."""
+    if not chunks[0].share_embeddings_and_output_weights:
+        return None
+    for chunk, holds_it in (
+        (chunks[0], groups.is_first_stage()),
+        (chunks[-1], groups.is_last_stage()),
+    ):
+        if holds_it:
+            return chunk.shared_embedding_or_output_weight()  # type: ignore[no-any-return]
+    return None
+
+
+def sum_tied(weight: Any, fragment: GradientFragment | None, *, shared_ranges: bool) -> None:
+    """Adds the gradients of the two copies of a tied embedding, in place, on both stages.
+
+    Args:
+        weight: This rank's copy.
+        fragment: The range of its gradient that this rank keeps, if any.
+        shared_ranges: Whether the ranks at the two ends keep the same range; else a whole gradient
+            is put together for a moment.
+    """
+    if shared_ranges:
+        if fragment is not None:
+            total = fragment.values.to(weight.device)
+            dist.all_reduce(total, group=groups.embedding_group())
+            fragment.values.copy_(total)
+        return
+    total = torch.zeros(weight.numel(), dtype=torch.float32, device=weight.device)
+    if fragment is not None:
+        own = total[fragment.start :][: fragment.values.numel()]
+        own.copy_(fragment.values)
+    dist.all_reduce(total, group=groups.data_parallel_group())
+    dist.all_reduce(total, group=groups.embedding_group())
+    if fragment is not None:
+        fragment.values.copy_(own)

@@ -1,0 +1,1 @@
+"""Proof that a layout trains the same model: a few steps in each, held against one process."""

@@ -1,0 +1,126 @@
+"""The command from what the user asks to what it answers: a plan, its table, and what to look at.
+
+No torch: ranks are processes, and whoever calls says how to start them.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.data.checks import check_data
+from bigtrain.parity.compare import IN_BF16, IN_FP32, Tolerances, parse_tolerances
+from bigtrain.parity.layouts import Split, parse_splits, split_config, splits_to_compare
+from bigtrain.parity.run import ParityError, Problem, Row, compare_splits
+from bigtrain.parity.table import render_notes, render_plain, render_rich
+
+StartSteps = Callable[[Path, int, Path, int], Problem | None]
+"""As ``StartRanks``, with the number of steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParityPlan:
+    """What is compared, and how closely."""
+
+    config: RunConfig
+    splits: list[Split]
+    steps: int
+    tolerances: Tolerances
+
+
+def plan_parity(
+    config: RunConfig, *, layouts: Sequence[str], steps: int, tolerances: str, most_ranks: int
+) -> ParityPlan:
+    """Reads what the user asks for, and checks it and the data before anything starts.
+
+    Args:
+        config: The run.
+        layouts: In config words; those that fit when none is given.
+        steps: Taken in each.
+        tolerances: What differs from the usual ones.
+        most_ranks: Of the layouts chosen when none is given.
+
+    Raises:
+        ConfigError: Something does not fit; one line.
+        InputError: A corpus or the tokenizer cannot be read.
+    """
+    usual = IN_BF16 if config.train.precision == "bf16" else IN_FP32
+    plan = ParityPlan(
+        config=config,
+        splits=parse_splits(layouts) or splits_to_compare(config, most_ranks=most_ranks),
+        steps=steps,
+        tolerances=parse_tolerances(tolerances, usual),
+    )
+    if steps > config.train.steps:
+        raise ConfigError(
+            f"--steps={steps} is more than train.steps={config.train.steps}; lower it or add "
+            f"train.steps={steps}"
+        )
+    split_config(config, Split())
+    check_data(config)
+    return plan
+
+
+def run_parity(plan: ParityPlan, *, start: StartSteps, echo: Callable[..., None]) -> bool:
+    """Runs the plan, says which layout is running, and prints the table.
+
+    Args:
+        plan: From `plan_parity`.
+        start: Runs the ranks of a layout.
+        echo: Writes a line; with ``err=True`` not as part of the answer.
+
+    Returns:
+        Whether every layout that can be asked for gave the numbers of one process.
+    """
+    if plan.config.model.dropout > 0:
+        echo(
+            f"model.dropout={plan.config.model.dropout:g} is drawn by each rank for itself, so "
+            "layouts differ; add model.dropout=0 to compare the rest",
+            err=True,
+        )
+    folder = Path(tempfile.mkdtemp(prefix="bigtrain-parity-"))
+    keep_logs = False
+    try:
+        rows = list(
+            compare_splits(
+                plan.config,
+                plan.splits,
+                tolerances=plan.tolerances,
+                folder=folder,
+                start=lambda config, ranks, out: start(config, ranks, out, plan.steps),
+                tell=lambda line: echo(line, err=True),
+            )
+        )
+        keep_logs = any(row.error for row in rows)
+    except ParityError:
+        keep_logs = True
+        raise
+    finally:
+        _clean(folder, keep_logs=keep_logs, echo=echo)
+    _answer(rows, echo)
+    return all(row.is_good for row in rows) and any(row.comparison for row in rows)
+
+
+def _clean(folder: Path, *, keep_logs: bool, echo: Callable[..., None]) -> None:
+    if not keep_logs:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for boxes in folder.rglob("*.bin"):
+        boxes.unlink()
+    echo(f"logs of what failed: {folder}", err=True)
+
+
+def _answer(rows: list[Row], echo: Callable[..., None]) -> None:
+    console = Console()
+    if console.is_terminal:
+        console.print(render_rich(rows))
+    else:
+        echo(render_plain(rows))
+    for note in render_notes(rows):
+        echo(note)
+    if not any(row.comparison for row in rows):
+        echo("no layout could be compared; ask for another with --layout")

@@ -1,0 +1,109 @@
+"""One rank's work in one layout: the first steps of a run, and a record of what came of them."""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bigtrain.config import RunConfig
+from bigtrain.data.batches import TrainingData
+from bigtrain.engine.engine import Engine
+from bigtrain.environment import Ranks
+from bigtrain.models.build import build_chunks
+from bigtrain.models.initial import fill_initial_values
+from bigtrain.parallel import groups
+from bigtrain.parallel.layout import layout_of
+from bigtrain.parity.record import GRADIENT, PARAMETER, RecordWriter, StepFigures
+from bigtrain.train.trainer import Trainer
+
+
+def measure(
+    config: RunConfig, *, ranks: Ranks, device: torch.device, steps: int, folder: Path
+) -> None:
+    """Takes a run's first steps in its layout and writes this rank's share; every rank calls it.
+
+    The steps are those of training: same initial values, same samples, same trainer. The run's
+    folder is not touched.
+
+    Args:
+        config: The run, in the layout.
+        ranks: Where this process stands.
+        device: From ``choose_device``.
+        steps: How many are taken; at most ``train.steps``.
+        folder: Where the record goes; it exists.
+
+    Raises:
+        ConfigError: The config does not fit the data or the number of ranks.
+    """
+    # More threads would add in another order, and layouts have different numbers of ranks.
+    torch.set_num_threads(1)
+    layout = layout_of(config, ranks.world_size)
+    with groups.process_groups(ranks, layout, device) as place:
+        data = TrainingData(config, layout=layout, data_rank=place.data)
+        engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
+        writer = RecordWriter(folder, rank=ranks.rank)
+        recorder: Any = _GradientRecorder(engine, writer)
+        trainer = Trainer(
+            config, engine=recorder, data=data, layout=layout, place=place, device=device
+        )
+        try:
+            _fill(engine, config)
+            taken = islice(trainer.steps(lambda: False), steps)
+            figures = [StepFigures(result.loss, result.grad_norm) for result in taken]
+            _write(engine, writer, engine.pieces(), PARAMETER)
+            writer.finish(figures)
+        finally:
+            data.close()
+            engine.close()
+
+
+class _GradientRecorder:
+    """An engine that writes the gradients of its first step down before they are applied."""
+
+    def __init__(self, engine: Engine, writer: RecordWriter) -> None:
+        self._engine, self._writer = engine, writer
+        self._is_first = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def train_step(
+        self, *args: Any, accept: Callable[[list[Any], float], bool] | None = None, **kwargs: Any
+    ) -> Any:
+        """As the engine's own."""
+
+        def record_then_accept(reports: list[Any], norm: float) -> bool:
+            if self._is_first:
+                _write(self._engine, self._writer, self._engine.gradient_pieces(), GRADIENT)
+                self._is_first = False
+            return accept is None or accept(reports, norm)
+
+        return self._engine.train_step(*args, accept=record_then_accept, **kwargs)
+
+
+def _write(engine: Engine, writer: RecordWriter, pieces: list[Any], kind: str) -> None:
+    for piece in pieces:
+        values = piece.values if kind == GRADIENT else piece.master
+        writer.add(
+            values.detach().float().cpu().numpy(),
+            kind=kind,
+            name=piece.name,
+            global_shape=piece.global_shape,
+            offset=piece.offset,
+            is_first_replica=piece.is_first_replica and engine.writes_data_replicas,
+        )
+
+
+def _fill(engine: Engine, config: RunConfig) -> None:
+    with engine.writable_pieces() as pieces:
+        for piece in pieces:
+            fill_initial_values(
+                piece.master,
+                name=piece.name,
+                global_shape=piece.global_shape,
+                offset=piece.offset,
+                model=config.model,
+                seed=config.seed,
+            )

@@ -1,0 +1,185 @@
+"""Takes a run back to a checkpoint, and leaves samples out from there on. No torch.
+
+A spike of the loss is rarely the data's fault alone: other batches from a little before it pass
+the place without harm (PaLM, arXiv 2204.02311, section 5.1).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bigtrain.checkpoint.format import (
+    CheckpointError,
+    TrainState,
+    check_commit,
+    committed_folders,
+    read_state,
+    sync,
+)
+from bigtrain.config import load_run_config
+from bigtrain.config.data import SkipConfig
+from bigtrain.config.resume import load_saved_config
+from bigtrain.data.run_order import skip_samples as order_of_samples
+from bigtrain.data.sources import samples_per_unit
+from bigtrain.train.run_folder import RunFolder, write_atomically
+from bigtrain.train.skips import SKIP_FILE, merge_skips, read_skips, render_skips
+from bigtrain.train.taken_steps import find_step
+
+_RANGE = re.compile(r"^(\d{1,18}):(\d{1,18})$")
+
+
+class RewindError(ValueError):
+    """The run cannot be taken back so; the message is one line and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """What was done."""
+
+    run: Path
+    step: int
+    """Of the checkpoint that the run goes on from; 0 is its beginning."""
+    set_aside: tuple[str, ...]
+    """Names of the newer checkpoints now."""
+    skipped: SkipConfig | None
+    """What was asked to be left out."""
+
+
+def rewind_run(
+    run_dir: Path, *, to: int, skip_steps: str | None = None, skip_samples: str | None = None
+) -> Rewound:
+    """Sets checkpoints newer than a step aside, and notes what the run leaves out from there.
+
+    Nothing is deleted. Asked again after a kill, it does what is left to do.
+
+    Args:
+        run_dir: A run folder.
+        to: The step of a checkpoint; 0 goes back to the beginning.
+        skip_steps: ``A:B``: the batches of these steps, both included, are left out.
+        skip_samples: ``FIRST:COUNT``: samples, counted as `bigtrain data which` tells them.
+
+    Raises:
+        RewindError: There is no such run or checkpoint, or the range cannot be.
+        RunBusyError: Somebody trains the run.
+    """
+    folder = RunFolder(run_dir)
+    if not folder.config.is_file():
+        raise RewindError(f"{run_dir}: not a run folder; give one such as runs/gpt-tiny")
+    with folder.locked():
+        state = _find_checkpoint(folder, to)
+        skip = _asked_range(folder, skip_steps, skip_samples)
+        if skip is not None:
+            _check_fits(folder, skip)
+            if state is not None:
+                _check_ahead(folder, skip, state)
+            merged = merge_skips([*read_skips(run_dir), skip])
+            write_atomically(run_dir / SKIP_FILE, render_skips(merged))
+        rewound = Rewound(run_dir, to, tuple(_set_aside(folder, newer_than=to)), skip)
+        folder.note_rewind(to=to, set_aside=rewound.set_aside)
+        return rewound
+
+
+def newest_before(checkpoints: Path, step: int) -> int:
+    """The step of the newest checkpoint that is older than ``step``; 0 where there is none."""
+    steps = [_step_of(path) for path in committed_folders(checkpoints)]
+    return max((number for number in steps if number < step), default=0)
+
+
+def render_rewound(rewound: Rewound) -> Sequence[str]:
+    """What the terminal shows: what was done, and what to type next."""
+    to = f"step {rewound.step}" if rewound.step else "its beginning"
+    lines = [f"{rewound.run}: goes on from {to}"]
+    if rewound.set_aside:
+        lines.append(f"  set aside, not deleted: {', '.join(rewound.set_aside)}")
+    if rewound.skipped is not None:
+        first, count = rewound.skipped.first_sample, rewound.skipped.samples
+        lines.append(f"  {count} samples from {first} are left out ({rewound.run / SKIP_FILE})")
+    return [*lines, f"next: bigtrain launch {rewound.run / 'config.yaml'}"]
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def _find_checkpoint(folder: RunFolder, step: int) -> TrainState | None:
+    """The state to go on from; None at the beginning."""
+    if step == 0:
+        return None
+    there = {_step_of(path): path for path in reversed(committed_folders(folder.checkpoints))}
+    if step not in there:
+        steps = ", ".join(map(str, there)) or "none"
+        raise RewindError(
+            f"{folder.path}: no checkpoint of step {step}; there are: {steps} (0 is the beginning)"
+        )
+    try:
+        check_commit(there[step])
+        return read_state(there[step])
+    except CheckpointError as error:
+        raise RewindError(f"step {step} cannot be gone back to: {error}") from None
+
+
+def _asked_range(folder: RunFolder, steps: str | None, samples: str | None) -> SkipConfig | None:
+    if steps is not None and samples is not None:
+        raise RewindError("give either --skip-steps or --skip-samples, not both")
+    if samples is not None:
+        first, count = _two_numbers("--skip-samples", samples, "FIRST:COUNT, such as 4096:512")
+        if not count:
+            raise RewindError(f"--skip-samples {samples}: the count is 0; leave it out")
+        return SkipConfig(first_sample=first, samples=count)
+    if steps is None:
+        return None
+    begin, end = _two_numbers("--skip-steps", steps, "A:B, such as 120:124")
+    if not 0 < begin <= end:
+        raise RewindError(f"--skip-steps {steps}: give the first step, from 1 on, and the last")
+    found = [find_step(folder, step) for step in (begin, end)]
+    for step, batch in zip((begin, end), found, strict=True):
+        if not batch.was_taken:
+            raise RewindError(
+                f"--skip-steps {steps}: the run has not taken step {step}, so nobody knows its "
+                "samples; give steps of its metrics.jsonl, or --skip-samples"
+            )
+    first, last = found[0].numbers[0], found[1].numbers[1]
+    return SkipConfig(first_sample=first, samples=last + 1 - first)
+
+
+def _two_numbers(option: str, text: str, form: str) -> tuple[int, int]:
+    match = _RANGE.match(text)
+    if match is None:
+        raise RewindError(f"{option} {text}: give {form}")
+    return int(match[1]), int(match[2])
+
+
+def _check_fits(folder: RunFolder, skip: SkipConfig) -> None:
+    unit = samples_per_unit(load_run_config([str(folder.config)]))
+    if skip.first_sample % unit or skip.samples % unit:
+        raise RewindError(
+            f"--skip-samples {skip.first_sample}:{skip.samples}: pairs are drawn a whole batch at "
+            f"a time; give multiples of train.global_batch_size={unit}"
+        )
+
+
+def _check_ahead(folder: RunFolder, skip: SkipConfig, state: TrainState) -> None:
+    """Checks that the checkpoint has not been trained on any of the range."""
+    config = load_saved_config(state.config)
+    last = int(order_of_samples(np.array([state.samples - 1]), config.data.skip)[0])
+    if state.samples and skip.first_sample <= last:
+        raise RewindError(
+            f"{folder.path}: the checkpoint of step {state.step} was trained on samples 0 to "
+            f"{last}, and those to leave out begin at {skip.first_sample}; go back further with "
+            "--to, or leave out later ones"
+        )
+
+
+def _set_aside(folder: RunFolder, *, newer_than: int) -> list[str]:
+    names = []
+    for path in committed_folders(folder.checkpoints):  # Newest first.
+        if _step_of(path) > newer_than:
+            aside = path.with_name(f"{path.name}.rewound-{folder.newest_attempt}")
+            path.rename(aside)
+            names.append(aside.name)
+    if names:
+        sync(folder.checkpoints)
+    return names

@@ -1,0 +1,68 @@
+"""The samples that a rewound run leaves out, and how they join its config. No torch.
+
+They are the run's own affair: whoever starts it again, with whichever files, need not repeat them.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.data import DataConfig, SkipConfig
+from bigtrain.config.yaml12 import parse_yaml, render_yaml
+
+SKIP_FILE = "skip.yaml"
+
+
+def merge_skips(skips: Iterable[SkipConfig]) -> tuple[SkipConfig, ...]:
+    """The same samples in order, as ranges that neither overlap nor touch."""
+    merged: list[list[int]] = []
+    for skip in sorted(skips, key=lambda skip: skip.first_sample):
+        end = skip.first_sample + skip.samples
+        if merged and skip.first_sample <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], end)
+        else:
+            merged.append([skip.first_sample, end])
+    return tuple(SkipConfig(first_sample=start, samples=end - start) for start, end in merged)
+
+
+def read_skips(run_dir: Path) -> tuple[SkipConfig, ...]:
+    """The ranges that `bigtrain rewind` has written; none where it never did.
+
+    Raises:
+        ConfigError: The file is not what it wrote.
+    """
+    path = run_dir / SKIP_FILE
+    if not path.is_file():
+        return ()
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+        return tuple(SkipConfig.model_validate(skip) for skip in values["data"]["skip"])
+    except (ValidationError, ConfigError, UnicodeDecodeError, KeyError, TypeError):
+        raise ConfigError(
+            f"{path}: not as `bigtrain rewind` writes it; mend or remove it"
+        ) from None
+
+
+def render_skips(skips: Iterable[SkipConfig]) -> str:
+    """The file, as YAML that could be given to a run as well."""
+    return render_yaml({"data": {"skip": [skip.model_dump() for skip in skips]}})
+
+
+def with_skips(config: RunConfig, *, run_dir: Path | None = None) -> RunConfig:
+    """The config of a run with what it was rewound to leave out; the same on every rank.
+
+    Args:
+        config: The run.
+        run_dir: Its folder, where it is not ``config.run_dir``.
+
+    Raises:
+        ConfigError: The run's skip.yaml cannot be read.
+    """
+    written = read_skips(run_dir or config.run_dir)
+    if not written:
+        return config
+    skips = merge_skips([*config.data.skip, *written])
+    data: DataConfig = config.data.model_copy(update={"skip": skips})
+    return config.model_copy(update={"data": data})

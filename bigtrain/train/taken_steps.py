@@ -1,0 +1,74 @@
+"""Which samples a step of a run read, or would read: from what the run wrote down. No torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bigtrain.config import RunConfig, load_run_config
+from bigtrain.data.run_order import skip_samples
+from bigtrain.track.metrics_file import read_metrics
+from bigtrain.train.run_folder import RunFolder
+from bigtrain.train.skips import with_skips
+
+
+@dataclass(frozen=True, slots=True)
+class StepSamples:
+    """The batch of one step."""
+
+    config: RunConfig
+    """What it is, or was, taken with."""
+    consumed: int
+    """Samples trained on before it."""
+    was_taken: bool
+
+    @property
+    def count(self) -> int:
+        """Samples of the batch."""
+        return self.config.batch_size(self.consumed)
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Its first and its last sample in the order of the run, which counts skipped ones."""
+        ends = np.array([self.consumed, self.consumed + self.count - 1])
+        first, last = skip_samples(ends, self.config.data.skip).tolist()
+        return first, last
+
+
+def find_step(folder: RunFolder, step: int) -> StepSamples:
+    """Finds the batch of a step, taken or to come.
+
+    What an attempt did beyond the step from which a later one went on is no part of the run.
+
+    Args:
+        folder: A run folder with a config.
+        step: From 1.
+    """
+    lines = read_metrics(folder.metrics, "train") if folder.metrics.is_file() else []
+    newest = max((line["attempt"] for line in lines), default=0)
+    reached = max((line["step"] for line in lines if line["attempt"] == newest), default=0)
+    taken: dict[int, dict[str, Any]] = {
+        line["step"]: line for line in lines if line["step"] <= reached
+    }
+    if step in taken:
+        config = _config_of(folder, taken[step]["attempt"])
+    else:  # A step to come is taken with the config of the newest attempt.
+        config = with_skips(load_run_config([str(folder.config)]), run_dir=folder.path)
+    last = max((number for number in taken if number < step), default=0)
+    consumed = taken[last]["samples"] if last else 0
+    return StepSamples(config, _after(config, consumed, steps=step - 1 - last), step in taken)
+
+
+def _config_of(folder: RunFolder, attempt: int) -> RunConfig:
+    path = folder.path / f"config-attempt-{attempt}.yaml"
+    return load_run_config([str(path if path.is_file() else folder.config)])
+
+
+def _after(config: RunConfig, consumed: int, *, steps: int) -> int:
+    """Samples consumed after so many more steps."""
+    full = config.train.global_batch_size
+    for left in range(steps, 0, -1):
+        if config.batch_size(consumed) == full:  # Batches never shrink.
+            return consumed + left * full
+        consumed += config.batch_size(consumed)
+    return consumed

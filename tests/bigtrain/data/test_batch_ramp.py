@@ -1,0 +1,88 @@
+"""Batches that grow read the very stream that batches of one size read."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from bigtrain.config import RunConfig
+from bigtrain.data.batches import TrainingData
+from bigtrain.parallel.layout import Layout
+from tests.runs import tiny_config
+
+STEPS = 14
+
+
+def _config(corpus: Path, *, ramp: bool = True, workers: int = 1) -> RunConfig:
+    train = {"global_batch_size": 24, "micro_batch_size": 2}
+    growth = {"batch_ramp": {"start": 8, "increment": 8, "samples": 100}} if ramp else {}
+    return tiny_config(corpus, Path("unused"), train={**train, **growth}, data={"workers": workers})
+
+
+def _data(config: RunConfig, *, copies: int = 1, rank: int = 0) -> TrainingData:
+    return TrainingData(config, layout=Layout(tensor=1, pipeline=1, data=copies), data_rank=rank)
+
+
+def _borders(config: RunConfig) -> list[int]:
+    """Samples consumed before each step."""
+    borders = [0]
+    while len(borders) < STEPS:
+        borders.append(borders[-1] + config.batch_size(borders[-1]))
+    return borders
+
+
+def _rows(data: list[TrainingData], consumed: int) -> list[list[int]]:
+    """A batch's samples in order, from all of its ranks."""
+    shares = [rank.batch(consumed).microbatches for rank in data]
+    return [
+        row for passes in zip(*shares, strict=True) for m in passes for row in m.tokens.tolist()
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_samples_are_those_of_batches_of_one_size_without_gap_or_repeat(
+    corpus: Path, workers: int
+) -> None:
+    config = _config(corpus, workers=workers)
+    borders = _borders(config)
+    assert {b - a for a, b in pairwise(borders)} == {8, 16, 24}
+    growing, data = [], _data(config)
+    for consumed in borders:
+        rows = _rows([data], consumed)
+        assert len(rows) == config.batch_size(consumed)
+        growing += rows
+    data.close()
+    even = _data(_config(corpus, ramp=False))
+    expected = [row for step in range(STEPS) for row in _rows([even], 24 * step)]
+    even.close()
+    assert growing == expected[: len(growing)]
+
+
+def test_ranks_share_each_batch_and_a_resume_in_mid_ramp_goes_on_with_the_same(
+    corpus: Path,
+) -> None:
+    config = _config(corpus)
+    borders = _borders(config)
+    alone = _data(config)
+    whole = [_rows([alone], consumed) for consumed in borders]
+    for first in (0, 3, 5):
+        ranks = [_data(config, copies=2, rank=rank) for rank in range(2)]
+        for step in range(first, STEPS):
+            assert _rows(ranks, borders[step]) == whole[step]
+        for rank in ranks:
+            rank.close()
+    alone.close()
+
+
+def test_every_target_of_a_small_batch_counts(corpus: Path) -> None:
+    data = _data(_config(corpus))
+    assert data.batch(0).num_targets == 8 * 32
+    assert data.sample_numbers(8) == (8, 15)
+    data.close()
+
+
+def test_validation_keeps_the_full_batch(corpus: Path) -> None:
+    data = _data(_config(corpus))
+    [batch] = data.validation_batches(data.validations[0])
+    assert len(batch.microbatches) == 12
+    data.close()

@@ -1,0 +1,43 @@
+"""Whose layers compute, and that compiling them changes no number."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ranks import RankError, run_ranks
+from tests.runs import LLAMA, tiny_config
+
+
+def build(model: dict[str, Any], train: dict[str, Any]) -> list[float]:
+    """The loss and the gradient's norm of one pass of a new model; for ``run_ranks``."""
+    import torch
+
+    from tests.distributed.hugging_face import one_rank, whole_model
+
+    config = tiny_config(Path("corpus"), Path("runs"), model=model, train=train)
+    with one_rank():
+        module, _ = whole_model(config, random_std=0.2)
+        tokens = torch.arange(32).view(2, 16)
+        logits = module(tokens, torch.arange(16).expand(2, 16), None)
+        loss = logits.log_softmax(-1)[..., 7].mean()
+        loss.backward()
+        norm = torch.stack([p.grad.norm() for p in module.parameters()]).norm()
+    return [float(loss), float(norm)]
+
+
+@pytest.mark.skipif(
+    find_spec("transformer_engine") is not None, reason="Transformer Engine is installed"
+)
+def test_transformer_engine_is_asked_for_and_missing() -> None:
+    with pytest.raises(RankError, match="Transformer Engine is not installed"):
+        run_ranks(build, 1, {}, {"kernels": "transformer_engine"})
+
+
+@pytest.mark.slow  # Compiling takes a minute.
+@pytest.mark.parametrize("model", [{}, {"biases": False}, LLAMA], ids=["gpt", "no biases", "llama"])
+def test_compiled_layers_compute_the_same(model: dict[str, Any]) -> None:
+    [plain] = run_ranks(build, 1, model, {})
+    [compiled] = run_ranks(build, 1, model, {"compile": True}, timeout=600)
+    assert compiled == pytest.approx(plain, rel=1e-5)

@@ -1,0 +1,102 @@
+"""Rows as words: what passed, what did not, and what to look at."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.parity.compare import IN_FP32, Comparison
+from bigtrain.parity.layouts import parse_split
+from bigtrain.parity.run import ParityError, Problem, Row, compare_splits
+from bigtrain.parity.table import render_notes, render_plain, render_rich
+from tests.bigtrain.parity.test_parity_layouts import VALUES
+
+SAME = Comparison(1e-8, 2e-7, 3e-7, 0.0, gradient_of="norm", differing=())
+OFF = Comparison(
+    1e-8, 2e-3, 0.25, 3e-6, gradient_of="layers.2", differing=("embedding", "layers.1", "layers.2")
+)
+LATE = Comparison(1e-8, 1e-8, 1e-8, 0.25, gradient_of="norm", differing=("embedding",))
+
+ROWS = [
+    Row(parse_split("tensor=2"), SAME),
+    Row(parse_split("pipeline=2"), OFF, failures=("grad_norm", "gradients")),
+    Row(parse_split("data=2"), LATE, failures=("parameters",)),
+    Row(parse_split("tensor=3"), refusal="parallel.tensor=3 does not divide"),
+    Row(parse_split("data=2 zero=1"), error="KeyError: 'a bug'"),
+]
+
+PLAIN = """\
+layout         ranks     loss  grad norm  gradients  parameters
+tensor=2           2  1.0e-08    2.0e-07    3.0e-07           0  same
+pipeline=2         2  1.0e-08   2.0e-03!   2.5e-01!     3.0e-06  DIFFERS
+data=2             2  1.0e-08    1.0e-08    1.0e-08    2.5e-01!  DIFFERS
+tensor=3           3        –          –          –           –  refused
+data=2 zero=1      2        –          –          –           –  FAILED"""
+
+
+def test_the_plain_table_is_aligned_and_marks_what_fails() -> None:
+    assert render_plain(ROWS) == PLAIN
+
+
+def test_the_terminals_table_says_the_same_in_80_columns() -> None:
+    out = io.StringIO()
+    Console(file=out, width=80).print(render_rich(ROWS))
+    lines = out.getvalue().splitlines()
+    words = {word for line in lines for word in line.split()}
+    assert {word for line in PLAIN.splitlines()[1:] for word in line.split()} <= words
+
+
+def test_notes_name_the_first_tensor_and_where_to_look() -> None:
+    off, late, refused, failed = render_notes(ROWS)
+    assert off == (
+        "pipeline=2: first tensor to differ: embedding (and 2 more, the last layers.2); look at "
+        "what makes its first-step gradient: layers.2 is furthest off, by 2.5e-01 "
+        "(grad_norm, gradients beyond tolerance)"
+    )
+    assert "first-step gradients agree, so look at clipping" in late
+    assert refused == "tensor=3: refused: parallel.tensor=3 does not divide"
+    assert failed == "data=2 zero=1: FAILED: KeyError: 'a bug'"
+
+
+def test_only_a_refusal_is_no_failure() -> None:
+    assert [row.is_good for row in ROWS] == [True, False, False, True, False]
+
+
+def test_layouts_that_are_refused_start_no_rank(tmp_path: Path) -> None:
+    config, told, started = RunConfig.model_validate(VALUES), [], []
+
+    def start(config_file: Path, world_size: int, folder: Path) -> Problem | None:
+        started.append(world_size)
+        assert config_file.parent == folder == tmp_path / "alone"
+        (folder / "rank-00000.json").write_text('{"steps": [], "boxes": []}')
+        return None
+
+    rows = compare_splits(
+        config,
+        [parse_split("tensor=3")],
+        tolerances=IN_FP32,
+        folder=tmp_path,
+        start=start,
+        tell=told.append,
+    )
+    assert [row.refusal is not None for row in rows] == [True]
+    assert started == [1]
+    assert told == ["one process, which 1 layouts are compared with", "layout 1 of 1: tensor=3"]
+
+
+@pytest.mark.parametrize(("is_refusal", "kind"), [(False, ParityError), (True, ConfigError)])
+def test_without_one_process_there_is_nothing_to_compare(
+    is_refusal: bool, kind: type[Exception], tmp_path: Path
+) -> None:
+    rows = compare_splits(
+        RunConfig.model_validate(VALUES),
+        [parse_split("tensor=2")],
+        tolerances=IN_FP32,
+        folder=tmp_path,
+        start=lambda *_: Problem("it broke", is_refusal=is_refusal),
+        tell=lambda _: None,
+    )
+    with pytest.raises(kind, match="it broke"):
+        list(rows)

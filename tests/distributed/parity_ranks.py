@@ -1,0 +1,120 @@
+"""`bigtrain parity` with forked ranks, which start at once, and faults to plant in them."""
+
+import importlib
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bigtrain.config import RunConfig, load_run_config
+from bigtrain.environment import read_ranks
+from bigtrain.parity.compare import Tolerances
+from bigtrain.parity.layouts import parse_split
+from bigtrain.parity.record import Record
+from bigtrain.parity.run import Problem, Row, StartRanks, measure_split
+from tests.ranks import RankError, run_ranks
+
+Plant = Callable[[], None]
+
+
+def measure_rank(config_file: Path, *, steps: int, folder: Path, plant: Plant | None) -> None:
+    """What ``bigtrain parity-rank`` does, after a fault is planted."""
+    from bigtrain.parallel.device import choose_device
+    from bigtrain.parity.measure import measure
+
+    if plant is not None:
+        plant()
+    ranks = read_ranks()
+    device = choose_device("cpu", ranks)
+    config = load_run_config([str(config_file)])
+    measure(config, ranks=ranks, device=device, steps=steps, folder=folder)
+
+
+def forked(steps: int, plant: Plant | None = None) -> StartRanks:
+    """Starts ranks from the fork server."""
+
+    def start(config_file: Path, world_size: int, folder: Path) -> Problem | None:
+        options: dict[str, Any] = {"steps": steps, "folder": folder, "plant": plant}
+        try:
+            run_ranks(measure_rank, world_size, config_file, timeout=200, **options)
+        except RankError as error:
+            lines = str(error).splitlines()
+            ends = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+            told = "; ".join(ends) or lines[-1]
+            return Problem(told, is_refusal="ConfigError" in told)
+        return None
+
+    return start
+
+
+def compare_with(
+    alone: Record,
+    config: RunConfig,
+    layout: str,
+    tolerances: Tolerances,
+    *,
+    folder: Path,
+    steps: int,
+    plant: Plant | None = None,
+) -> Row:
+    """Runs a layout in forked ranks and compares it."""
+    split = parse_split(layout)
+    start = forked(steps, plant)
+    return measure_split(
+        config, split, alone=alone, tolerances=tolerances, folder=folder, start=start
+    )
+
+
+def forget_to_add_tied_gradients() -> None:
+    """Leaves each stage's copy of the embedding with the gradient of its own use."""
+    # The package has a function of the module's name.
+    module = importlib.import_module("megatron.core.distributed.finalize_model_grads")
+    module._allreduce_word_embedding_grads = lambda *_, **__: None
+
+
+def forget_to_average_over_data_ranks() -> None:
+    """Leaves each data rank with the gradient of its own samples."""
+    from bigtrain.engine.engine import Engine
+
+    Engine._average_over_data_ranks = lambda _: None
+
+
+def forget_to_add_tied_gradients_in_shares() -> None:
+    """The same where data ranks hold shares of the gradient."""
+    from bigtrain.engine import engine
+
+    engine.sum_tied = lambda *_, **__: None
+
+
+def forget_to_add_over_the_sequence() -> None:
+    """Leaves what every token of a sequence adds to, norms for one, with half of the tokens."""
+    from bigtrain.engine import engine
+
+    engine.sum_over_sequence = lambda *_, **__: None
+
+
+def update_at_another_rate(factor: float) -> None:
+    """Lets every update be as of another learning rate."""
+    from bigtrain.engine.engine import Engine
+
+    train_step = Engine.train_step
+
+    def changed(self: Any, *args: Any, learning_rate: float, **kwargs: Any) -> Any:
+        return train_step(self, *args, learning_rate=learning_rate * factor, **kwargs)
+
+    Engine.train_step = changed
+
+
+def crash_on_rank_one() -> None:
+    """Ends one rank in the middle."""
+    from bigtrain.engine.engine import Engine
+
+    def crash(*_: Any, **__: Any) -> None:
+        raise KeyError("planted")
+
+    if read_ranks().rank == 1:
+        Engine.train_step = crash
+
+
+update_at_twice_the_rate = partial(update_at_another_rate, 2.0)

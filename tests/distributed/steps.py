@@ -1,0 +1,231 @@
+"""A few steps of an engine on invented tokens, in any layout, and all that can be said of them."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bigtrain.config import RunConfig
+from tests.runs import tiny_config
+
+VOCAB_SIZE = 500
+
+
+@dataclass
+class Steps:
+    """What one rank saw."""
+
+    losses: list[float] = field(default_factory=list)
+    """Mean loss of each step over all tokens and ranks."""
+    norms: list[float] = field(default_factory=list)
+    skipped: list[bool] = field(default_factory=list)
+    gradients: dict[str, Any] = field(default_factory=dict)
+    """Whole gradients of the first step, by name."""
+    bits: list[str] = field(default_factory=list)
+    """After each step, a hash of this rank's masters, moments, weights and step count."""
+    adam_steps: int = 0
+    weights: dict[str, Any] = field(default_factory=dict)
+    """Whole masters after the last step, by name."""
+
+
+def steps_config(**sections: Any) -> RunConfig:
+    """A run of 4 layers and 8 samples a step that reads no data."""
+    nowhere = Path("unused")
+    train = {"micro_batch_size": 1, **sections.pop("train", {})}
+    parallel = {"device": "cpu", **sections.pop("parallel", {})}
+    data = {"train": "unused", **sections.pop("data", {})}
+    return tiny_config(nowhere, nowhere, train=train, parallel=parallel, data=data, **sections)
+
+
+def tiny_model() -> dict[str, Any]:
+    """The model section of ``steps_config``."""
+    return {
+        "num_layers": 4,
+        "hidden_size": 32,
+        "num_heads": 4,
+        "vocab_size": VOCAB_SIZE,
+        "max_sequence_length": 32,
+    }
+
+
+@contextmanager
+def engine_of(config: RunConfig) -> Iterator[tuple[Any, Any, Any]]:
+    """An engine with initial values on this rank, its layout and its place."""
+    from bigtrain.engine.engine import Engine
+    from bigtrain.environment import read_ranks
+    from bigtrain.models.build import build_chunks
+    from bigtrain.models.initial import fill_initial_values
+    from bigtrain.parallel.device import choose_device
+    from bigtrain.parallel.groups import process_groups
+    from bigtrain.parallel.layout import layout_of
+
+    ranks = read_ranks()
+    device, layout = choose_device("cpu", ranks), layout_of(config, ranks.world_size)
+    with process_groups(ranks, layout, device) as place:
+        engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
+        with engine.writable_pieces() as pieces:
+            for piece in pieces:
+                fill_initial_values(
+                    piece.master,
+                    name=piece.name,
+                    global_shape=piece.global_shape,
+                    offset=piece.offset,
+                    model=config.model,
+                    seed=config.seed,
+                )
+        yield engine, layout, place
+        engine.close()
+
+
+def take_steps(
+    config: RunConfig,
+    *,
+    steps: int = 3,
+    accept: Callable[[int, list[Any], float], bool] | None = None,
+    poisoned: int | None = None,
+    whole: bool = True,
+) -> Steps:
+    """Takes steps on this rank; for ``run_ranks``.
+
+    Args:
+        config: From ``steps_config``.
+        steps: How many.
+        accept: Asked with the number of the step too.
+        poisoned: The step whose loss is infinite on one rank.
+        whole: Whether to gather gradients and weights.
+    """
+    seen = Steps()
+    with engine_of(config) as (engine, layout, place):
+        for step in range(steps):
+
+            def judge(reports: list[Any], norm: float, step: int = step) -> bool:
+                if whole and step == 0:
+                    boxes = engine.gradient_pieces()
+                    seen.gradients = _whole([(b, b.values) for b in boxes], engine)
+                return accept is None or accept(step, reports, norm)
+
+            microbatches = _microbatches(config, step, layout, place)
+            scale = float("inf") if step == poisoned and place.data == layout.data - 1 else 1.0
+            update = engine.train_step(
+                _forward_step(config, scale),
+                microbatches,
+                learning_rate=1e-2,
+                accept=judge if accept is not None or whole else None,
+            )
+            seen.norms.append(update.grad_norm)
+            seen.skipped.append(update.skipped)
+            seen.losses.append(_mean_loss(update.reports, len(microbatches) * layout.data, place))
+            seen.bits.append(_hash(engine))
+        seen.adam_steps = engine.optimizer_steps
+        if whole:
+            seen.weights = _whole([(p, p.master) for p in engine.pieces()], engine)
+    return seen
+
+
+def save_after_steps(config: RunConfig, out: Path, *, steps: int = 2) -> None:
+    """Takes steps on this rank and saves a checkpoint; for ``run_ranks``."""
+    from bigtrain.checkpoint.format import TrainState
+    from bigtrain.checkpoint.saving import save_checkpoint
+
+    with engine_of(config) as (engine, layout, place):
+        for step in range(steps):
+            microbatches = _microbatches(config, step, layout, place)
+            engine.train_step(_forward_step(config), microbatches, learning_rate=1e-2)
+        state = TrainState(
+            step=steps,
+            samples=0,
+            tokens=0,
+            optimizer_steps=engine.optimizer_steps,
+            data_stages=[],
+            config=config.model_dump(mode="json"),
+            tokenizer_sha256="",
+        )
+        save_checkpoint(out, engine, state, tokenizer=b"", attempt=1)
+
+
+def all_but_the_second(step: int, reports: list[Any], norm: float) -> bool:
+    """Accepts every step but number 1, which one rank alone refuses."""
+    import torch.distributed as dist
+
+    return step != 1 or dist.get_rank() != dist.get_world_size() - 1
+
+
+def _microbatches(config: RunConfig, step: int, layout: Any, place: Any) -> list[Any]:
+    import torch
+
+    generator = torch.Generator().manual_seed(1000 + step)
+    batch, micro = config.train.global_batch_size, config.train.micro_batch_size
+    shape = (batch, config.data.sequence_length + 1)
+    tokens = torch.randint(0, VOCAB_SIZE, shape, generator=generator)
+    return list(tokens.chunk(layout.data)[place.data].split(micro))
+
+
+def _forward_step(config: RunConfig, scale: float = 1.0) -> Any:
+    import torch
+    from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
+
+    is_bert = config.model.kind == "bert"
+
+    def forward_step(numbered: Any, stage: Any) -> Any:
+        _, tokens = next(numbered)
+        inputs = tokens[:, :-1]
+        if is_bert:
+            output = stage(inputs, torch.ones_like(inputs, dtype=torch.bool), inputs % 2)
+        else:
+            output = stage(inputs, torch.arange(inputs.shape[1]).expand_as(inputs), None)
+
+        def loss(output: Any) -> Any:
+            logits = (output[0] if is_bert else output).float().contiguous()
+            mean = vocab_parallel_cross_entropy(logits, tokens[:, 1:].contiguous()).mean()
+            if is_bert:
+                mean = mean + torch.nn.functional.cross_entropy(output[1].float(), tokens[:, 0] % 2)
+            return mean * scale, {"loss": mean.detach().clone()}
+
+        return output, loss
+
+    return forward_step
+
+
+def _mean_loss(reports: list[Any], microbatches: int, place: Any) -> float:
+    import torch
+    import torch.distributed as dist
+
+    total = torch.zeros((), dtype=torch.float64)
+    if place.tensor == 0:
+        total += sum(float(report["loss"]) for report in reports)
+    dist.all_reduce(total)
+    return float(total / microbatches)
+
+
+def _whole(boxes: list[Any], engine: Any) -> dict[str, Any]:
+    """The whole tensors that the ranks' boxes make, as numpy arrays, on rank 0."""
+    import torch
+    import torch.distributed as dist
+
+    mine = [
+        (box.name, box.global_shape, box.offset, values.float().clone())
+        for box, values in boxes
+        if box.is_first_replica and engine.writes_data_replicas
+    ]
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    whole: dict[str, Any] = {}
+    for name, shape, offset, values in (box for rank in everyone for box in rank):
+        tensor = whole.setdefault(name, torch.full(shape, float("nan")))
+        tensor[tuple(slice(o, o + n) for o, n in zip(offset, values.shape, strict=True))] = values
+    return {name: tensor.numpy() for name, tensor in whole.items()} if dist.get_rank() == 0 else {}
+
+
+def _hash(engine: Any) -> str:
+    digest = hashlib.sha256(str(engine.optimizer_steps).encode())
+    for piece in engine.pieces():
+        for values in (piece.master, piece.first_moment, piece.second_moment):
+            digest.update(values.contiguous().numpy().tobytes())
+    for stage in engine.stages:
+        for _, parameter in stage.named_parameters():
+            # Under ZeRO 3 a rank keeps a range of the weight, and the whole only while it is used.
+            kept = getattr(parameter, "ds_tensor", parameter).detach()
+            digest.update(kept.float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
