@@ -15,7 +15,7 @@ from data_tools.cli import app as data_app
 
 app = typer.Typer(
     name="bigtrain",
-    help="Pretrain GPT models: from text to a trained, checkpointed, Hugging Face-ready model.",
+    help="Pretrain GPT, Llama and BERT: from text to a checked Hugging Face model.",
     no_args_is_help=True,
     rich_markup_mode=None,  # Loading rich for the help would take a third of its time.
     add_completion=False,
@@ -191,13 +191,13 @@ def report(
 
     from bigtrain.evaluate.report import read_report, render_next_commands, render_report
 
+    figures = read_report(run)
     sample = None
-    if exported is not None:
+    if exported is not None and figures.can_generate:
         from bigtrain.convert.generate import Sampling
         from bigtrain.convert.generate import generate as continue_text
 
         sample = prompt + continue_text(exported, prompt, Sampling())
-    figures = read_report(run)
     Console().print(render_report(figures, exported=exported, sample=sample))
     typer.echo(render_next_commands(figures, exported=exported))
 

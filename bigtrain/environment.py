@@ -36,6 +36,11 @@ def tell_deepspeed(device_type: str, ranks: Ranks) -> None:
     os.environ.setdefault("LOCAL_RANK", str(ranks.local_rank))
 
 
+def ask_for_huge_pages() -> None:
+    """Has torch take large tensors on CPU from huge pages; it looks once, at its first tensor."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
 def requested_threads() -> int | None:
     """Threads per rank that the launcher or the user asked for."""
     value = os.environ.get("OMP_NUM_THREADS", "")

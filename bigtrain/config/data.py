@@ -1,5 +1,6 @@
 """Where a run's tokens come from and how they become samples. Each key is documented here."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -49,6 +50,18 @@ class SkipConfig(Section):
     """The first sample to pass over; `bigtrain data which` names the samples of a step."""
     samples: SampleCount
     """How many are passed over."""
+
+
+def merge_skips(skips: Iterable[SkipConfig]) -> tuple[SkipConfig, ...]:
+    """The same samples in order, as ranges that neither overlap nor touch."""
+    merged: list[list[int]] = []
+    for skip in sorted(skips, key=lambda skip: skip.first_sample):
+        end = skip.first_sample + skip.samples
+        if merged and skip.first_sample <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], end)
+        else:
+            merged.append([skip.first_sample, end])
+    return tuple(SkipConfig(first_sample=start, samples=end - start) for start, end in merged)
 
 
 class MaskingConfig(Section):

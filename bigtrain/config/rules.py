@@ -151,10 +151,10 @@ def _ramp_leads_to_the_batch(config: "RunConfig") -> Iterator[str]:
     )
     if ramp is None:
         return
-    if config.data.packing != "concat":
+    if config.data.packing == "pairs":
         yield (
-            f"train.batch_ramp changes the size of batches, and with data.packing="
-            f"{config.data.packing} a whole batch is drawn together; leave it out or use concat"
+            "train.batch_ramp changes the size of batches, and with data.packing=pairs a whole "
+            "batch is drawn together; leave it out"
         )
     if ramp.start >= full or (full - ramp.start) % ramp.increment:
         yield (

@@ -84,7 +84,7 @@ class TrainConfig(Section):
     """Numbers of forward and backward; master weights, moments and reductions are always fp32."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activations that are computed again in the backward pass, to save memory: selective those
-    of attention, full those of whole layers."""
+    of attention (fused kernels keep none: it helps where none runs), full those of layers."""
     batch_ramp: BatchRampConfig | None = None
     """Grows the batch from a smaller one."""
     compile: bool = False
@@ -146,10 +146,11 @@ class GuardConfig(Section):
     """Updates that are passed over, on all ranks alike, because their loss or gradient is off."""
 
     sigmas: NonNegativeFloat = 6.0
-    """Standard deviations above its recent mean at which a loss or gradient norm is an outlier;
-    0 passes over only what is not finite."""
+    """Standard deviations above its recent mean at which a loss or gradient norm is an outlier; a
+    deviation counts as 1 % of the mean at least. 0 passes over only what is not finite."""
     window: Annotated[int, Field(ge=16, lt=2**20)] = 128
-    """Applied steps that are the recent past; there are no outliers before half of it is full."""
+    """Steps that are the recent past, in which an outlier counts as a mild one; there are no
+    outliers before half of it is full."""
     stop_after: PositiveInt = 10
     """Updates passed over in a row that stop the run."""
 

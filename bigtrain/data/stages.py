@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.config.data import SkipConfig
+from bigtrain.config.data import SkipConfig, merge_skips
 from bigtrain.data.mixture import UNITS_PER_BLOCK
 from bigtrain.data.run_order import plan_stages, skip_samples
 from bigtrain.data.sources import Source, samples_per_unit
@@ -121,7 +121,8 @@ def _mixtures(records: Sequence[StageRecord]) -> _Mixtures:
 def _past(records: Sequence[StageRecord], last: int) -> dict[str, Any]:
     """What decided the samples up to `last`, flat, with the names that the user gave."""
     past = [record for record in records if record["first_sample"] <= last]
-    skips = _skips(records)
+    # Ranges that touch are one, however they are written.
+    skips = merge_skips(_skips(records))
     return {
         "order of version": past[0]["order"],
         "data.sequence_length": past[0]["sequence_length"],

@@ -22,9 +22,10 @@ from bigtrain.engine.shared import sum_over_tensor_ranks, sum_tied, tied_weight
 from bigtrain.engine.stage import Chunks, Stage
 from bigtrain.engine.topology import Topology
 from bigtrain.models.build import materialize
+from bigtrain.models.initial import fill_initial_values
 from bigtrain.models.shards import Shard, shards_of
 from bigtrain.parallel import groups
-from bigtrain.parallel.device import runs_on_cpu
+from bigtrain.parallel.device import runs_on_cpu, settle_memory
 from bigtrain.parallel.layout import Layout
 from bigtrain.parallel.schedule import ForwardStep, Report, run_microbatches
 
@@ -91,11 +92,16 @@ class Engine:
             mpu=topology,
             dist_init_required=False,
         )
+        private.leave_outputs_undivided(self._deepspeed)
+        shares = topology.get_data_parallel_world_size() > 1
+        if self._zero < 2 and not shares and not config.parallel.offload_optimizer:
+            private.leave_gradients_in_place(self._deepspeed, self._optimizer)
         self._state = private.state_of(self._optimizer)
         self._prepare_gradients(chunks)
         self.stages = [
             Stage(self._deepspeed, chunk, number=number) for number, chunk in enumerate(chunks)
         ]
+        settle_memory(device)
 
     @property
     def _zero(self) -> int:
@@ -177,6 +183,19 @@ class Engine:
         yield self.pieces()
         self._state.publish_masters()
 
+    def initialize(self) -> None:
+        """Gives the weights their initial values, which follow from their names and the seed."""
+        with self.writable_pieces() as pieces:
+            for piece in pieces:
+                fill_initial_values(
+                    piece.master,
+                    name=piece.name,
+                    global_shape=piece.global_shape,
+                    offset=piece.offset,
+                    model=self._config.model,
+                    seed=self._config.seed,
+                )
+
     @property
     def writes_data_replicas(self) -> bool:
         """Whether this rank saves its pieces: with ZeRO 0, data ranks repeat each other's."""
@@ -202,7 +221,8 @@ class Engine:
             forward_step,
             microbatches,
             stages=self.stages,
-            sequence_length=self._config.data.sequence_length,
+            # Sentence pairs are as wide as the longest of their batch.
+            sequence_length=microbatches[0].tokens.shape[1],
             micro_batch_size=self._config.train.micro_batch_size,
             forward_only=forward_only,
         )
@@ -232,6 +252,7 @@ class Engine:
         """Sums what stages and tensor ranks share; called after the last backward."""
         if self._zero >= 2:  # They are reduced and gone: see _prepare_gradients.
             return
+        self._state.complete_gradients()
         private.lend_main_gradients(self._parameters)
         finalize_model_grads(stages, *args, **kwargs)
         private.take_back_main_gradients(self._parameters)
@@ -256,11 +277,13 @@ class Engine:
 def _buckets(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     """Groups tensors so that each group is sent at once and none is much over the bucket size."""
     bucket: list[torch.Tensor] = []
+    elements = 0
     for tensor in tensors:
-        if bucket and sum(t.numel() for t in bucket) + tensor.numel() > REDUCE_BUCKET_ELEMENTS:
+        if bucket and elements + tensor.numel() > REDUCE_BUCKET_ELEMENTS:
             yield bucket
-            bucket = []
+            bucket, elements = [], 0
         bucket.append(tensor)
+        elements += tensor.numel()
     if bucket:
         yield bucket
 

@@ -58,8 +58,14 @@ def deepspeed_settings(
 def _bucket_elements(config: RunConfig, parameters_per_rank: int) -> int:
     elements = parameters_per_rank
     if config.parallel.zero == 3:  # No more than a layer is whole, its gradient neither.
-        elements = parameters_per_rank // config.model.num_layers
+        elements = _layer_elements(config, parameters_per_rank)
     return -(-min(REDUCE_BUCKET_ELEMENTS, elements) // _ALIGNMENT) * _ALIGNMENT
+
+
+def _layer_elements(config: RunConfig, parameters_per_rank: int) -> int:
+    """About the size of one layer; the embedding is spread over them."""
+    layers_per_rank = max(1, config.model.num_layers // config.parallel.pipeline)
+    return parameters_per_rank // layers_per_rank
 
 
 def _offload(config: RunConfig) -> dict[str, Any]:
@@ -70,7 +76,7 @@ def _offload(config: RunConfig) -> dict[str, Any]:
 
 def _weights(config: RunConfig, parameters_per_rank: int, prefetch: bool) -> dict[str, Any]:
     """What of the weights is whole on a rank, and when."""
-    layer = parameters_per_rank // config.model.num_layers
+    layer = _layer_elements(config, parameters_per_rank)
     return {
         # Norms and small biases: gathering each one costs more than it saves.
         "stage3_param_persistence_threshold": min(100_000, parameters_per_rank // 1000),

@@ -47,8 +47,18 @@ class Report:
 
     @property
     def validation_loss(self) -> float | None:
-        """Over all validation corpora together, in nats per token."""
+        """Over all validation corpora together, in ``unit``."""
         return self.validation.get("loss")
+
+    @property
+    def unit(self) -> str:
+        """Of the losses; a BERT's is the sum of nats per token and nats per pair."""
+        return "nats" if self.config.model.kind == "bert" else "nats/token"
+
+    @property
+    def can_generate(self) -> bool:
+        """Whether the model continues texts."""
+        return self.config.model.kind == "gpt"
 
 
 def read_report(run_dir: Path) -> Report:
@@ -79,8 +89,8 @@ def read_report(run_dir: Path) -> Report:
         corpus_tokens=corpus_tokens,
         tokens_trained=steps[-1]["tokens"],
         parameters=count_parameters(folder.checkpoints, config.model),
-        first_loss=steps[0]["loss"],
-        last_loss=steps[-1]["loss"],
+        first_loss=_figures(steps[0])["loss"],
+        last_loss=_figures(steps[-1])["loss"],
         validation=_figures(validations[-1]) if validations else {},
         baselines=baselines,
         tokens_per_second=_median([line["tokens_per_second"] for line in steps]),
@@ -134,7 +144,7 @@ def render_next_commands(report: Report, *, exported: Path | None) -> str:
     again = ["bigtrain", "launch", str(run / "config.yaml")]
     more = 5 * config.train.steps
     commands = [[*again, f"name={config.name}-long", f"train.steps={more}"]]
-    if report.parameters:
+    if report.parameters and report.can_generate:
         commands.insert(0, ["bigtrain", "generate", str(exported or run), "--prompt", "import os"])
     if config.model.num_layers % 2 == 0:
         layout = ["parallel.tensor=1", "parallel.pipeline=2"]
@@ -152,17 +162,17 @@ def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:
         ("corpus", f"{report.corpus}, {size}"),
         ("trained on", f"{report.tokens_trained:,} tokens"),
         ("parameters", f"{report.parameters:,}" if report.parameters else "no checkpoint yet"),
-        ("training loss", f"{report.first_loss:.4f} → {report.last_loss:.4f} nats/token"),
+        ("training loss", f"{report.first_loss:.4f} → {report.last_loss:.4f} {report.unit}"),
     ]
     if report.validation_loss is not None:
-        rows.append(("validation loss", f"{report.validation_loss:.4f} nats/token"))
+        rows.append(("validation loss", f"{report.validation_loss:.4f} {report.unit}"))
     if report.validation_loss is not None and report.baselines is not None:
         rows += [
             ("  unigram baseline", _against(report.baselines.unigram, report.validation_loss)),
             ("  bigram baseline", _against(report.baselines.bigram, report.validation_loss)),
         ]
     rows += [
-        (f"  {name.removeprefix('loss/')}", f"{loss:.4f} nats/token")
+        (f"  {name.removeprefix('loss/')}", f"{loss:.4f} {report.unit}")
         for name, loss in report.validation.items()
         if name.startswith("loss/")
     ]

@@ -25,6 +25,16 @@ class _Gpt(GPTModel):
         table = None if self.rotary_table is None else self.rotary_table(position_ids)
         return (hidden, table, *others)
 
+    def _postprocess(self, hidden_states: torch.Tensor, *args: Any, **options: Any) -> Any:
+        if not self.post_process or self.config.sequence_parallel:
+            return super()._postprocess(hidden_states, *args, **options)
+        # Turned around before they become logits: those are the largest tensor of a step, and
+        # megatron-core copies them whole, and their gradient twice.
+        tied = self.share_embeddings_and_output_weights
+        weight = self.shared_embedding_or_output_weight() if tied else None
+        logits, _ = self.output_layer(hidden_states.transpose(0, 1).contiguous(), weight=weight)
+        return logits
+
 
 def gpt_chunk(
     run: RunConfig, config: TransformerConfig, *, chunk: int | None, first: bool, last: bool

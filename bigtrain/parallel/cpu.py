@@ -1,5 +1,6 @@
 """What megatron-core needs to run on CPU with gloo: its calls to CUDA answered by the CPU."""
 
+import ctypes
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -43,6 +44,23 @@ class _Stream:
 
 
 _installed: list[_CudaMeansCpu] = []
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> None:
+    """Makes this process keep the memory that it frees, for the next step to use.
+
+    glibc gives large blocks back at once, and the kernel hands out zeroed pages again: a tenth to a
+    fifth of a step's time. Most steps ask for the same sizes. Where there is no glibc, nothing
+    happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+        mallopt(_M_TOP_PAD, 1 << 26)
 
 
 def install() -> None:

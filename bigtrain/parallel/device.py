@@ -11,7 +11,13 @@ from typing import Any
 import torch
 
 from bigtrain.config import ConfigError
-from bigtrain.environment import Ranks, requested_threads, tell_deepspeed
+from bigtrain.environment import (
+    Ranks,
+    ask_for_huge_pages,
+    requested_threads,
+    tell_deepspeed,
+)
+from bigtrain.parallel import cpu
 
 
 def choose_device(wanted: str, ranks: Ranks) -> torch.device:
@@ -27,6 +33,7 @@ def choose_device(wanted: str, ranks: Ranks) -> torch.device:
     use_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     tell_deepspeed("cuda" if use_cuda else "cpu", ranks)
     if not use_cuda:
+        ask_for_huge_pages()
         torch.set_num_threads(_threads_per_rank(ranks))
         return torch.device("cpu")
     count = torch.cuda.device_count()
@@ -47,6 +54,12 @@ def communication_backend(device: torch.device) -> str:
 def runs_on_cpu(device: torch.device) -> bool:
     """Whether megatron-core's calls to CUDA need an answer from the CPU."""
     return device.type == "cpu"
+
+
+def settle_memory(device: torch.device) -> None:
+    """Call it once model and optimizer stand: from then on each step asks for the same sizes."""
+    if runs_on_cpu(device):
+        cpu.keep_freed_memory()
 
 
 def bound_device(device: torch.device) -> torch.device | None:

@@ -14,7 +14,13 @@ from rich.console import Console
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.data.checks import check_data
 from bigtrain.parity.compare import IN_BF16, IN_FP32, Tolerances, parse_tolerances
-from bigtrain.parity.layouts import Split, parse_splits, split_config, splits_to_compare
+from bigtrain.parity.layouts import (
+    Split,
+    own_split,
+    parse_splits,
+    split_config,
+    splits_to_compare,
+)
 from bigtrain.parity.run import ParityError, Problem, Row, compare_splits
 from bigtrain.parity.table import render_notes, render_plain, render_rich
 
@@ -30,6 +36,8 @@ class ParityPlan:
     splits: list[Split]
     steps: int
     tolerances: Tolerances
+    left_out: Split | None
+    """The config's own layout, where it takes more processes than may be tried unasked."""
 
 
 def plan_parity(
@@ -49,11 +57,13 @@ def plan_parity(
         InputError: A corpus or the tokenizer cannot be read.
     """
     usual = IN_BF16 if config.train.precision == "bf16" else IN_FP32
+    own = own_split(config)
     plan = ParityPlan(
         config=config,
         splits=parse_splits(layouts) or splits_to_compare(config, most_ranks=most_ranks),
         steps=steps,
         tolerances=parse_tolerances(tolerances, usual),
+        left_out=own if not layouts and own.world_size > most_ranks else None,
     )
     if steps > config.train.steps:
         raise ConfigError(
@@ -80,6 +90,12 @@ def run_parity(plan: ParityPlan, *, start: StartSteps, echo: Callable[..., None]
         echo(
             f"model.dropout={plan.config.model.dropout:g} is drawn by each rank for itself, so "
             "layouts differ; add model.dropout=0 to compare the rest",
+            err=True,
+        )
+    if plan.left_out is not None:
+        echo(
+            f"the run's own layout ({plan.left_out.name}) takes {plan.left_out.world_size} "
+            f"processes; add --max-ranks {plan.left_out.world_size} to compare it",
             err=True,
         )
     folder = Path(tempfile.mkdtemp(prefix="bigtrain-parity-"))

@@ -104,10 +104,15 @@ def splits_to_compare(config: RunConfig, *, most_ranks: int) -> list[Split]:
     The config says nothing of data ranks: its own layout gets two where ZeRO shares among them.
     """
     standard = [parse_split(text) for text in STANDARD]
-    own = _split_of(config.parallel, 2 if config.parallel.zero else 1)
+    own = own_split(config)
     if own.name != ALONE and own not in standard:
         standard.insert(0, own)
     return [split for split in standard if split.world_size <= most_ranks]
+
+
+def own_split(config: RunConfig) -> Split:
+    """The layout of the config itself."""
+    return _split_of(config.parallel, 2 if config.parallel.zero else 1)
 
 
 def split_config(config: RunConfig, split: Split) -> RunConfig:

@@ -12,7 +12,6 @@ from bigtrain.data.batches import TrainingData
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks
-from bigtrain.models.initial import fill_initial_values
 from bigtrain.parallel import groups
 from bigtrain.parallel.layout import layout_of
 from bigtrain.parity.record import GRADIENT, PARAMETER, RecordWriter, StepFigures
@@ -49,7 +48,7 @@ def measure(
             config, engine=recorder, data=data, layout=layout, place=place, device=device
         )
         try:
-            _fill(engine, config)
+            engine.initialize()
             taken = islice(trainer.steps(lambda: False), steps)
             figures = [StepFigures(result.loss, result.grad_norm) for result in taken]
             _write(engine, writer, engine.pieces(), PARAMETER)
@@ -94,16 +93,3 @@ def _write(engine: Engine, writer: RecordWriter, pieces: list[Any], kind: str) -
             offset=piece.offset,
             is_first_replica=piece.is_first_replica and engine.writes_data_replicas,
         )
-
-
-def _fill(engine: Engine, config: RunConfig) -> None:
-    with engine.writable_pieces() as pieces:
-        for piece in pieces:
-            fill_initial_values(
-                piece.master,
-                name=piece.name,
-                global_shape=piece.global_shape,
-                offset=piece.offset,
-                model=config.model,
-                seed=config.seed,
-            )

@@ -38,10 +38,20 @@ def read_metrics(path: Path, split: str) -> list[dict[str, Any]]:
         split: ``train`` or ``validation``.
 
     Returns:
-        One event for each step: the latest attempt's, where an attempt repeated a step.
+        One event for each step: the latest attempt's, where an attempt repeated a step. What an
+        attempt did beyond the step that the newest one has reached is no part of the run: the
+        newest went on from an earlier checkpoint.
     """
-    latest: dict[int, dict[str, Any]] = {}
+    latest: dict[tuple[str, int], dict[str, Any]] = {}
+    newest = reached = 0
     for event in read_lines(path):
-        if event.get("split") == split:
-            latest[event["step"]] = event
-    return [latest[step] for step in sorted(latest)]
+        if "step" not in event:
+            continue
+        latest[event["split"], event["step"]] = event
+        if event["attempt"] > newest:
+            newest, reached = event["attempt"], 0
+        if event["attempt"] == newest:
+            reached = max(reached, event["step"])
+    return [
+        latest[kind, step] for kind, step in sorted(latest) if kind == split and step <= reached
+    ]

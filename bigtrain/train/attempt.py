@@ -9,7 +9,6 @@ import torch.distributed as dist
 
 from bigtrain.checkpoint.format import TrainState, newest_whole, read_state
 from bigtrain.checkpoint.saving import load_checkpoint, save_checkpoint
-from bigtrain.models.initial import fill_initial_values
 from bigtrain.parallel.groups import on_rank_zero
 from bigtrain.track.console import ConsoleTracker
 from bigtrain.track.metrics_file import MetricsFile
@@ -118,7 +117,7 @@ class Attempt:
         for line in passed_over:
             log.warning(line)
         if found is None:
-            self._initialize()
+            self._trainer.engine.initialize()
             return
         check_state(
             self._config,
@@ -135,18 +134,6 @@ class Attempt:
         self._trainer.guard.restore(state.guard)
         self._saved = found
         log.info("resumed from %s, at step %d", found, state.step)
-
-    def _initialize(self) -> None:
-        with self._trainer.engine.writable_pieces() as pieces:
-            for piece in pieces:
-                fill_initial_values(
-                    piece.master,
-                    name=piece.name,
-                    global_shape=piece.global_shape,
-                    offset=piece.offset,
-                    model=self._config.model,
-                    seed=self._config.seed,
-                )
 
     def _begin(self) -> tuple[int, str]:
         number = self._folder.begin_attempt(self._config, world_size=dist.get_world_size())

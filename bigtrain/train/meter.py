@@ -36,7 +36,7 @@ class Meter:
     """Takes the times of a step and turns them into numbers; the same on every rank.
 
     It never waits for a GPU: on one, phases are marked in its queue and read after the one wait
-    that a step makes anyway. Communication hides inside the phases, mostly beside computing; only a
+    that a step makes anyway. Communication hides inside the phases; only a
     profile (``train.profile``) can tell its share.
     """
 

@@ -55,7 +55,7 @@ class ProfileWindow:
             self._start(number)
         with record_function(f"{STEP_RANGE}{number}"):
             yield
-        if number == self._steps[-1]:
+        if self._profile is not None and number == self._steps[-1]:
             self.close()
 
     def close(self) -> None:

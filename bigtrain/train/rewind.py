@@ -20,12 +20,12 @@ from bigtrain.checkpoint.format import (
     sync,
 )
 from bigtrain.config import load_run_config
-from bigtrain.config.data import SkipConfig
+from bigtrain.config.data import SkipConfig, merge_skips
 from bigtrain.config.resume import load_saved_config
 from bigtrain.data.run_order import skip_samples as order_of_samples
 from bigtrain.data.sources import samples_per_unit
 from bigtrain.train.run_folder import RunFolder, write_atomically
-from bigtrain.train.skips import SKIP_FILE, merge_skips, read_skips, render_skips
+from bigtrain.train.skips import SKIP_FILE, read_skips, render_skips
 from bigtrain.train.taken_steps import find_step
 
 _RANGE = re.compile(r"^(\d{1,18}):(\d{1,18})$")

@@ -9,22 +9,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.config.data import DataConfig, SkipConfig
+from bigtrain.config.data import DataConfig, SkipConfig, merge_skips
 from bigtrain.config.yaml12 import parse_yaml, render_yaml
 
 SKIP_FILE = "skip.yaml"
-
-
-def merge_skips(skips: Iterable[SkipConfig]) -> tuple[SkipConfig, ...]:
-    """The same samples in order, as ranges that neither overlap nor touch."""
-    merged: list[list[int]] = []
-    for skip in sorted(skips, key=lambda skip: skip.first_sample):
-        end = skip.first_sample + skip.samples
-        if merged and skip.first_sample <= merged[-1][1]:
-            merged[-1][1] = max(merged[-1][1], end)
-        else:
-            merged.append([skip.first_sample, end])
-    return tuple(SkipConfig(first_sample=start, samples=end - start) for start, end in merged)
 
 
 def read_skips(run_dir: Path) -> tuple[SkipConfig, ...]:

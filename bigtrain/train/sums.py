@@ -43,8 +43,8 @@ class Sums:
     def figures(self) -> dict[str, float]:
         """The means that people read: losses in nats, accuracies as shares.
 
-        ``loss`` is what is minimized: the mean over tokens, to which a BERT adds the mean over
-        pairs. ``commonest_accuracy`` is that of always guessing the commonest token.
+        ``loss`` is what is minimized, but for a z-loss: the mean over tokens, to which a BERT adds
+        the mean over pairs. ``commonest_accuracy`` is that of always guessing the commonest token.
         """
         tokens = self._mean(LOSS_SUM, WEIGHT_SUM)
         if SENTENCE_COUNT not in self.parts:

@@ -38,18 +38,12 @@ class StepSamples:
 def find_step(folder: RunFolder, step: int) -> StepSamples:
     """Finds the batch of a step, taken or to come.
 
-    What an attempt did beyond the step from which a later one went on is no part of the run.
-
     Args:
         folder: A run folder with a config.
         step: From 1.
     """
     lines = read_metrics(folder.metrics, "train") if folder.metrics.is_file() else []
-    newest = max((line["attempt"] for line in lines), default=0)
-    reached = max((line["step"] for line in lines if line["attempt"] == newest), default=0)
-    taken: dict[int, dict[str, Any]] = {
-        line["step"]: line for line in lines if line["step"] <= reached
-    }
+    taken: dict[int, dict[str, Any]] = {line["step"]: line for line in lines}
     if step in taken:
         config = _config_of(folder, taken[step]["attempt"])
     else:  # A step to come is taken with the config of the newest attempt.

@@ -41,7 +41,7 @@ class StepResult:
 
     progress: Progress
     losses: dict[str, float]
-    """``loss``, which is minimized, and the parts of a BERT's; means, in nats."""
+    """``loss``, which is minimized but for a z-loss, and the parts of a BERT's; means, in nats."""
     grad_norm: float
     learning_rate: float
     skipped: str | None
@@ -59,7 +59,7 @@ class StepResult:
 
     @property
     def loss(self) -> float:
-        """What is minimized, in nats."""
+        """What is minimized, in nats; a z-loss is left out."""
         return self.losses["loss"]
 
 

@@ -124,6 +124,7 @@ def megatron(precision: str, folder: Path, gate: Gate) -> None:
     device = choose_device("cpu", ranks)
     from bigtrain.models.build import build_chunks, materialize
     from bigtrain.models.loss import token_losses
+    from bigtrain.parallel.device import settle_memory
     from bigtrain.parallel.groups import process_groups
     from bigtrain.parallel.layout import layout_of
 
@@ -133,6 +134,8 @@ def megatron(precision: str, folder: Path, gate: Gate) -> None:
         (chunk,) = build_chunks(config, layout)
         materialize(chunk, device)
         chunk.to(torch.bfloat16 if precision == "bf16" else torch.float32)
+        # Kept as bigtrain keeps it, so that DeepSpeed alone is the difference.
+        settle_memory(device)
         for parameter in chunk.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
         positions = torch.arange(LENGTH).expand(ROWS, LENGTH)

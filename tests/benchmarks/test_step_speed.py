@@ -4,7 +4,6 @@ Each contender runs in a process of its own with two threads. They take their tu
 so that all share the machine's moods, and ratios are medians over the rounds.
 """
 
-import importlib.util
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from tests.benchmarks.step_contenders import CONTENDERS, LENGTH, ROWS, VOCAB_SIZ
 
 pytestmark = pytest.mark.slow
 
-THREADS, ROUNDS, STEPS = 2, 7, 8
+THREADS, ROUNDS, STEPS = 2, 5, 6
 OURS, BARE = "bigtrain", "megatron-core without DeepSpeed"
 TRAINER, COMPILED = "Hugging Face Trainer", "plain torch, compiled"
 PRODUCTS = "2,048³ products"
@@ -82,8 +81,6 @@ def _started(precision: str, folder: Path) -> Iterator[dict[str, Contender]]:
 
 
 def _is_possible(name: str) -> bool:
-    if name == TRAINER:
-        return importlib.util.find_spec("accelerate") is not None
     return name != COMPILED or shutil.which("g++") is not None
 
 
@@ -140,6 +137,6 @@ def test_steps_are_faster_than_those_of_hugging_face(precision: str, corpus: Pat
         f"the loop around the engine {python:.1%}"
     )
     Console(width=100).print(table)
-    assert ahead.get(TRAINER, 2.0) >= AHEAD_OF_TRAINER[precision]
+    assert ahead[TRAINER] >= AHEAD_OF_TRAINER[precision]
     assert deepspeed < 0.05
     assert python < 0.03

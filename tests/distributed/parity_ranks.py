@@ -70,6 +70,7 @@ def forget_to_add_tied_gradients() -> None:
     """Leaves each stage's copy of the embedding with the gradient of its own use."""
     # The package has a function of the module's name.
     module = importlib.import_module("megatron.core.distributed.finalize_model_grads")
+    assert hasattr(module, "_allreduce_word_embedding_grads")
     module._allreduce_word_embedding_grads = lambda *_, **__: None
 
 
@@ -77,21 +78,26 @@ def forget_to_average_over_data_ranks() -> None:
     """Leaves each data rank with the gradient of its own samples."""
     from bigtrain.engine.engine import Engine
 
+    assert hasattr(Engine, "_average_over_data_ranks")
     Engine._average_over_data_ranks = lambda _: None
 
 
 def forget_to_add_tied_gradients_in_shares() -> None:
     """The same where data ranks hold shares of the gradient."""
-    from bigtrain.engine import engine
-
-    engine.sum_tied = lambda *_, **__: None
+    _forget("sum_tied")
 
 
 def forget_to_add_over_the_sequence() -> None:
     """Leaves what every token of a sequence adds to, norms for one, with half of the tokens."""
+    _forget("sum_over_tensor_ranks")
+
+
+def _forget(name: str) -> None:
     from bigtrain.engine import engine
 
-    engine.sum_over_sequence = lambda *_, **__: None
+    # A fault that cannot be planted because the name is gone must not pass for one.
+    assert hasattr(engine, name)
+    setattr(engine, name, lambda *_, **__: None)
 
 
 def update_at_another_rate(factor: float) -> None:

@@ -56,7 +56,6 @@ def engine_of(config: RunConfig) -> Iterator[tuple[Any, Any, Any]]:
     from bigtrain.engine.engine import Engine
     from bigtrain.environment import read_ranks
     from bigtrain.models.build import build_chunks
-    from bigtrain.models.initial import fill_initial_values
     from bigtrain.parallel.device import choose_device
     from bigtrain.parallel.groups import process_groups
     from bigtrain.parallel.layout import layout_of
@@ -65,16 +64,7 @@ def engine_of(config: RunConfig) -> Iterator[tuple[Any, Any, Any]]:
     device, layout = choose_device("cpu", ranks), layout_of(config, ranks.world_size)
     with process_groups(ranks, layout, device) as place:
         engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
-        with engine.writable_pieces() as pieces:
-            for piece in pieces:
-                fill_initial_values(
-                    piece.master,
-                    name=piece.name,
-                    global_shape=piece.global_shape,
-                    offset=piece.offset,
-                    model=config.model,
-                    seed=config.seed,
-                )
+        engine.initialize()
         yield engine, layout, place
         engine.close()
 
@@ -155,11 +145,15 @@ def all_but_the_second(step: int, reports: list[Any], norm: float) -> bool:
 def _microbatches(config: RunConfig, step: int, layout: Any, place: Any) -> list[Any]:
     import torch
 
+    from bigtrain.data.microbatch import Microbatch
+
     generator = torch.Generator().manual_seed(1000 + step)
     batch, micro = config.train.global_batch_size, config.train.micro_batch_size
     shape = (batch, config.data.sequence_length + 1)
     tokens = torch.randint(0, VOCAB_SIZE, shape, generator=generator)
-    return list(tokens.chunk(layout.data)[place.data].split(micro))
+    mine = tokens.chunk(layout.data)[place.data].split(micro)
+    ones = torch.ones(micro, config.data.sequence_length)
+    return [Microbatch(rows[:, :-1], rows[:, 1:].contiguous(), ones) for rows in mine]
 
 
 def _forward_step(config: RunConfig, scale: float = 1.0) -> Any:
@@ -169,8 +163,8 @@ def _forward_step(config: RunConfig, scale: float = 1.0) -> Any:
     is_bert = config.model.kind == "bert"
 
     def forward_step(numbered: Any, stage: Any) -> Any:
-        _, tokens = next(numbered)
-        inputs = tokens[:, :-1]
+        _, microbatch = next(numbered)
+        inputs = microbatch.tokens
         if is_bert:
             output = stage(inputs, torch.ones_like(inputs, dtype=torch.bool), inputs % 2)
         else:
@@ -178,9 +172,10 @@ def _forward_step(config: RunConfig, scale: float = 1.0) -> Any:
 
         def loss(output: Any) -> Any:
             logits = (output[0] if is_bert else output).float().contiguous()
-            mean = vocab_parallel_cross_entropy(logits, tokens[:, 1:].contiguous()).mean()
+            mean = vocab_parallel_cross_entropy(logits, microbatch.targets).mean()
             if is_bert:
-                mean = mean + torch.nn.functional.cross_entropy(output[1].float(), tokens[:, 0] % 2)
+                parity = inputs[:, 0] % 2
+                mean = mean + torch.nn.functional.cross_entropy(output[1].float(), parity)
             return mean * scale, {"loss": mean.detach().clone()}
 
         return output, loss

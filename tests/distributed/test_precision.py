@@ -63,6 +63,20 @@ def test_so_they_are_in_the_other_stages(parallel: dict[str, Any], microbatches:
     assert _distance(_step(2, parallel, micro_batch_size=1), microbatches) < 1e-6
 
 
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"tensor": 2, "sequence": True},
+        pytest.param({"pipeline": 2}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_what_ranks_share_is_summed_where_the_optimizer_is_offloaded(split: dict[str, Any]) -> None:
+    here = _step(2, {**split, "zero": 1}, micro_batch_size=16)
+    offloaded = _step(2, {**split, "zero": 1, "offload_optimizer": True}, micro_batch_size=16)
+    assert _distance(offloaded, here) < 1e-6
+
+
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
 def test_two_identical_runs_end_in_the_same_bits(precision: str) -> None:
     config = steps_config(parallel={"zero": 3}, train={"precision": precision})

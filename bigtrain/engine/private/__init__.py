@@ -2,9 +2,11 @@
 
 from bigtrain.engine.private.accumulated import (
     accumulated_gradients,
+    leave_outputs_undivided,
     lend_main_gradients,
     take_back_main_gradients,
 )
+from bigtrain.engine.private.alone import leave_gradients_in_place
 from bigtrain.engine.private.partition import partitioner
 from bigtrain.engine.private.pipeline import follow_the_schedule, let_stages_differ
 from bigtrain.engine.private.state import (
@@ -29,7 +31,9 @@ __all__ = [
     "accumulated_gradients",
     "check_version",
     "follow_the_schedule",
+    "leave_gradients_in_place",
     "leave_kernels_uncompiled",
+    "leave_outputs_undivided",
     "lend_main_gradients",
     "let_stages_differ",
     "needs_patches",

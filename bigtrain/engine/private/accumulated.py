@@ -1,8 +1,19 @@
 """The gradients that pile up over the microbatches of a step, before DeepSpeed reduces them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+
+
+def leave_outputs_undivided(engine: Any) -> None:
+    """Keeps DeepSpeed from dividing the gradient of what the model returns by one.
+
+    It divides by its accumulation steps, of which we tell it one: the schedule counts ours. That
+    would be a new copy of the gradient of the logits.
+    """
+    assert engine.gradient_accumulation_steps() == 1
+    engine._backward_prologue_per_tensor = lambda gradient: gradient
 
 
 def accumulated_gradients(parameters: list[torch.nn.Parameter]) -> Iterator[torch.Tensor]:
@@ -18,6 +29,8 @@ def lend_main_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Shows megatron-core DeepSpeed's fp32 gradient buffers under the name that it looks for."""
     for parameter in parameters:
         gradient = getattr(parameter, "_hp_grad", None)
+        if gradient is None:  # Its name in bf16 with the optimizer offloaded.
+            gradient = getattr(parameter, "grad_accum", None)
         if gradient is not None:
             parameter.main_grad = gradient.view_as(parameter)  # type: ignore[attr-defined]
 

@@ -10,6 +10,8 @@ from deepspeed.runtime import bf16_optimizer
 from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 
+from bigtrain.engine.private.version import is_known
+
 INVALID_NORM = -1.0
 """What DeepSpeed takes for the norm of a gradient that must not be applied."""
 
@@ -77,6 +79,9 @@ class OptimizerState:
     def forget_gradients(self) -> None:
         """Readies the gradients for the next step, where DeepSpeed does not."""
 
+    def complete_gradients(self) -> None:
+        """Call it after the last backward: makes zeros of the gradients that none has written."""
+
     @property
     def steps(self) -> int:
         """Updates that Adam has made; its bias correction counts them."""
@@ -132,7 +137,7 @@ class OptimizerState:
 
 
 class PartitionedState(OptimizerState):
-    """ZeRO 1 and 2 with fp32 weights, and ZeRO 2 with bf16: DeepSpeed's stage 1 and 2."""
+    """DeepSpeed's stage 1 and 2: both with fp32 weights; in bf16 2, and 1 offloaded."""
 
     def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
         """The reduced, unclipped gradients that this rank keeps; only within ``judged_by``."""
@@ -185,7 +190,44 @@ class PartitionedState(OptimizerState):
 
 
 class WholeGradientState(OptimizerState):
-    """ZeRO 0 and 1 with bf16: what DeepSpeed makes of its stage 1 when sums are to be fp32."""
+    """ZeRO 0 and 1 with bf16: what DeepSpeed makes of its stage 1 when sums are to be fp32.
+
+    A step's first gradient overwrites the last step's. DeepSpeed fills with zeros, makes an fp32
+    copy and adds that: twice the memory traffic of all gradients.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        super().__init__(optimizer)
+        if is_known():
+            optimizer._update_hp_grad = self._accumulate
+            optimizer.clear_hp_grads = self._expect_gradients
+
+    def complete_gradients(self) -> None:
+        """Call it after the last backward: makes zeros of the gradients that none has written."""
+        optimizer = self._optimizer
+        for group, written in enumerate(optimizer.fp32_groups_has_gradients):
+            for number, is_written in enumerate(written):
+                if not is_written:
+                    optimizer.fp32_groups_gradients[group][number].zero_()
+
+    def _expect_gradients(self) -> None:
+        for written in self._optimizer.fp32_groups_has_gradients:
+            written[:] = [False] * len(written)
+
+    @torch.no_grad()
+    def _accumulate(self, parameter: Any, group: int, number: int, clear_lp_grads: bool) -> None:
+        if parameter.grad is None:
+            return
+        total = self._optimizer.fp32_groups_gradients[group][number]
+        written = self._optimizer.fp32_groups_has_gradients[group]
+        gradient = parameter.grad.view_as(total)
+        if written[number]:
+            total.add_(gradient)
+        else:
+            total.copy_(gradient)
+        written[number] = True
+        parameter._hp_grad = total
+        assert not clear_lp_grads, "DeepSpeed drops the bf16 gradient itself"
 
     def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
         """The reduced, unclipped gradients that this rank keeps; only within ``judged_by``."""

@@ -13,13 +13,18 @@ log = logging.getLogger(__name__)
 KNOWN_VERSION = "0.19.8"
 
 
+def is_known() -> bool:
+    """Whether the private names of the installed DeepSpeed are those that we have seen."""
+    return bool(deepspeed.__version__ == KNOWN_VERSION)
+
+
 def check_version(config: RunConfig) -> None:
     """Refuses what leans on patches of a DeepSpeed that we have not seen.
 
     Raises:
         ConfigError: It is another version, and the run's layout needs a patched one.
     """
-    if deepspeed.__version__ == KNOWN_VERSION:
+    if is_known():
         return
     patched = needs_patches(config.parallel)
     if patched is not None:

@@ -124,7 +124,7 @@ REFUSED = {
             "train.batch_ramp={start: 4, increment: 4, samples: 100}",
         ],
         "train.batch_ramp changes the size of batches, and with data.packing=pairs a whole batch "
-        "is drawn together; leave it out or use concat",
+        "is drawn together; leave it out",
     ),
     "a ramp that misses": (
         ["train.batch_ramp={start: 2, increment: 4, samples: 100}"],

@@ -50,6 +50,13 @@ SIGNATURES: dict[Callable[..., Any], list[str]] = {
         "mpu",
         "moe_ep_group",
     ],
+    bf16_optimizer.BF16_Optimizer._update_hp_grad: [
+        *("self", "lp", "group_idx", "param_idx", "clear_lp_grads")
+    ],
+    bf16_optimizer.BF16_Optimizer.clear_hp_grads: ["self"],
+    DeepSpeedEngine.buffered_allreduce_fallback: ["self", "grads", "elements_per_buffer"],
+    DeepSpeedZeroOptimizer.reduce_independent_p_g_buckets_and_remove_grads: ["self", "param", "i"],
+    DeepSpeedEngine._backward_prologue_per_tensor: ["self", "grad"],
     utils.is_invalid_grad_norm: ["norm"],
     DeepSpeedEngine._backward_prologue: ["self"],
     base_optimizer.ZeROOptimizer.clear_backward_seen_flag: ["self"],
