@@ -42,8 +42,16 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     exported, checkpoint = outputs["generate"]
     assert exported == checkpoint
     assert exported.startswith("import os")
+    assert re.search(r"tensor=2 sequence=true +2 .* same$", outputs["parity"][0], re.MULTILINE)
     assert (tmp_path / "exports/first/model.safetensors").is_file()
     cleaned, verified, which = outputs["data"][3:]
     assert "kept" in cleaned
     assert "1 of 1 shards whole at level full" in verified
     assert "sample 16: corpora/mine/train, epoch 1" in which
+
+
+def test_no_front_page_holds_a_place_that_was_to_be_filled() -> None:
+    pages = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("*/README.md")]
+    assert len(pages) > 5
+    left = [page.name for page in pages if re.search(r"^@\w+@$", page.read_text(), re.MULTILINE)]
+    assert not left

@@ -81,8 +81,8 @@ class ProfileWindow:
 
     def _start(self, number: int) -> None:
         self._first = number
-        recording = profile(activities=supported_activities())
         try:
+            recording = profile(activities=supported_activities())
             recording.start()
         except Exception as error:  # Another profiler may be at work.
             log.warning("nothing is profiled: %s", error)

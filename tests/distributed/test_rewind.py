@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from bigtrain.cli import app
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.data import SkipConfig
+from bigtrain.evaluate.report import read_report, render_report
 from bigtrain.evaluate.which import find_samples
 from bigtrain.track.json_lines import read_lines
 from bigtrain.track.metrics_file import read_metrics
@@ -21,7 +22,7 @@ from bigtrain.train.run_folder import RunBusyError, RunFolder
 from bigtrain.train.skips import merge_skips, read_skips, with_skips
 from tests.distributed.test_guard_skips import Fault, train_with_faults
 from tests.ranks import RankError, run_ranks
-from tests.runs import tiny_config
+from tests.runs import tiny_config, train_rank
 
 BAD = Fault(80, 24, math.nan)
 
@@ -95,6 +96,47 @@ def test_the_same_rewind_again_changes_nothing(run: RunConfig) -> None:
     skips = read_skips(run.run_dir)
     assert rewind_run(run.run_dir, to=4, skip_steps="11:13").set_aside == ()
     assert read_skips(run.run_dir) == skips == (SkipConfig(first_sample=80, samples=24),)
+
+
+def test_a_rewind_that_was_killed_halfway_is_finished_by_the_same_command(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, renamed = Path.rename, []
+
+    def dies_at_the_second(self: Path, target: Path) -> Path:
+        if renamed:
+            raise KeyboardInterrupt
+        renamed.append(self.name)
+        return rename(self, target)
+
+    folder = run.run_dir
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", dies_at_the_second)
+        rewind_run(folder, to=4, skip_samples="40:8")
+    # The newest went first, and nothing goes on from what is left without knowing of the skip.
+    assert renamed == ["step-00000012"]
+    with pytest.raises(ConfigError, match=r"data\.skip"):
+        check_run(run)
+    rewind_run(folder, to=4, skip_samples="40:8")
+    assert _checkpoints(run)[0] == "step-00000004"
+    assert [name[-9:] for name in _checkpoints(run)[1:]] == ["rewound-1", "rewound-1"]
+    assert read_skips(folder) == (SkipConfig(first_sample=40, samples=8),)
+    check_run(run)
+
+
+def test_the_report_tells_of_a_run_that_the_guard_ended_and_then_of_what_is_left_of_it(
+    run: RunConfig,
+) -> None:
+    ended = read_report(run.run_dir)
+    assert ended.step == 13
+    assert math.isnan(ended.last_loss)
+    assert "nan" in str(list(render_report(ended, exported=None).columns[1].cells)[3])
+    rewind_run(run.run_dir, to=4)
+    shorter = run.model_copy(update={"train": run.train.model_copy(update={"steps": 6})})
+    run_ranks(train_rank, 1, shorter, accept_changes=["train.steps"])
+    left = read_report(run.run_dir)
+    assert left.step == 6
+    assert math.isfinite(left.last_loss)
 
 
 def test_a_run_goes_back_to_its_beginning(run: RunConfig) -> None:

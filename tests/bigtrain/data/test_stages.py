@@ -99,6 +99,12 @@ def test_samples_that_were_skipped_count_as_past(records_of: Any) -> None:
         check_stages(records_of(**skipping), records_of(**now), consumed=101, where="here")
 
 
+def test_ranges_that_touch_are_one_however_they_are_written(records_of: Any) -> None:
+    parts = [{"first_sample": 10, "samples": 5}, {"first_sample": 15, "samples": 5}]
+    whole = [{"first_sample": 10, "samples": 10}]
+    check_stages(records_of(skip=parts), records_of(skip=whole), consumed=100, where="here")
+
+
 def test_a_record_of_the_first_version_is_understood(records_of: Any) -> None:
     now = records_of(shuffle="windows")
     old = {

@@ -84,6 +84,23 @@ def test_a_run_that_ends_inside_the_window_leaves_what_it_recorded(tmp_path: Pat
     assert names == ["step-4-rank-0.json.gz", "step-4-rank-0.txt"]
 
 
+def test_a_profile_that_cannot_begin_is_a_warning_and_the_steps_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from bigtrain.train import profile
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("busy")
+
+    monkeypatch.setattr(profile, "profile", refuse)
+    window, taken = _window(tmp_path, at_step=1, num_steps=2), []
+    for number in (1, 2, 3):
+        with window.step(number):
+            taken.append(number)
+    assert taken == [1, 2, 3]
+    assert "busy" in caplog.text
+
+
 def test_a_profile_that_cannot_be_written_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
