@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from math import gcd
-from typing import TYPE_CHECKING
 
+from bigtrain.config.run_sections import RunSections
 from bigtrain.config.sections import divisors
-
-if TYPE_CHECKING:
-    from bigtrain.config.run import RunConfig
 
 PAIR_LENGTH_MULTIPLE = 8
 """Sentence pairs are padded to a multiple of this: what tensor cores like."""
@@ -18,7 +15,7 @@ def next_multiple(number: int, divisor: int) -> int:
     return -(-number // divisor) * divisor
 
 
-def _tensor_divides_the_model(config: "RunConfig") -> Iterator[str]:
+def _tensor_divides_the_model(config: RunSections) -> Iterator[str]:
     tensor, model = config.parallel.tensor, config.model
     for key, size in (
         ("model.num_heads", model.num_heads),
@@ -36,7 +33,7 @@ def _tensor_divides_the_model(config: "RunConfig") -> Iterator[str]:
         )
 
 
-def _sequence_parallel_has_tensor_ranks(config: "RunConfig") -> Iterator[str]:
+def _sequence_parallel_has_tensor_ranks(config: RunSections) -> Iterator[str]:
     parallel, length = config.parallel, config.data.sequence_length
     if not parallel.sequence:
         return
@@ -58,7 +55,7 @@ def _sequence_parallel_has_tensor_ranks(config: "RunConfig") -> Iterator[str]:
         )
 
 
-def _pipeline_divides_the_layers(config: "RunConfig") -> Iterator[str]:
+def _pipeline_divides_the_layers(config: RunSections) -> Iterator[str]:
     parallel, layers = config.parallel, config.model.num_layers
     stages, chunks = parallel.pipeline, parallel.virtual_pipeline
     ends = {
@@ -107,7 +104,7 @@ def _pipeline_divides_the_layers(config: "RunConfig") -> Iterator[str]:
             yield f"{split} does not divide model.num_layers={layers}; try {tries}"
 
 
-def _sequences_fit_the_positions(config: "RunConfig") -> Iterator[str]:
+def _sequences_fit_the_positions(config: RunSections) -> Iterator[str]:
     length, positions = config.data.sequence_length, config.model.max_sequence_length
     if length > positions:
         yield (
@@ -116,11 +113,11 @@ def _sequences_fit_the_positions(config: "RunConfig") -> Iterator[str]:
         )
 
 
-def _ends(config: "RunConfig") -> bool:
+def _ends(config: RunSections) -> bool:
     return config.optim.schedule not in ("constant", "inverse_sqrt")
 
 
-def _warmup_ends_before_the_decay(config: "RunConfig") -> Iterator[str]:
+def _warmup_ends_before_the_decay(config: RunSections) -> Iterator[str]:
     decay_key = "train.steps" if config.optim.decay_steps is None else "optim.decay_steps"
     if config.optim.warmup_steps >= config.decay_steps and _ends(config):
         yield (
@@ -134,7 +131,7 @@ def _warmup_ends_before_the_decay(config: "RunConfig") -> Iterator[str]:
         )
 
 
-def _microbatch_divides_the_batch(config: "RunConfig") -> Iterator[str]:
+def _microbatch_divides_the_batch(config: RunSections) -> Iterator[str]:
     batch, micro = config.train.global_batch_size, config.train.micro_batch_size
     if batch % micro:
         yield (
@@ -143,7 +140,7 @@ def _microbatch_divides_the_batch(config: "RunConfig") -> Iterator[str]:
         )
 
 
-def _ramp_leads_to_the_batch(config: "RunConfig") -> Iterator[str]:
+def _ramp_leads_to_the_batch(config: RunSections) -> Iterator[str]:
     ramp, full, micro = (
         config.train.batch_ramp,
         config.train.global_batch_size,
@@ -171,7 +168,7 @@ def _ramp_leads_to_the_batch(config: "RunConfig") -> Iterator[str]:
         )
 
 
-def _packing_fits_the_model(config: "RunConfig") -> Iterator[str]:
+def _packing_fits_the_model(config: RunSections) -> Iterator[str]:
     packing, kind = config.data.packing, config.model.kind
     if packing == "pairs" and kind == "gpt":
         yield (
@@ -187,7 +184,7 @@ def _packing_fits_the_model(config: "RunConfig") -> Iterator[str]:
         yield "optim.z_loss is for model.kind=gpt; leave it out"
 
 
-def _anneal_goes_with_wsd(config: "RunConfig") -> Iterator[str]:
+def _anneal_goes_with_wsd(config: RunSections) -> Iterator[str]:
     optim = config.optim
     if optim.anneal_steps is None:
         return
@@ -203,7 +200,7 @@ def _anneal_goes_with_wsd(config: "RunConfig") -> Iterator[str]:
         )
 
 
-def _offload_has_a_partition(config: "RunConfig") -> Iterator[str]:
+def _offload_has_a_partition(config: RunSections) -> Iterator[str]:
     if config.parallel.offload_optimizer and config.parallel.zero == 0:
         yield (
             "parallel.offload_optimizer=true moves ZeRO's share of the optimizer to host memory, "
@@ -211,7 +208,7 @@ def _offload_has_a_partition(config: "RunConfig") -> Iterator[str]:
         )
 
 
-RULES: tuple[Callable[["RunConfig"], Iterator[str]], ...] = (
+RULES: tuple[Callable[[RunSections], Iterator[str]], ...] = (
     _tensor_divides_the_model,
     _sequence_parallel_has_tensor_ranks,
     _pipeline_divides_the_layers,

@@ -2,45 +2,15 @@
 
 from pathlib import Path
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from bigtrain.config.data import DataConfig
 from bigtrain.config.errors import ConfigError
-from bigtrain.config.model import ModelConfig
 from bigtrain.config.rules import RULES, next_multiple
-from bigtrain.config.sections import (
-    CheckpointConfig,
-    FolderPath,
-    GuardConfig,
-    OptimConfig,
-    ParallelConfig,
-    ProfileConfig,
-    Section,
-    TrackConfig,
-    TrainConfig,
-    ValidationConfig,
-)
+from bigtrain.config.run_sections import RunSections
 
 
-class RunConfig(Section):
+class RunConfig(RunSections):
     """Everything that decides what a run does."""
-
-    name: str
-    """Names the run folder, and the run in wandb."""
-    runs_dir: FolderPath = "runs"
-    """Folder that holds the run folders."""
-    seed: int = Field(default=1, ge=0, lt=2**63)
-    """Decides initial weights, the order of the data and dropout."""
-    model: ModelConfig
-    data: DataConfig
-    optim: OptimConfig
-    train: TrainConfig
-    validation: ValidationConfig = ValidationConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    parallel: ParallelConfig = ParallelConfig()
-    guard: GuardConfig = GuardConfig()
-    profile: ProfileConfig = ProfileConfig()
-    track: TrackConfig = TrackConfig()
 
     @field_validator("name")
     @classmethod
@@ -64,11 +34,6 @@ class RunConfig(Section):
     def run_dir(self) -> Path:
         """The run folder."""
         return Path(self.runs_dir) / self.name
-
-    @property
-    def decay_steps(self) -> int:
-        """The step at which the learning rate's decay ends."""
-        return self.optim.decay_steps or self.train.steps
 
     def data_parallel_size(self, world_size: int) -> int:
         """Copies of the model among ``world_size`` ranks.

@@ -14,17 +14,21 @@ from bigtrain.track.metrics_file import read_metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-LENGTH = 128
+LENGTH = 64
 OVERRIDES = [
     "parallel.tensor=1",
+    f"data.sequence_length={LENGTH}",
+    f"model.max_sequence_length={LENGTH}",
     "model.hidden_size=128",
     "optim.learning_rate=2e-3",
     "optim.beta2=0.98",
-    "optim.warmup_steps=200",
-    "train.steps=5000",
-    "validation.every=500",
-    "validation.samples=2048",
-    "checkpoint.every=5000",
+    "optim.warmup_steps=300",
+    "train.steps=3000",
+    "train.global_batch_size=64",
+    "train.micro_batch_size=32",
+    "validation.every=300",
+    "validation.samples=1024",
+    "checkpoint.every=3000",
 ]
 
 
@@ -45,14 +49,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _bigtrain(folder, "data", "shard", *text, *options, "--out", "corpora/stdlib")
     for split in ("train", "validation"):
         corpus = f"corpora/stdlib/{split}"
-        plan = ["--mode", "pairs", "--sequence-length", str(LENGTH), "--copies", "2"]
+        plan = ["--mode", "pairs", "--sequence-length", str(LENGTH), "--copies", "12"]
         _bigtrain(folder, "data", "samples", corpus, *plan)
     return folder
 
 
 def test_masked_tokens_and_sentence_pairs_are_both_learned(folder: Path) -> None:
     started = time.monotonic()
-    _bigtrain(folder, "launch", "configs/bert/tiny.yaml", "name=bert", *OVERRIDES)
+    _bigtrain(
+        folder, "launch", "configs/bert/tiny.yaml", "--processes", "2", "name=bert", *OVERRIDES
+    )
     minutes = (time.monotonic() - started) / 60
     lines = read_metrics(folder / "runs/bert/metrics.jsonl", "validation")
     for line in lines:

@@ -1,0 +1,44 @@
+"""The sections of a run under one roof."""
+
+from pydantic import Field
+
+from bigtrain.config.data import DataConfig
+from bigtrain.config.model import ModelConfig
+from bigtrain.config.sections import (
+    CheckpointConfig,
+    FolderPath,
+    GuardConfig,
+    OptimConfig,
+    ParallelConfig,
+    ProfileConfig,
+    Section,
+    TrackConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+
+
+class RunSections(Section):
+    """Everything that decides what a run does, before its parts are held against each other."""
+
+    name: str
+    """Names the run folder, and the run in wandb."""
+    runs_dir: FolderPath = "runs"
+    """Folder that holds the run folders."""
+    seed: int = Field(default=1, ge=0, lt=2**63)
+    """Decides initial weights, the order of the data and dropout."""
+    model: ModelConfig
+    data: DataConfig
+    optim: OptimConfig
+    train: TrainConfig
+    validation: ValidationConfig = ValidationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    guard: GuardConfig = GuardConfig()
+    profile: ProfileConfig = ProfileConfig()
+    track: TrackConfig = TrackConfig()
+
+    @property
+    def decay_steps(self) -> int:
+        """The step at which the learning rate's decay ends."""
+        return self.optim.decay_steps or self.train.steps
