@@ -20,15 +20,17 @@ OVERRIDES = [
     f"data.sequence_length={LENGTH}",
     f"model.max_sequence_length={LENGTH}",
     "model.hidden_size=128",
-    "optim.learning_rate=2e-3",
+    # Wide heads: what tells pairs apart is finding the same token in the other text.
+    "model.num_heads=2",
+    "optim.learning_rate=1.5e-3",
     "optim.beta2=0.98",
     "optim.warmup_steps=300",
-    "train.steps=3000",
-    "train.global_batch_size=64",
-    "train.micro_batch_size=32",
-    "validation.every=300",
-    "validation.samples=1024",
-    "checkpoint.every=3000",
+    "train.steps=5000",
+    "train.global_batch_size=32",
+    "train.micro_batch_size=16",
+    "validation.every=500",
+    "validation.samples=2048",
+    "checkpoint.every=5000",
 ]
 
 
