@@ -25,12 +25,12 @@ OVERRIDES = [
     "optim.learning_rate=1.5e-3",
     "optim.beta2=0.98",
     "optim.warmup_steps=300",
-    "train.steps=5000",
+    "train.steps=4800",
     "train.global_batch_size=32",
     "train.micro_batch_size=16",
-    "validation.every=500",
+    "validation.every=1200",
     "validation.samples=2048",
-    "checkpoint.every=5000",
+    "checkpoint.every=4800",
 ]
 
 
