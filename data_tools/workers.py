@@ -70,14 +70,16 @@ class WorkerPool:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
         resource_tracker.ensure_running()  # To start it later would open the mask again.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:  # A process inherits the mask, so that it is deaf from its first instruction on.
-            process.start()
-            self._processes.append(process)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()
-        self._pipes.append(ours)
+        with _interrupts_wait():
+            # A process inherits the mask, so that it is deaf from its first instruction on.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process.start()
+                self._processes.append(process)
+                self._pipes.append(ours)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                theirs.close()
 
 
 @contextmanager
@@ -110,6 +112,26 @@ def run_each(
         yield from ((item, function(item)) for item in items)
         return
     yield from pool.run(function, items)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Holds interrupts back until its end: one that comes between would leave half a process.
+
+    To block the signal is not enough: another thread, such as one of a math library, may take it,
+    and then Python's handler runs in this one all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():  # It gets no signals.
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

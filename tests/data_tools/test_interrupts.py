@@ -1,11 +1,14 @@
 """Ctrl-C, however often it is pressed, ends a job soon and quietly, and the job goes on later."""
 
+import multiprocessing
+import multiprocessing.util
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -115,6 +118,29 @@ def test_a_killed_worker_is_told_at_once_and_the_others_are_not_waited_for():
     with pytest.raises(ChildProcessError, match="a worker process was killed"):  # noqa: SIM117
         with open_pool(2) as pool:
             dict(run_each(sleep_or_die, [0, 1], pool=pool))
+
+
+def test_an_interrupt_while_a_worker_starts_leaves_no_half_of_it(monkeypatch, capfd):
+    start = multiprocessing.util.spawnv_passfds
+
+    def start_and_interrupt(*args):
+        pid = start(*args)
+        os.kill(os.getpid(), signal.SIGINT)  # Another thread takes it: this one has it blocked.
+        time.sleep(0.05)
+        return pid
+
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", start_and_interrupt)
+    ended = threading.Event()
+    other = threading.Thread(target=ended.wait)
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), open_pool(2) as pool:
+            dict(run_each(len, ["x", "yy"], pool=pool))
+    finally:
+        ended.set()
+        other.join()
+    assert multiprocessing.active_children() == []
+    assert capfd.readouterr().err == ""
 
 
 def test_workers_are_used_again_for_more_work():
