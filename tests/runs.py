@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bigtrain.checkpoint.folder import open_folder
+from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig
 from bigtrain.environment import read_ranks
 from data_tools.samples.job import build_sample_table
@@ -111,17 +113,33 @@ def train_rank(config: RunConfig, **options: Any) -> Any:
     return train(config, ranks=ranks, device=choose_device("cpu", ranks), **options)
 
 
+def save_engine(engine: Any, state: Any, checkpoints: str | Path) -> None:
+    """Saves an engine's state as it is now; all ranks call it."""
+    import torch
+
+    from bigtrain.checkpoint.saver import Saver
+    from bigtrain.config.sections import CheckpointConfig
+
+    saver = Saver(
+        open_folder(checkpoints),
+        engine,
+        policy=CheckpointConfig(),
+        tokenizer=b"",
+        attempt=1,
+        device=torch.device("cpu"),
+    )
+    saver.save(state)
+
+
 def hash_tensors(
-    checkpoint: Path, kinds: Iterable[str] = ("weight", "first_moment")
+    checkpoint: str | Path, kinds: Iterable[str] = ("weight", "first_moment")
 ) -> dict[str, str]:
     """The sha256 of every global tensor in a checkpoint, whatever boxes it was cut into."""
-    from bigtrain.checkpoint.storage import BoxReader
-
-    reader = BoxReader(checkpoint)
+    table = TensorTable(open_folder(checkpoint))
     return {
-        f"{kind}/{name}": hashlib.sha256(reader.whole_tensor(kind, name).numpy()).hexdigest()
+        f"{kind}/{name}": hashlib.sha256(table.whole_tensor(kind, name)).hexdigest()
         for kind in kinds
-        for name in reader.names(kind)
+        for name in table.names(kind)
     }
 
 

@@ -3,16 +3,21 @@
 ``step-00000100/`` holds ``state.json`` (where the run stands), ``tensors.json`` (where each box of
 each tensor lies, with its crc32), ``rank-00000.bin`` … (the boxes), ``tokenizer.model``, and
 ``COMMIT.json``, written last, with the sizes and hashes that make the rest one whole.
+
+On a disk the folder is called ``step-00000100.tmp-2`` (2 is the attempt) until it is committed. In
+an object store it is ``step-00000100.try-2`` from the start, and ``COMMIT.json`` alone makes it a
+checkpoint; no two attempts ever write into one folder.
 """
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
+
+from bigtrain.checkpoint.folder import Folder
 
 SCHEMA = "bigtrain-checkpoint/1"
 STATE_FILE = "state.json"
@@ -21,11 +26,13 @@ COMMIT_FILE = "COMMIT.json"
 TOKENIZER_FILE = "tokenizer.model"
 
 WEIGHT, FIRST_MOMENT, SECOND_MOMENT = "weight", "first_moment", "second_moment"
+KINDS = (WEIGHT, FIRST_MOMENT, SECOND_MOMENT)
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints, in its run folder."""
 
-_STEP_FOLDER = re.compile(r"^step-(\d{8})$")
+_STEP_FOLDER = re.compile(r"^step-(\d{8,})(?:\.try-(\d+))?$")
+_UNFINISHED = re.compile(r"^step-\d{8,}\.(tmp|try)-[\w]+$")
 
 
 class CheckpointError(ValueError):
@@ -63,29 +70,55 @@ def folder_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def committed_folders(checkpoints: Path) -> list[Path]:
+def step_of(folder: Folder) -> int:
+    """The step of a checkpoint, from its folder's name."""
+    match = _STEP_FOLDER.match(folder.name)
+    assert match is not None, folder.name
+    return int(match[1])
+
+
+def new_folder(checkpoints: Folder, step: int, *, attempt: int) -> Folder:
+    """Where an attempt writes the checkpoint of a step, until it is committed."""
+    word = "tmp" if checkpoints.renames else "try"
+    return checkpoints.child(f"{folder_name(step)}.{word}-{attempt}")
+
+
+def final_name(written: Folder) -> str:
+    """The name that what was written in a ``new_folder`` has once it is committed."""
+    return written.name.split(".tmp-")[0]
+
+
+def named_folders(checkpoints: Folder) -> list[Folder]:
+    """All that have a checkpoint's name, newest first, whether they can be read or not.
+
+    In an object store a folder without a commit is one that is being written, or never was whole.
+    """
+    found = []
+    for name in checkpoints.names():
+        match = _STEP_FOLDER.match(name)
+        if match is None or (match[2] is not None) == checkpoints.renames:
+            continue
+        folder = checkpoints.child(name)
+        if checkpoints.renames or folder.size(COMMIT_FILE) is not None:
+            found.append((int(match[1]), int(match[2] or 0), folder))
+    return [folder for _, _, folder in sorted(found, key=lambda each: each[:2], reverse=True)]
+
+
+def committed_folders(checkpoints: Folder) -> list[Folder]:
     """Checkpoints that carry a final name and a commit, newest first."""
-    if not checkpoints.is_dir():
-        return []
-    found = [
-        p
-        for p in checkpoints.iterdir()
-        if _STEP_FOLDER.match(p.name) and (p / COMMIT_FILE).is_file()
-    ]
-    return sorted(found, reverse=True)
+    return [f for f in named_folders(checkpoints) if f.size(COMMIT_FILE) is not None]
 
 
-def newest_whole(checkpoints: Path) -> tuple[Path | None, list[str]]:
-    """Picks the newest checkpoint that is committed and whole.
+def newest_whole(checkpoints: Folder) -> tuple[Folder | None, list[str]]:
+    """Picks the newest checkpoint that is committed and whole, without reading its tensors.
 
     Returns:
         Its folder, or None when there is none, and one line for each newer one passed over.
     """
     passed_over = []
-    for folder in committed_folders(checkpoints):
+    for folder in named_folders(checkpoints):
         try:
-            check_commit(folder)
-            read_state(folder)
+            open_state(folder)
         except CheckpointError as error:
             passed_over.append(f"passed over {folder.name}: {error}")
             continue
@@ -93,44 +126,61 @@ def newest_whole(checkpoints: Path) -> tuple[Path | None, list[str]]:
     return None, passed_over
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes canonical JSON and waits until it is on the disk."""
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(value, file, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+def none_is_whole(checkpoints: Folder, passed_over: Sequence[str]) -> CheckpointError:
+    """The error for a run all of whose checkpoints were passed over."""
+    return CheckpointError(
+        f"{checkpoints}: none of {len(passed_over)} checkpoints can be read ({passed_over[0]}); "
+        "bring one back, or move them away to begin the run anew"
+    )
 
 
-def write_state(folder: Path, state: TrainState) -> None:
+def open_state(folder: Folder) -> TrainState:
+    """Checks that a checkpoint is committed and whole, and reads where the run stood.
+
+    Raises:
+        CheckpointError: It is not; one line.
+    """
+    check_commit(folder)
+    return read_state(folder)
+
+
+def write_json(folder: Folder, name: str, value: Any) -> None:
+    """Writes canonical JSON that will survive a power cut."""
+    folder.write(name, _canonical(value) + b"\n")
+
+
+def write_state(folder: Folder, state: TrainState) -> None:
     """Writes ``state.json``."""
-    write_json(folder / STATE_FILE, {"schema": SCHEMA, **asdict(state)})
+    write_json(folder, STATE_FILE, {"schema": SCHEMA, **asdict(state)})
 
 
-def read_state(folder: Path) -> TrainState:
+def read_state(folder: Folder) -> TrainState:
     """Reads ``state.json``.
 
     Raises:
         CheckpointError: It is missing, no JSON, or of another schema.
     """
     try:
-        return TrainState(**read_json(folder / STATE_FILE))
+        return TrainState(**read_json(folder, STATE_FILE))
     except TypeError as error:
-        raise CheckpointError(f"{folder / STATE_FILE}: {error}; use another checkpoint") from None
+        raise CheckpointError(f"{folder}/{STATE_FILE}: {error}; use another checkpoint") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(folder: Folder, name: str) -> dict[str, Any]:
     """Reads one of a checkpoint's JSON files and takes its schema off.
 
     Raises:
-        CheckpointError: It is missing, no JSON, or of another schema.
+        CheckpointError: It cannot be read, is no JSON, or of another schema.
     """
+    path = f"{folder}/{name}"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(folder.read(name).decode("utf-8"))
         schema = value.pop("schema")
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; use another checkpoint") from None
-    except (ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}; use another one") from None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{path} cannot be read as JSON ({error}); use another checkpoint"
         ) from None
@@ -141,18 +191,31 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(value)
 
 
-def commit(temporary: Path, final: Path) -> None:
-    """Makes the files of ``temporary`` one checkpoint: sizes and hashes, then the name."""
-    files = {path.name: _describe(path) for path in _contents(temporary)}
-    for name in files:
-        sync(temporary / name)
-    write_json(temporary / COMMIT_FILE, {"schema": SCHEMA, "files": files})
-    sync(temporary)
-    temporary.rename(final)
-    sync(final.parent)
+def commit(written: Folder, *, parent: Folder) -> Folder:
+    """Makes the files of a folder one checkpoint: sizes and hashes, then the name.
+
+    What ranks wrote they have waited for; this writes the marker.
+
+    Returns:
+        The checkpoint.
+    """
+    names = [name for name in written.names() if not name.startswith("COMMIT")]
+    files = {name: _describe(written, name) for name in names}
+    written.settle()
+    write_json(
+        written,
+        COMMIT_FILE,
+        {"schema": SCHEMA, "files": files, "crc32": zlib.crc32(_canonical(files))},
+    )
+    written.settle()
+    final = final_name(written)
+    if final != written.name:
+        written = written.rename(final)
+        parent.settle()
+    return written
 
 
-def check_commit(folder: Path) -> None:
+def check_commit(folder: Folder) -> None:
     """Checks that every committed file is there in its full size, and the JSON files unchanged.
 
     The boxes' own checksums are verified as they are read.
@@ -160,42 +223,86 @@ def check_commit(folder: Path) -> None:
     Raises:
         CheckpointError: Something is missing or changed; names the file.
     """
-    files = read_json(folder / COMMIT_FILE).get("files", {})
+    committed = read_json(folder, COMMIT_FILE)
+    files = committed.get("files")
+    if not isinstance(files, dict) or not {STATE_FILE, TENSORS_FILE} <= set(files):
+        raise CheckpointError(f"{folder}/{COMMIT_FILE} lists no files; use another checkpoint")
+    # Checkpoints of the first days have no checksum here.
+    if committed.get("crc32", zlib.crc32(_canonical(files))) != zlib.crc32(_canonical(files)):
+        raise CheckpointError(f"{folder}/{COMMIT_FILE} fails its checksum; use another checkpoint")
     for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing; use another checkpoint")
-        found = path.stat().st_size
+        found = _size(folder, name)
+        if found is None:
+            raise CheckpointError(f"{folder}/{name} is missing; use another checkpoint")
         if found != expected["bytes"]:
             raise CheckpointError(
-                f"{path} has {found} bytes, {expected['bytes']} were committed; "
+                f"{folder}/{name} has {found} bytes, {expected['bytes']} were committed; "
                 "use another checkpoint"
             )
-        if "sha256" in expected and _sha256(path) != expected["sha256"]:
+        if "sha256" in expected and _sha256(folder, name) != expected["sha256"]:
             raise CheckpointError(
-                f"{path} was changed after it was committed; use another checkpoint"
+                f"{folder}/{name} was changed after it was committed; use another checkpoint"
             )
 
 
-def sync(path: Path) -> None:
-    """Waits until a file's bytes, or a folder's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def set_aside(folder: Folder, word: str) -> str:
+    """Makes a checkpoint none, without deleting anything of it; returns what it is called now.
+
+    Args:
+        folder: The checkpoint, whole or not.
+        word: Why and when, such as ``bad-3``.
+    """
+    if folder.renames:
+        return folder.rename(f"{folder.name}.{word}").name
+    marker = f"COMMIT.{word}.json"
+    if folder.size(COMMIT_FILE) is not None:
+        folder.write(marker, folder.read(COMMIT_FILE))
+        folder.remove_file(COMMIT_FILE)
+    return f"{folder.name} (with {marker} for its {COMMIT_FILE})"
 
 
-def _contents(folder: Path) -> Iterator[Path]:
-    yield from sorted(path for path in folder.iterdir() if path.name != COMMIT_FILE)
+def remove_checkpoint(folder: Folder) -> None:
+    """Deletes a checkpoint, so that a kill in the middle leaves nothing that looks like one."""
+    if folder.renames:
+        folder.rename(f"{folder.name}.tmp-removed").remove()
+    else:
+        folder.remove_file(COMMIT_FILE)
+        folder.remove()
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    described: dict[str, Any] = {"bytes": path.stat().st_size}
-    if path.suffix != ".bin":
-        described["sha256"] = _sha256(path)
+def clear_unfinished(checkpoints: Folder) -> None:
+    """Deletes what killed attempts have left of saves and removals."""
+    for name in checkpoints.names():
+        if not _UNFINISHED.match(name):
+            continue
+        folder = checkpoints.child(name)
+        if checkpoints.renames and ".try-" in name:
+            continue
+        if checkpoints.renames or not any(n.startswith("COMMIT") for n in folder.names()):
+            folder.remove()
+
+
+def _canonical(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8")
+
+
+def _describe(folder: Folder, name: str) -> dict[str, Any]:
+    described: dict[str, Any] = {"bytes": folder.size(name)}
+    if not name.endswith(".bin"):
+        described["sha256"] = _sha256(folder, name)
     return described
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _size(folder: Folder, name: str) -> int | None:
+    try:
+        return folder.size(name)
+    except OSError as error:
+        raise CheckpointError(f"{folder}/{name}: {error.strerror or error}") from None
+
+
+def _sha256(folder: Folder, name: str) -> str:
+    try:
+        return hashlib.sha256(folder.read(name)).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{folder}/{name}: {error.strerror or error}") from None

@@ -208,6 +208,22 @@ def _offload_has_a_partition(config: RunSections) -> Iterator[str]:
         )
 
 
+def _keep_every_goes_with_keep_last(config: RunSections) -> Iterator[str]:
+    if config.checkpoint.keep_every is not None and config.checkpoint.keep_last is None:
+        yield (
+            f"checkpoint.keep_every={config.checkpoint.keep_every} says what stays besides the "
+            "newest, and all stay; set checkpoint.keep_last as well, or leave it out"
+        )
+
+
+def _weights_come_from_somewhere(config: RunSections) -> Iterator[str]:
+    if config.checkpoint.load_weights_only and config.checkpoint.load is None:
+        yield (
+            "checkpoint.load_weights_only=true: no checkpoint.load says whose weights; give one or "
+            "leave it out"
+        )
+
+
 RULES: tuple[Callable[[RunSections], Iterator[str]], ...] = (
     _tensor_divides_the_model,
     _sequence_parallel_has_tensor_ranks,
@@ -219,4 +235,6 @@ RULES: tuple[Callable[[RunSections], Iterator[str]], ...] = (
     _ramp_leads_to_the_batch,
     _packing_fits_the_model,
     _offload_has_a_partition,
+    _keep_every_goes_with_keep_last,
+    _weights_come_from_somewhere,
 )

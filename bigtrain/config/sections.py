@@ -106,10 +106,29 @@ class ValidationConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """When the state of the run is saved."""
+    """When the state of the run is saved, where, and what it begins with."""
 
     every: PositiveInt = 100
     """Steps between two checkpoints; one more follows the last step."""
+    asynchronous: bool = True
+    """Whether training goes on while a checkpoint is written, from a copy in host memory (12 bytes
+    a parameter, over all ranks)."""
+    keep_last: PositiveInt | None = None
+    """Newest checkpoints that stay; older ones are deleted. All stay when not given."""
+    keep_every: PositiveInt | None = None
+    """With keep_last: checkpoints of steps that are multiples of this stay for good."""
+    on_error: Literal["continue", "stop"] = "continue"
+    """What a save that fails (a full disk) does: continue tells and trains on, since the next one
+    may find room. When an attempt ends, its last save must succeed."""
+    dir: FolderPath | None = None
+    """Folder, or fsspec URL such as s3://bucket/runs, that holds the checkpoints of runs, each
+    under its name; the run folder's own checkpoints/ when not given."""
+    load: FolderPath | None = None
+    """Checkpoint, or run folder (its newest one), that a new run begins with. Once the run has
+    checkpoints of its own it goes on from those."""
+    load_weights_only: bool = False
+    """Whether only the weights of load are taken, for another corpus or task; otherwise the run is
+    a fork, which goes on at load's step with its optimizer and data."""
 
 
 class ParallelConfig(Section):

@@ -11,17 +11,15 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 
+from bigtrain.checkpoint.folder import Folder
 from bigtrain.checkpoint.format import (
-    CHECKPOINTS,
     TOKENIZER_FILE,
     WEIGHT,
-    CheckpointError,
     TrainState,
-    check_commit,
-    newest_whole,
-    read_state,
+    open_state,
 )
-from bigtrain.checkpoint.storage import BoxReader
+from bigtrain.checkpoint.locate import find_checkpoint
+from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig
 from bigtrain.config.resume import load_saved_config
 from bigtrain.convert.families import ExportError, family_of, outputs_of
@@ -54,40 +52,34 @@ class Export:
 class OpenedCheckpoint:
     """A checkpoint with what is needed to read it as a model."""
 
-    folder: Path
+    folder: Folder
     state: TrainState
     config: RunConfig
     tokenizer: Tokenizer
 
 
-def open_checkpoint(path: Path) -> OpenedCheckpoint:
+def open_checkpoint(path: str | Path) -> OpenedCheckpoint:
     """Opens a checkpoint, or the newest one of a run folder.
 
     Raises:
         CheckpointError: There is none, or it is not whole.
     """
-    folder = path
-    if not (path / "state.json").exists():
-        newest, passed_over = newest_whole(path / CHECKPOINTS)
-        for line in passed_over:
-            log.warning(line)
-        if newest is None:
-            raise CheckpointError(
-                f"{path}: neither a checkpoint nor a run folder with one; "
-                "give a folder such as runs/NAME/checkpoints/step-00000100"
-            )
-        folder = newest
-    check_commit(folder)
-    state = read_state(folder)
-    return OpenedCheckpoint(
-        folder=folder,
-        state=state,
-        config=load_saved_config(state.config),
-        tokenizer=load_tokenizer(folder / TOKENIZER_FILE),
-    )
+    folder, passed_over = find_checkpoint(path)
+    for line in passed_over:
+        log.warning(line)
+    state = open_state(folder)
+    with tempfile.TemporaryDirectory(prefix="bigtrain-") as here:
+        tokenizer = Path(here) / TOKENIZER_FILE
+        tokenizer.write_bytes(folder.read(TOKENIZER_FILE))
+        return OpenedCheckpoint(
+            folder=folder,
+            state=state,
+            config=load_saved_config(state.config),
+            tokenizer=load_tokenizer(tokenizer),
+        )
 
 
-def export_hugging_face(path: Path, out: Path, *, texts: Sequence[str] = ()) -> Export:
+def export_hugging_face(path: str | Path, out: Path, *, texts: Sequence[str] = ()) -> Export:
     """Writes config, safetensors and tokenizer, and verifies them against the checkpoint.
 
     Args:
@@ -130,13 +122,13 @@ def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
     special = checkpoint.tokenizer.special
     family = family_of(model)
     rules = list(expand(family.rules(model), model.num_layers))
-    reader = BoxReader(checkpoint.folder)
-    unused = set(reader.names(WEIGHT)) - {rule.ours for rule in rules}
+    table = TensorTable(checkpoint.folder)
+    unused = set(table.names(WEIGHT)) - {rule.ours for rule in rules}
     if unused:
         raise ExportError(f"{checkpoint.folder}: transformers has no place for {sorted(unused)[0]}")
     tensors: dict[str, torch.Tensor] = {}
     for rule in rules:
-        tensors |= rule.to_hugging_face(reader.whole_tensor(WEIGHT, rule.ours))
+        tensors |= rule.to_hugging_face(torch.from_numpy(table.whole_tensor(WEIGHT, rule.ours)))
     weights = folder / "model.safetensors"
     save_file(tensors, weights, metadata={"format": "pt"})
     weights.chmod(0o644)

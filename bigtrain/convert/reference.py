@@ -1,14 +1,14 @@
 """The checkpoint's own model in one process, in fp32: what an export is held against."""
 
 from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
+from bigtrain.checkpoint.folder import Folder
 from bigtrain.checkpoint.format import WEIGHT
-from bigtrain.checkpoint.storage import BoxReader
+from bigtrain.checkpoint.table import TensorTable, box_slices
 from bigtrain.config import RunConfig
 from bigtrain.config.sections import ParallelConfig
 from bigtrain.convert.families import halves_as_types
@@ -22,7 +22,7 @@ from bigtrain.parallel.layout import Layout
 class Reference(AbstractContextManager["Reference"]):
     """Our model of megatron-core layers, on one CPU rank, without DeepSpeed."""
 
-    def __init__(self, checkpoint: Path, config: RunConfig) -> None:
+    def __init__(self, checkpoint: Folder, config: RunConfig) -> None:
         """Names what is loaded on entering.
 
         Args:
@@ -74,14 +74,12 @@ class Reference(AbstractContextManager["Reference"]):
 
     @torch.no_grad()
     def _load(self) -> None:
-        reader = BoxReader(self._checkpoint)
+        table = TensorTable(self._checkpoint)
         for name, parameter in self._module.named_parameters():
             flat = parameter.view(-1)
             for shard in self._shards[name]:
-                where = zip(shard.offset, shard.shape, strict=True)
-                box = reader.whole_tensor(WEIGHT, shard.name)[
-                    tuple(slice(first, first + size) for first, size in where)
-                ]
+                whole = torch.from_numpy(table.whole_tensor(WEIGHT, shard.name))
+                box = whole[box_slices(shard.offset, shard.shape)]
                 flat[shard.start : shard.start + box.numel()].copy_(box.reshape(-1))
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from bigtrain.checkpoint.format import TENSORS_FILE, committed_folders, read_json
+from bigtrain.checkpoint.folder import Folder
+from bigtrain.checkpoint.format import WEIGHT, committed_folders
+from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig, load_run_config
 from bigtrain.config.model import ModelConfig
 from bigtrain.evaluate.baselines import Baselines, count_baselines
@@ -106,14 +108,12 @@ def _figures(event: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def count_parameters(checkpoints: Path, model: ModelConfig) -> int:
+def count_parameters(checkpoints: Folder, model: ModelConfig) -> int:
     """Weights in the newest checkpoint, without padding; 0 when there is none."""
     folders = committed_folders(checkpoints)
     if not folders:
         return 0
-    tensors = read_json(folders[0] / TENSORS_FILE)["tensors"]
-    weights = [t["shape"] for name, t in tensors.items() if name.startswith("weight/")]
-    return sum(map(math.prod, weights)) - plan_parameters(model).padding
+    return TensorTable(folders[0]).count(WEIGHT) - plan_parameters(model).padding
 
 
 def render_report(report: Report, *, exported: Path | None, sample: str | None = None) -> Table:

@@ -5,9 +5,11 @@ import random
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bigtrain.config import ConfigError
@@ -112,6 +114,28 @@ def reset_peak_memory(device: torch.device) -> bool:
     except OSError:
         return False
     return True
+
+
+def host_memory(numel: int, device: torch.device) -> torch.Tensor:
+    """Host memory for so many fp32 values, such as ``device`` can be copied into at full speed."""
+    return torch.empty(numel, dtype=torch.float32, pin_memory=device.type == "cuda")
+
+
+def copy_beside(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], device: torch.device) -> None:
+    """Copies each first tensor into the second, in host memory, beside what the device computes.
+
+    Returns when all are there. A thread may call it; whoever writes into the first ones waits.
+    """
+    if device.type == "cuda":
+        stream = torch.cuda.Stream(device)
+        with torch.cuda.stream(stream):
+            for source, target in pairs:
+                target.copy_(source, non_blocking=True)
+        stream.synchronize()
+        return
+    for source, target in pairs:
+        # Of numpy's, because torch would start threads of its own for this one.
+        np.copyto(target.numpy(), source.numpy())
 
 
 def mark_time(device: torch.device) -> Any:

@@ -79,6 +79,8 @@ class ConsoleTracker:
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
         """Moves the bar, or writes a line when one is due."""
         text = _render(values)
+        if split == "checkpoint":
+            return  # The run tells of it in words.
         if split != "train":
             log.info("step %d/%d %s %s", step, self._steps, split, text)
         elif self._progress is not None:

@@ -3,18 +3,28 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch.distributed as dist
 
-from bigtrain.checkpoint.format import TrainState, newest_whole, read_state
-from bigtrain.checkpoint.saving import load_checkpoint, save_checkpoint
+from bigtrain.checkpoint.folder import Folder
+from bigtrain.checkpoint.format import (
+    CheckpointError,
+    TrainState,
+    clear_unfinished,
+    named_folders,
+    none_is_whole,
+    open_state,
+    set_aside,
+)
+from bigtrain.checkpoint.loading import load_checkpoint
+from bigtrain.checkpoint.locate import find_checkpoint
+from bigtrain.checkpoint.saver import Saved, Saver
 from bigtrain.parallel.groups import on_rank_zero
 from bigtrain.track.console import ConsoleTracker
 from bigtrain.track.metrics_file import MetricsFile
 from bigtrain.track.tracker import Tracker, Trackers
 from bigtrain.track.wandb_sink import open_wandb
-from bigtrain.train.resume import check_state
+from bigtrain.train.resume import check_state, check_vocabulary, open_checkpoints
 from bigtrain.train.rewind import newest_before
 from bigtrain.train.run_folder import RunFolder
 from bigtrain.train.stop import StopFlag
@@ -33,7 +43,8 @@ class Outcome:
 
     state: str
     step: int
-    checkpoint: Path
+    checkpoint: str
+    """The last one, a folder or a URL."""
 
 
 class Attempt:
@@ -49,12 +60,20 @@ class Attempt:
         """
         self._trainer, self._config, self._stop = trainer, trainer.config, stop
         self._folder = RunFolder(self._config.run_dir)
-        self._tokenizer = trainer.data.tokenizer.content
-        self._saved: Path | None = None
+        self._saved: Folder | None = None
         self._last: StepResult | None = None
         on_rank_zero(self._folder.lock)
-        self._resume_or_initialize(accept_changes)
-        self._number, self._wandb_id = on_rank_zero(self._begin)
+        self._checkpoints = on_rank_zero(lambda: open_checkpoints(self._config))
+        unreadable = self._resume(accept_changes)
+        self._number, self._wandb_id = on_rank_zero(lambda: self._begin(unreadable))
+        self._saver = Saver(
+            self._checkpoints,
+            trainer.engine,
+            policy=self._config.checkpoint,
+            tokenizer=trainer.data.tokenizer.content,
+            attempt=self._number,
+            device=trainer.device,
+        )
 
     def run(self) -> Outcome:
         """Takes the steps that are left, and does what is due after each."""
@@ -64,11 +83,12 @@ class Attempt:
         state, reason = "failed", None
         epochs = self._trainer.data.epochs(self._progress.samples)
         try:
-            for result in self._trainer.steps(self._stop.is_raised):
+            for result in self._trainer.steps(self._stop.is_raised, rider=self._saver):
                 _tell_new_epochs(epochs, result)
                 epochs = result.epochs
                 self._last = result
                 trackers.record("train", result.progress.step, self._numbers(result))
+                self._tell_saves(trackers)
                 self._tell_skipped(result)
                 self._report(self._folder.write_heartbeat, "running")
                 if self._is_due(self._config.validation.every) and not self._must_hurry:
@@ -76,7 +96,8 @@ class Attempt:
                         self._validate(trackers)
                 if self._is_due(self._config.checkpoint.every) or result.stop:
                     with self._trainer.between_steps("checkpoint"):
-                        self._save()
+                        self._save(is_last=result.stop or self._is_whole)
+                    self._tell_saves(trackers)
                 if result.stop:
                     break
             state = "finished" if self._is_whole else "stopped"
@@ -90,7 +111,7 @@ class Attempt:
         finally:
             self._end(trackers, state, reason)
         assert self._saved is not None
-        return Outcome(state=state, step=self._progress.step, checkpoint=self._saved)
+        return Outcome(state=state, step=self._progress.step, checkpoint=str(self._saved))
 
     @property
     def _progress(self) -> Progress:
@@ -112,31 +133,69 @@ class Attempt:
     def _is_due(self, every: int) -> bool:
         return self._is_whole or self._progress.step % every == 0
 
-    def _resume_or_initialize(self, accept_changes: Sequence[str]) -> None:
-        found, passed_over = on_rank_zero(lambda: newest_whole(self._folder.checkpoints))
+    def _resume(self, accept_changes: Sequence[str]) -> list[Folder]:
+        """Puts the trainer where the newest readable checkpoint stood, or where the run begins.
+
+        Returns:
+            Newer checkpoints that cannot be read.
+        """
+        unreadable: list[Folder] = []
+        reasons: list[str] = []
+        for folder in on_rank_zero(lambda: named_folders(self._checkpoints)):
+            try:
+                self._go_on_from(folder, accept_changes)
+            except CheckpointError as error:
+                log.warning("passed over %s: %s", folder.name, error)
+                unreadable.append(folder)
+                reasons.append(f"{error}")
+                continue
+            self._saved = folder
+            log.info("resumed from %s, at step %d", folder, self._progress.step)
+            return unreadable
+        if unreadable:
+            raise none_is_whole(self._checkpoints, reasons)
+        place = self._config.checkpoint.load
+        if place is None:
+            self._trainer.engine.initialize()
+            return []
+        folder, passed_over = on_rank_zero(lambda: find_checkpoint(place))
         for line in passed_over:
             log.warning(line)
-        if found is None:
-            self._trainer.engine.initialize()
-            return
+        if self._config.checkpoint.load_weights_only:
+            self._take_weights(folder)
+        else:
+            self._go_on_from(folder, accept_changes)
+        log.info("began with %s, at step %d", folder, self._progress.step)
+        return []
+
+    def _go_on_from(self, folder: Folder, accept_changes: Sequence[str]) -> None:
+        data = self._trainer.data
+        state = on_rank_zero(lambda: open_state(folder))
         check_state(
             self._config,
-            on_rank_zero(lambda: read_state(found)),
-            checkpoint=found,
-            tokenizer_sha256=self._trainer.data.tokenizer.sha256,
-            stages=self._trainer.data.stages,
+            state,
+            checkpoint=folder,
+            tokenizer_sha256=data.tokenizer.sha256,
+            stages=data.stages,
             accepted=accept_changes,
         )
-        state = load_checkpoint(found, self._trainer.engine)
+        load_checkpoint(folder, self._trainer.engine)
         self._trainer.progress = Progress(
             step=state.step, samples=state.samples, tokens=state.tokens
         )
         self._trainer.guard.restore(state.guard)
-        self._saved = found
-        log.info("resumed from %s, at step %d", found, state.step)
 
-    def _begin(self) -> tuple[int, str]:
+    def _take_weights(self, folder: Folder) -> None:
+        state = on_rank_zero(lambda: open_state(folder))
+        sha256 = self._trainer.data.tokenizer.sha256
+        check_vocabulary(self._config, state, checkpoint=folder, tokenizer_sha256=sha256)
+        load_checkpoint(folder, self._trainer.engine, weights_only=True)
+
+    def _begin(self, unreadable: Sequence[Folder]) -> tuple[int, str]:
         number = self._folder.begin_attempt(self._config, world_size=dist.get_world_size())
+        clear_unfinished(self._checkpoints)
+        for folder in unreadable:
+            log.warning("%s is now %s", folder, set_aside(folder, f"bad-{number}"))
         self._report(self._folder.write_status, "running")
         return number, self._folder.wandb_id()
 
@@ -192,7 +251,8 @@ class Attempt:
             return
         count = guard.skipped_in_a_row
         began = step - count + 1
-        kept = on_rank_zero(lambda: newest_before(self._folder.checkpoints, began))
+        self._saver.finish()  # To go back to it.
+        kept = on_rank_zero(lambda: newest_before(self._checkpoints, began))
         raise DivergedError(
             f"step {step}: {count} updates in a row were passed over, the last one because "
             f"{result.skipped} ({samples}); `bigtrain rewind {self._folder.path} --to {kept} "
@@ -200,7 +260,7 @@ class Attempt:
             "optim.learning_rate or raise optim.warmup_steps (with --accept-change optim)"
         )
 
-    def _save(self) -> None:
+    def _save(self, *, is_last: bool) -> None:
         state = TrainState(
             step=self._progress.step,
             samples=self._progress.samples,
@@ -212,14 +272,37 @@ class Attempt:
             wandb_id=self._wandb_id,
             guard=self._trainer.guard.state,
         )
-        self._saved = save_checkpoint(
-            self._folder.checkpoints,
-            self._trainer.engine,
-            state,
-            tokenizer=self._tokenizer,
-            attempt=self._number,
-        )
-        log.info("saved %s", self._saved)
+        if is_last:
+            self._saver.save(state)
+        elif self._config.checkpoint.asynchronous:
+            self._saver.begin(state)
+        else:
+            self._saver.begin(state, copies=False)
+            self._saver.finish()
+
+    def _tell_saves(self, trackers: Trackers) -> None:
+        """Tells how saves ended.
+
+        Raises:
+            SaveError: One failed, and ``checkpoint.on_error`` is ``stop``.
+        """
+        for saved in self._saver.ended():
+            if saved.error is None:
+                self._saved = saved.folder
+                log.info("saved %s: %s", saved.folder, _render_save(saved))
+                trackers.record(
+                    "checkpoint",
+                    saved.step,
+                    {
+                        "stall_seconds": saved.stall_seconds,
+                        "seconds": saved.seconds,
+                        "bytes": saved.bytes,
+                    },
+                )
+            elif self._config.checkpoint.on_error == "stop":
+                raise saved.error
+            else:
+                log.error("%s; training goes on (checkpoint.on_error=continue)", saved.error)
 
     def _report(self, write: Callable[..., None], state: str, reason: str | None = None) -> None:
         """Writes where the run stands; a disk that is full must not hide what happened."""
@@ -248,6 +331,13 @@ class Attempt:
             except OSError as error:
                 log.warning("attempts.jsonl was not written: %s", error)
         trackers.finish(state)
+
+
+def _render_save(saved: Saved) -> str:
+    return (
+        f"{saved.bytes / 1e6:,.1f} MB in {saved.seconds:.2f} s, "
+        f"of which training waited {saved.stall_seconds:.2f} s"
+    )
 
 
 def _tell_new_epochs(before: Mapping[str, float], now: StepResult) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from bigtrain.checkpoint.folder import Folder
 from bigtrain.checkpoint.format import (
     CheckpointError,
     TrainState,
-    check_commit,
     committed_folders,
-    read_state,
-    sync,
+    open_state,
+    set_aside,
+    step_of,
 )
 from bigtrain.config import load_run_config
 from bigtrain.config.data import SkipConfig, merge_skips
@@ -82,9 +83,9 @@ def rewind_run(
         return rewound
 
 
-def newest_before(checkpoints: Path, step: int) -> int:
+def newest_before(checkpoints: Folder, step: int) -> int:
     """The step of the newest checkpoint that is older than ``step``; 0 where there is none."""
-    steps = [_step_of(path) for path in committed_folders(checkpoints)]
+    steps = [step_of(each) for each in committed_folders(checkpoints)]
     return max((number for number in steps if number < step), default=0)
 
 
@@ -100,23 +101,18 @@ def render_rewound(rewound: Rewound) -> Sequence[str]:
     return [*lines, f"next: bigtrain launch {rewound.run / 'config.yaml'}"]
 
 
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("step-"))
-
-
 def _find_checkpoint(folder: RunFolder, step: int) -> TrainState | None:
     """The state to go on from; None at the beginning."""
     if step == 0:
         return None
-    there = {_step_of(path): path for path in reversed(committed_folders(folder.checkpoints))}
+    there = {step_of(each): each for each in reversed(committed_folders(folder.checkpoints))}
     if step not in there:
         steps = ", ".join(map(str, there)) or "none"
         raise RewindError(
             f"{folder.path}: no checkpoint of step {step}; there are: {steps} (0 is the beginning)"
         )
     try:
-        check_commit(there[step])
-        return read_state(there[step])
+        return open_state(there[step])
     except CheckpointError as error:
         raise RewindError(f"step {step} cannot be gone back to: {error}") from None
 
@@ -174,12 +170,12 @@ def _check_ahead(folder: RunFolder, skip: SkipConfig, state: TrainState) -> None
 
 
 def _set_aside(folder: RunFolder, *, newer_than: int) -> list[str]:
-    names = []
-    for path in committed_folders(folder.checkpoints):  # Newest first.
-        if _step_of(path) > newer_than:
-            aside = path.with_name(f"{path.name}.rewound-{folder.newest_attempt}")
-            path.rename(aside)
-            names.append(aside.name)
+    checkpoints = folder.checkpoints
+    names = [
+        set_aside(checkpoint, f"rewound-{folder.newest_attempt}")
+        for checkpoint in committed_folders(checkpoints)  # Newest first.
+        if step_of(checkpoint) > newer_than
+    ]
     if names:
-        sync(folder.checkpoints)
+        checkpoints.settle()
     return names

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from bigtrain.checkpoint.format import CHECKPOINTS
+from bigtrain.checkpoint.folder import Folder
+from bigtrain.checkpoint.locate import checkpoints_of_run
 from bigtrain.config import RunConfig, render_config
 from bigtrain.track.json_lines import finite_values, open_to_append
 
@@ -30,13 +30,17 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.status = path / "status.json"
         self.metrics = path / "metrics.jsonl"
-        self.checkpoints = path / CHECKPOINTS
         self.logs = path / "logs"
         self.wandb = path / "wandb"
         self._lock_file = path / "lock"
         self._lock: TextIO | None = None
         self._started = time.monotonic()
         self._last_heartbeat = 0.0
+
+    @property
+    def checkpoints(self) -> Folder:
+        """Where the run's newest config keeps them."""
+        return checkpoints_of_run(self.path)
 
     def lock(self) -> None:
         """Keeps every other process from training this run, for the life of this one.
@@ -92,10 +96,8 @@ class RunFolder:
         Returns:
             The attempt's number, from 1.
         """
-        for folder in (self.path, self.checkpoints, self.logs):
+        for folder in (self.path, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.checkpoints.glob("*.tmp-*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
         attempt = 1 + self.newest_attempt
         text = render_config(config)
         write_atomically(self.path / f"config-attempt-{attempt}.yaml", text)

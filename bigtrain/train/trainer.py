@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -79,6 +79,16 @@ class StepSeconds:
         return self.data + self.forward_backward + self.optimizer
 
 
+class Rider(Protocol):
+    """What has numbers to add up over all ranks, and rides on the reduction of each step."""
+
+    def numbers(self) -> Sequence[float]:
+        """This rank's; as many each time."""
+
+    def take(self, sums: Sequence[float]) -> None:
+        """Takes their sums over all ranks, before the update."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     """What all ranks know between the backward passes and the update."""
@@ -106,18 +116,20 @@ class Trainer:
         profile: ProfileWindow | None = None,
     ) -> None:
         self.config, self.engine, self.data = config, engine, data
-        self._layout, self._place, self._device = layout, place, device
+        self._layout, self._place, self.device = layout, place, device
         self._meter, self._profile = meter, profile
         self._sizes = sizes_of_reports(config.model)
         self.guard = Guard(config.guard)
         self.progress = Progress()
 
-    def steps(self, stop_requested: Callable[[], bool]) -> Iterator[StepResult]:
+    def steps(
+        self, stop_requested: Callable[[], bool], *, rider: Rider | None = None
+    ) -> Iterator[StepResult]:
         """Takes steps until the run is whole; the caller ends it earlier by not asking for more."""
         while self.progress.step < self.config.train.steps:
             step = self.progress.step + 1
             with nullcontext() if self._profile is None else self._profile.step(step):
-                result = self._step(step, stop_requested)
+                result = self._step(step, stop_requested, rider)
             yield result
 
     def between_steps(self, name: str) -> AbstractContextManager[None]:
@@ -127,7 +139,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Losses, and a BERT's accuracies, over all validation corpora; the loss of each."""
         forward_step = make_forward_step(
-            self.config, device=self._device, loss_scale=1.0, measure=True
+            self.config, device=self.device, loss_scale=1.0, measure=True
         )
         sizes = sizes_of_reports(self.config.model, measure=True)
         sources = self.data.validations
@@ -149,7 +161,9 @@ class Trainer:
         )
         return self._sum(reports, sizes)
 
-    def _step(self, step: int, stop_requested: Callable[[], bool]) -> StepResult:
+    def _step(
+        self, step: int, stop_requested: Callable[[], bool], rider: Rider | None
+    ) -> StepResult:
         started = time.perf_counter()
         consumed = self.progress.samples
         self._begin("data")
@@ -161,7 +175,7 @@ class Trainer:
 
         def accept(reports: Sequence[Report], grad_norm: float) -> bool:
             nonlocal verdict
-            verdict = self._judge(reports, grad_norm, stop=stop_requested())
+            verdict = self._judge(reports, grad_norm, stop=stop_requested(), rider=rider)
             self._begin("optimizer")
             return verdict.reason is None
 
@@ -173,7 +187,7 @@ class Trainer:
         )
         assert verdict is not None
         self._begin("report")
-        synchronize(self._device)
+        synchronize(self.device)
         ended = time.perf_counter()
         seconds = StepSeconds(fetched - started, verdict.time - fetched, ended - verdict.time)
         return self._result(step, batch, verdict, seconds, rate)
@@ -207,11 +221,17 @@ class Trainer:
             extra=extra,
         )
 
-    def _judge(self, reports: Sequence[Report], grad_norm: float, *, stop: bool) -> _Verdict:
+    def _judge(
+        self, reports: Sequence[Report], grad_norm: float, *, stop: bool, rider: Rider | None
+    ) -> _Verdict:
         """Lets the guard decide; on all ranks by the very same numbers, or they would part."""
         is_first = dist.get_rank() == 0
-        sums = self._sum(reports, self._sizes, extra=[float(stop), is_first and grad_norm])
-        stops, norm = sums.extra
+        riding = () if rider is None else rider.numbers()
+        extra = [float(stop), is_first and grad_norm, *riding]
+        sums = self._sum(reports, self._sizes, extra=extra)
+        stops, norm, *ridden = sums.extra
+        if rider is not None:
+            rider.take(ridden)
         return _Verdict(
             sums=sums,
             grad_norm=norm,
@@ -222,7 +242,7 @@ class Trainer:
 
     def _sum(self, reports: Iterable[Report], sizes: Sizes, *, extra: Sequence[float] = ()) -> Sums:
         return sum_over_ranks(
-            reports, sizes=sizes, counts=self._place.tensor == 0, device=self._device, extra=extra
+            reports, sizes=sizes, counts=self._place.tensor == 0, device=self.device, extra=extra
         )
 
     def _forward_step(self, step: int, batch: Batch[Any]) -> ForwardStep:
@@ -233,7 +253,7 @@ class Trainer:
                 microbatch=microbatch,
                 chunk=chunk,
                 place=self._place,
-                device=self._device,
+                device=self.device,
             )
 
         # The schedule divides by the microbatches and DeepSpeed by the data ranks: every target of
@@ -242,7 +262,7 @@ class Trainer:
         batch_size = self.config.batch_size(self.progress.samples)
         return make_forward_step(
             self.config,
-            device=self._device,
+            device=self.device,
             loss_scale=divided_by / self._num_targets(batch),
             sentence_scale=divided_by / batch_size,
             before=reseed if self.config.model.dropout > 0 else None,
@@ -253,7 +273,7 @@ class Trainer:
         if batch.num_targets is not None:
             return max(1, batch.num_targets)
         mine = torch.stack([microbatch.weights.sum() for microbatch in batch.microbatches]).sum()
-        total = mine.to(self._device)
+        total = mine.to(self.device)
         # Nobody waits for the answer here: it stays on the device.
         dist.all_reduce(total, group=groups.data_parallel_group())
         return total.clamp(min=1.0)

@@ -117,7 +117,7 @@ def take_steps(
 def save_after_steps(config: RunConfig, out: Path, *, steps: int = 2) -> None:
     """Takes steps on this rank and saves a checkpoint; for ``run_ranks``."""
     from bigtrain.checkpoint.format import TrainState
-    from bigtrain.checkpoint.saving import save_checkpoint
+    from tests.runs import save_engine
 
     with engine_of(config) as (engine, layout, place):
         for step in range(steps):
@@ -132,7 +132,7 @@ def save_after_steps(config: RunConfig, out: Path, *, steps: int = 2) -> None:
             config=config.model_dump(mode="json"),
             tokenizer_sha256="",
         )
-        save_checkpoint(out, engine, state, tokenizer=b"", attempt=1)
+        save_engine(engine, state, out)
 
 
 def all_but_the_second(step: int, reports: list[Any], norm: float) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bigtrain.checkpoint.folder import open_folder
 from bigtrain.checkpoint.format import read_state
 from bigtrain.config import RunConfig
 from bigtrain.track.metrics_file import read_metrics
@@ -129,7 +130,8 @@ def test_a_resumed_run_judges_as_one_that_went_on(corpus: Path, tmp_path: Path) 
     run_ranks(train_with_faults, 1, parts, FAULTS)
     assert _skipped(parts) == [3, 11, 13]
     ours, theirs = (
-        read_state(config.run_dir / "checkpoints/step-00000016") for config in (parts, whole)
+        read_state(open_folder(config.run_dir / "checkpoints/step-00000016"))
+        for config in (parts, whole)
     )
     assert ours.guard == theirs.guard
     assert ours.guard["skipped_updates"] == 3

@@ -1,0 +1,193 @@
+"""Loads a checkpoint of any layout into an engine, all ranks together.
+
+torch.distributed.checkpoint finds which saved boxes overlap this rank's, with a planner and a
+reader of ours: it reads straight into the optimizer's memory, and nothing is ever unpickled.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import DefaultLoadPlanner
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+from torch.distributed.checkpoint.storage import StorageReader
+from torch.futures import Future
+
+from bigtrain.checkpoint.folder import Folder
+from bigtrain.checkpoint.format import (
+    KINDS,
+    WEIGHT,
+    CheckpointError,
+    TrainState,
+    read_state,
+)
+from bigtrain.checkpoint.table import SavedBox, TensorTable, box_slices
+from bigtrain.checkpoint.writing import tensors_of
+from bigtrain.engine.engine import Engine
+from bigtrain.engine.pieces import Piece
+from bigtrain.parallel.groups import on_rank_zero
+
+_Key = tuple[str, tuple[int, ...]]
+
+
+def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = False) -> TrainState:
+    """Loads a checkpoint of any layout into the engine; every rank calls it.
+
+    Args:
+        folder: A committed checkpoint.
+        engine: Whose weights and moments are overwritten.
+        weights_only: Whether to leave the optimizer as new.
+
+    Raises:
+        CheckpointError: It does not fit the model, cannot be read, or fails a checksum: on every
+            rank, if on one. What it then has of the engine is of no use.
+    """
+    kinds = (WEIGHT,) if weights_only else KINDS
+    state = on_rank_zero(lambda: read_state(folder))
+    with engine.writable_pieces() as pieces:
+        try:
+            dcp.load(
+                {}, storage_reader=_TableReader(folder), planner=_PieceLoader(pieces, kinds=kinds)
+            )
+        except CheckpointException as error:
+            raise CheckpointError(_first_cause(folder, error)) from error
+    if not weights_only:
+        engine.optimizer_steps = state.optimizer_steps
+    return state
+
+
+class _PieceLoader(DefaultLoadPlanner):
+    """Reads into this rank's pieces whatever boxes the saved layout cut."""
+
+    def __init__(self, pieces: Sequence[Piece], *, kinds: Sequence[str]) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+        self._pieces, self._kinds = pieces, kinds
+        self._views: dict[_Key, torch.Tensor] = {}
+
+    def set_up_planner(
+        self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False
+    ) -> None:
+        """The pieces stand in for a state dict."""
+        self.state_dict, self.metadata, self.is_coordinator = {}, metadata, is_coordinator
+
+    def create_local_plan(self) -> LoadPlan:
+        """Finds the saved boxes that overlap each of ours.
+
+        Raises:
+            CheckpointError: A tensor is missing, has another shape, or is not wholly there.
+        """
+        assert self.metadata is not None
+        boxes: dict[str, list[ChunkStorageMetadata]] = defaultdict(list)
+        for name, piece, view in tensors_of(self._pieces, self._kinds):
+            saved = self.metadata.state_dict_metadata.get(name)
+            if not isinstance(saved, TensorStorageMetadata) or saved.size != piece.global_shape:
+                found = "is missing" if saved is None else f"has shape {tuple(saved.size)}"
+                raise CheckpointError(
+                    f"the checkpoint's tensor {name} {found}, the model's is {piece.global_shape}; "
+                    "it is of another model"
+                )
+            self._views[name, piece.offset] = view
+            boxes[name].append(ChunkStorageMetadata(torch.Size(piece.offset), view.shape))
+        items: list[ReadItem] = []
+        for name, chunks in boxes.items():
+            reads = create_read_items_for_chunk_list(
+                name, self.metadata.state_dict_metadata[name], chunks
+            )
+            if sum(math.prod(r.lengths) for r in reads) != sum(math.prod(c.sizes) for c in chunks):
+                raise CheckpointError(f"the checkpoint's tensor {name} has holes; use another one")
+            items += reads
+        return LoadPlan(items)
+
+    def resolve_tensor(self, read_item: ReadItem) -> torch.Tensor:
+        """The part of our view that the item fills."""
+        assert read_item.dest_index.offset is not None
+        view = self._views[read_item.dest_index.fqn, tuple(read_item.dest_index.offset)]
+        return view[box_slices(read_item.dest_offsets, read_item.lengths)]
+
+    def commit_tensor(self, read_item: ReadItem, tensor: torch.Tensor) -> None:
+        """The view was written in place."""
+
+
+class _TableReader(StorageReader):
+    """Reads boxes, each whole and checked against its crc32, then cut to what is asked for."""
+
+    def __init__(self, folder: Folder) -> None:
+        # Read when it is first needed: within torch's call, an error there reaches every rank.
+        self._table = TensorTable(folder)
+
+    def reset(self, checkpoint_id: Any = None) -> None:
+        """Nothing is kept between loads."""
+
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+        """The table of all boxes, as torch.distributed.checkpoint knows it."""
+        return Metadata(
+            state_dict_metadata={
+                key: TensorStorageMetadata(
+                    properties=TensorProperties(dtype=torch.float32),
+                    size=torch.Size(tensor.shape),
+                    chunks=[
+                        ChunkStorageMetadata(torch.Size(box.offset), torch.Size(box.shape))
+                        for box in tensor.boxes
+                    ],
+                )
+                for key, tensor in self._table.tensors.items()
+            }
+        )
+
+    def set_up_storage_reader(
+        self, metadata: Metadata, is_coordinator: bool, *_: Any, **__: Any
+    ) -> None:
+        """The table is read already."""
+
+    def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
+        """Takes the plan as it is."""
+        return plan
+
+    def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
+        """Takes the plans as they are."""
+        return plans
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Reads what this rank asked for, each saved box once."""
+        wanted: dict[_Key, list[ReadItem]] = defaultdict(list)
+        for item in plan.items:
+            wanted[item.storage_index.fqn, tuple(item.storage_index.offset or ())].append(item)
+        boxes = ((key, box) for key, box in self._boxes() if (key, box.offset) in wanted)
+        for key, box, values in self._table.read(boxes):
+            saved = torch.from_numpy(values)
+            for item in wanted[key, box.offset]:
+                target = planner.resolve_tensor(item)
+                target.copy_(saved[box_slices(item.storage_offsets, item.lengths)])
+                planner.commit_tensor(item, target)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
+        """Takes any folder."""
+        return True
+
+    def _boxes(self) -> Iterator[tuple[str, SavedBox]]:
+        for key, tensor in self._table.tensors.items():
+            for box in tensor.boxes:
+                yield key, box
+
+
+def _first_cause(folder: Folder, error: CheckpointException) -> str:
+    rank, (cause, _) = min(error.failures.items())
+    text = str(cause)
+    if isinstance(cause, CheckpointError) and str(folder) in text:
+        return text
+    return f"{folder}: not loaded: rank {rank}: {text}"

@@ -1,0 +1,159 @@
+"""Which boxes a rank writes, their copies in host memory, and the file that they become."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from isal.isal_zlib import crc32
+
+from bigtrain.checkpoint.folder import Folder
+from bigtrain.checkpoint.format import (
+    FIRST_MOMENT,
+    KINDS,
+    SCHEMA,
+    SECOND_MOMENT,
+    TOKENIZER_FILE,
+    WEIGHT,
+    TrainState,
+    commit,
+    read_json,
+    write_json,
+    write_state,
+)
+from bigtrain.checkpoint.table import SavedBox, write_table
+from bigtrain.engine.engine import Engine
+from bigtrain.engine.pieces import Piece
+from bigtrain.parallel.device import copy_beside, host_memory
+
+BOX_BYTES = 2**20
+MOST_BOXES = 64
+"""A box is at most 1 MiB, or a 64th of its global tensor where that is more: another layout then
+reads little that it does not need, and the table stays short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box of a global tensor that this rank writes; ``values`` is a view, fp32."""
+
+    key: str
+    global_shape: tuple[int, ...]
+    offset: tuple[int, ...]
+    values: torch.Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Of the values."""
+        return self.values.numel() * self.values.element_size()
+
+
+def boxes_to_write(engine: Engine) -> list[Box]:
+    """The boxes that this rank writes: its pieces, but those that another rank writes as well."""
+    if not engine.writes_data_replicas:
+        return []
+    pieces = [piece for piece in engine.pieces() if piece.is_first_replica]
+    return [
+        box
+        for key, piece, view in tensors_of(pieces)
+        for box in _cut(Box(key, piece.global_shape, piece.offset, view.detach()))
+    ]
+
+
+def tensors_of(
+    pieces: Sequence[Piece], kinds: Sequence[str] = KINDS
+) -> Iterator[tuple[str, Piece, torch.Tensor]]:
+    """Key, piece and view of each tensor that the pieces are made of."""
+    for piece in pieces:
+        views = {
+            WEIGHT: piece.master,
+            FIRST_MOMENT: piece.first_moment,
+            SECOND_MOMENT: piece.second_moment,
+        }
+        for kind in kinds:
+            yield f"{kind}/{piece.name}", piece, views[kind]
+
+
+class HostCopy:
+    """Memory for one copy of the boxes, used again at every save."""
+
+    def __init__(self) -> None:
+        self._memory: torch.Tensor | None = None
+
+    def take(self, boxes: Sequence[Box], device: torch.device) -> list[Box]:
+        """The same boxes with values of their own, as they are now.
+
+        Args:
+            boxes: As many and as large each time.
+            device: Where they are.
+        """
+        total = sum(box.values.numel() for box in boxes)
+        if self._memory is None or self._memory.numel() != total:
+            self._memory = None  # Before there is another: never two copies.
+            self._memory = host_memory(total, device)
+        copies, start = [], 0
+        for box in boxes:
+            values = self._memory[start : start + box.values.numel()].view(box.values.shape)
+            copies.append(Box(box.key, box.global_shape, box.offset, values))
+            start += box.values.numel()
+        copy_beside([(b.values, c.values) for b, c in zip(boxes, copies, strict=True)], device)
+        return copies
+
+
+def write_boxes(folder: Folder, boxes: Sequence[Box], *, rank: int) -> None:
+    """Writes a rank's boxes into its file, one after the other, and the table of them beside it.
+
+    Raises:
+        OSError: There is no room, say.
+    """
+    name, start = f"rank-{rank:05d}.bin", 0
+    table = []
+    with folder.created(name) as file:
+        for box in boxes:
+            data = memoryview(box.values.cpu().contiguous().numpy()).cast("B")
+            file.write(data)
+            shape = tuple(box.values.shape)
+            saved = SavedBox(box.offset, shape, name, start, len(data), crc32(data))
+            table.append([box.key, box.global_shape, asdict(saved)])
+            start += len(data)
+    write_json(folder, _part(rank), {"schema": SCHEMA, "boxes": table})
+
+
+def finish_checkpoint(
+    folder: Folder, *, parent: Folder, world_size: int, state: TrainState, tokenizer: bytes
+) -> Folder:
+    """Makes one checkpoint of what all ranks have written; one rank calls it.
+
+    Raises:
+        OSError: There is no room, say.
+        CheckpointError: The ranks' boxes do not make whole tensors.
+    """
+    parts = [read_json(folder, _part(rank))["boxes"] for rank in range(world_size)]
+    write_table(
+        folder,
+        ([(key, shape, SavedBox(**box)) for key, shape, box in part] for part in parts),
+    )
+    folder.write(TOKENIZER_FILE, tokenizer)
+    write_state(folder, state)
+    for rank in range(world_size):
+        folder.remove_file(_part(rank))
+    return commit(folder, parent=parent)
+
+
+def _part(rank: int) -> str:
+    return f"rank-{rank:05d}.json"
+
+
+def _cut(box: Box) -> Iterator[Box]:
+    """Cuts a box into smaller ones along its first axis that is longer than 1."""
+    limit = max(BOX_BYTES, 4 * math.prod(box.global_shape) // MOST_BOXES)
+    axis = next((a for a, n in enumerate(box.values.shape) if n > 1), None)
+    if box.bytes <= limit or axis is None:
+        yield box
+        return
+    length = box.values.shape[axis]
+    step = max(1, limit * length // box.bytes)
+    for first in range(0, length, step):
+        values = box.values.narrow(axis, first, min(step, length - first))
+        offset = list(box.offset)
+        offset[axis] += first
+        yield Box(box.key, box.global_shape, tuple(offset), values)
