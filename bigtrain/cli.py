@@ -6,11 +6,14 @@ import tempfile
 import time
 import traceback
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from bigtrain.checkpoint.commands.app import add_prune
+from bigtrain.checkpoint.commands.app import app as checkpoint_app
 from data_tools.cli import app as data_app
 
 app = typer.Typer(
@@ -22,6 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data", help="Text → tokenizer, token tars and manifest.")
+app.add_typer(
+    checkpoint_app, name="checkpoint", help="Look at checkpoints, verify, compare, prune."
+)
 
 _INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -115,9 +121,9 @@ def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: 
 @app.command("export-hf", short_help="Write a verified Hugging Face folder.")
 def export_hf(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint, or a run folder (its newest one).")
+        str, typer.Argument(help="A checkpoint, or a run folder (its newest one); may be a URL.")
     ],
-    out: Annotated[Path, typer.Argument(help="Folder to make; must not exist.")],
+    out: Annotated[str, typer.Argument(help="Folder to make; must not exist.")],
     text: Annotated[
         list[Path],
         typer.Option(
@@ -145,7 +151,8 @@ def export_hf(
 @app.command(short_help="Continue a prompt with a trained model.")
 def generate(
     model: Annotated[
-        Path, typer.Argument(help="An exported folder, a checkpoint or a run folder.")
+        str,
+        typer.Argument(help="An exported folder, a checkpoint (may be a URL) or a run folder."),
     ],
     prompt: Annotated[str, typer.Option(help="Text to continue; empty begins a document.")] = "",
     max_new_tokens: Annotated[
@@ -167,8 +174,8 @@ def generate(
     sampling = Sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
     )
-    if (model / "config.json").is_file():
-        typer.echo(prompt + continue_text(model, prompt, sampling))
+    if (Path(model) / "config.json").is_file():
+        typer.echo(prompt + continue_text(Path(model), prompt, sampling))
         return
     from bigtrain.convert.export import open_checkpoint, write_model
 
@@ -304,6 +311,15 @@ def which(
     lines = (json.dumps(asdict(sample), ensure_ascii=False) for sample in samples)
     for line in lines if as_json else render_samples(samples):
         typer.echo(line)
+
+
+def _lock_run(run: Path) -> AbstractContextManager[None]:
+    from bigtrain.train.run_folder import RunFolder
+
+    return RunFolder(run).locked()
+
+
+add_prune(lock=_lock_run)
 
 
 def _be_quiet() -> None:

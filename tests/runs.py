@@ -10,6 +10,7 @@ from bigtrain.checkpoint.folder import open_folder
 from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig
 from bigtrain.environment import read_ranks
+from bigtrain.parity.layouts import parse_split, split_config
 from data_tools.samples.job import build_sample_table
 from data_tools.sharding.job import shard_corpus
 from data_tools.tokenizer import train_tokenizer
@@ -102,6 +103,12 @@ def merge(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         is_section = isinstance(section, dict)
         merged[name] = {**values.get(name, {}), **section} if is_section else section
     return merged
+
+
+def in_layout(config: RunConfig, layout: str) -> tuple[RunConfig, int]:
+    """The run in a layout such as ``tensor=2 data=2 zero=1`` or ``one process``, and its ranks."""
+    split = parse_split(layout)
+    return split_config(config, split), split.world_size
 
 
 def train_rank(config: RunConfig, **options: Any) -> Any:

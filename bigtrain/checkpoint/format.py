@@ -32,7 +32,8 @@ CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints, in its run folder."""
 
 _STEP_FOLDER = re.compile(r"^step-(\d{8,})(?:\.try-(\d+))?$")
-_UNFINISHED = re.compile(r"^step-\d{8,}\.(tmp|try)-[\w]+$")
+_OF_AN_ATTEMPT = re.compile(r"\.(?:tmp|try|bad|rewound)-(\d+)$")
+_UNFINISHED = re.compile(r"^step-\d{8,}(\.try-\d+)?\.tmp-\w+$|^step-\d{8,}\.try-\d+$")
 
 
 class CheckpointError(ValueError):
@@ -83,6 +84,12 @@ def new_folder(checkpoints: Folder, step: int, *, attempt: int) -> Folder:
     return checkpoints.child(f"{folder_name(step)}.{word}-{attempt}")
 
 
+def newest_attempt(checkpoints: Folder) -> int:
+    """The newest attempt that has left its number here, 0 without any: run folders can get lost."""
+    found = (_OF_AN_ATTEMPT.search(name) for name in checkpoints.names())
+    return max((int(match[1]) for match in found if match is not None), default=0)
+
+
 def final_name(written: Folder) -> str:
     """The name that what was written in a ``new_folder`` has once it is committed."""
     return written.name.split(".tmp-")[0]
@@ -91,15 +98,17 @@ def final_name(written: Folder) -> str:
 def named_folders(checkpoints: Folder) -> list[Folder]:
     """All that have a checkpoint's name, newest first, whether they can be read or not.
 
-    In an object store a folder without a commit is one that is being written, or never was whole.
+    In an object store, and in what was copied from one, a folder without a commit is one that is
+    being written, or never was whole.
     """
     found = []
     for name in checkpoints.names():
         match = _STEP_FOLDER.match(name)
-        if match is None or (match[2] is not None) == checkpoints.renames:
+        if match is None:
             continue
         folder = checkpoints.child(name)
-        if checkpoints.renames or folder.size(COMMIT_FILE) is not None:
+        has_its_last_name = checkpoints.renames and match[2] is None
+        if has_its_last_name or folder.size(COMMIT_FILE) is not None:
             found.append((int(match[1]), int(match[2] or 0), folder))
     return [folder for _, _, folder in sorted(found, key=lambda each: each[:2], reverse=True)]
 
@@ -180,7 +189,7 @@ def read_json(folder: Folder, name: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} is missing; use another checkpoint") from None
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}; use another one") from None
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read as JSON ({error}); use another checkpoint"
         ) from None
@@ -189,6 +198,15 @@ def read_json(folder: Folder, name: str) -> dict[str, Any]:
             f"{path} has schema {schema}, this bigtrain reads {SCHEMA}; upgrade bigtrain"
         )
     return dict(value)
+
+
+def is_as_written(folder: Folder, name: str) -> bool:
+    """Whether a JSON file is to the byte what ``write_json`` makes of its content."""
+    content = folder.read(name)
+    try:
+        return content == _canonical(json.loads(content)) + b"\n"
+    except ValueError:
+        return False
 
 
 def commit(written: Folder, *, parent: Folder) -> Folder:
@@ -215,6 +233,27 @@ def commit(written: Folder, *, parent: Folder) -> Folder:
     return written
 
 
+def read_commit(folder: Folder) -> dict[str, dict[str, Any]]:
+    """The files of a checkpoint: the bytes of each and, of the small ones, the sha256.
+
+    Raises:
+        CheckpointError: There is no marker, or it is not as it was written.
+    """
+    committed = read_json(folder, COMMIT_FILE)
+    files = committed.get("files")
+    if (
+        not isinstance(files, dict)
+        or not {STATE_FILE, TENSORS_FILE} <= set(files)
+        or not all(isinstance(each, dict) and "bytes" in each for each in files.values())
+    ):
+        raise CheckpointError(f"{folder}/{COMMIT_FILE} lists no files; use another checkpoint")
+    # Checkpoints of the first days have no checksum here.
+    checksum = _checksum(files)
+    if checksum is None or committed.get("crc32", checksum) != checksum:
+        raise CheckpointError(f"{folder}/{COMMIT_FILE} fails its checksum; use another checkpoint")
+    return files
+
+
 def check_commit(folder: Folder) -> None:
     """Checks that every committed file is there in its full size, and the JSON files unchanged.
 
@@ -223,14 +262,7 @@ def check_commit(folder: Folder) -> None:
     Raises:
         CheckpointError: Something is missing or changed; names the file.
     """
-    committed = read_json(folder, COMMIT_FILE)
-    files = committed.get("files")
-    if not isinstance(files, dict) or not {STATE_FILE, TENSORS_FILE} <= set(files):
-        raise CheckpointError(f"{folder}/{COMMIT_FILE} lists no files; use another checkpoint")
-    # Checkpoints of the first days have no checksum here.
-    if committed.get("crc32", zlib.crc32(_canonical(files))) != zlib.crc32(_canonical(files)):
-        raise CheckpointError(f"{folder}/{COMMIT_FILE} fails its checksum; use another checkpoint")
-    for name, expected in files.items():
+    for name, expected in read_commit(folder).items():
         found = _size(folder, name)
         if found is None:
             raise CheckpointError(f"{folder}/{name} is missing; use another checkpoint")
@@ -261,10 +293,15 @@ def set_aside(folder: Folder, word: str) -> str:
     return f"{folder.name} (with {marker} for its {COMMIT_FILE})"
 
 
+def removal_name(folder: Folder) -> str:
+    """What a checkpoint is called on a disk while it is deleted."""
+    return f"{folder.name}.tmp-removed"
+
+
 def remove_checkpoint(folder: Folder) -> None:
     """Deletes a checkpoint, so that a kill in the middle leaves nothing that looks like one."""
     if folder.renames:
-        folder.rename(f"{folder.name}.tmp-removed").remove()
+        folder.rename(removal_name(folder)).remove()
     else:
         folder.remove_file(COMMIT_FILE)
         folder.remove()
@@ -276,10 +313,18 @@ def clear_unfinished(checkpoints: Folder) -> None:
         if not _UNFINISHED.match(name):
             continue
         folder = checkpoints.child(name)
-        if checkpoints.renames and ".try-" in name:
+        if checkpoints.renames and ".tmp-" not in name:
             continue
         if checkpoints.renames or not any(n.startswith("COMMIT") for n in folder.names()):
             folder.remove()
+
+
+def _checksum(value: Any) -> int | None:
+    """None where the value is none that we write: text that is no Unicode."""
+    try:
+        return zlib.crc32(_canonical(value))
+    except UnicodeEncodeError:
+        return None
 
 
 def _canonical(value: Any) -> bytes:
@@ -298,11 +343,13 @@ def _size(folder: Folder, name: str) -> int | None:
     try:
         return folder.size(name)
     except OSError as error:
-        raise CheckpointError(f"{folder}/{name}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise CheckpointError(f"{folder}/{name}: {reason}; use another checkpoint") from None
 
 
 def _sha256(folder: Folder, name: str) -> str:
     try:
         return hashlib.sha256(folder.read(name)).hexdigest()
     except OSError as error:
-        raise CheckpointError(f"{folder}/{name}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise CheckpointError(f"{folder}/{name}: {reason}; use another checkpoint") from None

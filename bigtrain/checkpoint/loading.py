@@ -32,7 +32,7 @@ from bigtrain.checkpoint.format import (
     TrainState,
     read_state,
 )
-from bigtrain.checkpoint.table import SavedBox, TensorTable, box_slices
+from bigtrain.checkpoint.table import SavedBox, SavedTensor, TensorTable, box_slices
 from bigtrain.checkpoint.writing import tensors_of
 from bigtrain.engine.engine import Engine
 from bigtrain.engine.pieces import Piece
@@ -55,11 +55,12 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
     """
     kinds = (WEIGHT,) if weights_only else KINDS
     state = on_rank_zero(lambda: read_state(folder))
+    # Read when it is first needed: within torch's call, an error there reaches every rank.
+    table = TensorTable(folder)
     with engine.writable_pieces() as pieces:
+        planner = _PieceLoader(table, pieces, kinds=kinds)
         try:
-            dcp.load(
-                {}, storage_reader=_TableReader(folder), planner=_PieceLoader(pieces, kinds=kinds)
-            )
+            dcp.load({}, storage_reader=_TableReader(table), planner=planner)
         except CheckpointException as error:
             raise CheckpointError(_first_cause(folder, error)) from error
     if not weights_only:
@@ -70,44 +71,66 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
 class _PieceLoader(DefaultLoadPlanner):
     """Reads into this rank's pieces whatever boxes the saved layout cut."""
 
-    def __init__(self, pieces: Sequence[Piece], *, kinds: Sequence[str]) -> None:
+    def __init__(
+        self, table: TensorTable, pieces: Sequence[Piece], *, kinds: Sequence[str]
+    ) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
-        self._pieces, self._kinds = pieces, kinds
+        self._table, self._pieces, self._kinds = table, pieces, kinds
         self._views: dict[_Key, torch.Tensor] = {}
+        self._items: list[ReadItem] = []
 
     def set_up_planner(
         self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False
     ) -> None:
-        """The pieces stand in for a state dict."""
+        """The pieces stand in for a state dict, the table for the metadata."""
         self.state_dict, self.metadata, self.is_coordinator = {}, metadata, is_coordinator
 
     def create_local_plan(self) -> LoadPlan:
         """Finds the saved boxes that overlap each of ours.
 
+        Returns:
+            A plan for rank 0 to gather, with names alone: what each rank reads concerns no other.
+
         Raises:
             CheckpointError: A tensor is missing, has another shape, or is not wholly there.
         """
-        assert self.metadata is not None
         boxes: dict[str, list[ChunkStorageMetadata]] = defaultdict(list)
         for name, piece, view in tensors_of(self._pieces, self._kinds):
-            saved = self.metadata.state_dict_metadata.get(name)
-            if not isinstance(saved, TensorStorageMetadata) or saved.size != piece.global_shape:
-                found = "is missing" if saved is None else f"has shape {tuple(saved.size)}"
+            saved = self._table.tensors.get(name)
+            if saved is None or saved.shape != tuple(piece.global_shape):
+                found = "is missing" if saved is None else f"has shape {saved.shape}"
                 raise CheckpointError(
                     f"the checkpoint's tensor {name} {found}, the model's is {piece.global_shape}; "
                     "it is of another model"
                 )
             self._views[name, piece.offset] = view
             boxes[name].append(ChunkStorageMetadata(torch.Size(piece.offset), view.shape))
-        items: list[ReadItem] = []
         for name, chunks in boxes.items():
-            reads = create_read_items_for_chunk_list(
-                name, self.metadata.state_dict_metadata[name], chunks
-            )
+            saved_chunks = _as_torch_knows(self._table.tensors[name])
+            reads = create_read_items_for_chunk_list(name, saved_chunks, chunks)
             if sum(math.prod(r.lengths) for r in reads) != sum(math.prod(c.sizes) for c in chunks):
                 raise CheckpointError(f"the checkpoint's tensor {name} has holes; use another one")
-            items += reads
-        return LoadPlan(items)
+            self._items += reads
+        return LoadPlan([], planner_data=frozenset(boxes))
+
+    def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
+        """Checks that all that was saved has a place on some rank.
+
+        Raises:
+            CheckpointError: A tensor has none.
+        """
+        asked = frozenset[str]().union(*(plan.planner_data for plan in global_plan))
+        for key in self._table.tensors:
+            if key not in asked and key.split("/")[0] in self._kinds:
+                raise CheckpointError(
+                    f"the checkpoint's tensor {key} has no place in the model; it is of another "
+                    "model"
+                )
+        return global_plan
+
+    def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
+        """What this rank reads."""
+        return LoadPlan(self._items)
 
     def resolve_tensor(self, read_item: ReadItem) -> torch.Tensor:
         """The part of our view that the item fills."""
@@ -122,33 +145,20 @@ class _PieceLoader(DefaultLoadPlanner):
 class _TableReader(StorageReader):
     """Reads boxes, each whole and checked against its crc32, then cut to what is asked for."""
 
-    def __init__(self, folder: Folder) -> None:
-        # Read when it is first needed: within torch's call, an error there reaches every rank.
-        self._table = TensorTable(folder)
+    def __init__(self, table: TensorTable) -> None:
+        self._table = table
 
     def reset(self, checkpoint_id: Any = None) -> None:
         """Nothing is kept between loads."""
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        """The table of all boxes, as torch.distributed.checkpoint knows it."""
-        return Metadata(
-            state_dict_metadata={
-                key: TensorStorageMetadata(
-                    properties=TensorProperties(dtype=torch.float32),
-                    size=torch.Size(tensor.shape),
-                    chunks=[
-                        ChunkStorageMetadata(torch.Size(box.offset), torch.Size(box.shape))
-                        for box in tensor.boxes
-                    ],
-                )
-                for key, tensor in self._table.tensors.items()
-            }
-        )
+        """Nothing: the planner looks into the table for what it wants."""
+        return Metadata(state_dict_metadata={})
 
     def set_up_storage_reader(
         self, metadata: Metadata, is_coordinator: bool, *_: Any, **__: Any
     ) -> None:
-        """The table is read already."""
+        """The table is all."""
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
         """Takes the plan as it is."""
@@ -183,6 +193,17 @@ class _TableReader(StorageReader):
         for key, tensor in self._table.tensors.items():
             for box in tensor.boxes:
                 yield key, box
+
+
+def _as_torch_knows(tensor: SavedTensor) -> TensorStorageMetadata:
+    return TensorStorageMetadata(
+        properties=TensorProperties(dtype=torch.float32),
+        size=torch.Size(tensor.shape),
+        chunks=[
+            ChunkStorageMetadata(torch.Size(box.offset), torch.Size(box.shape))
+            for box in tensor.boxes
+        ],
+    )
 
 
 def _first_cause(folder: Folder, error: CheckpointException) -> str:

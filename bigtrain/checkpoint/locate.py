@@ -1,5 +1,6 @@
 """Where the checkpoints of a run are, and which checkpoint a user means. No torch."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
@@ -8,6 +9,7 @@ from bigtrain.checkpoint.format import (
     COMMIT_FILE,
     STATE_FILE,
     CheckpointError,
+    named_folders,
     newest_whole,
 )
 from bigtrain.config import load_run_config
@@ -21,9 +23,9 @@ def checkpoints_of_run(run_dir: Path) -> Folder:
     """
     config = run_dir / "config.yaml"
     if config.is_file():
-        checkpoint = load_run_config([str(config)]).checkpoint
-        if checkpoint.dir is not None:
-            return open_folder(checkpoint.dir).child(run_dir.name)
+        run = load_run_config([str(config)])
+        if run.checkpoint.dir is not None:
+            return open_folder(run.checkpoint.dir).child(run.name)
     return DiskFolder(run_dir / CHECKPOINTS)
 
 
@@ -39,22 +41,48 @@ def find_checkpoint(place: str | Path) -> tuple[Folder, list[str]]:
 
     Raises:
         CheckpointError: There is none.
+        FolderError: No such place can be.
     """
     folder = open_folder(place)
+    try:
+        return _find_in(folder)
+    except OSError as error:
+        raise CheckpointError(f"{place}: {error.strerror or error}") from None
+
+
+def _find_in(folder: Folder) -> tuple[Folder, list[str]]:
     names = folder.names()
     if COMMIT_FILE in names or STATE_FILE in names:
         return folder, []
-    is_run = "config.yaml" in names and isinstance(folder, DiskFolder)
-    of_run = checkpoints_of_run(folder.path) if is_run else folder.child(CHECKPOINTS)
+    if not names and (tried := _newest_try(folder)) is not None:
+        return tried, []
     passed_over: list[str] = []
-    for checkpoints in (of_run, folder):
+    for checkpoints in _places(folder, names):
         newest, lines = newest_whole(checkpoints)
         passed_over += lines
         if newest is not None:
             return newest, passed_over
     if passed_over:
-        raise CheckpointError(f"{place}: no checkpoint can be read; {'; '.join(passed_over)}")
+        raise CheckpointError(f"{folder}: no checkpoint can be read; {'; '.join(passed_over)}")
+    if isinstance(folder, DiskFolder) and folder.path.is_symlink() and not folder.path.exists():
+        raise CheckpointError(f"{folder}: a link to {folder.path.readlink()}, which is not there")
     raise CheckpointError(
-        f"{place}: neither a checkpoint nor a run folder with one; "
+        f"{folder}: neither a checkpoint nor a run folder with one; "
         "give a folder such as runs/NAME/checkpoints/step-00000100"
     )
+
+
+def _newest_try(folder: Folder) -> Folder | None:
+    """In an object store, what the name of a step alone means."""
+    checkpoints = open_folder(str(folder).rpartition("/")[0])
+    tries = (t for t in named_folders(checkpoints) if t.name.startswith(f"{folder.name}.try-"))
+    return next(tries, None)
+
+
+def _places(folder: Folder, names: list[str]) -> Iterator[Folder]:
+    """Where checkpoints may be that somebody calls by the name of this folder."""
+    if isinstance(folder, DiskFolder) and "config.yaml" in names:
+        yield checkpoints_of_run(folder.path)
+    else:
+        yield folder.child(CHECKPOINTS)
+    yield folder

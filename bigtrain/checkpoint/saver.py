@@ -6,6 +6,7 @@ rides on the reduction that a step makes anyway, so that all ranks know in the s
 have written, or that one has failed; no thread communicates. Then rank 0 commits, in its thread.
 """
 
+import errno
 import logging
 import threading
 import time
@@ -17,13 +18,13 @@ import torch.distributed as dist
 
 from bigtrain.checkpoint.folder import Folder
 from bigtrain.checkpoint.format import (
+    COMMIT_FILE,
     CheckpointError,
     SaveError,
     TrainState,
     check_commit,
-    committed_folders,
     final_name,
-    folder_name,
+    named_folders,
     new_folder,
     set_aside,
     step_of,
@@ -38,6 +39,16 @@ log = logging.getLogger(__name__)
 
 _MORE_BYTES = 2**20
 """Room for all that is no tensor."""
+
+_MAKE_ROOM = (
+    "make room, or keep fewer checkpoints (checkpoint.keep_last, `bigtrain checkpoint prune`)"
+)
+_REMEDIES = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EROFS: "make it writable, or set checkpoint.dir",
+    errno.EACCES: "make it writable, or set checkpoint.dir",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +107,17 @@ class Saver:
         """
         started = time.perf_counter()
         self.finish()
-        folder = new_folder(self._checkpoints, state.step, attempt=self._attempt)
         boxes = boxes_to_write(self._engine)
         if self._bytes is None:
             self._bytes = self._sum([sum(box.bytes for box in boxes)])[0]
-        flight = self._flight = _Flight(state, folder, started)
+        wanted = new_folder(self._checkpoints, state.step, attempt=self._attempt)
+        flight = self._flight = _Flight(state, wanted, started)
         try:
-            there = on_rank_zero(lambda: self._prepare(folder, state.step))
-        except (OSError, SaveError) as error:
-            self._land(error=_save_error(folder, error))
+            flight.folder, is_there = on_rank_zero(lambda: self._prepare(wanted, state.step))
+        except SaveError as error:
+            self._land(error=error)
             return
-        if there is not None:
-            flight.folder = there
+        if is_there:
             self._land()
             return
 
@@ -116,7 +126,7 @@ class Saver:
                 taken = self._copy.take(boxes, self._device) if copies else boxes
             finally:
                 flight.copied.set()
-            write_boxes(folder, taken, rank=dist.get_rank())
+            write_boxes(flight.folder, taken, rank=dist.get_rank())
 
         flight.task = _Task(write)
         flight.stall = time.perf_counter() - started
@@ -170,41 +180,68 @@ class Saver:
         self.finish()
         saved = self._ended[-1]
         if saved.error is not None:
+            self.close()
             raise saved.error
         return saved
+
+    def close(self) -> None:
+        """Waits until what is left of a save that failed is gone; no rank needs another for it."""
+        if self._cleaning is not None:
+            self._cleaning.wait()
 
     def ended(self) -> list[Saved]:
         """The saves that have come to their end since the last call, on every rank alike."""
         ended, self._ended = self._ended, []
         return ended
 
-    def _prepare(self, folder: Folder, step: int) -> Folder | None:
-        """Makes room for a save; gives the checkpoint that is there already, if it is whole."""
-        if self._cleaning is not None:
-            self._cleaning.wait()
-        for other in committed_folders(self._checkpoints):
-            if step_of(other) == step and _is_whole(other):
-                return other
-        if self._checkpoints.renames:
-            self._set_bad_aside(step)
+    def _prepare(self, wanted: Folder, step: int) -> tuple[Folder, bool]:
+        """Makes room for a save.
+
+        Args:
+            wanted: Where to write.
+            step: Of the save.
+
+        Returns:
+            Where to write, and False; or the whole checkpoint that is there already, and True.
+
+        Raises:
+            SaveError: It cannot be begun; whatever the reason, training may go on.
+        """
+        try:
+            there = self._find(step)
+            return (self._make_room(wanted, step), False) if there is None else (there, True)
+        except Exception as error:
+            raise _save_error(wanted, error) from error
+
+    def _find(self, step: int) -> Folder | None:
+        """The checkpoint of a step, if it is whole; one that is not is set aside."""
+        self.close()
+        for folder in named_folders(self._checkpoints):
+            if step_of(folder) != step:
+                continue
+            if _is_whole(folder):
+                return folder
+            now = set_aside(folder, f"bad-{self._attempt}")
+            log.warning("%s cannot be read; it is now %s", folder, now)
+        return None
+
+    def _make_room(self, wanted: Folder, step: int) -> Folder:
         self._checkpoints.make()
         assert self._bytes is not None
         free, needed = self._checkpoints.free_bytes(), self._bytes + self._bytes // 50 + _MORE_BYTES
         if free is not None and free < needed:
             raise SaveError(
-                f"{self._checkpoints}/{final_name(folder)}: not saved: it needs "
-                f"{needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; make room, or keep fewer "
-                "checkpoints (checkpoint.keep_last, `bigtrain checkpoint prune`)"
+                f"{self._checkpoints}/{final_name(wanted)}: not saved: it needs "
+                f"{needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; {_MAKE_ROOM}"
             )
+        folder, number = wanted, self._attempt
+        while not folder.renames and _was_committed(folder):
+            # What was set aside in a store keeps its folder.
+            number += 1
+            folder = new_folder(self._checkpoints, step, attempt=number)
         folder.remove()
         folder.make()
-        return None
-
-    def _set_bad_aside(self, step: int) -> None:
-        name = folder_name(step)
-        if name in self._checkpoints.names():
-            now = set_aside(self._checkpoints.child(name), f"bad-{self._attempt}")
-            log.warning("%s/%s cannot be read; it is now %s", self._checkpoints, name, now)
+        return folder
 
     def _begin_commit(self, flight: "_Flight") -> None:
         def work() -> None:
@@ -215,9 +252,10 @@ class Saver:
                 state=flight.state,
                 tokenizer=self._tokenizer,
             )
+            # What happens to older ones, this one is saved.
             try:
                 remove_old(self._checkpoints, self._policy)
-            except OSError as error:
+            except Exception as error:
                 log.warning("older checkpoints were not removed: %s", error)
 
         flight.commits = True
@@ -227,9 +265,9 @@ class Saver:
         """Every rank hears why; what is left of it would keep a full disk full."""
         reason = flight.task.error if flight.task is not None else None
         reasons: list[str | None] = [None] * dist.get_world_size()
-        dist.all_gather_object(reasons, None if reason is None else str(reason))
+        dist.all_gather_object(reasons, None if reason is None else _explain(reason))
         if dist.get_rank() == 0:
-            self._cleaning = _Task(flight.folder.remove)
+            self._cleaning = _Task(lambda: _clean(flight.folder))
         rank = next(number for number, text in enumerate(reasons) if text is not None)
         return _save_error(flight.folder, f"rank {rank}: {reasons[rank]}")
 
@@ -303,8 +341,28 @@ def _is_whole(folder: Folder) -> bool:
     return True
 
 
-def _save_error(folder: Folder, cause: object) -> SaveError:
+def _was_committed(folder: Folder) -> bool:
+    return any(name.startswith("COMMIT") for name in folder.names())
+
+
+def _clean(folder: Folder) -> None:
+    """Removes a save that failed: first the marker, which a store may have taken all the same."""
+    try:
+        folder.remove_file(COMMIT_FILE)
+        folder.remove()
+    except Exception as error:
+        log.warning("%s was not removed: %s", folder, error)
+
+
+def _save_error(folder: Folder, cause: Exception | str) -> SaveError:
     if isinstance(cause, SaveError):
         return cause
     where = str(folder).removesuffix(folder.name) + final_name(folder)
-    return SaveError(f"{where}: not saved: {cause}")
+    return SaveError(f"{where}: not saved: {cause if isinstance(cause, str) else _explain(cause)}")
+
+
+def _explain(error: Exception) -> str:
+    """What went wrong, in one line, and what to do where we know it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    remedy = _REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else None
+    return text if remedy is None else f"{text}; {remedy}"

@@ -3,9 +3,9 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from isal.isal_zlib import crc32
@@ -20,8 +20,7 @@ from bigtrain.checkpoint.format import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SavedBox:
+class SavedBox(NamedTuple):
     """A box of a global tensor: its place in it, where its bytes lie, and their checksum.
 
     The bytes are fp32, little-endian, row-major.
@@ -179,7 +178,7 @@ def write_table(
     tensors: dict[str, Any] = {}
     for key, shape, box in (entry for part in parts for entry in part):
         tensor = tensors.setdefault(key, {"shape": list(shape), "dtype": "float32", "boxes": []})
-        tensor["boxes"].append(asdict(box))
+        tensor["boxes"].append(box._asdict())
     for key, tensor in tensors.items():
         saved = sum(math.prod(box["shape"]) for box in tensor["boxes"])
         if saved != math.prod(tensor["shape"]):

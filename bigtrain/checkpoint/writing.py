@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from isal.isal_zlib import crc32
@@ -77,7 +77,7 @@ class HostCopy:
     """Memory for one copy of the boxes, used again at every save."""
 
     def __init__(self) -> None:
-        self._memory: torch.Tensor | None = None
+        self._memory: list[torch.Tensor] = []
 
     def take(self, boxes: Sequence[Box], device: torch.device) -> list[Box]:
         """The same boxes with values of their own, as they are now.
@@ -86,17 +86,13 @@ class HostCopy:
             boxes: As many and as large each time.
             device: Where they are.
         """
-        total = sum(box.values.numel() for box in boxes)
-        if self._memory is None or self._memory.numel() != total:
-            self._memory = None  # Before there is another: never two copies.
-            self._memory = host_memory(total, device)
-        copies, start = [], 0
-        for box in boxes:
-            values = self._memory[start : start + box.values.numel()].view(box.values.shape)
-            copies.append(Box(box.key, box.global_shape, box.offset, values))
-            start += box.values.numel()
-        copy_beside([(b.values, c.values) for b, c in zip(boxes, copies, strict=True)], device)
-        return copies
+        shapes = [box.values.shape for box in boxes]
+        if [values.shape for values in self._memory] != shapes:
+            self._memory = []  # Before there is another: never two copies.
+            self._memory = host_memory(shapes, device)
+        pairs = list(zip((box.values for box in boxes), self._memory, strict=True))
+        copy_beside(pairs, device)
+        return [replace(box, values=copy) for box, (_, copy) in zip(boxes, pairs, strict=True)]
 
 
 def write_boxes(folder: Folder, boxes: Sequence[Box], *, rank: int) -> None:
@@ -113,7 +109,7 @@ def write_boxes(folder: Folder, boxes: Sequence[Box], *, rank: int) -> None:
             file.write(data)
             shape = tuple(box.values.shape)
             saved = SavedBox(box.offset, shape, name, start, len(data), crc32(data))
-            table.append([box.key, box.global_shape, asdict(saved)])
+            table.append([box.key, box.global_shape, saved._asdict()])
             start += len(data)
     write_json(folder, _part(rank), {"schema": SCHEMA, "boxes": table})
 

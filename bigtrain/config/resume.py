@@ -38,22 +38,30 @@ def load_saved_config(saved: dict[str, Any]) -> RunConfig:
         ) from None
 
 
-def check_resume(saved: dict[str, Any], now: RunConfig, *, accepted: Sequence[str] = ()) -> None:
+def check_resume(
+    saved: dict[str, Any], now: RunConfig, *, accepted: Sequence[str] = (), forks: bool = False
+) -> None:
     """Checks that ``now`` may go on from a checkpoint whose config is ``saved``.
 
     Args:
         saved: The config in the checkpoint.
         now: The config of this attempt.
         accepted: Keys whose change the user accepts.
+        forks: Whether the checkpoint is of another run, which this one begins with.
 
     Raises:
         ConfigError: A key of the run's identity differs, or one that must be accepted was not.
     """
     before = load_saved_config(saved)
     for key in accepted:
-        _check_acceptable(key)
+        _check_acceptable(key, forks=forks)
     changes = _changes(before, now)
     identity = [change for path, change in changes.items() if _is_within_any(path, _IDENTITY)]
+    if identity and forks:
+        raise ConfigError(
+            f"run {now.name}: going on from checkpoint.load would change {'; '.join(identity)}; "
+            "set the values back, or take its weights alone (checkpoint.load_weights_only=true)"
+        )
     if identity:
         raise ConfigError(
             f"run {now.name}: the checkpoint is of another run: {'; '.join(identity)}; "
@@ -65,21 +73,27 @@ def check_resume(saved: dict[str, Any], now: RunConfig, *, accepted: Sequence[st
         if _is_within_any(path, _DELIBERATE) and not _is_within_any(path, accepted)
     }
     if deliberate:
+        going_on = "going on from checkpoint.load" if forks else "resuming"
         accept = " ".join(f"--accept-change {path}" for path in deliberate)
         raise ConfigError(
-            f"run {now.name}: resuming would change {'; '.join(deliberate.values())}; "
+            f"run {now.name}: {going_on} would change {'; '.join(deliberate.values())}; "
             f"set back what you did not mean, or accept with {accept}"
         )
 
 
-def _check_acceptable(key: str) -> None:
+def _check_acceptable(key: str, *, forks: bool) -> None:
     covered = [path for path in key_paths(RunConfig) if _is_within_any(path, (key,))]
     if any(_is_within_any(path, _DELIBERATE) for path in covered):
         return
     if not covered:
         reason = f"there is no such key; {suggest_key(key, RunConfig)}"
     elif any(_is_within_any(path, _IDENTITY) for path in covered):
-        reason = "another value is another run, which no flag accepts; give that run its own name"
+        remedy = (
+            "take the weights alone (checkpoint.load_weights_only=true)"
+            if forks
+            else "give that run its own name"
+        )
+        reason = f"another value is another run, which no flag accepts; {remedy}"
     else:
         reason = f"it may change freely, leave the flag out; only {', '.join(_DELIBERATE)} need it"
     raise ConfigError(f"--accept-change {key}: {reason}")

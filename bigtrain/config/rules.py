@@ -216,6 +216,14 @@ def _keep_every_goes_with_keep_last(config: RunSections) -> Iterator[str]:
         )
 
 
+def _run_folders_are_on_a_disk(config: RunSections) -> Iterator[str]:
+    if "://" in config.runs_dir:
+        yield (
+            f"runs_dir={config.runs_dir}: run folders are on a disk; give a path, and "
+            f"checkpoint.dir={config.runs_dir} for the checkpoints"
+        )
+
+
 def _weights_come_from_somewhere(config: RunSections) -> Iterator[str]:
     if config.checkpoint.load_weights_only and config.checkpoint.load is None:
         yield (
@@ -237,4 +245,5 @@ RULES: tuple[Callable[[RunSections], Iterator[str]], ...] = (
     _offload_has_a_partition,
     _keep_every_goes_with_keep_last,
     _weights_come_from_somewhere,
+    _run_folders_are_on_a_disk,
 )

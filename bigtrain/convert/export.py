@@ -59,7 +59,7 @@ class OpenedCheckpoint:
 
 
 def open_checkpoint(path: str | Path) -> OpenedCheckpoint:
-    """Opens a checkpoint, or the newest one of a run folder.
+    """Opens a checkpoint, or the newest one of a run folder; a path or an fsspec URL.
 
     Raises:
         CheckpointError: There is none, or it is not whole.
@@ -79,19 +79,24 @@ def open_checkpoint(path: str | Path) -> OpenedCheckpoint:
         )
 
 
-def export_hugging_face(path: str | Path, out: Path, *, texts: Sequence[str] = ()) -> Export:
+def export_hugging_face(path: str | Path, out: str | Path, *, texts: Sequence[str] = ()) -> Export:
     """Writes config, safetensors and tokenizer, and verifies them against the checkpoint.
 
     Args:
-        path: A checkpoint or a run folder.
+        path: A checkpoint or a run folder; a path or an fsspec URL.
         out: The folder to make; it must not exist.
         texts: Real texts to compare logits and token ids on.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
-        ExportError: ``out`` exists, transformers has no such model, or what was written differs
-            from the checkpoint.
+        ExportError: ``out`` exists or is a URL, transformers has no such model, or what was
+            written differs from the checkpoint.
     """
+    if "://" in str(out):
+        raise ExportError(
+            f"{out}: an export is checked on a disk; give a folder, and copy it there"
+        )
+    out = Path(out)
     if out.exists():
         raise ExportError(f"{out} exists already; remove it or export to another folder")
     checkpoint = open_checkpoint(path)

@@ -56,7 +56,12 @@ def record_stages(config: RunConfig, sources: Sequence[Source]) -> list[StageRec
 
 
 def check_stages(
-    before: Sequence[StageRecord], now: Sequence[StageRecord], *, consumed: int, where: str
+    before: Sequence[StageRecord],
+    now: Sequence[StageRecord],
+    *,
+    consumed: int,
+    where: str,
+    otherwise: str = "give the new run another name",
 ) -> None:
     """Checks that the samples consumed so far are the same in both.
 
@@ -65,6 +70,7 @@ def check_stages(
         now: Of the run that resumes.
         consumed: Samples trained on.
         where: What the first came from, for the message.
+        otherwise: What else can be done than set the values back, for the message.
 
     Raises:
         ConfigError: The past differs; the message says in what.
@@ -79,7 +85,7 @@ def check_stages(
             raise ConfigError(
                 f"{where}: samples 0 to {last} ({consumed} trained on, {last + 1 - consumed} "
                 f"skipped) had {name} {_shown(was)}, this config says {_shown(new[name])}; set it "
-                "back, or give the new run another name (what comes later may change freely)"
+                f"back, or {otherwise} (what comes later may change freely)"
             )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import WEIGHT, committed_folders
+from bigtrain.checkpoint.folder import Folder, FolderError
+from bigtrain.checkpoint.format import WEIGHT, CheckpointError, committed_folders
 from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig, load_run_config
 from bigtrain.config.model import ModelConfig
@@ -38,7 +38,9 @@ class Report:
     corpus_tokens: int | None
     """None when the corpus is not where it was."""
     tokens_trained: int
-    parameters: int
+    parameters: int | None
+    """Weights in the newest checkpoint, without padding; 0 before the first, None when they are
+    not where they were."""
     first_loss: float
     last_loss: float
     validation: dict[str, float]
@@ -90,7 +92,7 @@ def read_report(run_dir: Path) -> Report:
         corpus=", ".join(config.data.corpora),
         corpus_tokens=corpus_tokens,
         tokens_trained=steps[-1]["tokens"],
-        parameters=count_parameters(folder.checkpoints, config.model),
+        parameters=_count_saved(folder, config.model),
         first_loss=_figures(steps[0])["loss"],
         last_loss=_figures(steps[-1])["loss"],
         validation=_figures(validations[-1]) if validations else {},
@@ -109,11 +111,23 @@ def _figures(event: dict[str, Any]) -> dict[str, float]:
 
 
 def count_parameters(checkpoints: Folder, model: ModelConfig) -> int:
-    """Weights in the newest checkpoint, without padding; 0 when there is none."""
+    """Weights in the newest checkpoint, without padding; 0 when there is none.
+
+    Raises:
+        CheckpointError: It cannot be read.
+        OSError: The store does not answer.
+    """
     folders = committed_folders(checkpoints)
     if not folders:
         return 0
     return TensorTable(folders[0]).count(WEIGHT) - plan_parameters(model).padding
+
+
+def _count_saved(folder: RunFolder, model: ModelConfig) -> int | None:
+    try:
+        return count_parameters(folder.checkpoints, model)
+    except (CheckpointError, FolderError, OSError):  # The run's story does not need them either.
+        return None
 
 
 def render_report(report: Report, *, exported: Path | None, sample: str | None = None) -> Table:
@@ -161,7 +175,7 @@ def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:
     rows = [
         ("corpus", f"{report.corpus}, {size}"),
         ("trained on", f"{report.tokens_trained:,} tokens"),
-        ("parameters", f"{report.parameters:,}" if report.parameters else "no checkpoint yet"),
+        ("parameters", _shown_parameters(report.parameters)),
         ("training loss", f"{report.first_loss:.4f} → {report.last_loss:.4f} {report.unit}"),
     ]
     if report.validation_loss is not None:
@@ -183,6 +197,12 @@ def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:
         ("wandb run", str(report.wandb_folder or "none")),
     ]
     return [*rows, ("exported model", str(exported))] if exported is not None else rows
+
+
+def _shown_parameters(parameters: int | None) -> str:
+    if parameters is None:
+        return "no checkpoint can be read"
+    return f"{parameters:,}" if parameters else "no checkpoint yet"
 
 
 def _guesses(figures: dict[str, float]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from bigtrain.environment import (
     tell_deepspeed,
 )
 from bigtrain.parallel import cpu
+
+_BLOCK_ELEMENTS = 2**26
 
 
 def choose_device(wanted: str, ranks: Ranks) -> torch.device:
@@ -116,15 +118,25 @@ def reset_peak_memory(device: torch.device) -> bool:
     return True
 
 
-def host_memory(numel: int, device: torch.device) -> torch.Tensor:
-    """Host memory for so many fp32 values, such as ``device`` can be copied into at full speed."""
-    return torch.empty(numel, dtype=torch.float32, pin_memory=device.type == "cuda")
+def host_memory(shapes: Sequence[torch.Size], device: torch.device) -> list[torch.Tensor]:
+    """Host memory for fp32 tensors, such as ``device`` can be copied into at full speed.
+
+    Tensors that follow each other share a block of ``_BLOCK_ELEMENTS``, or less: torch gives pinned
+    memory in powers of two only, up to twice of what is asked for.
+    """
+    memory = []
+    for block in _blocks(shapes):
+        sizes = [shape.numel() for shape in block]
+        values = torch.empty(sum(sizes), dtype=torch.float32, pin_memory=device.type == "cuda")
+        memory += [v.view(shape) for v, shape in zip(values.split(sizes), block, strict=True)]
+    return memory
 
 
 def copy_beside(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], device: torch.device) -> None:
     """Copies each first tensor into the second, in host memory, beside what the device computes.
 
-    Returns when all are there. A thread may call it; whoever writes into the first ones waits.
+    Returns when all are there. A thread may call it; what has written the first ones is done by
+    then, and whoever writes into them again waits.
     """
     if device.type == "cuda":
         stream = torch.cuda.Stream(device)
@@ -177,3 +189,16 @@ def measure_product_rate(
 def _threads_per_rank(ranks: Ranks) -> int:
     # The same run on another number of threads adds in another order: pinned, and logged.
     return requested_threads() or max(1, (os.cpu_count() or 1) // ranks.world_size)
+
+
+def _blocks(shapes: Sequence[torch.Size]) -> Iterator[list[torch.Size]]:
+    block: list[torch.Size] = []
+    elements = 0
+    for shape in shapes:
+        if block and elements + shape.numel() > _BLOCK_ELEMENTS:
+            yield block
+            block, elements = [], 0
+        block.append(shape)
+        elements += shape.numel()
+    if block:
+        yield block

@@ -12,6 +12,7 @@ from bigtrain.checkpoint.format import (
     TrainState,
     clear_unfinished,
     named_folders,
+    newest_attempt,
     none_is_whole,
     open_state,
     set_aside,
@@ -24,7 +25,7 @@ from bigtrain.track.console import ConsoleTracker
 from bigtrain.track.metrics_file import MetricsFile
 from bigtrain.track.tracker import Tracker, Trackers
 from bigtrain.track.wandb_sink import open_wandb
-from bigtrain.train.resume import check_state, check_vocabulary, open_checkpoints
+from bigtrain.train.resume import check_state, check_weights, open_checkpoints
 from bigtrain.train.rewind import newest_before
 from bigtrain.train.run_folder import RunFolder
 from bigtrain.train.stop import StopFlag
@@ -61,6 +62,7 @@ class Attempt:
         self._trainer, self._config, self._stop = trainer, trainer.config, stop
         self._folder = RunFolder(self._config.run_dir)
         self._saved: Folder | None = None
+        self._began_with: Folder | None = None
         self._last: StepResult | None = None
         on_rank_zero(self._folder.lock)
         self._checkpoints = on_rank_zero(lambda: open_checkpoints(self._config))
@@ -89,15 +91,16 @@ class Attempt:
                 self._last = result
                 trackers.record("train", result.progress.step, self._numbers(result))
                 self._tell_saves(trackers)
-                self._tell_skipped(result)
+                self._tell_skipped(result, trackers)
                 self._report(self._folder.write_heartbeat, "running")
                 if self._is_due(self._config.validation.every) and not self._must_hurry:
                     with self._trainer.between_steps("validation"):
                         self._validate(trackers)
                 if self._is_due(self._config.checkpoint.every) or result.stop:
+                    is_last = result.stop or self._is_whole
                     with self._trainer.between_steps("checkpoint"):
-                        self._save(is_last=result.stop or self._is_whole)
-                    self._tell_saves(trackers)
+                        self._save(is_last=is_last)
+                    self._tell_saves(trackers, is_last=is_last)
                 if result.stop:
                     break
             state = "finished" if self._is_whole else "stopped"
@@ -145,12 +148,14 @@ class Attempt:
             try:
                 self._go_on_from(folder, accept_changes)
             except CheckpointError as error:
-                log.warning("passed over %s: %s", folder.name, error)
+                self._warn("passed over %s: %s", folder.name, error)
                 unreadable.append(folder)
                 reasons.append(f"{error}")
                 continue
-            self._saved = folder
+            self._saved = self._began_with = folder
             log.info("resumed from %s, at step %d", folder, self._progress.step)
+            if self._config.checkpoint.load is not None:
+                log.info("checkpoint.load is left out: the run has checkpoints of its own")
             return unreadable
         if unreadable:
             raise none_is_whole(self._checkpoints, reasons)
@@ -160,15 +165,18 @@ class Attempt:
             return []
         folder, passed_over = on_rank_zero(lambda: find_checkpoint(place))
         for line in passed_over:
-            log.warning(line)
+            self._warn("%s", line)
         if self._config.checkpoint.load_weights_only:
             self._take_weights(folder)
         else:
-            self._go_on_from(folder, accept_changes)
+            self._go_on_from(folder, accept_changes, forks=True)
+        self._began_with = folder
         log.info("began with %s, at step %d", folder, self._progress.step)
         return []
 
-    def _go_on_from(self, folder: Folder, accept_changes: Sequence[str]) -> None:
+    def _go_on_from(
+        self, folder: Folder, accept_changes: Sequence[str], *, forks: bool = False
+    ) -> None:
         data = self._trainer.data
         state = on_rank_zero(lambda: open_state(folder))
         check_state(
@@ -178,6 +186,7 @@ class Attempt:
             tokenizer_sha256=data.tokenizer.sha256,
             stages=data.stages,
             accepted=accept_changes,
+            forks=forks,
         )
         load_checkpoint(folder, self._trainer.engine)
         self._trainer.progress = Progress(
@@ -188,14 +197,24 @@ class Attempt:
     def _take_weights(self, folder: Folder) -> None:
         state = on_rank_zero(lambda: open_state(folder))
         sha256 = self._trainer.data.tokenizer.sha256
-        check_vocabulary(self._config, state, checkpoint=folder, tokenizer_sha256=sha256)
+        check_weights(self._config, state, checkpoint=folder, tokenizer_sha256=sha256)
         load_checkpoint(folder, self._trainer.engine, weights_only=True)
 
     def _begin(self, unreadable: Sequence[Folder]) -> tuple[int, str]:
-        number = self._folder.begin_attempt(self._config, world_size=dist.get_world_size())
-        clear_unfinished(self._checkpoints)
-        for folder in unreadable:
-            log.warning("%s is now %s", folder, set_aside(folder, f"bad-{number}"))
+        number = self._folder.begin_attempt(
+            self._config,
+            world_size=dist.get_world_size(),
+            step=self._progress.step,
+            began_with=self._began_with and str(self._began_with),
+            after=newest_attempt(self._checkpoints),
+        )
+        try:
+            clear_unfinished(self._checkpoints)
+            for folder in unreadable:
+                log.warning("%s is now %s", folder, set_aside(folder, f"bad-{number}"))
+        except OSError as error:
+            # Saves will say so too; until then the run may well train.
+            log.warning("%s was not tidied up: %s", self._checkpoints, error)
         self._report(self._folder.write_status, "running")
         return number, self._folder.wandb_id()
 
@@ -235,7 +254,7 @@ class Attempt:
             **{f"epochs/{name}": epochs for name, epochs in result.epochs.items()},
         }
 
-    def _tell_skipped(self, result: StepResult) -> None:
+    def _tell_skipped(self, result: StepResult, trackers: Trackers) -> None:
         """Tells of an update that was passed over; too many in a row end the run.
 
         Raises:
@@ -252,6 +271,8 @@ class Attempt:
         count = guard.skipped_in_a_row
         began = step - count + 1
         self._saver.finish()  # To go back to it.
+        for saved in self._tell_ended(trackers):
+            self._warn("%s", saved.error)
         kept = on_rank_zero(lambda: newest_before(self._checkpoints, began))
         raise DivergedError(
             f"step {step}: {count} updates in a row were passed over, the last one because "
@@ -272,37 +293,49 @@ class Attempt:
             wandb_id=self._wandb_id,
             guard=self._trainer.guard.state,
         )
-        if is_last:
-            self._saver.save(state)
-        elif self._config.checkpoint.asynchronous:
-            self._saver.begin(state)
-        else:
-            self._saver.begin(state, copies=False)
+        goes_on = self._config.checkpoint.asynchronous and not is_last
+        self._saver.begin(state, copies=goes_on)
+        if not goes_on:
             self._saver.finish()
 
-    def _tell_saves(self, trackers: Trackers) -> None:
+    def _tell_saves(self, trackers: Trackers, *, is_last: bool = False) -> None:
         """Tells how saves ended.
 
         Raises:
-            SaveError: One failed, and ``checkpoint.on_error`` is ``stop``.
+            SaveError: One failed, and ``checkpoint.on_error`` is ``stop``, or it was the last.
         """
-        for saved in self._saver.ended():
-            if saved.error is None:
-                self._saved = saved.folder
-                log.info("saved %s: %s", saved.folder, _render_save(saved))
-                trackers.record(
-                    "checkpoint",
-                    saved.step,
-                    {
-                        "stall_seconds": saved.stall_seconds,
-                        "seconds": saved.seconds,
-                        "bytes": saved.bytes,
-                    },
-                )
-            elif self._config.checkpoint.on_error == "stop":
+        for saved in self._tell_ended(trackers):
+            assert saved.error is not None
+            is_the_last = is_last and saved.step == self._progress.step
+            if is_the_last or self._config.checkpoint.on_error == "stop":
                 raise saved.error
-            else:
+            if self._writes:
                 log.error("%s; training goes on (checkpoint.on_error=continue)", saved.error)
+
+    def _tell_ended(self, trackers: Trackers) -> list[Saved]:
+        """Tells of the saves that succeeded, and gives those that failed."""
+        failed = []
+        for saved in self._saver.ended():
+            if saved.error is not None:
+                failed.append(saved)
+                continue
+            self._saved = saved.folder
+            log.info("saved %s: %s", saved.folder, _render_save(saved))
+            trackers.record(
+                "checkpoint",
+                saved.step,
+                {
+                    "stall_seconds": saved.stall_seconds,
+                    "seconds": saved.seconds,
+                    "bytes": saved.bytes,
+                },
+            )
+        return failed
+
+    def _warn(self, line: str, *values: object) -> None:
+        """Warns of what all ranks know, once."""
+        if self._writes:
+            log.warning(line, *values)
 
     def _report(self, write: Callable[..., None], state: str, reason: str | None = None) -> None:
         """Writes where the run stands; a disk that is full must not hide what happened."""
@@ -321,6 +354,7 @@ class Attempt:
             log.warning("status.json was not written: %s", error)
 
     def _end(self, trackers: Trackers, state: str, reason: str | None) -> None:
+        """Notes the end, and waits for nobody until it is noted."""
         # Before the sinks: wandb may take longer than whoever stops the run will wait.
         self._report(self._folder.write_status, state, reason)
         if self._writes:
@@ -331,6 +365,7 @@ class Attempt:
             except OSError as error:
                 log.warning("attempts.jsonl was not written: %s", error)
         trackers.finish(state)
+        self._saver.close()
 
 
 def _render_save(saved: Saved) -> str:

@@ -13,9 +13,11 @@ from bigtrain.checkpoint.format import (
 )
 from bigtrain.checkpoint.locate import checkpoints_of_run, find_checkpoint
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.config.resume import check_resume
+from bigtrain.config.errors import show_value
+from bigtrain.config.resume import check_resume, load_saved_config
 from bigtrain.data.checks import check_data
 from bigtrain.data.stages import StageRecord, check_stages
+from bigtrain.plan.parameters import count_parameters
 from bigtrain.train.run_folder import RunFolder
 from bigtrain.train.skips import with_skips
 
@@ -37,17 +39,16 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     folder.check_free()
     checkpoints = open_checkpoints(config)
     checkpoint, passed_over = newest_whole(checkpoints)
-    weights_only = False
     if checkpoint is None and passed_over:
         raise none_is_whole(checkpoints, passed_over)
+    forks = checkpoint is None
     if checkpoint is None and config.checkpoint.load is not None:
         checkpoint, _ = find_checkpoint(config.checkpoint.load)
-        weights_only = config.checkpoint.load_weights_only
     if checkpoint is None:
         return
     state, sha256 = open_state(checkpoint), data.tokenizer.sha256
-    if weights_only:
-        check_vocabulary(config, state, checkpoint=checkpoint, tokenizer_sha256=sha256)
+    if forks and config.checkpoint.load_weights_only:
+        check_weights(config, state, checkpoint=checkpoint, tokenizer_sha256=sha256)
         return
     check_state(
         config,
@@ -56,6 +57,7 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
         tokenizer_sha256=sha256,
         stages=data.stages,
         accepted=accepted,
+        forks=forks,
     )
 
 
@@ -64,6 +66,7 @@ def open_checkpoints(config: RunConfig) -> Folder:
 
     Raises:
         ConfigError: The config has another one than the run began with, which holds some.
+        FolderError: It cannot be made.
     """
     if config.checkpoint.dir is None:
         checkpoints: Folder = DiskFolder(config.run_dir / CHECKPOINTS)
@@ -75,22 +78,36 @@ def open_checkpoints(config: RunConfig) -> Folder:
             f"run {config.name}: its checkpoints are in {before}, and checkpoint.dir says "
             f"{checkpoints}; set checkpoint.dir back, or move them there"
         )
+    checkpoints.check_place()
     return checkpoints
 
 
-def check_vocabulary(
+def check_weights(
     config: RunConfig, state: TrainState, *, checkpoint: Folder, tokenizer_sha256: str
 ) -> None:
-    """Checks that a checkpoint's weights know the run's tokens.
+    """Checks that a run may begin with a checkpoint's weights, as far as the configs tell.
 
     Raises:
-        ConfigError: The tokenizer is another one.
+        ConfigError: The tokenizer is another one, or the model is of another size.
     """
     if tokenizer_sha256 != state.tokenizer_sha256:
         raise ConfigError(
-            f"run {config.name}: {checkpoint} was trained with tokenizer "
-            f"{state.tokenizer_sha256[:12]}, this is {tokenizer_sha256[:12]}; give the new run "
-            "another name, or use the tokenizer that it began with"
+            f"run {config.name}: checkpoint.load={checkpoint} was trained with tokenizer "
+            f"{state.tokenizer_sha256[:12]}, and the corpus has {tokenizer_sha256[:12]}; shard the "
+            "corpus with the tokenizer.model in the checkpoint, or leave checkpoint.load out"
+        )
+    theirs, ours = load_saved_config(state.config).model, config.model
+    sizes = [count_parameters(model).padded_total for model in (theirs, ours)]
+    if sizes[0] != sizes[1]:
+        before, now = theirs.model_dump(), ours.model_dump()
+        changes = [
+            f"model.{key} is {show_value(now[key])}, there {show_value(before[key])}"
+            for key in now
+            if now[key] != before[key]
+        ]
+        raise ConfigError(
+            f"run {config.name}: checkpoint.load={checkpoint} has {sizes[0]:,} weights, this model "
+            f"{sizes[1]:,}: {'; '.join(changes)}; set these as they are there"
         )
 
 
@@ -102,6 +119,7 @@ def check_state(
     tokenizer_sha256: str,
     stages: Sequence[StageRecord],
     accepted: Sequence[str] = (),
+    forks: bool = False,
 ) -> None:
     """Checks that a run may go on from a checkpoint.
 
@@ -112,10 +130,34 @@ def check_state(
         tokenizer_sha256: Of the run's tokenizer.
         stages: What the run reads, as `record_stages` tells.
         accepted: Keys whose change the user accepts.
+        forks: Whether the checkpoint is of another run, which this one begins with.
 
     Raises:
-        ConfigError: The run's identity differs, or a change that needs it was not accepted.
+        ConfigError: The run's identity differs, a change that needs it was not accepted, or a
+            fork has no step left to take.
     """
-    check_resume(state.config, config, accepted=accepted)
-    check_vocabulary(config, state, checkpoint=checkpoint, tokenizer_sha256=tokenizer_sha256)
-    check_stages(state.data_stages, stages, consumed=state.samples, where=str(checkpoint))
+    otherwise = (
+        "take the weights alone (checkpoint.load_weights_only=true)"
+        if forks
+        else "give the new run another name"
+    )
+    check_resume(state.config, config, accepted=accepted, forks=forks)
+    if tokenizer_sha256 != state.tokenizer_sha256:
+        remedy = "leave checkpoint.load out" if forks else otherwise
+        raise ConfigError(
+            f"run {config.name}: {checkpoint} was trained with tokenizer "
+            f"{state.tokenizer_sha256[:12]}, this is {tokenizer_sha256[:12]}; {remedy}, or use "
+            "the tokenizer that it was trained with"
+        )
+    check_stages(
+        state.data_stages,
+        stages,
+        consumed=state.samples,
+        where=str(checkpoint),
+        otherwise=otherwise,
+    )
+    if forks and state.step >= config.train.steps:
+        raise ConfigError(
+            f"run {config.name}: checkpoint.load={checkpoint} is of step {state.step} already; "
+            f"raise train.steps={config.train.steps}, or give an earlier checkpoint"
+        )

@@ -90,19 +90,42 @@ class RunFolder:
             with self.locked():
                 pass
 
-    def begin_attempt(self, config: RunConfig, *, world_size: int) -> int:
+    def begin_attempt(
+        self,
+        config: RunConfig,
+        *,
+        world_size: int,
+        step: int = 0,
+        began_with: str | None = None,
+        after: int = 0,
+    ) -> int:
         """Notes that an attempt begins, and writes its config.
+
+        Args:
+            config: The run.
+            world_size: Its ranks.
+            step: Steps that lie behind it.
+            began_with: The checkpoint that it goes on from, or takes its weights from.
+            after: An attempt that was before it, though the folder may not know.
 
         Returns:
             The attempt's number, from 1.
         """
         for folder in (self.path, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
-        attempt = 1 + self.newest_attempt
+        attempt = 1 + max(self.newest_attempt, after)
         text = render_config(config)
         write_atomically(self.path / f"config-attempt-{attempt}.yaml", text)
         write_atomically(self.config, text)
-        self._note({"event": "start", "attempt": attempt, "world_size": world_size})
+        self._note(
+            {
+                "event": "start",
+                "attempt": attempt,
+                "world_size": world_size,
+                "step": step,
+                "checkpoint": began_with,
+            }
+        )
         return attempt
 
     @property

@@ -63,7 +63,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "webdataset": (),
     "pyarrow": ("data_tools.reading",),
     "datasketch": ("data_tools.cleaning",),
-    "fsspec": ("data_tools.reading", "data_tools.remote", "bigtrain.checkpoint.folder"),
+    "fsspec": ("data_tools.reading", "data_tools.remote", "bigtrain.checkpoint.store"),
     **dict.fromkeys(
         ("os.environ", "os.environb", "os.getenv", "os.putenv", "os.unsetenv"),
         ("bigtrain.environment", "launcher.environment"),

@@ -36,8 +36,9 @@ def _heavy_loaded_by(statements: str) -> str:
     [
         *map(_modules, ("data_tools", "launcher", "bigtrain/config", "bigtrain/plan")),
         ["bigtrain.cli"],
+        _modules("bigtrain/checkpoint/commands"),
     ],
-    ids=["data_tools", "launcher", "config", "plan", "cli"],
+    ids=["data_tools", "launcher", "config", "plan", "cli", "checkpoint"],
 )
 def test_importing_it_loads_nothing_heavy(modules: list[str]) -> None:
     assert modules
@@ -53,7 +54,9 @@ def test_a_heavy_import_would_be_seen() -> None:
     assert _heavy_loaded_by("import safetensors") == "safetensors"
 
 
-@pytest.mark.parametrize("command", [["--help"], ["data", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["--help"], ["data", "--help"], ["checkpoint", "--help"]], ids=" ".join
+)
 def test_help_answers_at_once(command: list[str]) -> None:
     # Another process on the core makes the clock of one try worse, never better.
     assert any(_cpu_seconds(command) < HELP_SECONDS for _ in range(3))

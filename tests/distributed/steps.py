@@ -135,6 +135,18 @@ def save_after_steps(config: RunConfig, out: Path, *, steps: int = 2) -> None:
         save_engine(engine, state, out)
 
 
+def load_and_save_again(config: RunConfig, checkpoint: Path, out: Path) -> None:
+    """Loads a checkpoint in this layout and saves it, with no step between; for ``run_ranks``."""
+    from bigtrain.checkpoint.folder import open_folder
+    from bigtrain.checkpoint.loading import load_checkpoint
+    from tests.runs import save_engine
+
+    with engine_of(config) as (engine, _, _):
+        state = load_checkpoint(open_folder(checkpoint), engine)
+        assert engine.optimizer_steps == state.optimizer_steps
+        save_engine(engine, state, out)
+
+
 def all_but_the_second(step: int, reports: list[Any], norm: float) -> bool:
     """Accepts every step but number 1, which one rank alone refuses."""
     import torch.distributed as dist

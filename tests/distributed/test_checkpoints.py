@@ -1,4 +1,4 @@
-"""A checkpoint brings every layout to the same place, and the same layout to the same bits."""
+"""What a run makes of its checkpoints, good and bad, when it is started again."""
 
 import json
 import resource
@@ -9,128 +9,48 @@ from typing import Any
 import pytest
 
 from bigtrain.checkpoint.folder import open_folder
-from bigtrain.checkpoint.format import COMMIT_FILE, newest_whole
+from bigtrain.checkpoint.format import COMMIT_FILE, KINDS, newest_whole
 from bigtrain.config import RunConfig
-from bigtrain.config.sections import ParallelConfig
+from bigtrain.parity.layouts import ALONE
 from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.resume import check_run
+from tests.distributed.steps import load_and_save_again
 from tests.ranks import RankError, run_ranks
-from tests.runs import hash_tensors, modification_times, save_engine, tiny_config, train_rank
-
-ALL_KINDS = ("weight", "first_moment", "second_moment")
-LAYOUTS = {
-    "one": (1, {}),
-    "tensor=2": (2, {"tensor": 2}),
-    "pipeline=2": (2, {"pipeline": 2}),
-    "data=2 zero=1": (2, {"zero": 1}),
-    "data=2 zero=0": (2, {"zero": 0}),
-}
+from tests.runs import hash_tensors, in_layout, modification_times, tiny_config, train_rank
 
 
 def _config(corpus: Path, runs: Path, layout: str, **sections: Any) -> tuple[RunConfig, int]:
-    world_size, parallel = LAYOUTS[layout]
     sections = {"train": {"steps": 6}, "optim": {"decay_steps": 20}, **sections}
     every = {"validation": {"every": 100}, "checkpoint": {"every": 4}}
-    parallel = {"parallel": {**parallel, "device": "cpu"}}
-    return tiny_config(corpus, runs, **{**every, **parallel, **sections}), world_size
-
-
-def load_and_save_again(config: RunConfig, checkpoint: Path, out: Path) -> None:
-    """Loads a checkpoint in this layout and saves it, with no step between; for ``run_ranks``."""
-    from bigtrain.checkpoint.loading import load_checkpoint
-    from bigtrain.engine.engine import Engine
-    from bigtrain.environment import read_ranks
-    from bigtrain.models.build import build_chunks
-    from bigtrain.parallel.device import choose_device
-    from bigtrain.parallel.groups import process_groups
-    from bigtrain.parallel.layout import layout_of
-
-    ranks = read_ranks()
-    device, layout = choose_device("cpu", ranks), layout_of(config, ranks.world_size)
-    with process_groups(ranks, layout, device):
-        engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
-        state = load_checkpoint(open_folder(checkpoint), engine)
-        assert engine.optimizer_steps == state.optimizer_steps
-        save_engine(engine, state, out)
-
-
-@pytest.fixture(scope="module")
-def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The checkpoint of step 6 in each layout."""
-    folders = {}
-    for layout in ("one", "tensor=2", "pipeline=2", "data=2 zero=1"):
-        config, world_size = _config(corpus, tmp_path_factory.mktemp("runs"), layout)
-        run_ranks(train_rank, world_size, config)
-        folders[layout] = config.run_dir / "checkpoints" / "step-00000006"
-    return folders
-
-
-@pytest.mark.parametrize(
-    ("saved_in", "loaded_in"),
-    [
-        ("tensor=2", "pipeline=2"),
-        ("pipeline=2", "data=2 zero=1"),
-        ("data=2 zero=1", "tensor=2"),
-        ("data=2 zero=1", "data=2 zero=0"),
-        ("tensor=2", "one"),
-        ("one", "pipeline=2"),
-    ],
-)
-def test_every_bit_survives_a_change_of_layout(
-    saved_in: str, loaded_in: str, trained: dict[str, Path], corpus: Path, tmp_path: Path
-) -> None:
-    config, world_size = _config(corpus, tmp_path, loaded_in)
-    run_ranks(load_and_save_again, world_size, config, trained[saved_in], tmp_path)
-    before = hash_tensors(trained[saved_in], ALL_KINDS)
-    assert hash_tensors(tmp_path / "step-00000006", ALL_KINDS) == before
-    assert len(before) == 3 * 52
+    return in_layout(tiny_config(corpus, runs, **{**every, **sections}), layout)
 
 
 def test_a_tied_embedding_that_two_stages_partition_along_other_borders_is_saved_once(
     corpus: Path, tmp_path: Path
 ) -> None:
-    model = {**tiny_config(corpus, tmp_path).model.model_dump(), "num_layers": 2}
-    parallel = {"pipeline": 2, "zero": 1, "device": "cpu"}
-    split, _ = _config(corpus, tmp_path, "one", name="split", model=model)
-    split = split.model_copy(update={"parallel": ParallelConfig(**parallel)})
-    run_ranks(train_rank, 4, split)
+    model = {"num_layers": 2}
+    layout = "pipeline=2 data=2 zero=1"
+    split, world_size = _config(corpus, tmp_path, layout, name="split", model=model)
+    run_ranks(train_rank, world_size, split)
     saved = split.run_dir / "checkpoints" / "step-00000006"
-    alone, _ = _config(corpus, tmp_path, "one", name="alone", model=model)
+    alone, _ = _config(corpus, tmp_path, ALONE, name="alone", model=model)
     run_ranks(load_and_save_again, 1, alone, saved, tmp_path)
-    assert hash_tensors(tmp_path / saved.name, ALL_KINDS) == hash_tensors(saved, ALL_KINDS)
+    assert hash_tensors(tmp_path / saved.name, KINDS) == hash_tensors(saved, KINDS)
 
 
-def test_a_run_of_tensor_2_goes_on_with_pipeline_2(corpus: Path, tmp_path: Path) -> None:
+def test_a_run_may_change_its_layout_between_two_attempts(corpus: Path, tmp_path: Path) -> None:
     first, world_size = _config(corpus, tmp_path, "tensor=2")
     run_ranks(train_rank, world_size, first)
     second, world_size = _config(corpus, tmp_path, "pipeline=2", train={"steps": 9})
     outcome = run_ranks(train_rank, world_size, second)[0]
-    whole, _ = _config(corpus, tmp_path, "one", train={"steps": 9}, name="whole")
-    run_ranks(train_rank, 1, whole)
     assert (outcome.state, outcome.step) == ("finished", 9)
-    ours = read_metrics(second.run_dir / "metrics.jsonl", "train")
-    theirs = read_metrics(whole.run_dir / "metrics.jsonl", "train")
-    assert [line["attempt"] for line in ours] == [1] * 6 + [2] * 3
-    assert [l["loss"] for l in ours] == pytest.approx([l["loss"] for l in theirs], abs=1e-4)  # noqa: E741
-
-
-@pytest.mark.parametrize("layout", ["one", "tensor=2", "pipeline=2", "data=2 zero=1"])
-def test_a_stopped_run_ends_in_the_bits_of_an_uninterrupted_one(
-    layout: str, corpus: Path, tmp_path: Path
-) -> None:
-    model = {"model": {**tiny_config(corpus, tmp_path).model.model_dump(), "dropout": 0.1}}
-    whole, world_size = _config(corpus, tmp_path, layout, name="whole", **model)
-    run_ranks(train_rank, world_size, whole)
-    for steps in (3, 6):
-        part, _ = _config(corpus, tmp_path, layout, name="part", train={"steps": steps}, **model)
-        run_ranks(train_rank, world_size, part)
-    last = "checkpoints/step-00000006"
-    bits = [hash_tensors(config.run_dir / last, ALL_KINDS) for config in (whole, part)]
-    assert bits[0] == bits[1]
+    lines = read_metrics(second.run_dir / "metrics.jsonl", "train")
+    assert [line["attempt"] for line in lines] == [1] * 6 + [2] * 3
+    assert lines[-1]["loss"] < lines[0]["loss"]
 
 
 def test_a_finished_run_started_again_does_nothing(corpus: Path, tmp_path: Path) -> None:
-    config, _ = _config(corpus, tmp_path, "one")
+    config, _ = _config(corpus, tmp_path, ALONE)
     first = run_ranks(train_rank, 1, config)[0]
     lines = (config.run_dir / "metrics.jsonl").read_text().count('"train"')
     second = run_ranks(train_rank, 1, config)[0]
@@ -143,7 +63,7 @@ class TestABadCheckpoint:
 
     @pytest.fixture
     def run(self, corpus: Path, tmp_path: Path) -> RunConfig:
-        config, _ = _config(corpus, tmp_path, "one", train={"steps": 8})
+        config, _ = _config(corpus, tmp_path, ALONE, train={"steps": 8})
         run_ranks(train_rank, 1, config)
         return config
 
@@ -220,7 +140,7 @@ def test_a_save_that_finds_no_room_is_told_and_leaves_nothing_half_written(
 def test_an_unfinished_save_of_a_killed_attempt_is_cleared_away(
     corpus: Path, tmp_path: Path
 ) -> None:
-    config, _ = _config(corpus, tmp_path, "one")
+    config, _ = _config(corpus, tmp_path, ALONE)
     left = config.run_dir / "checkpoints" / "step-00000002.tmp-1"
     left.mkdir(parents=True)
     run_ranks(train_rank, 1, config)
@@ -237,20 +157,20 @@ def test_an_unfinished_save_of_a_killed_attempt_is_cleared_away(
 def test_a_resume_that_changes_the_run_is_refused_and_touches_nothing(
     sections: Any, message: str, corpus: Path, tmp_path: Path
 ) -> None:
-    config, _ = _config(corpus, tmp_path, "one")
+    config, _ = _config(corpus, tmp_path, ALONE)
     run_ranks(train_rank, 1, config)
     before = modification_times(config.run_dir)
-    other, _ = _config(corpus, tmp_path, "one", **{"train": {"steps": 8}, **sections})
+    other, _ = _config(corpus, tmp_path, ALONE, **{"train": {"steps": 8}, **sections})
     with pytest.raises(RankError, match=message):
         run_ranks(train_rank, 1, other)
     assert modification_times(config.run_dir) == before
 
 
 def test_a_change_that_is_accepted_by_name_is_made(corpus: Path, tmp_path: Path) -> None:
-    config, _ = _config(corpus, tmp_path, "one")
+    config, _ = _config(corpus, tmp_path, ALONE)
     run_ranks(train_rank, 1, config)
     optim = {"decay_steps": 20, "learning_rate": 1e-3}
-    other, _ = _config(corpus, tmp_path, "one", train={"steps": 8}, optim=optim)
+    other, _ = _config(corpus, tmp_path, ALONE, train={"steps": 8}, optim=optim)
     run_ranks(train_rank, 1, other, accept_changes=["optim.learning_rate"])
     last = read_metrics(config.run_dir / "metrics.jsonl", "train")[-1]
     assert last["step"] == 8

@@ -1,0 +1,1 @@
+"""What the command `bigtrain checkpoint` does: look at checkpoints, verify, compare, prune."""

@@ -1,0 +1,389 @@
+"""What two ranks with a GPT-2 of 124 million parameters do for the checkpoint benchmark.
+
+Each function runs in every rank of `run_ranks`, in a process that ends with the one that asked.
+"""
+
+import ctypes
+import gc
+import os
+import random
+import shutil
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.distributed.steps import engine_of, steps_config
+
+LENGTH = 64
+MODEL = {
+    "num_layers": 12,
+    "hidden_size": 768,
+    "num_heads": 12,
+    "vocab_size": 50257,
+    "max_sequence_length": 1024,
+}
+LAYOUTS: dict[str, dict[str, int]] = {
+    "zero 1, data 2": {"zero": 1},
+    "tensor 2": {"tensor": 2},
+    "pipeline 2": {"pipeline": 2},
+}
+SAVED_IN = "zero 1, data 2"
+FREE_STEPS = 3
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+Seconds = dict[str, float]
+
+
+def shape_config(layout: str) -> Any:
+    """The run that all contenders share."""
+    return steps_config(
+        model=MODEL,
+        data={"sequence_length": LENGTH},
+        train={"global_batch_size": 2},
+        parallel=LAYOUTS[layout],
+    )
+
+
+def race(folder: Path, rounds: int) -> list[Seconds]:
+    """Saves in turn, in a folder that is new each time: ours, torch's and DeepSpeed's.
+
+    The first round warms the machine up; its figures are those of a first save.
+    """
+    with _trainer(SAVED_IN) as trainer:
+        ours, dcp = Ours(trainer), _DcpBeside(trainer)
+        contenders = {
+            "ours": ours.save,
+            "ours, asynchronous": ours.save_beside,
+            "DCP": lambda folder: _save_with_dcp(trainer, folder),
+            "DCP, asynchronous": dcp.save_beside,
+            "DeepSpeed": lambda folder: _save_with_deepspeed(trainer, folder),
+            "raw writes": lambda folder: _write_raw(trainer, folder),
+        }
+        found = []
+        for number in range(1 + rounds):
+            trainer.measure_step()
+            seconds: Seconds = {}
+            # In another order each time: what was removed last makes room in memory for the next.
+            names = random.Random(number).sample(list(contenders), len(contenders))
+            for name in names:
+                here = folder / f"{number}-{name}"
+                _settle_disk()
+                seconds |= {
+                    f"{name}: {what}": value for what, value in contenders[name](here).items()
+                }
+                _settle_disk(removed=here)
+            found.append(seconds)
+        return found
+
+
+def save_once(folder: Path) -> None:
+    """Saves a checkpoint of step 1 after a step."""
+    with _trainer(SAVED_IN) as trainer:
+        trainer.step()
+        Ours(trainer).save(folder)
+
+
+def measure_memory(folder: Path) -> dict[str, float]:
+    """The most resident memory that saves add, in copies of the state that this rank keeps."""
+    from bigtrain.parallel.device import peak_memory_bytes, reset_peak_memory
+
+    added = {}
+    with _trainer(SAVED_IN) as trainer:
+        trainer.step()
+        ours = Ours(trainer)
+        for name, copies in (("synchronous", False), ("first asynchronous", True)):
+            gc.collect()
+            assert reset_peak_memory(trainer.device)
+            before = peak_memory_bytes(trainer.device)
+            saver = ours.saver(folder / name)
+            saver.begin(ours.state(), copies=copies)
+            saver.finish()
+            added[name] = (peak_memory_bytes(trainer.device) - before) / trainer.local_bytes
+    return added
+
+
+def load(layout: str, checkpoint: Path, times: int) -> list[Seconds]:
+    """Loads into a layout, so many times with the files in memory and so many from the disk.
+
+    Returns:
+        Of each time ``warm`` and ``cold`` seconds, and how many of them were spent until the last
+        byte was read and checked; after that the ranks tell each other their weights.
+    """
+    from bigtrain.checkpoint.folder import open_folder
+    from bigtrain.checkpoint.loading import load_checkpoint
+
+    _end_with_parent()
+    found = []
+    with engine_of(shape_config(layout)) as (engine, _, _):
+        whole_load = engine.writable_pieces
+        read = 0.0
+
+        @contextmanager
+        def timed_pieces() -> Iterator[Any]:
+            nonlocal read
+            with whole_load() as pieces:
+                yield pieces
+                read = time.perf_counter()
+
+        engine.writable_pieces = timed_pieces
+        for _ in range(times):
+            seconds: Seconds = {}
+            for name in ("warm", "cold"):
+                if name == "cold":
+                    _forget_files(checkpoint)
+                started = time.perf_counter()
+                load_whole = _timed(lambda: load_checkpoint(open_folder(checkpoint), engine))
+                seconds |= {name: load_whole, f"{name}, read": read - started}
+            found.append(seconds)
+    return found
+
+
+class Trainer:
+    """An engine that takes steps as the training loop does, and the state that its rank keeps."""
+
+    def __init__(self, config: Any, engine: Any, device: Any) -> None:
+        import torch
+
+        from bigtrain.checkpoint.writing import tensors_of
+        from bigtrain.data.microbatch import Microbatch
+        from bigtrain.train.forward import make_forward_step
+
+        self.engine, self.device, self.config = engine, device, config
+        self.step_seconds = 0.0
+        ones = torch.ones(1, LENGTH)
+        tokens = torch.randint(0, config.model.vocab_size, (1, LENGTH + 1))
+        self._microbatch = Microbatch(tokens[:, :-1], tokens[:, 1:].contiguous(), ones)
+        self._forward = make_forward_step(config, device=self.device, loss_scale=1 / LENGTH)
+        self.tensors = {
+            f"{key}@{piece.offset}": view.detach()
+            for key, piece, view in tensors_of(engine.pieces())
+        }
+        self.local_bytes = 4 * sum(view.numel() for view in self.tensors.values())
+
+    def step(self, saver: Any = None, *, before_update: Callable[[], object] = bool) -> float:
+        """Takes one as the training loop does; returns its seconds."""
+        import torch
+        import torch.distributed as dist
+
+        from bigtrain.parallel.device import synchronize
+
+        def accept(*_: Any) -> bool:
+            if saver is not None:
+                sums = torch.tensor(saver.numbers(), dtype=torch.float64, device=self.device)
+                dist.all_reduce(sums)
+                saver.take(sums.tolist())
+            before_update()
+            return True
+
+        started = time.perf_counter()
+        self.engine.train_step(
+            self._forward,
+            [self._microbatch],
+            learning_rate=1e-4,
+            accept=accept,
+        )
+        synchronize(self.device)
+        return time.perf_counter() - started
+
+    def measure_step(self) -> None:
+        """Takes a few with no save beside them."""
+        self.step_seconds = statistics.median(self.step() for _ in range(FREE_STEPS))
+
+
+@contextmanager
+def _trainer(layout: str) -> Iterator[Trainer]:
+    import torch
+
+    _end_with_parent()
+    config = shape_config(layout)
+    with engine_of(config) as (engine, _, _):
+        yield Trainer(config, engine, torch.device("cpu"))
+
+
+class Ours:
+    """Savers of ours that share their memory for copies, as one does from save to save."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        from bigtrain.checkpoint.writing import HostCopy
+
+        self._trainer, self._copy = trainer, HostCopy()
+
+    def saver(self, folder: Path) -> Any:
+        """One that saves into a folder."""
+        from bigtrain.checkpoint.folder import open_folder
+        from bigtrain.checkpoint.saver import Saver
+
+        saver = Saver(
+            open_folder(folder),
+            self._trainer.engine,
+            policy=self._trainer.config.checkpoint,
+            tokenizer=b"",
+            attempt=1,
+            device=self._trainer.device,
+        )
+        saver._copy = self._copy
+        return saver
+
+    def copies(self) -> list[Any]:
+        """What the last save has copied."""
+        return self._copy._memory
+
+    def state(self) -> Any:
+        """That of step 1."""
+        from bigtrain.checkpoint.format import TrainState
+
+        return TrainState(
+            step=1,
+            samples=0,
+            tokens=0,
+            optimizer_steps=self._trainer.engine.optimizer_steps,
+            data_stages=[],
+            config=self._trainer.config.model_dump(mode="json"),
+            tokenizer_sha256="",
+        )
+
+    def save(self, folder: Path) -> Seconds:
+        """While training waits."""
+        saver, state = self.saver(folder), self.state()
+        return {"whole": _timed(lambda: saver.save(state))}
+
+    def save_beside(self, folder: Path) -> Seconds:
+        """While training goes on."""
+        saver = self.saver(folder)
+        saver.begin(self.state())
+        steps = []
+        while not (ended := saver.ended()):
+            steps.append(self._trainer.step(saver))
+        assert ended[0].error is None
+        return {
+            "stall": ended[0].stall_seconds,
+            "whole": ended[0].seconds,
+            "cost": ended[0].seconds - len(steps) * self._trainer.step_seconds,
+        }
+
+
+class _DcpBeside:
+    """torch.distributed.checkpoint's own asynchronous save, with its memory used again."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        import torch.distributed as dist
+        from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+        self._trainer = trainer
+        self._group = dist.new_group(backend="gloo")
+        # All else needs CUDA.
+        self._stager = DefaultStager(StagingOptions(False, False, False, False))
+
+    def save_beside(self, folder: Path) -> Seconds:
+        """While training goes on."""
+        import torch.distributed.checkpoint as dcp
+
+        started = time.perf_counter()
+        written: Any = dcp.async_save(
+            _named(self._trainer.tensors),
+            checkpoint_id=folder,
+            process_group=self._group,
+            async_stager=self._stager,
+        )
+        stall = time.perf_counter() - started
+        steps = []
+        while not _is_everywhere(written.done()):
+            steps.append(self._trainer.step())
+        written.result()
+        whole = time.perf_counter() - started
+        cost = whole - len(steps) * self._trainer.step_seconds
+        return {"stall": stall, "whole": whole, "cost": cost}
+
+
+def _save_with_dcp(trainer: Trainer, folder: Path) -> Seconds:
+    import torch.distributed.checkpoint as dcp
+
+    writer = dcp.FileSystemWriter(folder)
+    assert writer.sync_files
+    tensors = _named(trainer.tensors)
+    return {"whole": _timed(lambda: dcp.save(tensors, storage_writer=writer))}
+
+
+def _save_with_deepspeed(trainer: Trainer, folder: Path) -> Seconds:
+    import torch.distributed as dist
+
+    def save() -> None:
+        trainer.engine._deepspeed.save_checkpoint(str(folder), tag="it", save_latest=False)
+
+    def make_durable() -> None:
+        for file in sorted(folder.rglob("*.pt"))[dist.get_rank() :: dist.get_world_size()]:
+            descriptor = os.open(file, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+    seconds = _timed(save)
+    return {"whole": seconds, "durable": seconds + _timed(make_durable)}
+
+
+def _write_raw(trainer: Trainer, folder: Path) -> Seconds:
+    import torch.distributed as dist
+
+    folder.mkdir(exist_ok=True)
+
+    def write() -> None:
+        with (folder / f"{dist.get_rank()}").open("wb") as file:
+            for tensor in trainer.tensors.values():
+                file.write(memoryview(tensor.contiguous().numpy()).cast("B"))
+            file.flush()
+            os.fsync(file.fileno())
+
+    return {"whole": _timed(write)}
+
+
+def _named(tensors: dict[str, Any]) -> dict[str, Any]:
+    import torch.distributed as dist
+
+    return {f"{dist.get_rank()}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def _timed(save: Callable[[], object]) -> float:
+    import torch.distributed as dist
+
+    dist.barrier()
+    started = time.perf_counter()
+    save()
+    dist.barrier()
+    return time.perf_counter() - started
+
+
+def _is_everywhere(done: bool) -> bool:
+    import torch
+    import torch.distributed as dist
+
+    everywhere = torch.tensor(float(done))
+    dist.all_reduce(everywhere, op=dist.ReduceOp.MIN)
+    return bool(everywhere.item())
+
+
+def _settle_disk(removed: Path | None = None) -> None:
+    import torch.distributed as dist
+
+    dist.barrier()
+    if dist.get_rank() == 0:
+        if removed is not None:
+            shutil.rmtree(removed)
+        os.sync()
+    dist.barrier()
+
+
+def _forget_files(folder: Path) -> None:
+    import torch.distributed as dist
+
+    dist.barrier()
+    for file in sorted(folder.iterdir()):
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)

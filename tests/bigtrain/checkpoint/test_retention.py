@@ -1,0 +1,135 @@
+"""Which checkpoints go, and that what stays can be gone back to."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bigtrain.checkpoint.folder import DiskFolder, Folder
+from bigtrain.checkpoint.format import (
+    COMMIT_FILE,
+    SCHEMA,
+    STATE_FILE,
+    TENSORS_FILE,
+    TrainState,
+    commit,
+    committed_folders,
+    new_folder,
+    step_of,
+    write_json,
+    write_state,
+)
+from bigtrain.checkpoint.retention import remove_old, steps_to_remove
+from bigtrain.config.sections import CheckpointConfig
+
+
+def make_checkpoint(checkpoints: Folder, step: int) -> Path:
+    """Commits a checkpoint without tensors; returns its folder."""
+    folder = new_folder(checkpoints, step, attempt=1)
+    folder.make()
+    write_json(folder, TENSORS_FILE, {"schema": SCHEMA, "tensors": {}})
+    state = TrainState(
+        step=step,
+        samples=8 * step,
+        tokens=256 * step,
+        optimizer_steps=step,
+        data_stages=[],
+        config={},
+        tokenizer_sha256="",
+    )
+    write_state(folder, state)
+    return Path(str(commit(folder, parent=checkpoints)))
+
+
+def _steps(checkpoints: Folder) -> list[int]:
+    return sorted(step_of(folder) for folder in committed_folders(checkpoints))
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> DiskFolder:
+    """Of steps 2, 4, … 10."""
+    folder = DiskFolder(tmp_path)
+    for step in range(2, 11, 2):
+        make_checkpoint(folder, step)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("steps", "keep_last", "keep_every", "going"),
+    [
+        ([], 1, None, []),
+        ([5], 1, None, []),
+        ([1, 2, 3], None, None, []),
+        ([1, 2, 3], 1, None, [1, 2]),
+        ([3, 1, 2], 2, None, [1]),
+        ([1, 2, 3], 5, None, []),
+        ([10, 20, 30, 40, 50], 2, 20, [10, 30]),
+        ([10, 20, 30, 40, 50], 1, 1, []),
+        ([7, 7, 8], 1, None, [7]),
+    ],
+)
+def test_steps_to_remove(
+    steps: list[int], keep_last: int | None, keep_every: int | None, going: list[int]
+) -> None:
+    assert steps_to_remove(steps, keep_last=keep_last, keep_every=keep_every) == going
+
+
+@given(
+    steps=st.lists(st.integers(1, 10**9), max_size=40),
+    keep_last=st.none() | st.integers(1, 50),
+    keep_every=st.none() | st.integers(1, 100),
+)
+def test_the_newest_and_the_multiples_stay(
+    steps: list[int], keep_last: int | None, keep_every: int | None
+) -> None:
+    going = steps_to_remove(steps, keep_last=keep_last, keep_every=keep_every)
+    staying = set(steps) - set(going)
+    assert set(going) <= set(steps)
+    assert going == sorted(set(going))
+    assert set(sorted(set(steps))[-(keep_last or len(steps)) :]) <= staying
+    assert staying or not steps
+    if keep_every is not None:
+        assert not [step for step in going if step % keep_every == 0]
+    # Nothing stays without a reason.
+    if keep_last is not None:
+        reasons = [s for s in staying if keep_every is not None and s % keep_every == 0]
+        assert len(staying - set(reasons)) <= keep_last
+
+
+def test_older_checkpoints_go_and_nothing_of_them_is_left(checkpoints: DiskFolder) -> None:
+    removed = remove_old(checkpoints, CheckpointConfig(keep_last=1, keep_every=4))
+    assert sorted(map(step_of, removed)) == [2, 6]
+    assert checkpoints.names() == ["step-00000004", "step-00000008", "step-00000010"]
+
+
+@pytest.mark.parametrize("damage", [COMMIT_FILE, STATE_FILE, TENSORS_FILE])
+def test_nothing_is_removed_while_the_newest_is_not_whole(
+    damage: str, checkpoints: DiskFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    (checkpoints.path / "step-00000010" / damage).write_bytes(b"{}")
+    assert remove_old(checkpoints, CheckpointConfig(keep_last=1)) == []
+    assert _steps(checkpoints) == [2, 4, 6, 8, 10]
+    assert f"nothing older is removed: {checkpoints}/step-00000010/{damage}" in caplog.text
+
+
+def test_what_is_not_committed_counts_for_none(checkpoints: DiskFolder) -> None:
+    (checkpoints.path / "step-00000010" / COMMIT_FILE).unlink()
+    remove_old(checkpoints, CheckpointConfig(keep_last=1))
+    assert _steps(checkpoints) == [8]
+    assert "step-00000010" in checkpoints.names()
+
+
+def test_a_removal_that_fails_is_told_and_the_others_go(
+    checkpoints: DiskFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A folder that is not empty stands where the checkpoint of step 4 must go.
+    in_the_way = checkpoints.path / "step-00000004.tmp-removed"
+    in_the_way.mkdir()
+    (in_the_way / "file").touch()
+    with caplog.at_level(logging.WARNING):
+        removed = remove_old(checkpoints, CheckpointConfig(keep_last=2))
+    assert sorted(map(step_of, removed)) == [2, 6]
+    assert _steps(checkpoints) == [4, 8, 10]
+    assert "step-00000004 was not removed: " in caplog.text

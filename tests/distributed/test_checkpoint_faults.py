@@ -1,0 +1,197 @@
+"""What can be wrong with a checkpoint: one line says it, and the run goes on from a good one."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigtrain.checkpoint.folder import DiskFolder
+from bigtrain.checkpoint.format import (
+    COMMIT_FILE,
+    STATE_FILE,
+    TENSORS_FILE,
+    TOKENIZER_FILE,
+    CheckpointError,
+    newest_whole,
+)
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.train.resume import check_run
+from data_tools.sharding.job import shard_corpus
+from tests.distributed.faulty_saves import (
+    BOXES,
+    checkpoint_of,
+    flip,
+    names_of,
+    read_all,
+    small_config,
+    tear,
+    train_and_listen,
+)
+from tests.distributed.test_launch import Launched
+from tests.ranks import RankError, run_ranks
+from tests.runs import make_corpus, modification_times, train_rank
+
+FILES = (COMMIT_FILE, STATE_FILE, TENSORS_FILE, TOKENIZER_FILE, BOXES)
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with checkpoints of steps 4 and 8."""
+    config = small_config(corpus, tmp_path_factory.mktemp("runs"))
+    run_ranks(train_rank, 1, config)
+    return config.run_dir
+
+
+@pytest.fixture
+def run(trained: Path, corpus: Path, tmp_path: Path) -> RunConfig:
+    """A copy of it, which wants two steps more."""
+    config = small_config(corpus, tmp_path, train={"steps": 10})
+    shutil.copytree(trained, config.run_dir)
+    return config
+
+
+def _change_commit(checkpoint: Path, **changes: Any) -> None:
+    file = checkpoint / COMMIT_FILE
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def _remove(file: Path) -> None:
+    file.unlink()
+
+
+def _empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+class TestAFileOfTheNewestCheckpoint:
+    """Every file, hurt in every way: named in one line, and the checkpoint before it is taken."""
+
+    @pytest.mark.parametrize("hurt", [_remove, _empty, tear, flip])
+    @pytest.mark.parametrize("name", FILES)
+    def test_is_named_and_the_one_before_is_taken(
+        self, name: str, hurt: Callable[[Path], None], run: RunConfig
+    ) -> None:
+        newest = checkpoint_of(run, 8)
+        hurt(newest / name)
+        if (name, hurt) == (BOXES, flip):
+            with pytest.raises(CheckpointError, match=BOXES) as raised:
+                read_all(DiskFolder(newest))
+            lines = [str(raised.value)]
+        else:
+            found, lines = newest_whole(DiskFolder(newest.parent))
+            assert str(found) == str(checkpoint_of(run, 4))
+        [line] = lines
+        assert str(newest / name) in line
+        assert "; use another" in line
+        assert "\n" not in line
+        check_run(run)  # There is one to go on from.
+
+    def test_is_told_by_the_run_that_goes_on_from_the_one_before(self, run: RunConfig) -> None:
+        tear(checkpoint_of(run, 8) / TENSORS_FILE)
+        outcome, lines = run_ranks(train_and_listen, 1, run)[0]
+        assert outcome == "finished"
+        told = [line for line in lines if "step-00000008" in line]
+        assert told[0].startswith("passed over step-00000008: ")
+        assert f"/step-00000008/{TENSORS_FILE} has" in told[0]
+        assert told[1].endswith("is now step-00000008.bad-2")
+        assert f"resumed from {checkpoint_of(run, 4)}, at step 4" in lines
+        assert names_of(run) == [
+            "step-00000004",
+            "step-00000008",
+            "step-00000008.bad-2",
+            "step-00000010",
+        ]
+
+
+class TestALaunch:
+    """What a user sees on the terminal."""
+
+    def test_goes_on_from_the_one_before_a_flipped_bit(self, run: RunConfig) -> None:
+        flip(checkpoint_of(run, 8) / BOXES)
+        exit_code, output = Launched(run, run.run_dir.parent).end()
+        assert exit_code == 0, output
+        assert f"step-00000008/{BOXES}: the bytes of" in output
+        assert output.count("passed over step-00000008") == 1
+        assert "Traceback" not in output
+
+    def test_of_a_run_without_a_readable_checkpoint_is_refused_before_a_rank_starts(
+        self, run: RunConfig
+    ) -> None:
+        for step in (4, 8):
+            _change_commit(checkpoint_of(run, step), schema="bigtrain-checkpoint/9")
+        before = modification_times(run.run_dir)
+        exit_code, output = Launched(run, run.run_dir.parent).end()
+        assert exit_code == 2, output
+        assert len(output.splitlines()) == 1, output
+        assert "none of 2 checkpoints can be read" in output
+        assert "has schema bigtrain-checkpoint/9" in output
+        assert "upgrade bigtrain" in output
+        assert modification_times(run.run_dir) == before
+
+
+def test_one_checkpoint_of_a_future_schema_is_passed_over(run: RunConfig) -> None:
+    _change_commit(checkpoint_of(run, 8), schema="bigtrain-checkpoint/9")
+    found, [line] = newest_whole(DiskFolder(run.run_dir / "checkpoints"))
+    assert found is not None
+    assert found.name == "step-00000004"
+    assert "bigtrain-checkpoint/9" in line
+    assert line.endswith("upgrade bigtrain")
+    check_run(run)
+
+
+def test_a_run_all_of_whose_tensors_are_hurt_stops_and_touches_nothing(run: RunConfig) -> None:
+    for step in (4, 8):
+        flip(checkpoint_of(run, step) / BOXES)
+    before = modification_times(run.run_dir)
+    with pytest.raises(RankError, match=r"CheckpointError: .*: none of 2 checkpoints can be read"):
+        run_ranks(train_rank, 1, run)
+    assert modification_times(run.run_dir) == before
+
+
+def test_a_link_to_nothing_is_no_checkpoint(run: RunConfig, corpus: Path, tmp_path: Path) -> None:
+    latest = run.run_dir / "checkpoints" / "latest"
+    latest.symlink_to("step-00000099")
+    check_run(run)
+    fork = small_config(corpus, tmp_path, name="fork", checkpoint={"load": str(latest)})
+    with pytest.raises(CheckpointError, match="latest: ") as raised:
+        check_run(fork)
+    assert len(str(raised.value).splitlines()) == 1
+    # The folder that it lies in names a checkpoint all the same.
+    more = {"name": "fork", "train": {"steps": 10}}
+    check_run(small_config(corpus, tmp_path, **more, checkpoint={"load": str(latest.parent)}))
+
+
+@pytest.fixture(scope="module")
+def strangers(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A corpus with a tokenizer of its own, and one of other texts with the same tokenizer."""
+    other = make_corpus(tmp_path_factory.mktemp("other"), seed=1)
+    out = tmp_path_factory.mktemp("texts") / "corpus"
+    tokenizer = corpus.parent / "tokenizer.model"
+    texts = str(other.parent / "texts")
+    shard_corpus([texts], tokenizer=tokenizer, out=out, validation_percent=20)
+    return {"tokenizer": other, "texts": out}
+
+
+def test_a_checkpoint_of_another_model_tokenizer_or_corpus_is_refused(
+    run: RunConfig, corpus: Path, strangers: dict[str, Path], tmp_path: Path
+) -> None:
+    model = {**run.model.model_dump(), "hidden_size": 64}
+    steps = {"train": {"steps": 10}}
+    others = {
+        "model.hidden_size from 32 to 64": small_config(corpus, tmp_path, model=model, **steps),
+        "was trained with tokenizer": small_config(strangers["tokenizer"], tmp_path, **steps),
+        "had corpora 1 × ": small_config(strangers["texts"], tmp_path, **steps),
+    }
+    before = modification_times(run.run_dir)
+    for message, config in others.items():
+        with pytest.raises(ConfigError) as raised:
+            check_run(config)
+        assert message in str(raised.value)
+        assert len(str(raised.value).splitlines()) == 1
+    # The ranks ask again: what lies there may have changed since.
+    with pytest.raises(RankError, match=r"model\.hidden_size from 32 to 64"):
+        run_ranks(train_rank, 1, others["model.hidden_size from 32 to 64"])
+    assert modification_times(run.run_dir) == before

@@ -1,0 +1,228 @@
+"""`kill -9` at every moment of a save: nothing committed is lost, and no bit of the run differs.
+
+A rank kills itself, and the other rank with it, when something of a save happens for the n-th time:
+what Python audits (files opened, renamed, removed), each tensor copied, each box written.
+"""
+
+import itertools
+import os
+import random
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigtrain.checkpoint.folder import DiskFolder
+from bigtrain.checkpoint.format import COMMIT_FILE, newest_whole, step_of
+from bigtrain.checkpoint.table import TensorTable
+from bigtrain.config import RunConfig
+from bigtrain.track.metrics_file import read_metrics
+from tests.ranks import RankError, run_ranks
+from tests.runs import hash_tensors, tiny_config, train_rank
+
+KINDS = ("weight", "first_moment", "second_moment")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a rank is killed: when ``what`` happens for the ``count``-th time in a save."""
+
+    what: str
+    count: int = 1
+    save: int = 2
+    """Which save of the attempt; in the second one there are earlier checkpoints to lose."""
+    rank: int = 0
+    commits: bool = False
+    """Whether the checkpoint has its name by then."""
+
+
+COPY = Moment("copy", 20)
+BOX = Moment("box", 30)
+PART_TABLE = Moment("open rank-00000.json")
+HALF_COMMIT = Moment("half of COMMIT.json")
+BEFORE_RENAME = Moment("name the checkpoint")
+AFTER_RENAME = Moment("open checkpoints", commits=True)
+BEFORE_REMOVAL = Moment("name what goes", commits=True)
+IN_REMOVAL = Moment("remove what goes", 2, commits=True)
+
+QUICK = (COPY, BOX, HALF_COMMIT, BEFORE_RENAME, IN_REMOVAL)
+ONE_RANK = (
+    Moment("make the folder"),
+    *(Moment("copy", count) for count in (1, 40)),
+    Moment("open rank-00000.bin"),
+    *(Moment("box", count) for count in (1, 60)),
+    PART_TABLE,
+    Moment("open tensors.json"),
+    Moment("open state.json"),
+    Moment("open COMMIT.json"),
+    HALF_COMMIT,
+    BEFORE_RENAME,
+    AFTER_RENAME,
+    BEFORE_REMOVAL,
+    Moment("remove what goes", 1, commits=True),
+    IN_REMOVAL,
+)
+TWO_RANKS = (
+    Moment("copy", 20, rank=1),
+    Moment("open rank-00001.bin", rank=1),
+    Moment("box", 10, rank=1),
+    Moment("open rank-00001.json", rank=1),
+    HALF_COMMIT,
+    BEFORE_RENAME,
+    AFTER_RENAME,
+    IN_REMOVAL,
+)
+
+
+def train_until(config: RunConfig, moment: Moment, pids: Path) -> Any:
+    """``train_rank``, killed with all its ranks at a moment; for ``run_ranks``."""
+    rank = os.environ["RANK"]
+    (pids / rank).write_text(str(os.getpid()))
+    if int(rank) == moment.rank:
+        _Killer(moment, pids).watch()
+    return train_rank(config)
+
+
+class _Killer:
+    """Counts what happens in saves, and ends all ranks at the moment."""
+
+    def __init__(self, moment: Moment, pids: Path) -> None:
+        self._moment, self._pids = moment, pids
+        self._saves = itertools.count(1)
+        self._save = 0
+        self._times = itertools.count(1)
+        self._removes = False
+
+    def watch(self) -> None:
+        """Looks on from here on."""
+        from bigtrain.checkpoint import writing
+
+        copy_beside, crc32, write = writing.copy_beside, writing.crc32, DiskFolder.write
+
+        def copy(pairs: Sequence[Any], device: Any) -> None:
+            if self._moment.rank:  # Rank 0 alone makes the folder.
+                self._save = next(self._saves)
+            for pair in pairs:
+                copy_beside([pair], device)
+                self._happens("copy")
+
+        def checksum(data: Any) -> int:
+            self._happens("box")
+            return crc32(data)
+
+        def write_half(folder: DiskFolder, name: str, content: bytes) -> None:
+            if name == COMMIT_FILE and self._moment.what.startswith("half"):
+                (folder.path / name).write_bytes(content[: len(content) // 2])
+                self._happens("half of COMMIT.json")
+            write(folder, name, content)
+
+        writing.copy_beside, writing.crc32, DiskFolder.write = copy, checksum, write_half
+        sys.addaudithook(self._audit)
+
+    def _audit(self, event: str, values: tuple[Any, ...]) -> None:
+        if event not in ("open", "os.rename", "os.mkdir", "os.remove"):
+            return
+        path = Path(os.fsdecode(values[0])) if isinstance(values[0], str | bytes | Path) else None
+        if path is None or not (self._removes or "checkpoints" in path.parts):
+            return
+        if event == "os.mkdir" and ".tmp-" in path.name:
+            self._save, self._removes = next(self._saves), False
+            self._happens("make the folder")
+        elif event == "os.rename":
+            self._removes = str(values[1]).endswith(".tmp-removed")
+            self._happens("name what goes" if self._removes else "name the checkpoint")
+        elif event == "os.remove" and self._removes:
+            self._happens("remove what goes")
+        elif event == "open":
+            self._happens(f"open {path.name}")
+
+    def _happens(self, what: str) -> None:
+        moment = self._moment
+        is_it = moment.what in (what, "anything") and self._save >= moment.save
+        if is_it and next(self._times) == moment.count:
+            others = [int(each.read_text()) for each in self._pids.iterdir()]
+            for process in sorted(others, key=lambda each: each == os.getpid()):
+                os.kill(process, signal.SIGKILL)
+
+
+def _config(corpus: Path, runs: Path, *, steps: int, ranks: int, **sections: Any) -> RunConfig:
+    values = {
+        "model": {**tiny_config(corpus, runs).model.model_dump(), "num_layers": 2, "dropout": 0.1},
+        "train": {"steps": steps, "micro_batch_size": 4},
+        "validation": {"every": 1000},
+        "checkpoint": {"every": 1, "keep_last": 2},
+        "parallel": {"device": "cpu", "zero": 1 if ranks == 2 else 0},
+        **sections,
+    }
+    return tiny_config(corpus, runs, **values)
+
+
+def _newest(config: RunConfig) -> int:
+    """The step of the newest whole checkpoint, of which every box is read; 0 if there is none."""
+    folder, _ = newest_whole(DiskFolder(config.run_dir / "checkpoints"))
+    if folder is None:
+        return 0
+    table = TensorTable(folder)
+    boxes = [(key, box) for key, tensor in table.tensors.items() for box in tensor.boxes]
+    assert len(list(table.read(boxes))) == len(boxes) > 0
+    return step_of(folder)
+
+
+def _kill_and_compare(
+    corpus: Path, runs: Path, moments: Sequence[Moment], *, ranks: int, steps: int
+) -> None:
+    """Kills one run at every moment, one after the other, and holds it against a whole one."""
+    pids = runs / "pids"
+    pids.mkdir()
+    killed = _config(corpus, runs, steps=steps, ranks=ranks, name="killed")
+    for moment in moments:
+        before = _newest(killed)
+        with pytest.raises(RankError, match="died without a word"):
+            run_ranks(train_until, ranks, killed, moment, pids)
+        after = _newest(killed)
+        assert after < steps, f"{moment}: there is nothing left to kill"
+        if moment.what == "anything":
+            assert after >= before, moment
+        else:
+            # Whatever was saved before the save that was cut short is there.
+            assert after - before == moment.save - 1 + moment.commits, moment
+    outcome = run_ranks(train_rank, ranks, killed)[0]
+    assert (outcome.state, outcome.step) == ("finished", steps)
+
+    whole = _config(corpus, runs, steps=steps, ranks=ranks, name="whole")
+    run_ranks(train_rank, ranks, whole)
+    last = f"checkpoints/step-{steps:08d}"
+    assert hash_tensors(killed.run_dir / last, KINDS) == hash_tensors(whole.run_dir / last, KINDS)
+    losses = [
+        [(line["step"], line["loss"]) for line in read_metrics(file, "train")]
+        for file in (run.run_dir / "metrics.jsonl" for run in (killed, whole))
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == steps
+    names = sorted(path.name for path in (killed.run_dir / "checkpoints").iterdir())
+    assert names == [f"step-{step:08d}" for step in (steps - 1, steps)]
+    attempts = {int(path.stem.split("-")[-1]) for path in killed.run_dir.glob("config-attempt-*")}
+    assert attempts == set(range(1, len(moments) + 2))
+
+
+def test_a_run_killed_in_its_saves_ends_in_the_same_bits(corpus: Path, tmp_path: Path) -> None:
+    _kill_and_compare(corpus, tmp_path, QUICK, ranks=1, steps=10)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_phase_and_at_random_ends_in_the_same_bits(
+    corpus: Path, tmp_path: Path
+) -> None:
+    chance = random.Random(5)
+    at_random = [Moment("anything", chance.randint(1, 300), save=1) for _ in range(6)]
+    moments = [*ONE_RANK, *at_random]
+    _kill_and_compare(corpus, tmp_path, moments, ranks=1, steps=40)
+
+
+@pytest.mark.slow
+def test_two_ranks_killed_in_their_saves_end_in_the_same_bits(corpus: Path, tmp_path: Path) -> None:
+    _kill_and_compare(corpus, tmp_path, TWO_RANKS, ranks=2, steps=16)
