@@ -47,9 +47,9 @@ test-all: $(READY) ## All tests, the slow proofs too (up to an hour)
 	$(BIN)/python -m pytest -m ''
 
 # Peers to compare with come alone: what they would pull in is another torch.
-bench: $(READY) ## The benchmarks of a step and of the data path, beside others, on a quiet machine
+bench: $(READY) ## The benchmarks of a step, of checkpoints and of the data path, beside others, on a quiet machine
 	$(BIN)/pip install --quiet --no-deps litdata lightning-utilities tifffile obstore boto3 botocore s3transfer jmespath python-dateutil six
-	$(BIN)/python -m pytest -m '' -s tests/benchmarks/test_step_speed.py tests/benchmarks/test_loader_speed.py tests/benchmarks/test_sharding_speed.py
+	$(BIN)/python -m pytest -m '' -s tests/benchmarks/test_step_speed.py tests/benchmarks/test_checkpoint_speed.py tests/benchmarks/test_loader_speed.py tests/benchmarks/test_sharding_speed.py
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

@@ -40,6 +40,13 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message is one line and says which and why."""
 
 
+class StorageError(CheckpointError):
+    """The storage does not let a checkpoint be read, which may well be whole: none is passed over.
+
+    Who went on from an older one would train again what is only out of reach for a minute.
+    """
+
+
 class SaveError(RuntimeError):
     """A checkpoint could not be written; the message is one line and says which and why."""
 
@@ -123,11 +130,16 @@ def newest_whole(checkpoints: Folder) -> tuple[Folder | None, list[str]]:
 
     Returns:
         Its folder, or None when there is none, and one line for each newer one passed over.
+
+    Raises:
+        StorageError: Nobody can tell whether one is whole.
     """
     passed_over = []
     for folder in named_folders(checkpoints):
         try:
             open_state(folder)
+        except StorageError:
+            raise
         except CheckpointError as error:
             passed_over.append(f"passed over {folder.name}: {error}")
             continue
@@ -185,10 +197,8 @@ def read_json(folder: Folder, name: str) -> dict[str, Any]:
     try:
         value = json.loads(folder.read(name).decode("utf-8"))
         schema = value.pop("schema")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; use another checkpoint") from None
     except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}; use another one") from None
+        raise unreadable(path, error) from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read as JSON ({error}); use another checkpoint"
@@ -198,6 +208,27 @@ def read_json(folder: Folder, name: str) -> dict[str, Any]:
             f"{path} has schema {schema}, this bigtrain reads {SCHEMA}; upgrade bigtrain"
         )
     return dict(value)
+
+
+def unreadable(path: str, error: OSError) -> CheckpointError:
+    """What to raise for a file of a checkpoint that cannot be read.
+
+    Args:
+        path: Names it, for the message.
+        error: What the file system says.
+
+    Returns:
+        A ``StorageError``, unless the file is not there.
+    """
+    if isinstance(error, FileNotFoundError):
+        return CheckpointError(f"{path} is missing; use another checkpoint")
+    reason = error.strerror or error
+    if isinstance(error, NotADirectoryError | IsADirectoryError):
+        return CheckpointError(f"{path}: {reason}; use another checkpoint")
+    return StorageError(
+        f"{path}: {reason}; try again when the storage answers, or move this checkpoint away to "
+        "go on from the one before it"
+    )
 
 
 def is_as_written(folder: Folder, name: str) -> bool:
@@ -343,13 +374,11 @@ def _size(folder: Folder, name: str) -> int | None:
     try:
         return folder.size(name)
     except OSError as error:
-        reason = error.strerror or error
-        raise CheckpointError(f"{folder}/{name}: {reason}; use another checkpoint") from None
+        raise unreadable(f"{folder}/{name}", error) from None
 
 
 def _sha256(folder: Folder, name: str) -> str:
     try:
         return hashlib.sha256(folder.read(name)).hexdigest()
     except OSError as error:
-        reason = error.strerror or error
-        raise CheckpointError(f"{folder}/{name}: {reason}; use another checkpoint") from None
+        raise unreadable(f"{folder}/{name}", error) from None

@@ -62,7 +62,7 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
         try:
             dcp.load({}, storage_reader=_TableReader(table), planner=planner)
         except CheckpointException as error:
-            raise CheckpointError(_first_cause(folder, error)) from error
+            raise _first_cause(folder, error) from error
     if not weights_only:
         engine.optimizer_steps = state.optimizer_steps
     return state
@@ -206,9 +206,8 @@ def _as_torch_knows(tensor: SavedTensor) -> TensorStorageMetadata:
     )
 
 
-def _first_cause(folder: Folder, error: CheckpointException) -> str:
+def _first_cause(folder: Folder, error: CheckpointException) -> CheckpointError:
     rank, (cause, _) = min(error.failures.items())
-    text = str(cause)
-    if isinstance(cause, CheckpointError) and str(folder) in text:
-        return text
-    return f"{folder}: not loaded: rank {rank}: {text}"
+    if isinstance(cause, CheckpointError) and str(folder) in str(cause):
+        return cause
+    return CheckpointError(f"{folder}: not loaded: rank {rank}: {cause}")

@@ -21,6 +21,7 @@ from bigtrain.checkpoint.format import (
     COMMIT_FILE,
     CheckpointError,
     SaveError,
+    StorageError,
     TrainState,
     check_commit,
     final_name,
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 
 _MORE_BYTES = 2**20
 """Room for all that is no tensor."""
+
+_TELL_SECONDS = 60.0
+"""Between two lines about a save that training waits for."""
 
 _MAKE_ROOM = (
     "make room, or keep fewer checkpoints (checkpoint.keep_last, `bigtrain checkpoint prune`)"
@@ -160,11 +164,15 @@ class Saver:
 
     def finish(self) -> None:
         """Waits until the save that is being written, if there is one, has come to its end."""
-        patience = 0.01
+        patience, told = 0.01, time.monotonic()
         while (flight := self._flight) is not None:
             started = time.perf_counter()
             if flight.task is not None:
                 flight.task.wait(patience)
+                if not flight.task.is_done and time.monotonic() - told > _TELL_SECONDS:
+                    told = time.monotonic()
+                    waited = time.perf_counter() - flight.started
+                    log.warning("%s: still being written, after %.0f s", flight.folder, waited)
             sums = self._sum(self.numbers())
             flight.stall += time.perf_counter() - started
             self.take(sums)
@@ -336,6 +344,8 @@ class _Task:
 def _is_whole(folder: Folder) -> bool:
     try:
         check_commit(folder)
+    except StorageError:
+        raise
     except CheckpointError:
         return False
     return True

@@ -16,6 +16,7 @@ from bigtrain.checkpoint.format import (
     TENSORS_FILE,
     CheckpointError,
     read_json,
+    unreadable,
     write_json,
 )
 
@@ -133,7 +134,7 @@ class TensorTable:
         try:
             count = file.read_into(box.start, buffer)
         except OSError as error:
-            raise CheckpointError(f"{path}: {error.strerror or error}; use another one") from None
+            raise unreadable(path, error) from None
         if count != box.bytes or crc32(buffer) != box.crc32:
             raise CheckpointError(
                 f"{path}: the bytes of {key} at {box.start} fail their checksum; "
@@ -151,9 +152,7 @@ class TensorTable:
             try:
                 opened = self.folder.opened(name)
             except OSError as error:
-                raise CheckpointError(
-                    f"{self.folder}/{name}: {error.strerror or error}; use another checkpoint"
-                ) from None
+                raise unreadable(f"{self.folder}/{name}", error) from None
             with opened as file:
                 yield file, boxes
 

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from bigtrain.checkpoint.folder import Folder
 from bigtrain.checkpoint.format import (
     CheckpointError,
+    StorageError,
     TrainState,
     clear_unfinished,
     named_folders,
@@ -27,7 +28,8 @@ from bigtrain.track.tracker import Tracker, Trackers
 from bigtrain.track.wandb_sink import open_wandb
 from bigtrain.train.resume import check_state, check_weights, open_checkpoints
 from bigtrain.train.rewind import newest_before
-from bigtrain.train.run_folder import RunFolder
+from bigtrain.train.run_folder import RunBusyError, RunFolder
+from bigtrain.train.skips import with_skips
 from bigtrain.train.stop import StopFlag
 from bigtrain.train.trainer import Progress, StepResult, Trainer
 
@@ -64,7 +66,7 @@ class Attempt:
         self._saved: Folder | None = None
         self._began_with: Folder | None = None
         self._last: StepResult | None = None
-        on_rank_zero(self._folder.lock)
+        on_rank_zero(self._lock)
         self._checkpoints = on_rank_zero(lambda: open_checkpoints(self._config))
         unreadable = self._resume(accept_changes)
         self._number, self._wandb_id = on_rank_zero(lambda: self._begin(unreadable))
@@ -136,6 +138,14 @@ class Attempt:
     def _is_due(self, every: int) -> bool:
         return self._is_whole or self._progress.step % every == 0
 
+    def _lock(self) -> None:
+        self._folder.lock()
+        if with_skips(self._config) != self._config:
+            raise RunBusyError(
+                f"{self._folder.path}: the run was rewound while this attempt started; start it "
+                "again"
+            )
+
     def _resume(self, accept_changes: Sequence[str]) -> list[Folder]:
         """Puts the trainer where the newest readable checkpoint stood, or where the run begins.
 
@@ -147,6 +157,8 @@ class Attempt:
         for folder in on_rank_zero(lambda: named_folders(self._checkpoints)):
             try:
                 self._go_on_from(folder, accept_changes)
+            except StorageError:
+                raise
             except CheckpointError as error:
                 self._warn("passed over %s: %s", folder.name, error)
                 unreadable.append(folder)

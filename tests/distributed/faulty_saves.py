@@ -1,5 +1,6 @@
 """Small runs, small disks, and ranks whose saves go wrong; for ``run_ranks``."""
 
+import errno
 import logging
 import os
 import resource
@@ -107,6 +108,16 @@ def train_and_listen(config: RunConfig) -> tuple[str, list[str]]:
     except (RuntimeError, ValueError) as error:
         outcome = f"{type(error).__name__}: {error}"
     return outcome, [records.get().getMessage() for _ in range(records.qsize())]
+
+
+def train_where_boxes_are_out_of_reach(config: RunConfig) -> None:
+    """Trains where the disk answers with an I/O error when boxes are to be read."""
+
+    def opened(folder: DiskFolder, name: str) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder.path / name))
+
+    DiskFolder.opened = opened  # type: ignore[method-assign]
+    train_rank(config)
 
 
 def train_on_a_disk_that_fills(config: RunConfig, disk: Path) -> tuple[str, list[str]]:

@@ -1,5 +1,6 @@
 """What can be wrong with a checkpoint: one line says it, and the run goes on from a good one."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from bigtrain.checkpoint.format import (
     TENSORS_FILE,
     TOKENIZER_FILE,
     CheckpointError,
+    StorageError,
     newest_whole,
 )
 from bigtrain.config import ConfigError, RunConfig
@@ -29,6 +31,7 @@ from tests.distributed.faulty_saves import (
     small_config,
     tear,
     train_and_listen,
+    train_where_boxes_are_out_of_reach,
 )
 from tests.distributed.test_launch import Launched
 from tests.ranks import RankError, run_ranks
@@ -104,6 +107,28 @@ class TestAFileOfTheNewestCheckpoint:
             "step-00000008.bad-2",
             "step-00000010",
         ]
+
+
+class TestStorageThatDoesNotAnswer:
+    """What is only out of reach is no bad checkpoint: the run stops, and touches nothing."""
+
+    def test_stops_a_run_that_would_load_boxes(self, run: RunConfig) -> None:
+        before = modification_times(run.run_dir)
+        said = r"step-00000008/rank-00000\.bin: Input/output error; try again when"
+        with pytest.raises(RankError, match=said):
+            run_ranks(train_where_boxes_are_out_of_reach, 1, run)
+        assert modification_times(run.run_dir) == before
+
+    def test_stops_the_search_for_the_newest(self, run: RunConfig) -> None:
+        class OutOfReach(DiskFolder):
+            def read(self, name: str) -> bytes:
+                raise OSError(errno.EIO, "Input/output error")
+
+            def child(self, name: str) -> DiskFolder:
+                return OutOfReach(self.path / name)
+
+        with pytest.raises(StorageError, match=r"step-00000008/COMMIT\.json: Input/output error"):
+            newest_whole(OutOfReach(run.run_dir / "checkpoints"))
 
 
 class TestALaunch:

@@ -124,6 +124,22 @@ def test_a_rewind_that_was_killed_halfway_is_finished_by_the_same_command(
     check_run(run)
 
 
+def train_with_skips_of_before(config: RunConfig) -> None:
+    """Trains as a rank that has read the run's skips before somebody rewound it."""
+    from bigtrain.train import run
+
+    run.with_skips = lambda config: config
+    train_rank(config)
+
+
+def test_a_rewind_while_an_attempt_starts_is_not_overlooked(run: RunConfig) -> None:
+    rewind_run(run.run_dir, to=4, skip_samples="80:24")
+    attempts = (run.run_dir / "attempts.jsonl").read_text()
+    with pytest.raises(RankError, match="was rewound while this attempt started; start it again"):
+        run_ranks(train_with_skips_of_before, 1, run)
+    assert (run.run_dir / "attempts.jsonl").read_text() == attempts
+
+
 def test_the_report_tells_of_a_run_that_the_guard_ended_and_then_of_what_is_left_of_it(
     run: RunConfig,
 ) -> None:
