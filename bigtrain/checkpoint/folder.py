@@ -171,7 +171,8 @@ class DiskFolder(Folder):
 
     def remove(self) -> None:
         """Removes it with all that is in it, if it is there."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.path)
 
     def rename(self, name: str) -> "DiskFolder":
         """Gives it another name beside its own."""

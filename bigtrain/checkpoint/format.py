@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -33,7 +33,6 @@ CHECKPOINTS = "checkpoints"
 
 _STEP_FOLDER = re.compile(r"^step-(\d{8,})(?:\.try-(\d+))?$")
 _OF_AN_ATTEMPT = re.compile(r"\.(?:tmp|try|bad|rewound)-(\d+)$")
-_UNFINISHED = re.compile(r"^step-\d{8,}(\.try-\d+)?\.tmp-\w+$|^step-\d{8,}\.try-\d+$")
 
 
 class CheckpointError(ValueError):
@@ -147,12 +146,20 @@ def newest_whole(checkpoints: Folder) -> tuple[Folder | None, list[str]]:
     return None, passed_over
 
 
-def none_is_whole(checkpoints: Folder, passed_over: Sequence[str]) -> CheckpointError:
-    """The error for a run all of whose checkpoints were passed over."""
-    return CheckpointError(
-        f"{checkpoints}: none of {len(passed_over)} checkpoints can be read ({passed_over[0]}); "
-        "bring one back, or move them away to begin the run anew"
-    )
+def none_is_whole(checkpoints: Folder, reasons: Sequence[str]) -> CheckpointError:
+    """The error for a run all of whose checkpoints were passed over.
+
+    Args:
+        checkpoints: The run's.
+        reasons: Why each was, newest first.
+    """
+    remedy = "bring one back, or move them away to begin the run anew"
+    if any("upgrade bigtrain" in reason for reason in reasons):
+        remedy = f"upgrade bigtrain, {remedy}"
+    shown = [reason.removeprefix("passed over ") for reason in reasons[:3]]
+    listed = "; ".join(reason.rpartition("; ")[0] or reason for reason in shown)
+    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return CheckpointError(f"{checkpoints}: no checkpoint can be read: {listed}{more}; {remedy}")
 
 
 def open_state(folder: Folder) -> TrainState:
@@ -240,16 +247,29 @@ def is_as_written(folder: Folder, name: str) -> bool:
         return False
 
 
-def commit(written: Folder, *, parent: Folder) -> Folder:
+def commit(written: Folder, sizes: Mapping[str, int], *, parent: Folder) -> Folder:
     """Makes the files of a folder one checkpoint: sizes and hashes, then the name.
 
     What ranks wrote they have waited for; this writes the marker.
 
+    Args:
+        written: Holds the files.
+        sizes: Bytes of each rank's file, as the rank says.
+        parent: The folder of checkpoints.
+
     Returns:
         The checkpoint.
+
+    Raises:
+        CheckpointError: A file is not as long as its rank says.
     """
-    names = [name for name in written.names() if not name.startswith("COMMIT")]
-    files = {name: _describe(written, name) for name in names}
+    files: dict[str, dict[str, Any]] = {}
+    for name, size in sizes.items():
+        if (found := written.size(name)) != size:
+            raise CheckpointError(f"{written}/{name} has {found} bytes, its rank wrote {size}")
+        files[name] = {"bytes": size}
+    for name in (STATE_FILE, TENSORS_FILE, TOKENIZER_FILE):
+        files[name] = {"bytes": written.size(name), "sha256": _sha256(written, name)}
     written.settle()
     write_json(
         written,
@@ -308,48 +328,6 @@ def check_commit(folder: Folder) -> None:
             )
 
 
-def set_aside(folder: Folder, word: str) -> str:
-    """Makes a checkpoint none, without deleting anything of it; returns what it is called now.
-
-    Args:
-        folder: The checkpoint, whole or not.
-        word: Why and when, such as ``bad-3``.
-    """
-    if folder.renames:
-        return folder.rename(f"{folder.name}.{word}").name
-    marker = f"COMMIT.{word}.json"
-    if folder.size(COMMIT_FILE) is not None:
-        folder.write(marker, folder.read(COMMIT_FILE))
-        folder.remove_file(COMMIT_FILE)
-    return f"{folder.name} (with {marker} for its {COMMIT_FILE})"
-
-
-def removal_name(folder: Folder) -> str:
-    """What a checkpoint is called on a disk while it is deleted."""
-    return f"{folder.name}.tmp-removed"
-
-
-def remove_checkpoint(folder: Folder) -> None:
-    """Deletes a checkpoint, so that a kill in the middle leaves nothing that looks like one."""
-    if folder.renames:
-        folder.rename(removal_name(folder)).remove()
-    else:
-        folder.remove_file(COMMIT_FILE)
-        folder.remove()
-
-
-def clear_unfinished(checkpoints: Folder) -> None:
-    """Deletes what killed attempts have left of saves and removals."""
-    for name in checkpoints.names():
-        if not _UNFINISHED.match(name):
-            continue
-        folder = checkpoints.child(name)
-        if checkpoints.renames and ".tmp-" not in name:
-            continue
-        if checkpoints.renames or not any(n.startswith("COMMIT") for n in folder.names()):
-            folder.remove()
-
-
 def _checksum(value: Any) -> int | None:
     """None where the value is none that we write: text that is no Unicode."""
     try:
@@ -361,13 +339,6 @@ def _checksum(value: Any) -> int | None:
 def _canonical(value: Any) -> bytes:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8")
-
-
-def _describe(folder: Folder, name: str) -> dict[str, Any]:
-    described: dict[str, Any] = {"bytes": folder.size(name)}
-    if not name.endswith(".bin"):
-        described["sha256"] = _sha256(folder, name)
-    return described
 
 
 def _size(folder: Folder, name: str) -> int | None:

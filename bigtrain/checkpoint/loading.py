@@ -206,8 +206,13 @@ def _as_torch_knows(tensor: SavedTensor) -> TensorStorageMetadata:
     )
 
 
-def _first_cause(folder: Folder, error: CheckpointException) -> CheckpointError:
-    rank, (cause, _) = min(error.failures.items())
-    if isinstance(cause, CheckpointError) and str(folder) in str(cause):
+def _first_cause(folder: Folder, error: CheckpointException) -> BaseException:
+    """Why it failed: a fault of the checkpoint only where every rank that failed says so."""
+    causes = [(rank, cause) for rank, (cause, _) in sorted(error.failures.items())]
+    for _, cause in causes:
+        if not isinstance(cause, CheckpointError):  # An interrupt, or no memory.
+            return cause
+    rank, cause = causes[0]
+    if str(folder) in str(cause):
         return cause
     return CheckpointError(f"{folder}: not loaded: rank {rank}: {cause}")

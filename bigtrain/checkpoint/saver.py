@@ -27,10 +27,12 @@ from bigtrain.checkpoint.format import (
     final_name,
     named_folders,
     new_folder,
-    set_aside,
     step_of,
 )
-from bigtrain.checkpoint.retention import remove_old
+from bigtrain.checkpoint.retention import (
+    remove_old,
+    set_aside,
+)
 from bigtrain.checkpoint.writing import HostCopy, boxes_to_write, finish_checkpoint, write_boxes
 from bigtrain.config.sections import CheckpointConfig
 from bigtrain.engine.engine import Engine
@@ -47,11 +49,10 @@ _TELL_SECONDS = 60.0
 _MAKE_ROOM = (
     "make room, or keep fewer checkpoints (checkpoint.keep_last, `bigtrain checkpoint prune`)"
 )
+_ANY_PLACE = "see that the place is there and writable, or set checkpoint.dir"
 _REMEDIES = {
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,
-    errno.EROFS: "make it writable, or set checkpoint.dir",
-    errno.EACCES: "make it writable, or set checkpoint.dir",
 }
 
 
@@ -113,7 +114,7 @@ class Saver:
         self.finish()
         boxes = boxes_to_write(self._engine)
         if self._bytes is None:
-            self._bytes = self._sum([sum(box.bytes for box in boxes)])[0]
+            self._bytes = int(self._sum([sum(box.bytes for box in boxes)])[0])
         wanted = new_folder(self._checkpoints, state.step, attempt=self._attempt)
         flight = self._flight = _Flight(state, wanted, started)
         try:
@@ -169,11 +170,10 @@ class Saver:
             started = time.perf_counter()
             if flight.task is not None:
                 flight.task.wait(patience)
-                if not flight.task.is_done and time.monotonic() - told > _TELL_SECONDS:
-                    told = time.monotonic()
-                    waited = time.perf_counter() - flight.started
-                    log.warning("%s: still being written, after %.0f s", flight.folder, waited)
             sums = self._sum(self.numbers())
+            if dist.get_rank() == 0 and time.monotonic() - told > _TELL_SECONDS:
+                told = time.monotonic()
+                _tell_waiting(flight, written=int(sums[0]))
             flight.stall += time.perf_counter() - started
             self.take(sums)
             patience = min(1.0, 1.5 * patience)
@@ -216,12 +216,12 @@ class Saver:
             SaveError: It cannot be begun; whatever the reason, training may go on.
         """
         try:
-            there = self._find(step)
+            there = self._whole_or_set_aside(step)
             return (self._make_room(wanted, step), False) if there is None else (there, True)
         except Exception as error:
             raise _save_error(wanted, error) from error
 
-    def _find(self, step: int) -> Folder | None:
+    def _whole_or_set_aside(self, step: int) -> Folder | None:
         """The checkpoint of a step, if it is whole; one that is not is set aside."""
         self.close()
         for folder in named_folders(self._checkpoints):
@@ -262,7 +262,7 @@ class Saver:
             )
             # What happens to older ones, this one is saved.
             try:
-                remove_old(self._checkpoints, self._policy)
+                remove_old(self._checkpoints, self._policy, saved=flight.state.step)
             except Exception as error:
                 log.warning("older checkpoints were not removed: %s", error)
 
@@ -318,7 +318,7 @@ class _Task:
     """Work in a thread, whose error is kept until somebody asks."""
 
     def __init__(self, work: Callable[[], object]) -> None:
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._done = threading.Event()
         self._work = work
         # A daemon: what a dying process leaves half written has no commit.
@@ -336,9 +336,10 @@ class _Task:
     def _run(self) -> None:
         try:
             self._work()
-        except Exception as error:
+        except BaseException as error:  # Whatever it is, others wait for the end.
             self.error = error
-        self._done.set()
+        finally:
+            self._done.set()
 
 
 def _is_whole(folder: Folder) -> bool:
@@ -349,6 +350,12 @@ def _is_whole(folder: Folder) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def _tell_waiting(flight: _Flight, *, written: int) -> None:
+    seconds, ranks = time.perf_counter() - flight.started, dist.get_world_size()
+    doing = "being committed" if flight.commits else f"written by {written} of {ranks} ranks"
+    log.warning("%s: %s after %.0f s; training waits for it", flight.folder, doing, seconds)
 
 
 def _was_committed(folder: Folder) -> bool:
@@ -364,15 +371,18 @@ def _clean(folder: Folder) -> None:
         log.warning("%s was not removed: %s", folder, error)
 
 
-def _save_error(folder: Folder, cause: Exception | str) -> SaveError:
+def _save_error(folder: Folder, cause: BaseException | str) -> SaveError:
     if isinstance(cause, SaveError):
         return cause
     where = str(folder).removesuffix(folder.name) + final_name(folder)
     return SaveError(f"{where}: not saved: {cause if isinstance(cause, str) else _explain(cause)}")
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: BaseException) -> str:
     """What went wrong, in one line, and what to do where we know it."""
     text = " ".join(str(error).split()) or type(error).__name__
-    remedy = _REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else None
-    return text if remedy is None else f"{text}; {remedy}"
+    if not isinstance(error, OSError):
+        return text
+    if error.strerror is not None:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return f"{text}; {_REMEDIES.get(error.errno or 0, _ANY_PLACE)}"

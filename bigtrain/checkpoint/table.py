@@ -180,6 +180,8 @@ def write_table(
         tensor["boxes"].append(box._asdict())
     for key, tensor in tensors.items():
         saved = sum(math.prod(box["shape"]) for box in tensor["boxes"])
+        if len({tuple(box["offset"]) for box in tensor["boxes"]}) < len(tensor["boxes"]):
+            raise CheckpointError(f"{folder}: two ranks wrote the same part of {key}")
         if saved != math.prod(tensor["shape"]):
             raise CheckpointError(
                 f"{folder}: the ranks wrote {saved} elements of {key}, which has "

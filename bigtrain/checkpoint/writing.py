@@ -101,7 +101,7 @@ def write_boxes(folder: Folder, boxes: Sequence[Box], *, rank: int) -> None:
     Raises:
         OSError: There is no room, say.
     """
-    name, start = f"rank-{rank:05d}.bin", 0
+    name, start = _data(rank), 0
     table = []
     with folder.created(name) as file:
         for box in boxes:
@@ -121,18 +121,22 @@ def finish_checkpoint(
 
     Raises:
         OSError: There is no room, say.
-        CheckpointError: The ranks' boxes do not make whole tensors.
+        CheckpointError: The ranks' boxes do not make whole tensors, or their files are not as long
+            as they said.
     """
     parts = [read_json(folder, _part(rank))["boxes"] for rank in range(world_size)]
-    write_table(
-        folder,
-        ([(key, shape, SavedBox(**box)) for key, shape, box in part] for part in parts),
-    )
+    boxes = [[(key, shape, SavedBox(**box)) for key, shape, box in part] for part in parts]
+    write_table(folder, boxes)
     folder.write(TOKENIZER_FILE, tokenizer)
     write_state(folder, state)
     for rank in range(world_size):
         folder.remove_file(_part(rank))
-    return commit(folder, parent=parent)
+    sizes = {_data(rank): sum(b.bytes for _, _, b in part) for rank, part in enumerate(boxes)}
+    return commit(folder, sizes, parent=parent)
+
+
+def _data(rank: int) -> str:
+    return f"rank-{rank:05d}.bin"
 
 
 def _part(rank: int) -> str:

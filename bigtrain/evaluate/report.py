@@ -157,7 +157,10 @@ def render_next_commands(report: Report, *, exported: Path | None) -> str:
     config, run = report.config, report.config.run_dir
     again = ["bigtrain", "launch", str(run / "config.yaml")]
     more = 5 * config.train.steps
-    commands = [[*again, f"name={config.name}-long", f"train.steps={more}"]]
+    longer = [*again, f"name={config.name}-long", f"train.steps={more}"]
+    if config.checkpoint.load is not None and not config.checkpoint.load_weights_only:
+        longer.append("checkpoint.load=")  # It would go on with the decay of the shorter run.
+    commands = [longer]
     if report.parameters and report.can_generate:
         commands.insert(0, ["bigtrain", "generate", str(exported or run), "--prompt", "import os"])
     if config.model.num_layers % 2 == 0:

@@ -8,25 +8,21 @@ import torch.distributed as dist
 
 from bigtrain.checkpoint.folder import Folder
 from bigtrain.checkpoint.format import (
-    CheckpointError,
-    StorageError,
     TrainState,
-    clear_unfinished,
-    named_folders,
     newest_attempt,
-    none_is_whole,
-    open_state,
+)
+from bigtrain.checkpoint.retention import (
+    clear_unfinished,
     set_aside,
 )
-from bigtrain.checkpoint.loading import load_checkpoint
-from bigtrain.checkpoint.locate import find_checkpoint
 from bigtrain.checkpoint.saver import Saved, Saver
 from bigtrain.parallel.groups import on_rank_zero
 from bigtrain.track.console import ConsoleTracker
 from bigtrain.track.metrics_file import MetricsFile
 from bigtrain.track.tracker import Tracker, Trackers
 from bigtrain.track.wandb_sink import open_wandb
-from bigtrain.train.resume import check_state, check_weights, open_checkpoints
+from bigtrain.train.beginning import Beginning, begin_trainer
+from bigtrain.train.resume import open_checkpoints
 from bigtrain.train.rewind import newest_before
 from bigtrain.train.run_folder import RunBusyError, RunFolder
 from bigtrain.train.skips import with_skips
@@ -64,12 +60,14 @@ class Attempt:
         self._trainer, self._config, self._stop = trainer, trainer.config, stop
         self._folder = RunFolder(self._config.run_dir)
         self._saved: Folder | None = None
-        self._began_with: Folder | None = None
         self._last: StepResult | None = None
         on_rank_zero(self._lock)
         self._checkpoints = on_rank_zero(lambda: open_checkpoints(self._config))
-        unreadable = self._resume(accept_changes)
-        self._number, self._wandb_id = on_rank_zero(lambda: self._begin(unreadable))
+        begun = begin_trainer(
+            trainer, self._folder, self._checkpoints, accept_changes=accept_changes
+        )
+        self._saved = begun.checkpoint if begun.is_own else None
+        self._number, self._wandb_id = on_rank_zero(lambda: self._begin(begun))
         self._saver = Saver(
             self._checkpoints,
             trainer.engine,
@@ -146,84 +144,19 @@ class Attempt:
                 "again"
             )
 
-    def _resume(self, accept_changes: Sequence[str]) -> list[Folder]:
-        """Puts the trainer where the newest readable checkpoint stood, or where the run begins.
-
-        Returns:
-            Newer checkpoints that cannot be read.
-        """
-        unreadable: list[Folder] = []
-        reasons: list[str] = []
-        for folder in on_rank_zero(lambda: named_folders(self._checkpoints)):
-            try:
-                self._go_on_from(folder, accept_changes)
-            except StorageError:
-                raise
-            except CheckpointError as error:
-                self._warn("passed over %s: %s", folder.name, error)
-                unreadable.append(folder)
-                reasons.append(f"{error}")
-                continue
-            self._saved = self._began_with = folder
-            log.info("resumed from %s, at step %d", folder, self._progress.step)
-            if self._config.checkpoint.load is not None:
-                log.info("checkpoint.load is left out: the run has checkpoints of its own")
-            return unreadable
-        if unreadable:
-            raise none_is_whole(self._checkpoints, reasons)
-        place = self._config.checkpoint.load
-        if place is None:
-            self._trainer.engine.initialize()
-            return []
-        folder, passed_over = on_rank_zero(lambda: find_checkpoint(place))
-        for line in passed_over:
-            self._warn("%s", line)
-        if self._config.checkpoint.load_weights_only:
-            self._take_weights(folder)
-        else:
-            self._go_on_from(folder, accept_changes, forks=True)
-        self._began_with = folder
-        log.info("began with %s, at step %d", folder, self._progress.step)
-        return []
-
-    def _go_on_from(
-        self, folder: Folder, accept_changes: Sequence[str], *, forks: bool = False
-    ) -> None:
-        data = self._trainer.data
-        state = on_rank_zero(lambda: open_state(folder))
-        check_state(
-            self._config,
-            state,
-            checkpoint=folder,
-            tokenizer_sha256=data.tokenizer.sha256,
-            stages=data.stages,
-            accepted=accept_changes,
-            forks=forks,
-        )
-        load_checkpoint(folder, self._trainer.engine)
-        self._trainer.progress = Progress(
-            step=state.step, samples=state.samples, tokens=state.tokens
-        )
-        self._trainer.guard.restore(state.guard)
-
-    def _take_weights(self, folder: Folder) -> None:
-        state = on_rank_zero(lambda: open_state(folder))
-        sha256 = self._trainer.data.tokenizer.sha256
-        check_weights(self._config, state, checkpoint=folder, tokenizer_sha256=sha256)
-        load_checkpoint(folder, self._trainer.engine, weights_only=True)
-
-    def _begin(self, unreadable: Sequence[Folder]) -> tuple[int, str]:
+    def _begin(self, begun: Beginning) -> tuple[int, str]:
         number = self._folder.begin_attempt(
             self._config,
             world_size=dist.get_world_size(),
             step=self._progress.step,
-            began_with=self._began_with and str(self._began_with),
+            began_with=begun.checkpoint and str(begun.checkpoint),
             after=newest_attempt(self._checkpoints),
         )
+        for folder in begun.unreadable:
+            # Left as it is, it would count as the newest when older ones are removed.
+            log.warning("%s is now %s", folder, set_aside(folder, f"bad-{number}"))
         try:
             clear_unfinished(self._checkpoints)
-            for folder in unreadable:
-                log.warning("%s is now %s", folder, set_aside(folder, f"bad-{number}"))
         except OSError as error:
             # Saves will say so too; until then the run may well train.
             log.warning("%s was not tidied up: %s", self._checkpoints, error)

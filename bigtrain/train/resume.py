@@ -42,6 +42,8 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     if checkpoint is None and passed_over:
         raise none_is_whole(checkpoints, passed_over)
     forks = checkpoint is None
+    if checkpoint is None:
+        check_nothing_lost(folder, checkpoints)
     if checkpoint is None and config.checkpoint.load is not None:
         checkpoint, _ = find_checkpoint(config.checkpoint.load)
     if checkpoint is None:
@@ -80,6 +82,20 @@ def open_checkpoints(config: RunConfig) -> Folder:
         )
     checkpoints.check_place()
     return checkpoints
+
+
+def check_nothing_lost(folder: RunFolder, checkpoints: Folder) -> None:
+    """Checks, where there is no checkpoint, that there never was one: a disk may not be mounted.
+
+    Raises:
+        ConfigError: The run has saved one, and nothing at all is where it was.
+    """
+    last = folder.last_checkpoint
+    if last is not None and not checkpoints.names():
+        raise ConfigError(
+            f"{folder.path}: the run has saved {last}, and {checkpoints} is empty or not there; "
+            "see that its disk is mounted, or remove the run folder to begin anew"
+        )
 
 
 def check_weights(

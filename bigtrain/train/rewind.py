@@ -17,8 +17,10 @@ from bigtrain.checkpoint.format import (
     TrainState,
     committed_folders,
     open_state,
-    set_aside,
     step_of,
+)
+from bigtrain.checkpoint.retention import (
+    set_aside,
 )
 from bigtrain.config import load_run_config
 from bigtrain.config.data import SkipConfig, merge_skips

@@ -42,6 +42,14 @@ class RunFolder:
         """Where the run's newest config keeps them."""
         return checkpoints_of_run(self.path)
 
+    @property
+    def last_checkpoint(self) -> str | None:
+        """The last one that the run has told of; None where it told of none."""
+        try:
+            return json.loads(self.status.read_text(encoding="utf-8")).get("last_checkpoint")
+        except (OSError, ValueError, AttributeError):
+            return None
+
     def lock(self) -> None:
         """Keeps every other process from training this run, for the life of this one.
 

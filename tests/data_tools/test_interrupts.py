@@ -132,6 +132,7 @@ def test_an_interrupt_while_a_worker_starts_leaves_no_half_of_it(monkeypatch, ca
         return pid
 
     monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", start_and_interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     ended = threading.Event()
     other = threading.Thread(target=ended.wait)
     other.start()
@@ -139,6 +140,7 @@ def test_an_interrupt_while_a_worker_starts_leaves_no_half_of_it(monkeypatch, ca
         with pytest.raises(KeyboardInterrupt), open_pool(2) as pool:
             dict(run_each(len, ["x", "yy"], pool=pool))
     finally:
+        signal.signal(signal.SIGINT, before)
         ended.set()
         other.join()
     with pytest.raises(ChildProcessError):  # The pool has waited for it.

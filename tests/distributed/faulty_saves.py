@@ -1,11 +1,9 @@
 """Small runs, small disks, and ranks whose saves go wrong; for ``run_ranks``."""
 
-import errno
 import logging
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -110,11 +108,11 @@ def train_and_listen(config: RunConfig) -> tuple[str, list[str]]:
     return outcome, [records.get().getMessage() for _ in range(records.qsize())]
 
 
-def train_where_boxes_are_out_of_reach(config: RunConfig) -> None:
-    """Trains where the disk answers with an I/O error when boxes are to be read."""
+def train_where_boxes_are_out_of_reach(config: RunConfig, error: BaseException) -> None:
+    """Trains where an error meets whoever opens a file of boxes to read it."""
 
     def opened(folder: DiskFolder, name: str) -> Any:
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder.path / name))
+        raise error
 
     DiskFolder.opened = opened  # type: ignore[method-assign]
     train_rank(config)
@@ -150,21 +148,6 @@ def train_on_a_disk_that_turns_read_only(
 
     sys.addaudithook(audit)
     return train_and_listen(config)
-
-
-def train_with_a_signal_in_a_save(config: RunConfig) -> Any:
-    """Trains; SIGTERM comes while the checkpoint of step 4 is written."""
-    from bigtrain.checkpoint import saver
-
-    write_boxes = saver.write_boxes
-
-    def write(folder: Folder, *values: Any, **named: Any) -> None:
-        if folder.name.startswith("step-00000004"):
-            os.kill(os.getpid(), signal.SIGTERM)
-        write_boxes(folder, *values, **named)
-
-    saver.write_boxes = write
-    return train_rank(config)
 
 
 def train_with_a_slow_copy(config: RunConfig) -> Any:

@@ -112,11 +112,34 @@ class TestAFileOfTheNewestCheckpoint:
 class TestStorageThatDoesNotAnswer:
     """What is only out of reach is no bad checkpoint: the run stops, and touches nothing."""
 
-    def test_stops_a_run_that_would_load_boxes(self, run: RunConfig) -> None:
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (
+                OSError(errno.EIO, "Input/output error"),
+                r"step-00000008/rank-00000\.bin: Input/output error; try again when",
+            ),
+            (KeyboardInterrupt(), "KeyboardInterrupt"),
+            (MemoryError(), "MemoryError"),
+        ],
+        ids=repr,
+    )
+    def test_stops_a_run_that_would_load_boxes(
+        self, error: BaseException, said: str, run: RunConfig
+    ) -> None:
         before = modification_times(run.run_dir)
-        said = r"step-00000008/rank-00000\.bin: Input/output error; try again when"
         with pytest.raises(RankError, match=said):
-            run_ranks(train_where_boxes_are_out_of_reach, 1, run)
+            run_ranks(train_where_boxes_are_out_of_reach, 1, run, error)
+        assert modification_times(run.run_dir) == before
+
+    def test_and_shows_nothing_at_all_is_no_reason_to_begin_anew(self, run: RunConfig) -> None:
+        shutil.rmtree(run.run_dir / "checkpoints")
+        before = modification_times(run.run_dir)
+        said = "the run has saved .*step-00000008, and .* is empty or not there"
+        with pytest.raises(ConfigError, match=said):
+            check_run(run)
+        with pytest.raises(RankError, match=said):
+            run_ranks(train_rank, 1, run)
         assert modification_times(run.run_dir) == before
 
     def test_stops_the_search_for_the_newest(self, run: RunConfig) -> None:
@@ -151,7 +174,7 @@ class TestALaunch:
         exit_code, output = Launched(run, run.run_dir.parent).end()
         assert exit_code == 2, output
         assert len(output.splitlines()) == 1, output
-        assert "none of 2 checkpoints can be read" in output
+        assert "no checkpoint can be read" in output
         assert "has schema bigtrain-checkpoint/9" in output
         assert "upgrade bigtrain" in output
         assert modification_times(run.run_dir) == before
@@ -171,7 +194,7 @@ def test_a_run_all_of_whose_tensors_are_hurt_stops_and_touches_nothing(run: RunC
     for step in (4, 8):
         flip(checkpoint_of(run, step) / BOXES)
     before = modification_times(run.run_dir)
-    with pytest.raises(RankError, match=r"CheckpointError: .*: none of 2 checkpoints can be read"):
+    with pytest.raises(RankError, match=r"CheckpointError: .*: no checkpoint can be read"):
         run_ranks(train_rank, 1, run)
     assert modification_times(run.run_dir) == before
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bigtrain.checkpoint.folder import open_folder
-from bigtrain.checkpoint.format import CheckpointError, open_state, read_state
+from bigtrain.checkpoint.format import KINDS, CheckpointError, open_state, read_state
 from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import ConfigError, RunConfig, render_config
 from bigtrain.track.metrics_file import read_metrics
@@ -22,7 +22,6 @@ from tests.distributed.steps import engine_of
 from tests.ranks import RankError, run_ranks
 from tests.runs import hash_tensors, make_corpus, tiny_config, train_rank
 
-KINDS = ("weight", "first_moment", "second_moment")
 MODEL = {"num_layers": 2, "hidden_size": 32, "num_heads": 4, "vocab_size": 500, "dropout": 0.1}
 
 

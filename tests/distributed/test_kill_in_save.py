@@ -17,14 +17,12 @@ from typing import Any
 import pytest
 
 from bigtrain.checkpoint.folder import DiskFolder
-from bigtrain.checkpoint.format import COMMIT_FILE, newest_whole, step_of
+from bigtrain.checkpoint.format import COMMIT_FILE, KINDS, newest_whole, step_of
 from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import RankError, run_ranks
 from tests.runs import hash_tensors, tiny_config, train_rank
-
-KINDS = ("weight", "first_moment", "second_moment")
 
 
 @dataclass(frozen=True)

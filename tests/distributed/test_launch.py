@@ -13,12 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
+from bigtrain.checkpoint.format import KINDS
 from bigtrain.config import RunConfig, render_config
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import run_ranks
 from tests.runs import hash_tensors, modification_times, tiny_config, train_rank
-
-KINDS = ("weight", "first_moment", "second_moment")
 
 
 class Launched:

@@ -16,14 +16,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bigtrain.checkpoint.folder import FolderError, UrlFolder, open_folder
-from bigtrain.checkpoint.format import (
-    COMMIT_FILE,
-    clear_unfinished,
-    named_folders,
-    newest_whole,
-    remove_checkpoint,
-    set_aside,
-)
+from bigtrain.checkpoint.format import COMMIT_FILE, KINDS, named_folders, newest_whole
+from bigtrain.checkpoint.retention import clear_unfinished, remove_checkpoint, set_aside
 from bigtrain.cli import app
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.evaluate.report import read_report
@@ -33,7 +27,6 @@ from tests.ranks import RankError, run_ranks
 from tests.runs import hash_tensors, tiny_config, train_rank
 from tests.stores import BUCKET, FaultyStore, s3_server, use_environment
 
-KINDS = ("weight", "first_moment", "second_moment")
 STEPS = 12
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from bigtrain.checkpoint.folder import DiskFolder, FolderError
+from bigtrain.checkpoint.format import KINDS
 from bigtrain.config import RunConfig
 from bigtrain.train.resume import check_run
 from tests.distributed.faulty_saves import (
     SmallDisk,
     checkpoint_of,
-    names_of,
     read_all,
     save_where_rank_1_cannot_write,
     save_with_mishaps,
@@ -26,15 +26,12 @@ from tests.distributed.faulty_saves import (
     train_and_listen,
     train_on_a_disk_that_fills,
     train_on_a_disk_that_turns_read_only,
-    train_with_a_signal_in_a_save,
     train_with_a_slow_copy,
 )
 from tests.distributed.test_guard_skips import Fault, train_with_faults
 from tests.distributed.test_launch import Launched
 from tests.ranks import RankError, run_ranks
 from tests.runs import hash_tensors, modification_times, train_rank
-
-KINDS = ("weight", "first_moment", "second_moment")
 
 
 @pytest.fixture
@@ -141,7 +138,9 @@ def test_a_disk_that_turns_read_only_is_told_and_what_is_on_it_is_gone_on_from(
     disk.mount("size=16m")
     config = _disk_config(corpus, tmp_path, disk)
     outcome, lines = run_ranks(train_on_a_disk_that_turns_read_only, 1, config, disk)[0]
-    remedy = r"Read-only file system.*; make it writable, or set checkpoint\.dir"
+    remedy = (
+        r"Read-only file system.*; see that the place is there and writable, or set checkpoint\.dir"
+    )
     [told] = [line for line in lines if "not saved" in line]
     assert re.match(rf"{disk.folder}/tiny/step-00000004: not saved: .*{remedy}; training", told)
     # It went on to its end, which was not saved.
@@ -167,23 +166,6 @@ def test_a_rank_that_cannot_write_is_named_by_all_ranks_at_the_next_step(tmp_pat
 
 def test_a_checkpoint_that_has_its_name_survives_whatever_comes_after(tmp_path: Path) -> None:
     run_ranks(save_with_mishaps, 1, tmp_path)
-
-
-def test_a_signal_in_mid_save_loses_neither_that_save_nor_its_own(
-    corpus: Path, tmp_path: Path
-) -> None:
-    config = small_config(corpus, tmp_path)
-    outcome = run_ranks(train_with_a_signal_in_a_save, 1, config)[0]
-    assert outcome.state == "stopped"
-    assert outcome.step == 5
-    assert names_of(config) == ["step-00000004", "step-00000005"]
-    for name in names_of(config):
-        read_all(DiskFolder(config.run_dir / "checkpoints" / name))
-    assert run_ranks(train_rank, 1, config)[0].state == "finished"
-    whole = small_config(corpus, tmp_path, name="whole")
-    run_ranks(train_rank, 1, whole)
-    bits = [hash_tensors(checkpoint_of(run, 8), KINDS) for run in (config, whole)]
-    assert bits[0] == bits[1]
 
 
 def test_an_update_waits_for_the_copy_of_what_it_changes(corpus: Path, tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ from bigtrain.checkpoint.format import (
     CHECKPOINTS,
     CheckpointError,
     committed_folders,
-    removal_name,
-    remove_checkpoint,
     step_of,
 )
 from bigtrain.checkpoint.locate import checkpoints_of_run
-from bigtrain.checkpoint.retention import steps_to_remove
+from bigtrain.checkpoint.retention import (
+    removal_name,
+    remove_checkpoint,
+    steps_to_remove,
+)
 from bigtrain.config import load_run_config
 
 RunLock = Callable[[Path], AbstractContextManager[None]]

@@ -36,7 +36,8 @@ def change_json(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def commit_again(checkpoint: Path) -> None:
     """Makes what lies in a folder one committed checkpoint."""
     (checkpoint / COMMIT_FILE).unlink()
-    commit(DiskFolder(checkpoint), parent=DiskFolder(checkpoint.parent))
+    sizes = {file.name: file.stat().st_size for file in checkpoint.glob("*.bin")}
+    commit(DiskFolder(checkpoint), sizes, parent=DiskFolder(checkpoint.parent))
 
 
 def save_in_one_piece(checkpoint: Path, change: Callable[[Tensors], None] = lambda _: None) -> None:

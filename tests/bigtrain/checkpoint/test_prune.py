@@ -6,7 +6,9 @@ import fsspec
 import pytest
 
 from bigtrain.checkpoint.folder import DiskFolder, open_folder
-from bigtrain.checkpoint.format import set_aside
+from bigtrain.checkpoint.retention import (
+    set_aside,
+)
 from bigtrain.train.run_folder import RunFolder
 from tests.bigtrain.checkpoint.conftest import Command
 from tests.bigtrain.checkpoint.harm import flip_bit

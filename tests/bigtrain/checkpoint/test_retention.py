@@ -13,6 +13,8 @@ from bigtrain.checkpoint.format import (
     SCHEMA,
     STATE_FILE,
     TENSORS_FILE,
+    TOKENIZER_FILE,
+    CheckpointError,
     TrainState,
     commit,
     committed_folders,
@@ -40,7 +42,8 @@ def make_checkpoint(checkpoints: Folder, step: int) -> Path:
         tokenizer_sha256="",
     )
     write_state(folder, state)
-    return Path(str(commit(folder, parent=checkpoints)))
+    folder.write(TOKENIZER_FILE, b"")
+    return Path(str(commit(folder, {}, parent=checkpoints)))
 
 
 def _steps(checkpoints: Folder) -> list[int]:
@@ -99,7 +102,7 @@ def test_the_newest_and_the_multiples_stay(
 
 
 def test_older_checkpoints_go_and_nothing_of_them_is_left(checkpoints: DiskFolder) -> None:
-    removed = remove_old(checkpoints, CheckpointConfig(keep_last=1, keep_every=4))
+    removed = remove_old(checkpoints, CheckpointConfig(keep_last=1, keep_every=4), saved=10)
     assert sorted(map(step_of, removed)) == [2, 6]
     assert checkpoints.names() == ["step-00000004", "step-00000008", "step-00000010"]
 
@@ -109,27 +112,53 @@ def test_nothing_is_removed_while_the_newest_is_not_whole(
     damage: str, checkpoints: DiskFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     (checkpoints.path / "step-00000010" / damage).write_bytes(b"{}")
-    assert remove_old(checkpoints, CheckpointConfig(keep_last=1)) == []
+    assert remove_old(checkpoints, CheckpointConfig(keep_last=1), saved=10) == []
     assert _steps(checkpoints) == [2, 4, 6, 8, 10]
     assert f"nothing older is removed: {checkpoints}/step-00000010/{damage}" in caplog.text
 
 
 def test_what_is_not_committed_counts_for_none(checkpoints: DiskFolder) -> None:
     (checkpoints.path / "step-00000010" / COMMIT_FILE).unlink()
-    remove_old(checkpoints, CheckpointConfig(keep_last=1))
+    remove_old(checkpoints, CheckpointConfig(keep_last=1), saved=8)
     assert _steps(checkpoints) == [8]
     assert "step-00000010" in checkpoints.names()
+
+
+def test_what_was_saved_just_now_stays_though_another_has_a_higher_number(
+    checkpoints: DiskFolder,
+) -> None:
+    remove_old(checkpoints, CheckpointConfig(keep_last=1), saved=6)
+    assert _steps(checkpoints) == [6, 8, 10]
+
+
+def test_nothing_is_removed_where_what_was_saved_is_not_there(checkpoints: DiskFolder) -> None:
+    assert remove_old(checkpoints, CheckpointConfig(keep_last=1), saved=12) == []
+    assert _steps(checkpoints) == [2, 4, 6, 8, 10]
 
 
 def test_a_removal_that_fails_is_told_and_the_others_go(
     checkpoints: DiskFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # A folder that is not empty stands where the checkpoint of step 4 must go.
-    in_the_way = checkpoints.path / "step-00000004.tmp-removed"
-    in_the_way.mkdir()
-    (in_the_way / "file").touch()
+    # A file stands where the checkpoint of step 4 must go.
+    (checkpoints.path / "step-00000004.tmp-removed").touch()
+    left = checkpoints.path / "step-00000001.tmp-removed"
+    left.mkdir()
     with caplog.at_level(logging.WARNING):
-        removed = remove_old(checkpoints, CheckpointConfig(keep_last=2))
+        removed = remove_old(checkpoints, CheckpointConfig(keep_last=2), saved=10)
     assert sorted(map(step_of, removed)) == [2, 6]
     assert _steps(checkpoints) == [4, 8, 10]
     assert "step-00000004 was not removed: " in caplog.text
+    assert not left.exists()  # What an earlier removal has left is tried again.
+
+
+def test_a_file_that_is_not_as_long_as_its_rank_says_is_not_committed(tmp_path: Path) -> None:
+    checkpoints = DiskFolder(tmp_path)
+    folder = DiskFolder(make_checkpoint(checkpoints, 2))
+    folder.remove_file(COMMIT_FILE)
+    folder.write("rank-00000.bin", b"1234")
+    for size in (5, 0):
+        with pytest.raises(CheckpointError, match=f"has 4 bytes, its rank wrote {size}"):
+            commit(folder, {"rank-00000.bin": size}, parent=checkpoints)
+    assert folder.size(COMMIT_FILE) is None
+    with pytest.raises(CheckpointError, match="has None bytes"):
+        commit(folder, {"rank-00001.bin": 4}, parent=checkpoints)

@@ -1,0 +1,115 @@
+"""Where an attempt begins: at the newest readable checkpoint, at another run's, or at step 0."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch.distributed as dist
+
+from bigtrain.checkpoint.folder import Folder
+from bigtrain.checkpoint.format import (
+    CheckpointError,
+    StorageError,
+    named_folders,
+    none_is_whole,
+    open_state,
+)
+from bigtrain.checkpoint.loading import load_checkpoint
+from bigtrain.checkpoint.locate import find_checkpoint
+from bigtrain.parallel.groups import on_rank_zero
+from bigtrain.train.resume import check_nothing_lost, check_state, check_weights
+from bigtrain.train.run_folder import RunFolder
+from bigtrain.train.trainer import Progress, Trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What an attempt began with."""
+
+    checkpoint: Folder | None
+    """None at the very beginning."""
+    is_own: bool = False
+    """Whether the checkpoint is the run's own, and not that of ``checkpoint.load``."""
+    unreadable: list[Folder] = field(default_factory=list)
+    """The run's newer checkpoints that cannot be read."""
+
+
+def begin_trainer(
+    trainer: Trainer, folder: RunFolder, checkpoints: Folder, *, accept_changes: Sequence[str]
+) -> Beginning:
+    """Puts a trainer where its run stands; every rank calls it, and all do the same.
+
+    Args:
+        trainer: As it was made.
+        folder: The run's, locked.
+        checkpoints: The run's.
+        accept_changes: Keys that may differ from the checkpoint's.
+
+    Raises:
+        ConfigError: The checkpoint is of another run.
+        CheckpointError: None can be read, and nothing was touched.
+    """
+    unreadable: list[Folder] = []
+    reasons: list[str] = []
+    load = trainer.config.checkpoint.load
+    for checkpoint in on_rank_zero(lambda: named_folders(checkpoints)):
+        try:
+            _go_on_from(trainer, checkpoint, accept_changes)
+        except StorageError:
+            raise
+        except CheckpointError as error:
+            if dist.get_rank() == 0:
+                log.warning("passed over %s: %s", checkpoint.name, error)
+            unreadable.append(checkpoint)
+            reasons.append(str(error))
+            continue
+        log.info("resumed from %s, at step %d", checkpoint, trainer.progress.step)
+        if load is not None:
+            log.info("checkpoint.load is left out: the run has checkpoints of its own")
+        return Beginning(checkpoint, is_own=True, unreadable=unreadable)
+    if unreadable:
+        raise none_is_whole(checkpoints, reasons)
+    on_rank_zero(lambda: check_nothing_lost(folder, checkpoints))
+    if load is not None:
+        return Beginning(_begin_with_another(trainer, load, accept_changes))
+    trainer.engine.initialize()
+    return Beginning(None)
+
+
+def _begin_with_another(trainer: Trainer, load: str, accept_changes: Sequence[str]) -> Folder:
+    checkpoint, passed_over = on_rank_zero(lambda: find_checkpoint(load))
+    for line in passed_over if dist.get_rank() == 0 else ():
+        log.warning("%s", line)
+    if trainer.config.checkpoint.load_weights_only:
+        _take_weights(trainer, checkpoint)
+    else:
+        _go_on_from(trainer, checkpoint, accept_changes, forks=True)
+    log.info("began with %s, at step %d", checkpoint, trainer.progress.step)
+    return checkpoint
+
+
+def _go_on_from(
+    trainer: Trainer, checkpoint: Folder, accept_changes: Sequence[str], *, forks: bool = False
+) -> None:
+    state = on_rank_zero(lambda: open_state(checkpoint))
+    check_state(
+        trainer.config,
+        state,
+        checkpoint=checkpoint,
+        tokenizer_sha256=trainer.data.tokenizer.sha256,
+        stages=trainer.data.stages,
+        accepted=accept_changes,
+        forks=forks,
+    )
+    load_checkpoint(checkpoint, trainer.engine)
+    trainer.progress = Progress(step=state.step, samples=state.samples, tokens=state.tokens)
+    trainer.guard.restore(state.guard)
+
+
+def _take_weights(trainer: Trainer, checkpoint: Folder) -> None:
+    state = on_rank_zero(lambda: open_state(checkpoint))
+    sha256 = trainer.data.tokenizer.sha256
+    check_weights(trainer.config, state, checkpoint=checkpoint, tokenizer_sha256=sha256)
+    load_checkpoint(checkpoint, trainer.engine, weights_only=True)
