@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 from bigtrain.checkpoint.folder import open_folder
 from bigtrain.checkpoint.format import KINDS, CheckpointError, open_state, read_state
 from bigtrain.checkpoint.table import TensorTable
-from bigtrain.config import ConfigError, RunConfig, render_config
+from bigtrain.config import ConfigError, RunConfig, load_run_config, render_config
+from bigtrain.evaluate.report import read_report, render_next_commands
 from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.resume import check_run
 from tests.distributed.steps import engine_of
@@ -83,6 +85,10 @@ def test_a_fork_goes_on_as_its_source_did_and_then_from_its_own_checkpoints(
     assert states[0].guard == states[1].guard
     assert len(states[0].guard) > 0
     assert states[0].optimizer_steps == 10
+    # What `report` says to type next can be typed.
+    commands = render_next_commands(read_report(config.run_dir), exported=None).splitlines()
+    longer = next(line for line in commands if "name=fork-long" in line)
+    check_run(load_run_config(shlex.split(longer.partition("bigtrain launch ")[2])))
     # The place is gone, and the layout is another: neither matters any more.
     again = fork("nowhere", train={"steps": 12}, parallel={"zero": 1, "device": "cpu"})
     check_run(again)
@@ -101,7 +107,7 @@ def train_with_log(config: RunConfig) -> list[str]:
     import logging
 
     lines: list[str] = []
-    logger = logging.getLogger("bigtrain.train.attempt")
+    logger = logging.getLogger("bigtrain.train")
     logger.setLevel(logging.INFO)
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
