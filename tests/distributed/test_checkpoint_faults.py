@@ -2,6 +2,7 @@
 
 import errno
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,10 @@ from bigtrain.checkpoint.format import (
     newest_whole,
 )
 from bigtrain.config import ConfigError, RunConfig
+from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.resume import check_run
 from data_tools.sharding.job import shard_corpus
+from tests.bigtrain.checkpoint.harm import commit_again
 from tests.distributed.faulty_saves import (
     BOXES,
     checkpoint_of,
@@ -107,6 +110,38 @@ class TestAFileOfTheNewestCheckpoint:
             "step-00000008.bad-2",
             "step-00000010",
         ]
+
+
+class _Trap:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+class TestAPickle:
+    """In the place of any file it is an error, and its code never runs."""
+
+    def test_would_run_code(self, tmp_path: Path) -> None:
+        pickle.loads(pickle.dumps(_Trap(tmp_path / "sprung")))
+        assert (tmp_path / "sprung").exists()
+
+    @pytest.mark.parametrize("name", [COMMIT_FILE, STATE_FILE, TENSORS_FILE, BOXES])
+    def test_of_a_doctored_checkpoint_is_never_loaded(self, name: str, run: RunConfig) -> None:
+        newest, sprung = checkpoint_of(run, 8), run.run_dir / "sprung"
+        trap = pickle.dumps(_Trap(sprung))
+        (newest / ".metadata").write_bytes(trap)  # As torch's own checkpoints have.
+        (newest / name).write_bytes(trap)
+        if name != COMMIT_FILE:
+            commit_again(newest)
+        assert run_ranks(train_rank, 1, run)[0].step == 10
+        steps = read_metrics(run.run_dir / "metrics.jsonl", "train")
+        assert [line["attempt"] for line in steps] == [1] * 4 + [2] * 6
+        assert (newest.with_name("step-00000008.bad-2") / name).read_bytes() == trap
+        assert not sprung.exists()
 
 
 class TestStorageThatDoesNotAnswer:
