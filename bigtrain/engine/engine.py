@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from bigtrain.models.build import materialize
 from bigtrain.models.initial import fill_initial_values
 from bigtrain.models.shards import Shard, shards_of
 from bigtrain.parallel import groups
+from bigtrain.parallel.buckets import fill_buckets
 from bigtrain.parallel.device import runs_on_cpu, settle_memory
 from bigtrain.parallel.layout import Layout
 from bigtrain.parallel.schedule import ForwardStep, Report, run_microbatches
@@ -265,27 +266,14 @@ class Engine:
             sum_tied(self._tied, fragments.get(self._tied), shared_ranges=self._zero == 3)
 
     def _average_over_data_ranks(self) -> None:
-        for bucket in _buckets(private.accumulated_gradients(self._parameters)):
+        gradients = private.accumulated_gradients(self._parameters)
+        for bucket in fill_buckets(gradients, elements=REDUCE_BUCKET_ELEMENTS):
             flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
             dist.all_reduce(flat, group=groups.data_parallel_group())
             flat /= self._layout.data
             parts = flat.split([gradient.numel() for gradient in bucket])
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
-
-
-def _buckets(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Groups tensors so that each group is sent at once and none is much over the bucket size."""
-    bucket: list[torch.Tensor] = []
-    elements = 0
-    for tensor in tensors:
-        if bucket and elements + tensor.numel() > REDUCE_BUCKET_ELEMENTS:
-            yield bucket
-            bucket, elements = [], 0
-        bucket.append(tensor)
-        elements += tensor.numel()
-    if bucket:
-        yield bucket
 
 
 def _adamw(

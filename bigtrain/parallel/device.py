@@ -5,7 +5,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bigtrain.environment import (
     tell_deepspeed,
 )
 from bigtrain.parallel import cpu
+from bigtrain.parallel.buckets import fill_buckets
 
 _BLOCK_ELEMENTS = 2**26
 
@@ -125,7 +126,7 @@ def host_memory(shapes: Sequence[torch.Size], device: torch.device) -> list[torc
     memory in powers of two only, up to twice of what is asked for.
     """
     memory = []
-    for block in _blocks(shapes):
+    for block in fill_buckets(shapes, elements=_BLOCK_ELEMENTS):
         sizes = [shape.numel() for shape in block]
         values = torch.empty(sum(sizes), dtype=torch.float32, pin_memory=device.type == "cuda")
         memory += [v.view(shape) for v, shape in zip(values.split(sizes), block, strict=True)]
@@ -189,16 +190,3 @@ def measure_product_rate(
 def _threads_per_rank(ranks: Ranks) -> int:
     # The same run on another number of threads adds in another order: pinned, and logged.
     return requested_threads() or max(1, (os.cpu_count() or 1) // ranks.world_size)
-
-
-def _blocks(shapes: Sequence[torch.Size]) -> Iterator[list[torch.Size]]:
-    block: list[torch.Size] = []
-    elements = 0
-    for shape in shapes:
-        if block and elements + shape.numel() > _BLOCK_ELEMENTS:
-            yield block
-            block, elements = [], 0
-        block.append(shape)
-        elements += shape.numel()
-    if block:
-        yield block
