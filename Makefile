@@ -12,6 +12,8 @@ USER := $(VENV)/.user-ready
 DEVELOPER := $(VENV)/.developer-ready
 INSTALL := $(BIN)/pip install --constraint $(LOCK)
 UV_VERSION := 0.13.9
+# A file's tests stay in one process, where they share what they have made.
+IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The demo's corpus: the source of Python's own standard library, one file a document.
 STDLIB = $(shell $(PYTHON) -c "import sysconfig; print(sysconfig.get_paths()['stdlib'])")
@@ -51,11 +53,13 @@ demo: $(USER) ## Text to a Hugging Face model: every command of the main path, i
 	$(BIN)/bigtrain report $(RUN) --exported $(EXPORT) --prompt 'def main('
 	@echo "('source $(BIN)/activate' first, to type bigtrain alone)"
 
-test: $(DEVELOPER) ## The tests, but for those marked slow
-	$(BIN)/python -m pytest
+test: $(DEVELOPER) ## The tests, but for those marked slow, in two processes: six minutes on two cores
+	$(BIN)/python -m pytest $(IN_TWO)
 
+# The slow ones run one at a time: some measure, and some take both cores and much memory.
 test-all: $(DEVELOPER) ## All tests, the slow proofs too (up to an hour)
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(IN_TWO)
+	$(BIN)/python -m pytest -m slow
 
 # Peers to compare with come alone: what they would pull in is another torch.
 bench: $(DEVELOPER) ## The benchmarks of a step, of checkpoints and of the data path, beside others, on a quiet machine
