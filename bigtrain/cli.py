@@ -260,12 +260,21 @@ def parity(
     raise typer.Exit(0 if run_parity(plan, start=_start_parity_ranks, echo=typer.echo) else 1)
 
 
-def _start_parity_ranks(config: Path, processes: int, folder: Path, steps: int) -> Any:
+def _start_parity_ranks(
+    config: Path, processes: int, folder: Path, *, steps: int, perturbed_runs: int = 0
+) -> Any:
     from bigtrain.parity.run import Problem
     from launcher.local import LocalJob, run_local
 
-    words = (str(config), "--steps", str(steps), "--folder", str(folder))
-    command = (sys.executable, "-m", "bigtrain.cli", "parity-rank", *words)
+    words = (
+        "--steps",
+        str(steps),
+        "--perturbed-runs",
+        str(perturbed_runs),
+        "--folder",
+        str(folder),
+    )
+    command = (sys.executable, "-m", "bigtrain.cli", "parity-rank", str(config), *words)
     job = LocalJob(command=command, processes=processes, log_dir=folder, threads_per_process=1)
     result = run_local(job)
     if result.failure is not None:
@@ -277,7 +286,10 @@ def _start_parity_ranks(config: Path, processes: int, folder: Path, steps: int) 
 
 @app.command("parity-rank", hidden=True)
 def parity_rank(
-    config: Path, steps: Annotated[int, typer.Option()], folder: Annotated[Path, typer.Option()]
+    config: Path,
+    steps: Annotated[int, typer.Option()],
+    folder: Annotated[Path, typer.Option()],
+    perturbed_runs: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Takes the steps of one layout as one of its ranks; `bigtrain parity` starts all of them."""
     from bigtrain.config import load_run_config
@@ -291,7 +303,14 @@ def parity_rank(
     device = choose_device(run.parallel.device, ranks)
     from bigtrain.parity.measure import measure
 
-    measure(run, ranks=ranks, device=device, steps=steps, folder=folder)
+    measure(
+        run,
+        ranks=ranks,
+        device=device,
+        steps=steps,
+        folder=folder,
+        perturbed_runs=perturbed_runs,
+    )
 
 
 @data_app.command(short_help="Shows which documents a step was trained on.")

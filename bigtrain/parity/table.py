@@ -1,10 +1,14 @@
 """The rows as a table: coloured on a terminal, aligned words anywhere else."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
+from bigtrain.parity.compare import Reference
+from bigtrain.parity.distance import Distance
 from bigtrain.parity.layouts import ALONE
 from bigtrain.parity.run import Row
 
@@ -89,6 +93,60 @@ def _look_at(row: Row) -> str:
         f"first tensor to differ: {first}{more}; first-step gradients agree, so look at clipping, "
         "the learning rate and the optimizer's step"
     )
+
+
+def render_rounding(reference: Reference) -> list[str]:
+    """What could not be compared to the usual tolerance because rounding alone explains more."""
+    rounding, usual = reference.rounding, reference.usual
+    notes = _of_gradients(rounding.gradients, usual.gradients)
+    for name, tolerance, steps in (
+        ("loss", usual.loss, rounding.losses),
+        ("gradient's norm", usual.grad_norm, rounding.grad_norms),
+    ):
+        shares = [step.relative() for step in steps]
+        above = [number for number, share in enumerate(shares, start=1) if share > tolerance]
+        if above:
+            notes.append(
+                f"the {name}: rounding grows until it explains differences of "
+                f"{max(shares):.1e} (from step {above[0]} on more than {tolerance:.0e})"
+            )
+    return notes + _of_parameters(rounding.parameters, usual.parameters)
+
+
+def _of_gradients(gradients: Mapping[str, Distance], tolerance: float) -> list[str]:
+    shares = {name: each.relative() for name, each in gradients.items()}
+    only = [name for name, share in shares.items() if share >= 1.0]
+    partly = [name for name, share in shares.items() if tolerance < share < 1.0]
+    notes = []
+    if only:
+        notes.append(
+            f"rounding only, so not compared beyond that: the first-step gradient of {_names(only)}"
+        )
+    if partly:
+        worst = max(partly, key=lambda name: shares[name])
+        notes.append(
+            f"cancels in part, so compared to what rounding explains, which is up to "
+            f"{shares[worst]:.1e} ({worst}): the first-step gradient of {_names(partly)}"
+        )
+    return notes
+
+
+def _of_parameters(parameters: Mapping[str, Distance], tolerance: float) -> list[str]:
+    norm = sum(each.norm**2 for each in parameters.values()) ** 0.5
+    share = sum(each.difference**2 for each in parameters.values()) ** 0.5 / max(norm, 1e-300)
+    if share <= tolerance:
+        return []
+    worst = max(parameters, key=lambda name: parameters[name].difference)
+    return [
+        f"the parameters: Adam makes whole steps of rounding, which explains {share:.1e} of all; "
+        f"tensors that it moves count for less, most of all {worst}"
+    ]
+
+
+def _names(names: Sequence[str]) -> str:
+    """Names with the numbers of layers left out, each with how many tensors it stands for."""
+    kinds = Counter(re.sub(r"\blayers\.\d+\.", "layers.*.", name) for name in names)
+    return ", ".join(f"{kind} ({count})" if "*" in kind else kind for kind, count in kinds.items())
 
 
 def _figure(value: float, *, fails: bool) -> str:

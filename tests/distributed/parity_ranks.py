@@ -9,16 +9,17 @@ from typing import Any
 
 from bigtrain.config import RunConfig, load_run_config
 from bigtrain.environment import read_ranks
-from bigtrain.parity.compare import Tolerances
+from bigtrain.parity.compare import Reference, Tolerances
 from bigtrain.parity.layouts import parse_split
-from bigtrain.parity.record import Record
 from bigtrain.parity.run import Problem, Row, StartRanks, measure_split
 from tests.ranks import RankError, run_ranks
 
 Plant = Callable[[], None]
 
 
-def measure_rank(config_file: Path, *, steps: int, folder: Path, plant: Plant | None) -> None:
+def measure_rank(
+    config_file: Path, *, steps: int, folder: Path, plant: Plant | None, perturbed_runs: int = 0
+) -> None:
     """What ``bigtrain parity-rank`` does, after a fault is planted."""
     from bigtrain.parallel.device import choose_device
     from bigtrain.parity.measure import measure
@@ -28,16 +29,26 @@ def measure_rank(config_file: Path, *, steps: int, folder: Path, plant: Plant | 
     ranks = read_ranks()
     device = choose_device("cpu", ranks)
     config = load_run_config([str(config_file)])
-    measure(config, ranks=ranks, device=device, steps=steps, folder=folder)
+    measure(
+        config,
+        ranks=ranks,
+        device=device,
+        steps=steps,
+        folder=folder,
+        perturbed_runs=perturbed_runs,
+    )
 
 
 def forked(steps: int, plant: Plant | None = None) -> StartRanks:
     """Starts ranks from the fork server."""
 
-    def start(config_file: Path, world_size: int, folder: Path) -> Problem | None:
+    def start(
+        config: Path, processes: int, folder: Path, *, perturbed_runs: int = 0
+    ) -> Problem | None:
         options: dict[str, Any] = {"steps": steps, "folder": folder, "plant": plant}
+        options["perturbed_runs"] = perturbed_runs
         try:
-            run_ranks(measure_rank, world_size, config_file, timeout=200, **options)
+            run_ranks(measure_rank, processes, config, timeout=200, **options)
         except RankError as error:
             lines = str(error).splitlines()
             ends = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
@@ -49,7 +60,7 @@ def forked(steps: int, plant: Plant | None = None) -> StartRanks:
 
 
 def compare_with(
-    alone: Record,
+    reference: Reference,
     config: RunConfig,
     layout: str,
     tolerances: Tolerances,
@@ -62,7 +73,7 @@ def compare_with(
     split = parse_split(layout)
     start = forked(steps, plant)
     return measure_split(
-        config, split, alone=alone, tolerances=tolerances, folder=folder, start=start
+        config, split, reference=reference, tolerances=tolerances, folder=folder, start=start
     )
 
 
