@@ -72,8 +72,10 @@ def measure(
         try:
             engine.initialize()
             take_steps(RecordWriter(folder, rank=ranks.rank))
+            unit = torch.finfo(DTYPES[config.train.precision]).eps
             for number in range(1, perturbed_runs + 1):
-                _start_perturbed(engine, precision=config.train.precision, seed=number)
+                _start_again(engine)
+                _move_weights(engine, unit=unit, seed=number)
                 own = perturbed_folder(folder, number)
                 own.mkdir()
                 take_steps(RecordWriter(own, rank=ranks.rank))
@@ -82,18 +84,22 @@ def measure(
             engine.close()
 
 
-def _start_perturbed(engine: Engine, *, precision: str, seed: int) -> None:
-    """Sets the engine back to its first step, with every weight moved by one unit, up or down."""
+def _start_again(engine: Engine) -> None:
+    """Sets weights, moments and the count of updates back to what they were before step 1."""
     engine.initialize()
     engine.optimizer_steps = 0
-    unit = torch.finfo(DTYPES[precision]).eps
+    for piece in engine.pieces():
+        piece.first_moment.zero_()
+        piece.second_moment.zero_()
+
+
+def _move_weights(engine: Engine, *, unit: float, seed: int) -> None:
+    """Moves every weight by ``unit`` of itself, up or down at random; zeros stay zero."""
     chance = torch.Generator().manual_seed(seed)
     with engine.writable_pieces() as pieces:
         for piece in pieces:
             signs = torch.randint(0, 2, piece.master.shape, generator=chance) * 2 - 1
             piece.master.mul_((1 + unit * signs).to(piece.master))
-            piece.first_moment.zero_()
-            piece.second_moment.zero_()
 
 
 class _GradientRecorder:

@@ -1,8 +1,9 @@
 """The rows as a table: coloured on a terminal, aligned words anywhere else."""
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -96,51 +97,55 @@ def _look_at(row: Row) -> str:
 
 
 def render_rounding(reference: Reference) -> list[str]:
-    """What could not be compared to the usual tolerance because rounding alone explains more."""
+    """Where rounding alone explains more than the usual tolerance: of what, and how much."""
     rounding, usual = reference.rounding, reference.usual
-    notes = _of_gradients(rounding.gradients, usual.gradients)
-    for name, tolerance, steps in (
-        ("loss", usual.loss, rounding.losses),
-        ("gradient's norm", usual.grad_norm, rounding.grad_norms),
-    ):
-        shares = [step.relative() for step in steps]
-        above = [number for number, share in enumerate(shares, start=1) if share > tolerance]
-        if above:
-            notes.append(
-                f"the {name}: rounding grows until it explains differences of "
-                f"{max(shares):.1e} (from step {above[0]} on more than {tolerance:.0e})"
-            )
-    return notes + _of_parameters(rounding.parameters, usual.parameters)
+    return [
+        *_of_gradients(rounding.gradients, usual.gradients),
+        *_of_steps("loss", rounding.losses, usual.loss),
+        *_of_steps("gradient norm", rounding.grad_norms, usual.grad_norm),
+        *_of_parameters(rounding.parameters, usual.parameters),
+    ]
 
 
-def _of_gradients(gradients: Mapping[str, Distance], tolerance: float) -> list[str]:
+def _of_gradients(gradients: Mapping[str, Distance], tolerance: float) -> Iterator[str]:
     shares = {name: each.relative() for name, each in gradients.items()}
     only = [name for name, share in shares.items() if share >= 1.0]
     partly = [name for name, share in shares.items() if tolerance < share < 1.0]
-    notes = []
     if only:
-        notes.append(
-            f"rounding only, so not compared beyond that: the first-step gradient of {_names(only)}"
+        yield (
+            "rounding only, not compared to the tolerance: the first-step gradients of "
+            f"{_names(only)}"
         )
     if partly:
         worst = max(partly, key=lambda name: shares[name])
-        notes.append(
-            f"cancels in part, so compared to what rounding explains, which is up to "
-            f"{shares[worst]:.1e} ({worst}): the first-step gradient of {_names(partly)}"
+        yield (
+            f"rounding explains up to {shares[worst]:.1e} of some first-step gradients, more than "
+            f"{tolerance:.0e}: {_names(partly)}"
         )
-    return notes
 
 
-def _of_parameters(parameters: Mapping[str, Distance], tolerance: float) -> list[str]:
-    norm = sum(each.norm**2 for each in parameters.values()) ** 0.5
-    share = sum(each.difference**2 for each in parameters.values()) ** 0.5 / max(norm, 1e-300)
-    if share <= tolerance:
-        return []
-    worst = max(parameters, key=lambda name: parameters[name].difference)
-    return [
-        f"the parameters: Adam makes whole steps of rounding, which explains {share:.1e} of all; "
-        f"tensors that it moves count for less, most of all {worst}"
-    ]
+def _of_steps(name: str, steps: Sequence[Distance], tolerance: float) -> Iterator[str]:
+    shares = [step.relative() for step in steps]
+    above = [number for number, share in enumerate(shares, start=1) if share > tolerance]
+    if above:
+        yield (
+            f"rounding explains up to {max(shares):.1e} of the {name}, more than {tolerance:.0e} "
+            f"from step {above[0]} on"
+        )
+
+
+def _of_parameters(parameters: Mapping[str, Distance], tolerance: float) -> Iterator[str]:
+    together = Distance(
+        difference=math.hypot(*(each.difference for each in parameters.values())),
+        norm=math.hypot(*(each.norm for each in parameters.values())),
+    ).relative()
+    if together > tolerance:
+        worst = max(parameters, key=lambda name: parameters[name].difference)
+        yield (
+            f"rounding explains up to {together:.1e} of all parameters, more than {tolerance:.0e}, "
+            "because Adam makes whole steps of it; what it moves counts for less, above all "
+            f"{worst}"
+        )
 
 
 def _names(names: Sequence[str]) -> str:
