@@ -72,10 +72,9 @@ def measure(
         try:
             engine.initialize()
             take_steps(RecordWriter(folder, rank=ranks.rank))
-            unit = torch.finfo(DTYPES[config.train.precision]).eps
             for number in range(1, perturbed_runs + 1):
                 _start_again(engine)
-                _move_weights(engine, unit=unit, seed=number)
+                _move_weights(engine, precision=config.train.precision, seed=number)
                 own = perturbed_folder(folder, number)
                 own.mkdir()
                 take_steps(RecordWriter(own, rank=ranks.rank))
@@ -93,8 +92,9 @@ def _start_again(engine: Engine) -> None:
         piece.second_moment.zero_()
 
 
-def _move_weights(engine: Engine, *, unit: float, seed: int) -> None:
-    """Moves every weight by ``unit`` of itself, up or down at random; zeros stay zero."""
+def _move_weights(engine: Engine, *, precision: str, seed: int) -> None:
+    """Moves weights by one unit in the last place, up or down at random; zeros stay zero."""
+    unit = torch.finfo(DTYPES[precision]).eps
     chance = torch.Generator().manual_seed(seed)
     with engine.writable_pieces() as pieces:
         for piece in pieces:

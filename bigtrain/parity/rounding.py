@@ -11,6 +11,9 @@ and the exact result changes by no more than rounding would change it: Monte Car
 perturbed inputs (Parker, "Monte Carlo Arithmetic", UCLA CSD-970002, 1997). Two alternatives were
 rejected. The same sums in another order repeat the rounding errors within each sample. A reference
 in fp64 needs kernels that GPUs and DeepSpeed do not have.
+
+A fault in a tensor whose gradient is rounding only is found where it makes more of it than rounding
+does. A smaller one changes nothing that training would notice.
 """
 
 import math
@@ -39,6 +42,11 @@ class Rounding:
     """Of each step."""
     grad_norms: tuple[Distance, ...]
     """Of each step."""
+
+    @property
+    def only(self) -> list[str]:
+        """Tensors whose first-step gradient is rounding and nothing else."""
+        return [name for name, each in self.gradients.items() if _is_rounding_only(each)]
 
 
 def measure_rounding(alone: Record, perturbed: Sequence[Record]) -> Rounding:
@@ -79,6 +87,11 @@ def _of_steps(
             largest = max(largest, _explained(difference))
         explained.append(Distance(largest, abs(figure(step))))
     return tuple(explained)
+
+
+def _is_rounding_only(gradient: Distance) -> bool:
+    """Whether a perturbed run changed it by half of its norm at least."""
+    return gradient.difference > 0.0 and gradient.difference >= MARGIN / 2 * gradient.norm
 
 
 def _explained(difference: float) -> float:

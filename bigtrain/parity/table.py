@@ -11,6 +11,7 @@ from rich.text import Text
 from bigtrain.parity.compare import Reference
 from bigtrain.parity.distance import Distance
 from bigtrain.parity.layouts import ALONE
+from bigtrain.parity.rounding import Rounding
 from bigtrain.parity.run import Row
 
 HEADER = ("layout", "ranks", "loss", "grad norm", "gradients", "parameters", "")
@@ -100,26 +101,25 @@ def render_rounding(reference: Reference) -> list[str]:
     """Where rounding alone explains more than the usual tolerance: of what, and how much."""
     rounding, usual = reference.rounding, reference.usual
     return [
-        *_of_gradients(rounding.gradients, usual.gradients),
+        *_of_gradients(rounding, usual.gradients),
         *_of_steps("loss", rounding.losses, usual.loss),
         *_of_steps("gradient norm", rounding.grad_norms, usual.grad_norm),
         *_of_parameters(rounding.parameters, usual.parameters),
     ]
 
 
-def _of_gradients(gradients: Mapping[str, Distance], tolerance: float) -> Iterator[str]:
-    shares = {name: each.relative() for name, each in gradients.items()}
-    only = [name for name, share in shares.items() if share >= 1.0]
-    partly = [name for name, share in shares.items() if tolerance < share < 1.0]
-    if only:
+def _of_gradients(rounding: Rounding, tolerance: float) -> Iterator[str]:
+    if only := rounding.only:
         yield (
             "rounding only, not compared to the tolerance: the first-step gradients of "
             f"{_names(only)}"
         )
+    shares = {name: each.relative() for name, each in rounding.gradients.items()}
+    partly = [name for name, share in shares.items() if share > tolerance and name not in only]
     if partly:
-        worst = max(partly, key=lambda name: shares[name])
+        worst = max(shares[name] for name in partly)
         yield (
-            f"rounding explains up to {shares[worst]:.1e} of some first-step gradients, more than "
+            f"rounding explains up to {worst:.1e} of some first-step gradients, more than "
             f"{tolerance:.0e}: {_names(partly)}"
         )
 

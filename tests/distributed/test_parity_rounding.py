@@ -52,18 +52,13 @@ def compare(cancelling: Any, tmp_path: Path) -> Compare:
     return compare_layout
 
 
-def _rounding_only(reference: Reference) -> set[str]:
-    gradients = reference.rounding.gradients
-    return {name for name, each in gradients.items() if each.relative() >= 1.0}
-
-
 def test_a_gradient_that_is_rounding_alone_is_no_difference_and_is_named(
     cancelling: Any, compare: Compare, tmp_path: Path
 ) -> None:
     _, reference = cancelling
     row = compare("tensor=2")
     assert not row.failures and row.comparison.differing == ()
-    assert _rounding_only(reference) == {
+    assert set(reference.rounding.only) == {
         f"decoder.layers.{layer}.self_attention.k_layernorm.bias" for layer in (0, 1)
     }
     assert render_rounding(reference)[0] == (
@@ -73,7 +68,7 @@ def test_a_gradient_that_is_rounding_alone_is_no_difference_and_is_named(
     # Without the perturbed runs it would be one.
     unmeasured = Reference(reference.record, measure_rounding(reference.record, []), IN_FP32)
     comparison = compare_records(Record(tmp_path / "layout"), unmeasured, IN_FP32)
-    assert set(comparison.differing) == _rounding_only(reference)
+    assert set(comparison.differing) == set(reference.rounding.only)
 
 
 def test_a_scale_off_by_1e_4_is_found_in_every_tensor_that_has_a_gradient(
@@ -81,7 +76,7 @@ def test_a_scale_off_by_1e_4_is_found_in_every_tensor_that_has_a_gradient(
 ) -> None:
     _, reference = cancelling
     row = compare("tensor=2", plant=parity_ranks.scale_gradients)
-    expected = set(reference.record.shapes(GRADIENT)) - _rounding_only(reference)
+    expected = set(reference.record.shapes(GRADIENT)) - set(reference.rounding.only)
     assert "gradients" in row.failures
     assert set(row.comparison.differing) == expected
     assert row.comparison.gradients == pytest.approx(1e-4, rel=0.1)
