@@ -52,7 +52,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The largest relative differences of a layout from one process, as the module measures them."""
+    """The largest relative differences of a layout from one process, as the module says."""
 
     loss: float
     grad_norm: float
