@@ -246,7 +246,10 @@ def parity(
         int, typer.Option(help="Processes of the largest layout tried unasked.", min=2)
     ] = 4,
 ) -> None:
-    """Takes a run's first steps in several layouts and compares each with one process."""
+    """Takes a run's first steps in several layouts and compares each with one process.
+
+    What rounding alone does is measured first, and named where it is more than the tolerance.
+    """
     from bigtrain.config import load_run_config
     from bigtrain.parity.command import plan_parity, run_parity
 
@@ -260,11 +263,12 @@ def parity(
     raise typer.Exit(0 if run_parity(plan, start=_start_parity_ranks, echo=typer.echo) else 1)
 
 
-def _start_parity_ranks(config: Path, processes: int, folder: Path, steps: int) -> Any:
+def _start_parity_ranks(config: Path, processes: int, folder: Path, **numbers: int) -> Any:
     from bigtrain.parity.run import Problem
     from launcher.local import LocalJob, run_local
 
-    words = (str(config), "--steps", str(steps), "--folder", str(folder))
+    words = [str(config), "--folder", str(folder)]
+    words += [f"--{name.replace('_', '-')}={number}" for name, number in numbers.items()]
     command = (sys.executable, "-m", "bigtrain.cli", "parity-rank", *words)
     job = LocalJob(command=command, processes=processes, log_dir=folder, threads_per_process=1)
     result = run_local(job)
@@ -277,21 +281,24 @@ def _start_parity_ranks(config: Path, processes: int, folder: Path, steps: int) 
 
 @app.command("parity-rank", hidden=True)
 def parity_rank(
-    config: Path, steps: Annotated[int, typer.Option()], folder: Annotated[Path, typer.Option()]
+    config: Path,
+    folder: Annotated[Path, typer.Option()],
+    steps: Annotated[int, typer.Option()],
+    perturbed_runs: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Takes the steps of one layout as one of its ranks; `bigtrain parity` starts all of them."""
     from bigtrain.config import load_run_config
     from bigtrain.environment import read_ranks
 
-    run = load_run_config([str(config)])
-    ranks = read_ranks()
+    run, ranks = load_run_config([str(config)]), read_ranks()
     _be_quiet()
     from bigtrain.parallel.device import choose_device
 
     device = choose_device(run.parallel.device, ranks)
     from bigtrain.parity.measure import measure
 
-    measure(run, ranks=ranks, device=device, steps=steps, folder=folder)
+    numbers = {"steps": steps, "perturbed_runs": perturbed_runs}
+    measure(run, ranks=ranks, device=device, folder=folder, **numbers)
 
 
 @data_app.command(short_help="Shows which documents a step was trained on.")

@@ -7,25 +7,40 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.data.checks import check_data
-from bigtrain.parity.compare import IN_BF16, IN_FP32, Tolerances, parse_tolerances
+from bigtrain.parity.compare import Reference, Tolerances, parse_tolerances, usual_tolerances
 from bigtrain.parity.layouts import (
+    ALONE,
     Split,
     own_split,
     parse_splits,
     split_config,
     splits_to_compare,
 )
-from bigtrain.parity.run import ParityError, Problem, Row, compare_splits
-from bigtrain.parity.table import render_notes, render_plain, render_rich
+from bigtrain.parity.run import (
+    ParityError,
+    Problem,
+    Row,
+    compare_splits,
+    measure_alone,
+)
+from bigtrain.parity.table import render_notes, render_plain, render_rich, render_rounding
 
-StartSteps = Callable[[Path, int, Path, int], Problem | None]
-"""As ``StartRanks``, with the number of steps."""
+
+class StartSteps(Protocol):
+    """As ``StartRanks``, with the number of steps."""
+
+    def __call__(
+        self, config: Path, processes: int, folder: Path, *, steps: int, perturbed_runs: int = 0
+    ) -> Problem | None:
+        """Runs the ranks of a layout to their end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +71,12 @@ def plan_parity(
         ConfigError: Something does not fit; one line.
         InputError: A corpus or the tokenizer cannot be read.
     """
-    usual = IN_BF16 if config.train.precision == "bf16" else IN_FP32
     own = own_split(config)
     plan = ParityPlan(
         config=config,
         splits=parse_splits(layouts) or splits_to_compare(config, most_ranks=most_ranks),
         steps=steps,
-        tolerances=parse_tolerances(tolerances, usual),
+        tolerances=parse_tolerances(tolerances, usual_tolerances(config)),
         left_out=own if not layouts and own.world_size > most_ranks else None,
     )
     if steps > config.train.steps:
@@ -101,24 +115,34 @@ def run_parity(plan: ParityPlan, *, start: StartSteps, echo: Callable[..., None]
     folder = Path(tempfile.mkdtemp(prefix="bigtrain-parity-"))
     keep_logs = False
     try:
-        rows = list(
-            compare_splits(
-                plan.config,
-                plan.splits,
-                tolerances=plan.tolerances,
-                folder=folder,
-                start=lambda config, ranks, out: start(config, ranks, out, plan.steps),
-                tell=lambda line: echo(line, err=True),
-            )
-        )
+        reference, rows = _measure(plan, start=start, folder=folder, echo=echo)
         keep_logs = any(row.error for row in rows)
     except ParityError:
         keep_logs = True
         raise
     finally:
         _clean(folder, keep_logs=keep_logs, echo=echo)
-    _answer(rows, echo)
+    _answer(rows, reference, echo)
     return all(row.is_good for row in rows) and any(row.comparison for row in rows)
+
+
+def _measure(
+    plan: ParityPlan, *, start: StartSteps, folder: Path, echo: Callable[..., None]
+) -> tuple[Reference, list[Row]]:
+    start_ranks = partial(start, steps=plan.steps)
+    tell = partial(echo, err=True)
+    tell(f"{ALONE}, which {len(plan.splits)} layouts are compared with")
+    reference = measure_alone(plan.config, folder=folder / "alone", start=start_ranks)
+    rows = compare_splits(
+        plan.config,
+        plan.splits,
+        reference=reference,
+        tolerances=plan.tolerances,
+        folder=folder,
+        start=start_ranks,
+        tell=tell,
+    )
+    return reference, list(rows)
 
 
 def _clean(folder: Path, *, keep_logs: bool, echo: Callable[..., None]) -> None:
@@ -130,13 +154,13 @@ def _clean(folder: Path, *, keep_logs: bool, echo: Callable[..., None]) -> None:
     echo(f"logs of what failed: {folder}", err=True)
 
 
-def _answer(rows: list[Row], echo: Callable[..., None]) -> None:
+def _answer(rows: list[Row], reference: Reference, echo: Callable[..., None]) -> None:
     console = Console()
     if console.is_terminal:
         console.print(render_rich(rows))
     else:
         echo(render_plain(rows))
-    for note in render_notes(rows):
+    for note in (*render_notes(rows), *render_rounding(reference)):
         echo(note)
     if not any(row.comparison for row in rows):
         echo("no layout could be compared; ask for another with --layout")

@@ -1,25 +1,22 @@
-"""How far two layouts are apart: tensor by tensor, as a share of the one process's norm. No torch.
+"""How far a layout is from one process: tensor by tensor, as a share of that tensor's norm.
 
-Differences are relative, ‖a − b‖ / ‖b‖ with ``b`` of one process, and taken in fp64.
+No torch. Where rounding explains more than the usual tolerance of a tensor, a loss or a norm, the
+share is not of the norm but of what rounding explains over that tolerance: what rounding explains
+is then just within the usual tolerance, and everything else is measured as ever.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bigtrain.config import ConfigError
-from bigtrain.parity.record import GRADIENT, PARAMETER, FloatArray, Record
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.parity.distance import CompareError, Distance, distances
+from bigtrain.parity.record import GRADIENT, PARAMETER, Record
+from bigtrain.parity.rounding import Rounding
 
 NOISE = 2.0**-23
-"""A unit in the last place of fp32. A tensor whose gradient is below this share of the whole
-gradient is zero but for rounding (key biases, say), and is measured against the whole."""
-
-
-class CompareError(ValueError):
-    """Two records are not of the same tensors; the message is one line."""
+"""A unit in the last place of fp32: a gradient is measured against this share of the gradient of
+all tensors at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +41,18 @@ size of every small gradient whose sign the rounding decides. Data ranks alone h
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """One process, which layouts are compared with."""
+
+    record: Record
+    rounding: Rounding
+    usual: Tolerances
+    """What users may expect of the run's precision."""
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """The largest relative differences of a layout from one process."""
+    """The largest relative differences of a layout from one process, as the module says."""
 
     loss: float
     grad_norm: float
@@ -64,6 +71,11 @@ class Comparison:
             for field in fields(tolerances)
             if not getattr(self, field.name) <= getattr(tolerances, field.name)
         ]
+
+
+def usual_tolerances(config: RunConfig) -> Tolerances:
+    """What users may expect of the run's precision."""
+    return IN_BF16 if config.train.precision == "bf16" else IN_FP32
 
 
 def parse_tolerances(text: str, base: Tolerances) -> Tolerances:
@@ -89,32 +101,32 @@ def parse_tolerances(text: str, base: Tolerances) -> Tolerances:
     return Tolerances(**values)
 
 
-def compare_records(record: Record, alone: Record, tolerances: Tolerances) -> Comparison:
+def compare_records(record: Record, reference: Reference, tolerances: Tolerances) -> Comparison:
     """Compares what a layout wrote with what one process wrote.
 
     Raises:
         CompareError: They took another number of steps, or hold other tensors, or one has holes.
     """
+    alone, rounding, usual = reference.record, reference.rounding, reference.usual
     if len(record.steps) != len(alone.steps):
         raise CompareError(f"{len(record.steps)} steps were taken, {len(alone.steps)} alone")
-    gradients = _distances(record, alone, GRADIENT)
-    parameters = _distances(record, alone, PARAMETER)
-    floor = NOISE * _norm(distance.norm for distance in gradients.values())
-    of_gradients = {name: gradients[name].relative(floor) for name in parameters}
-    together = _Distance(
-        difference=_norm(distance.difference for distance in parameters.values()),
-        norm=_norm(distance.norm for distance in parameters.values()),
-    ).relative()
+    gradients = distances(record, alone, GRADIENT)
+    least = NOISE * _norm(distance.norm for distance in gradients.values())
+    of_gradients = _relative(gradients, rounding.gradients, usual.gradients, least=least)
+    parameters = distances(record, alone, PARAMETER)
+    together = _together(parameters, rounding.parameters, usual.parameters)
     differing = _above(tolerances.gradients, of_gradients)
     if not differing and not together <= tolerances.parameters:
-        of_parameters = {name: each.relative() for name, each in parameters.items()}
+        of_parameters = _relative(parameters, rounding.parameters, usual.parameters)
         differing = _above(tolerances.parameters, of_parameters)
     worst = max(of_gradients, key=lambda name: of_gradients[name])
+    losses = [(ours.loss, one.loss) for ours, one in zip(record.steps, alone.steps, strict=True)]
+    norms = [
+        (ours.grad_norm, one.grad_norm) for ours, one in zip(record.steps, alone.steps, strict=True)
+    ]
     return Comparison(
-        loss=_largest([step.loss for step in record.steps], [step.loss for step in alone.steps]),
-        grad_norm=_largest(
-            [step.grad_norm for step in record.steps], [step.grad_norm for step in alone.steps]
-        ),
+        loss=_largest(losses, rounding.losses, usual.loss),
+        grad_norm=_largest(norms, rounding.grad_norms, usual.grad_norm),
         gradients=of_gradients[worst],
         parameters=together,
         gradient_of=worst,
@@ -122,78 +134,49 @@ def compare_records(record: Record, alone: Record, tolerances: Tolerances) -> Co
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Distance:
-    """Norms of a difference and of what it is measured against."""
+def _relative(
+    differences: Mapping[str, Distance],
+    rounding: Mapping[str, Distance],
+    tolerance: float,
+    *,
+    least: float = 0.0,
+) -> dict[str, float]:
+    return {
+        name: distance.relative(max(rounding[name].difference / tolerance, least))
+        for name, distance in differences.items()
+    }
 
-    difference: float
-    norm: float
 
-    def relative(self, floor: float = 0.0) -> float:
-        if self.difference == 0.0:
-            return 0.0
-        against = max(self.norm, floor)
-        share = self.difference / against if against else math.inf
-        return math.inf if math.isnan(share) else share
+def _together(
+    parameters: Mapping[str, Distance], rounding: Mapping[str, Distance], tolerance: float
+) -> float:
+    """All parameters as one; if rounding could break the tolerance, what it moves counts for less.
+
+    Each tensor then has an equal share of the tolerance, and its difference is scaled down until
+    what rounding explains of it is no more than that share.
+    """
+    norm = _norm(distance.norm for distance in parameters.values())
+    passes = tolerance * norm
+    share = math.inf
+    if _norm(rounding[name].difference for name in parameters) > passes:
+        share = passes / math.sqrt(len(parameters))
+    scales = {name: max(1.0, rounding[name].difference / share) for name in parameters}
+    difference = _norm(each.difference / scales[name] for name, each in parameters.items())
+    return Distance(difference, norm).relative()
 
 
 def _above(tolerance: float, differences: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(name for name, difference in differences.items() if difference > tolerance)
 
 
-def _distances(record: Record, alone: Record, kind: str) -> dict[str, _Distance]:
-    """Of every tensor, in model order, which is that of one process."""
-    expected, found = alone.shapes(kind), record.shapes(kind)
-    for name in sorted({*expected, *found}):
-        if expected.get(name) != found.get(name):
-            ours, theirs = (shapes.get(name, "none") for shapes in (found, expected))
-            raise CompareError(f"{kind} {name}: its shape is {ours}, and {theirs} in one process")
-    return {name: _distance(record, _assemble(alone, kind, name), kind, name) for name in expected}
-
-
-def _distance(record: Record, alone: FloatArray, kind: str, name: str) -> _Distance:
-    """Of the tensor and of its replicas, which must be the same: the larger counts."""
-    squares = {True: 0.0, False: 0.0}
-    covered = np.zeros(alone.shape, dtype=np.int8)
-    for box, values in record.boxes(kind, name):
-        difference = values.astype(np.float64) - alone[box.region]
-        squares[box.is_first_replica] += float(np.sum(difference**2))
-        covered[box.region] += box.is_first_replica
-    _check_covered(covered, f"{kind} {name}")
-    return _Distance(math.sqrt(max(squares.values(), key=_nan_first)), _size(alone))
-
-
-def _assemble(record: Record, kind: str, name: str) -> FloatArray:
-    shape = record.shapes(kind)[name]
-    whole, covered = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.int8)
-    for box, values in record.boxes(kind, name):
-        if box.is_first_replica:
-            whole[box.region] = values
-            covered[box.region] += 1
-    _check_covered(covered, f"{kind} {name}")
-    return whole
-
-
-def _check_covered(covered: NDArray[np.int8], what: str) -> None:
-    missing, twice = int(np.sum(covered == 0)), int(np.sum(covered > 1))
-    if missing or twice:
-        raise CompareError(
-            f"{what}: of {covered.size} elements no rank keeps {missing}, and several {twice}"
-        )
-
-
-def _largest(ours: Sequence[float], alone: Sequence[float]) -> float:
-    pairs = zip(ours, alone, strict=True)
-    return max(_Distance(abs(our - one), abs(one)).relative() for our, one in pairs)
-
-
-def _size(array: FloatArray) -> float:
-    return float(np.sqrt(np.sum(array.astype(np.float64) ** 2)))
+def _largest(
+    pairs: Iterable[tuple[float, float]], rounding: Sequence[Distance], tolerance: float
+) -> float:
+    return max(
+        Distance(abs(ours - one), abs(one)).relative(explained.difference / tolerance)
+        for (ours, one), explained in zip(pairs, rounding, strict=True)
+    )
 
 
 def _norm(norms: Iterable[float]) -> float:
     return math.sqrt(sum(norm**2 for norm in norms))
-
-
-def _nan_first(value: float) -> float:
-    return math.inf if math.isnan(value) else value

@@ -12,14 +12,27 @@ from bigtrain.data.batches import TrainingData
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks
+from bigtrain.models.translate import DTYPES
 from bigtrain.parallel import groups
 from bigtrain.parallel.layout import layout_of
-from bigtrain.parity.record import GRADIENT, PARAMETER, RecordWriter, StepFigures
+from bigtrain.parity.record import (
+    GRADIENT,
+    PARAMETER,
+    RecordWriter,
+    StepFigures,
+    perturbed_folder,
+)
 from bigtrain.train.trainer import Trainer
 
 
 def measure(
-    config: RunConfig, *, ranks: Ranks, device: torch.device, steps: int, folder: Path
+    config: RunConfig,
+    *,
+    ranks: Ranks,
+    device: torch.device,
+    steps: int,
+    folder: Path,
+    perturbed_runs: int = 0,
 ) -> None:
     """Takes a run's first steps in its layout and writes this rank's share; every rank calls it.
 
@@ -32,6 +45,9 @@ def measure(
         device: From ``choose_device``.
         steps: How many are taken; at most ``train.steps``.
         folder: Where the record goes; it exists.
+        perturbed_runs: How often the steps are taken again, each time from initial weights that
+            are moved by one unit in the last place, at random. Their records show what rounding
+            does; they go to ``perturbed_folder(folder, number)``.
 
     Raises:
         ConfigError: The config does not fit the data or the number of ranks.
@@ -42,20 +58,48 @@ def measure(
     with groups.process_groups(ranks, layout, device) as place:
         data = TrainingData(config, layout=layout, data_rank=place.data)
         engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
-        writer = RecordWriter(folder, rank=ranks.rank)
-        recorder: Any = _GradientRecorder(engine, writer)
-        trainer = Trainer(
-            config, engine=recorder, data=data, layout=layout, place=place, device=device
-        )
-        try:
-            engine.initialize()
+
+        def take_steps(writer: RecordWriter) -> None:
+            recorder: Any = _GradientRecorder(engine, writer)
+            trainer = Trainer(
+                config, engine=recorder, data=data, layout=layout, place=place, device=device
+            )
             taken = islice(trainer.steps(lambda: False), steps)
             figures = [StepFigures(result.loss, result.grad_norm) for result in taken]
             _write(engine, writer, engine.pieces(), PARAMETER)
             writer.finish(figures)
+
+        try:
+            engine.initialize()
+            take_steps(RecordWriter(folder, rank=ranks.rank))
+            for number in range(1, perturbed_runs + 1):
+                _start_again(engine)
+                _move_weights(engine, precision=config.train.precision, seed=number)
+                own = perturbed_folder(folder, number)
+                own.mkdir()
+                take_steps(RecordWriter(own, rank=ranks.rank))
         finally:
             data.close()
             engine.close()
+
+
+def _start_again(engine: Engine) -> None:
+    """Sets weights, moments and the count of updates back to what they were before step 1."""
+    engine.initialize()
+    engine.optimizer_steps = 0
+    for piece in engine.pieces():
+        piece.first_moment.zero_()
+        piece.second_moment.zero_()
+
+
+def _move_weights(engine: Engine, *, precision: str, seed: int) -> None:
+    """Moves weights by one unit in the last place, up or down at random; zeros stay zero."""
+    unit = torch.finfo(DTYPES[precision]).eps
+    chance = torch.Generator().manual_seed(seed)
+    with engine.writable_pieces() as pieces:
+        for piece in pieces:
+            signs = torch.randint(0, 2, piece.master.shape, generator=chance) * 2 - 1
+            piece.master.mul_((1 + unit * signs).to(piece.master))
 
 
 class _GradientRecorder:

@@ -17,6 +17,11 @@ GRADIENT, PARAMETER = "gradient", "parameter"
 FloatArray = NDArray[np.float32]
 
 
+def perturbed_folder(folder: Path, number: int) -> Path:
+    """Where the record of a perturbed run goes, which is numbered from 1."""
+    return folder / f"perturbed-{number}"
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """One box of a global tensor, in a rank's file."""

@@ -3,17 +3,21 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.sources import render_config
 from bigtrain.parity.compare import (
-    CompareError,
     Comparison,
+    Reference,
     Tolerances,
     compare_records,
+    usual_tolerances,
 )
-from bigtrain.parity.layouts import ALONE, Split, split_config
-from bigtrain.parity.record import Record
+from bigtrain.parity.distance import CompareError
+from bigtrain.parity.layouts import Split, split_config
+from bigtrain.parity.record import Record, perturbed_folder
+from bigtrain.parity.rounding import PERTURBED_RUNS, measure_rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,20 @@ class Problem:
     """Whether it is the config, or the machine, that does not allow the layout."""
 
 
-StartRanks = Callable[[Path, int, Path], Problem | None]
-"""Runs the ranks of a layout to their end: the config's file, how many, and where their records
-go."""
+class StartRanks(Protocol):
+    """Runs the ranks of a layout to their end."""
+
+    def __call__(
+        self, config: Path, processes: int, folder: Path, *, perturbed_runs: int = 0
+    ) -> Problem | None:
+        """Runs them.
+
+        Args:
+            config: The config's file.
+            processes: How many ranks.
+            folder: Where their records go.
+            perturbed_runs: As `bigtrain.parity.measure.measure`.
+        """
 
 
 class ParityError(RuntimeError):
@@ -57,56 +72,63 @@ def compare_splits(
     config: RunConfig,
     splits: Sequence[Split],
     *,
+    reference: Reference,
     tolerances: Tolerances,
     folder: Path,
     start: StartRanks,
     tell: Callable[[str], None],
 ) -> Iterator[Row]:
-    """Runs one process and then every layout, and compares each as it ends.
+    """Runs every layout, and compares each with one process as it ends.
 
     Args:
         config: The run.
         splits: The layouts.
+        reference: From `measure_alone`.
         tolerances: What passes.
-        folder: Scratch; it holds the records of two layouts at most.
+        folder: Scratch; it holds the record of one layout at a time.
         start: Runs the ranks of one.
         tell: Says which is running.
-
-    Raises:
-        ConfigError: The config does not allow one process.
-        ParityError: One process failed.
     """
-    tell(f"{ALONE}, which {len(splits)} layouts are compared with")
-    alone = measure_alone(config, folder=folder / "alone", start=start)
     for number, split in enumerate(splits, start=1):
         tell(f"layout {number} of {len(splits)}: {split.name}")
         own = folder / str(number)
         yield measure_split(
-            config, split, alone=alone, tolerances=tolerances, folder=own, start=start
+            config, split, reference=reference, tolerances=tolerances, folder=own, start=start
         )
-        for boxes in own.glob("rank-*.bin"):
-            boxes.unlink()
+        _remove_boxes(own)
 
 
-def measure_alone(config: RunConfig, *, folder: Path, start: StartRanks) -> Record:
-    """Runs one process, which everything is held against.
+def measure_alone(config: RunConfig, *, folder: Path, start: StartRanks) -> Reference:
+    """Runs one process, which everything is held against, and measures what rounding does to it.
+
+    Args:
+        config: The run.
+        folder: Where the record goes; it does not exist.
+        start: Runs the process.
 
     Raises:
         ConfigError: The config does not allow it.
         ParityError: It failed.
     """
-    problem = _run(split_config(config, Split()), Split(), folder, start)
+    problem = _run(
+        split_config(config, Split()), Split(), folder, start, perturbed_runs=PERTURBED_RUNS
+    )
     if problem is not None:
         kind = ConfigError if problem.is_refusal else ParityError
         raise kind(f"one process, which all layouts are compared with: {problem.message}")
-    return Record(folder)
+    alone = Record(folder)
+    perturbed = [perturbed_folder(folder, number) for number in range(1, PERTURBED_RUNS + 1)]
+    rounding = measure_rounding(alone, [Record(own) for own in perturbed])
+    for own in perturbed:
+        _remove_boxes(own)
+    return Reference(alone, rounding, usual_tolerances(config))
 
 
 def measure_split(
     config: RunConfig,
     split: Split,
     *,
-    alone: Record,
+    reference: Reference,
     tolerances: Tolerances,
     folder: Path,
     start: StartRanks,
@@ -121,14 +143,21 @@ def measure_split(
     if problem is not None:
         return Row(split, error=problem.message)
     try:
-        comparison = compare_records(Record(folder), alone, tolerances)
+        comparison = compare_records(Record(folder), reference, tolerances)
     except CompareError as error:
         return Row(split, error=str(error))
     return Row(split, comparison, failures=tuple(comparison.failures(tolerances)))
 
 
-def _run(config: RunConfig, split: Split, folder: Path, start: StartRanks) -> Problem | None:
+def _run(
+    config: RunConfig, split: Split, folder: Path, start: StartRanks, *, perturbed_runs: int = 0
+) -> Problem | None:
     folder.mkdir(parents=True)
     file = folder / "config.yaml"
     file.write_text(render_config(config), encoding="utf-8")
-    return start(file, split.world_size, folder)
+    return start(file, split.world_size, folder, perturbed_runs=perturbed_runs)
+
+
+def _remove_boxes(folder: Path) -> None:
+    for boxes in folder.glob("rank-*.bin"):
+        boxes.unlink()

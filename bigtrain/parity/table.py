@@ -1,11 +1,17 @@
 """The rows as a table: coloured on a terminal, aligned words anywhere else."""
 
-from collections.abc import Iterable, Sequence
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
+from bigtrain.parity.compare import Reference
+from bigtrain.parity.distance import Distance
 from bigtrain.parity.layouts import ALONE
+from bigtrain.parity.rounding import Rounding
 from bigtrain.parity.run import Row
 
 HEADER = ("layout", "ranks", "loss", "grad norm", "gradients", "parameters", "")
@@ -89,6 +95,63 @@ def _look_at(row: Row) -> str:
         f"first tensor to differ: {first}{more}; first-step gradients agree, so look at clipping, "
         "the learning rate and the optimizer's step"
     )
+
+
+def render_rounding(reference: Reference) -> list[str]:
+    """Where rounding alone explains more than the usual tolerance: of what, and how much."""
+    rounding, usual = reference.rounding, reference.usual
+    return [
+        *_of_gradients(rounding, usual.gradients),
+        *_of_steps("loss", rounding.losses, usual.loss),
+        *_of_steps("gradient norm", rounding.grad_norms, usual.grad_norm),
+        *_of_parameters(rounding.parameters, usual.parameters),
+    ]
+
+
+def _of_gradients(rounding: Rounding, tolerance: float) -> Iterator[str]:
+    if only := rounding.only:
+        yield (
+            "rounding only, not compared to the tolerance: the first-step gradients of "
+            f"{_names(only)}"
+        )
+    shares = {name: each.relative() for name, each in rounding.gradients.items()}
+    partly = [name for name, share in shares.items() if share > tolerance and name not in only]
+    if partly:
+        worst = max(shares[name] for name in partly)
+        yield (
+            f"rounding explains up to {worst:.1e} of some first-step gradients, more than "
+            f"{tolerance:.0e}: {_names(partly)}"
+        )
+
+
+def _of_steps(name: str, steps: Sequence[Distance], tolerance: float) -> Iterator[str]:
+    shares = [step.relative() for step in steps]
+    above = [number for number, share in enumerate(shares, start=1) if share > tolerance]
+    if above:
+        yield (
+            f"rounding explains up to {max(shares):.1e} of the {name}, more than {tolerance:.0e} "
+            f"from step {above[0]} on"
+        )
+
+
+def _of_parameters(parameters: Mapping[str, Distance], tolerance: float) -> Iterator[str]:
+    together = Distance(
+        difference=math.hypot(*(each.difference for each in parameters.values())),
+        norm=math.hypot(*(each.norm for each in parameters.values())),
+    ).relative()
+    if together > tolerance:
+        worst = max(parameters, key=lambda name: parameters[name].difference)
+        yield (
+            f"rounding explains up to {together:.1e} of all parameters, more than {tolerance:.0e}, "
+            "because Adam makes whole steps of it; what it moves counts for less, above all "
+            f"{worst}"
+        )
+
+
+def _names(names: Sequence[str]) -> str:
+    """Names with the numbers of layers left out, each with how many tensors it stands for."""
+    kinds = Counter(re.sub(r"\blayers\.\d+\.", "layers.*.", name) for name in names)
+    return ", ".join(f"{kind} ({count})" if "*" in kind else kind for kind, count in kinds.items())
 
 
 def _figure(value: float, *, fails: bool) -> str:

@@ -9,16 +9,17 @@ from typing import Any
 
 from bigtrain.config import RunConfig, load_run_config
 from bigtrain.environment import read_ranks
-from bigtrain.parity.compare import Tolerances
+from bigtrain.parity.compare import Reference, Tolerances
 from bigtrain.parity.layouts import parse_split
-from bigtrain.parity.record import Record
 from bigtrain.parity.run import Problem, Row, StartRanks, measure_split
 from tests.ranks import RankError, run_ranks
 
 Plant = Callable[[], None]
 
 
-def measure_rank(config_file: Path, *, steps: int, folder: Path, plant: Plant | None) -> None:
+def measure_rank(
+    config_file: Path, *, steps: int, folder: Path, plant: Plant | None, perturbed_runs: int = 0
+) -> None:
     """What ``bigtrain parity-rank`` does, after a fault is planted."""
     from bigtrain.parallel.device import choose_device
     from bigtrain.parity.measure import measure
@@ -28,16 +29,26 @@ def measure_rank(config_file: Path, *, steps: int, folder: Path, plant: Plant | 
     ranks = read_ranks()
     device = choose_device("cpu", ranks)
     config = load_run_config([str(config_file)])
-    measure(config, ranks=ranks, device=device, steps=steps, folder=folder)
+    measure(
+        config,
+        ranks=ranks,
+        device=device,
+        steps=steps,
+        folder=folder,
+        perturbed_runs=perturbed_runs,
+    )
 
 
 def forked(steps: int, plant: Plant | None = None) -> StartRanks:
     """Starts ranks from the fork server."""
 
-    def start(config_file: Path, world_size: int, folder: Path) -> Problem | None:
+    def start(
+        config: Path, processes: int, folder: Path, *, perturbed_runs: int = 0
+    ) -> Problem | None:
         options: dict[str, Any] = {"steps": steps, "folder": folder, "plant": plant}
+        options["perturbed_runs"] = perturbed_runs
         try:
-            run_ranks(measure_rank, world_size, config_file, timeout=200, **options)
+            run_ranks(measure_rank, processes, config, timeout=200, **options)
         except RankError as error:
             lines = str(error).splitlines()
             ends = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
@@ -49,7 +60,7 @@ def forked(steps: int, plant: Plant | None = None) -> StartRanks:
 
 
 def compare_with(
-    alone: Record,
+    reference: Reference,
     config: RunConfig,
     layout: str,
     tolerances: Tolerances,
@@ -62,14 +73,13 @@ def compare_with(
     split = parse_split(layout)
     start = forked(steps, plant)
     return measure_split(
-        config, split, alone=alone, tolerances=tolerances, folder=folder, start=start
+        config, split, reference=reference, tolerances=tolerances, folder=folder, start=start
     )
 
 
 def forget_to_add_tied_gradients() -> None:
     """Leaves each stage's copy of the embedding with the gradient of its own use."""
-    # The package has a function of the module's name.
-    module = importlib.import_module("megatron.core.distributed.finalize_model_grads")
+    module = _finalize_module()
     assert hasattr(module, "_allreduce_word_embedding_grads")
     module._allreduce_word_embedding_grads = lambda *_, **__: None
 
@@ -90,6 +100,60 @@ def forget_to_add_tied_gradients_in_shares() -> None:
 def forget_to_add_over_the_sequence() -> None:
     """Leaves what every token of a sequence adds to, norms for one, with half of the tokens."""
     _forget("sum_over_tensor_ranks")
+
+
+def add_over_tensor_ranks_twice() -> None:
+    """Sums what tensor ranks share, and sums the sums, where data ranks hold shares."""
+    from bigtrain.engine import shared
+
+    add = shared._sum_over_tensor_ranks
+    shared._sum_over_tensor_ranks = lambda gradient: add(add(gradient))
+
+
+def forget_to_add_over_heads() -> None:
+    """Leaves the norms of queries and keys with the gradient of each rank's own heads."""
+    _finalize_module()._allreduce_non_tensor_model_parallel_grads = lambda *_, **__: None
+
+
+def add_over_heads_twice() -> None:
+    """Sums the gradients of those norms over tensor ranks, and sums the sums."""
+    module = _finalize_module()
+    add = module._allreduce_non_tensor_model_parallel_grads
+
+    def add_twice(*args: Any, **kwargs: Any) -> None:
+        add(*args, **kwargs)
+        add(*args, **kwargs)
+
+    module._allreduce_non_tensor_model_parallel_grads = add_twice
+
+
+def scale_gradients(factor: float = 1 + 1e-4) -> None:
+    """Multiplies every gradient that the ranks keep, before anything is made of it."""
+    from bigtrain.engine.engine import Engine
+
+    initialize = Engine.__init__
+
+    def changed(self: Any, *args: Any, **kwargs: Any) -> None:
+        initialize(self, *args, **kwargs)
+        for parameter in self._parameters:
+            parameter.register_hook(lambda gradient: gradient * factor)
+
+    Engine.__init__ = changed
+
+
+def leave_weights_unmoved() -> None:
+    """Lets a perturbed run begin with the weights of the first."""
+    from bigtrain.parity import measure
+
+    assert hasattr(measure, "_move_weights")
+    measure._move_weights = lambda *_, **__: None
+
+
+def _finalize_module() -> Any:
+    # The package has a function of the module's name.
+    module = importlib.import_module("megatron.core.distributed.finalize_model_grads")
+    assert hasattr(module, "_allreduce_non_tensor_model_parallel_grads")
+    return module
 
 
 def _forget(name: str) -> None:

@@ -31,15 +31,17 @@ def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The run in one process."""
     folder = tmp_path_factory.mktemp("parity")
     config = tiny_config(corpus, folder / "runs")
-    record = measure_alone(config, folder=folder / "alone", start=forked(STEPS))
+    reference = measure_alone(config, folder=folder / "alone", start=forked(STEPS))
     assert not config.run_dir.exists()
-    return config, record
+    return config, reference
 
 
 @pytest.mark.parametrize("layout", EVERY_MECHANISM)
 def test_a_layout_gives_the_numbers_of_one_process(layout: str, alone: Any, tmp_path: Path) -> None:
-    config, record = alone
-    row = compare_with(record, config, layout, TOLERANCES, folder=tmp_path / "layout", steps=STEPS)
+    config, reference = alone
+    row = compare_with(
+        reference, config, layout, TOLERANCES, folder=tmp_path / "layout", steps=STEPS
+    )
     assert row.refusal is None and row.error is None
     assert not row.failures, row
     assert row.comparison is not None and row.comparison.differing == ()
@@ -62,9 +64,9 @@ def test_a_layout_gives_the_numbers_of_one_process(layout: str, alone: Any, tmp_
 def test_a_fault_is_told_by_the_first_tensor_that_differs(
     layout: str, fault: Any, first: str, is_alone: bool, alone: Any, tmp_path: Path
 ) -> None:
-    config, record = alone
+    config, reference = alone
     row = compare_with(
-        record, config, layout, TOLERANCES, folder=tmp_path / "layout", steps=STEPS, plant=fault
+        reference, config, layout, TOLERANCES, folder=tmp_path / "layout", steps=STEPS, plant=fault
     )
     assert row.error is None and "gradients" in row.failures
     assert row.comparison is not None
@@ -73,9 +75,9 @@ def test_a_fault_is_told_by_the_first_tensor_that_differs(
 
 
 def test_data_ranks_that_go_apart_are_told_though_each_learns(alone: Any, tmp_path: Path) -> None:
-    config, record = alone
+    config, reference = alone
     row = compare_with(
-        record,
+        reference,
         config,
         "data=2",
         TOLERANCES,
@@ -84,13 +86,13 @@ def test_data_ranks_that_go_apart_are_told_though_each_learns(alone: Any, tmp_pa
         plant=parity_ranks.forget_to_average_over_data_ranks,
     )
     assert row.comparison is not None and "gradients" in row.failures
-    assert len(row.comparison.differing) == len(record.shapes("parameter"))
+    assert len(row.comparison.differing) == len(reference.record.shapes("parameter"))
 
 
 def test_a_wrong_update_is_told_from_a_wrong_gradient(alone: Any, tmp_path: Path) -> None:
-    config, record = alone
+    config, reference = alone
     row = compare_with(
-        record,
+        reference,
         config,
         "tensor=2",
         TOLERANCES,
@@ -103,9 +105,9 @@ def test_a_wrong_update_is_told_from_a_wrong_gradient(alone: Any, tmp_path: Path
 
 
 def test_a_layout_that_crashes_is_a_row_with_its_reason(alone: Any, tmp_path: Path) -> None:
-    config, record = alone
+    config, reference = alone
     row = compare_with(
-        record,
+        reference,
         config,
         "data=2",
         TOLERANCES,

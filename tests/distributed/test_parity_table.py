@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from bigtrain.config import RunConfig
-from bigtrain.parity.compare import IN_FP32, Tolerances
+from bigtrain.parity.compare import IN_FP32, Reference, Tolerances
 from bigtrain.parity.layouts import STANDARD
-from bigtrain.parity.record import Record
 from bigtrain.parity.run import Row, measure_alone
-from bigtrain.parity.table import render_notes, render_plain
+from bigtrain.parity.table import render_notes, render_plain, render_rounding
 from tests.distributed.parity_ranks import compare_with, forked
 from tests.runs import LLAMA, bert_config, tiny_config
 
@@ -105,33 +104,34 @@ MODELS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 @dataclass(slots=True)
-class _Reference:
+class _Model:
     """A model in one process, and the rows that are compared with it."""
 
     config: RunConfig
-    record: Record
+    reference: Reference
     rows: list[Row]
 
 
 @pytest.fixture(scope="module")
-def references(
+def models(
     corpus: Path, pair_corpus: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, _Reference]]:
+) -> Iterator[dict[str, _Model]]:
     """Each model in one process, measured when it is first asked for; at the end, the tables."""
-    measured: dict[str, _Reference] = {}
+    measured: dict[str, _Model] = {}
 
-    class Measured(dict[str, _Reference]):
-        def __missing__(self, name: str) -> _Reference:
+    class Measured(dict[str, _Model]):
+        def __missing__(self, name: str) -> _Model:
             folder = tmp_path_factory.mktemp("parity")
             config = _config(name, corpus, pair_corpus, folder / "runs")
-            record = measure_alone(config, folder=folder / "alone", start=forked(STEPS))
-            measured[name] = self[name] = _Reference(config, record, [])
+            reference = measure_alone(config, folder=folder / "alone", start=forked(STEPS))
+            measured[name] = self[name] = _Model(config, reference, [])
             return measured[name]
 
     yield Measured()
-    for name, reference in measured.items():
-        lines = [f"\n{name}, {STEPS} steps", render_plain(reference.rows)]
-        sys.stdout.write("\n".join([*lines, *render_notes(reference.rows)]) + "\n")
+    for name, model in measured.items():
+        lines = [f"\n{name}, {STEPS} steps", render_plain(model.rows)]
+        notes = [*render_notes(model.rows), *render_rounding(model.reference)]
+        sys.stdout.write("\n".join([*lines, *notes]) + "\n")
 
 
 def _tolerances(name: str, layout: str) -> Tolerances:
@@ -164,17 +164,17 @@ def test_every_row_is_at_least_as_near_as_users_may_expect() -> None:
     ("name", "layout"), [(name, layout) for name in MODELS for layout in MODELS[name][1]]
 )
 def test_a_layout_trains_the_same_model(
-    name: str, layout: str, references: dict[str, _Reference], tmp_path: Path
+    name: str, layout: str, models: dict[str, _Model], tmp_path: Path
 ) -> None:
-    reference = references[name]
+    model = models[name]
     row = compare_with(
-        reference.record,
-        reference.config,
+        model.reference,
+        model.config,
         layout,
         _tolerances(name, layout),
         folder=tmp_path / "layout",
         steps=STEPS,
     )
-    reference.rows.append(row)
+    model.rows.append(row)
     assert row.refusal is None and row.error is None
     assert not row.failures, row.comparison

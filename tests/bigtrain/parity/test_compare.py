@@ -1,7 +1,7 @@
 """A planted difference is found, measured and named; records that do not cover are refused."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,13 @@ import pytest
 from bigtrain.config import ConfigError
 from bigtrain.parity.compare import (
     IN_FP32,
-    CompareError,
+    Comparison,
+    Reference,
     Tolerances,
     compare_records,
     parse_tolerances,
 )
+from bigtrain.parity.distance import CompareError
 from bigtrain.parity.record import (
     GRADIENT,
     PARAMETER,
@@ -23,6 +25,7 @@ from bigtrain.parity.record import (
     RecordWriter,
     StepFigures,
 )
+from bigtrain.parity.rounding import measure_rounding
 
 Tensors = dict[str, FloatArray]
 STEPS = (StepFigures(loss=6.0, grad_norm=2.0), StepFigures(loss=5.0, grad_norm=1.0))
@@ -37,7 +40,7 @@ def _tensors(seed: int) -> Tensors:
 GRADIENTS, PARAMETERS = _tensors(1), _tensors(2)
 
 
-def _write(
+def write_record(
     folder: Path,
     *,
     gradients: Tensors = GRADIENTS,
@@ -74,6 +77,12 @@ def _write(
     return Record(folder)
 
 
+def compare(record: Record, alone: Record, perturbed: Sequence[Record] = ()) -> Comparison:
+    """Compares with the usual tolerances of fp32."""
+    reference = Reference(alone, measure_rounding(alone, perturbed), IN_FP32)
+    return compare_records(record, reference, IN_FP32)
+
+
 def _changed(tensors: Tensors, *names: str, share: float) -> Tensors:
     """The tensors, those named moved by ``share`` of their norm."""
     moved = dict(tensors)
@@ -83,19 +92,17 @@ def _changed(tensors: Tensors, *names: str, share: float) -> Tensors:
 
 
 def test_the_same_numbers_in_other_boxes_do_not_differ(tmp_path: Path) -> None:
-    alone, halves = _write(tmp_path / "alone"), _write(tmp_path / "halves", ranks=2)
-    comparison = compare_records(halves, alone, IN_FP32)
+    alone, halves = write_record(tmp_path / "alone"), write_record(tmp_path / "halves", ranks=2)
+    comparison = compare(halves, alone)
     assert comparison.failures(Tolerances(0, 0, 0, 0)) == []
     assert comparison.differing == ()
 
 
 def test_a_gradient_that_differs_is_named_first_in_model_order(tmp_path: Path) -> None:
-    alone = _write(tmp_path / "alone")
+    alone = write_record(tmp_path / "alone")
     other = _changed(GRADIENTS, "layers.10", share=0.5)
     other = _changed(other, "layers.0", share=1e-3)
-    comparison = compare_records(
-        _write(tmp_path / "other", gradients=other, ranks=2), alone, IN_FP32
-    )
+    comparison = compare(write_record(tmp_path / "other", gradients=other, ranks=2), alone)
     assert comparison.differing == ("layers.0", "layers.10")
     assert comparison.gradient_of == "layers.10"
     assert comparison.gradients == pytest.approx(0.5, rel=1e-6)
@@ -103,9 +110,9 @@ def test_a_gradient_that_differs_is_named_first_in_model_order(tmp_path: Path) -
 
 
 def test_parameters_are_measured_together_and_named_when_gradients_agree(tmp_path: Path) -> None:
-    alone = _write(tmp_path / "alone")
+    alone = write_record(tmp_path / "alone")
     other = _changed(PARAMETERS, "norm", share=1e-2)
-    comparison = compare_records(_write(tmp_path / "other", parameters=other), alone, IN_FP32)
+    comparison = compare(write_record(tmp_path / "other", parameters=other), alone)
     share = np.linalg.norm(PARAMETERS["norm"]) / math.hypot(
         *(float(np.linalg.norm(values)) for values in PARAMETERS.values())
     )
@@ -116,31 +123,33 @@ def test_parameters_are_measured_together_and_named_when_gradients_agree(tmp_pat
 
 @pytest.mark.parametrize("field", ["loss", "grad_norm"])
 def test_the_worst_step_counts(field: str, tmp_path: Path) -> None:
-    alone = _write(tmp_path / "alone")
+    alone = write_record(tmp_path / "alone")
     second = StepFigures(**{"loss": 5.0, "grad_norm": 1.0, field: getattr(STEPS[1], field) * 1.01})
-    comparison = compare_records(_write(tmp_path / "o", steps=(STEPS[0], second)), alone, IN_FP32)
+    comparison = compare(write_record(tmp_path / "o", steps=(STEPS[0], second)), alone)
     assert getattr(comparison, field) == pytest.approx(0.01)
     assert comparison.failures(IN_FP32) == [field]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_never_passes(value: float, tmp_path: Path) -> None:
-    alone = _write(tmp_path / "alone")
+    alone = write_record(tmp_path / "alone")
     gradients = {**GRADIENTS, "norm": np.full(4, value, dtype=np.float32)}
     parameters = {**PARAMETERS, "norm": np.full(4, value, dtype=np.float32)}
     steps = (STEPS[0], StepFigures(loss=value, grad_norm=value))
-    other = _write(tmp_path / "other", gradients=gradients, parameters=parameters, steps=steps)
-    comparison = compare_records(other, alone, IN_FP32)
+    other = write_record(
+        tmp_path / "other", gradients=gradients, parameters=parameters, steps=steps
+    )
+    comparison = compare(other, alone)
     assert comparison.failures(IN_FP32) == ["loss", "grad_norm", "gradients", "parameters"]
     assert comparison.differing == ("norm",)
 
 
 def test_a_copy_on_another_rank_must_be_the_same(tmp_path: Path) -> None:
-    alone = _write(tmp_path / "alone")
-    equal = _write(tmp_path / "equal", copies={"embedding": GRADIENTS["embedding"]})
-    assert compare_records(equal, alone, IN_FP32).gradients == 0.0
+    alone = write_record(tmp_path / "alone")
+    equal = write_record(tmp_path / "equal", copies={"embedding": GRADIENTS["embedding"]})
+    assert compare(equal, alone).gradients == 0.0
     drifted = {"embedding": GRADIENTS["embedding"] * np.float32(1.1)}
-    comparison = compare_records(_write(tmp_path / "drifted", copies=drifted), alone, IN_FP32)
+    comparison = compare(write_record(tmp_path / "drifted", copies=drifted), alone)
     assert comparison.differing == ("embedding",)
     assert comparison.gradients == pytest.approx(0.1, rel=1e-5)
 
@@ -149,28 +158,28 @@ def test_a_gradient_that_is_zero_but_for_rounding_is_no_difference(tmp_path: Pat
     def with_norm(value: float) -> Tensors:
         return {**GRADIENTS, "norm": np.full(4, value, dtype=np.float32)}
 
-    alone = _write(tmp_path / "alone", gradients=with_norm(1e-12))
-    noise = _write(tmp_path / "noise", gradients=with_norm(-1e-12))
-    assert compare_records(noise, alone, IN_FP32).gradients < IN_FP32.gradients
-    wrong = _write(tmp_path / "wrong", gradients=with_norm(1e-6))
-    assert compare_records(wrong, alone, IN_FP32).differing == ("norm",)
+    alone = write_record(tmp_path / "alone", gradients=with_norm(1e-12))
+    noise = write_record(tmp_path / "noise", gradients=with_norm(-1e-12))
+    assert compare(noise, alone).gradients < IN_FP32.gradients
+    wrong = write_record(tmp_path / "wrong", gradients=with_norm(1e-6))
+    assert compare(wrong, alone).differing == ("norm",)
 
 
 def test_tensors_that_another_layout_has_not_are_told(tmp_path: Path) -> None:
-    alone = _write(tmp_path / "alone")
+    alone = write_record(tmp_path / "alone")
     fewer = {name: values for name, values in PARAMETERS.items() if name != "norm"}
     with pytest.raises(CompareError, match="parameter norm: its shape is none"):
-        compare_records(_write(tmp_path / "fewer", parameters=fewer), alone, IN_FP32)
+        compare(write_record(tmp_path / "fewer", parameters=fewer), alone)
     with pytest.raises(CompareError, match="1 steps were taken, 2 alone"):
-        compare_records(_write(tmp_path / "short", steps=STEPS[:1]), alone, IN_FP32)
+        compare(write_record(tmp_path / "short", steps=STEPS[:1]), alone)
 
 
 def test_a_tensor_with_holes_is_told(tmp_path: Path) -> None:
-    alone = _write(tmp_path / "alone")
-    halves = _write(tmp_path / "halves", ranks=2)
+    alone = write_record(tmp_path / "alone")
+    halves = write_record(tmp_path / "halves", ranks=2)
     (tmp_path / "halves" / "rank-00001.json").unlink()
     with pytest.raises(CompareError, match="gradient embedding: of 32 elements no rank keeps 16"):
-        compare_records(Record(tmp_path / "halves"), alone, IN_FP32)
+        compare(Record(tmp_path / "halves"), alone)
     assert halves.shapes(GRADIENT) == alone.shapes(GRADIENT)
 
 

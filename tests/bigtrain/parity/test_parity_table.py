@@ -7,9 +7,11 @@ import pytest
 from rich.console import Console
 
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.parity.compare import IN_FP32, Comparison
+from bigtrain.parity.compare import IN_FP32, Comparison, Reference
 from bigtrain.parity.layouts import parse_split
-from bigtrain.parity.run import ParityError, Problem, Row, compare_splits
+from bigtrain.parity.record import Record
+from bigtrain.parity.rounding import measure_rounding
+from bigtrain.parity.run import ParityError, Problem, Row, compare_splits, measure_alone
 from bigtrain.parity.table import render_notes, render_plain, render_rich
 from tests.bigtrain.parity.test_parity_layouts import VALUES
 
@@ -65,38 +67,33 @@ def test_only_a_refusal_is_no_failure() -> None:
 
 
 def test_layouts_that_are_refused_start_no_rank(tmp_path: Path) -> None:
-    config, told, started = RunConfig.model_validate(VALUES), [], []
+    told: list[str] = []
 
-    def start(config_file: Path, world_size: int, folder: Path) -> Problem | None:
-        started.append(world_size)
-        assert config_file.parent == folder == tmp_path / "alone"
-        (folder / "rank-00000.json").write_text('{"steps": [], "boxes": []}')
-        return None
+    def start(config: Path, processes: int, folder: Path, *, perturbed_runs: int = 0) -> None:
+        raise AssertionError("a rank was started")
 
+    (tmp_path / "rank-00000.json").write_text('{"steps": [], "boxes": []}')
+    alone = Record(tmp_path)
     rows = compare_splits(
-        config,
+        RunConfig.model_validate(VALUES),
         [parse_split("tensor=3")],
+        reference=Reference(alone, measure_rounding(alone, []), IN_FP32),
         tolerances=IN_FP32,
         folder=tmp_path,
         start=start,
         tell=told.append,
     )
     assert [row.refusal is not None for row in rows] == [True]
-    assert started == [1]
-    assert told == ["one process, which 1 layouts are compared with", "layout 1 of 1: tensor=3"]
+    assert told == ["layout 1 of 1: tensor=3"]
 
 
 @pytest.mark.parametrize(("is_refusal", "kind"), [(False, ParityError), (True, ConfigError)])
 def test_without_one_process_there_is_nothing_to_compare(
     is_refusal: bool, kind: type[Exception], tmp_path: Path
 ) -> None:
-    rows = compare_splits(
-        RunConfig.model_validate(VALUES),
-        [parse_split("tensor=2")],
-        tolerances=IN_FP32,
-        folder=tmp_path,
-        start=lambda *_: Problem("it broke", is_refusal=is_refusal),
-        tell=lambda _: None,
-    )
     with pytest.raises(kind, match="it broke"):
-        list(rows)
+        measure_alone(
+            RunConfig.model_validate(VALUES),
+            folder=tmp_path / "alone",
+            start=lambda *_, **__: Problem("it broke", is_refusal=is_refusal),
+        )

@@ -1,0 +1,85 @@
+"""The norm of the difference of two records, tensor by tensor, from boxes on disk. No torch.
+
+Differences are taken in fp64.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigtrain.parity.record import FloatArray, Record
+
+
+class CompareError(ValueError):
+    """Two records are not of the same tensors; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """Norms of a difference and of what it is measured against."""
+
+    difference: float
+    norm: float
+
+    def relative(self, floor: float = 0.0) -> float:
+        """The difference as a share of the norm, or of ``floor`` where that is larger."""
+        if self.difference == 0.0:
+            return 0.0
+        against = max(self.norm, floor)
+        share = self.difference / against if against else math.inf
+        return math.inf if math.isnan(share) else share
+
+
+def distances(record: Record, alone: Record, kind: str) -> dict[str, Distance]:
+    """The distance of every tensor of a kind, in model order, which is that of one process.
+
+    Raises:
+        CompareError: The records hold other tensors, or one has holes.
+    """
+    expected, found = alone.shapes(kind), record.shapes(kind)
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            ours, theirs = (shapes.get(name, "none") for shapes in (found, expected))
+            raise CompareError(f"{kind} {name}: its shape is {ours}, and {theirs} in one process")
+    return {name: _distance(record, _assemble(alone, kind, name), kind, name) for name in expected}
+
+
+def _distance(record: Record, alone: FloatArray, kind: str, name: str) -> Distance:
+    """Of the tensor and of its replicas, which must be the same: the larger counts."""
+    squares = {True: 0.0, False: 0.0}
+    covered = np.zeros(alone.shape, dtype=np.int8)
+    for box, values in record.boxes(kind, name):
+        difference = values.astype(np.float64) - alone[box.region]
+        squares[box.is_first_replica] += float(np.sum(difference**2))
+        covered[box.region] += box.is_first_replica
+    _check_covered(covered, f"{kind} {name}")
+    return Distance(math.sqrt(max(squares.values(), key=_nan_first)), _size(alone))
+
+
+def _assemble(record: Record, kind: str, name: str) -> FloatArray:
+    shape = record.shapes(kind)[name]
+    whole, covered = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.int8)
+    for box, values in record.boxes(kind, name):
+        if box.is_first_replica:
+            whole[box.region] = values
+            covered[box.region] += 1
+    _check_covered(covered, f"{kind} {name}")
+    return whole
+
+
+def _check_covered(covered: NDArray[np.int8], what: str) -> None:
+    missing, twice = int(np.sum(covered == 0)), int(np.sum(covered > 1))
+    if missing or twice:
+        raise CompareError(
+            f"{what}: of {covered.size} elements no rank keeps {missing}, and several {twice}"
+        )
+
+
+def _size(array: FloatArray) -> float:
+    return float(np.sqrt(np.sum(array.astype(np.float64) ** 2)))
+
+
+def _nan_first(value: float) -> float:
+    return math.inf if math.isnan(value) else value

@@ -1,0 +1,89 @@
+"""Random models in random layouts of up to four ranks, each drawn from the number of its seed."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.parity.layouts import Split, parse_split, split_config
+from tests.runs import VOCAB_SIZE, bert_config, tiny_config
+
+
+def random_case(seed: int, corpus: Path, pair_corpus: Path, runs: Path) -> tuple[RunConfig, Split]:
+    """A run of one process, and a layout of 2 to 4 ranks that its config allows."""
+    chance = random.Random(seed)
+    while True:
+        model, sections = _draw_run(chance)
+        split = parse_split(_draw_layout(chance))
+        is_bert = model["kind"] == "bert"
+        make, texts = (bert_config, pair_corpus) if is_bert else (tiny_config, corpus)
+        try:
+            config = make(texts, runs, model=model, **sections)
+            split_config(config, split)
+        except (ConfigError, ValidationError):
+            continue
+        if 2 <= split.world_size <= 4:
+            return config, split
+
+
+def _draw_run(chance: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
+    is_bert = chance.random() < 0.25
+    heads = chance.choice([1, 2, 3, 4, 6, 8])
+    head_size = chance.choice([2, 3, 4, 5, 6, 8, 12, 16, 24])
+    model: dict[str, Any] = {
+        "kind": "bert" if is_bert else "gpt",
+        "num_layers": chance.randint(1, 6),
+        "hidden_size": heads * head_size,
+        "num_heads": heads,
+        "ffn_hidden_size": chance.choice([24, 36, 50, 64, 96, 130]),
+        "vocab_size": VOCAB_SIZE,
+        "vocab_multiple": chance.choice([4, 12, 128]),
+        "max_sequence_length": 64,
+        "qk_norm": chance.random() < 0.5,
+        "tie_embeddings": chance.random() < 0.5,
+        "init_std": chance.choice([0.01, 0.02, 0.05, 0.2]),
+    }
+    length = 32
+    if not is_bert:
+        length = chance.choice([8, 12, 24, 32, 48, 64])
+        groups = [kv for kv in range(1, heads + 1) if heads % kv == 0]
+        model |= {
+            "num_kv_heads": chance.choice(groups),
+            "positions": chance.choice(["learned", "rope"]),
+            "norm": chance.choice(["layernorm", "rmsnorm"]),
+            "activation": chance.choice(["gelu", "swiglu"]),
+            "biases": chance.random() < 0.5,
+        }
+    micro = chance.choice([1, 2, 3, 4])
+    sections = {
+        "data": {"sequence_length": length, **({} if is_bert else _draw_packing(chance))},
+        "optim": {
+            "learning_rate": chance.choice([1e-4, 1e-3, 3e-3, 1e-2]),
+            "warmup_steps": chance.choice([0, 2]),
+            "z_loss": 0.0 if is_bert else chance.choice([0.0, 1e-4]),
+        },
+        "train": {
+            "global_batch_size": micro * chance.choice([4, 8, 12]),
+            "micro_batch_size": micro,
+        },
+    }
+    return model, sections
+
+
+def _draw_packing(chance: random.Random) -> dict[str, Any]:
+    return {"document_attention": True} if chance.random() < 0.25 else {}
+
+
+def _draw_layout(chance: random.Random) -> str:
+    tensor = chance.choice([1, 2, 2, 3, 4])
+    pipeline = chance.choice([1, 1, 2, 3, 4])
+    data = chance.choice([1, 1, 2, 3, 4])
+    words = [f"tensor={tensor}", f"pipeline={pipeline}", f"data={data}"]
+    if tensor > 1 and chance.random() < 0.5:
+        words.append("sequence=true")
+    if pipeline > 1 and chance.random() < 0.4:
+        words.append("virtual_pipeline=2")
+    words.append(f"zero={chance.randint(0, 3)}")
+    return " ".join(words)
