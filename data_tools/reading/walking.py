@@ -162,7 +162,9 @@ class _Walker:
             self._here.append(_Folder(name, entry.path, real, parent.through))
             return
         real, through = os.path.realpath(entry.path), (*parent.through, parent.real)
-        if any(_is_inside(behind, real) for behind in through):
+        if any(_is_inside(real, own) for own in self._own):
+            self._left_out.add(OWN_OUTPUT, name)
+        elif any(_is_inside(behind, real) for behind in through):
             target = Path(entry.path).readlink()
             self._left_out.add("links that lead round in a circle", f"{name} → {target}")
         else:
