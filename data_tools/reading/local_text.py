@@ -12,7 +12,7 @@ from data_tools.reading.choosing import Choice, first_bytes_of
 from data_tools.reading.formats import NEVER_TEXT, WAYS_OUT
 from data_tools.reading.tars import is_token_tar
 from data_tools.reading.values import Finding, InputFile
-from data_tools.reading.walking import compile_glob, walk
+from data_tools.reading.walking import compile_glob, may_read, walk
 
 
 def is_glob(pattern: str) -> bool:
@@ -96,7 +96,7 @@ def _check_single(pattern: str) -> None:
         )
     if not stat.S_ISREG(mode):
         raise InputError(f"{pattern} is no regular file, so it cannot be read as text")
-    if not os.access(path, os.R_OK):
+    if not may_read(path):
         raise InputError(f"{pattern} may not be read by you: change its permissions")
     if (ending := path.suffix.lower()) in NEVER_TEXT:
         raise InputError(f"{pattern} is of a kind that is not read: {WAYS_OUT[ending]}")

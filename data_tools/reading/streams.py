@@ -107,9 +107,11 @@ def open_file(file: "InputFile") -> Iterator[IO[bytes]]:
         from webdataset.gopen import gopen
 
         with gopen(file.path) as output:
-            output.ignore_errors = True  # Who stops early breaks the command's pipe.
+            output.ignore_errors = True  # Its error has the command in Python's words.
             yield output.stream
-            output.ignore_errors = False
+        # Who stops early, which ends the command with an error, does not come here.
+        if output.status:
+            raise InputError(f"{file.path} ended with status {output.status}: mend the command")
     elif is_url(file.path):
         system, path = file_system(file.path)
         with system.open(path, "rb") as raw:

@@ -47,10 +47,12 @@ def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]
                 "fetch it again, or exclude it"
             ) from error
         yield from members.left_out()
-        if fault := watched.fault():
-            reason, what = fault
-            message = f"{piece.file.path} {what}"
-            yield refuse(options, reason, place=piece.file.name, message=message)
+        if not watched.is_whole:
+            message = (
+                f"{piece.file.path} does not stop with a tar's end mark: it is truncated, or "
+                "several tars were joined"
+            )
+            yield refuse(options, "tar without an end", place=piece.file.name, message=message)
 
 
 def tar_text_bytes(file: InputFile) -> int:
@@ -148,14 +150,10 @@ class _Watched:
             self._last = (self._last + content)[-_BLOCK_BYTES:]
         return content
 
-    def fault(self) -> tuple[str, str] | None:
-        """What is wrong with the end of the tar: the reason in short, and in words."""
-        if any(self._last):
-            return "tar without an end", "is truncated: it does not stop with a tar's end mark"
-        while rest := self.read(_REST_BYTES):
-            if any(rest):
-                return (
-                    "tar after a tar",
-                    "goes on after its end: several tars were joined; write them as one",
-                )
-        return None
+    @property
+    def is_whole(self) -> bool:
+        """Whether the stream stops with the end mark of a tar, and only with that."""
+        is_whole = not any(self._last)
+        while is_whole and (rest := self.read(_REST_BYTES)):
+            is_whole = not any(rest)
+        return is_whole

@@ -45,7 +45,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     from fsspec.utils import glob_translate
 
     parts = pattern.split("/")
-    if pattern.startswith("/") or ".." in parts or not pattern.strip("./"):
+    if pattern.startswith("/") or ".." in parts or parts[-1] in ("", "."):
         raise InputError(
             f"the glob {pattern!r} must choose files inside a folder, as '*.md' or 'docs/**/*.md'"
         )
@@ -53,6 +53,11 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
         return re.compile(glob_translate("/".join(part for part in parts if part != ".")))
     except (ValueError, re.error) as error:
         raise InputError(f"the glob {pattern!r} is not valid: {error}") from error
+
+
+def may_read(path: str | Path) -> bool:
+    """Whether this process may read a file."""
+    return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def walk(
@@ -133,7 +138,7 @@ class _Walker:
                 self._note_folder(entry, name, folder)
             elif not entry.is_file():
                 self._left_out.add("pipes, sockets or devices", name)
-            elif not os.access(entry.path, os.R_OK):
+            elif not may_read(entry.path):
                 self._left_out.add("unreadable files", name)
             else:
                 is_link = entry.is_symlink()
