@@ -14,14 +14,14 @@ from data_tools.reading.streams import open_unpacked
 from data_tools.reading.values import Document, InputFile, Piece, ReadOptions, Skipped, refuse
 
 _TEXT, _JSON = "txt", "json"
-_TOKENS_MEMBER = re.compile(rb"\d+\.tokens\.npy\0")
+_FIRST_OF_A_PACK = re.compile(rb"\d{6}-\d{5}\.docs\.npy\0")
 _BLOCK_BYTES = 512
 _REST_BYTES = 1 << 20
 
 
 def is_token_tar(head: bytes) -> bool:
     """Whether a tar that begins so is one of this project's, which holds tokens and no text."""
-    return _TOKENS_MEMBER.match(head) is not None
+    return _FIRST_OF_A_PACK.match(head) is not None
 
 
 def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
