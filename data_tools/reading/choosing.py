@@ -36,6 +36,11 @@ class Choice:
         inside = self.folder_glob if "/" in self.folder_glob else f"**/{self.folder_glob}"
         return compile_glob(inside)
 
+    @property
+    def names_decide(self) -> bool:
+        """Whether the names of folders choose files."""
+        return bool(self.exclude) or self.folder_glob is not None
+
     def choose_names(
         self,
         names: Sequence[str],

@@ -51,7 +51,7 @@ class LeftOut:
 def _count(tallies: dict[str, _Tally], reason: str, example: str) -> None:
     tally = tallies.setdefault(reason, _Tally(0, example))
     tally.files += 1
-    tally.example = min(tally.example, example)
+    tally.example = min(tally.example, example, key=lambda name: (name.count("/"), name))
 
 
 def _render(tallies: dict[str, _Tally]) -> str:

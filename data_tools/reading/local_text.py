@@ -12,7 +12,7 @@ from data_tools.reading.choosing import Choice, first_bytes_of
 from data_tools.reading.formats import NEVER_TEXT, WAYS_OUT
 from data_tools.reading.tars import is_token_tar
 from data_tools.reading.values import Finding, InputFile
-from data_tools.reading.walking import compile_glob, may_read, walk
+from data_tools.reading.walking import compile_glob, each_once, may_read, walk
 
 
 def is_glob(pattern: str) -> bool:
@@ -37,15 +37,19 @@ def find_local(pattern: str, choice: Choice) -> Finding:
     else:
         root, walked, label = Path(pattern).resolve(), [], choice.folder_glob or "**"
         regex = choice.compiled
-    has_glob = regex is not None
-    left_out = choice.left_out
-    found = {
-        file.name: file
-        for file in walk(root, left_out, parts=walked, hidden=has_glob, own=choice.own)
-    }
+    there = walk(
+        root,
+        choice.left_out,
+        parts=walked,
+        hidden=regex is not None,
+        own=choice.own,
+        names_decide=bool(walked) or choice.names_decide,
+    )
+    found = {file.name: file for file in there}
     read = first_bytes_of(lambda name: found[name].path)
     names = choice.choose_names(list(found), read, glob=regex, is_told=not walked)
-    files = ((found[name].real, choice.look(_input_file(found[name].path, name))) for name in names)
+    chosen_files = each_once((found[name] for name in names), choice.left_out)
+    files = ((it.real, choice.look(_input_file(it.path, it.name))) for it in chosen_files)
     return Finding(f"{root.name}/{label}", tuple((key, file) for key, file in files if file))
 
 

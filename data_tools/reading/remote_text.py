@@ -3,16 +3,17 @@
 import glob
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.reading.choosing import Choice
 from data_tools.reading.formats import FileFormat
-from data_tools.reading.local_text import absent
+from data_tools.reading.local_text import absent, find_local, is_glob
 from data_tools.reading.streams import file_system, size_and_stamp
 from data_tools.reading.values import Finding, InputFile
-from data_tools.reading.walking import compile_glob, walk
+from data_tools.reading.walking import compile_glob
 
 _TAR_NAME = re.compile(r"[^/\s'\"]+\.(?:tar(?:\.\w+)?|t[gx]z)\b")
 
@@ -34,6 +35,8 @@ def find_remote(pattern: str, choice: Choice) -> Finding:
         InputError: Nothing is there, or its file system cannot be used.
     """
     system, path = file_system(pattern)
+    if _is_local(system) and (is_glob(path) or Path(path).is_dir()):
+        return _as_urls(system, path, find_local(path, choice))
     if glob.has_magic(path) and not system.exists(path):
         parts = path.split("/")
         fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
@@ -52,6 +55,24 @@ def find_remote(pattern: str, choice: Choice) -> Finding:
         files = ((file.path, seen),) if seen and not choice.is_excluded(name) else ()
         return Finding(f"{root.rpartition('/')[2]}/{name}", files)
     raise InputError(absent(pattern))
+
+
+def _is_local(system: Any) -> bool:
+    from fsspec.implementations.local import LocalFileSystem
+
+    return isinstance(system, LocalFileSystem)
+
+
+def _as_urls(system: Any, path: str, finding: Finding) -> Finding:
+    """Names local files by URLs, in the order of those; fsspec itself goes round with links."""
+    files = []
+    for key, file in sorted(finding.files, key=lambda pair: pair[1].name):
+        url = system.unstrip_protocol(file.path)
+        size, stamp = size_and_stamp(url)
+        files.append((key, replace(file, path=url, bytes=size, stamp=stamp)))
+    root, _, chosen = finding.label.partition("/")
+    label = root if glob.has_magic(path) else path.rstrip("/").rpartition("/")[2]
+    return Finding(f"{label}/{chosen}", tuple(files))
 
 
 def _found(
@@ -78,14 +99,8 @@ def _files(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _files_of_folder(system: Any, root: str, choice: Choice) -> dict[str, dict[str, Any]]:
-    from fsspec.implementations.local import LocalFileSystem
-
-    has_glob = choice.folder_glob is not None
-    if isinstance(system, LocalFileSystem):  # fsspec would go round in a circle of links.
-        found = walk(Path(root), choice.left_out, hidden=has_glob, own=choice.own)
-        return {file.path: system.info(file.path) for file in found}
     infos = _files(system.find(root, detail=True))
-    if has_glob:
+    if choice.folder_glob is not None:
         return infos
     hidden = {path for path in infos if "/." in path.removeprefix(root)}
     for path in sorted(hidden):

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -67,8 +67,9 @@ def walk(
     parts: Sequence[str] = (),
     hidden: bool = False,
     own: Collection[str] = (),
+    names_decide: bool = False,
 ) -> list[FoundFile]:
-    """Finds all files below a folder, each real file once.
+    """Finds all files below a folder, behind links too; links in a circle end there.
 
     Args:
         root: The folder.
@@ -76,18 +77,31 @@ def walk(
         parts: The parts of a glob: folders that it cannot choose are not entered.
         hidden: Whether hidden files and folders count.
         own: Real paths of files and folders that the command itself writes; they are not entered.
+        names_decide: Whether the names of folders choose files: then a folder that links give
+            several names is entered by each of them, and otherwise once.
 
     Returns:
-        The files, sorted by the parts of their names. Of several names of one file that links give,
-        that without a link wins, or else the first.
+        The files, sorted by the parts of their names.
     """
-    walker = _Walker(root, left_out, parts, hidden, own)
-    files = sorted(walker.files(), key=lambda file: (file.is_linked, file.name.split("/")))
+    walker = _Walker(root, left_out, parts, hidden, own, each_once=not names_decide)
+    return sorted(walker.files(), key=_by_parts)
+
+
+def each_once(files: Iterable[FoundFile], left_out: LeftOut) -> list[FoundFile]:
+    """Keeps one name of each real file: that without a link, or else the first.
+
+    Returns:
+        The files, sorted by the parts of their names.
+    """
     once: dict[str, FoundFile] = {}
-    for file in files:
+    for file in sorted(files, key=lambda file: (file.is_linked, _by_parts(file))):
         if once.setdefault(file.real, file) is not file:
             left_out.add("links to a file that is read already", file.name)
-    return sorted(once.values(), key=lambda file: file.name.split("/"))
+    return sorted(once.values(), key=_by_parts)
+
+
+def _by_parts(file: FoundFile) -> list[str]:
+    return file.name.split("/")
 
 
 class _Walker:
@@ -98,13 +112,14 @@ class _Walker:
         parts: Sequence[str],
         hidden: bool,
         own: Collection[str],
+        *,
+        each_once: bool,
     ) -> None:
         self._left_out = left_out
         self._parts = parts
         self._hidden = hidden
         self._own = own
-        # A name behind one link may be chosen by a glob where that behind another is not.
-        self._each_once = not parts
+        self._each_once = each_once
         self._entered: set[str] = set()
         self._here: deque[_Folder] = deque([_Folder("", str(root), os.path.realpath(root))])
         self._linked: deque[_Folder] = deque()

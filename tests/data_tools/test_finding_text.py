@@ -73,6 +73,18 @@ def test_what_links_lead_to_twice_is_read_once_under_its_own_name(tmp_path):
     assert find(tmp_path / "z", tmp_path / "a") == (["x.txt"], {"named twice": 1})
 
 
+def test_a_link_is_read_where_the_name_that_it_leads_to_is_not_taken(tmp_path):
+    write(tmp_path / "blobs/0a1b2c", '{"text": "x"}')  # As the cache of the Hugging Face hub is.
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "snapshots/train.jsonl").symlink_to("../blobs/0a1b2c")
+    assert find(tmp_path) == (["snapshots/train.jsonl"], {"without an ending": 1})
+    write(tmp_path / "raw/a.txt")
+    (tmp_path / "cooked").symlink_to("raw")
+    names, _ = find(tmp_path, exclude=["*/raw/*"])
+    assert names == ["cooked/a.txt", "snapshots/train.jsonl"]
+    assert find(f"file://{tmp_path}", folder_glob="cooked/*")[0] == ["cooked/a.txt"]
+
+
 def test_links_to_nothing_and_what_is_no_file_are_named(tmp_path, monkeypatch, caplog):
     write(tmp_path / "a.txt")
     (tmp_path / "gone.txt").symlink_to("nowhere")
