@@ -86,7 +86,7 @@ class Choice:
         if seen.how:
             self.left_out.note_taken(seen.how, file.name)
         if not file.bytes and seen.file.kind == "json lines":
-            self.left_out.add("empty files", file.name)
+            self.left_out.add("empty", file.name)
         return seen.file
 
     def is_excluded(self, name: str) -> bool:

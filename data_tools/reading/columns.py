@@ -38,6 +38,9 @@ def find_fault(file: InputFile, schema: Any, options: ReadOptions) -> Fault | No
     name, option = options.text_field, options.spell("text_field")
     if name not in schema.names:
         return Fault("no text field", _no_column(file, schema, name, option))
+    if len(schema.get_all_field_indices(name)) > 1:
+        message = f"{file.path} has several columns '{name}': {option} cannot tell them apart"
+        return Fault("no text field", message)
     kind = schema.field(name).type
     if str(kind) == "null":
         return Fault("null column", f"{file.path}: column '{name}' is null in every row")

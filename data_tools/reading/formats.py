@@ -10,6 +10,7 @@ from typing import Literal
 FileKind = Literal["text", "json lines", "parquet", "arrow", "tar"]
 Compression = Literal["gzip", "zstd", "xz", "bzip2"]
 
+NO_ENDING = "without an ending"
 HEAD_BYTES = 64 * 1024
 """So much of a file is looked at to tell what is in it."""
 
@@ -73,7 +74,6 @@ _PACKED_MAGIC: tuple[tuple[bytes, Compression], ...] = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\xfd7zXZ\x00", "xz"),
-    (b"BZh", "bzip2"),
 )
 _KIND_MAGIC: tuple[tuple[bytes, FileKind], ...] = (
     (b"PAR1", "parquet"),
@@ -88,7 +88,7 @@ _FOREIGN_MAGIC = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", ".7z"),
     (b"Rar!", "a rar archive", ".rar"),
     (b"\x1f\x9d", "a file of compress", ".z"),
-    (b"%PDF", "a PDF", ".pdf"),
+    (b"%PDF-", "a PDF", ".pdf"),
     (b"Obj\x01", "an Avro file", ".avro"),
     (b"ORC", "an ORC file", ".orc"),
 )
@@ -100,6 +100,9 @@ _BYTE_ORDER_MARKS = (
     (b"\xfe\xff", "UTF-16"),
 )
 _UTF8_MARK = b"\xef\xbb\xbf"
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_ENDING = re.compile(r"\.(?=\w*[^\W\d])\w{1,16}")
+_BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")
 _ARRAY_OF_OBJECTS = re.compile(rb"\[\s*\{\s*(\"|\})")
 _TAR_MAGIC = slice(257, 262)
 # Its own table alone: the files of a system differ from one machine to the next.
@@ -134,7 +137,9 @@ def ending_of(name: str) -> str:
     path = PurePosixPath(name.lower())
     is_packed = path.suffix in _COMPRESSIONS or path.suffix in WAYS_OUT
     inner = path.with_suffix("").suffix if is_packed else ""
-    return inner + path.suffix if path.suffix else "without an ending"
+    # `report.1` and `v1.2 of my notes` have none.
+    is_ending = _ENDING.fullmatch(path.suffix) is not None
+    return inner * (_ENDING.fullmatch(inner) is not None) + path.suffix if is_ending else NO_ENDING
 
 
 def is_text_by_name(name: str) -> bool:
@@ -145,6 +150,8 @@ def is_text_by_name(name: str) -> bool:
 
 def compression_by_content(head: bytes) -> Compression | None:
     """Says how a file that begins so is packed."""
+    if head.startswith(b"BZh") and head[4:10] in _BZIP2_BLOCKS:
+        return "bzip2"
     return next((name for magic, name in _PACKED_MAGIC if head.startswith(magic)), None)
 
 
@@ -152,7 +159,7 @@ def kind_by_content(head: bytes) -> FileKind | None:
     """Says what an unpacked file that begins so holds; None for text, and for what is not read."""
     if head[_TAR_MAGIC] == b"ustar":
         return "tar"
-    if kind := next((name for magic, name in _KIND_MAGIC if head.startswith(magic)), None):
+    if kind := next((name for magic, name in _KIND_MAGIC if _begins(head, magic)), None):
         return kind
     text = head.removeprefix(_UTF8_MARK).lstrip()
     if _ARRAY_OF_OBJECTS.match(text) or _is_object(text.partition(b"\n")[0]):
@@ -163,7 +170,7 @@ def kind_by_content(head: bytes) -> FileKind | None:
 def foreign_content(head: bytes) -> tuple[str, str] | None:
     """Names what a file that begins so is, if it is of a kind that is not read, and the way out."""
     for magic, what, ending in _FOREIGN_MAGIC:
-        if head.startswith(magic):
+        if _begins(head, magic):
             return what, WAYS_OUT[ending]
     return None
 
@@ -186,6 +193,11 @@ def holds_json_values(head: bytes) -> bool:
         return True
     opens = line.rstrip().endswith((b"{", b"[", b",", b":"))
     return bool(newline) and text.startswith(b"{") and opens and not _is_object(line)
+
+
+def _begins(head: bytes, magic: bytes) -> bool:
+    """Whether a file begins with a mark, and is no text that happens to begin with its letters."""
+    return head.startswith(magic) and (not magic.isalnum() or _CONTROL.search(head) is not None)
 
 
 def _is_object(line: bytes) -> bool:

@@ -49,6 +49,7 @@ class LeftOut:
 
 
 def _count(tallies: dict[str, _Tally], reason: str, example: str) -> None:
+    reason, example = _printable(reason), _printable(example)
     tally = tallies.setdefault(reason, _Tally(0, example))
     tally.files += 1
     tally.example = min(tally.example, example, key=lambda name: (name.count("/"), name))
@@ -72,5 +73,9 @@ def _way_out(reason: str) -> str:
 
 
 def _example(tally: _Tally) -> str:
-    example = tally.example.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return f"e.g. {example}" if tally.files > 1 else example
+    return f"e.g. {tally.example}" if tally.files > 1 else tally.example
+
+
+def _printable(name: str) -> str:
+    """A name need not be UTF-8, and may hold line ends."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)

@@ -11,9 +11,9 @@ from typing import Any
 
 from data_tools.reading.tars import is_token_tar
 
-OURS = "records and outputs of bigtrain"
-OF_DATASETS = "records and caches of Hugging Face datasets"
-OF_MODELS = "configs and tokenizers of Hugging Face models"
+OURS = "written by bigtrain"
+OF_DATASETS = "kept by Hugging Face datasets"
+OF_MODELS = "of a Hugging Face model"
 
 _HEAD_BYTES = 1024
 _MOST_BYTES = 64 << 20  # A manifest of some hundred thousand tars.

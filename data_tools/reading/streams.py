@@ -25,6 +25,7 @@ _ZSTD_INPUT_BYTES = 1 << 10
 _STAMP_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
 _ZSTD_MAX_WINDOW = 1 << 31  # What `zstd --long=31` asks for.
 _COMMAND = "pipe:"
+_STATUS_OF_BROKEN_PIPE = (-13, 141)  # Of a process, and as a shell says it.
 UNPACKING = {"gzip": "gzip -d", "zstd": "zstd -d", "xz": "xz -d", "bzip2": "bzip2 -d"}
 """The tools that unpack a file."""
 
@@ -108,10 +109,13 @@ def open_file(file: "InputFile") -> Iterator[IO[bytes]]:
 
         with gopen(file.path) as output:
             output.ignore_errors = True  # Its error has the command in Python's words.
-            yield output.stream
+            try:
+                yield output.stream
+            except InputError as error:  # What came is wrong, perhaps for the command failed.
+                _check_status(file, output)
+                raise error
         # Who stops early, which ends the command with an error, does not come here.
-        if output.status:
-            raise InputError(f"{file.path} ended with status {output.status}: mend the command")
+        _check_status(file, output)
     elif is_url(file.path):
         system, path = file_system(file.path)
         with system.open(path, "rb") as raw:
@@ -119,6 +123,12 @@ def open_file(file: "InputFile") -> Iterator[IO[bytes]]:
     else:
         with Path(file.path).open("rb", buffering=_BUFFER_BYTES) as stream:
             yield stream
+
+
+def _check_status(file: "InputFile", output: Any) -> None:
+    output.close()
+    if output.status not in (0, *_STATUS_OF_BROKEN_PIPE):
+        raise InputError(f"{file.path} ended with status {output.status}: mend the command")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Knows webdataset, which imports torch; so it is imported where a tar is read, an
 
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from data_tools.errors import InputError
@@ -29,9 +29,9 @@ def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]
 
     Members of other kinds are left out, each with its ending.
     """
-    from webdataset.tariterators import group_by_keys, tar_file_iterator
+    from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_iterator
 
-    members = _Members(piece.file.name)
+    members = _Members(piece.file.name, has_key=lambda name: base_plus_ext(name)[0] is not None)
     with open_unpacked(piece.file) as stream:
         watched = _Watched(stream)
         try:
@@ -80,13 +80,14 @@ def _ending(name: str) -> str:
 class _Members:
     """Chooses the members that may be text and keeps count of the others."""
 
-    def __init__(self, tar: str) -> None:
+    def __init__(self, tar: str, *, has_key: Callable[[str], bool]) -> None:
         self._tar = tar
+        self._has_key = has_key
         self._passed: list[str] = []
 
     def select(self, name: str) -> bool:
         """Whether a member is read."""
-        if _kind(name):
+        if _kind(name) and self._has_key(name):
             return True
         self._passed.append(name)
         return False

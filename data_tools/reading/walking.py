@@ -11,6 +11,7 @@ from pathlib import Path
 from data_tools.errors import InputError
 from data_tools.reading.left_out import OWN_OUTPUT, LeftOut
 
+FOLDER_OF_A_GLOB = "a folder that the glob matches: end it with /** to read it"
 _ANY_DEPTH = "**"
 
 
@@ -96,7 +97,7 @@ def each_once(files: Iterable[FoundFile], left_out: LeftOut) -> list[FoundFile]:
     once: dict[str, FoundFile] = {}
     for file in sorted(files, key=lambda file: (file.is_linked, _by_parts(file))):
         if once.setdefault(file.real, file) is not file:
-            left_out.add("links to a file that is read already", file.name)
+            left_out.add("read already by another name", file.name)
     return sorted(once.values(), key=_by_parts)
 
 
@@ -130,7 +131,7 @@ class _Walker:
             folder = (self._here or self._linked).popleft()
             if self._each_once:
                 if folder.real in self._entered:
-                    self._left_out.add("links to a folder that is read already", folder.name)
+                    self._left_out.add("read already by another name", folder.name)
                     continue
                 self._entered.add(folder.real)
             yield from self._files_of(folder)
@@ -139,7 +140,7 @@ class _Walker:
         try:
             entries = sorted(os.scandir(folder.path), key=lambda entry: entry.name)
         except OSError as error:
-            self._left_out.add("unreadable folders", f"{folder.name}/: {error.strerror}")
+            self._left_out.add("unreadable", f"{folder.name}/: {error.strerror}")
             return
         for entry in entries:
             name = f"{folder.name}/{entry.name}" if folder.name else entry.name
@@ -152,9 +153,9 @@ class _Walker:
             elif entry.is_dir():
                 self._note_folder(entry, name, folder)
             elif not entry.is_file():
-                self._left_out.add("pipes, sockets or devices", name)
+                self._left_out.add("not a regular file", name)
             elif not may_read(entry.path):
-                self._left_out.add("unreadable files", name)
+                self._left_out.add("unreadable", name)
             else:
                 is_link = entry.is_symlink()
                 real = os.path.realpath(entry.path) if is_link else f"{folder.real}/{entry.name}"
@@ -166,10 +167,10 @@ class _Walker:
         try:
             entry.stat()
         except FileNotFoundError:
-            self._left_out.add("broken links", f"{name} → {Path(entry.path).readlink()}")
+            self._left_out.add("behind a broken link", f"{name} → {Path(entry.path).readlink()}")
         except OSError as error:
             why = error.strerror or "unreadable"
-            self._left_out.add("links that cannot be followed", f"{name}: {why}")
+            self._left_out.add("behind a link that cannot be followed", f"{name}: {why}")
         else:
             return True
         return False
@@ -186,7 +187,7 @@ class _Walker:
             self._left_out.add(OWN_OUTPUT, name)
         elif any(_is_inside(behind, real) for behind in through):
             target = Path(entry.path).readlink()
-            self._left_out.add("links that lead round in a circle", f"{name} → {target}")
+            self._left_out.add("behind a link in a circle", f"{name} → {target}")
         else:
             self._linked.append(_Folder(name, entry.path, real, through))
 
@@ -198,7 +199,7 @@ class _Walker:
             if not fnmatchcase(folder, part):
                 return False
         if self._parts and len(folders) == len(self._parts):
-            self._left_out.add("folders that the glob matches (end it with /** to read them)", name)
+            self._left_out.add(FOLDER_OF_A_GLOB, name)
             return False
         return not self._parts or len(folders) < len(self._parts)
 

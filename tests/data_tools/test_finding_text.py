@@ -13,8 +13,10 @@ import pytest
 from webdataset.writer import TarWriter
 
 from data_tools.errors import InputError
+from data_tools.files import render_json
 from data_tools.reading.left_out import LeftOut
 from data_tools.reading.sources import find_sources
+from data_tools.reading.walking import FOLDER_OF_A_GLOB
 
 _NOBODY = 65534
 
@@ -55,8 +57,8 @@ def test_links_in_a_circle_are_named_and_end(tmp_path, options, caplog):
     (tmp_path / "self").symlink_to("self")
     names, left_out = find(tmp_path, **options)
     assert names == ["a/x.txt", "b/y.txt"]
-    assert left_out["links that lead round in a circle"] >= 1
-    assert left_out["links that cannot be followed"] == 1
+    assert left_out["behind a link in a circle"] >= 1
+    assert left_out["behind a link that cannot be followed"] == 1
     assert "a/up → .." in caplog.text
 
 
@@ -67,8 +69,7 @@ def test_what_links_lead_to_twice_is_read_once_under_its_own_name(tmp_path):
     names, left_out = find(tmp_path)
     assert names == ["z/x.txt"]
     assert left_out == {
-        "links to a file that is read already": 1,
-        "links to a folder that is read already": 1,
+        "read already by another name": 2,
     }
     assert find(tmp_path / "z", tmp_path / "a") == (["x.txt"], {"named twice": 1})
 
@@ -94,7 +95,7 @@ def test_links_to_nothing_and_what_is_no_file_are_named(tmp_path, monkeypatch, c
         listener.bind("socket.txt")
         names, left_out = find(tmp_path)
     assert names == ["a.txt"]
-    assert left_out == {"broken links": 1, "pipes, sockets or devices": 2}
+    assert left_out == {"behind a broken link": 1, "not a regular file": 2}
     assert "gone.txt → nowhere" in caplog.text
     with pytest.raises(InputError, match=r"gone\.txt is a broken link to nowhere"):
         find(tmp_path / "gone.txt")
@@ -127,7 +128,7 @@ def test_what_may_not_be_read_is_named():
             with pytest.raises(InputError, match=r"closed\.txt may not be read"):
                 find(root / "closed.txt")
         (root / "folder").chmod(0o700)
-    assert found == (["a.txt"], {"unreadable files": 1, "unreadable folders": 1})
+    assert found == (["a.txt"], {"unreadable": 2})
 
 
 def test_what_is_not_taken_is_counted_by_ending_with_an_example_and_a_way_out(tmp_path, caplog):
@@ -142,7 +143,7 @@ def test_what_is_not_taken_is_counted_by_ending_with_an_example_and_a_way_out(tm
         ".jsonl.lz4": 1,
         "without an ending": 1,
         "hidden": 1,
-        "empty files": 1,
+        "empty": 1,
     }
     assert "2 .pdf (e.g. p/a.pdf; take its text out into .txt)" in caplog.text
     assert "1 .jsonl.lz4 (x.jsonl.lz4; unpack it with lz4 -d)" in caplog.text
@@ -176,7 +177,7 @@ def test_a_folder_that_a_glob_matches_is_named(tmp_path):
     write(tmp_path / "web/b.txt")
     names, left_out = find(f"{tmp_path}/*")
     assert names == ["a.txt"]
-    assert left_out == {"folders that the glob matches (end it with /** to read them)": 1}
+    assert left_out == {FOLDER_OF_A_GLOB: 1}
 
 
 def test_what_is_excluded_is_counted_even_where_it_would_not_be_read(tmp_path):
@@ -212,7 +213,7 @@ def test_records_of_hugging_face_datasets_and_their_caches_are_no_text(tmp_path)
     write(tmp_path / "dataset_dict.json", '{"splits": ["train"]}')
     names, left_out = find(tmp_path)
     assert names == ["train/data-00000-of-00001.arrow"]
-    assert left_out == {"records and caches of Hugging Face datasets": 4}
+    assert left_out == {"kept by Hugging Face datasets": 4}
 
 
 def test_records_of_a_users_own_are_text_whatever_they_are_called(tmp_path):
@@ -221,3 +222,19 @@ def test_records_of_a_users_own_are_text_whatever_they_are_called(tmp_path):
     for name in names:
         write(tmp_path / name, line)
     assert find(tmp_path) == (names, {})
+
+
+def test_names_that_are_no_utf8_or_hold_line_ends_are_read_and_told(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in (b"\xff.txt", b"\xff.pdf", b"a\nb.pdf", b"v1.2 of my notes", b"log.1"):
+        with open(os.fsencode(tmp_path / "sub") + b"/" + name, "wb") as file:  # noqa: PTH123
+            file.write(b"text")
+    left_out = LeftOut()
+    ((file,),) = (source.files for source in find_sources([str(tmp_path)], left_out=left_out))
+    assert file.name == "sub/\udcff.txt"
+    assert [line for line in left_out.lines() if not line.isprintable()] == []
+    assert {reason: row["files"] for reason, row in left_out.record().items()} == {
+        ".pdf": 2,
+        "without an ending": 2,
+    }
+    render_json(left_out.record())

@@ -18,7 +18,7 @@ from data_tools.sharding.job import shard_corpus
 from data_tools.tokenizer.job import build_tokenizer
 from tests.data_tools.small_texts import tree_bytes, write_texts
 
-OURS = "records and outputs of bigtrain"
+OURS = "written by bigtrain"
 EVERYTHING = {"folder_glob": "**/*"}
 HASH_BEFORE = "508d39878b97bd8ff18ed51d5c6d1d31fd06cb908265d9a6d9d0bd152b2d7d10"
 
@@ -121,7 +121,7 @@ def test_other_corpora_notes_runs_and_models_are_left_out(folder, sharded):
     (folder / "model" / "special_tokens_map.json").write_text("{}")
     found, left_out = names_in(folder)
     assert found == names
-    assert left_out["configs and tokenizers of Hugging Face models"] == 3
+    assert left_out["of a Hugging Face model"] == 3
     assert left_out[OURS] > 10
     assert names_in(f"file://{folder}")[0] == names
 

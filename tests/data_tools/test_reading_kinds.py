@@ -2,8 +2,10 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
+import tarfile
 
 import pyarrow
 import pyarrow.compute
@@ -16,6 +18,7 @@ from webdataset.writer import TarWriter
 from data_tools.errors import InputError
 from data_tools.reading.documents import Document, Skipped, sample_text
 from data_tools.reading.sources import find_sources
+from data_tools.reading.standard_input import standard_input
 from tests.data_tools.test_reading_records import LINES, ROWS, read
 
 TEXTS = [row["text"] for row in ROWS]
@@ -299,3 +302,40 @@ def test_a_tar_of_tokens_is_refused(sharded):
     tar = next((sharded / "train").glob("*.tar"))
     with pytest.raises(InputError, match=r"\.tar holds tokens that `bigtrain data shard` wrote"):
         read(tar)
+
+
+@pytest.mark.parametrize("text", ["PAR1S 7e", "ORCHESTRA", "BZhang", "FEA1 is a part", "[x] {y}"])
+def test_a_text_that_begins_like_another_kind_is_text(tmp_path, text):
+    (tmp_path / "notes").write_text(text)
+    assert texts_of(tmp_path / "notes") == [text]
+
+
+def test_several_columns_of_one_name_are_refused(tmp_path):
+    table = pyarrow.table([pyarrow.array(["a"])] * 2, names=["text", "text"])
+    for name in ("a.parquet", "file.arrow"):
+        path = write_table(table, tmp_path / name)
+        with pytest.raises(InputError, match=r"several columns 'text'"):
+            read(path)
+
+
+def test_a_member_that_webdataset_passes_over_is_counted(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("._0.txt", "0.txt", "README"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"text"))
+    found, _ = read(tmp_path / "a.tar")
+    assert sorted(str(getattr(it, "reason", it.place)) for it in found) == [
+        ".txt in a tar",
+        "a.tar 0.txt",
+        "without an ending in a tar",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet", "arrow"])
+def test_standard_input_of_another_kind_is_refused_by_name(tmp_path, kind):
+    path = tmp_path / f"file.{kind}"
+    write_tar(path, {"txt": "one"}) if kind == "tar" else write_table(TABLE, path)
+    refusal = pytest.raises(InputError, match=rf"holds {kind}, not JSON Lines: name the file")
+    with path.open("rb") as stream, refusal, standard_input(tmp_path / "out", stream):
+        pass
