@@ -38,7 +38,11 @@ def folder(tmp_path):
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["known", "glob"])
 def test_a_tokenizer_among_its_texts_is_the_same_job_again(folder, options):
     (folder / "a.pdf").write_bytes(b"%PDF")
-    settings = {"out": folder / "tok.model", "vocab_size": 380, **options}
+    for number in range(8):
+        lines = "".join(f"Line {line} of {number}: {line * 7}\n" for line in range(2800))
+        (folder / f"long-{number}.txt").write_text(lines)
+    # Two blocks of 64 KiB; with a little more to choose from they would be others.
+    settings = {"out": folder / "tok.model", "vocab_size": 380, "max_bytes": 131_082, **options}
     settings["exclude"] = ["*.pdf"] if options else []
     build_tokenizer([str(folder)], **settings)
     assert build_tokenizer([str(folder)], **settings).already_done
