@@ -264,13 +264,13 @@ class CleanConfig(Section):
     exclude: PathTexts = Field(default=[])
     """Leaves out files whose path inside a folder matches, as '*/tests/*'."""
     glob: PathText | None = None
-    """Which files of a folder are read, as '**/*.py'; by default every known kind."""
+    """Which files of a folder are read, as '*.py', at any depth; by default every known kind."""
     text_field: str = "text"
-    """Field or column that holds the text, in JSON Lines and Parquet."""
+    """Field or column that holds the text, in JSON, Parquet, Arrow and webdataset tars."""
     id_field: str | None = None
     """Field or column that names a document; kept in the output as `id`."""
     on_invalid: Literal["skip", "stop"] = "skip"
-    """What to do at an invalid line: skip it and count it, or stop with its place."""
+    """What to do at an invalid line or column: skip it and count it, or stop with its place."""
     out: PathText
     """Folder for the cleaned parts and report.json."""
     workers: Annotated[int, Field(ge=1, le=4096)] = 1

@@ -48,6 +48,7 @@ from data_tools.files import (
 )
 from data_tools.progress import show_progress
 from data_tools.reading.documents import Piece, plan_pieces
+from data_tools.reading.left_out import LeftOut
 from data_tools.reading.sources import TextSource, find_sources, hash_sources
 from data_tools.workers import WorkerPool, open_pool, run_each
 
@@ -78,7 +79,14 @@ def clean_corpus(config: CleanConfig) -> CleanResult:
     """
     started = time.monotonic()
     out = Path(config.out)
-    sources = find_sources(config.inputs, exclude=config.exclude, folder_glob=config.glob)
+    left_out = LeftOut()
+    sources = find_sources(
+        config.inputs,
+        exclude=config.exclude,
+        folder_glob=config.glob,
+        own=[out],
+        left_out=left_out,
+    )
     _check_apart(sources, out)
     task_bytes = int((config.task_mb or 0) * 1e6) or choose_task_bytes(sources)
     tasks = plan_tasks(sources, task_bytes=task_bytes)
@@ -103,7 +111,7 @@ def clean_corpus(config: CleanConfig) -> CleanResult:
         counts = add_counts(marker.counts for marker in markers)
         already_done = not fresh and (out / REPORT_NAME).is_file()
         if not already_done:
-            _seal(counts, markers, settings, sources)
+            _seal(counts, markers, settings, sources, left_out)
         _sweep_all(tasks, settings)
     return CleanResult(
         out=out,
@@ -230,6 +238,7 @@ def _seal(
     markers: Sequence[Marker],
     settings: CleanSettings,
     sources: Sequence[TextSource],
+    left_out: LeftOut,
 ) -> None:
     parts = [
         {**marker.part.model_dump(), "sha256": file_sha256(settings.out / marker.part.file)}
@@ -246,7 +255,12 @@ def _seal(
         for source in sources
     ]
     report = report_dict(
-        counts, inputs=inputs, rules=rules, parts=parts, tool_version=_tool_version()
+        counts,
+        inputs=inputs,
+        left_out=left_out.record(),
+        rules=rules,
+        parts=parts,
+        tool_version=_tool_version(),
     )
     write_file(settings.out / REPORT_NAME, render_json(report))
 

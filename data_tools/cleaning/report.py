@@ -22,6 +22,7 @@ def report_dict(
     counts: Counts,
     *,
     inputs: list[dict[str, Any]],
+    left_out: Mapping[str, Any],
     rules: Mapping[str, Any],
     parts: list[dict[str, Any]],
     tool_version: str,
@@ -31,6 +32,7 @@ def report_dict(
         "schema": SCHEMA,
         "tool_version": tool_version,
         "inputs": inputs,
+        **({"left_out": dict(left_out)} if left_out else {}),
         "rules": dict(rules),
         "documents": {
             "read": counts.documents,

@@ -37,16 +37,17 @@ ShardInputs = Annotated[
 Glob = Annotated[
     str | None,
     typer.Option(
-        help="Which files of a folder count.  [default: .txt .jsonl .json .parquet, .gz and .zst]"
+        help="Which files of a folder count, as '*.md', at any depth.  [default: every known kind]"
     ),
 ]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(help="Leave out files by path in a folder, as '*/tests/*'; repeat for more."),
 ]
-TextField = Annotated[str, typer.Option(help="The JSON field or Parquet column of the text.")]
+TextField = Annotated[str, typer.Option(help="The JSON field or the column of the text.")]
 Invalid = Annotated[
-    OnInvalid, typer.Option(help="Invalid JSON, no text field, too long: stop, or skip it.")
+    OnInvalid,
+    typer.Option(help="Invalid JSON, no text field, too long: stop, or skip it."),
 ]
 MaxDocument = Annotated[
     float, typer.Option(help="The longest line of JSON or text file, in MiB; bounds memory.")

@@ -1,38 +1,66 @@
-"""JSON Lines: one object a line, the text in one field; any range of bytes is read by itself."""
+"""JSON Lines: one object a line, the text in one field; any range of bytes is read by itself.
+
+A file of JSON that is one array, or whose objects are printed over several lines, is read whole.
+"""
 
 import json
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 from data_tools.errors import InputError
-from data_tools.reading.streams import is_url, open_file, open_unpacked
-from data_tools.reading.values import Document, Piece, ReadOptions, Skipped, refuse
+from data_tools.reading.formats import HEAD_BYTES, holds_json_values, wrong_content
+from data_tools.reading.json_values import read_json_values
+from data_tools.reading.records import JsonRecord
+from data_tools.reading.streams import is_url, open_file, open_unpacked, read_head
+from data_tools.reading.values import Document, InputFile, Piece, ReadOptions, Skipped, refuse
 
 _BLOCK_BYTES = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_NAMED_FIELDS = 12
 _JSON = json.JSONDecoder()
 
 
 def read_json_lines(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
+    """Reads the documents of the lines that begin in a piece, or of a file that is one array."""
+    with open_unpacked(piece.file) as stream:
+        head = stream.peek(HEAD_BYTES)[:HEAD_BYTES] if piece.start == 0 else b""
+        if wrong := wrong_content(head):
+            yield _not_json(piece.file, wrong, options)
+        elif piece.stop is None and holds_json_values(head):
+            yield from read_json_values(stream, piece.file, options)
+        else:
+            yield from _read_lines(stream, piece, options)
+
+
+def is_cut_by_lines(file: InputFile) -> bool:
+    """Whether a JSON file holds lines, so that a part of it can be read by itself."""
+    return not file.compressed and not holds_json_values(read_head(file, HEAD_BYTES))
+
+
+def _not_json(file: InputFile, wrong: str, options: ReadOptions) -> Skipped:
+    message = f"{file.path} holds {wrong}, not JSON in UTF-8 as its name says"
+    return refuse(options, f"not JSON but {wrong}", place=file.name, message=message)
+
+
+def _read_lines(
+    stream: IO[bytes], piece: Piece, options: ReadOptions
+) -> Iterator[Document | Skipped]:
     """Reads the documents of the lines that begin in a piece; blank lines are passed over."""
     limit, name = options.max_document_bytes, piece.file.name
-    with open_unpacked(piece.file) as stream:
-        offset, number = _first_line(stream, piece.start), 0
-        while piece.stop is None or offset < piece.stop:
-            line = stream.readline(limit + 1)
-            if not line:
-                return
-            number += 1
-            if text := _text_at_once(line, limit, options):
-                place = f"{name} byte {offset}" if piece.start else f"{name} line {number}"
-                yield Document(text, place)
-            elif len(line) > limit and not line.endswith(b"\n"):
-                yield _Line(piece, options, offset, number).too_long()
-                offset += _pass_line(stream)
-            elif found := _Line(piece, options, offset, number).parse(line):
-                yield found
-            offset += len(line)
+    offset, number = _first_line(stream, piece.start), 0
+    while piece.stop is None or offset < piece.stop:
+        line = stream.readline(limit + 1)
+        if not line:
+            return
+        number += 1
+        if text := _text_at_once(line, limit, options):
+            place = f"{name} byte {offset}" if piece.start else f"{name} line {number}"
+            yield Document(text, place)
+        elif len(line) > limit and not line.endswith(b"\n"):
+            yield _Line(piece, options, offset, number).too_long()
+            offset += _pass_line(stream)
+        elif found := _Line(piece, options, offset, number).parse(line):
+            yield found
+        offset += len(line)
 
 
 def _text_at_once(line: bytes, limit: int, options: ReadOptions) -> str | None:
@@ -57,70 +85,19 @@ class _Line:
         self._offset = offset
         self._number = number
 
-    @property
-    def place(self) -> str:
-        if self._piece.start:
-            return f"{self._piece.file.name} byte {self._offset}"
-        return f"{self._piece.file.name} line {self._number}"
-
     def parse(self, line: bytes) -> Document | Skipped | None:
         if self._offset == 0:
             line = line.removeprefix(_BYTE_ORDER_MARK)
-        if line.isspace() or not line:
-            return None
-        try:
-            value = json.loads(line.decode("utf-8"))
-        except json.JSONDecodeError as error:
-            return self._invalid(f"{error.msg}, column {error.colno}")
-        except UnicodeDecodeError as error:
-            return self._invalid(f"byte 0x{line[error.start]:02x} is not UTF-8", error.start + 1)
-        except (ValueError, RecursionError) as error:
-            return self._invalid(str(error))
-        if not isinstance(value, dict):
-            kind = type(value).__name__
-            return self._refuse("invalid JSON", f"holds a JSON {kind}, not an object")
-        return self._document(value, may_have_surrogates=b"\\ud" in line or b"\\uD" in line)
+        return self._record().parse(line) if line.strip() else None
 
     def too_long(self) -> Skipped:
-        return self._refuse("too long", f"is {self._options.too_long}")
+        return self._record().too_long()
 
-    def _document(
-        self, value: dict[str, Any], *, may_have_surrogates: bool
-    ) -> Document | Skipped | None:
-        field = self._options.text_field
-        text = value.get(field)
-        if not text:
-            if field in value and text in (None, ""):
-                return Skipped("empty", self.place)
-            if field not in value:
-                return self._no_field(value)
-        if not isinstance(text, str):
-            kind = type(text).__name__
-            return self._refuse("not a string", f"has a {kind} in field '{field}', not a string")
-        if may_have_surrogates:
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                return self._invalid(f"half a surrogate pair, {text[error.start]!a}, in '{field}'")
-        identity = value.get(self._options.id_field) if self._options.id_field else None
-        return Document(text, self.place, None if identity is None else str(identity))
-
-    def _invalid(self, what: str, column: int | None = None) -> Skipped:
-        where = "" if column is None else f", column {column}"
-        return self._refuse("invalid JSON", f"is not valid JSON ({what}{where})")
-
-    def _no_field(self, value: dict[str, Any]) -> Skipped:
-        names = [f"'{name}'" for name in value]
-        more = ", …" if len(names) > _NAMED_FIELDS else ""
-        there = ", ".join(names[:_NAMED_FIELDS]) + more if names else "none"
-        field, option = self._options.text_field, self._options.spell("text_field")
-        message = f"has no field '{field}' (its fields: {there}): choose {option}"
-        return self._refuse("no text field", message)
-
-    def _refuse(self, reason: str, message: str) -> Skipped:
-        stop = self._options.on_invalid == "stop"
-        where = self._exact_place() if stop else ""
-        return refuse(self._options, reason, place=self.place, message=f"{where} {message}")
+    def _record(self) -> JsonRecord:
+        name = self._piece.file.name
+        start = self._piece.start
+        place = f"{name} byte {self._offset}" if start else f"{name} line {self._number}"
+        return JsonRecord(self._options, place=place, exact=self._exact_place)
 
     def _exact_place(self) -> str:
         file = self._piece.file

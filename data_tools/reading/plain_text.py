@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from data_tools.reading.formats import HEAD_BYTES, wrong_content
 from data_tools.reading.streams import open_unpacked
 from data_tools.reading.values import Document, Piece, ReadOptions, Skipped, refuse
 
@@ -18,6 +19,7 @@ def read_text_file(piece: Piece, options: ReadOptions) -> Iterator[Document | Sk
     try:
         text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError:
-        yield Skipped("not UTF-8", place)
+        wrong = wrong_content(content[:HEAD_BYTES])
+        yield Skipped(f"not UTF-8 but {wrong}" if wrong else "not UTF-8", place)
         return
     yield Document(text, place) if text else Skipped("empty", place)

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from data_tools.reading.arrow import arrow_text_bytes
+from data_tools.reading.json_lines import is_cut_by_lines
 from data_tools.reading.parquet import text_bytes
 from data_tools.reading.pieces import read_piece
 from data_tools.reading.sources import TextSource
-from data_tools.reading.streams import damage_told, open_file, unpack
+from data_tools.reading.streams import damage_told, is_command, open_file, unpack
+from data_tools.reading.tars import tar_text_bytes
 from data_tools.reading.values import Document, InputFile, Piece, ReadOptions
 
 _BLOCK_BYTES = 64 * 1024
 _RATIO_BYTES = 8 << 20
+_BYTES_OF_A_COMMAND = 256 << 20  # A guess: only running it would tell.
 
 
 def sample_text(
@@ -17,8 +21,9 @@ def sample_text(
 ) -> Iterator[str]:
     """Yields at most about `max_bytes` of text in parts spread evenly over all the files.
 
-    Plain text and JSON Lines are read only where the sample falls; compressed files and Parquet
-    are read whole. Which parts is arithmetic on the sizes, so the same files give the same sample.
+    Plain text and JSON Lines are read only where the sample falls; files of other kinds and
+    compressed ones are read whole. Which parts is arithmetic on the sizes, so the same files give
+    the same sample.
 
     Raises:
         InputError: A file is damaged, or what is sampled is invalid and the options say to stop.
@@ -29,7 +34,7 @@ def sample_text(
     share = min(1.0, max_bytes / max(1, sum(sizes)))
     before = 0
     for file, size in zip(files, sizes, strict=True):
-        if file.compressed or file.kind == "parquet":
+        if _is_read_whole(file):
             yield from _every_so_often(_texts(Piece(file, 0, None, file.bytes), options), share)
         else:
             yield from _blocks(file, options, share, before)
@@ -37,9 +42,22 @@ def sample_text(
 
 
 def _text_bytes(file: InputFile, options: ReadOptions) -> int:
-    if file.kind == "parquet":
-        return text_bytes(file, options)
+    if is_command(file.path):
+        return _BYTES_OF_A_COMMAND
+    match file.kind:
+        case "parquet":
+            return text_bytes(file, options)
+        case "arrow":
+            return arrow_text_bytes(file, options)
+        case "tar":
+            return tar_text_bytes(file)
     return int(file.bytes * _ratio(file)) if file.compressed else file.bytes
+
+
+def _is_read_whole(file: InputFile) -> bool:
+    if file.compressed or file.kind in ("parquet", "arrow", "tar"):
+        return True
+    return file.kind == "json lines" and not is_cut_by_lines(file)
 
 
 def _ratio(file: InputFile) -> float:

@@ -1,23 +1,26 @@
 """Which files a corpus is made from, in an order and under names that depend on no machine."""
 
-import glob
 import hashlib
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.files import file_sha256
-from data_tools.reading.streams import file_system, is_url, size_and_stamp
-from data_tools.reading.values import InputFile, kind_of
+from data_tools.reading.choosing import Choice
+from data_tools.reading.expanding import expand_pattern
+from data_tools.reading.formats import KNOWN_ENDINGS
+from data_tools.reading.left_out import LeftOut
+from data_tools.reading.local_text import find_local, find_singles, is_glob
+from data_tools.reading.remote_text import find_commands, find_remote
+from data_tools.reading.streams import is_command, is_url
+from data_tools.reading.values import Finding, InputFile
 
 STANDARD_INPUT = "-"
-_KNOWN = "every .txt, .jsonl, .json and .parquet file"
 _HASH_CONTENT_BELOW = 1 << 30  # Two seconds of hashing; above it, sizes and stamps must do.
-_OUR_RECORDS = {"report.json", "manifest.json"}  # What cleaning and sharding leave is no text.
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,51 +32,43 @@ class TextSource:
 
 
 def find_sources(
-    patterns: Sequence[str], *, exclude: Sequence[str] = (), folder_glob: str | None = None
+    patterns: Sequence[str],
+    *,
+    exclude: Sequence[str] = (),
+    folder_glob: str | None = None,
+    own: Iterable[Path] = (),
+    left_out: LeftOut | None = None,
 ) -> list[TextSource]:
     """Finds files of text: in the order of `patterns`, sorted by path within each, none twice.
 
+    What lies in a folder and is not taken is logged in a line or two, by reason and with examples.
+
     Args:
-        patterns: Folders, globs (`**` crosses folders), single files, and URLs of all three.
+        patterns: Folders, globs (`**` crosses folders), single files, URLs of all three, commands
+            (`pipe:…`), and `shards-{000..099}.tar` for many.
         exclude: Shell patterns held against `/` and the path inside the folder or glob; here `*`
             crosses folders too, so `*/tests/*` leaves out every folder called tests.
-        folder_glob: Which files of a folder are text; None takes every known kind.
+        folder_glob: Which files of a folder are text; one without `/` chooses in every subfolder.
+            None takes every known kind.
+        own: Files and folders that the command itself reads or writes for another purpose.
+        left_out: Counts what is not taken, for a record of the job.
 
     Raises:
         InputError: A pattern names nothing, or no file is left.
     """
     if STANDARD_INPUT in patterns:
         raise InputError("standard input (-) can only be read by `data shard`: name files")
-    singles = [p for p in patterns if not is_url(p) and not _is_glob(p) and not Path(p).is_dir()]
-    found = [
-        _find_remote(p, folder_glob) if is_url(p) else _find_local(p, folder_glob)
-        for p in patterns
-        if p not in singles
-    ]
-    if singles:
-        found.append(_single_files(singles))
-    sources, seen = [], set[str]()
-    for source in found:
-        files = tuple(
-            file for file in source.files if file.path not in seen and not _excluded(file, exclude)
-        )
-        seen.update(file.path for file in files)
-        sources.append(TextSource(source.label, files))
-    if not seen:
-        chosen = f"the glob '{folder_glob}'" if folder_glob else f"a glob, by default {_KNOWN},"
-        raise InputError(
-            f"no text file in {', '.join(patterns)} ({chosen} chooses which files "
-            f"of a folder count, exclude removes some): name other files or change these"
-        )
-    return [source for source in sources if source.files]
-
-
-def _is_glob(pattern: str) -> bool:
-    return glob.has_magic(pattern) and not Path(pattern).exists()
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+    left_out = LeftOut() if left_out is None else left_out
+    real = frozenset(os.path.realpath(path) for path in own)
+    choice = Choice(exclude, folder_glob, real, left_out)
+    try:
+        sources = _join(_find_all(patterns, choice), left_out)
+        if not sources:
+            raise InputError(_nothing(patterns, folder_glob))
+        return sources
+    finally:
+        for line in left_out.lines():
+            logger.warning("%s", line)
 
 
 def hash_sources(sources: Sequence[TextSource]) -> str:
@@ -90,81 +85,52 @@ def hash_sources(sources: Sequence[TextSource]) -> str:
     return digest.hexdigest()
 
 
-def _is_known(name: str) -> bool:
-    is_text = kind_of(name) is not None and name.rpartition("/")[2] not in _OUR_RECORDS
-    return is_text and not _is_hidden(name)
-
-
-def _excluded(file: InputFile, exclude: Sequence[str]) -> bool:
-    return any(fnmatch("/" + file.name, pattern) for pattern in exclude)
-
-
-def _absent(pattern: str) -> str:
-    return f"{pattern} is no file, folder or glob that exists: check its spelling"
-
-
-def _single_files(patterns: Sequence[str]) -> TextSource:
+def _find_all(patterns: Sequence[str], choice: Choice) -> list[Finding]:
+    """Finds what each pattern names; single local files come last, all together."""
+    findings: list[Finding] = []
+    singles: list[str] = []
     for pattern in patterns:
-        if not Path(pattern).is_file():
-            raise InputError(
-                f"{pattern} is no file, folder or glob that exists: check its spelling"
-            )
-    paths = sorted(Path(pattern).absolute() for pattern in patterns)
-    root = Path(os.path.commonpath([path.parent for path in paths]))
-    return TextSource("files", tuple(_local_file(path, root) for path in paths))
+        names = expand_pattern(pattern)
+        far = [find_remote(it, choice) for it in names if is_url(it) and not is_command(it)]
+        findings += _as_one(far, pattern)
+        if commands := [name for name in names if is_command(name)]:
+            findings.append(find_commands(commands))
+        near = [name for name in names if not is_url(name)]
+        folders = [name for name in near if is_glob(name) or Path(name).is_dir()]
+        findings += [find_local(name, choice) for name in folders]
+        singles += [name for name in near if name not in folders]
+    if singles:
+        findings.append(find_singles(singles, choice))
+    return findings
 
 
-def _find_local(pattern: str, folder_glob: str | None) -> TextSource:
-    if _is_glob(pattern):
-        parts = Path(pattern).absolute().parts
-        fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-        root, inside = Path(*parts[:fixed]), "/".join(parts[fixed:])
-        chosen: str | None = inside
-    else:
-        root, chosen = Path(pattern).resolve(), folder_glob
-    paths = sorted(path for path in root.glob(chosen or "**/*") if path.is_file())
-    files = (_local_file(path, root) for path in paths)
-    return TextSource(
-        f"{root.name}/{chosen or '**'}",
-        tuple(file for file in files if chosen or _is_known(file.name)),
+def _as_one(findings: Sequence[Finding], pattern: str) -> Sequence[Finding]:
+    """Joins what the braces of a pattern stand for, unless that mixes equal names."""
+    files = [pair for finding in findings for pair in finding.files]
+    if len(findings) < 2 or len({file.name for _, file in files}) < len(files):
+        return findings
+    return [Finding("/".join(pattern.rsplit("/", 2)[-2:]), tuple(files))]
+
+
+def _join(findings: Sequence[Finding], left_out: LeftOut) -> list[TextSource]:
+    sources, seen = [], set[str]()
+    for finding in findings:
+        files = []
+        for key, file in finding.files:
+            if key in seen:
+                left_out.add("named twice", file.name)
+            else:
+                seen.add(key)
+                files.append(file)
+        if files:
+            sources.append(TextSource(finding.label, tuple(files)))
+    return sources
+
+
+def _nothing(patterns: Sequence[str], folder_glob: str | None) -> str:
+    known = f"every {KNOWN_ENDINGS} file"
+    chosen = f"the glob '{folder_glob}'" if folder_glob else f"a glob, by default {known},"
+    return (
+        f"no text file in {', '.join(patterns)} ({chosen} chooses which files "
+        f"of a folder count, exclude removes some): name other files or change these"
     )
-
-
-def _local_file(path: Path, root: Path) -> InputFile:
-    stat = path.stat()
-    name = path.relative_to(root).as_posix()
-    return InputFile(str(path), name, stat.st_size, str(stat.st_mtime_ns))
-
-
-def _find_remote(pattern: str, folder_glob: str | None) -> TextSource:
-    system, path = file_system(pattern)
-    if glob.has_magic(path) and not system.exists(path):
-        parts = path.split("/")
-        fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-        root, chosen = "/".join(parts[:fixed]), "/".join(parts[fixed:])
-    elif system.isdir(path):
-        root, chosen = path.rstrip("/"), folder_glob or ""
-    elif system.isfile(path):
-        root, _, chosen = path.rpartition("/")
-        file = _remote_file(system, path, root, system.info(path))
-        return TextSource(f"{root.rpartition('/')[2]}/{chosen}", (file,))
-    else:
-        raise InputError(_absent(pattern))
-    if chosen:
-        found = system.glob(f"{root}/{chosen}", detail=True)
-    else:
-        found = system.find(root, detail=True)
-    files = (
-        _remote_file(system, path, root, info)
-        for path, info in sorted(found.items())
-        if info["type"] == "file"
-    )
-    return TextSource(
-        f"{root.rpartition('/')[2]}/{chosen or '**'}",
-        tuple(file for file in files if chosen or _is_known(file.name)),
-    )
-
-
-def _remote_file(system: Any, path: str, root: str, info: dict[str, Any]) -> InputFile:
-    url = system.unstrip_protocol(path)
-    return InputFile(url, path.removeprefix(root).lstrip("/"), *size_and_stamp(url, info))

@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import IO
 
 from data_tools.errors import InputError
+from data_tools.reading.formats import compression_by_content, foreign_content, kind_by_content
 from data_tools.reading.sources import TextSource
+from data_tools.reading.streams import UNPACKING
 from data_tools.reading.values import InputFile
 
 _BLOCK_BYTES = 1 << 20
 _LABEL = "standard input"
 _NAME = "stdin.jsonl"
-_TOOLS = {
-    b"\x1f\x8b": "gzip -dc",
-    b"\x28\xb5\x2f\xfd": "zstd -dc",
-    b"BZh": "bzip2 -dc",
-    b"\xfd7zXZ\x00": "xz -dc",
-}
 
 
 @contextmanager
@@ -56,12 +52,17 @@ def standard_input(
 
 
 def _check_plain(block: bytes) -> None:
-    for magic, tool in _TOOLS.items():
-        if block.startswith(magic):
-            raise InputError(
-                f"standard input is compressed: unpack it first ({tool} FILE | …), "
-                "or name the file itself"
-            )
+    if compression := compression_by_content(block):
+        tool = UNPACKING[compression]
+        raise InputError(
+            f"standard input is compressed: unpack it first ({tool}c FILE | …), "
+            "or name the file itself"
+        )
+    kind = kind_by_content(block) or "json lines"
+    if foreign := foreign_content(block):
+        raise InputError(f"standard input is {foreign[0]}, not JSON Lines: {foreign[1]}")
+    if kind != "json lines":
+        raise InputError(f"standard input holds {kind}, not JSON Lines: name the file itself")
 
 
 def remove_stale_input(folder: Path) -> None:

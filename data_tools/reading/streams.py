@@ -1,7 +1,12 @@
-"""Opens files, local or behind a URL, packed or not, as one kind of byte stream. Knows fsspec."""
+"""Opens files, local, behind a URL or from a command, packed or not, as one kind of byte stream.
 
+Knows fsspec.
+"""
+
+import bz2
 import gzip
 import io
+import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data_tools.errors import InputError
+from data_tools.reading.formats import compression_by_content
 from data_tools.reading.values import InputFile
 
 _BUFFER_BYTES = 1 << 20
@@ -18,11 +24,20 @@ _ZSTD_INPUT_BYTES = 1 << 10
 # As S3, Google, Azure, HTTP, local disks and fsspec's own memory call it, the surest first.
 _STAMP_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
 _ZSTD_MAX_WINDOW = 1 << 31  # What `zstd --long=31` asks for.
+_COMMAND = "pipe:"
+_STATUS_OF_BROKEN_PIPE = (-13, 141)  # Of a process, and as a shell says it.
+UNPACKING = {"gzip": "gzip -d", "zstd": "zstd -d", "xz": "xz -d", "bzip2": "bzip2 -d"}
+"""The tools that unpack a file."""
 
 
 def is_url(path: str) -> bool:
-    """Whether fsspec must open it."""
-    return "://" in path
+    """Whether it is no local path: fsspec must open it, or it is a command."""
+    return "://" in path or is_command(path)
+
+
+def is_command(path: str) -> bool:
+    """Whether it is a command whose output is read, as webdataset's users write it: `pipe:…`."""
+    return path.startswith(_COMMAND)
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -68,6 +83,8 @@ def check_unchanged(file: "InputFile") -> None:
     Raises:
         InputError: It has changed or is gone.
     """
+    if is_command(file.path):
+        return  # Its output has neither size nor time.
     try:
         if is_url(file.path):
             now = size_and_stamp(file.path)
@@ -85,8 +102,21 @@ def check_unchanged(file: "InputFile") -> None:
 
 @contextmanager
 def open_file(file: "InputFile") -> Iterator[IO[bytes]]:
-    """Opens the bytes of a file as they lie on disk; the stream can seek."""
-    if is_url(file.path):
+    """Opens the bytes of a file as they lie on disk; the stream can seek, but for a command's."""
+    if is_command(file.path):
+        # Imports torch: only who reads webdataset's URLs pays for it.
+        from webdataset.gopen import gopen
+
+        with gopen(file.path) as output:
+            output.ignore_errors = True  # Its error has the command in Python's words.
+            try:
+                yield output.stream
+            except InputError as error:  # What came is wrong, perhaps for the command failed.
+                _check_status(file, output)
+                raise error
+        # Who stops early, which ends the command with an error, does not come here.
+        _check_status(file, output)
+    elif is_url(file.path):
         system, path = file_system(file.path)
         with system.open(path, "rb") as raw:
             yield raw
@@ -95,9 +125,15 @@ def open_file(file: "InputFile") -> Iterator[IO[bytes]]:
             yield stream
 
 
+def _check_status(file: "InputFile", output: Any) -> None:
+    output.close()
+    if output.status not in (0, *_STATUS_OF_BROKEN_PIPE):
+        raise InputError(f"{file.path} ended with status {output.status}: mend the command")
+
+
 @contextmanager
-def open_unpacked(file: "InputFile") -> Iterator[IO[bytes]]:
-    """Opens what is inside a file: a `.gz` or `.zst` is unpacked as it is read.
+def open_unpacked(file: "InputFile") -> Iterator[io.BufferedReader]:
+    """Opens what is inside a file: a packed one is unpacked as it is read.
 
     Raises:
         InputError: While reading, where the file is truncated or damaged.
@@ -108,18 +144,49 @@ def open_unpacked(file: "InputFile") -> Iterator[IO[bytes]]:
 
 def unpack(file: "InputFile", raw: IO[bytes]) -> io.BufferedReader:
     """Gives the stream of what is inside `raw`, which holds the bytes of a file."""
-    name = file.name.lower()
-    if file.compressed and not file.bytes:
+    compression = file.format.compression
+    if is_command(file.path) and isinstance(raw, io.BufferedReader):
+        compression = compression_by_content(raw.peek(8))
+    elif compression and not file.bytes:
         raise EOFError("it is empty")
-    if name.endswith(".gz"):
-        inside: Any = gzip.GzipFile(fileobj=raw)
-    elif name.endswith(".zst"):
-        inside = _ZstdStream(raw)
-    else:
-        inside = raw
+    inside: Any
+    match compression:
+        case "gzip":
+            inside = gzip.GzipFile(fileobj=raw)
+        case "zstd":
+            inside = _ZstdStream(raw)
+        case "xz":
+            inside = lzma.LZMAFile(raw)  # noqa: SIM115 - it does not own `raw`
+        case "bzip2":
+            inside = bz2.BZ2File(raw)
+        case None:
+            inside = raw
     if isinstance(inside, io.BufferedReader):
         return inside
     return io.BufferedReader(inside, _BUFFER_BYTES)
+
+
+def read_head(file: "InputFile", size: int) -> bytes:
+    """Reads the first bytes of what is inside a file.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    with open_unpacked(file) as stream:
+        return stream.read(size)
+
+
+def check_not_packed(file: "InputFile") -> None:
+    """Looks that a file of columns, which is read at many places, lies there unpacked.
+
+    Raises:
+        InputError: It does not.
+    """
+    if file.compressed:
+        raise InputError(
+            f"{file.path} is packed, and its kind cannot be read so: unpack it first "
+            f"({UNPACKING[file.format.compression or 'gzip']}), or exclude it"
+        )
 
 
 @contextmanager
@@ -127,7 +194,9 @@ def damage_told(file: "InputFile") -> Iterator[None]:
     """Turns what a damaged file makes its library raise into one line."""
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # Of the disk, not of a library.
+            raise
         raise InputError(
             f"{file.path} is truncated or damaged ({error}): fetch it again, or exclude it"
         ) from error

@@ -1,21 +1,12 @@
 """What reading takes and gives: pieces of files in, documents and reasons for leaving some out."""
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
 from data_tools.errors import InputError
+from data_tools.reading.formats import FileFormat, FileKind, compression_by_name, format_by_name
 
 MIB = 1 << 20
-
-FileKind = Literal["text", "json lines", "parquet"]
-_COMPRESSED = (".gz", ".zst")
-_KINDS: dict[str, FileKind] = {
-    ".txt": "text",
-    ".jsonl": "json lines",
-    ".json": "json lines",
-    ".parquet": "parquet",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +14,40 @@ class InputFile:
     """One file as it was when the job was planned."""
 
     path: str
-    """An absolute local path, or a URL for fsspec."""
+    """An absolute local path, a URL for fsspec, or a command after `pipe:`."""
     name: str
     """The same wherever the source lies: relative to the source's root, with slashes."""
     bytes: int
     """Size on disk."""
     stamp: str
     """Changes when the file changes."""
+    known: FileFormat | None = None
+    """What its content showed, where its name does not say."""
+
+    @property
+    def format(self) -> FileFormat:
+        """What is in it; a file of no known kind is text."""
+        by_name = self.known or format_by_name(self.name)
+        return by_name or FileFormat("text", compression_by_name(self.name))
 
     @property
     def kind(self) -> FileKind:
-        """What is in it, by its name; a file of no known kind is text."""
-        return kind_of(self.name) or "text"
+        """What is in it, once it is unpacked."""
+        return self.format.kind
 
     @property
     def compressed(self) -> bool:
         """Whether it can only be read from its beginning."""
-        return self.name.lower().endswith(_COMPRESSED)
+        return self.format.compression is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one pattern of the user names."""
+
+    label: str
+    files: tuple[tuple[str, InputFile], ...]
+    """In order, each with what tells it from others: where it truly lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,8 @@ class Skipped:
     """A document that was left out."""
 
     reason: str
-    """`empty`, `not UTF-8`, `invalid JSON`, `no text field`, `not a string`, `too long`."""
+    """`empty`, `not UTF-8`, `invalid JSON`, `no text field`, `not a string`, `too long`; or what
+    is in the way, as `.jpg in a tar`."""
     place: str
 
 
@@ -94,8 +103,8 @@ class Skipped:
 class Piece:
     """A part of one file that can be read by itself; a whole file is from 0 to None.
 
-    `start` and `stop` are bytes of plain JSON Lines (the lines that begin there), or row groups of
-    Parquet.
+    `start` and `stop` are bytes of plain JSON Lines (the lines that begin there), row groups of
+    Parquet, or record batches of an Arrow file.
     """
 
     file: InputFile
@@ -115,9 +124,3 @@ def refuse(options: ReadOptions, reason: str, *, place: str, message: str) -> Sk
         way_out = options.spell("on_invalid", "skip")
         raise InputError(f"{message}; mend it, or leave such documents out with {way_out}")
     return Skipped(reason, place)
-
-
-def kind_of(name: str) -> FileKind | None:
-    """What is in a file of this name; None for a name of no known kind."""
-    path = PurePosixPath(name.lower())
-    return _KINDS.get(path.with_suffix("").suffix if path.suffix in _COMPRESSED else path.suffix)

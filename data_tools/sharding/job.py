@@ -16,6 +16,7 @@ from data_tools.errors import InputError
 from data_tools.files import only_writer, remove_parts
 from data_tools.progress import show_progress
 from data_tools.reading.documents import Document, ReadOptions, Skipped, read_piece
+from data_tools.reading.left_out import LeftOut
 from data_tools.reading.sources import STANDARD_INPUT, TextSource, find_sources, hash_sources
 from data_tools.reading.standard_input import remove_stale_input, standard_input
 from data_tools.sharding.job_file import (
@@ -26,6 +27,7 @@ from data_tools.sharding.job_file import (
     claim_folder,
     is_claimed,
     make_job,
+    own_files,
 )
 from data_tools.sharding.locks import note_parts, one_claimant, remove_locks, some_tasks
 from data_tools.sharding.markers import TaskMarker, load_marker
@@ -33,6 +35,7 @@ from data_tools.sharding.plan import MIB, ShardTask, choose_task_bytes, plan_tas
 from data_tools.sharding.seal import is_sealed, seal_folder, skipped_by_reason, write_manifests
 from data_tools.sharding.task import choose_split, run_task
 from data_tools.tokenizer import load_tokenizer
+from data_tools.tokenizer.job import files_of_tokenizer
 from data_tools.workers import open_pool, run_each
 
 DEFAULT_PACK_TOKENS = MIB
@@ -79,6 +82,7 @@ class _Text:
 
     sources: list[TextSource]
     digest: str
+    left_out: LeftOut
 
 
 def shard_corpus(
@@ -135,7 +139,13 @@ def shard_corpus(
         }
     )
     loaded = load_tokenizer(tokenizer)
-    with _find_text(patterns, out, folder_glob=folder_glob, exclude=exclude, part=part) as text:
+    find = partial(
+        find_sources,
+        exclude=exclude,
+        folder_glob=folder_glob,
+        own=[*own_files(out, loaded.file_name), *files_of_tokenizer(tokenizer)],
+    )
+    with _find_text(patterns, out, find=find, part=part) as text:
         task_bytes = task_bytes or choose_task_bytes(text.sources)
         tasks = plan_tasks(
             text.sources, task_bytes=task_bytes, shuffle_seed=seed if shuffle else None
@@ -156,7 +166,7 @@ def shard_corpus(
             tokenizer_file=loaded.file_name,
             validation_percent=validation_percent,
         )
-        job = make_job(out, choices)
+        job = make_job(out, choices, text.left_out.record())
         if not is_claimed(job):
             _check_splits(tasks, job)
         if part:
@@ -193,18 +203,18 @@ def _find_text(
     patterns: Sequence[str],
     out: Path,
     *,
-    folder_glob: str | None,
-    exclude: Sequence[str],
+    find: Callable[..., list[TextSource]],
     part: ArrayPart | None,
 ) -> Iterator[_Text]:
+    left_out = LeftOut()
     if STANDARD_INPUT not in patterns:
-        sources = find_sources(patterns, exclude=exclude, folder_glob=folder_glob)
-        yield _Text(sources, hash_sources(sources))
+        sources = find(patterns, left_out=left_out)
+        yield _Text(sources, hash_sources(sources), left_out)
         return
     if len(patterns) > 1 or part:
         raise InputError("standard input (-) must be the only input, and not with --task")
     with standard_input(out / TASKS_FOLDER) as (source, sha256):
-        yield _Text([source], sha256)
+        yield _Text([source], sha256, left_out)
 
 
 def _check_splits(tasks: Sequence[ShardTask], job: Job) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from data_tools.reading.documents import ReadOptions
 
 Split = Literal["train", "validation"]
 TASKS_FOLDER = "tasks"
+LEFT_OUT_SCHEMA = "bigtrain-left-out/1"
+_LEFT_OUT_NAME = "left_out.json"
 _LENIENT = {"on_invalid", "max_document_bytes"}
 
 
@@ -65,6 +67,8 @@ class Job:
     choices: JobChoices
     sha256: str
     """Of the choices but the lenient ones; every marker carries it."""
+    left_out: Mapping[str, Any] = field(default_factory=dict)
+    """What lies in the inputs and is not read; the first run writes it down."""
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -77,10 +81,18 @@ class Job:
         return self.out / TASKS_FOLDER / self.choices.tokenizer_file
 
 
-def make_job(out: Path, choices: JobChoices) -> Job:
+def own_files(out: Path, tokenizer_file: str) -> list[Path]:
+    """What a job itself writes into its folder, which may lie among its inputs."""
+    files = [out / ".lock", out / TASKS_FOLDER / tokenizer_file]
+    folders = [out / name for name in (TASKS_FOLDER, "train", "validation")]
+    return [*files, *folders] if _job_path(out).is_file() else files
+
+
+def make_job(out: Path, choices: JobChoices, left_out: Mapping[str, Any] | None = None) -> Job:
     """Joins choices and folder."""
     lasting = choices.model_dump(exclude=_LENIENT)
-    return Job(out, choices, hashlib.sha256(render_json(lasting)).hexdigest())
+    sha256 = hashlib.sha256(render_json(lasting)).hexdigest()
+    return Job(out, choices, sha256, left_out or {})
 
 
 def load_job(out: Path) -> Job:
@@ -134,6 +146,9 @@ def claim_folder(job: Job, tokenizer: bytes) -> None:
     path, content = _job_path(job.out), render_json(job.choices.model_dump())
     if not path.is_file() or path.read_bytes() != content:  # Not there, or now more lenient.
         write_file(path, content)
+    record = job.out / TASKS_FOLDER / _LEFT_OUT_NAME
+    if job.left_out and not record.is_file():
+        write_file(record, render_json({"schema": LEFT_OUT_SCHEMA, "left_out": job.left_out}))
 
 
 def _job_path(out: Path) -> Path:

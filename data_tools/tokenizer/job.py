@@ -13,8 +13,10 @@ from typing import Any
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, load_json, only_writer, render_json, write_file
 from data_tools.reading.documents import ReadOptions, sample_text
+from data_tools.reading.left_out import LeftOut
 from data_tools.reading.sources import find_sources
 from data_tools.tokenizer import Tokenizer, TokenizerKind, load_tokenizer, train_tokenizer
+from data_tools.tokenizer.roles import CONFIG_NAME
 
 NOTE_SCHEMA = "bigtrain-tokenizer/1"
 _BYTES_PER_ID = 300  # With less, many pieces are whole words of a few documents.
@@ -61,7 +63,14 @@ def build_tokenizer(
     Raises:
         InputError: No text, another model at `out`, or a vocabulary the text cannot give.
     """
-    sources = find_sources(patterns, exclude=exclude, folder_glob=folder_glob)
+    left_out = LeftOut()
+    sources = find_sources(
+        patterns,
+        exclude=exclude,
+        folder_glob=folder_glob,
+        own=[out.parent / ".lock", *files_of_tokenizer(out)],
+        left_out=left_out,
+    )
     texts = list(sample_text(sources, max_bytes=max_bytes, options=options or ReadOptions()))
     digest, size = _digest(texts)
     note = {
@@ -78,8 +87,15 @@ def build_tokenizer(
         logger.info("training on %.1f MB of text", size / 1e6)
         _warn_of_little_text(size, vocab_size)
         tokenizer = train_tokenizer(texts, out, vocab_size=vocab_size, kind=kind, seed=seed)
-        write_file(_note_path(out), render_json({**note, "model_sha256": tokenizer.sha256}))
+        record = left_out.record()
+        kept = {"model_sha256": tokenizer.sha256, **({"left_out": record} if record else {})}
+        write_file(_note_path(out), render_json({**note, **kept}))
     return TokenizerResult(tokenizer, size, already_done=False)
+
+
+def files_of_tokenizer(path: Path) -> list[Path]:
+    """What may lie beside a text and belongs to a tokenizer: the model, its note, its config."""
+    return [path, _note_path(path), path.with_name(CONFIG_NAME)]
 
 
 def _warn_of_little_text(size: int, vocab_size: int) -> None:

@@ -50,6 +50,17 @@ def test_checking_a_config_loads_nothing_heavy() -> None:
     assert _heavy_loaded_by(read) == ""
 
 
+def test_reading_text_that_is_no_webdataset_tar_loads_nothing_heavy() -> None:
+    read = """
+        from data_tools.reading.documents import ReadOptions, plan_pieces, read_piece
+        from data_tools.reading.sources import find_sources
+        (source,) = find_sources(["tests/{README.md,conftest.py}"])
+        pieces = plan_pieces(source, piece_bytes=1 << 20)
+        assert all(list(read_piece(piece, ReadOptions())) for piece in pieces)
+    """
+    assert _heavy_loaded_by(read) == ""
+
+
 def test_a_heavy_import_would_be_seen() -> None:
     assert _heavy_loaded_by("import safetensors") == "safetensors"
 

@@ -1,0 +1,209 @@
+"""What is in a file: by its ending, or by its first bytes where the ending does not say."""
+
+import json
+import re
+from dataclasses import dataclass
+from mimetypes import MimeTypes
+from pathlib import PurePosixPath
+from typing import Literal
+
+FileKind = Literal["text", "json lines", "parquet", "arrow", "tar"]
+Compression = Literal["gzip", "zstd", "xz", "bzip2"]
+
+NO_ENDING = "without an ending"
+HEAD_BYTES = 64 * 1024
+"""So much of a file is looked at to tell what is in it."""
+
+KNOWN_ENDINGS = (
+    ".txt, .jsonl, .ndjson, .jl, .json, .parquet, .arrow, .feather and .tar, "
+    "also with .gz, .zst, .xz or .bz2"
+)
+
+_KINDS: dict[str, FileKind] = {
+    ".txt": "text",
+    ".jsonl": "json lines",
+    ".jsonlines": "json lines",
+    ".ndjson": "json lines",
+    ".jl": "json lines",
+    ".json": "json lines",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".ipc": "arrow",
+    ".feather": "arrow",
+    ".tar": "tar",
+}
+_COMPRESSIONS: dict[str, Compression] = {
+    ".gz": "gzip",
+    ".zst": "zstd",
+    ".zstd": "zstd",
+    ".xz": "xz",
+    ".lzma": "xz",
+    ".bz2": "bzip2",
+}
+_SHORT_TARS: dict[str, Compression] = {
+    ".tgz": "gzip",
+    ".tzst": "zstd",
+    ".txz": "xz",
+    ".tbz": "bzip2",
+    ".tbz2": "bzip2",
+}
+WAYS_OUT = {
+    ".lz4": "unpack it with lz4 -d",
+    ".sz": "unpack it with snzip -d",
+    ".snappy": "unpack it with snzip -d",
+    ".zip": "unpack it with unzip",
+    ".7z": "unpack it with 7z x",
+    ".rar": "unpack it with unrar x",
+    ".z": "unpack it with uncompress",
+    ".br": "unpack it with brotli -d",
+    ".orc": "write it as Parquet",
+    ".avro": "write it as Parquet",
+    ".csv": "write it as Parquet or JSON Lines",
+    ".tsv": "write it as Parquet or JSON Lines",
+    ".pdf": "take its text out into .txt",
+    ".docx": "take its text out into .txt",
+    ".warc": "take its text out into JSON Lines",
+}
+"""How to get at the text in files that are not read, by their last ending."""
+NEVER_TEXT = WAYS_OUT.keys() - {".csv", ".tsv", ".warc"}
+"""Those that nobody can mean as plain text."""
+
+_PACKED_MAGIC: tuple[tuple[bytes, Compression], ...] = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\x00", "xz"),
+)
+_KIND_MAGIC: tuple[tuple[bytes, FileKind], ...] = (
+    (b"PAR1", "parquet"),
+    (b"ARROW1\x00\x00", "arrow"),
+    (b"FEA1", "arrow"),
+    (b"\xff\xff\xff\xff", "arrow"),
+)
+_FOREIGN_MAGIC = (
+    (b"PK\x03\x04", "a zip archive", ".zip"),
+    (b"\x04\x22\x4d\x18", "lz4", ".lz4"),
+    (b"\xff\x06\x00\x00sNaPpY", "snappy", ".sz"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", ".7z"),
+    (b"Rar!", "a rar archive", ".rar"),
+    (b"\x1f\x9d", "a file of compress", ".z"),
+    (b"%PDF-", "a PDF", ".pdf"),
+    (b"Obj\x01", "an Avro file", ".avro"),
+    (b"ORC", "an ORC file", ".orc"),
+)
+# UTF-32 before UTF-16, whose mark begins it.
+_BYTE_ORDER_MARKS = (
+    (b"\xff\xfe\x00\x00", "UTF-32"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+_UTF8_MARK = b"\xef\xbb\xbf"
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_ENDING = re.compile(r"\.(?=\w*[^\W\d])\w{1,16}")
+_BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")
+_ARRAY_OF_OBJECTS = re.compile(rb"\[\s*\{\s*(\"|\})")
+_TAR_MAGIC = slice(257, 262)
+# Its own table alone: the files of a system differ from one machine to the next.
+_MIME_TYPES = MimeTypes(filenames=())
+
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """What is in a file, and how it is packed."""
+
+    kind: FileKind
+    compression: Compression | None = None
+
+
+def format_by_name(name: str) -> FileFormat | None:
+    """Says what is in a file of this name; None for a name of no known kind."""
+    path = PurePosixPath(name.lower())
+    if path.suffix in _SHORT_TARS:
+        return FileFormat("tar", _SHORT_TARS[path.suffix])
+    compression = compression_by_name(name)
+    kind = _KINDS.get(path.with_suffix("").suffix if compression else path.suffix)
+    return FileFormat(kind, compression) if kind else None
+
+
+def compression_by_name(name: str) -> Compression | None:
+    """Says how a file of this name is packed."""
+    return _COMPRESSIONS.get(PurePosixPath(name.lower()).suffix)
+
+
+def ending_of(name: str) -> str:
+    """The ending by which a file is counted: `.csv`, `.csv.gz`, or `without an ending`."""
+    path = PurePosixPath(name.lower())
+    is_packed = path.suffix in _COMPRESSIONS or path.suffix in WAYS_OUT
+    inner = path.with_suffix("").suffix if is_packed else ""
+    # `report.1` and `v1.2 of my notes` have none.
+    is_ending = _ENDING.fullmatch(path.suffix) is not None
+    return inner * (_ENDING.fullmatch(inner) is not None) + path.suffix if is_ending else NO_ENDING
+
+
+def is_text_by_name(name: str) -> bool:
+    """Whether the ending is one that people use for text alone, as `.py` or `.md`."""
+    kind, encoding = _MIME_TYPES.guess_type("x/" + name)
+    return encoding is None and kind is not None and kind.startswith("text/")
+
+
+def compression_by_content(head: bytes) -> Compression | None:
+    """Says how a file that begins so is packed."""
+    if head.startswith(b"BZh") and head[4:10] in _BZIP2_BLOCKS:
+        return "bzip2"
+    return next((name for magic, name in _PACKED_MAGIC if head.startswith(magic)), None)
+
+
+def kind_by_content(head: bytes) -> FileKind | None:
+    """Says what an unpacked file that begins so holds; None for text, and for what is not read."""
+    if head[_TAR_MAGIC] == b"ustar":
+        return "tar"
+    if kind := next((name for magic, name in _KIND_MAGIC if _begins(head, magic)), None):
+        return kind
+    text = head.removeprefix(_UTF8_MARK).lstrip()
+    if _ARRAY_OF_OBJECTS.match(text) or _is_object(text.partition(b"\n")[0]):
+        return "json lines"
+    return None
+
+
+def foreign_content(head: bytes) -> tuple[str, str] | None:
+    """Names what a file that begins so is, if it is of a kind that is not read, and the way out."""
+    for magic, what, ending in _FOREIGN_MAGIC:
+        if _begins(head, magic):
+            return what, WAYS_OUT[ending]
+    return None
+
+
+def wrong_content(head: bytes) -> str | None:
+    """Names what a file is that should be text in UTF-8 and begins so; None where that is open."""
+    if compression := compression_by_content(head):
+        return compression
+    if foreign := foreign_content(head):
+        return foreign[0]
+    marked = (name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark))
+    return next(marked, None) if len(head) > len(_BYTE_ORDER_MARKS[-1][0]) else None
+
+
+def holds_json_values(head: bytes) -> bool:
+    """Whether a JSON file that begins so is an array or a printed object rather than lines."""
+    text = head.removeprefix(_UTF8_MARK).lstrip()
+    line, newline, _ = text.partition(b"\n")
+    if text.startswith(b"["):
+        return True
+    opens = line.rstrip().endswith((b"{", b"[", b",", b":"))
+    return bool(newline) and text.startswith(b"{") and opens and not _is_object(line)
+
+
+def _begins(head: bytes, magic: bytes) -> bool:
+    """Whether a file begins with a mark, and is no text that happens to begin with its letters."""
+    return head.startswith(magic) and (not magic.isalnum() or _CONTROL.search(head) is not None)
+
+
+def _is_object(line: bytes) -> bool:
+    if not line.startswith(b"{"):
+        return False
+    try:
+        return isinstance(json.loads(line.decode("utf-8")), dict)
+    except (ValueError, RecursionError):
+        return False
