@@ -32,7 +32,7 @@ from data_tools.sharding.markers import TaskMarker, load_marker
 from data_tools.sharding.plan import MIB, ShardTask, choose_task_bytes, plan_tasks
 from data_tools.sharding.seal import is_sealed, seal_folder, skipped_by_reason, write_manifests
 from data_tools.sharding.task import choose_split, run_task
-from data_tools.tokenizer import load_tokenizer
+from data_tools.tokenizer import check_exportable, load_tokenizer
 from data_tools.workers import open_pool, run_each
 
 DEFAULT_PACK_TOKENS = MIB
@@ -121,7 +121,8 @@ def shard_corpus(
         part: Runs only some tasks, beside other processes that run others, and writes no manifest.
 
     Raises:
-        InputError: No text, no tokenizer, another job in `out`, or another process writing there.
+        InputError: No text, no tokenizer or one whose model could never be exported, another job
+            in `out`, or another process writing there.
     """
     started = time.monotonic()
     reading = reading or ReadOptions()
@@ -135,6 +136,7 @@ def shard_corpus(
         }
     )
     loaded = load_tokenizer(tokenizer)
+    check_exportable(loaded)
     with _find_text(patterns, out, folder_glob=folder_glob, exclude=exclude, part=part) as text:
         task_bytes = task_bytes or choose_task_bytes(text.sources)
         tasks = plan_tasks(
