@@ -38,7 +38,7 @@ from data_tools.megatron_files import (
 )
 from data_tools.progress import show_progress
 from data_tools.shards import ShardWriter
-from data_tools.tokenizer import Tokenizer, load_tokenizer
+from data_tools.tokenizer import Tokenizer, check_exportable, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +124,11 @@ def import_megatron(
 
     Raises:
         InputError: The files are damaged or do not belong together, hold ids that the tokenizer
-            lacks, or `out` is there already.
+            lacks, no model trained with it could be exported, or `out` is there already.
     """
     source = MegatronFiles(prefix)
     loaded = load_tokenizer(tokenizer)
+    check_exportable(loaded)
     if not name or "." in name or "/" in name:
         raise InputError(f"name={name!r} must be a plain word without dots and slashes")
     if min(pack_tokens, shard_tokens) < 1:

@@ -4,12 +4,12 @@ from transformers import MegatronBertConfig
 
 from bigtrain.config.model import ModelConfig
 from bigtrain.convert.mapping import GroupedQkv, PaddedRows, Rule, Same, same_rules
+from bigtrain.convert.special_ids import ids_of_model
 from data_tools.tokenizer import SpecialIds
 
 
 def bert_config(model: ModelConfig, special: SpecialIds) -> MegatronBertConfig:
     """The same model in transformers' keys."""
-    ids = special.present()
     return MegatronBertConfig(
         architectures=["MegatronBertForPreTraining"],
         vocab_size=model.vocab_size,
@@ -25,7 +25,7 @@ def bert_config(model: ModelConfig, special: SpecialIds) -> MegatronBertConfig:
         initializer_range=model.init_std,
         layer_norm_eps=model.norm_epsilon,
         tie_word_embeddings=model.tie_embeddings,
-        **{f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")},
+        **ids_of_model("bert", special),
     )
 
 

@@ -25,10 +25,13 @@ from bigtrain.config.resume import load_saved_config
 from bigtrain.convert.families import ExportError, family_of, outputs_of
 from bigtrain.convert.mapping import expand
 from bigtrain.convert.reference import Reference
-from bigtrain.convert.tokenizer_files import HARD_TEXTS, differing_texts, write_tokenizer
+from bigtrain.convert.special_ids import ids_of_model
+from bigtrain.convert.spellings import write_config
+from bigtrain.convert.tokenizer_check import compare_tokenizers
+from bigtrain.convert.tokenizer_files import write_tokenizer
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.tokenizer import Tokenizer, load_tokenizer
+from data_tools.tokenizer import HARD_TEXTS, Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -137,13 +140,12 @@ def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
     weights = folder / "model.safetensors"
     save_file(tensors, weights, metadata={"format": "pt"})
     weights.chmod(0o644)
-    family.config(model, special).save_pretrained(folder)
+    write_config(family.config(model, special), folder)
     if family.generates:
-        ids = special.present()
-        GenerationConfig(
-            **{f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")}
-        ).save_pretrained(folder)
-    write_tokenizer(checkpoint.tokenizer, folder, max_length=model.max_sequence_length)
+        GenerationConfig(**ids_of_model(model.kind, special)).save_pretrained(folder)
+    write_tokenizer(
+        checkpoint.tokenizer, folder, kind=model.kind, max_length=model.max_sequence_length
+    )
     return sum(tensor.numel() for tensor in tensors.values())
 
 
@@ -168,11 +170,22 @@ def _verify(checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]) ->
     Raises:
         ExportError: The tokenizer differs on a text, or a logit by more than the tolerance.
     """
-    differing = differing_texts(checkpoint.tokenizer, folder, texts)
-    if differing:
+    found = compare_tokenizers(
+        checkpoint.tokenizer, folder, texts, kind=checkpoint.config.model.kind
+    )
+    if found.wrong:
         raise ExportError(
-            f"the exported tokenizer differs on {len(differing)} of {len(texts)} texts, "
-            f"first in {differing[0]}; nothing was kept"
+            f"the exported tokenizer differs in {len(found.wrong)} cases on {len(texts)} texts, "
+            f"first in {found.wrong[0]}; nothing was kept"
+        )
+    if found.tolerated:
+        log.warning(
+            "the exported tokenizer cuts %d of %d texts in another way than SentencePiece did, "
+            "first in %s; both ways are as likely, or a rare sequence of marks is normalised "
+            "otherwise",
+            len(found.tolerated),
+            len(texts),
+            found.tolerated[0],
         )
     length = checkpoint.config.model.max_sequence_length
     sequences = [

@@ -57,7 +57,8 @@ def generate(folder: Path, prompt: str, sampling: Sampling) -> str:
         reason = " ".join(str(error).split())[:200]
         raise GenerationError(f"{folder}: cannot be loaded ({reason}); export it again") from error
     # Documents follow one another with eos between them, so eos begins one.
-    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
+    encoded = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)
+    ids = encoded["input_ids"] or [tokenizer.eos_token_id]
     room = model.config.max_position_embeddings - len(ids)
     wanted = sampling.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, room))
     if room < wanted:

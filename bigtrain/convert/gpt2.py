@@ -4,6 +4,7 @@ from transformers import GPT2Config
 
 from bigtrain.config.model import ModelConfig
 from bigtrain.convert.mapping import FusedQkv, PaddedRows, Rule, Same, Transposed, same_rules
+from bigtrain.convert.special_ids import ids_of_model
 from data_tools.tokenizer import SpecialIds
 
 ARCHITECTURE = "GPT2LMHeadModel"
@@ -11,7 +12,6 @@ ARCHITECTURE = "GPT2LMHeadModel"
 
 def gpt2_config(model: ModelConfig, special: SpecialIds) -> GPT2Config:
     """The same model in transformers' keys."""
-    ids = special.present()
     return GPT2Config(
         architectures=[ARCHITECTURE],
         vocab_size=model.vocab_size,
@@ -27,7 +27,7 @@ def gpt2_config(model: ModelConfig, special: SpecialIds) -> GPT2Config:
         embd_pdrop=model.dropout,
         attn_pdrop=model.dropout,
         tie_word_embeddings=model.tie_embeddings,
-        **{f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")},
+        **ids_of_model("gpt", special),
     )
 
 

@@ -6,6 +6,7 @@ from transformers import LlamaConfig, Qwen3Config
 
 from bigtrain.config.model import ModelConfig
 from bigtrain.convert.mapping import GroupedQkv, PaddedRows, Rule, Same, same_rules
+from bigtrain.convert.special_ids import ids_of_model
 from data_tools.tokenizer import SpecialIds
 
 
@@ -71,7 +72,6 @@ def _linears(model: ModelConfig, layer: str, block: str, part: str) -> tuple[Rul
 
 
 def _shared_keys(model: ModelConfig, special: SpecialIds) -> dict[str, Any]:
-    ids = special.present()
     return {
         "vocab_size": model.vocab_size,
         "hidden_size": model.hidden_size,
@@ -88,7 +88,7 @@ def _shared_keys(model: ModelConfig, special: SpecialIds) -> dict[str, Any]:
         "attention_bias": model.biases,
         "attention_dropout": model.dropout,
         "tie_word_embeddings": model.tie_embeddings,
-        **{f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")},
+        **ids_of_model("gpt", special),
     }
 
 

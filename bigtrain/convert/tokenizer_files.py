@@ -1,130 +1,96 @@
-"""Our tokenizer as files that transformers' AutoTokenizer loads, and the check that it agrees."""
+"""Our tokenizer as files that transformers' AutoTokenizer loads, versions 4 and 5 alike.
+
+Its defaults are those of training: a default call gives what a sample held. A GPT's adds nothing,
+because documents began with no token of their own; a BERT's gives `[CLS] a [SEP] b [SEP]`, with the
+token types of training.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from bigtrain.convert.families import ExportError
+from bigtrain.convert.special_ids import ModelKind, exported_ids
+from data_tools.tokenizer import Tokenizer
 
-from data_tools.tokenizer import Tokenizer, unigram_json
-
-HARD_TEXTS = (
-    "def f(x):\n\treturn x  # tab, then two blanks\n",
-    "\n\n  leading newlines and blanks",
-    "trailing blanks   \n ",
-    "carriage return\r\nand form feed \f",
-    "NUL \0 and escape \x1b[0m",
-    "naïve café – “quotes” … ½",
-    "中文、日本語、한국어。全角 space",
-    "🙂👩‍👩‍👧‍👦🇨🇭 emoji with joiners and flags",
-    "Ελληνικά עברית العربية हिन्दी",
-    "<s> </s> <pad> <unk> <cls> <sep> <mask> are text here",
-    "<0x0A> [MASK] <|endoftext|> ##pieces",
-    "e\u0301 combining, \u00a0 no-break, \u200b zero-width, \ufeff BOM, \ufffd replacement",
-    "x" * 300 + " " * 70 + "1234567890" * 20,
-    " ",
-    "a",
-)
-"""What tokenizers trip over. Left out is U+2581 (▁), which transformers' Llama tokenizer reads as a
-blank and ours as its own three bytes."""
-
-_FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
-_LLAMA = {
-    "tokenizer_class": "LlamaTokenizer",
-    "add_bos_token": False,
-    "add_eos_token": False,
-    "add_prefix_space": False,
-    "legacy": False,
+_INPUTS = {
+    "gpt": ["input_ids", "attention_mask"],
+    "bert": ["input_ids", "token_type_ids", "attention_mask"],
 }
-_SHOWN = 24
+# Batches are generated from their ends on, so a GPT's are filled up in front.
+_PADDING_SIDES = {"gpt": "left", "bert": "right"}
 
 
-def write_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int) -> None:
+def write_tokenizer(
+    tokenizer: Tokenizer, folder: Path, *, kind: ModelKind, max_length: int
+) -> None:
     """Writes the files that AutoTokenizer reads.
 
     Args:
         tokenizer: Ours.
         folder: Where the files go.
+        kind: The kind of model, which decides what a default call adds.
         max_length: The longest sequence of the model.
+
+    Raises:
+        ExportError: No tokenizer.json gives the ids of this tokenizer.
     """
-    fast = _fast_values(tokenizer)
-    settings: dict[str, Any] = {
-        **(_LLAMA if fast is None else _FAST),
-        "clean_up_tokenization_spaces": False,
-        # Text from a corpus never becomes a special token.
-        "split_special_tokens": True,
-        "model_max_length": max_length,
+    values = tokenizer.exchange_json()
+    if values is None:
+        raise ExportError(
+            f"no tokenizer.json gives the ids of this {tokenizer.kind} tokenizer, so transformers "
+            "cannot load it; shard the text with another tokenizer and train again"
+        )
+    ids = exported_ids(kind, tokenizer.special)
+    names = {role: tokenizer.piece(token_id) for role, token_id in ids.items()}
+    if kind == "bert":
+        values = _for_bert(values, ids, names)
+    _write_json(folder / "tokenizer.json", values)
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",  # Both versions know this one.
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": max_length,
+            "model_input_names": _INPUTS[kind],
+            "padding_side": _PADDING_SIDES[kind],
+            **{f"{role}_token": name for role, name in names.items()},
+        },
+    )
+    if tokenizer.kind == "sentencepiece":  # For readers of SentencePiece models.
+        (folder / tokenizer.file_name).write_bytes(tokenizer.content)
+
+
+def _for_bert(
+    values: Mapping[str, Any], ids: Mapping[str, int], names: Mapping[str, str]
+) -> dict[str, Any]:
+    # A mask stands for a word with the blank before it, so it takes that blank.
+    added = [
+        {**token, "lstrip": True} if token["id"] == ids["mask"] else token
+        for token in values["added_tokens"]
+    ]
+    return {**values, "added_tokens": added, "post_processor": _pair_template(ids, names)}
+
+
+def _pair_template(ids: Mapping[str, int], names: Mapping[str, str]) -> dict[str, Any]:
+    def special(role: str, token_type: int) -> dict[str, Any]:
+        return {"SpecialToken": {"id": names[role], "type_id": token_type}}
+
+    def text(name: str, token_type: int) -> dict[str, Any]:
+        return {"Sequence": {"id": name, "type_id": token_type}}
+
+    single = [special("cls", 0), text("A", 0), special("sep", 0)]
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, text("B", 1), special("sep", 1)],
+        "special_tokens": {
+            names[role]: {"id": names[role], "ids": [ids[role]], "tokens": [names[role]]}
+            for role in ("cls", "sep")
+        },
     }
-    for name, token_id in tokenizer.special.present().items():
-        settings[f"{name}_token"] = tokenizer.piece(token_id)
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    if fast is not None:
-        (folder / "tokenizer.json").write_text(json.dumps(fast, ensure_ascii=False), "utf-8")
-    else:
-        (folder / tokenizer.file_name).write_bytes(tokenizer.content)
-    # Saved once by transformers itself, so that readers of tokenizer.json find one too.
-    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
-    if tokenizer.kind == "sentencepiece":
-        (folder / tokenizer.file_name).write_bytes(tokenizer.content)
 
 
-def differing_texts(tokenizer: Tokenizer, folder: Path, texts: Sequence[str]) -> list[str]:
-    """What the exported tokenizer does otherwise, one short line for every such text.
-
-    Ids have to be equal, and so has the text they decode to; where ours gives every text back,
-    theirs has to give it back too. Texts that hold U+2581 are not compared.
-    """
-    theirs = AutoTokenizer.from_pretrained(folder)
-    differing = []
-    for text in texts:
-        if "\u2581" in text:
-            continue
-        ids = tokenizer.encode(text).tolist()
-        found = theirs(text, add_special_tokens=False)["input_ids"]
-        if found != ids:
-            differing.append(_first_id(text, ids, found, tokenizer))
-            continue
-        expected = text if tokenizer.exact else tokenizer.decode(ids)
-        decoded = theirs.decode(ids, skip_special_tokens=True)
-        if decoded != expected:
-            differing.append(_first_character(text, expected, decoded))
-    return differing
-
-
-def _fast_values(tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """What goes into tokenizer.json, or None where transformers makes it from a BPE model."""
-    if tokenizer.kind == "sentencepiece":
-        return unigram_json(tokenizer.content)
-    values: dict[str, Any] = json.loads(tokenizer.content)
-    if "dropout" in values["model"]:
-        values["model"]["dropout"] = None  # As we read it: the same ids every time.
-    for token in values["added_tokens"]:
-        token.pop("roles", None)  # Ours alone; tokenizer_config.json says the same.
-    return values
-
-
-def _first_id(text: str, ids: Sequence[int], found: Sequence[int], tokenizer: Tokenizer) -> str:
-    at = _first_difference(ids, found)
-    before = tokenizer.decode(ids[:at])
-    return (
-        f"ids of {_start(text)}: from id {at} on, after {before[-_SHOWN:]!r}, "
-        f"{ids[at : at + 3]} became {list(found[at : at + 3])}"
-    )
-
-
-def _first_character(text: str, expected: str, decoded: str) -> str:
-    at = _first_difference(expected, decoded)
-    return (
-        f"decoded text of {_start(text)}: from character {at} on, "
-        f"{expected[at : at + _SHOWN]!r} became {decoded[at : at + _SHOWN]!r}"
-    )
-
-
-def _first_difference(ours: Sequence[Any], theirs: Sequence[Any]) -> int:
-    pairs = enumerate(zip(ours, theirs, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
-
-
-def _start(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", "utf-8")

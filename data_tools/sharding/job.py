@@ -34,7 +34,7 @@ from data_tools.sharding.markers import TaskMarker, load_marker
 from data_tools.sharding.plan import MIB, ShardTask, choose_task_bytes, plan_tasks
 from data_tools.sharding.seal import is_sealed, seal_folder, skipped_by_reason, write_manifests
 from data_tools.sharding.task import choose_split, run_task
-from data_tools.tokenizer import load_tokenizer
+from data_tools.tokenizer import check_exportable, load_tokenizer
 from data_tools.tokenizer.job import files_of_tokenizer
 from data_tools.workers import open_pool, run_each
 
@@ -125,7 +125,8 @@ def shard_corpus(
         part: Runs only some tasks, beside other processes that run others, and writes no manifest.
 
     Raises:
-        InputError: No text, no tokenizer, another job in `out`, or another process writing there.
+        InputError: No text, no tokenizer or one whose model could never be exported, another job
+            in `out`, or another process writing there.
     """
     started = time.monotonic()
     reading = reading or ReadOptions()
@@ -139,6 +140,7 @@ def shard_corpus(
         }
     )
     loaded = load_tokenizer(tokenizer)
+    check_exportable(loaded)
     find = partial(
         find_sources,
         exclude=exclude,

@@ -100,6 +100,12 @@ class Tokenizer(Protocol):
     def word_starts(self) -> NDArray[np.bool_]:
         """Tells for every id `[vocab_size]` whether it begins a word, for whole-word masking."""
 
+    def exchange_json(self) -> dict[str, Any] | None:
+        """The `tokenizer.json` that gives the same ids; None where there can be none.
+
+        It adds nothing before or after a text. Its tokens are special where no text becomes them.
+        """
+
 
 def has_surrogates(text: str) -> bool:
     """Whether a text holds what UTF-8 cannot write."""

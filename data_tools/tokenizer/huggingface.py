@@ -7,7 +7,7 @@ truncation, padding and BPE dropout is left aside: a corpus is whole, and the sa
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from data_tools.tokenizer.base import (
     move_blanks,
     text_of,
 )
+from data_tools.tokenizer.plain import plain_values
 from data_tools.tokenizer.roles import choose_roles, remember_roles
 from data_tools.tokenizer.special import NONE, SpecialIds
 from data_tools.tokenizer.words import starts_word
@@ -53,16 +54,21 @@ class HuggingFaceTokenizer:
         self.content = content
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.special = special
-        self._tokenizer = _build(values, path)
+        added = {int(token["id"]): token for token in values["added_tokens"]}
+        special_ids = {i for i, token in added.items() if token["special"]}
+        special_ids |= set(special.present().values())
+        self._values = plain_values(
+            values,
+            {name: i for name, i in _vocabulary(values).items() if i in special_ids},
+            lambda plain: encoder_of(plain, path),
+        )
+        self._tokenizer = _build(self._values, path)
         ids = self._tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size = max(ids.values()) + 1
         self._pieces = [""] * self.vocab_size
         for piece, token_id in ids.items():
             self._pieces[token_id] = piece
-        added = {int(token["id"]): token for token in values["added_tokens"]}
         self._added = {i: str(token["content"]) for i, token in added.items()}
-        special_ids = {i for i, token in added.items() if token["special"]}
-        special_ids |= set(special.present().values())
         self._special_ids = sorted(special_ids)
         self._contents = self._byte_contents(special_ids) if _is_byte_level(values) else None
         self._byte_ids = self._find_bytes()
@@ -74,7 +80,13 @@ class HuggingFaceTokenizer:
         self._is_wordpiece = values["model"].get("type") == "WordPiece"
         self._continuation = values["model"].get("continuing_subword_prefix") or ""
         self._may_cut = False
-        self.exact = gives_back(lambda text: self.decode(self.encode(text)))
+        # Tokens that the user added are found in texts, and may take the blanks beside them.
+        takes_blanks = any(
+            token.get("lstrip") or token.get("rstrip")
+            for i, token in added.items()
+            if i not in self._special_ids
+        )
+        self.exact = not takes_blanks and gives_back(lambda text: self.decode(self.encode(text)))
         self._may_cut = self.exact and self._contents is not None
 
     def encode(self, text: str) -> NDArray[np.int32]:
@@ -129,6 +141,10 @@ class HuggingFaceTokenizer:
     def word_starts(self) -> NDArray[np.bool_]:
         """Tells for every id `[vocab_size]` whether it begins a word."""
         return np.array([self._starts_word(i) for i in range(self.vocab_size)], dtype=np.bool_)
+
+    def exchange_json(self) -> dict[str, Any] | None:
+        """The `tokenizer.json` that gives the same ids: its own, without what is left aside."""
+        return self._values
 
     def _starts_word(self, token_id: int) -> bool:
         if token_id in self._added:
@@ -238,6 +254,16 @@ def load_huggingface(
     return HuggingFaceTokenizer(path, content, values, SpecialIds(**roles))
 
 
+def encoder_of(values: Mapping[str, Any], path: Path) -> Callable[[str], list[int]]:
+    """What the tokenizers library makes of a text with the values of a `tokenizer.json`.
+
+    Raises:
+        InputError: The library cannot read them.
+    """
+    tokenizer = _build(values, path)
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
 def _vocabulary(values: Mapping[str, Any]) -> dict[str, int]:
     pieces = values["model"]["vocab"]
     if isinstance(pieces, list):  # Unigram: pieces and their scores.
@@ -260,12 +286,8 @@ def _byte_characters() -> list[str]:
 def _build(values: Mapping[str, Any], path: Path) -> Any:
     import tokenizers
 
-    model = dict(values["model"])
-    if "dropout" in model:
-        model["dropout"] = None
-    whole = {**values, "model": model, "truncation": None, "padding": None, "post_processor": None}
     try:
-        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(whole))
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(values))
     except Exception as error:  # The library raises nothing narrower.
         raise InputError(
             f"{path}: tokenizers {tokenizers.__version__} cannot read it: {error}"

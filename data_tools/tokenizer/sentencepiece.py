@@ -27,8 +27,9 @@ from data_tools.tokenizer.base import (
     move_blanks,
     text_of,
 )
+from data_tools.tokenizer.exchange import sentencepiece_json
+from data_tools.tokenizer.model_file import round_scores
 from data_tools.tokenizer.special import NONE, ROLES, USUAL_NAMES, SpecialIds
-from data_tools.tokenizer.unigram import round_scores
 from data_tools.tokenizer.words import starts_word
 
 TokenizerKind = Literal["bpe", "unigram"]
@@ -37,8 +38,10 @@ NUM_SPARE = 64
 _CONTROL_PIECES = ["<cls>", "<sep>", "<mask>", *(f"<spare_{i}>" for i in range(NUM_SPARE))]
 _SPACE_MARK = "\u2581"  # SentencePiece writes a blank as this character.
 _MARKS = re.compile(f"({_SPACE_MARK}+)")
-# Messages of protobuf merge when they are put in a row: normalizer_spec.add_dummy_prefix = false.
+# Messages of protobuf merge when they are put in a row: normalizer_spec.add_dummy_prefix = false,
+# and .remove_extra_whitespaces = false.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+_ALL_BLANKS = b"\x1a\x02\x20\x00"
 _CHUNK_CHARACTERS = 4096
 _SHORT_CHARACTERS = 1 << 20
 _WHOLE_MATCH = itemgetter(0)
@@ -165,6 +168,11 @@ class SentencePieceTokenizer:
             for i, content in enumerate(self._contents)
         ]
         return np.array(found, dtype=np.bool_)
+
+    def exchange_json(self) -> dict[str, Any] | None:
+        """The `tokenizer.json` that gives the same ids; None where there can be none."""
+        plain = _load(self.content + _NO_DUMMY_PREFIX + _ALL_BLANKS)
+        return sentencepiece_json(self.content, lambda text: list(plain.encode(text, out_type=str)))
 
     def _encode(self, text: str, blank: str) -> NDArray[np.int32]:
         if _SPACE_MARK in text:

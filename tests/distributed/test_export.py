@@ -58,16 +58,56 @@ def generate_thrice(folder: Path) -> list[str]:
     ]
 
 
-def logits_of(folder: Path) -> tuple[str, list[list[int]]]:
-    """The class that transformers loads, and the shapes of what it says; for ``run_ranks``."""
-    import torch
-    from transformers import AutoModelForPreTraining, AutoTokenizer
+def use_gpt(folder: Path) -> dict[str, Any]:
+    """What users do with an exported GPT; for ``run_ranks``."""
+    from transformers import DataCollatorForLanguageModeling, pipeline
 
+    pipe = pipeline("text-generation", model=str(folder))
+    tokenizer, model = pipe.tokenizer, pipe.model
+    greedy = {"max_new_tokens": 6, "do_sample": False}
+    texts = ["abc", "abc def ghi"]
+    rows = model.generate(**tokenizer(texts, padding=True, return_tensors="pt"), **greedy)
+    collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    batch = collator([tokenizer(text) for text in texts])
+    return {
+        "thrice": generate_thrice(folder),
+        "alone": [pipe(text, **greedy)[0]["generated_text"] for text in texts],
+        "batch": tokenizer.batch_decode(rows, skip_special_tokens=True),
+        "first_id": int(model.generate(**greedy)[0, 0]),
+        "eos": tokenizer.eos_token_id,
+        "ids": tokenizer(texts)["input_ids"],
+        "mask": batch["attention_mask"].tolist(),
+        "labels": batch["labels"].tolist(),
+    }
+
+
+def use_bert(folder: Path) -> dict[str, Any]:
+    """What users do with an exported BERT; for ``run_ranks``."""
+    import torch
+    from transformers import (
+        AutoModelForPreTraining,
+        DataCollatorForLanguageModeling,
+        pipeline,
+    )
+
+    pipe = pipeline("fill-mask", model=str(folder))
+    tokenizer = pipe.tokenizer
+    pair = tokenizer("abc def", "ghi", return_tensors="pt")
     model = AutoModelForPreTraining.from_pretrained(folder).eval()
-    tokens = torch.tensor([AutoTokenizer.from_pretrained(folder)("abc def")["input_ids"]])
-    found = model(tokens)
-    shapes = [list(found.prediction_logits.shape), list(found.seq_relationship_logits.shape)]
-    return type(model).__name__, shapes
+    found = model(**pair)
+    torch.manual_seed(0)
+    collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.9)
+    masked = collator([tokenizer("abc def", "ghi")] * 8)
+    special = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
+    return {
+        "class": type(model).__name__,
+        "shapes": [list(found.prediction_logits.shape), list(found.seq_relationship_logits.shape)],
+        "guesses": [guess["token_str"] for guess in pipe(f"abc {tokenizer.mask_token}")],
+        "pair": tokenizer.decode(pair["input_ids"][0]),
+        "types": pair["token_type_ids"][0].tolist(),
+        "masks_special": bool(special & set(masked["labels"].flatten().tolist())),
+        "masks": tokenizer.mask_token_id in masked["input_ids"],
+    }
 
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -110,9 +150,27 @@ def test_transformers_computes_the_validation_loss_of_the_trainer(run: Any, corp
     assert theirs == pytest.approx(ours, abs=1e-3)
 
 
-def test_the_same_seed_generates_the_same_text(run: Any) -> None:
-    first, second, other = run_ranks(generate_thrice, 1, run[1].folder)[0]
+@pytest.fixture(scope="module")
+def used(run: Any) -> Any:
+    return run_ranks(use_gpt, 1, run[1].folder)[0]
+
+
+def test_the_same_seed_generates_the_same_text(used: Any) -> None:
+    first, second, other = used["thrice"]
     assert first == second != other
+
+
+def test_a_prompt_is_continued_alike_alone_and_in_a_padded_batch(used: Any) -> None:
+    assert used["alone"] == used["batch"]
+    assert all(text.startswith("abc") for text in used["alone"])
+
+
+def test_a_text_begins_as_training_samples_began(used: Any) -> None:
+    short, long = used["ids"]
+    assert used["first_id"] == used["eos"]
+    fill = [0] * (len(long) - len(short))
+    assert used["mask"] == [[*fill, *(1 for _ in short)], [1] * len(long)]
+    assert used["labels"] == [[*(-100 for _ in fill), *short], long]
 
 
 def test_an_export_that_is_another_model_is_refused_and_leaves_nothing(
@@ -137,9 +195,14 @@ def test_an_exported_bert_is_verified_and_does_not_pretend_to_write(
     run_ranks(train_rank, 2, config)
     found = run_ranks(export, 1, config.run_dir, tmp_path / "exported")[0]
     assert found.largest_logit_difference < 1e-5
-    name, [logits, sentence] = run_ranks(logits_of, 1, found.folder)[0]
-    assert name == "MegatronBertForPreTraining"
+    used = run_ranks(use_bert, 1, found.folder)[0]
+    [logits, sentence] = used["shapes"]
+    assert used["class"] == "MegatronBertForPreTraining"
     assert (logits[0], logits[2], sentence) == (1, 500, [1, 2])
+    assert len(used["guesses"]) == 5
+    assert used["pair"] == "<cls>abc def<sep>ghi<sep>"
+    assert used["types"] == sorted(used["types"]) and set(used["types"]) == {0, 1}
+    assert used["masks"] and not used["masks_special"]
     with pytest.raises(RankError, match="guesses masked tokens and continues no text"):
         run_ranks(generate_thrice, 1, found.folder)
 

@@ -1,12 +1,23 @@
-"""Every kind of tokenizer is the same after export, or the difference is named."""
+"""Every kind of tokenizer is the same after export, however it is called, or is refused."""
 
 import json
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
-from bigtrain.convert.tokenizer_files import HARD_TEXTS, differing_texts, write_tokenizer
-from data_tools.tokenizer import load_tokenizer, train_tokenizer
+from bigtrain.convert.families import ExportError
+from bigtrain.convert.tokenizer_check import compare_tokenizers
+from bigtrain.convert.tokenizer_files import write_tokenizer
+from data_tools.tokenizer import HARD_TEXTS, load_tokenizer, train_tokenizer
+from tests.data_tools.test_tokenizer_brought import AS_IT_IS, bring
 
 TEXTS = ["the cat sat on a mat, Café! 中文 ==== ---- 1999\n\tThe theme: def f(x)\n" * 3] * 20
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -19,20 +30,75 @@ def word_piece(folder):
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=SPECIAL, show_progress=False)
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
     return save(tokenizer, trainer, folder, {"eos_token": "[SEP]", "bos_token": "[CLS]"})
 
 
-def byte_level(folder):
+def byte_level(folder, special=("<|endoftext|>",), processor=None, **options):
     tokenizer = Tokenizer(models.BPE(dropout=0.5))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, **options)
     tokenizer.decoder = decoders.ByteLevel()
+    if processor:
+        tokenizer.post_processor = processor
     trainer = trainers.BpeTrainer(
         vocab_size=320,
-        special_tokens=["<|endoftext|>"],
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    return save(tokenizer, trainer, folder, {"eos_token": "<|endoftext|>"})
+    tokenizer.enable_truncation(5)
+    tokenizer.enable_padding(length=9)
+    return save(tokenizer, trainer, folder, {"eos_token": special[-1]})
+
+
+def with_begin(folder):
+    """As Llama 3's: a default call of the file itself begins with a token of its own."""
+    processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
+    return byte_level(folder, ("<bos>", "</s>"), processor)
+
+
+def roberta(folder):
+    processor = processors.RobertaProcessing(("</s>", 5), ("<s>", 0))
+    special = ("<s>", "[CLS]", "[SEP]", "<mask>", "<pad>", "</s>")
+    return byte_level(folder, special, processor)
+
+
+def metaspace_unigram(folder):
+    """As T5's: `</s>` is a piece with a score, and ends every text."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=90, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return save(tokenizer, trainer, folder, {"eos_token": "</s>"})
+
+
+def whole_words(folder):
+    """Its words are split at blanks, so that a text can spell `[SEP]`."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL, show_progress=False)
+    return save(tokenizer, trainer, folder, {"eos_token": "[SEP]"})
+
+
+def added_tokens(folder):
+    tokenizer = byte_level(folder)
+    values = json.loads(tokenizer.content)
+    for number, flags in enumerate([{"lstrip": True}, {"rstrip": True}, {"normalized": True}]):
+        token = {**values["added_tokens"][0], "special": False, **flags}
+        values["added_tokens"].append(
+            {**token, "id": tokenizer.vocab_size + number, "content": f"<{number}>"}
+        )
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    return load_tokenizer(folder / "tokenizer.json")
 
 
 def save(tokenizer, trainer, folder, config):
@@ -55,46 +121,155 @@ def bpe(folder):
     return train_tokenizer(TEXTS, folder / "t.model", vocab_size=372)
 
 
-@pytest.mark.parametrize("make", [word_piece, byte_level, unigram, chinese_unigram, bpe])
-def test_an_exported_tokenizer_has_our_ids_and_our_texts(tmp_path, capfd, make):
-    ours, out = make(tmp_path), tmp_path / "out"
+def llama_2(folder):
+    return load_tokenizer(bring(folder / "t.model", model_type="bpe", **AS_IT_IS))
+
+
+def with_symbols(folder):
+    controls = ["<pad>", "<cls>", "<sep>", "<mask>"]
+    options = {"control_symbols": controls, "user_defined_symbols": ["<|im|>"]}
+    return load_tokenizer(bring(folder / "t.model", model_type="bpe", **options))
+
+
+MAKERS = [
+    word_piece,
+    byte_level,
+    with_begin,
+    roberta,
+    metaspace_unigram,
+    whole_words,
+    added_tokens,
+    unigram,
+    chinese_unigram,
+    bpe,
+    llama_2,
+    with_symbols,
+]
+BERTS = [word_piece, roberta, bpe, with_symbols]
+EXTRA = ["=" * 999, "", "▁", "a <0> b <1>  c <2>d", "a </s> b[SEP] [SEP] ", "<|im|> x <|im|></s>"]
+
+
+def differences(ours, folder, kind="gpt", texts=(*HARD_TEXTS, TEXTS[0], *EXTRA)):
+    return compare_tokenizers(ours, folder, texts, kind=kind).wrong
+
+
+def write(ours, folder, kind="gpt"):
+    out = folder / "out"
     out.mkdir()
-    write_tokenizer(ours, out, max_length=64)
-    assert differing_texts(ours, out, [*HARD_TEXTS, *TEXTS[:1], "=" * 999, "", "▁"]) == []
-    assert ours.exact == (make is not word_piece)
+    write_tokenizer(ours, out, kind=kind, max_length=64)
+    return out
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_an_exported_gpt_tokenizer_has_our_ids_and_our_texts(tmp_path, capfd, make):
+    ours = make(tmp_path)
+    out = write(ours, tmp_path)
+    assert differences(ours, out) == []
     assert "roles" not in "".join(capfd.readouterr())
     assert "roles" not in (out / "tokenizer.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize("make", BERTS)
+def test_an_exported_bert_tokenizer_gives_samples_as_training_had_them(tmp_path, make):
+    from transformers import AutoTokenizer
+
+    ours = make(tmp_path)
+    out = write(ours, tmp_path, "bert")
+    assert differences(ours, out, "bert") == []
+    theirs, special = AutoTokenizer.from_pretrained(out), ours.special
+    found = theirs("the cat", "a mat")
+    one, two = (ours.encode(text).tolist() for text in ("the cat", "a mat"))
+    assert found["input_ids"] == [special.cls, *one, special.sep, *two, special.sep]
+    assert found["token_type_ids"] == [0] * (len(one) + 2) + [1] * (len(two) + 1)
+    masked = theirs(f"the {theirs.mask_token}", add_special_tokens=False)["input_ids"]
+    assert masked == [*ours.encode("the").tolist(), special.mask]
+
+
+def test_a_gpt_begins_a_text_with_what_ends_documents(tmp_path):
+    from transformers import AutoTokenizer
+
+    ours = with_begin(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(write(ours, tmp_path))
+    assert ours.special.bos == 0
+    assert theirs.bos_token_id == theirs.eos_token_id == theirs.pad_token_id == 1
+    assert theirs("the cat")["input_ids"] == ours.encode("the cat").tolist()
 
 
 def test_equally_good_ways_to_cut_a_word_are_chosen_alike(tmp_path):
     rules = ["=" * n + "-" * (n % 7) + " " for n in range(1, 60)]
     path = tmp_path / "t.model"
     ours = train_tokenizer(rules * 9, path, vocab_size=350, kind="unigram")
-    out = tmp_path / "out"
-    out.mkdir()
-    write_tokenizer(ours, out, max_length=64)
-    assert differing_texts(ours, out, [*rules, *("=" * n for n in range(60, 400))]) == []
+    texts = [*rules, *("=" * n for n in range(60, 400))]
+    found = compare_tokenizers(ours, write(ours, tmp_path), texts, kind="gpt")
+    assert (found.wrong, found.tolerated) == ([], [])
 
 
 def test_an_exported_tokenizer_keeps_its_special_ids(tmp_path):
-    ours, out = word_piece(tmp_path), tmp_path / "out"
-    out.mkdir()
-    write_tokenizer(ours, out, max_length=64)
+    ours = word_piece(tmp_path)
+    out = write(ours, tmp_path, "bert")
     assert load_tokenizer(out / "tokenizer.json").special == ours.special
 
 
-def test_other_ids_are_told_from_other_text(tmp_path):
-    ours, out = byte_level(tmp_path), tmp_path / "out"
-    out.mkdir()
-    write_tokenizer(ours, out, max_length=64)
+def test_a_tokenizer_that_transformers_cannot_have_is_refused(tmp_path):
+    path = bring(tmp_path / "t.model", treat_whitespace_as_suffix=True)
+    with pytest.raises(ExportError, match=r"no tokenizer\.json gives the ids"):
+        write(load_tokenizer(path), tmp_path)
+
+
+def spoil(out, change):
     path = out / "tokenizer.json"
     values = json.loads(path.read_text("utf-8"))
-    merges, decoder = values["model"]["merges"], values["decoder"]
-    values["model"]["merges"] = []
+    change(values)
     path.write_text(json.dumps(values), "utf-8")
-    (line,) = differing_texts(ours, out, ["(the cat"])
+
+
+def test_other_ids_are_told_from_other_text(tmp_path):
+    ours = byte_level(tmp_path)
+    out = write(ours, tmp_path)
+    merges = json.loads((out / "tokenizer.json").read_text("utf-8"))["model"]["merges"]
+    spoil(out, lambda values: values["model"].update(merges=[]))
+    line = differences(ours, out, texts=["(the cat"])[0]
     assert line.startswith("ids of '(the cat': from id 1 on, after '('")
-    values["model"]["merges"], values["decoder"] = merges, {**decoder, "type": "Fuse"}
-    path.write_text(json.dumps(values), "utf-8")
-    (line,) = differing_texts(ours, out, ["the cat"])
+    spoil(out, lambda values: values["model"].update(merges=merges))
+    spoil(out, lambda values: values["decoder"].update(type="Fuse"))
+    (line,) = differences(ours, out, texts=["the cat"])
     assert line == "decoded text of 'the cat': from character 3 on, ' cat' became 'Ġcat'"
+
+
+def without_ends(values):
+    values["post_processor"]["single"] = [{"Sequence": {"id": "A", "type_id": 0}}]
+
+
+def without_last_end(values):
+    values["post_processor"]["pair"].pop()
+
+
+def of_one_type(values):
+    values["post_processor"]["pair"][-1]["SpecialToken"]["type_id"] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (without_ends, "the default call of"),
+        (without_last_end, "a pair of"),
+        (of_one_type, "other token types"),
+        (without_ends, "in a padded batch"),
+        (without_ends, "cut to"),
+    ],
+)
+def test_a_call_that_differs_from_training_is_named(tmp_path, change, line):
+    ours = word_piece(tmp_path)
+    out = write(ours, tmp_path, "bert")
+    spoil(out, change)
+    assert any(line in found for found in differences(ours, out, "bert", ["the cat", "a mat on"]))
+
+
+def test_special_tokens_that_stay_text_are_named(tmp_path):
+    ours = bpe(tmp_path)
+    out = write(ours, tmp_path)
+    config = json.loads((out / "tokenizer_config.json").read_text())
+    (out / "tokenizer_config.json").write_text(json.dumps({**config, "split_special_tokens": True}))
+    found = differences(ours, out, texts=["the cat"])
+    assert "the eos token '</s>' gives" in " ".join(found)
+    assert "a chat template gives" in found[-1]

@@ -1,0 +1,184 @@
+"""Holds an exported tokenizer against ours, called as transformers' users call it."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from bigtrain.convert.special_ids import ModelKind, exported_ids
+from data_tools.tokenizer import HARD_TEXTS, Tokenizer, equally_likely
+
+_SHOWN = 24
+_SPACE_MARK = "\u2581"
+_CALLED_TEXTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """What an exported tokenizer does otherwise than ours, one short line for every case."""
+
+    wrong: list[str] = field(default_factory=list)
+    tolerated: list[str] = field(default_factory=list)
+    """Texts that SentencePiece and the tokenizers library are known to cut differently: where only
+    rounding tells which of two ways is likelier, and rare sequences of marks in texts that the
+    model normalises."""
+
+
+def compare_tokenizers(
+    tokenizer: Tokenizer, folder: Path, texts: Sequence[str], *, kind: ModelKind
+) -> Differences:
+    """Compares ids, decoded texts, default calls, pairs, batches and special tokens.
+
+    Ids have to be equal, and so has the text they decode to; where ours gives every text back,
+    theirs has to give it back too. Texts that hold U+2581 are not compared.
+
+    Args:
+        tokenizer: Ours.
+        folder: The export.
+        texts: Texts to compare on.
+        kind: The kind of model that the export is of.
+    """
+    theirs = AutoTokenizer.from_pretrained(folder)
+    values = tokenizer.exchange_json()
+    assert values is not None
+    found = Differences()
+    comparable = [text for text in texts if _SPACE_MARK not in text]
+    for text in comparable:
+        ids = tokenizer.encode(text).tolist()
+        other = theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if other != ids:
+            line = _first_id(text, ids, other, tokenizer)
+            is_known = equally_likely(values, ids, other) or _is_rare(tokenizer, text, ids, other)
+            (found.tolerated if is_known else found.wrong).append(line)
+            continue
+        expected = text if tokenizer.exact else tokenizer.decode(ids)
+        decoded = theirs.decode(ids, skip_special_tokens=True)
+        if decoded != expected:
+            found.wrong.append(_first_character(text, expected, decoded))
+    names = [token["content"] for token in values["added_tokens"] if token["special"]]
+    plain = [text for text in comparable if not any(name in text for name in names)]
+    calls = _Calls(tokenizer, theirs, kind)
+    found.wrong.extend(calls.differing(plain[:_CALLED_TEXTS]))
+    return found
+
+
+class _Calls:
+    """What users call, with what training would have made of it."""
+
+    def __init__(self, tokenizer: Tokenizer, theirs: Any, kind: ModelKind) -> None:
+        self._ours, self._theirs, self._kind = tokenizer, theirs, kind
+        self._ids = exported_ids(kind, tokenizer.special)
+
+    def differing(self, texts: Sequence[str]) -> Iterator[str]:
+        yield from self._special_tokens()
+        for text, second in pairwise(texts):
+            yield from self._compare("the default call", [text], self._theirs(text))
+            yield from self._compare("a pair", [text, second], self._theirs(text, second))
+        if texts:
+            yield from self._batch(texts)
+            yield from self._truncated(max(texts, key=len))
+
+    def _compare(self, what: str, texts: Sequence[str], found: Any) -> Iterator[str]:
+        ids, types = self._sample([self._ours.encode(text).tolist() for text in texts])
+        if found["input_ids"] != ids:
+            yield f"{what} of {_start(texts[0])} gives {_few(found['input_ids'])}, not {_few(ids)}"
+        elif found.get("token_type_ids", types) != types:
+            yield f"{what} of {_start(texts[0])} gives other token types"
+
+    def _sample(self, parts: Sequence[list[int]]) -> tuple[list[int], list[int]]:
+        """Ids and token types as a training sample of these texts holds them."""
+        if self._kind == "gpt":
+            ids = [i for part in parts for i in part]
+            return ids, [0] * len(ids)
+        begin, end = self._ids["cls"], self._ids["sep"]
+        first, *others = [[*part, end] for part in parts]
+        rest = [i for other in others for i in other]
+        return [begin, *first, *rest], [0] * (len(first) + 1) + [1] * len(rest)
+
+    def _batch(self, texts: Sequence[str]) -> Iterator[str]:
+        if "pad" not in self._ids:
+            return
+        found = self._theirs(list(texts), padding=True)
+        rows = [self._sample([self._ours.encode(text).tolist()])[0] for text in texts]
+        longest = max(map(len, rows))
+        for text, row, ids, mask in zip(
+            texts, rows, found["input_ids"], found["attention_mask"], strict=True
+        ):
+            fill, ones = [self._ids["pad"]] * (longest - len(row)), [1] * len(row)
+            blank = [0] * len(fill)
+            expected = (fill + row, blank + ones)
+            if self._kind == "bert":
+                expected = (row + fill, ones + blank)
+            if (ids, mask) != expected:
+                yield f"{_start(text)} in a padded batch gives {_few(ids)}, not {_few(expected[0])}"
+
+    def _truncated(self, text: str) -> Iterator[str]:
+        ids = self._ours.encode(text).tolist()
+        length = max(3, len(ids) // 2)
+        added = len(self._sample([[]])[0])
+        expected, _ = self._sample([ids[: length - added]])
+        found = self._theirs(text, truncation=True, max_length=length)["input_ids"]
+        if found != expected:
+            yield f"{_start(text)} cut to {length} gives {_few(found)}, not {_few(expected)}"
+
+    def _special_tokens(self) -> Iterator[str]:
+        """Names of special tokens are special where users write them, as in a chat template."""
+        for role, token_id in self._ids.items():
+            name = self._ours.piece(token_id)
+            found = self._theirs(name, add_special_tokens=False)["input_ids"]
+            if found != [token_id] or getattr(self._theirs, f"{role}_token_id") != token_id:
+                yield f"the {role} token {name!r} gives {found}, not [{token_id}]"
+            if name not in self._theirs.decode([token_id]):
+                yield f"the {role} token {token_id} is decoded without its name {name!r}"
+        template = "{% for message in messages %}{{ message.content + end }}{% endfor %}"
+        found = self._theirs.apply_chat_template(
+            [{"role": "user", "content": "hello"}],
+            chat_template=template,
+            end=self._theirs.eos_token,
+            return_dict=True,
+        )["input_ids"]
+        expected = [*self._ours.encode("hello").tolist(), self._ids["eos"]]
+        if found != expected:
+            yield f"a chat template gives {_few(found)}, not {_few(expected)}"
+
+
+def _is_rare(tokenizer: Tokenizer, text: str, ids: Sequence[int], other: Sequence[int]) -> bool:
+    if tokenizer.exact or tokenizer.kind != "sentencepiece" or text in HARD_TEXTS:
+        return False
+    one, two = Counter(ids), Counter(other)
+    return ((one - two) + (two - one)).total() <= max(8, len(ids) // 50)
+
+
+def _first_id(text: str, ids: Sequence[int], found: Sequence[int], tokenizer: Tokenizer) -> str:
+    at = _first_difference(ids, found)
+    before = tokenizer.decode(ids[:at])
+    return (
+        f"ids of {_start(text)}: from id {at} on, after {before[-_SHOWN:]!r}, "
+        f"{ids[at : at + 3]} became {list(found[at : at + 3])}"
+    )
+
+
+def _first_character(text: str, expected: str, decoded: str) -> str:
+    at = _first_difference(expected, decoded)
+    return (
+        f"decoded text of {_start(text)}: from character {at} on, "
+        f"{expected[at : at + _SHOWN]!r} became {decoded[at : at + _SHOWN]!r}"
+    )
+
+
+def _first_difference(ours: Sequence[Any], theirs: Sequence[Any]) -> int:
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+
+
+def _start(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+
+
+def _few(ids: Sequence[int]) -> str:
+    shown = ", ".join(map(str, ids[:12]))
+    return f"[{shown}{', …' if len(ids) > 12 else ''}]"

@@ -1,0 +1,199 @@
+"""A SentencePiece model as a `tokenizer.json` that gives the same ids.
+
+The `tokenizer.json` runs these steps: the normaliser maps characters, drops blanks and writes the
+others as U+2581; the pre-tokenizer puts U+2581 before the text and cuts out the symbols of the
+user; the model is a list of merges (BPE) or of scores (unigram).
+"""
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from data_tools.tokenizer.model_file import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    ModelFile,
+    Piece,
+    read_model,
+)
+from data_tools.tokenizer.plain import NEVER, cut_in_names, literal
+
+_SPACE_MARK = "\u2581"
+_BREAK = "\ufdd0"  # A noncharacter.
+_CAPITAL_I_WITH_DOT = "\u0130"
+_MARKS_BEFORE_VOWELS = "\u05bc\u05bf\u05c1\u05c2\u0651\u0654"
+_ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+_SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
+
+
+def sentencepiece_json(model: bytes, spell: Callable[[str], list[str]]) -> dict[str, Any] | None:
+    """The `tokenizer.json` that gives the ids of a SentencePiece model.
+
+    Args:
+        model: The bytes of a SentencePiece model.
+        spell: The pieces that SentencePiece cuts a text into, with nothing put before it.
+
+    Returns:
+        None for a model whose ways the tokenizers library does not have: words as pieces, unused
+        pieces of a BPE, blanks behind the words.
+    """
+    file = read_model(model)
+    is_unigram = file.type == "unigram"
+    has_unused = any(piece.kind == UNUSED for piece in file.pieces)
+    if not file.is_usual or file.type == "word" or (has_unused and not is_unigram):
+        return None
+    cuts = _unigram_cuts(file.pieces) if is_unigram else _bpe_cuts(file.pieces, spell)
+    steps = [*(_blank_before_text() if file.adds_blank and _keeps_text(file) else ()), *cuts]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": i, "content": piece.text, **_ADDED, "special": True}
+            for i, piece in enumerate(file.pieces)
+            if piece.kind in (UNKNOWN, CONTROL)
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": list(_normalizers(file, spell))},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps} if steps else None,
+        "post_processor": None,
+        "decoder": _decoder(adds_blank=file.adds_blank),
+        "model": _unigram(file.pieces) if is_unigram else _bpe(file.pieces),
+    }
+
+
+def _normalizers(file: ModelFile, spell: Callable[[str], list[str]]) -> Iterator[dict[str, Any]]:
+    if file.charsmap:
+        yield from _mapped(file.charsmap, spell)
+    if file.removes_blanks:
+        yield _replace({"Regex": f"\\A[ {_SPACE_MARK}]+|[ {_SPACE_MARK}]+\\z"}, "")
+        yield _replace({"Regex": f"[ {_SPACE_MARK}]+"}, " ")
+    if file.adds_blank and not _keeps_text(file):
+        yield {"type": "Prepend", "prepend": _SPACE_MARK}
+    yield _replace({"String": " "}, _SPACE_MARK)
+
+
+def _mapped(charsmap: bytes, spell: Callable[[str], list[str]]) -> Iterator[dict[str, Any]]:
+    # Precompiled alone maps a grapheme by its first character and loses the marks behind it, or
+    # leaves it as it is: so NFKC (and lower case) do what SentencePiece's rules do to graphemes,
+    # and the rules the rest. NFKC sorts marks and SentencePiece does not: a character that no text
+    # has keeps the order of those that Hebrew and Arabic are typed with.
+    if spell("\uff21\u2460\ufb01") == spell("A1fi"):  # Not so for rules of the user's own.
+        for mark in _MARKS_BEFORE_VOWELS:
+            yield _replace({"String": mark}, mark + _BREAK)
+        yield {"type": "NFKC"}
+        yield _replace({"String": _BREAK}, "")
+    if spell("A") == spell("a"):
+        yield _replace({"String": _CAPITAL_I_WITH_DOT}, _BREAK)  # SentencePiece leaves it.
+        yield {"type": "Lowercase"}
+        yield _replace({"String": _BREAK}, _CAPITAL_I_WITH_DOT)
+    if spell("\r\n") == spell("\n\n"):  # One grapheme, of which Precompiled would see the first.
+        yield _replace({"String": "\r\n"}, "\n\n")
+    encoded = base64.b64encode(charsmap).decode("ascii")
+    yield {"type": "Precompiled", "precompiled_charsmap": encoded}
+
+
+def _keeps_text(file: ModelFile) -> bool:
+    return not file.charsmap and not file.removes_blanks
+
+
+def _blank_before_text() -> Iterator[dict[str, Any]]:
+    # Metaspace writes its blank only before the first part of a text, and only where there is none:
+    # the first step, whose blank is no U+2581, writes one always, and the second makes it U+2581.
+    yield {"type": "Metaspace", "replacement": " ", "prepend_scheme": "first", "split": False}
+    yield {
+        "type": "Metaspace",
+        "replacement": _SPACE_MARK,
+        "prepend_scheme": "never",
+        "split": False,
+    }
+
+
+def _decoder(*, adds_blank: bool) -> dict[str, Any]:
+    blank = _replace({"String": _SPACE_MARK}, " ")
+    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if adds_blank else []
+    steps = [blank, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip]
+    return {"type": "Sequence", "decoders": steps}
+
+
+def _unigram(pieces: Sequence[Piece]) -> dict[str, Any]:
+    best = max((piece.score for piece in pieces if piece.kind == NORMAL), default=0.0)
+
+    def score(piece: Piece) -> float:
+        if piece.kind == USER_DEFINED:  # SentencePiece's own bonus, that it always wins.
+            return len(piece.text.encode()) * best - 0.1
+        return piece.score if piece.kind == NORMAL else NEVER
+
+    return {
+        "type": "Unigram",
+        "unk_id": next(i for i, piece in enumerate(pieces) if piece.kind == UNKNOWN),
+        "vocab": [[piece.text, score(piece)] for piece in pieces],
+        "byte_fallback": True,
+    }
+
+
+def _unigram_cuts(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+    # Letters that the vocabulary lacks cost more than any symbol, so that a text with the name of
+    # one would become it: such names are cut behind their first letter.
+    known = {piece.text for piece in pieces if piece.kind == NORMAL}
+    names = [piece.text for piece in pieces if piece.kind in (UNKNOWN, CONTROL, BYTE, UNUSED)]
+    at_risk = [name for name in names if not known >= set(name)]
+    return [cut_in_names(at_risk, behavior="Isolated")] if at_risk else []
+
+
+def _bpe(pieces: Sequence[Piece]) -> dict[str, Any]:
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": next(piece.text for piece in pieces if piece.kind == UNKNOWN),
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": True,
+        # A part that is one piece becomes it without merges: so do the symbols that were cut out.
+        "ignore_merges": any(piece.kind == USER_DEFINED for piece in pieces),
+        "vocab": {piece.text: i for i, piece in enumerate(pieces)},
+        "merges": _merges(pieces),
+    }
+
+
+def _merges(pieces: Sequence[Piece]) -> list[list[str]]:
+    """The pairs that make each piece, those of the best piece first, as SentencePiece merges.
+
+    Of the pairs of one piece, the longest left part comes first: SentencePiece takes the leftmost.
+    """
+    normal = {piece.text for piece in pieces if piece.kind == NORMAL}
+    ordered = sorted((p for p in pieces if p.kind == NORMAL), key=lambda p: -p.score)
+    return [
+        [piece.text[:cut], piece.text[cut:]]
+        for piece in ordered
+        for cut in range(len(piece.text) - 1, 0, -1)
+        if piece.text[:cut] in normal and piece.text[cut:] in normal
+    ]
+
+
+def _bpe_cuts(pieces: Sequence[Piece], spell: Callable[[str], list[str]]) -> list[dict[str, Any]]:
+    symbols = [piece.text for piece in pieces if piece.kind == USER_DEFINED]
+    if not symbols:
+        return []
+    longest_first = sorted(symbols, key=len, reverse=True)
+    steps = [{**_SPLIT, "pattern": {"Regex": "|".join(map(literal, longest_first))}}]
+    # What is left between them may spell a piece that no merges make, as the name of a control
+    # symbol: it is cut where SentencePiece cuts it.
+    patterns = []
+    for piece in pieces:
+        name = piece.text
+        first, *others = spell(name) if piece.kind != USER_DEFINED else [name]
+        if others:
+            end = len(first) if name.startswith(first) else 1  # The byte of an unknown letter.
+            patterns.append(f"\\A{literal(name[:end])}(?={literal(name[end:])}\\z)")
+    if patterns:
+        steps.append({**_SPLIT, "pattern": {"Regex": "|".join(patterns)}})
+    return steps
+
+
+def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}

@@ -1,0 +1,82 @@
+"""Whether a model trained with a tokenizer can be exported: asked before any text is sharded."""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from data_tools.errors import InputError
+from data_tools.tokenizer.base import Tokenizer
+from data_tools.tokenizer.huggingface import encoder_of
+
+HARD_TEXTS = (
+    "def f(x):\n\treturn x  # tab, then two blanks\n",
+    "\n\n  leading newlines and blanks",
+    "trailing blanks   \n ",
+    "carriage return\r\nand form feed \f",
+    "NUL \0 and escape \x1b[0m",
+    "naïve café – “quotes” … ½",
+    "中文、日本語、한국어。全角 space",
+    "🙂👩‍👩‍👧‍👦🇨🇭 emoji with joiners and flags",
+    "Ελληνικά עברית العربية हिन्दी",
+    "<s> </s> <pad> <unk> <cls> <sep> <mask> are text here",
+    "<0x0A> [MASK] <|endoftext|> ##pieces",
+    "e\u0301 combining, \u00a0 no-break, \u200b zero-width, \ufeff BOM, \ufffd replacement",
+    "x" * 300 + " " * 70 + "1234567890" * 20,
+    " ",
+    "a",
+)
+"""What tokenizers trip over. Left out is U+2581 (▁), which transformers reads as a blank of a
+SentencePiece model, and ours as its own three bytes."""
+
+_SPACE_MARK = "\u2581"
+_MADE_TEXTS = 200
+_PIECES_IN_TEXT = 12
+
+
+def check_exportable(tokenizer: Tokenizer) -> None:
+    """Refuses a tokenizer that no `tokenizer.json` agrees with on hard texts and its own pieces.
+
+    Raises:
+        InputError: It is such a one; the message says on which text they differ.
+    """
+    values = tokenizer.exchange_json()
+    if values is None:
+        raise _refusal(tokenizer, "its kind of model has no form there")
+    encode = encoder_of(values, tokenizer.path)
+    for text in (*HARD_TEXTS, *_made_of_pieces(tokenizer)):
+        try:
+            ours, theirs = tokenizer.encode(text).tolist(), encode(text)
+        except InputError:  # A text that it has no ids for is refused wherever it is met.
+            continue
+        if ours != theirs and not equally_likely(values, ours, theirs):
+            raise _refusal(tokenizer, f"{text[:40]!r} has other ids there")
+
+
+def equally_likely(values: dict[str, Any], ours: Sequence[int], theirs: Sequence[int]) -> bool:
+    """Whether two ways to cut a text are as good as each other to a unigram model.
+
+    SentencePiece adds scores as single floats and the tokenizers library as doubles, so that they
+    choose differently where only rounding tells: mostly the same pieces in another order.
+    """
+    if values["model"]["type"] != "Unigram":
+        return False
+    vocabulary = values["model"]["vocab"]
+    one, other = (sum(vocabulary[i][1] for i in ids) for ids in (ours, theirs))
+    return bool(abs(one - other) <= 1e-5 * abs(one))
+
+
+def _made_of_pieces(tokenizer: Tokenizer) -> Iterator[str]:
+    generator = random.Random(0)
+    ids = range(tokenizer.vocab_size)
+    for _ in range(_MADE_TEXTS):
+        chosen = generator.choices(ids, k=_PIECES_IN_TEXT)
+        text = "".join(tokenizer.decode([i]) or tokenizer.piece(i) for i in chosen)
+        yield text.encode("utf-8", "ignore").decode().replace(_SPACE_MARK, " ")
+
+
+def _refusal(tokenizer: Tokenizer, reason: str) -> InputError:
+    return InputError(
+        f"{tokenizer.path}: a model trained with it could not be exported, because no "
+        f"tokenizer.json gives its ids ({reason}): bring a tokenizer.json, or train a tokenizer "
+        "with `bigtrain data tokenizer`"
+    )
