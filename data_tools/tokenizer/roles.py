@@ -13,6 +13,7 @@ from data_tools.files import load_json
 from data_tools.tokenizer.special import NONE, ROLES, USUAL_NAMES
 
 CONFIG_NAME = "tokenizer_config.json"
+OLDER_NAME = "special_tokens_map.json"
 _NEW_TOKEN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 
 
@@ -25,7 +26,8 @@ def choose_roles(
     """Finds the id of every role, -1 where there is none.
 
     First counts what the user says, then what a copy remembers, then the `tokenizer_config.json`
-    beside the file, then the usual names among its special tokens.
+    beside the file, then the usual names among its special tokens; where none of them tells the
+    eos, the `special_tokens_map.json` beside it tells what is missing.
 
     Args:
         path: The `tokenizer.json`.
@@ -50,6 +52,10 @@ def choose_roles(
         if len(names) > 1:
             raise InputError(f"{path}: {' and '.join(names)} could each be {role}: {_remedy(role)}")
         roles[role] = vocabulary[names[0]] if names else NONE
+    if roles["eos"] == NONE:
+        for role, token in _of_config(path.with_name(OLDER_NAME)).items():
+            if roles[role] == NONE:
+                roles[role] = vocabulary.get(token, NONE)
     if roles["eos"] == NONE:
         raise InputError(f"{path} does not tell which token ends a document: {_remedy('eos')}")
     return roles

@@ -209,6 +209,26 @@ def test_the_config_beside_a_file_tells_the_special_ids(tmp_path):
     assert told.sha256 != usual.sha256
 
 
+def test_an_older_file_beside_it_tells_an_eos_that_nothing_else_does(tmp_path):
+    path = train_byte_level(tmp_path / "tokenizer.json", ["<s>", "<|fin|>"])
+    roles = {"eos_token": {"content": "<|fin|>"}, "pad_token": "<|fin|>", "bos_token": "<|fin|>"}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(roles))
+    special = load_tokenizer(path).special
+    assert (special.bos, special.eos, special.pad) == (0, 1, 1)
+
+
+def test_tokens_that_take_the_blanks_beside_them_are_not_exact(tmp_path):
+    path = train_byte_level(tmp_path / "tokenizer.json")
+    values = json.loads(path.read_text())
+    new_id = load_tokenizer(path).vocab_size
+    new = {"id": new_id, "content": "<x>", "special": False, "lstrip": True}
+    values["added_tokens"].append({**values["added_tokens"][0], **new})
+    path.write_text(json.dumps(values))
+    tokenizer = load_tokenizer(path)
+    assert tokenizer.decode(tokenizer.encode("a  <x>")) == "a<x>"
+    assert not tokenizer.exact
+
+
 def test_two_usual_names_are_told(tmp_path):
     path = train_byte_level(tmp_path / "tokenizer.json", ["</s>", "<|endoftext|>"])
     with pytest.raises(InputError, match=r"</s> and <\|endoftext\|> could each be eos"):
