@@ -47,14 +47,14 @@ def requested_threads() -> int | None:
     return int(value) if value.isdigit() and int(value) > 0 else None
 
 
-def wandb_key_is_set() -> bool:
-    """Whether wandb was given a key in the environment."""
-    return bool(os.environ.get("WANDB_API_KEY"))
+def netrc_file() -> Path:
+    """Where programs look for the user's passwords of hosts."""
+    return Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
 
 
-def wandb_host() -> str:
-    """The wandb server's URL."""
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+def environment_without(prefix: str) -> dict[str, str]:
+    """A copy of the environment without the variables that begin with ``prefix``."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefix)}
 
 
 def quiet_foreign_libraries(env: MutableMapping[str, str] | None = None) -> None:
