@@ -86,6 +86,7 @@ def launch(
 ) -> None:
     """Starts a run on this machine, or resumes it from its newest checkpoint."""
     from bigtrain.config import load_run_config
+    from bigtrain.train.ending import record_end
     from bigtrain.train.resume import check_run
     from bigtrain.train.run_folder import RunFolder
     from launcher.local import LocalJob, render_failure, run_local
@@ -95,16 +96,23 @@ def launch(
     config.data_parallel_size(count)
     check_run(config, accepted=accept_change)
     accepted = [word for key in accept_change for word in ("--accept-change", key)]
+    folder = RunFolder(config.run_dir)
     job = LocalJob(
         command=(sys.executable, "-m", "bigtrain.cli", "train", *sources, *accepted),
         processes=count,
-        log_dir=RunFolder(config.run_dir).logs,
+        log_dir=folder.logs,
     )
     processes_of = "process" if count == 1 else "processes"
     typer.echo(f"starting {count} {processes_of} of run {config.name}", err=True)
     result = run_local(job)
     if result.failure is not None:
         typer.echo(f"bigtrain: {render_failure(result.failure)}", err=True)
+    record_end(
+        folder,
+        process=result.rank_zero_pid,
+        failure=result.failure,
+        stopped_by=result.stop_signal,
+    )
     raise typer.Exit(result.exit_code)
 
 

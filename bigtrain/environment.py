@@ -30,6 +30,15 @@ def read_error_file() -> Path | None:
     return Path(name) if name else None
 
 
+def read_stop_signal() -> str | None:
+    """The signal that asked the launcher to stop the run; it passes Ctrl-C on as SIGTERM."""
+    name = os.environ.get("BIGTRAIN_STOP_SIGNAL_FILE")
+    try:
+        return Path(name).read_text(encoding="utf-8") if name else None
+    except OSError:
+        return None
+
+
 def tell_deepspeed(device_type: str, ranks: Ranks) -> None:
     """Says what DeepSpeed asks the environment for; it decides once, when it is imported."""
     os.environ["DS_ACCELERATOR"] = device_type

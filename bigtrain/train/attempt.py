@@ -104,7 +104,7 @@ class Attempt:
                 if result.stop:
                     break
             state = "finished" if self._is_whole else "stopped"
-            reason = None if self._is_whole else f"by {self._stop.reason or 'another rank'}"
+            reason = None if self._is_whole else f"by {self._stop.described or 'another rank'}"
             self._stop.clear_file()
             if reason is not None:
                 log.info("stopped %s; the same command goes on from here", reason)
