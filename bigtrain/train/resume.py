@@ -18,6 +18,7 @@ from bigtrain.config.resume import check_resume, load_saved_config
 from bigtrain.data.checks import check_data
 from bigtrain.data.stages import StageRecord, check_stages
 from bigtrain.plan.parameters import count_parameters
+from bigtrain.train.owner import check_owner
 from bigtrain.train.run_folder import RunFolder
 from bigtrain.train.skips import with_skips
 
@@ -38,6 +39,7 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     folder = RunFolder(config.run_dir)
     folder.check_free()
     checkpoints = open_checkpoints(config)
+    check_owner(config)
     checkpoint, passed_over = newest_whole(checkpoints)
     if checkpoint is None and passed_over:
         raise none_is_whole(checkpoints, passed_over)
