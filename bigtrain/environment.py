@@ -24,6 +24,11 @@ def read_ranks() -> Ranks:
     return Ranks(rank=rank, world_size=world_size, local_rank=local_rank)
 
 
+def meeting_point() -> tuple[str, str]:
+    """The address and the port at which the ranks meet, as they were given; empty if not."""
+    return os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+
+
 def read_error_file() -> Path | None:
     """Where the launcher wants to read why this rank failed."""
     name = os.environ.get("BIGTRAIN_ERROR_FILE")
