@@ -11,6 +11,7 @@ from bigtrain.checkpoint.format import (
     none_is_whole,
     open_state,
 )
+from bigtrain.checkpoint.links import check_links
 from bigtrain.checkpoint.locate import checkpoints_of_run, find_checkpoint
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.errors import show_value
@@ -35,6 +36,7 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
         RunBusyError: Another process trains this run.
     """
     config = with_skips(config)
+    check_links(config.run_dir)
     data = check_data(config)
     folder = RunFolder(config.run_dir)
     folder.check_free()
@@ -82,6 +84,8 @@ def open_checkpoints(config: RunConfig) -> Folder:
             f"run {config.name}: its checkpoints are in {before}, and checkpoint.dir says "
             f"{checkpoints}; set checkpoint.dir back, or move them there"
         )
+    if isinstance(checkpoints, DiskFolder):
+        check_links(checkpoints.path)
     checkpoints.check_place()
     return checkpoints
 
