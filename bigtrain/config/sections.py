@@ -190,7 +190,8 @@ class TrackConfig(Section):
     """Where metrics go besides the run folder."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
-    """auto: online when there are a key and a network, else offline."""
+    """auto: online when there are a key and a network, else offline. online without a network is
+    offline too, and the log says so."""
     project: str = "bigtrain"
     """Project in wandb."""
     peak_tflops: PositiveFloat | None = None
