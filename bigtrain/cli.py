@@ -3,7 +3,6 @@
 import json
 import sys
 import tempfile
-import time
 import traceback
 import warnings
 from contextlib import AbstractContextManager
@@ -14,6 +13,8 @@ import typer
 
 from bigtrain.checkpoint.commands.app import add_prune
 from bigtrain.checkpoint.commands.app import app as checkpoint_app
+from bigtrain.failures import explain, leave_error_report
+from bigtrain.usage import ClickError, render_usage_error
 from data_tools.cli import app as data_app
 
 app = typer.Typer(
@@ -21,7 +22,6 @@ app = typer.Typer(
     help="Pretrain GPT, Llama and BERT: from text to a checked Hugging Face model.",
     no_args_is_help=True,
     rich_markup_mode=None,  # Loading rich for the help would take a third of its time.
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data", help="Text → tokenizer, token tars and manifest.")
@@ -49,6 +49,29 @@ AcceptChange = Annotated[
 ]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from bigtrain.version import render_version
+
+        typer.echo(render_version())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the versions of bigtrain and of what it runs on, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Takes the options that belong to no command."""
+
+
 @app.command(short_help="Start a run on this machine, or resume it.")
 def launch(
     sources: Sources,
@@ -63,6 +86,7 @@ def launch(
 ) -> None:
     """Starts a run on this machine, or resumes it from its newest checkpoint."""
     from bigtrain.config import load_run_config
+    from bigtrain.train.ending import record_end
     from bigtrain.train.resume import check_run
     from bigtrain.train.run_folder import RunFolder
     from launcher.local import LocalJob, render_failure, run_local
@@ -72,16 +96,23 @@ def launch(
     config.data_parallel_size(count)
     check_run(config, accepted=accept_change)
     accepted = [word for key in accept_change for word in ("--accept-change", key)]
+    folder = RunFolder(config.run_dir)
     job = LocalJob(
         command=(sys.executable, "-m", "bigtrain.cli", "train", *sources, *accepted),
         processes=count,
-        log_dir=RunFolder(config.run_dir).logs,
+        log_dir=folder.logs,
     )
     processes_of = "process" if count == 1 else "processes"
     typer.echo(f"starting {count} {processes_of} of run {config.name}", err=True)
     result = run_local(job)
     if result.failure is not None:
         typer.echo(f"bigtrain: {render_failure(result.failure)}", err=True)
+    record_end(
+        folder,
+        process=result.rank_zero_pid,
+        failure=result.failure,
+        stopped_by=result.stop_signal,
+    )
     raise typer.Exit(result.exit_code)
 
 
@@ -340,14 +371,20 @@ def _be_quiet() -> None:
 def main() -> None:
     """Runs the command; what a user can mend is one line and exit code 2, with no traceback."""
     try:
-        app()
+        sys.exit(app(prog_name="bigtrain", standalone_mode=False) or 0)
+    except ClickError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(2)
+        typer.echo(f"bigtrain: {render_usage_error(error)}", err=True)
+        sys.exit(2)
     except SystemExit as end:
         if end.code == _INTERRUPTED and tuple(sys.argv[1:3]) in _GO_ON:
             typer.echo("bigtrain: stopped; the same command goes on from here", err=True)
         raise
     except Exception as error:
-        message, exit_code, is_expected = _explain(error)
-        report = _leave_error_report(message, exit_code)
+        message, exit_code, is_expected = explain(error)
+        report = leave_error_report(message, exit_code)
         if not is_expected and report is None:
             traceback.print_exc()
         elif not is_expected:
@@ -356,40 +393,6 @@ def main() -> None:
         if report is None or not is_expected:
             typer.echo(f"bigtrain: {message}", err=True)
         sys.exit(exit_code)
-
-
-def _explain(error: Exception) -> tuple[str, int, bool]:
-    """The line for the user, the exit code, and whether we foresaw the error."""
-    is_ours = type(error).__module__.split(".")[0] in {"bigtrain", "data_tools", "launcher"}
-    if is_ours and isinstance(error, ValueError | RuntimeError):
-        return str(error), 2 if isinstance(error, ValueError) else 1, True
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror or error}", 2 if where else 1, True
-    if isinstance(error, UnicodeDecodeError):
-        return f"a text is not UTF-8: {error}", 2, True
-    return f"{type(error).__name__}: {error}", 1, False
-
-
-def _leave_error_report(message: str, exit_code: int) -> Path | None:
-    """Tells the launcher, if there is one, why this rank failed and when; it tells the user."""
-    from bigtrain.environment import read_error_file, read_ranks
-
-    file = read_error_file()
-    if file is None:
-        return None
-    report = {
-        "rank": read_ranks().rank,
-        "exit_code": exit_code,
-        "message": message,
-        "traceback": traceback.format_exc(),
-        "time": time.time(),
-    }
-    try:
-        file.write_text(json.dumps(report), encoding="utf-8")
-    except OSError:  # A full disk, say: then this rank tells the user itself.
-        return None
-    return file
 
 
 if __name__ == "__main__":

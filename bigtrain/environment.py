@@ -24,10 +24,24 @@ def read_ranks() -> Ranks:
     return Ranks(rank=rank, world_size=world_size, local_rank=local_rank)
 
 
+def meeting_point() -> tuple[str, str]:
+    """The address and the port at which the ranks meet, as they were given; empty if not."""
+    return os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+
+
 def read_error_file() -> Path | None:
     """Where the launcher wants to read why this rank failed."""
     name = os.environ.get("BIGTRAIN_ERROR_FILE")
     return Path(name) if name else None
+
+
+def read_stop_signal() -> str | None:
+    """The signal that asked the launcher to stop the run; it passes Ctrl-C on as SIGTERM."""
+    name = os.environ.get("BIGTRAIN_STOP_SIGNAL_FILE")
+    try:
+        return Path(name).read_text(encoding="utf-8") if name else None
+    except OSError:
+        return None
 
 
 def tell_deepspeed(device_type: str, ranks: Ranks) -> None:
@@ -47,14 +61,14 @@ def requested_threads() -> int | None:
     return int(value) if value.isdigit() and int(value) > 0 else None
 
 
-def wandb_key_is_set() -> bool:
-    """Whether wandb was given a key in the environment."""
-    return bool(os.environ.get("WANDB_API_KEY"))
+def netrc_file() -> Path:
+    """Where programs look for the user's passwords of hosts."""
+    return Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
 
 
-def wandb_host() -> str:
-    """The wandb server's URL."""
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+def environment_without(prefix: str) -> dict[str, str]:
+    """A copy of the environment without the variables that begin with ``prefix``."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefix)}
 
 
 def quiet_foreign_libraries(env: MutableMapping[str, str] | None = None) -> None:

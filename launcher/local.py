@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -82,6 +82,8 @@ class JobResult:
     exit_code: int
     failure: RankFailure | None
     interrupted: bool
+    stop_signal: str | None = field(default=None, compare=False)  # as the user would call it
+    rank_zero_pid: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +120,16 @@ def run_local(job: LocalJob) -> JobResult:
     _prepare_log_dir(job)
     events: _Events = queue.SimpleQueue()
     with _signals_into(events), no_orphans():
-        watch = _Watch(ranks=_start_ranks(job, events), grace_seconds=job.grace_seconds)
+        ranks = _start_ranks(job, events)
+        watch = _Watch(
+            ranks=ranks,
+            grace_seconds=job.grace_seconds,
+            stop_signal_file=_stop_signal_file(job.log_dir),
+        )
         watch.run(events)
-    return _conclude([watch.ends[rank] for rank in sorted(watch.ends)], watch.stop_signal)
+    result = _conclude([watch.ends[rank] for rank in sorted(watch.ends)], watch.stop_signal)
+    name = watch.stop_signal.name.replace("SIGINT", "Ctrl-C") if watch.stop_signal else None
+    return replace(result, stop_signal=name, rank_zero_pid=ranks[0].process.pid)
 
 
 def render_environment(
@@ -141,6 +150,7 @@ def render_environment(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "BIGTRAIN_ERROR_FILE": str(_error_file(job.log_dir.absolute(), rank)),
+        "BIGTRAIN_STOP_SIGNAL_FILE": str(_stop_signal_file(job.log_dir.absolute())),
     }
 
 
@@ -148,8 +158,13 @@ def _error_file(log_dir: Path, rank: int) -> Path:
     return log_dir / f"rank-{rank}.error.json"
 
 
+def _stop_signal_file(log_dir: Path) -> Path:
+    return log_dir / "stop-signal"
+
+
 def _prepare_log_dir(job: LocalJob) -> None:
     job.log_dir.mkdir(parents=True, exist_ok=True)
+    _stop_signal_file(job.log_dir).unlink(missing_ok=True)
     for stale in job.log_dir.glob("rank-*.error.json"):
         stale.unlink()
 
@@ -223,6 +238,7 @@ class _Watch:
 
     ranks: Sequence[_Rank]
     grace_seconds: float
+    stop_signal_file: Path
     ends: dict[int, RankEnd] = field(default_factory=dict)
     stop_signal: signal.Signals | None = None
     deadline: float | None = None  # on the monotonic clock; then the rest is killed
@@ -261,6 +277,9 @@ class _Watch:
         if self.stop_signal is not signal.SIGINT:
             self.stop_signal = number
         if not stopping:
+            # Ctrl-C reaches the ranks as SIGTERM; here they read what it was.
+            with suppress(OSError):
+                self.stop_signal_file.write_text(number.name)
             logger.warning(
                 "%s: saving after this step, then stopping. %s kills at once, unsaved.",
                 number.name,

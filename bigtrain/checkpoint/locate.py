@@ -12,6 +12,7 @@ from bigtrain.checkpoint.format import (
     named_folders,
     newest_whole,
 )
+from bigtrain.checkpoint.links import find_dangling_link
 from bigtrain.config import load_run_config
 
 
@@ -64,8 +65,8 @@ def _find_in(folder: Folder) -> tuple[Folder, list[str]]:
             return newest, passed_over
     if passed_over:
         raise CheckpointError(f"{folder}: no checkpoint can be read; {'; '.join(passed_over)}")
-    if isinstance(folder, DiskFolder) and folder.path.is_symlink() and not folder.path.exists():
-        raise CheckpointError(f"{folder}: a link to {folder.path.readlink()}, which is not there")
+    if isinstance(folder, DiskFolder) and (link := find_dangling_link(folder.path)) is not None:
+        raise CheckpointError(f"{link}: a link to {link.readlink()}, which is not there")
     raise CheckpointError(
         f"{folder}: neither a checkpoint nor a run folder with one; "
         "give a folder such as runs/NAME/checkpoints/step-00000100"

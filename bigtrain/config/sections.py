@@ -122,7 +122,8 @@ class CheckpointConfig(Section):
     may find room. When an attempt ends, its last save must succeed."""
     dir: FolderPath | None = None
     """Folder, or fsspec URL such as s3://bucket/runs, that holds the checkpoints of runs, each
-    under its name; the run folder's own checkpoints/ when not given."""
+    under its name; the run folder's own checkpoints/ when not given. NAME.owner.json there says
+    which run folder they belong to; another is refused."""
     load: FolderPath | None = None
     """Checkpoint, or run folder (its newest one), that a new run begins with. Once the run has
     checkpoints of its own it goes on from those."""
@@ -189,7 +190,8 @@ class TrackConfig(Section):
     """Where metrics go besides the run folder."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
-    """auto: online when there are a key and a network, else offline."""
+    """auto: online when there are a key and a network, else offline. online without a network is
+    offline too, and the log says so."""
     project: str = "bigtrain"
     """Project in wandb."""
     peak_tflops: PositiveFloat | None = None

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bigtrain.checkpoint.folder import Folder, FolderError
 from bigtrain.checkpoint.format import WEIGHT, CheckpointError, committed_folders
+from bigtrain.checkpoint.links import check_links
 from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig, load_run_config
 from bigtrain.config.model import ModelConfig
@@ -69,8 +70,10 @@ def read_report(run_dir: Path) -> Report:
     """Gathers the figures of a run from its folder and its corpora.
 
     Raises:
+        FolderError: The folder is a link to nothing.
         ReportError: The folder holds no run that has taken a step.
     """
+    check_links(run_dir)
     folder = RunFolder(run_dir)
     if not folder.metrics.is_file() or not folder.config.is_file():
         raise ReportError(f"{run_dir}: not a run folder; give one such as runs/gpt-tiny")

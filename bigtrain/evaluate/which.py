@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bigtrain.checkpoint.links import check_links
 from bigtrain.data.checks import check_sources, open_sources
 from bigtrain.data.run_order import Places
 from bigtrain.data.sources import Source, run_order
@@ -58,9 +59,11 @@ def find_samples(run_dir: Path, step: int) -> Iterator[SampleOrigin]:
 
     Raises:
         WhichError: There is no such run or step.
+        FolderError: The run folder is a link to nothing.
         ConfigError: The corpora are no longer what the run was trained on.
         InputError: They cannot be read.
     """
+    check_links(run_dir)
     folder = RunFolder(run_dir)
     if not folder.config.is_file():
         raise WhichError(f"{run_dir}: not a run folder; give one such as runs/gpt-tiny")

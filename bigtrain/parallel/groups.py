@@ -20,6 +20,7 @@ from bigtrain.parallel.device import (
     seed_default_generators,
 )
 from bigtrain.parallel.layout import Layout, Place
+from bigtrain.parallel.meeting import MeetingError, render_meeting_error
 
 Answer = TypeVar("Answer")
 
@@ -32,20 +33,13 @@ def process_groups(ranks: Ranks, layout: Layout, device: torch.device) -> Iterat
 
     Yields:
         This rank's place in the grid.
+
+    Raises:
+        MeetingError: The ranks cannot meet.
     """
     if runs_on_cpu(device):
         cpu.install()
-    backend = communication_backend(device)
-    # One process alone needs no port: it meets itself in memory.
-    store = dist.HashStore() if ranks.world_size == 1 else None
-    dist.init_process_group(
-        backend,
-        store=store,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        timeout=COLLECTIVE_TIMEOUT,
-        device_id=bound_device(device),
-    )
+    _meet(ranks, device)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor,
         pipeline_model_parallel_size=layout.pipeline,
@@ -63,6 +57,22 @@ def process_groups(ranks: Ranks, layout: Layout, device: torch.device) -> Iterat
     # wrong must be told at once.
     parallel_state.destroy_model_parallel()
     dist.destroy_process_group()
+
+
+def _meet(ranks: Ranks, device: torch.device) -> None:
+    # One process alone needs no port: it meets itself in memory.
+    store = dist.HashStore() if ranks.world_size == 1 else None
+    try:
+        dist.init_process_group(
+            communication_backend(device),
+            store=store,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            timeout=COLLECTIVE_TIMEOUT,
+            device_id=bound_device(device),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise MeetingError(render_meeting_error(str(error))) from error
 
 
 def reseed(

@@ -1,93 +1,247 @@
-"""wandb: a sink of the same events, with our step as its axis."""
+"""wandb: a sink of the same events, with our step as its axis, which can never stop a run.
 
+wandb runs in a process of its own (`wandb_process`), and a thread here feeds it from a queue: the
+training loop waits for neither. What waits has a deadline.
+"""
+
+import json
 import logging
-import netrc
-import socket
+import queue
+import subprocess
+import sys
+import threading
 from collections.abc import Mapping
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from bigtrain.config import RunConfig
-from bigtrain.environment import wandb_host, wandb_key_is_set
+from bigtrain.environment import environment_without
 from bigtrain.track.tracker import Tracker, Value
 
 log = logging.getLogger(__name__)
-_CONNECT_SECONDS = 3.0
+IMPORT_SECONDS = 60.0
+"""Until wandb is imported: a slow disk, not a network."""
+CONNECT_SECONDS = 5.5
+"""Until a run is open online; going offline takes two or three more."""
+OFFLINE_SECONDS = 30.0
+FINISH_SECONDS = 30.0
+"""For the last upload."""
+FAILED_FINISH_SECONDS = 5.0
+"""The same after a failure, which must be told soon."""
+MOST_WAITING = 10_000
+"""Records that wait for wandb."""
+
+
+class WandbError(RuntimeError):
+    """wandb cannot be used; the message is one line and says why."""
 
 
 class WandbTracker:
     """One wandb run for the life of a run folder, through any number of attempts."""
 
-    def __init__(self, config: RunConfig, *, run_dir: Path, run_id: str, mode: str) -> None:
-        import wandb
-
-        self._run = wandb.init(
-            project=config.track.project,
-            name=config.name,
-            id=run_id,
-            resume="allow",
-            dir=str(run_dir),
-            mode="online" if mode == "online" else "offline",
-            config=config.model_dump(mode="json"),
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-        # An attempt that resumes offline counts wandb's own step from zero: ours is the axis.
-        self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")
+    def __init__(self, config: RunConfig, *, run_dir: Path, run_id: str) -> None:
+        self._wanted = {
+            "mode": config.track.wandb,
+            "project": config.track.project,
+            "name": config.name,
+            "run_id": run_id,
+            "run_dir": str(run_dir.absolute()),
+            "config": config.model_dump(mode="json"),
+        }
+        self._run_dir, self._log_file = run_dir, run_dir / "logs" / "wandb.log"
+        self._events: queue.Queue[dict[str, Any]] = queue.Queue(MOST_WAITING)
+        self._process: _Process | None = None
+        self._has_given_up = False
+        self._thread = threading.Thread(target=self._run, name="wandb", daemon=True)
+        self._thread.start()
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
-        """Logs the numbers of one step."""
-        self._run.log(
-            {"step": step, **{f"{split}/{name}": value for name, value in values.items()}}
-        )
+        """Hands on the numbers of one step; never waits.
+
+        Raises:
+            WandbError: wandb has taken none for so long that too many wait.
+        """
+        numbers = {f"{split}/{name}": value for name, value in values.items()}
+        self._put({"step": step, **numbers})
 
     def finish(self, state: str) -> None:
-        """Closes the run; any end but a failure is a success to wandb."""
-        self._run.finish(exit_code=1 if state == "failed" else 0)
+        """Closes the run; any end but a failure is a success to wandb.
+
+        Raises:
+            WandbError: wandb did not do it in time, and was killed.
+        """
+        is_failure = state == "failed"
+        seconds = FAILED_FINISH_SECONDS if is_failure else FINISH_SECONDS
+        self._put({"exit_code": int(is_failure)})
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise self._give_up(f"wandb did not finish within {seconds:g} s")
+
+    def _put(self, event: dict[str, Any]) -> None:
+        if not self._thread.is_alive():
+            return  # It has said why.
+        try:
+            self._events.put_nowait(event)
+        except queue.Full:
+            raise self._give_up(f"wandb has left {MOST_WAITING:,} records waiting") from None
+
+    def _give_up(self, why: str) -> WandbError:
+        self._has_given_up = True
+        if self._process is not None:
+            self._process.kill()
+        return WandbError(f"{why}; {self._remedy}")
+
+    @property
+    def _remedy(self) -> str:
+        return f"metrics.jsonl has every step, and {self._log_file} what wandb wrote"
+
+    def _run(self) -> None:
+        """The life of the thread: opens the run, then feeds it."""
+        try:
+            process = self._open()
+        except Exception as error:
+            if not self._has_given_up:
+                log.warning("wandb is off for this attempt: %s", error)
+            return
+        try:
+            while "exit_code" not in (event := self._events.get()):
+                process.send(event)
+            process.send(event)
+            process.receive(FINISH_SECONDS)
+        except Exception as error:
+            if not self._has_given_up:
+                log.warning("wandb stopped recording: %s; %s", error, self._remedy)
+        finally:
+            process.kill()
+
+    def _open(self) -> "_Process":
+        """Opens the run as it is wanted, else offline, else without the user's settings for wandb.
+
+        Raises:
+            WandbError: All of these failed.
+        """
+        wanted, why = self._wanted["mode"], None
+        tries = [(wanted, None), ("offline", None), ("offline", self._run_dir)]
+        for mode, bare_in in tries[wanted == "offline" :]:
+            self._process = process = _Process(self._log_file, bare_in=bare_in)
+            try:
+                opened = process.open({**self._wanted, "mode": mode})
+            except WandbError as error:
+                process.kill()
+                why = why or str(error)
+                if not process.has_imported:
+                    break
+            else:
+                self._tell(opened, why or opened["why"], is_expected=wanted == "auto" and not why)
+                return process
+        raise WandbError(why)
+
+    def _tell(self, opened: dict[str, Any], why: str | None, *, is_expected: bool) -> None:
+        run_id = self._wanted["run_id"]
+        if why is None:
+            log.info("wandb %s, run id %s", opened["mode"], run_id)
+            return
+        # With auto, to have no key or no network is nothing unusual.
+        level = logging.INFO if is_expected else logging.WARNING
+        line = "wandb offline, run id %s, because %s; `wandb sync %s` uploads it"
+        log.log(level, line, run_id, why.rstrip("."), opened["folder"])
+
+
+class _Process:
+    """The process that talks to wandb, from this end."""
+
+    def __init__(self, log_file: Path, *, bare_in: Path | None = None) -> None:
+        """Starts it.
+
+        Args:
+            log_file: Gets what it writes.
+            bare_in: A folder to run in so that wandb finds none of the user's settings.
+        """
+        environment = None
+        if bare_in is not None:
+            folder = str(bare_in.absolute())
+            environment = {**environment_without("WANDB_"), "WANDB_CONFIG_DIR": folder}
+        self.has_imported = False
+        self._connection, theirs = Pipe()
+        with theirs, log_file.open("ab") as output:
+            module = (sys.executable, "-m", "bigtrain.track.wandb_process")
+            # A session of its own keeps the terminal's Ctrl-C from it.
+            self._process = subprocess.Popen(
+                (*module, str(theirs.fileno())),
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd=bare_in,
+                start_new_session=True,
+            )
+
+    def open(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Opens a run and returns its ``mode``, its ``folder``, and ``why`` it is offline.
+
+        Raises:
+            WandbError: It did not open in time.
+        """
+        self.send(wanted)
+        self.receive(IMPORT_SECONDS)
+        self.has_imported = True
+        is_offline = wanted["mode"] == "offline"
+        return self.receive(OFFLINE_SECONDS if is_offline else CONNECT_SECONDS)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Hands on a message, or says what the process said before it ended.
+
+        Raises:
+            WandbError: The process has ended.
+        """
+        try:
+            self._connection.send_bytes(json.dumps(message).encode())
+        except OSError:
+            self.receive(0.0)
+            raise WandbError("its process has closed the connection") from None
+
+    def receive(self, seconds: float) -> dict[str, Any]:
+        """Waits for a message.
+
+        Raises:
+            WandbError: wandb failed, ended, or is late.
+        """
+        try:
+            if not self._connection.poll(seconds):
+                raise WandbError(f"wandb did not answer within {seconds:g} s")
+            message: dict[str, Any] = json.loads(self._connection.recv_bytes())
+        except (EOFError, OSError):
+            raise WandbError(f"its process ended with code {self._exit_code}") from None
+        if "failed" in message:
+            raise WandbError(message["failed"])
+        return message
+
+    def kill(self) -> None:
+        """Ends it, at once; what it had to say has been said."""
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def _exit_code(self) -> int | None:
+        try:
+            return self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def open_wandb(config: RunConfig, run_dir: Path, run_id: str) -> Tracker | None:
-    """Opens the wandb run, or says in the log why there is none.
+    """Opens the wandb run beside the training, which logs what came of it.
 
     Args:
         config: The run's config.
-        run_dir: The run folder; offline files go into its ``wandb/``.
+        run_dir: The run folder; wandb's files go into its ``wandb/``.
         run_id: wandb's id of this run folder.
+
+    Returns:
+        The sink; None where ``track.wandb`` is off.
     """
-    mode = choose_mode(config.track.wandb)
-    if mode == "off":
+    if config.track.wandb == "off":
         return None
-    try:
-        tracker = WandbTracker(config, run_dir=run_dir, run_id=run_id, mode=mode)
-    except Exception as error:  # wandb must never stop a run, whatever it raises.
-        log.warning("wandb is off for this attempt: %s", error)
-        return None
-    log.info("wandb %s, run id %s", mode, run_id)
-    return tracker
-
-
-def choose_mode(wanted: str) -> str:
-    """``online``, ``offline`` or ``off``; ``auto`` needs a key and a network to be online."""
-    if wanted != "auto":
-        return wanted
-    return "online" if _has_key() and _is_reachable(wandb_host()) else "offline"
-
-
-def _has_key() -> bool:
-    if wandb_key_is_set():
-        return True
-    try:
-        return netrc.netrc().authenticators(urlsplit(wandb_host()).hostname or "") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _is_reachable(url: str) -> bool:
-    parts: Any = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        with socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS):
-            return True
-    except OSError:
-        return False
+    return WandbTracker(config, run_dir=run_dir, run_id=run_id)

@@ -22,6 +22,7 @@ from bigtrain.track.metrics_file import MetricsFile
 from bigtrain.track.tracker import Tracker, Trackers
 from bigtrain.track.wandb_sink import open_wandb
 from bigtrain.train.beginning import Beginning, begin_trainer
+from bigtrain.train.owner import check_owner, claim_checkpoints
 from bigtrain.train.resume import open_checkpoints
 from bigtrain.train.rewind import newest_before
 from bigtrain.train.run_folder import RunBusyError, RunFolder
@@ -54,7 +55,7 @@ class Attempt:
 
         Raises:
             RunBusyError: Another process trains this run.
-            ConfigError: The newest checkpoint is of another run.
+            ConfigError: The newest checkpoint is of another run, or belongs to one.
             CheckpointError: It cannot be read.
         """
         self._trainer, self._config, self._stop = trainer, trainer.config, stop
@@ -63,6 +64,7 @@ class Attempt:
         self._last: StepResult | None = None
         on_rank_zero(self._lock)
         self._checkpoints = on_rank_zero(lambda: open_checkpoints(self._config))
+        on_rank_zero(lambda: check_owner(self._config))
         begun = begin_trainer(
             trainer, self._folder, self._checkpoints, accept_changes=accept_changes
         )
@@ -104,7 +106,7 @@ class Attempt:
                 if result.stop:
                     break
             state = "finished" if self._is_whole else "stopped"
-            reason = None if self._is_whole else f"by {self._stop.reason or 'another rank'}"
+            reason = None if self._is_whole else f"by {self._stop.described or 'another rank'}"
             self._stop.clear_file()
             if reason is not None:
                 log.info("stopped %s; the same command goes on from here", reason)
@@ -145,6 +147,7 @@ class Attempt:
             )
 
     def _begin(self, begun: Beginning) -> tuple[int, str]:
+        claim_checkpoints(self._config)
         number = self._folder.begin_attempt(
             self._config,
             world_size=dist.get_world_size(),

@@ -11,6 +11,7 @@ from bigtrain.checkpoint.format import (
     none_is_whole,
     open_state,
 )
+from bigtrain.checkpoint.links import check_links
 from bigtrain.checkpoint.locate import checkpoints_of_run, find_checkpoint
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.errors import show_value
@@ -18,6 +19,7 @@ from bigtrain.config.resume import check_resume, load_saved_config
 from bigtrain.data.checks import check_data
 from bigtrain.data.stages import StageRecord, check_stages
 from bigtrain.plan.parameters import count_parameters
+from bigtrain.train.owner import check_owner
 from bigtrain.train.run_folder import RunFolder
 from bigtrain.train.skips import with_skips
 
@@ -34,10 +36,12 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
         RunBusyError: Another process trains this run.
     """
     config = with_skips(config)
+    check_links(config.run_dir)
     data = check_data(config)
     folder = RunFolder(config.run_dir)
     folder.check_free()
     checkpoints = open_checkpoints(config)
+    check_owner(config)
     checkpoint, passed_over = newest_whole(checkpoints)
     if checkpoint is None and passed_over:
         raise none_is_whole(checkpoints, passed_over)
@@ -80,6 +84,8 @@ def open_checkpoints(config: RunConfig) -> Folder:
             f"run {config.name}: its checkpoints are in {before}, and checkpoint.dir says "
             f"{checkpoints}; set checkpoint.dir back, or move them there"
         )
+    if isinstance(checkpoints, DiskFolder):
+        check_links(checkpoints.path)
     checkpoints.check_place()
     return checkpoints
 

@@ -19,6 +19,7 @@ from bigtrain.checkpoint.format import (
     open_state,
     step_of,
 )
+from bigtrain.checkpoint.links import check_links
 from bigtrain.checkpoint.retention import (
     set_aside,
 )
@@ -65,9 +66,11 @@ def rewind_run(
         skip_samples: ``FIRST:COUNT``: samples, counted as `bigtrain data which` tells them.
 
     Raises:
+        FolderError: The run folder is a link to nothing.
         RewindError: There is no such run or checkpoint, or the range cannot be.
         RunBusyError: Somebody trains the run.
     """
+    check_links(run_dir)
     folder = RunFolder(run_dir)
     if not folder.config.is_file():
         raise RewindError(f"{run_dir}: not a run folder; give one such as runs/gpt-tiny")

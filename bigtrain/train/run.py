@@ -11,6 +11,7 @@ from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks
 from bigtrain.parallel import groups
+from bigtrain.parallel.bf16 import find_slow_bf16
 from bigtrain.parallel.layout import layout_of
 from bigtrain.train.attempt import Attempt, Outcome
 from bigtrain.train.meter import Meter
@@ -50,6 +51,10 @@ def train(
         *(layout.world_size, layout.tensor, layout.pipeline, layout.data, config.parallel.zero),
         *(device.type, torch.get_num_threads()),
     )
+    if config.train.precision == "bf16" and ranks.rank == 0:
+        slow = find_slow_bf16(device)
+        if slow is not None:
+            log.warning("%s", slow)
     # First of all: a signal during a long load must find its handler.
     stop = StopFlag(config.run_dir, watches_file=ranks.rank == 0)
     with groups.process_groups(ranks, layout, device) as place:

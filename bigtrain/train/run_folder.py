@@ -32,6 +32,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.logs = path / "logs"
         self.wandb = path / "wandb"
+        self.attempts = path / "attempts.jsonl"
         self._lock_file = path / "lock"
         self._lock: TextIO | None = None
         self._started = time.monotonic()
@@ -132,6 +133,8 @@ class RunFolder:
                 "world_size": world_size,
                 "step": step,
                 "checkpoint": began_with,
+                "process": os.getpid(),
+                "host": socket.gethostname(),
             }
         )
         return attempt
@@ -184,7 +187,7 @@ class RunFolder:
                 yield int(number)
 
     def _note(self, event: dict[str, Any]) -> None:
-        with open_to_append(self.path / "attempts.jsonl") as file:
+        with open_to_append(self.attempts) as file:
             file.write(json.dumps({**event, "time": _now()}) + "\n")
             file.flush()
             os.fsync(file.fileno())

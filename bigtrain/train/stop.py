@@ -4,6 +4,8 @@ import signal
 from pathlib import Path
 from types import FrameType
 
+from bigtrain.environment import read_stop_signal
+
 STOP_FILE = "STOP"
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
@@ -24,6 +26,14 @@ class StopFlag:
         if self.reason is None and self._file is not None and self._file.exists():
             self.reason = f"the file {self._file}"
         return self.reason is not None
+
+    @property
+    def described(self) -> str | None:
+        """What asked for the stop, in the user's words; None where nothing asked this rank."""
+        # The launcher knows of a signal before it reaches a rank, and what it was.
+        name = read_stop_signal() if self.reason in (None, signal.SIGTERM.name) else None
+        name = name or self.reason
+        return "Ctrl-C" if name == signal.SIGINT.name else name
 
     def clear_file(self) -> None:
         """Takes the file away, so that the next attempt runs."""

@@ -40,6 +40,9 @@ ROOMS: dict[str, set[str]] = {
     "convert": {"config", "parallel", "models", "checkpoint"},
     "plan": {"config"},
     "environment": set(),
+    "failures": set(),
+    "usage": set(),
+    "version": set(),
 }
 """What each room of bigtrain may import; `environment` as well, but for those below."""
 NEVER_THE_ENVIRONMENT = {"config", "plan", "environment"}

@@ -16,9 +16,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from rich.table import Table
 
+from bigtrain.parallel.bf16 import find_slow_bf16
 from bigtrain.plan.flops import model_flops
 from data_tools.sharding.job import shard_corpus
 from data_tools.tokenizer import train_tokenizer
@@ -105,6 +107,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_steps_are_faster_than_those_of_hugging_face(precision: str, corpus: Path) -> None:
+    if precision == "bf16" and (slow := find_slow_bf16(torch.device("cpu"))) is not None:
+        Console(width=100).print(f"bf16 is not compared: {slow}")
+        pytest.skip(slow)
     with _started(precision, corpus) as contenders:
         rounds = [
             {name: contender.run(STEPS) for name, contender in contenders.items()}

@@ -107,7 +107,8 @@ def test_a_killed_rank_is_named_and_the_same_command_ends_in_the_same_bits(
     assert "SIGKILL" in output
     assert launched.ranks() == {}
     status = json.loads((config.run_dir / "status.json").read_text())
-    assert status["state"] in ("running", "failed")
+    assert status["state"] == "failed"
+    assert status["reason"].startswith("rank 1 failed first: killed by SIGKILL")
 
     exit_code, output = launch(config).end()
     assert exit_code == 0, output
@@ -140,6 +141,7 @@ def test_ctrl_c_saves_and_stops_and_the_same_command_goes_on(
     assert launched.ranks() == {}
     status = json.loads((config.run_dir / "status.json").read_text())
     assert status["state"] == "stopped"
+    assert status["reason"] == "by Ctrl-C"
     assert status["last_checkpoint"].endswith(f"step-{status['step']:08d}")
     (config.run_dir / "STOP").touch()  # Of this, too, the next attempt takes one more step.
     exit_code, output = launch(config).end()

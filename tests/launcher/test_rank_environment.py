@@ -24,6 +24,7 @@ def test_a_rank_finds_its_place_the_meeting_point_and_its_error_file():
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": "4321",
         "BIGTRAIN_ERROR_FILE": "/run/logs/rank-1.error.json",
+        "BIGTRAIN_STOP_SIGNAL_FILE": "/run/logs/stop-signal",
         "OMP_NUM_THREADS": "4",
     }
 

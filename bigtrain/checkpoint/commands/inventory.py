@@ -29,6 +29,7 @@ from bigtrain.checkpoint.format import (
     open_state,
     read_state,
 )
+from bigtrain.checkpoint.links import check_links
 from bigtrain.checkpoint.locate import checkpoints_of_run, find_checkpoint
 
 WHOLE, UNREADABLE, SET_ASIDE = "whole", "cannot be read", "set aside"
@@ -200,9 +201,7 @@ def render_table(entries: Sequence[Entry]) -> Table:
 def _open_place(place: str | Path) -> Folder:
     folder = open_folder(place)
     if isinstance(folder, DiskFolder) and not folder.path.is_dir():
-        if folder.path.is_symlink():
-            target = folder.path.readlink()
-            raise CheckpointError(f"{place}: a link to {target}, which is not there; mend the link")
+        check_links(folder.path)
         if folder.path.exists():
             raise CheckpointError(
                 f"{place}: a file; give a folder such as runs/NAME/checkpoints/step-00000100"

@@ -15,6 +15,7 @@ from bigtrain.checkpoint.format import (
     committed_folders,
     step_of,
 )
+from bigtrain.checkpoint.links import check_links
 from bigtrain.checkpoint.locate import checkpoints_of_run
 from bigtrain.checkpoint.retention import (
     removal_name,
@@ -64,9 +65,11 @@ def run_of(place: str | Path) -> Path:
     """The run folder that a user means by it, or by its folder of checkpoints.
 
     Raises:
+        FolderError: It is a link to nothing.
         CheckpointError: It is neither, so that nobody could tell whether it is being trained.
     """
     path = Path(place)
+    check_links(path)
     for run in (path, path.parent) if path.name == CHECKPOINTS else (path,):
         if (run / "config.yaml").is_file():
             return run

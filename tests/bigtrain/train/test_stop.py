@@ -37,3 +37,27 @@ def test_only_the_rank_that_watches_sees_the_file(tmp_path: Path) -> None:
     watching.clear_file()
     assert not (tmp_path / "STOP").exists()
     assert watching.is_raised()
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")]
+)
+def test_a_stop_is_described_in_the_users_words(
+    number: signal.Signals, name: str, tmp_path: Path
+) -> None:
+    flag = StopFlag(tmp_path, watches_file=False)
+    signal.raise_signal(number)
+    assert flag.described == name
+
+
+@pytest.mark.parametrize(("passed_on", "name"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")])
+def test_a_signal_that_the_launcher_passed_on_is_what_the_launcher_got(
+    passed_on: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIGTRAIN_STOP_SIGNAL_FILE", str(tmp_path / "stop-signal"))
+    flag = StopFlag(tmp_path, watches_file=False)
+    assert flag.described is None
+    signal.raise_signal(signal.SIGTERM)
+    assert flag.described == "SIGTERM"  # Of the kernel, say: the launcher has died.
+    (tmp_path / "stop-signal").write_text(passed_on)
+    assert flag.described == name

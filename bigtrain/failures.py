@@ -1,0 +1,40 @@
+"""What a user, and the launcher, are told of an error."""
+
+import json
+import time
+import traceback
+from pathlib import Path
+
+from bigtrain.environment import read_error_file, read_ranks
+
+
+def explain(error: Exception) -> tuple[str, int, bool]:
+    """The line for the user, the exit code, and whether we foresaw the error."""
+    is_ours = type(error).__module__.split(".")[0] in {"bigtrain", "data_tools", "launcher"}
+    if is_ours and isinstance(error, ValueError | RuntimeError):
+        return str(error), 2 if isinstance(error, ValueError) else 1, True
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror or error}", 2 if where else 1, True
+    if isinstance(error, UnicodeDecodeError):
+        return f"a text is not UTF-8: {error}", 2, True
+    return f"{type(error).__name__}: {error}", 1, False
+
+
+def leave_error_report(message: str, exit_code: int) -> Path | None:
+    """Tells the launcher, if there is one, why this rank failed and when; it tells the user."""
+    file = read_error_file()
+    if file is None:
+        return None
+    report = {
+        "rank": read_ranks().rank,
+        "exit_code": exit_code,
+        "message": message,
+        "traceback": traceback.format_exc(),
+        "time": time.time(),
+    }
+    try:
+        file.write_text(json.dumps(report), encoding="utf-8")
+    except OSError:  # A full disk, say: then this rank tells the user itself.
+        return None
+    return file

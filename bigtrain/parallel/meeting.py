@@ -1,0 +1,64 @@
+"""Why the ranks of a run cannot meet, in one line with the remedy. No torch."""
+
+import re
+import socket
+
+from bigtrain.environment import meeting_point
+
+
+class MeetingError(ValueError):
+    """The ranks cannot meet; the message is one line and says how to mend it."""
+
+
+def render_meeting_error(message: str) -> str:
+    """Says in one line what torch.distributed or gloo said when the ranks should have met.
+
+    Args:
+        message: Of the exception that ``init_process_group`` raised.
+    """
+    address, port = meeting_point()
+    text = " ".join(message.split())
+    if found := re.search(r"find address for: (\S+)", text):
+        names = ", ".join(name for _, name in socket.if_nameindex())
+        return (
+            f"GLOO_SOCKET_IFNAME={found[1]}: this machine has no such network interface with an "
+            f"address; unset it, or give one of {names}"
+        )
+    if "address already in use" in text.lower():
+        return (
+            f"port {port} of this machine is taken, so the ranks cannot meet there; set "
+            "MASTER_PORT to a free one (`bigtrain launch` takes another when it is started again)"
+        )
+    if found := re.search(r"environment variable (\w+) expected", text):
+        return f"{found[1]} is not set; start the ranks with `bigtrain launch` or torchrun"
+    if "invalid literal for int" in text or "port must have value" in text:
+        return f"MASTER_PORT={port} is not a port; give a number from 1 to 65535"
+    if "resolve" in text.lower() or (address and not _resolves(address)):
+        return _render_unresolved(address, text)
+    if "client socket has" in text:
+        return (
+            f"rank 0 does not answer at {address}, port {port}; see that it runs, that MASTER_ADDR "
+            "and MASTER_PORT are its own, and that no firewall closes the port"
+        )
+    if found := re.search(r"(\d+)/(\d+) clients joined", text):
+        return f"only {found[1]} of {found[2]} ranks came; see the logs of the others"
+    return f"the ranks cannot meet: {text[:300]}"
+
+
+def _render_unresolved(address: str, text: str) -> str:
+    if address and not _resolves(address):
+        return f"MASTER_ADDR={address} has no address; give that of rank 0's machine"
+    name = socket.gethostname()
+    return (
+        f"gloo finds no address for this machine, {name}: set GLOO_SOCKET_IFNAME to a network "
+        f"interface ({', '.join(name for _, name in socket.if_nameindex())}), or give {name} an "
+        f"address in /etc/hosts ({text[:120]})"
+    )
+
+
+def _resolves(name: str) -> bool:
+    try:
+        socket.getaddrinfo(name, None)
+    except (OSError, UnicodeError):
+        return False
+    return True

@@ -1,0 +1,125 @@
+"""Which run the checkpoints in ``checkpoint.dir`` belong to: two never share them. No torch.
+
+The default place of checkpoints is the run folder itself. With ``checkpoint.dir`` it is a folder of
+the run's name, which two run folders may have. There ``NAME.owner.json`` says whose they are: the
+id in the run folder's file ``run_id``, which stays when the folder is renamed.
+"""
+
+import json
+import logging
+import secrets
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bigtrain.checkpoint.folder import Folder, open_folder
+from bigtrain.checkpoint.format import named_folders
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.train.run_folder import write_atomically
+
+log = logging.getLogger(__name__)
+_ID_FILE = "run_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The run that checkpoints belong to."""
+
+    run_id: str
+    run_folder: str
+    """Where it was when an attempt last began; absolute."""
+    host: str
+    place: str
+    """The folder of the checkpoints, as it was called then."""
+
+
+def check_owner(config: RunConfig) -> None:
+    """Checks, without writing, that a run may use what is in its ``checkpoint.dir``.
+
+    Raises:
+        ConfigError: The checkpoints there are another run's.
+    """
+    if config.checkpoint.dir is not None:
+        _check(_read_owner(config), config)
+
+
+def claim_checkpoints(config: RunConfig) -> None:
+    """Makes a run the owner of its place in ``checkpoint.dir``; its folder is locked.
+
+    Raises:
+        ConfigError: The checkpoints there are another run's.
+        OSError: The owner's file cannot be written.
+    """
+    if config.checkpoint.dir is None:
+        return
+    owner = _read_owner(config)
+    _check(owner, config)
+    place = _place(config)
+    now = Owner(
+        run_id=_run_id(config.run_dir) or _make_run_id(config.run_dir),
+        run_folder=str(config.run_dir.absolute()),
+        host=socket.gethostname(),
+        place=str(place),
+    )
+    if owner == now:
+        return
+    if (owner is None or owner.run_id != now.run_id) and named_folders(place):
+        log.warning("%s: these checkpoints had no owner here; now they are this run's", place)
+    root = open_folder(config.checkpoint.dir)
+    root.make()
+    root.write(_owner_file(config), (json.dumps(asdict(now), indent=1) + "\n").encode())
+
+
+def _check(owner: Owner | None, config: RunConfig) -> None:
+    ours, here = _run_id(config.run_dir), config.run_dir.absolute()
+    if owner is None or owner.place != str(_place(config)):
+        return  # Nobody's, or copied here with all that they hold.
+    there = Path(owner.run_folder)
+    is_same_folder = there == here or (there.exists() and here.exists() and there.samefile(here))
+    if ours == owner.run_id:
+        # The run was moved, unless what was there before still is.
+        if is_same_folder or _run_id(there) != ours:
+            return
+        what = f"{here} is a copy of that run"
+    elif is_same_folder and ours is None:
+        return  # The run folder was removed, or this machine took the place of another.
+    else:
+        what = f"{here} is another run"
+    raise ConfigError(
+        f"run {config.name}: the checkpoints in {owner.place} belong to {there} on {owner.host}, "
+        f"and {what}; give this one another name or checkpoint.dir (checkpoint.load begins with "
+        f"those), or remove {config.checkpoint.dir}/{_owner_file(config)} to take them over"
+    )
+
+
+def _place(config: RunConfig) -> Folder:
+    assert config.checkpoint.dir is not None
+    return open_folder(config.checkpoint.dir).child(config.name)
+
+
+def _owner_file(config: RunConfig) -> str:
+    return f"{config.name}.owner.json"
+
+
+def _read_owner(config: RunConfig) -> Owner | None:
+    assert config.checkpoint.dir is not None
+    try:
+        return Owner(**json.loads(open_folder(config.checkpoint.dir).read(_owner_file(config))))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError):  # Half of it, after a power cut: then nobody can know.
+        log.warning("%s/%s cannot be read", config.checkpoint.dir, _owner_file(config))
+        return None
+
+
+def _run_id(run_dir: Path) -> str | None:
+    try:
+        return (run_dir / _ID_FILE).read_text(encoding="utf-8").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def _make_run_id(run_dir: Path) -> str:
+    run_id = secrets.token_hex(8)
+    write_atomically(run_dir / _ID_FILE, run_id + "\n")
+    return run_id

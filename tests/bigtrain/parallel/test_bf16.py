@@ -1,0 +1,59 @@
+"""A run in bf16 on a CPU that emulates it is told so, with what was measured."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from bigtrain.parallel import bf16
+from bigtrain.parallel.bf16 import find_slow_bf16, render_slow_bf16
+
+
+def test_a_slow_bf16_is_told_with_both_rates_and_the_remedy() -> None:
+    line = render_slow_bf16(fp32=80e9, bf16=3.2e9)
+    assert line is not None
+    assert "3.2 GFLOP/s in bf16 and 80.0 in fp32, 25.0 times as many" in line
+    assert line.endswith("train.precision=fp32 is faster")
+
+
+@pytest.mark.parametrize("bf16_rate", [60e9, 200e9])
+def test_a_bf16_that_keeps_up_is_not_told(bf16_rate: float) -> None:
+    assert render_slow_bf16(fp32=80e9, bf16=bf16_rate) is None
+
+
+def test_the_measurement_is_real_and_takes_less_than_half_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bf16, "SLOW", 0.0)  # Every CPU is slow then, and says its rates.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # Several would wait for each other where the cores are busy.
+    seconds = []
+    for _ in range(5):
+        began = time.monotonic()
+        line = find_slow_bf16(torch.device("cpu"))
+        seconds.append(time.monotonic() - began)
+    torch.set_num_threads(threads)
+    assert line is not None
+    assert " 0.0 GFLOP/s" not in line
+    assert min(seconds) < 0.5
+
+
+def test_a_gpu_is_not_measured() -> None:
+    assert find_slow_bf16(torch.device("meta")) is None
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN limits x86 instructions only")
+def test_a_cpu_that_emulates_bf16_is_found_slow() -> None:
+    measure = "import torch; from bigtrain.parallel.bf16 import find_slow_bf16 as find; "
+    measure += "print(find(torch.device('cpu')))"
+    told = subprocess.run(
+        [sys.executable, "-c", measure],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.startswith("train.precision=bf16 is slow on this CPU: ")

@@ -1,0 +1,80 @@
+"""Ranks that cannot meet say why and what to do, in one line."""
+
+import os
+import socket
+
+import pytest
+
+from bigtrain.parallel.meeting import render_meeting_error
+from tests.ranks import RankError, run_ranks
+
+
+def meet(environment: dict[str, str]) -> None:
+    """For ``run_ranks``."""
+    import torch
+
+    from bigtrain.environment import read_ranks
+    from bigtrain.parallel.groups import process_groups
+    from bigtrain.parallel.layout import Layout
+
+    os.environ.update(environment)
+    ranks = read_ranks()
+    layout = Layout(tensor=1, pipeline=1, data=ranks.world_size)
+    with process_groups(ranks, layout, torch.device("cpu")):
+        pass
+
+
+def _why(**environment: str) -> str:
+    """The last line of what a rank said."""
+    with pytest.raises(RankError) as error:
+        run_ranks(meet, 1, environment)
+    return str(error.value).strip().splitlines()[-1]
+
+
+def test_an_interface_that_does_not_exist_is_named_with_those_that_do() -> None:
+    line = _why(GLOO_SOCKET_IFNAME="nope")
+    assert line.startswith("bigtrain.parallel.meeting.MeetingError: GLOO_SOCKET_IFNAME=nope: ")
+    assert all(name in line for _, name in socket.if_nameindex())
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
+        line = _why(MASTER_PORT=port, WORLD_SIZE="2")
+    assert f"port {port} of this machine is taken" in line
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "Error initializing torch.distributed using env:// rendezvous: environment variable "
+            "MASTER_PORT expected, but not set",
+            "MASTER_PORT is not set; start the ranks with `bigtrain launch` or torchrun",
+        ),
+        ("port must have value from 0 to 65535 but was 99999.", "MASTER_PORT=99999 is not a port"),
+        (
+            "The client socket has timed out after 8000ms while trying to connect to (h, 1).",
+            "rank 0 does not answer at 127.0.0.1, port 99999",
+        ),
+        ("Timed out after 9 seconds waiting for clients. 1/2 clients joined.", "only 1 of 2 ranks"),
+        ("unable to resolve hostname to a (local) address", "set GLOO_SOCKET_IFNAME to a network"),
+        ("something\nnew", "the ranks cannot meet: something new"),
+    ],
+)
+def test_what_torch_says_becomes_one_line_with_the_remedy(
+    said: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "99999")
+    line = render_meeting_error(said)
+    assert line.startswith(told) or told in line
+    assert len(line.splitlines()) == 1
+
+
+def test_an_address_without_a_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "no-such-host.invalid")
+    line = render_meeting_error("The client socket has timed out after 8000ms")
+    assert line.startswith("MASTER_ADDR=no-such-host.invalid has no address")

@@ -1,0 +1,225 @@
+"""Nothing that wandb does, or that is set for it, reaches a run; the metrics are kept offline."""
+
+import http.server
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bigtrain.config import RunConfig
+from bigtrain.track import wandb_sink
+from bigtrain.track.tracker import Trackers
+from bigtrain.track.wandb_process import is_reachable
+from bigtrain.track.wandb_sink import open_wandb
+from tests.runs import tiny_config
+
+KEY = "0123456789" * 4
+
+
+@pytest.fixture(autouse=True)
+def _home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A home folder without anything of wandb's."""
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE", "WANDB_CONFIG_DIR", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    caplog.set_level(logging.INFO)
+
+
+def _track(folder: Path, mode: str = "auto", *, state: str = "finished") -> float:
+    """Tracks two steps with wandb; returns the seconds that it took."""
+    config: RunConfig = tiny_config(folder, folder, track={"wandb": mode})
+    (config.run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    sink = open_wandb(config, config.run_dir, "abcd1234")
+    assert sink is not None
+    trackers = Trackers([sink])
+    for step in (1, 2):
+        trackers.record("train", step, {"loss": 1.5, "grad_norm": float("nan")})
+    trackers.finish(state)
+    return time.monotonic() - began
+
+
+def _offline_runs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("tiny/wandb/offline-run-*-abcd1234/run-abcd1234.wandb"))
+
+
+def _stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """A wandb that does what the real one does only on a bad day."""
+    (folder / "stand-in" / "wandb").mkdir(parents=True)
+    (folder / "stand-in" / "wandb" / "__init__.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder / "stand-in"))
+
+
+def test_without_a_key_every_step_is_kept_offline_and_the_log_says_how_to_upload_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _track(tmp_path)
+    (run,) = _offline_runs(tmp_path)
+    assert b"train/loss" in run.read_bytes()
+    (line,) = caplog.messages
+    assert "because there is no API key" in line
+    assert f"`wandb sync {run.parent}`" in line
+    assert caplog.records[0].levelno == logging.INFO
+
+
+def test_online_without_a_network_is_offline_within_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    assert _track(tmp_path, "online") < 10
+    assert len(_offline_runs(tmp_path)) == 1
+    (line,) = caplog.messages
+    assert "because http://127.0.0.1:9 does not answer" in line
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def _bad_netrc(home: Path) -> dict[str, str]:
+    (home / ".netrc").write_bytes(b"machine mirror.example login me password caf\xe9\n")
+    (home / ".netrc").chmod(0o600)
+    return {}
+
+
+def _bad_settings(home: Path) -> dict[str, str]:
+    (home / ".config" / "wandb").mkdir(parents=True)
+    (home / ".config" / "wandb" / "settings").write_bytes(b"\xff[[")
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (_bad_netrc, ".netrc"),
+        (_bad_settings, "a settings file"),
+        (lambda _: {"WANDB_BASE_URL": "http://wandb.example:port"}, "base_url="),
+        (lambda _: {"WANDB_MODE": "bogus"}, "mode='bogus'"),
+    ],
+    ids=["netrc", "settings", "url", "mode"],
+)
+def test_what_is_badly_set_for_wandb_is_told_and_the_run_is_kept_offline(
+    spoil, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    for name, value in spoil(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    _track(tmp_path)
+    assert len(_offline_runs(tmp_path)) == 1
+    (line,) = caplog.messages
+    assert why in line
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_a_file_in_the_place_of_its_folder_turns_wandb_off_with_a_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "wandb").touch()
+    _track(tmp_path)
+    (line,) = caplog.messages
+    assert line.startswith("wandb is off for this attempt: ")
+    assert str(tmp_path / "tiny" / "wandb") in line
+
+
+_OPENS = """
+import time, types
+setup = lambda: types.SimpleNamespace(settings=types.SimpleNamespace(api_key=None,
+    identity_token_file=None, base_url="http://127.0.0.1:9"))
+Settings = dict
+class init:
+    def __init__(self, *, dir, **_): self.dir = dir + "/files"
+    def define_metric(self, *_, **__): pass
+    def log(self, _): pass
+    def finish(self, exit_code): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (
+            "import sys; sys.exit('not today')",
+            "wandb is off for this attempt: SystemExit: not today",
+        ),
+        ("import no_such_library", "wandb is off for this attempt: ModuleNotFoundError: No module"),
+        ("import os; os.abort()", "wandb is off for this attempt: its process ended with code -6"),
+        ("import time; time.sleep(60)", "wandb is off for this attempt: wandb did not answer"),
+        (
+            f"{_OPENS}\n    def log(self, _): raise SystemExit('full')",
+            "wandb stopped recording: SystemExit: full; metrics.jsonl has every step",
+        ),
+        (
+            f"{_OPENS}\n    def finish(self, exit_code): time.sleep(60)",
+            "WandbTracker stopped recording: wandb did not finish within",
+        ),
+    ],
+    ids=["exits", "cannot be imported", "crashes", "hangs", "log exits", "finish hangs"],
+)
+def test_a_wandb_that_misbehaves_is_told_once_and_waited_for_only_so_long(
+    code: str,
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _stand_in(tmp_path, monkeypatch, code)
+    monkeypatch.setattr(wandb_sink, "IMPORT_SECONDS", 2.0)
+    monkeypatch.setattr(wandb_sink, "FINISH_SECONDS", 5.0)
+    assert _track(tmp_path, "offline") < 20
+    (warning,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert warning.getMessage().startswith(line)
+
+
+def test_a_wandb_that_takes_no_records_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _stand_in(tmp_path, monkeypatch, "import time; time.sleep(60)")
+    monkeypatch.setattr(wandb_sink, "MOST_WAITING", 1)
+    assert _track(tmp_path, "offline") < 10
+    (line,) = caplog.messages
+    assert line.startswith("WandbTracker stopped recording: wandb has left 1 records waiting")
+
+
+def test_after_a_failure_wandb_is_not_waited_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _stand_in(tmp_path, monkeypatch, "import time; time.sleep(60)")
+    monkeypatch.setattr(wandb_sink, "FAILED_FINISH_SECONDS", 0.5)
+    assert _track(tmp_path, "offline", state="failed") < 10
+
+
+@contextmanager
+def _server(code: int) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(code)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("code", "reachable"), [(200, True), (401, True), (503, False)])
+def test_a_server_that_answers_is_reachable_unless_it_is_out_of_order(
+    code: int, reachable: bool
+) -> None:
+    with _server(code) as url:
+        assert is_reachable(url) is reachable
+
+
+def test_a_server_that_never_answers_is_not_waited_for() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        began = time.monotonic()
+        assert not is_reachable(f"http://127.0.0.1:{listener.getsockname()[1]}", seconds=0.3)
+        assert time.monotonic() - began < 3

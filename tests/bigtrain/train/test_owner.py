@@ -1,0 +1,123 @@
+"""Two runs of one name in two runs_dirs never share the checkpoints in checkpoint.dir."""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.train.owner import check_owner, claim_checkpoints
+from tests.runs import tiny_config
+
+
+@pytest.fixture(params=["disk", "store"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A ``checkpoint.dir`` on a disk, and one behind a URL."""
+    if request.param == "disk":
+        yield str(tmp_path / "checkpoints")
+        return
+    yield f"memory://{tmp_path.name}/checkpoints"
+
+
+def _run(tmp_path: Path, place: str, runs: str = "a") -> RunConfig:
+    config = tiny_config(tmp_path, tmp_path / runs, checkpoint={"dir": place})
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    return config
+
+
+def test_a_second_run_of_the_same_name_is_refused_and_told_the_ways_out(
+    tmp_path: Path, place: str
+) -> None:
+    first, second = _run(tmp_path, place), _run(tmp_path, place, "b")
+    claim_checkpoints(first)
+    for refuses in (check_owner, claim_checkpoints):
+        with pytest.raises(ConfigError) as error:
+            refuses(second)
+        message = str(error.value)
+        assert f"belong to {first.run_dir}" in message
+        assert f"{second.run_dir} is another run" in message
+        assert f"remove {place}/tiny.owner.json to take them over" in message
+    check_owner(first)
+
+
+def test_the_owner_goes_on_again_and_again(tmp_path: Path, place: str) -> None:
+    run = _run(tmp_path, place)
+    for _ in range(3):
+        check_owner(run)
+        claim_checkpoints(run)
+
+
+def test_a_moved_run_folder_is_still_the_owner_and_what_is_made_in_its_place_is_not(
+    tmp_path: Path, place: str
+) -> None:
+    run = _run(tmp_path, place)
+    claim_checkpoints(run)
+    (tmp_path / "a").rename(tmp_path / "moved")
+    moved = _run(tmp_path, place, "moved")
+    check_owner(moved)
+    claim_checkpoints(moved)
+    with pytest.raises(ConfigError, match="is another run"):
+        check_owner(_run(tmp_path, place))
+
+
+def test_a_copied_run_folder_is_not_the_owner(tmp_path: Path, place: str) -> None:
+    run = _run(tmp_path, place)
+    claim_checkpoints(run)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(ConfigError, match="is a copy of that run"):
+        check_owner(_run(tmp_path, place, "b"))
+    check_owner(run)
+
+
+def test_a_run_folder_that_was_removed_and_made_anew_is_the_owner(
+    tmp_path: Path, place: str
+) -> None:
+    run = _run(tmp_path, place)
+    claim_checkpoints(run)
+    shutil.rmtree(run.run_dir)
+    claim_checkpoints(_run(tmp_path, place))
+
+
+def test_old_checkpoints_without_an_owner_are_adopted_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "checkpoints"
+    (place / "tiny" / "step-00000010").mkdir(parents=True)
+    run = _run(tmp_path, str(place))
+    check_owner(run)
+    with caplog.at_level(logging.WARNING):
+        claim_checkpoints(run)
+    assert "had no owner" in caplog.text
+    caplog.clear()
+    claim_checkpoints(run)
+    assert not caplog.text
+    with pytest.raises(ConfigError, match="is another run"):
+        check_owner(_run(tmp_path, str(place), "b"))
+
+
+def test_removing_the_file_takes_checkpoints_over(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoints"
+    first, second = _run(tmp_path, str(place)), _run(tmp_path, str(place), "b")
+    claim_checkpoints(first)
+    (place / "tiny.owner.json").unlink()
+    claim_checkpoints(second)
+    with pytest.raises(ConfigError, match="is another run"):
+        check_owner(first)
+
+
+def test_half_an_owner_file_stops_nobody(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoints"
+    run = _run(tmp_path, str(place))
+    claim_checkpoints(run)
+    (place / "tiny.owner.json").write_text('{"run_id": "12')
+    claim_checkpoints(run)
+    assert json.loads((place / "tiny.owner.json").read_text())["run_folder"] == str(run.run_dir)
+
+
+def test_checkpoints_in_the_run_folder_need_no_owner(tmp_path: Path) -> None:
+    run = tiny_config(tmp_path, tmp_path)
+    claim_checkpoints(run)
+    assert not list(tmp_path.rglob("*"))
