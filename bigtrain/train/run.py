@@ -12,10 +12,10 @@ from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks
 from bigtrain.parallel import groups
 from bigtrain.parallel.layout import layout_of
+from bigtrain.train.agreement import check_config_agrees, check_data_agrees
 from bigtrain.train.attempt import Attempt, Outcome
 from bigtrain.train.meter import Meter
 from bigtrain.train.profile import ProfileWindow
-from bigtrain.train.skips import with_skips
 from bigtrain.train.stop import StopFlag
 from bigtrain.train.trainer import Trainer
 
@@ -32,18 +32,18 @@ def train(
     """Trains, from the newest checkpoint of the run folder if it has one; every rank calls it.
 
     Args:
-        config: The run.
+        config: The run, with what it was rewound to leave out (`resolve_run`).
         ranks: Where this process stands.
         device: From ``choose_device``, called before this module was imported (DeepSpeed decides
             then what it runs on).
         accept_changes: Keys that may differ from the checkpoint's though the loss will feel it.
 
     Raises:
-        ConfigError: The config does not fit the data, the world size or the checkpoint.
+        ConfigError: The config does not fit the data, the world size or the checkpoint, or is not
+            the same on all ranks.
         CheckpointError: A checkpoint cannot be read or written.
         DivergedError: Too many updates in a row were passed over.
     """
-    config = with_skips(config)
     layout = layout_of(config, ranks.world_size)
     log.info(
         "%d ranks: tensor %d × pipeline %d × data %d, ZeRO %d, on %s with %d threads each",
@@ -52,8 +52,14 @@ def train(
     )
     # First of all: a signal during a long load must find its handler.
     stop = StopFlag(config.run_dir, watches_file=ranks.rank == 0)
-    with groups.process_groups(ranks, layout, device) as place:
+    with groups.process_groups(
+        ranks,
+        layout,
+        device,
+        once_joined=lambda: check_config_agrees(config, accept_changes=accept_changes),
+    ) as place:
         data = TrainingData(config, layout=layout, data_rank=place.data)
+        check_data_agrees(config, data)
         engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
         profile = ProfileWindow(config.profile, run_dir=config.run_dir, rank=ranks.rank)
         trainer = Trainer(

@@ -35,14 +35,14 @@ class Launched:
             start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         )
-        self._marker, self._config = str(file), config
+        self._marker, self._config = str(config.run_dir / "config-launch-"), config
 
     def ranks(self) -> dict[int, psutil.Process]:
         """The processes of the ranks, by rank."""
         found = {}
         for process in psutil.process_iter(["cmdline"]):
             words = process.info["cmdline"] or []
-            if "train" in words and self._marker in words:
+            if "train-rank" in words and any(word.startswith(self._marker) for word in words):
                 found[int(process.environ()["RANK"])] = process
         return found
 
