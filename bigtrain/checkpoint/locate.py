@@ -69,12 +69,17 @@ def check_checkpoints_are_its_own(run_dir: Path) -> None:
     checkpoints, its_own = checkpoints_of_run(run_dir), open_folder(run.checkpoint.dir)
     if is_same_place(checkpoints, its_own.child(run.name)):
         return
-    fork = f"bigtrain launch {shlex.quote(str(original))} name=NAME checkpoint.load="
     raise ConfigError(
         f"{run_dir} is a copy of {original}, whose checkpoints are in {checkpoints}; to go on "
-        f"apart from it, begin a new run: `{fork}{shlex.quote(str(original))}`, or copy them to "
+        f"apart from it, begin a new run with `{fork_command(original)}`, or copy them to "
         f"{its_own.child(run.name)}"
     )
+
+
+def fork_command(run_dir: Path) -> str:
+    """The command that begins a new run with another's checkpoint."""
+    words = ["bigtrain", "launch", str(run_dir), "name=NAME", f"checkpoint.load={run_dir}"]
+    return shlex.join(words)
 
 
 def is_same_place(one: Folder, other: Folder) -> bool:

@@ -89,7 +89,7 @@ def _itself(run_dir: Path) -> Path:
 def _tree_of(values: Mapping[str, Any], run_dir: Path) -> list[Path]:
     """Where the run was started, if the folder still lies as its ``runs_dir`` says."""
     runs_dir = os.path.normpath(str(values.get("runs_dir", "runs")))
-    parent = run_dir.absolute().parent
+    parent = Path(os.path.normpath(run_dir.absolute())).parent
     if Path(runs_dir).is_absolute() or runs_dir.startswith(".."):
         return []
     if runs_dir == ".":

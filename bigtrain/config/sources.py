@@ -54,7 +54,9 @@ def load_config(sources: Sequence[str], schema: type[AnySection]) -> AnySection:
     for file in files:
         values = _merge(values, _read_source(file, schema))
     for override in overrides:
-        values = _merge(values, _expand(_parse_override(override), schema, override))
+        if override.startswith("relative_to="):
+            raise ConfigError(f"{override}: it belongs in the file whose paths it is about")
+        values = _merge(values, _expand(_parse_override(override), schema))
     where = " + ".join(files)
     try:
         return schema.model_validate(values)
@@ -100,29 +102,34 @@ def _installed() -> str:
 def _read_source(name: str, schema: type[Section]) -> dict[str, Any]:
     """The values of a file, or of the run in a folder, with paths from the working folder."""
     if not issubclass(schema, RunConfig):
-        return _expand(read_yaml_mapping(find_config_file(name), name), schema, name)
+        return _expand_file(name, schema)
     place = Path(expand_argument(name))
     with suppress(OSError):  # A name too long to be a file's.
         if (folder := run_folder_of(place)) is not None:
             return read_run_values(folder, CONFIG_FILE if place.is_dir() else place.name)
         if name and place.is_dir():
             raise ConfigError(_no_run(place))
-    values = _expand(read_yaml_mapping(find_config_file(name), name), schema, name)
+    values = _expand_file(name, schema)
     start = values.pop("relative_to", None)
     if not isinstance(start, str):
         return values if start is None else {**values, "relative_to": start}
     return move_relative_paths(values, schema, Path.cwd() / start)
 
 
-def _expand(values: dict[str, Any], schema: type[Section], where: str) -> dict[str, Any]:
+def _expand(values: dict[str, Any], schema: type[Section]) -> dict[str, Any]:
     """Expands the paths that a user wrote, and the variables of a run's name."""
-    try:
-        values = expand_paths(values, schema)
-        if issubclass(schema, RunConfig) and isinstance(name := values.get("name"), str):
-            values["name"] = _expand_name(name)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+    values = expand_paths(values, schema)
+    if issubclass(schema, RunConfig) and isinstance(name := values.get("name"), str):
+        values["name"] = _expand_name(name)
     return values
+
+
+def _expand_file(name: str, schema: type[Section]) -> dict[str, Any]:
+    values = read_yaml_mapping(find_config_file(name), name)
+    try:
+        return _expand(values, schema)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def _expand_name(name: str) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bigtrain.checkpoint.folder import Folder, FolderError
 from bigtrain.checkpoint.format import WEIGHT, CheckpointError, committed_folders
+from bigtrain.checkpoint.locate import fork_command, original_of
 from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig
 from bigtrain.config.model import ModelConfig
@@ -49,6 +50,8 @@ class Report:
     baselines: Baselines | None
     tokens_per_second: float
     wandb_folder: Path | None
+    copied_from: Path | None = None
+    """The run whose folder this one is a copy of, until the copy is trained itself."""
 
     @property
     def validation_loss(self) -> float | None:
@@ -100,6 +103,7 @@ def read_report(run_dir: Path) -> Report:
         baselines=baselines,
         tokens_per_second=_median([line["tokens_per_second"] for line in steps]),
         wandb_folder=_newest(folder.wandb),
+        copied_from=original_of(run_dir),
     )
 
 
@@ -200,6 +204,8 @@ def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:
         ("run folder", str(report.config.run_dir)),
         ("wandb run", str(report.wandb_folder or "none")),
     ]
+    if report.copied_from is not None:
+        rows.append(("copy of", f"{report.copied_from}; fork: {fork_command(report.copied_from)}"))
     return [*rows, ("exported model", str(exported))] if exported is not None else rows
 
 

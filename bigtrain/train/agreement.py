@@ -11,12 +11,21 @@ from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.errors import show_value
 from bigtrain.data.batches import TrainingData
 
+_BAD_INPUT = 2
+"""The exit code for what a user can mend."""
 _OF_A_NODE = ("data.cache_dir",)
 """Keys that may differ: a folder that each node has for itself."""
 
 
-def check_config_agrees(config: RunConfig, *, accept_changes: Sequence[str]) -> None:
+def check_config_agrees(
+    config: RunConfig, *, accept_changes: Sequence[str], tells: bool = True
+) -> None:
     """Checks that all ranks have the config of rank 0; every rank calls it, before any group.
+
+    Args:
+        config: As this rank read it.
+        accept_changes: Likewise.
+        tells: Whether this rank says what is wrong; others exit with code 2 without a word.
 
     Raises:
         ConfigError: One has another; the message names the ranks and the first key that differs.
@@ -25,11 +34,16 @@ def check_config_agrees(config: RunConfig, *, accept_changes: Sequence[str]) -> 
     for key in _OF_A_NODE:
         values.pop(key, None)
     values["--accept-change"] = list(accept_changes)
-    _check(values, what=f"run {config.name}: the ranks read different configs")
+    _check(values, what=f"run {config.name}: the ranks read different configs", tells=tells)
 
 
-def check_data_agrees(config: RunConfig, data: TrainingData) -> None:
+def check_data_agrees(config: RunConfig, data: TrainingData, *, tells: bool = True) -> None:
     """Checks that all ranks opened the same corpora and tokenizer; every rank calls it.
+
+    Args:
+        config: The run.
+        data: As this rank opened it.
+        tells: As above.
 
     Raises:
         ConfigError: A corpus was replaced while the ranks opened it.
@@ -37,7 +51,7 @@ def check_data_agrees(config: RunConfig, data: TrainingData) -> None:
     sources = (*data.sources, *data.validations)
     values = {f"the fingerprint of {source.name}": source.fingerprint for source in sources}
     values["the tokenizer's sha256"] = data.tokenizer.sha256
-    _check(values, what=f"run {config.name}: the ranks opened different data")
+    _check(values, what=f"run {config.name}: the ranks opened different data", tells=tells)
 
 
 def first_differences(
@@ -74,7 +88,7 @@ def render_differences(key: str, values: Mapping[int, Any]) -> str:
     )
 
 
-def _check(values: dict[str, Any], *, what: str) -> None:
+def _check(values: dict[str, Any], *, what: str, tells: bool) -> None:
     own = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     hashes: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(hashes, own)
@@ -84,6 +98,8 @@ def _check(values: dict[str, Any], *, what: str) -> None:
     dist.all_gather_object(everything, values)
     found = first_differences(everything)
     assert found is not None
+    if not tells:
+        raise SystemExit(_BAD_INPUT)
     raise ConfigError(
         f"{what}: {render_differences(*found)}; see that all nodes have the same files, and start "
         "again"

@@ -52,14 +52,14 @@ def train(
     )
     # First of all: a signal during a long load must find its handler.
     stop = StopFlag(config.run_dir, watches_file=ranks.rank == 0)
-    with groups.process_groups(
-        ranks,
-        layout,
-        device,
-        once_joined=lambda: check_config_agrees(config, accept_changes=accept_changes),
-    ) as place:
+    tells = ranks.local_rank == 0  # Once a node is enough.
+
+    def agree() -> None:
+        check_config_agrees(config, accept_changes=accept_changes, tells=tells)
+
+    with groups.process_groups(ranks, layout, device, once_joined=agree) as place:
         data = TrainingData(config, layout=layout, data_rank=place.data)
-        check_data_agrees(config, data)
+        check_data_agrees(config, data, tells=tells)
         engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
         profile = ProfileWindow(config.profile, run_dir=config.run_dir, rank=ranks.rank)
         trainer = Trainer(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bigtrain.checkpoint.folder import DiskFolder, Folder
-from bigtrain.checkpoint.locate import checkpoints_of_run, original_of
+from bigtrain.checkpoint.locate import checkpoints_of_run, fork_command, original_of
 from bigtrain.config import ConfigError, RunConfig, render_config
 from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of
 from bigtrain.track.json_lines import finite_values, open_to_append, read_lines
@@ -179,7 +179,7 @@ class RunFolder:
                 "world_size": world_size,
                 "step": step,
                 "checkpoint": began_with,
-                "folder": str(self.path.absolute()),
+                "folder": str(self.path.resolve()),
                 "checkpoints": None if checkpoints is None else _from_anywhere(checkpoints),
             }
         )
@@ -213,8 +213,9 @@ class RunFolder:
         if original is None:
             return
         log.warning(
-            "%s is a copy of %s: from here on it is a run of its own, in wandb too",
-            *(self.path, original),
+            "%s is a copy of %s: from here on it is a run of its own, in wandb too. A new run that "
+            "begins with its checkpoint is `%s`",
+            *(self.path, original, fork_command(original)),
         )
         self._wandb_id.unlink(missing_ok=True)
 
@@ -277,7 +278,7 @@ class RunFolder:
 
 def _from_anywhere(folder: Folder) -> str:
     """A folder's path or URL as any working folder knows it."""
-    return str(folder.path.absolute()) if isinstance(folder, DiskFolder) else str(folder)
+    return str(folder.path.resolve()) if isinstance(folder, DiskFolder) else str(folder)
 
 
 def write_atomically(path: Path, text: str) -> None:
