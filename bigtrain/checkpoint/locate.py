@@ -36,9 +36,8 @@ def checkpoints_of_run(run_dir: Path) -> Folder:
     if original_of(run_dir) is not None and named_folders(elsewhere.child(run.name)):
         return elsewhere.child(run.name)
     noted = _newest_start(run_dir).get("checkpoints")
-    if isinstance(noted, str) and (found := open_folder(noted)).names():
-        return found
-    return elsewhere.child(written_name(run_dir))
+    name = noted.rpartition("/")[2] if isinstance(noted, str) else written_name(run_dir)
+    return elsewhere.child(name)
 
 
 def original_of(run_dir: Path) -> Path | None:
@@ -66,13 +65,15 @@ def check_checkpoints_are_its_own(run_dir: Path) -> None:
     run = load_run_of(run_dir)
     if run.checkpoint.dir is None:
         return
-    checkpoints, its_own = checkpoints_of_run(run_dir), open_folder(run.checkpoint.dir)
-    if is_same_place(checkpoints, its_own.child(run.name)):
+    theirs = checkpoints_of_run(original)
+    if not is_same_place(checkpoints_of_run(run_dir), theirs):
         return
+    elsewhere = open_folder(run.checkpoint.dir)
+    rename = "give it another name and " if is_same_place(elsewhere.child(run.name), theirs) else ""
     raise ConfigError(
-        f"{run_dir} is a copy of {original}, whose checkpoints are in {checkpoints}; to go on "
-        f"apart from it, begin a new run with `{fork_command(original)}`, or copy them to "
-        f"{its_own.child(run.name)}"
+        f"{run_dir} is a copy of {original}, whose checkpoints are in {theirs}; to go on apart "
+        f"from it, begin a new run with `{fork_command(original)}`, or {rename}copy them to "
+        f"{elsewhere.child('NAME' if rename else run.name)}"
     )
 
 

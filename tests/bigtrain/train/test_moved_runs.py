@@ -85,6 +85,12 @@ def test_a_copy_does_not_touch_the_checkpoints_of_its_original(config: RunConfig
     assert Path("ck/tiny", folder_name(1)).is_dir()
 
 
+def test_a_copy_of_the_same_name_does_not_touch_them_either(config: RunConfig) -> None:
+    copy = Path(shutil.copytree(config.run_dir, f"backup/{config.name}"))
+    with pytest.raises(ConfigError, match="give it another name and copy them to ck/NAME"):
+        open_checkpoints(load_run_of(copy))
+
+
 def test_a_copy_that_is_trained_is_another_run_to_wandb(config: RunConfig) -> None:
     copy = Path(shutil.copytree(config.run_dir, "runs/copy"))
     shutil.copytree("ck/tiny", "ck/copy")
