@@ -1,21 +1,24 @@
 """The front door: the command ``bigtrain``. A subcommand's work is imported when it is called."""
 
-import json
 import sys
-import tempfile
 import traceback
 import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bigtrain.checkpoint.commands.app import add_prune
 from bigtrain.checkpoint.commands.app import app as checkpoint_app
+from bigtrain.config.arguments import expanded
+from bigtrain.evaluate.which_command import add_which
 from bigtrain.failures import explain, leave_error_report
 from bigtrain.usage import ClickError, render_usage_error
 from data_tools.cli import app as data_app
+
+if TYPE_CHECKING:
+    from bigtrain.config import RunConfig
 
 app = typer.Typer(
     name="bigtrain",
@@ -37,9 +40,13 @@ _GO_ON = {("data", "shard"), ("data", "clean")}
 Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="CONFIG.yaml... [KEY=VALUE...]",
-        help="YAML files, merged left to right, then overrides such as train.steps=50.",
+        metavar="CONFIG.yaml|RUN... [KEY=VALUE...]",
+        help="YAML files, merged left to right, or a run folder such as runs/gpt-tiny; then "
+        "overrides such as train.steps=50.",
     ),
+]
+Run = Annotated[
+    Path, typer.Argument(callback=expanded, help="A run folder, such as runs/gpt-tiny.")
 ]
 AcceptChange = Annotated[
     list[str],
@@ -85,26 +92,27 @@ def launch(
     accept_change: AcceptChange = [],  # noqa: B006 - typer reads the default, nobody writes it
 ) -> None:
     """Starts a run on this machine, or resumes it from its newest checkpoint."""
-    from bigtrain.config import load_run_config
     from bigtrain.train.ending import record_end
     from bigtrain.train.resume import check_run
     from bigtrain.train.run_folder import RunFolder
+    from bigtrain.train.skips import resolve_run
     from launcher.local import LocalJob, render_failure, run_local
 
-    config = load_run_config(sources)
+    config = resolve_run(sources)
     count = processes or config.parallel.model_parallel_size
     config.data_parallel_size(count)
     check_run(config, accepted=accept_change)
     accepted = [word for key in accept_change for word in ("--accept-change", key)]
     folder = RunFolder(config.run_dir)
-    job = LocalJob(
-        command=(sys.executable, "-m", "bigtrain.cli", "train", *sources, *accepted),
-        processes=count,
-        log_dir=folder.logs,
-    )
-    processes_of = "process" if count == 1 else "processes"
-    typer.echo(f"starting {count} {processes_of} of run {config.name}", err=True)
-    result = run_local(job)
+    with folder.launch_file(config) as file:
+        job = LocalJob(
+            command=(sys.executable, "-m", "bigtrain.cli", "train-rank", str(file), *accepted),
+            processes=count,
+            log_dir=folder.logs,
+        )
+        processes_of = "process" if count == 1 else "processes"
+        typer.echo(f"starting {count} {processes_of} of run {config.name}", err=True)
+        result = run_local(job)
     if result.failure is not None:
         typer.echo(f"bigtrain: {render_failure(result.failure)}", err=True)
     record_end(
@@ -132,12 +140,24 @@ def keys(
 @app.command(short_help="Train as one rank of a run.")
 def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: B006
     """Trains as one rank of a run; `bigtrain launch` or torchrun starts all of them."""
-    from bigtrain.config import load_run_config
+    from bigtrain.train.skips import resolve_run
+
+    _train(resolve_run(sources), accept_change)
+
+
+@app.command("train-rank", hidden=True)
+def train_rank(config: Path, accept_change: AcceptChange = []) -> None:  # noqa: B006
+    """Trains as one rank with a config that `bigtrain launch` has resolved and checked."""
+    from bigtrain.config.sources import load_resolved_config
+
+    _train(load_resolved_config(config), accept_change)
+
+
+def _train(config: "RunConfig", accept_change: list[str]) -> None:
     from bigtrain.environment import read_ranks
     from bigtrain.track.console import set_up_logging
     from bigtrain.train.run_folder import RunFolder
 
-    config = load_run_config(sources)
     ranks = read_ranks()
     _be_quiet()
     set_up_logging(ranks.rank, RunFolder(config.run_dir).logs / "rank-0.log")
@@ -152,38 +172,37 @@ def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: 
 @app.command("export-hf", short_help="Write a verified Hugging Face folder.")
 def export_hf(
     checkpoint: Annotated[
-        str, typer.Argument(help="A checkpoint, or a run folder (its newest one); may be a URL.")
+        str,
+        typer.Argument(
+            callback=expanded, help="A checkpoint, or a run folder (its newest one); may be a URL."
+        ),
     ],
-    out: Annotated[str, typer.Argument(help="Folder to make; must not exist.")],
+    out: Annotated[str, typer.Argument(callback=expanded, help="Folder to make; must not exist.")],
     text: Annotated[
         list[Path],
         typer.Option(
-            help="Text file to compare on, besides the validation corpus; repeat for more."
+            callback=expanded,
+            help="Text file to compare on, besides the validation corpus; repeat for more.",
         ),
     ] = [],  # noqa: B006
 ) -> None:
     """Writes a checkpoint as a Hugging Face folder, and keeps it only if it is the same model."""
     _be_quiet()
-    from bigtrain.convert.export import export_hugging_face
+    from bigtrain.convert.export import export_hugging_face, render_export
 
     texts = [path.read_text(encoding="utf-8") for path in text]
-    export = export_hugging_face(checkpoint, out, texts=texts)
-    typer.echo(
-        f"{export.folder}: {export.parameters:,} parameters; largest logit difference "
-        f"{export.largest_logit_difference:.3g} over {export.logits_compared:,} logits (fp32), "
-        f"tokenizer equal, on {export.hard_texts} hard and {export.real_texts} real texts"
-    )
-    if export.real_texts == 0:
-        typer.echo(
-            "the run's corpus is not here, so no real text was compared; give one with --text"
-        )
+    for line in render_export(export_hugging_face(checkpoint, out, texts=texts)):
+        typer.echo(line)
 
 
 @app.command(short_help="Continue a prompt with a trained model.")
 def generate(
     model: Annotated[
         str,
-        typer.Argument(help="An exported folder, a checkpoint (may be a URL) or a run folder."),
+        typer.Argument(
+            callback=expanded,
+            help="An exported folder, a checkpoint (may be a URL) or a run folder.",
+        ),
     ],
     prompt: Annotated[str, typer.Option(help="Text to continue; empty begins a document.")] = "",
     max_new_tokens: Annotated[
@@ -199,27 +218,20 @@ def generate(
 ) -> None:
     """Continues a prompt with a trained model."""
     _be_quiet()
-    from bigtrain.convert.generate import Sampling
-    from bigtrain.convert.generate import generate as continue_text
+    from bigtrain.convert.generate import Sampling, continue_text
 
     sampling = Sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
     )
-    if (Path(model) / "config.json").is_file():
-        typer.echo(prompt + continue_text(Path(model), prompt, sampling))
-        return
-    from bigtrain.convert.export import open_checkpoint, write_model
-
-    with tempfile.TemporaryDirectory(prefix="bigtrain-") as folder:
-        write_model(open_checkpoint(model), Path(folder))
-        typer.echo(prompt + continue_text(Path(folder), prompt, sampling))
+    typer.echo(prompt + continue_text(model, prompt, sampling))
 
 
 @app.command(short_help="Show what came of a run.")
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder, such as runs/gpt-tiny.")],
+    run: Run,
     exported: Annotated[
-        Path | None, typer.Option(help="Exported folder to name, and to sample from.")
+        Path | None,
+        typer.Option(callback=expanded, help="Exported folder to name, and to sample from."),
     ] = None,
     prompt: Annotated[str, typer.Option(help="What the sample continues.")] = "",
 ) -> None:
@@ -242,7 +254,7 @@ def report(
 
 @app.command(short_help="Take a run back to a checkpoint.")
 def rewind(
-    run: Annotated[Path, typer.Argument(help="A run folder, such as runs/gpt-tiny.")],
+    run: Run,
     to: Annotated[int, typer.Option(help="Step of the checkpoint; 0 is the beginning.", min=0)],
     skip_steps: Annotated[
         str | None,
@@ -318,10 +330,10 @@ def parity_rank(
     perturbed_runs: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Takes the steps of one layout as one of its ranks; `bigtrain parity` starts all of them."""
-    from bigtrain.config import load_run_config
+    from bigtrain.config.sources import load_resolved_config
     from bigtrain.environment import read_ranks
 
-    run, ranks = load_run_config([str(config)]), read_ranks()
+    run, ranks = load_resolved_config(config), read_ranks()
     _be_quiet()
     from bigtrain.parallel.device import choose_device
 
@@ -332,25 +344,6 @@ def parity_rank(
     measure(run, ranks=ranks, device=device, folder=folder, **numbers)
 
 
-@data_app.command(short_help="Shows which documents a step was trained on.")
-def which(
-    run: Annotated[Path, typer.Option(help="A run folder, such as runs/gpt-tiny.")],
-    step: Annotated[int, typer.Option(help="The step; one still to come is told too.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a sample, all of it.")
-    ] = False,
-) -> None:
-    """Shows which samples a step was trained on, and the documents that they are cut from."""
-    from dataclasses import asdict
-
-    from bigtrain.evaluate.which import find_samples, render_samples
-
-    samples = find_samples(run, step)
-    lines = (json.dumps(asdict(sample), ensure_ascii=False) for sample in samples)
-    for line in lines if as_json else render_samples(samples):
-        typer.echo(line)
-
-
 def _lock_run(run: Path) -> AbstractContextManager[None]:
     from bigtrain.train.run_folder import RunFolder
 
@@ -358,6 +351,7 @@ def _lock_run(run: Path) -> AbstractContextManager[None]:
 
 
 add_prune(lock=_lock_run)
+add_which(data_app)
 
 
 def _be_quiet() -> None:

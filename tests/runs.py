@@ -11,6 +11,7 @@ from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig
 from bigtrain.environment import read_ranks
 from bigtrain.parity.layouts import parse_split, split_config
+from bigtrain.train.skips import with_skips
 from data_tools.samples.job import build_sample_table
 from data_tools.sharding.job import shard_corpus
 from data_tools.tokenizer import train_tokenizer
@@ -113,6 +114,11 @@ def in_layout(config: RunConfig, layout: str) -> tuple[RunConfig, int]:
 
 def train_rank(config: RunConfig, **options: Any) -> Any:
     """What ``bigtrain train`` does in one rank; for ``run_ranks``."""
+    return train_resolved(with_skips(config), **options)
+
+
+def train_resolved(config: RunConfig, **options: Any) -> Any:
+    """What a rank of ``bigtrain launch`` does, which reads the config that was checked."""
     from bigtrain.parallel.device import choose_device
     from bigtrain.train.run import train
 

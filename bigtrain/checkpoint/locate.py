@@ -1,7 +1,9 @@
 """Where the checkpoints of a run are, and which checkpoint a user means. No torch."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
 from bigtrain.checkpoint.format import (
@@ -13,21 +15,94 @@ from bigtrain.checkpoint.format import (
     newest_whole,
 )
 from bigtrain.checkpoint.links import find_dangling_link
-from bigtrain.config import load_run_config
+from bigtrain.config import ConfigError
+from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of, written_name
+from bigtrain.track.json_lines import read_lines
 
 
 def checkpoints_of_run(run_dir: Path) -> Folder:
     """The folder of a run's checkpoints, which its config may have put elsewhere.
 
+    There they stay under the name that the run had, when its folder gets another.
+
     Raises:
         ConfigError: The run's config.yaml cannot be read.
     """
-    config = run_dir / "config.yaml"
-    if config.is_file():
-        run = load_run_config([str(config)])
-        if run.checkpoint.dir is not None:
-            return open_folder(run.checkpoint.dir).child(run.name)
-    return DiskFolder(run_dir / CHECKPOINTS)
+    if not (run_dir / CONFIG_FILE).is_file():
+        return DiskFolder(run_dir / CHECKPOINTS)
+    run = load_run_of(run_dir)
+    if run.checkpoint.dir is None:
+        return DiskFolder(run_dir / CHECKPOINTS)
+    elsewhere = open_folder(run.checkpoint.dir)
+    if original_of(run_dir) is not None and named_folders(elsewhere.child(run.name)):
+        return elsewhere.child(run.name)
+    noted = _newest_start(run_dir).get("checkpoints")
+    name = noted.rpartition("/")[2] if isinstance(noted, str) else written_name(run_dir)
+    return elsewhere.child(name)
+
+
+def original_of(run_dir: Path) -> Path | None:
+    """The run folder that this one was copied from, if it is still there.
+
+    None for a folder that was moved, and once the copy has begun an attempt of its own.
+    """
+    noted = _newest_start(run_dir).get("folder")
+    if not isinstance(noted, str) or not Path(noted, ATTEMPTS_FILE).is_file():
+        return None
+    original = Path(noted)
+    is_the_same = original.samefile(run_dir)
+    return None if is_the_same or _first_start(original) != _first_start(run_dir) else original
+
+
+def check_checkpoints_are_its_own(run_dir: Path) -> None:
+    """Checks, before a run's checkpoints are changed, that they are not those of its original.
+
+    Raises:
+        ConfigError: The folder is a copy of a run that keeps its checkpoints elsewhere.
+    """
+    original = original_of(run_dir)
+    if original is None:
+        return
+    run = load_run_of(run_dir)
+    if run.checkpoint.dir is None:
+        return
+    theirs = checkpoints_of_run(original)
+    if not is_same_place(checkpoints_of_run(run_dir), theirs):
+        return
+    elsewhere = open_folder(run.checkpoint.dir)
+    rename = "give it another name and " if is_same_place(elsewhere.child(run.name), theirs) else ""
+    raise ConfigError(
+        f"{run_dir} is a copy of {original}, whose checkpoints are in {theirs}; to go on apart "
+        f"from it, begin a new run with `{fork_command(original)}`, or {rename}copy them to "
+        f"{elsewhere.child('NAME' if rename else run.name)}"
+    )
+
+
+def fork_command(run_dir: Path) -> str:
+    """The command that begins a new run with another's checkpoint."""
+    words = ["bigtrain", "launch", str(run_dir), "name=NAME", f"checkpoint.load={run_dir}"]
+    return shlex.join(words)
+
+
+def is_same_place(one: Folder, other: Folder) -> bool:
+    """Whether two folders are one, however their paths are written."""
+    if isinstance(one, DiskFolder) and isinstance(other, DiskFolder):
+        return one.path.resolve() == other.path.resolve()
+    return str(one) == str(other)
+
+
+def _starts(run_dir: Path) -> list[dict[str, Any]]:
+    file = run_dir / ATTEMPTS_FILE
+    lines = read_lines(file) if file.is_file() else ()
+    return [line for line in lines if line.get("event") == "start"]
+
+
+def _first_start(run_dir: Path) -> dict[str, Any]:
+    return next(iter(_starts(run_dir)), {})
+
+
+def _newest_start(run_dir: Path) -> dict[str, Any]:
+    return next(reversed(_starts(run_dir)), {})
 
 
 def find_checkpoint(place: str | Path) -> tuple[Folder, list[str]]:

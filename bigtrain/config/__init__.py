@@ -1,9 +1,16 @@
-"""What a run is, as data: read from YAML, checked once, frozen. Never imports torch."""
+"""What a run is, as data: read from YAML, checked once, frozen. Never imports torch.
 
-from bigtrain.config.errors import ConfigError
-from bigtrain.config.run import RunConfig
-from bigtrain.config.sections import Section
-from bigtrain.config.sources import load_config, load_run_config, render_config
+The names below are imported when they are asked for: `bigtrain --help` needs none of them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bigtrain.config.errors import ConfigError
+    from bigtrain.config.run import RunConfig
+    from bigtrain.config.sections import Section
+    from bigtrain.config.sources import load_config, load_run_config, render_config
 
 __all__ = [
     "ConfigError",
@@ -13,3 +20,10 @@ __all__ = [
     "load_run_config",
     "render_config",
 ]
+_MODULES = {"ConfigError": "errors", "RunConfig": "run", "Section": "sections"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'sources')}"), name)

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 
+from bigtrain.config.paths import FolderPath, OfPaths
 from bigtrain.config.sections import (
-    FolderPath,
     PositiveFloat,
     PositiveInt,
     Section,
@@ -99,7 +99,7 @@ class DataConfig(Section):
     """Corpus folder (with a manifest.json) or fsspec URL that is trained on; or give stages."""
     stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
     """Mixtures of corpora, each from a sample on; instead of train."""
-    validation: Annotated[str | tuple[str, ...] | None, PlainValidator(_folders)] = None
+    validation: Annotated[str | tuple[str, ...] | None, PlainValidator(_folders), OfPaths] = None
     """Corpus folder that is only measured on, or a list of them, each measured by itself too."""
     tokenizer: FolderPath | None = None
     """Tokenizer model; the corpora must have been made with it. By default the corpus's own."""

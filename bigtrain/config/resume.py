@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from bigtrain.config.errors import ConfigError, key_paths, show_value, suggest_key
 from bigtrain.config.run import RunConfig
+from bigtrain.config.saved import with_paths_from_here
 
 _IDENTITY = ("model", "seed", "data.sequence_length")
 """Another value is another run."""
@@ -25,11 +26,13 @@ _DELIBERATE = (
 def load_saved_config(saved: dict[str, Any]) -> RunConfig:
     """Reads the config that a checkpoint holds; keys that it lacks take their defaults.
 
+    Its relative paths start from where the run ran, if that is here.
+
     Raises:
         ConfigError: It does not fit this version.
     """
     try:
-        return RunConfig.model_validate(saved)
+        return RunConfig.model_validate(with_paths_from_here(saved))
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(map(str, first["loc"]))

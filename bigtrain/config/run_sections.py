@@ -4,9 +4,9 @@ from pydantic import Field
 
 from bigtrain.config.data import DataConfig
 from bigtrain.config.model import ModelConfig
+from bigtrain.config.paths import FolderPath
 from bigtrain.config.sections import (
     CheckpointConfig,
-    FolderPath,
     GuardConfig,
     OptimConfig,
     ParallelConfig,
@@ -25,6 +25,9 @@ class RunSections(Section):
     """Names the run folder, and the run in wandb."""
     runs_dir: FolderPath = "runs"
     """Folder that holds the run folders."""
+    relative_to: FolderPath | None = None
+    """Folder that relative paths of this file start from; a run notes its own. The working folder
+    when not given."""
     seed: int = Field(default=1, ge=0, lt=2**63)
     """Decides initial weights, the order of the data and dropout."""
     model: ModelConfig

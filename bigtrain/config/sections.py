@@ -3,22 +3,15 @@
 from math import isqrt
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
+
+from bigtrain.config.paths import FolderPath
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-
-
-def _is_path(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise ValueError("a path is not empty and holds no control characters")
-    return text
-
-
-FolderPath = Annotated[str, AfterValidator(_is_path)]
 
 
 class Section(BaseModel):

@@ -9,9 +9,16 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from bigtrain.config.errors import ConfigError, render_validation_error, show_value
+from bigtrain.config.paths import (
+    expand_argument,
+    expand_paths,
+    expand_variables,
+    move_relative_paths,
+)
 from bigtrain.config.run import RunConfig
+from bigtrain.config.saved import CONFIG_FILE, read_run_values, run_folder_of
 from bigtrain.config.sections import Section
-from bigtrain.config.yaml12 import parse_yaml, render_yaml
+from bigtrain.config.yaml12 import parse_yaml, read_yaml_mapping, render_yaml
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -30,7 +37,7 @@ def load_config(sources: Sequence[str], schema: type[AnySection]) -> AnySection:
     Args:
         sources: YAML files, merged left to right, and ``a.b=value`` overrides, which win over
             every file. A file is looked for in the working folder, then among the installed
-            configs.
+            configs; it may be a pipe. A run folder stands for the config of the run in it.
         schema: What the config is.
 
     Returns:
@@ -45,9 +52,11 @@ def load_config(sources: Sequence[str], schema: type[AnySection]) -> AnySection:
         raise ConfigError(f"no config file given; installed ones: {_installed()}")
     values: dict[str, Any] = {}
     for file in files:
-        values = _merge(values, _load_yaml(file))
+        values = _merge(values, _read_source(file, schema))
     for override in overrides:
-        values = _merge(values, _parse_override(override))
+        if override.startswith("relative_to="):
+            raise ConfigError(f"{override}: it belongs in the file whose paths it is about")
+        values = _merge(values, _expand(_parse_override(override), schema))
     where = " + ".join(files)
     try:
         return schema.model_validate(values)
@@ -60,15 +69,27 @@ def render_config(config: RunConfig) -> str:
     return render_yaml(config.model_dump(mode="json"))
 
 
+def load_resolved_config(file: Path) -> RunConfig:
+    """Reads a config that was resolved and checked before, just as it is written there.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return RunConfig.model_validate(read_yaml_mapping(file))
+    except ValidationError as error:
+        raise ConfigError(render_validation_error(error, RunConfig, str(file))) from None
+
+
 def find_config_file(name: str) -> Path:
     """Finds a YAML file in the working folder, then among the installed configs.
 
     Raises:
         ConfigError: It is in neither place.
     """
-    for candidate in (Path(name), _PACKAGED_CONFIGS / name):
+    for candidate in (Path(expand_argument(name)), _PACKAGED_CONFIGS / name):
         with suppress(OSError):  # A name too long to be a file's.
-            if candidate.is_file():
+            if candidate.exists() and not candidate.is_dir():  # It may be a pipe.
                 return candidate
     raise ConfigError(f"{name}: no such config file; installed ones: {_installed()}")
 
@@ -78,23 +99,58 @@ def _installed() -> str:
     return ", ".join(sorted(str(file.relative_to(_PACKAGED_CONFIGS)) for file in files))
 
 
-def _load_yaml(name: str) -> dict[str, Any]:
-    path = find_config_file(name)
+def _read_source(name: str, schema: type[Section]) -> dict[str, Any]:
+    """The values of a file, or of the run in a folder, with paths from the working folder."""
+    if not issubclass(schema, RunConfig):
+        return _expand_file(name, schema)
+    place = Path(expand_argument(name))
+    with suppress(OSError):  # A name too long to be a file's.
+        if (folder := run_folder_of(place)) is not None:
+            return read_run_values(folder, CONFIG_FILE if place.is_dir() else place.name)
+        if name and place.is_dir():
+            raise ConfigError(_no_run(place))
+    values = _expand_file(name, schema)
+    start = values.pop("relative_to", None)
+    if not isinstance(start, str):
+        return values if start is None else {**values, "relative_to": start}
+    return move_relative_paths(values, schema, Path.cwd() / start)
+
+
+def _expand(values: dict[str, Any], schema: type[Section]) -> dict[str, Any]:
+    """Expands the paths that a user wrote, and the variables of a run's name."""
+    values = expand_paths(values, schema)
+    if issubclass(schema, RunConfig) and isinstance(name := values.get("name"), str):
+        values["name"] = _expand_name(name)
+    return values
+
+
+def _expand_file(name: str, schema: type[Section]) -> dict[str, Any]:
+    values = read_yaml_mapping(find_config_file(name), name)
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
+        return _expand(values, schema)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{name}: a config is a mapping such as 'seed: 1', not {show_value(values)}"
-        )
-    return values
+
+
+def _expand_name(name: str) -> str:
+    try:
+        expanded = expand_variables(name)
+    except ConfigError as error:
+        raise ConfigError(f"name={show_value(name)}: {error}") from None
+    if expanded.startswith("~"):
+        raise ConfigError(f"name={show_value(name)}: ~ means a home folder; give a word")
+    return expanded
+
+
+def _no_run(folder: Path) -> str:
+    """Why a run cannot be launched from a folder."""
+    if (folder / CONFIG_FILE).is_file():
+        why = f"it is a folder in which no run has begun; give {folder / CONFIG_FILE} itself"
+    elif any(folder.iterdir()):
+        why = f"it is a folder without a {CONFIG_FILE}, so not a run's; give a YAML file"
+    else:
+        why = "it is an empty folder; give a YAML file or a run folder"
+    return f"{folder}: no such config file: {why}"
 
 
 def _parse_override(override: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """YAML as YAML 1.2's core schema reads it; PyYAML alone reads 1.1, where `no` is false."""
 
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
@@ -97,6 +98,34 @@ def parse_yaml(text: str) -> Any:
         raise ConfigError("not readable as YAML: nested too deeply") from None
     except (ValueError, KeyError) as error:
         raise ConfigError(f"not readable as YAML: a value does not fit its tag: {error}") from None
+
+
+def read_yaml_mapping(path: Path, name: str | None = None) -> dict[str, Any]:
+    """Reads a file that holds a mapping; nothing in it is an empty one.
+
+    Args:
+        path: A file, or a pipe, which is read once.
+        name: What the user calls it, for messages.
+
+    Raises:
+        ConfigError: It cannot be read, or is something else; one line.
+    """
+    name = name or str(path)
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{name}: a config is a mapping such as 'seed: 1', not {show_value(values)}"
+        )
+    return values
 
 
 def render_yaml(values: dict[str, Any]) -> str:

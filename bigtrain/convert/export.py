@@ -3,7 +3,7 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +122,17 @@ def export_hugging_face(path: str | Path, out: str | Path, *, texts: Sequence[st
         hard_texts=len(HARD_TEXTS),
         real_texts=len(real),
     )
+
+
+def render_export(export: Export) -> Iterator[str]:
+    """What the terminal shows of an export."""
+    yield (
+        f"{export.folder}: {export.parameters:,} parameters; largest logit difference "
+        f"{export.largest_logit_difference:.3g} over {export.logits_compared:,} logits (fp32), "
+        f"tokenizer equal, on {export.hard_texts} hard and {export.real_texts} real texts"
+    )
+    if export.real_texts == 0:
+        yield "the run's corpus is not here, so no real text was compared; give one with --text"
 
 
 def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:

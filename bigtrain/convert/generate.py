@@ -1,11 +1,14 @@
 """Text from a Hugging Face folder, as its users would make it."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from bigtrain.convert.export import open_checkpoint, write_model
 
 DEFAULT_NEW_TOKENS = 64
 
@@ -24,6 +27,29 @@ class Sampling:
     """0 takes the most likely token always."""
     top_p: float = 0.95
     seed: int = 0
+
+
+def continue_text(model: str, prompt: str, sampling: Sampling) -> str:
+    """Continues ``prompt`` with a model of any kind that we write.
+
+    Args:
+        model: An exported folder, a checkpoint (may be a URL) or a run folder.
+        prompt: As for ``generate``.
+        sampling: As for ``generate``.
+
+    Returns:
+        The continuation, without the prompt.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it is not whole.
+        ExportError: transformers has no such model.
+        GenerationError: The model continues no text, or the text would be longer than it can read.
+    """
+    if (Path(model) / "config.json").is_file():
+        return generate(Path(model), prompt, sampling)
+    with tempfile.TemporaryDirectory(prefix="bigtrain-") as folder:
+        write_model(open_checkpoint(model), Path(folder))
+        return generate(Path(folder), prompt, sampling)
 
 
 def generate(folder: Path, prompt: str, sampling: Sampling) -> str:

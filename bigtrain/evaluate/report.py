@@ -13,9 +13,11 @@ from rich.text import Text
 from bigtrain.checkpoint.folder import Folder, FolderError
 from bigtrain.checkpoint.format import WEIGHT, CheckpointError, committed_folders
 from bigtrain.checkpoint.links import check_links
+from bigtrain.checkpoint.locate import fork_command, original_of
 from bigtrain.checkpoint.table import TensorTable
-from bigtrain.config import RunConfig, load_run_config
+from bigtrain.config import RunConfig
 from bigtrain.config.model import ModelConfig
+from bigtrain.config.saved import load_run_of
 from bigtrain.evaluate.baselines import Baselines, count_baselines
 from bigtrain.plan.parameters import count_parameters as plan_parameters
 from bigtrain.track.metrics_file import read_metrics
@@ -49,6 +51,8 @@ class Report:
     baselines: Baselines | None
     tokens_per_second: float
     wandb_folder: Path | None
+    copied_from: Path | None = None
+    """The run whose folder this one is a copy of, until the copy is trained itself."""
 
     @property
     def validation_loss(self) -> float | None:
@@ -75,12 +79,12 @@ def read_report(run_dir: Path) -> Report:
     """
     check_links(run_dir)
     folder = RunFolder(run_dir)
-    if not folder.metrics.is_file() or not folder.config.is_file():
-        raise ReportError(f"{run_dir}: not a run folder; give one such as runs/gpt-tiny")
-    steps = read_metrics(folder.metrics, "train")
+    if (problem := folder.no_run_here()) is not None:
+        raise ReportError(problem)
+    steps = read_metrics(folder.metrics, "train") if folder.metrics.is_file() else []
     if not steps:
         raise ReportError(f"{run_dir}: the run has not taken a step yet")
-    config = load_run_config([str(folder.config)])
+    config = load_run_of(run_dir)
     try:
         corpus_tokens: int | None = sum(map(_count_tokens, config.data.corpora))
         baselines = _baselines(config)
@@ -102,6 +106,7 @@ def read_report(run_dir: Path) -> Report:
         baselines=baselines,
         tokens_per_second=_median([line["tokens_per_second"] for line in steps]),
         wandb_folder=_newest(folder.wandb),
+        copied_from=original_of(run_dir),
     )
 
 
@@ -158,7 +163,7 @@ def render_report(report: Report, *, exported: Path | None, sample: str | None =
 def render_next_commands(report: Report, *, exported: Path | None) -> str:
     """What to type next, in lines that can be pasted."""
     config, run = report.config, report.config.run_dir
-    again = ["bigtrain", "launch", str(run / "config.yaml")]
+    again = ["bigtrain", "launch", str(run)]
     more = 5 * config.train.steps
     longer = [*again, f"name={config.name}-long", f"train.steps={more}"]
     if config.checkpoint.load is not None and not config.checkpoint.load_weights_only:
@@ -172,7 +177,7 @@ def render_next_commands(report: Report, *, exported: Path | None) -> str:
     if exported is None and report.parameters:
         commands.insert(0, ["bigtrain", "export-hf", str(run), f"exports/{config.name}"])
     if report.step < config.train.steps:
-        commands.insert(0, again)
+        commands.insert(0, RunFolder(run).launch_words())
     return "\n".join(["next:", *(f"  {shlex.join(command)}" for command in commands)])
 
 
@@ -202,6 +207,8 @@ def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:
         ("run folder", str(report.config.run_dir)),
         ("wandb run", str(report.wandb_folder or "none")),
     ]
+    if report.copied_from is not None:
+        rows.append(("copy of", f"{report.copied_from}; fork: {fork_command(report.copied_from)}"))
     return [*rows, ("exported model", str(exported))] if exported is not None else rows
 
 

@@ -65,8 +65,8 @@ def find_samples(run_dir: Path, step: int) -> Iterator[SampleOrigin]:
     """
     check_links(run_dir)
     folder = RunFolder(run_dir)
-    if not folder.config.is_file():
-        raise WhichError(f"{run_dir}: not a run folder; give one such as runs/gpt-tiny")
+    if (problem := folder.no_run_here()) is not None:
+        raise WhichError(problem)
     if step < 1:
         raise WhichError(f"--step {step}: steps are counted from 1")
     batch = find_step(folder, step)

@@ -28,8 +28,21 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 
 @contextmanager
-def process_groups(ranks: Ranks, layout: Layout, device: torch.device) -> Iterator[Place]:
+def process_groups(
+    ranks: Ranks,
+    layout: Layout,
+    device: torch.device,
+    *,
+    once_joined: Callable[[], None] = lambda: None,
+) -> Iterator[Place]:
     """Joins the ranks into the groups of ``layout``, and leaves them at the end.
+
+    Args:
+        ranks: Where this process stands.
+        layout: The grid.
+        device: Of this rank.
+        once_joined: Called when all ranks can communicate, before the groups of ``layout`` are
+            made: ranks with different layouts would wait for each other there.
 
     Yields:
         This rank's place in the grid.
@@ -40,6 +53,7 @@ def process_groups(ranks: Ranks, layout: Layout, device: torch.device) -> Iterat
     if runs_on_cpu(device):
         cpu.install()
     _meet(ranks, device)
+    once_joined()
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor,
         pipeline_model_parallel_size=layout.pipeline,

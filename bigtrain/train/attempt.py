@@ -1,6 +1,7 @@
 """What surrounds the loop: resuming, the run folder, checkpoints, sinks, and a clear end."""
 
 import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ class Attempt:
         self._last: StepResult | None = None
         on_rank_zero(self._lock)
         self._checkpoints = on_rank_zero(lambda: open_checkpoints(self._config))
-        on_rank_zero(lambda: check_owner(self._config))
+        on_rank_zero(lambda: check_owner(self._config, self._checkpoints))
         begun = begin_trainer(
             trainer, self._folder, self._checkpoints, accept_changes=accept_changes
         )
@@ -147,13 +148,14 @@ class Attempt:
             )
 
     def _begin(self, begun: Beginning) -> tuple[int, str]:
-        claim_checkpoints(self._config)
+        claim_checkpoints(self._config, self._checkpoints)
         number = self._folder.begin_attempt(
             self._config,
             world_size=dist.get_world_size(),
             step=self._progress.step,
             began_with=begun.checkpoint and str(begun.checkpoint),
             after=newest_attempt(self._checkpoints),
+            checkpoints=self._checkpoints if self._config.checkpoint.dir else None,
         )
         for folder in begun.unreadable:
             # Left as it is, it would count as the newest when older ones are removed.
@@ -222,9 +224,10 @@ class Attempt:
         for saved in self._tell_ended(trackers):
             self._warn("%s", saved.error)
         kept = on_rank_zero(lambda: newest_before(self._checkpoints, began))
+        run = shlex.quote(str(self._folder.path))
         raise DivergedError(
             f"step {step}: {count} updates in a row were passed over, the last one because "
-            f"{result.skipped} ({samples}); `bigtrain rewind {self._folder.path} --to {kept} "
+            f"{result.skipped} ({samples}); `bigtrain rewind {run} --to {kept} "
             f"--skip-steps {began}:{step}` goes back and leaves their samples out; or lower "
             "optim.learning_rate or raise optim.warmup_steps (with --accept-change optim)"
         )

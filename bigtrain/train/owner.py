@@ -15,7 +15,7 @@ from pathlib import Path
 from bigtrain.checkpoint.folder import Folder, open_folder
 from bigtrain.checkpoint.format import named_folders
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.train.run_folder import write_atomically
+from bigtrain.train.run_folder import absolute_place, write_atomically
 
 log = logging.getLogger(__name__)
 _ID_FILE = "run_id"
@@ -30,21 +30,29 @@ class Owner:
     """Where it was when an attempt last began; absolute."""
     host: str
     place: str
-    """The folder of the checkpoints, as it was called then."""
+    """The folder of the checkpoints as it was called then; absolute."""
 
 
-def check_owner(config: RunConfig) -> None:
+def check_owner(config: RunConfig, checkpoints: Folder) -> None:
     """Checks, without writing, that a run may use what is in its ``checkpoint.dir``.
+
+    Args:
+        config: The run.
+        checkpoints: Its folder of checkpoints.
 
     Raises:
         ConfigError: The checkpoints there are another run's.
     """
     if config.checkpoint.dir is not None:
-        _check(_read_owner(config), config)
+        _check(_read_owner(config, checkpoints), config, checkpoints)
 
 
-def claim_checkpoints(config: RunConfig) -> None:
+def claim_checkpoints(config: RunConfig, checkpoints: Folder) -> None:
     """Makes a run the owner of its place in ``checkpoint.dir``; its folder is locked.
+
+    Args:
+        config: The run.
+        checkpoints: Its folder of checkpoints.
 
     Raises:
         ConfigError: The checkpoints there are another run's.
@@ -52,27 +60,26 @@ def claim_checkpoints(config: RunConfig) -> None:
     """
     if config.checkpoint.dir is None:
         return
-    owner = _read_owner(config)
-    _check(owner, config)
-    place = _place(config)
+    owner = _read_owner(config, checkpoints)
+    _check(owner, config, checkpoints)
     now = Owner(
         run_id=_run_id(config.run_dir) or _make_run_id(config.run_dir),
         run_folder=str(config.run_dir.absolute()),
         host=socket.gethostname(),
-        place=str(place),
+        place=absolute_place(checkpoints),
     )
     if owner == now:
         return
-    if (owner is None or owner.run_id != now.run_id) and named_folders(place):
-        log.warning("%s: these checkpoints had no owner here; now they are this run's", place)
+    if (owner is None or owner.run_id != now.run_id) and named_folders(checkpoints):
+        log.warning("%s: these checkpoints had no owner here; now they are this run's", checkpoints)
     root = open_folder(config.checkpoint.dir)
     root.make()
-    root.write(_owner_file(config), (json.dumps(asdict(now), indent=1) + "\n").encode())
+    root.write(_owner_file(checkpoints), (json.dumps(asdict(now), indent=1) + "\n").encode())
 
 
-def _check(owner: Owner | None, config: RunConfig) -> None:
+def _check(owner: Owner | None, config: RunConfig, checkpoints: Folder) -> None:
     ours, here = _run_id(config.run_dir), config.run_dir.absolute()
-    if owner is None or owner.place != str(_place(config)):
+    if owner is None or owner.place != absolute_place(checkpoints):
         return  # Nobody's, or copied here with all that they hold.
     there = Path(owner.run_folder)
     is_same_folder = there == here or (there.exists() and here.exists() and there.samefile(here))
@@ -88,27 +95,23 @@ def _check(owner: Owner | None, config: RunConfig) -> None:
     raise ConfigError(
         f"run {config.name}: the checkpoints in {owner.place} belong to {there} on {owner.host}, "
         f"and {what}; give this one another name or checkpoint.dir (checkpoint.load begins with "
-        f"those), or remove {config.checkpoint.dir}/{_owner_file(config)} to take them over"
+        f"those), or remove {config.checkpoint.dir}/{_owner_file(checkpoints)} to take them over"
     )
 
 
-def _place(config: RunConfig) -> Folder:
+def _owner_file(checkpoints: Folder) -> str:
+    return f"{checkpoints.name}.owner.json"
+
+
+def _read_owner(config: RunConfig, checkpoints: Folder) -> Owner | None:
     assert config.checkpoint.dir is not None
-    return open_folder(config.checkpoint.dir).child(config.name)
-
-
-def _owner_file(config: RunConfig) -> str:
-    return f"{config.name}.owner.json"
-
-
-def _read_owner(config: RunConfig) -> Owner | None:
-    assert config.checkpoint.dir is not None
+    file = _owner_file(checkpoints)
     try:
-        return Owner(**json.loads(open_folder(config.checkpoint.dir).read(_owner_file(config))))
+        return Owner(**json.loads(open_folder(config.checkpoint.dir).read(file)))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):  # Half of it, after a power cut: then nobody can know.
-        log.warning("%s/%s cannot be read", config.checkpoint.dir, _owner_file(config))
+        log.warning("%s/%s cannot be read", config.checkpoint.dir, file)
         return None
 
 

@@ -12,7 +12,12 @@ from bigtrain.checkpoint.format import (
     open_state,
 )
 from bigtrain.checkpoint.links import check_links
-from bigtrain.checkpoint.locate import checkpoints_of_run, find_checkpoint
+from bigtrain.checkpoint.locate import (
+    check_checkpoints_are_its_own,
+    checkpoints_of_run,
+    find_checkpoint,
+    is_same_place,
+)
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.errors import show_value
 from bigtrain.config.resume import check_resume, load_saved_config
@@ -21,13 +26,10 @@ from bigtrain.data.stages import StageRecord, check_stages
 from bigtrain.plan.parameters import count_parameters
 from bigtrain.train.owner import check_owner
 from bigtrain.train.run_folder import RunFolder
-from bigtrain.train.skips import with_skips
 
 
 def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     """Checks a run's data, and that it may go on from its newest checkpoint, if it has one.
-
-    What the run was rewound to leave out counts as its config.
 
     Raises:
         ConfigError: Something does not fit; one line.
@@ -35,13 +37,13 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
         InputError: A corpus or the tokenizer cannot be read.
         RunBusyError: Another process trains this run.
     """
-    config = with_skips(config)
     check_links(config.run_dir)
-    data = check_data(config)
     folder = RunFolder(config.run_dir)
+    folder.check_place()
+    data = check_data(config)
     folder.check_free()
     checkpoints = open_checkpoints(config)
-    check_owner(config)
+    check_owner(config, checkpoints)
     checkpoint, passed_over = newest_whole(checkpoints)
     if checkpoint is None and passed_over:
         raise none_is_whole(checkpoints, passed_over)
@@ -71,15 +73,21 @@ def open_checkpoints(config: RunConfig) -> Folder:
     """The folder of the run's checkpoints.
 
     Raises:
-        ConfigError: The config has another one than the run began with, which holds some.
+        ConfigError: The config has another one than the run began with, which holds some, or the
+            run folder is a copy, and the checkpoints are its original's.
         FolderError: It cannot be made.
     """
     if config.checkpoint.dir is None:
         checkpoints: Folder = DiskFolder(config.run_dir / CHECKPOINTS)
     else:
         checkpoints = open_folder(config.checkpoint.dir).child(config.name)
+    check_checkpoints_are_its_own(config.run_dir)
     before = checkpoints_of_run(config.run_dir)
-    if str(before) != str(checkpoints) and named_folders(before) and not named_folders(checkpoints):
+    if is_same_place(before, checkpoints) or not named_folders(before):
+        pass
+    elif config.checkpoint.dir is not None and _is_in(before, config.checkpoint.dir):
+        checkpoints = before  # The run folder got another name, its checkpoints kept theirs.
+    elif not named_folders(checkpoints):
         raise ConfigError(
             f"run {config.name}: its checkpoints are in {before}, and checkpoint.dir says "
             f"{checkpoints}; set checkpoint.dir back, or move them there"
@@ -88,6 +96,10 @@ def open_checkpoints(config: RunConfig) -> Folder:
         check_links(checkpoints.path)
     checkpoints.check_place()
     return checkpoints
+
+
+def _is_in(folder: Folder, place: str) -> bool:
+    return is_same_place(open_folder(place).child(folder.name), folder)
 
 
 def check_nothing_lost(folder: RunFolder, checkpoints: Folder) -> None:

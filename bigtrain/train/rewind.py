@@ -5,6 +5,7 @@ the place without harm (PaLM, arXiv 2204.02311, section 5.1).
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,13 @@ from bigtrain.checkpoint.format import (
     step_of,
 )
 from bigtrain.checkpoint.links import check_links
+from bigtrain.checkpoint.locate import check_checkpoints_are_its_own
 from bigtrain.checkpoint.retention import (
     set_aside,
 )
-from bigtrain.config import load_run_config
 from bigtrain.config.data import SkipConfig, merge_skips
 from bigtrain.config.resume import load_saved_config
+from bigtrain.config.saved import load_run_of
 from bigtrain.data.run_order import skip_samples as order_of_samples
 from bigtrain.data.sources import samples_per_unit
 from bigtrain.train.run_folder import RunFolder, write_atomically
@@ -68,12 +70,14 @@ def rewind_run(
     Raises:
         FolderError: The run folder is a link to nothing.
         RewindError: There is no such run or checkpoint, or the range cannot be.
+        ConfigError: The folder is a copy, and the checkpoints are its original's.
         RunBusyError: Somebody trains the run.
     """
     check_links(run_dir)
     folder = RunFolder(run_dir)
-    if not folder.config.is_file():
-        raise RewindError(f"{run_dir}: not a run folder; give one such as runs/gpt-tiny")
+    if (problem := folder.no_run_here()) is not None:
+        raise RewindError(problem)
+    check_checkpoints_are_its_own(run_dir)
     with folder.locked():
         state = _find_checkpoint(folder, to)
         skip = _asked_range(folder, skip_steps, skip_samples)
@@ -103,7 +107,7 @@ def render_rewound(rewound: Rewound) -> Sequence[str]:
     if rewound.skipped is not None:
         first, count = rewound.skipped.first_sample, rewound.skipped.samples
         lines.append(f"  {count} samples from {first} are left out ({rewound.run / SKIP_FILE})")
-    return [*lines, f"next: bigtrain launch {rewound.run / 'config.yaml'}"]
+    return [*lines, f"next: {shlex.join(RunFolder(rewound.run).launch_words())}"]
 
 
 def _find_checkpoint(folder: RunFolder, step: int) -> TrainState | None:
@@ -154,7 +158,7 @@ def _two_numbers(option: str, text: str, form: str) -> tuple[int, int]:
 
 
 def _check_fits(folder: RunFolder, skip: SkipConfig) -> None:
-    unit = samples_per_unit(load_run_config([str(folder.config)]))
+    unit = samples_per_unit(load_run_of(folder.path))
     if skip.first_sample % unit or skip.samples % unit:
         raise RewindError(
             f"--skip-samples {skip.first_sample}:{skip.samples}: pairs are drawn a whole batch at "

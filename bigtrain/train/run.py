@@ -13,10 +13,10 @@ from bigtrain.models.build import build_chunks
 from bigtrain.parallel import groups
 from bigtrain.parallel.bf16 import find_slow_bf16
 from bigtrain.parallel.layout import layout_of
+from bigtrain.train.agreement import check_config_agrees, check_data_agrees
 from bigtrain.train.attempt import Attempt, Outcome
 from bigtrain.train.meter import Meter
 from bigtrain.train.profile import ProfileWindow
-from bigtrain.train.skips import with_skips
 from bigtrain.train.stop import StopFlag
 from bigtrain.train.trainer import Trainer
 
@@ -33,18 +33,18 @@ def train(
     """Trains, from the newest checkpoint of the run folder if it has one; every rank calls it.
 
     Args:
-        config: The run.
+        config: The run, with what it was rewound to leave out (`resolve_run`).
         ranks: Where this process stands.
         device: From ``choose_device``, called before this module was imported (DeepSpeed decides
             then what it runs on).
         accept_changes: Keys that may differ from the checkpoint's though the loss will feel it.
 
     Raises:
-        ConfigError: The config does not fit the data, the world size or the checkpoint.
+        ConfigError: The config does not fit the data, the world size or the checkpoint, or is not
+            the same on all ranks.
         CheckpointError: A checkpoint cannot be read or written.
         DivergedError: Too many updates in a row were passed over.
     """
-    config = with_skips(config)
     layout = layout_of(config, ranks.world_size)
     log.info(
         "%d ranks: tensor %d × pipeline %d × data %d, ZeRO %d, on %s with %d threads each",
@@ -57,8 +57,14 @@ def train(
             log.warning("%s", slow)
     # First of all: a signal during a long load must find its handler.
     stop = StopFlag(config.run_dir, watches_file=ranks.rank == 0)
-    with groups.process_groups(ranks, layout, device) as place:
+    tells = ranks.local_rank == 0  # Once a node is enough.
+
+    def agree() -> None:
+        check_config_agrees(config, accept_changes=accept_changes, tells=tells)
+
+    with groups.process_groups(ranks, layout, device, once_joined=agree) as place:
         data = TrainingData(config, layout=layout, data_rank=place.data)
+        check_data_agrees(config, data, tells=tells)
         engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
         profile = ProfileWindow(config.profile, run_dir=config.run_dir, rank=ranks.rank)
         trainer = Trainer(

@@ -2,20 +2,27 @@
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.locate import checkpoints_of_run
-from bigtrain.config import RunConfig, render_config
-from bigtrain.track.json_lines import finite_values, open_to_append
+from bigtrain.checkpoint.folder import DiskFolder, Folder
+from bigtrain.checkpoint.locate import checkpoints_of_run, fork_command, original_of
+from bigtrain.config import ConfigError, RunConfig, render_config
+from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of
+from bigtrain.track.json_lines import finite_values, open_to_append, read_lines
+
+log = logging.getLogger(__name__)
+
+_LAUNCH = "config-launch-"
+_LAUNCH_SECONDS = 86_400.0
 
 
 class RunBusyError(ValueError):
@@ -27,13 +34,14 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
+        self.config = path / CONFIG_FILE
         self.status = path / "status.json"
         self.metrics = path / "metrics.jsonl"
         self.logs = path / "logs"
         self.wandb = path / "wandb"
-        self.attempts = path / "attempts.jsonl"
+        self.attempts = path / ATTEMPTS_FILE
         self._lock_file = path / "lock"
+        self._wandb_id = path / "wandb_id"
         self._lock: TextIO | None = None
         self._started = time.monotonic()
         self._last_heartbeat = 0.0
@@ -42,6 +50,15 @@ class RunFolder:
     def checkpoints(self) -> Folder:
         """Where the run's newest config keeps them."""
         return checkpoints_of_run(self.path)
+
+    def launch_words(self, *words: str) -> list[str]:
+        """The command that goes on with this run, on as many processes as its newest attempt."""
+        command = ["bigtrain", "launch", str(self.path), *words]
+        starts = [note for note in self._notes() if note.get("event") == "start"]
+        processes = starts[-1].get("world_size") if starts else None
+        if processes in (None, load_run_of(self.path).parallel.model_parallel_size):
+            return command
+        return [*command, "--processes", str(processes)]
 
     @property
     def last_checkpoint(self) -> str | None:
@@ -89,6 +106,33 @@ class RunFolder:
         finally:
             other._lock.close()
 
+    def check_place(self) -> None:
+        """Checks that the folder is there or can be made.
+
+        Raises:
+            ConfigError: A file is in its place.
+        """
+        for place in (self.path, *self.path.parents):
+            if place.exists() and not place.is_dir():
+                raise ConfigError(
+                    f"{self.path}: {place} is a file, where the run folder would be; move it, or "
+                    "set another name or runs_dir"
+                )
+
+    def no_run_here(self) -> str | None:
+        """Why the folder holds no run, in one line; None where it holds one."""
+        if self.config.is_file():
+            return None
+        if not self.path.exists():
+            there = "there is no such folder"
+        elif not self.path.is_dir():
+            there = "it is a file"
+        elif any(self.path.iterdir()):
+            there = f"it holds no {CONFIG_FILE}"
+        else:
+            there = "it is an empty folder"
+        return f"{self.path}: not a run folder, {there}; give one such as runs/gpt-tiny"
+
     def check_free(self) -> None:
         """Checks that nobody trains this run, without touching it.
 
@@ -107,6 +151,7 @@ class RunFolder:
         step: int = 0,
         began_with: str | None = None,
         after: int = 0,
+        checkpoints: Folder | None = None,
     ) -> int:
         """Notes that an attempt begins, and writes its config.
 
@@ -116,12 +161,14 @@ class RunFolder:
             step: Steps that lie behind it.
             began_with: The checkpoint that it goes on from, or takes its weights from.
             after: An attempt that was before it, though the folder may not know.
+            checkpoints: Where they are, if not in this folder.
 
         Returns:
             The attempt's number, from 1.
         """
         for folder in (self.path, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
+        self._part_from_original()
         attempt = 1 + max(self.newest_attempt, after)
         text = render_config(config)
         write_atomically(self.path / f"config-attempt-{attempt}.yaml", text)
@@ -135,9 +182,45 @@ class RunFolder:
                 "checkpoint": began_with,
                 "process": os.getpid(),
                 "host": socket.gethostname(),
+                "folder": str(self.path.resolve()),
+                "checkpoints": None if checkpoints is None else absolute_place(checkpoints),
             }
         )
+        self._clear_launches()
         return attempt
+
+    @contextmanager
+    def launch_file(self, config: RunConfig) -> Iterator[Path]:
+        """Writes the config that was checked, for the ranks of one launch to read.
+
+        Its name is of this launch alone: another one of this run may start at the same time.
+        """
+        file = self.path / f"{_LAUNCH}{secrets.token_hex(4)}.yaml"
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, render_config(config))
+        try:
+            yield file
+        finally:
+            file.unlink(missing_ok=True)
+
+    def _clear_launches(self) -> None:
+        """Removes what launchers that were killed have left; those of today may still be read."""
+        for file in self.path.glob(f"{_LAUNCH}*"):
+            with suppress(OSError):
+                if time.time() - file.stat().st_mtime > _LAUNCH_SECONDS:
+                    file.unlink()
+
+    def _part_from_original(self) -> None:
+        """Gives a copy of a run that is still there a wandb id of its own."""
+        original = original_of(self.path)
+        if original is None:
+            return
+        log.warning(
+            "%s is a copy of %s: from here on it is a run of its own, in wandb too. A new run that "
+            "begins with its checkpoint is `%s`",
+            *(self.path, original, fork_command(original)),
+        )
+        self._wandb_id.unlink(missing_ok=True)
 
     @property
     def newest_attempt(self) -> int:
@@ -175,10 +258,12 @@ class RunFolder:
 
     def wandb_id(self) -> str:
         """wandb's id of this run, made once."""
-        file = self.path / "wandb_id"
-        if not file.exists():
-            write_atomically(file, secrets.token_hex(4) + "\n")
-        return file.read_text().strip()
+        if not self._wandb_id.exists():
+            write_atomically(self._wandb_id, secrets.token_hex(4) + "\n")
+        return self._wandb_id.read_text().strip()
+
+    def _notes(self) -> Iterator[dict[str, Any]]:
+        return read_lines(self.attempts) if self.attempts.is_file() else iter(())
 
     def _attempts(self) -> Iterator[int]:
         for file in self.path.glob("config-attempt-*.yaml"):
@@ -191,6 +276,11 @@ class RunFolder:
             file.write(json.dumps({**event, "time": _now()}) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def absolute_place(folder: Folder) -> str:
+    """A folder's URL or its absolute path, without links."""
+    return str(folder.path.resolve()) if isinstance(folder, DiskFolder) else str(folder)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -3,12 +3,12 @@
 They are the run's own affair: whoever starts it again, with whichever files, need not repeat them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config import ConfigError, RunConfig, load_run_config
 from bigtrain.config.data import DataConfig, SkipConfig, merge_skips
 from bigtrain.config.yaml12 import parse_yaml, render_yaml
 
@@ -38,8 +38,20 @@ def render_skips(skips: Iterable[SkipConfig]) -> str:
     return render_yaml({"data": {"skip": [skip.model_dump() for skip in skips]}})
 
 
+def resolve_run(sources: Sequence[str]) -> RunConfig:
+    """Reads all that decides a run, once: its files, overrides, and skip.yaml.
+
+    The config notes the working folder: what it says, written down, can be read anywhere.
+
+    Raises:
+        ConfigError: Something cannot be read, or does not fit together.
+    """
+    config = with_skips(load_run_config(sources))
+    return config.model_copy(update={"relative_to": str(Path.cwd())})
+
+
 def with_skips(config: RunConfig, *, run_dir: Path | None = None) -> RunConfig:
-    """The config of a run with what it was rewound to leave out; the same on every rank.
+    """The config of a run with what it was rewound to leave out.
 
     Args:
         config: The run.

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from bigtrain.config import RunConfig, load_run_config
+from bigtrain.config import RunConfig
+from bigtrain.config.saved import CONFIG_FILE, load_run_of
 from bigtrain.data.run_order import skip_samples
 from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.run_folder import RunFolder
@@ -47,15 +48,15 @@ def find_step(folder: RunFolder, step: int) -> StepSamples:
     if step in taken:
         config = _config_of(folder, taken[step]["attempt"])
     else:  # A step to come is taken with the config of the newest attempt.
-        config = with_skips(load_run_config([str(folder.config)]), run_dir=folder.path)
+        config = with_skips(load_run_of(folder.path), run_dir=folder.path)
     last = max((number for number in taken if number < step), default=0)
     consumed = taken[last]["samples"] if last else 0
     return StepSamples(config, _after(config, consumed, steps=step - 1 - last), step in taken)
 
 
 def _config_of(folder: RunFolder, attempt: int) -> RunConfig:
-    path = folder.path / f"config-attempt-{attempt}.yaml"
-    return load_run_config([str(path if path.is_file() else folder.config)])
+    name = f"config-attempt-{attempt}.yaml"
+    return load_run_of(folder.path, name if (folder.path / name).is_file() else CONFIG_FILE)
 
 
 def _after(config: RunConfig, consumed: int, *, steps: int) -> int:

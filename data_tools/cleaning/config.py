@@ -12,15 +12,16 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from bigtrain.config import Section
+from bigtrain.config.paths import FolderPath
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Ratio = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
-def _is_path(text: str) -> str:
+def _is_of_names(text: str) -> str:
     if not text.strip() or not text.isprintable():
-        raise ValueError("a path is not empty and holds no control characters")
+        raise ValueError("a pattern is not empty and holds no control characters")
     return text
 
 
@@ -41,8 +42,9 @@ def _one_is_a_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-PathText = Annotated[str, AfterValidator(_is_path)]
-PathTexts = Annotated[list[PathText], BeforeValidator(_one_is_a_list)]
+NamePattern = Annotated[str, AfterValidator(_is_of_names)]
+NamePatterns = Annotated[list[NamePattern], BeforeValidator(_one_is_a_list)]
+Paths = Annotated[list[FolderPath], BeforeValidator(_one_is_a_list)]
 PatternText = Annotated[str, AfterValidator(_is_pattern)]
 
 
@@ -258,12 +260,12 @@ class NearDuplicateRules(Section):
 class CleanConfig(Section):
     """A cleaning job: what to read, which rules to apply, where to write."""
 
-    inputs: Annotated[PathTexts, Field(min_length=1)]
+    inputs: Annotated[Paths, Field(min_length=1)]
     """Folders, globs, files and URLs: a list, in the order in which documents win over duplicates,
     or one."""
-    exclude: PathTexts = Field(default=[])
+    exclude: NamePatterns = Field(default=[])
     """Leaves out files whose path inside a folder matches, as '*/tests/*'."""
-    glob: PathText | None = None
+    glob: NamePattern | None = None
     """Which files of a folder are read, as '*.py', at any depth; by default every known kind."""
     text_field: str = "text"
     """Field or column that holds the text, in JSON, Parquet, Arrow and webdataset tars."""
@@ -271,7 +273,7 @@ class CleanConfig(Section):
     """Field or column that names a document; kept in the output as `id`."""
     on_invalid: Literal["skip", "stop"] = "skip"
     """What to do at an invalid line or column: skip it and count it, or stop with its place."""
-    out: PathText
+    out: FolderPath
     """Folder for the cleaned parts and report.json."""
     workers: Annotated[int, Field(ge=1, le=4096)] = 1
     """Processes; the result is the same."""

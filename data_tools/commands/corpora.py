@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
-CorpusFolder = Annotated[Path, typer.Argument(help="A corpus folder, as corpora/wiki/train.")]
+from bigtrain.config.arguments import expanded
+
+CorpusFolder = Annotated[
+    Path, typer.Argument(callback=expanded, help="A corpus folder, as corpora/wiki/train.")
+]
 
 
 class CheckLevel(StrEnum):
@@ -77,9 +81,13 @@ def index(
 
 
 def import_megatron(
-    prefix: Annotated[Path, typer.Argument(help="The two files, without .bin and .idx.")],
-    tokenizer: Annotated[Path, typer.Option(help="The tokenizer that made the ids.")],
-    out: Annotated[Path, typer.Option(help="The corpus folder to make.")],
+    prefix: Annotated[
+        Path, typer.Argument(callback=expanded, help="The two files, without .bin and .idx.")
+    ],
+    tokenizer: Annotated[
+        Path, typer.Option(callback=expanded, help="The tokenizer that made the ids.")
+    ],
+    out: Annotated[Path, typer.Option(callback=expanded, help="The corpus folder to make.")],
     sentences: Annotated[
         bool,
         typer.Option("--sentences", help="Every sequence is a sentence; keep where it starts."),
@@ -112,7 +120,9 @@ def import_megatron(
 
 def export_megatron(
     corpus: CorpusFolder,
-    prefix: Annotated[Path, typer.Argument(help="The two files to write, without endings.")],
+    prefix: Annotated[
+        Path, typer.Argument(callback=expanded, help="The two files to write, without endings.")
+    ],
     sentences: Annotated[
         bool, typer.Option("--sentences", help="One sequence per sentence, for BERT.")
     ] = False,

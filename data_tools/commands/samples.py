@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from bigtrain.config.arguments import expanded
+
 
 class Mode(StrEnum):
     """How tokens become samples."""
@@ -16,7 +18,9 @@ class Mode(StrEnum):
 
 
 def samples(
-    corpus: Annotated[Path, typer.Argument(help="A corpus folder, as corpora/wiki/train.")],
+    corpus: Annotated[
+        Path, typer.Argument(callback=expanded, help="A corpus folder, as corpora/wiki/train.")
+    ],
     mode: Annotated[
         Mode, typer.Option(help="Packed documents, one per row, or BERT's sentence pairs.")
     ],

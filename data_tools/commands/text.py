@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bigtrain.config.arguments import expanded
 from data_tools.commands.stopping import stop_when_interrupted
 
 if TYPE_CHECKING:
@@ -28,11 +29,14 @@ class OnInvalid(StrEnum):
 
 
 Inputs = Annotated[
-    list[str], typer.Argument(help="Folders, globs (quote them), files and URLs of text.")
+    list[str],
+    typer.Argument(callback=expanded, help="Folders, globs (quote them), files and URLs of text."),
 ]
 ShardInputs = Annotated[
     list[str],
-    typer.Argument(help="Folders, globs (quote them), files and URLs of text; or - alone."),
+    typer.Argument(
+        callback=expanded, help="Folders, globs (quote them), files and URLs of text; or - alone."
+    ),
 ]
 Glob = Annotated[
     str | None,
@@ -56,7 +60,7 @@ MaxDocument = Annotated[
 
 def tokenizer(
     inputs: Inputs,
-    out: Annotated[Path, typer.Option(help="The model file to write.")],
+    out: Annotated[Path, typer.Option(callback=expanded, help="The model file to write.")],
     vocab_size: Annotated[int, typer.Option(help="Number of ids, special ones included.")] = 32_768,
     kind: Annotated[
         Kind, typer.Option(help="bpe, or unigram, which is slower to train.")
@@ -96,8 +100,12 @@ def tokenizer(
 
 def shard(
     inputs: ShardInputs,
-    tokenizer: Annotated[Path, typer.Option(help="A .model, or a tokenizer.json.")],
-    out: Annotated[Path, typer.Option(help="Folder for train/ and validation/.")],
+    tokenizer: Annotated[
+        Path, typer.Option(callback=expanded, help="A .model, or a tokenizer.json.")
+    ],
+    out: Annotated[
+        Path, typer.Option(callback=expanded, help="Folder for train/ and validation/.")
+    ],
     name: Annotated[str, typer.Option(help="How the tars' names begin.")] = "tokens",
     glob: Glob = None,
     exclude: Exclude = None,
@@ -155,7 +163,9 @@ def shard(
 
 
 def seal(
-    out: Annotated[Path, typer.Argument(help="The folder that `shard --task` wrote to.")],
+    out: Annotated[
+        Path, typer.Argument(callback=expanded, help="The folder that `shard --task` wrote to.")
+    ],
 ) -> None:
     """Checks that a `shard --task` job is whole, and ends it."""
     from data_tools.sharding.job import seal_corpus

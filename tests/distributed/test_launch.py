@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,8 +17,16 @@ import pytest
 from bigtrain.checkpoint.format import KINDS
 from bigtrain.config import RunConfig, render_config
 from bigtrain.track.metrics_file import read_metrics
+from bigtrain.train.rewind import render_rewound, rewind_run
+from bigtrain.train.skips import resolve_run
 from tests.ranks import run_ranks
-from tests.runs import hash_tensors, modification_times, tiny_config, train_rank
+from tests.runs import (
+    hash_tensors,
+    modification_times,
+    tiny_config,
+    train_rank,
+    train_resolved,
+)
 
 
 class Launched:
@@ -35,14 +44,14 @@ class Launched:
             start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         )
-        self._marker, self._config = str(file), config
+        self._marker, self._config = str(config.run_dir / "config-launch-"), config
 
     def ranks(self) -> dict[int, psutil.Process]:
         """The processes of the ranks, by rank."""
         found = {}
         for process in psutil.process_iter(["cmdline"]):
             words = process.info["cmdline"] or []
-            if "train" in words and self._marker in words:
+            if "train-rank" in words and any(word.startswith(self._marker) for word in words):
                 found[int(process.environ()["RANK"])] = process
         return found
 
@@ -176,6 +185,41 @@ def test_another_seed_is_refused_before_a_rank_starts(
     assert "seed from 7 to 8" in output
     assert len(output.splitlines()) == 1
     assert modification_times(config.run_dir) == before
+
+
+def test_a_config_from_a_pipe_is_read_once_and_a_renamed_run_goes_on_by_the_printed_command(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("corpus").symlink_to(corpus)
+    config = tiny_config(Path("corpus"), Path("runs"), checkpoint={"every": 1, "dir": "ck"})
+    exit_code, output = _run("launch", "/dev/stdin", "train.steps=3", stdin=render_config(config))
+    assert exit_code == 0, output
+    assert not [*config.run_dir.glob("config-launch-*")]
+    Path("runs/tiny").rename("runs/my run")
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    lines = render_rewound(rewind_run(Path("../runs/my run"), to=1))
+    assert lines[-1] == "next: bigtrain launch '../runs/my run'"
+    renamed = resolve_run(shlex.split(lines[-1])[3:])
+    run_ranks(train_resolved, 1, renamed)
+    assert len([*(tmp_path / "ck/tiny").glob("step-*[0-9]")]) == 4  # One of them rewound.
+    steps = read_metrics(Path("../runs/my run/metrics.jsonl"), "train")
+    assert [(line["step"], line["attempt"]) for line in steps] == [(1, 1), (2, 2), (3, 2)]
+    assert not [*Path().iterdir()]
+
+
+def _run(*words: str, stdin: str = "") -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bigtrain.cli", *words],
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=90,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    return done.returncode, done.stdout
 
 
 @pytest.mark.parametrize(

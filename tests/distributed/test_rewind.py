@@ -22,7 +22,7 @@ from bigtrain.train.run_folder import RunBusyError, RunFolder
 from bigtrain.train.skips import merge_skips, read_skips, with_skips
 from tests.distributed.test_guard_skips import Fault, train_with_faults
 from tests.ranks import RankError, run_ranks
-from tests.runs import tiny_config, train_rank
+from tests.runs import tiny_config, train_rank, train_resolved
 
 BAD = Fault(80, 24, math.nan)
 
@@ -70,7 +70,7 @@ def test_the_command_that_the_run_names_takes_it_back_and_the_bad_samples_are_ne
         f"{run.run_dir}: goes on from step 8",
         "  set aside, not deleted: step-00000012.rewound-1",
         f"  24 samples from 80 are left out ({run.run_dir}/skip.yaml)",
-        f"next: bigtrain launch {run.run_dir}/config.yaml",
+        f"next: bigtrain launch {run.run_dir}",
     ]
     run_ranks(train_with_faults, 2, run, [BAD])  # The same command, from the same files.
     lines = read_metrics(run.run_dir / "metrics.jsonl", "train")
@@ -116,27 +116,19 @@ def test_a_rewind_that_was_killed_halfway_is_finished_by_the_same_command(
     # The newest went first, and nothing goes on from what is left without knowing of the skip.
     assert renamed == ["step-00000012"]
     with pytest.raises(ConfigError, match=r"data\.skip"):
-        check_run(run)
+        check_run(with_skips(run))
     rewind_run(folder, to=4, skip_samples="40:8")
     assert _checkpoints(run)[0] == "step-00000004"
     assert [name[-9:] for name in _checkpoints(run)[1:]] == ["rewound-1", "rewound-1"]
     assert read_skips(folder) == (SkipConfig(first_sample=40, samples=8),)
-    check_run(run)
-
-
-def train_with_skips_of_before(config: RunConfig) -> None:
-    """Trains as a rank that has read the run's skips before somebody rewound it."""
-    from bigtrain.train import run
-
-    run.with_skips = lambda config: config
-    train_rank(config)
+    check_run(with_skips(run))
 
 
 def test_a_rewind_while_an_attempt_starts_is_not_overlooked(run: RunConfig) -> None:
     rewind_run(run.run_dir, to=4, skip_samples="80:24")
     attempts = (run.run_dir / "attempts.jsonl").read_text()
     with pytest.raises(RankError, match="was rewound while this attempt started; start it again"):
-        run_ranks(train_with_skips_of_before, 1, run)
+        run_ranks(train_resolved, 1, run)
     assert (run.run_dir / "attempts.jsonl").read_text() == attempts
 
 
@@ -158,7 +150,7 @@ def test_the_report_tells_of_a_run_that_the_guard_ended_and_then_of_what_is_left
 def test_a_run_goes_back_to_its_beginning(run: RunConfig) -> None:
     rewind_run(run.run_dir, to=0, skip_samples="0:8")
     assert all("rewound-1" in name for name in _checkpoints(run))
-    check_run(run)
+    check_run(with_skips(run))
     assert with_skips(run).data.skip == (SkipConfig(first_sample=0, samples=8),)
 
 
@@ -213,4 +205,4 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
 def test_a_damaged_file_of_skips_is_named(run: RunConfig) -> None:
     (run.run_dir / "skip.yaml").write_text("data: 5")
     with pytest.raises(ConfigError, match=r"skip\.yaml: not as `bigtrain rewind` writes it"):
-        check_run(run)
+        check_run(with_skips(run))

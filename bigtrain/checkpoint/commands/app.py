@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bigtrain.config.arguments import expanded
+
 if TYPE_CHECKING:
     from bigtrain.checkpoint.commands.prune import RunLock
     from bigtrain.checkpoint.folder import Folder
@@ -19,10 +21,16 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for machines instead.")]
 Workers = Annotated[int, typer.Option(help="Threads; each reads another file.", min=1)]
 Checkpoint = Annotated[
-    str, typer.Argument(help="A checkpoint, or a run (its newest one); a folder or a URL.")
+    str,
+    typer.Argument(
+        callback=expanded, help="A checkpoint, or a run (its newest one); a folder or a URL."
+    ),
 ]
 Run = Annotated[
-    str, typer.Argument(help="A run folder, such as runs/gpt-tiny, or a folder of checkpoints.")
+    str,
+    typer.Argument(
+        callback=expanded, help="A run folder, such as runs/gpt-tiny, or a folder of checkpoints."
+    ),
 ]
 
 
@@ -50,7 +58,9 @@ def verify(
     places: Annotated[
         list[str],
         typer.Argument(
-            metavar="CHECKPOINT...", help="Checkpoints, or runs (their newest ones); URLs too."
+            callback=expanded,
+            metavar="CHECKPOINT...",
+            help="Checkpoints, or runs (their newest ones); URLs too.",
         ),
     ],
     every: Annotated[bool, typer.Option("--all", help="Every checkpoint of a run.")] = False,
@@ -117,7 +127,9 @@ def add_prune(*, lock: "RunLock") -> None:
 
     @app.command(short_help="Delete checkpoints that a run no longer needs.")
     def prune(
-        run: Annotated[str, typer.Argument(help="A run folder, such as runs/gpt-tiny.")],
+        run: Annotated[
+            str, typer.Argument(callback=expanded, help="A run folder, such as runs/gpt-tiny.")
+        ],
         keep_last: Annotated[
             int | None,
             typer.Option(help="Newest that stay; checkpoint.keep_last when not given.", min=1),

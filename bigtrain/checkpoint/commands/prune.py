@@ -1,5 +1,6 @@
 """Deletes checkpoints of a run on a user's word, and never the last one that is whole. No torch."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -16,13 +17,13 @@ from bigtrain.checkpoint.format import (
     step_of,
 )
 from bigtrain.checkpoint.links import check_links
-from bigtrain.checkpoint.locate import checkpoints_of_run
+from bigtrain.checkpoint.locate import check_checkpoints_are_its_own, checkpoints_of_run
 from bigtrain.checkpoint.retention import (
     removal_name,
     remove_checkpoint,
     steps_to_remove,
 )
-from bigtrain.config import load_run_config
+from bigtrain.config.saved import load_run_of
 
 RunLock = Callable[[Path], AbstractContextManager[None]]
 """Keeps others from training the run in a folder."""
@@ -81,8 +82,9 @@ def plan_prune(run: Path, wish: Wish) -> Plan:
 
     Raises:
         CheckpointError: Nobody says how many stay.
+        ConfigError: The run is a copy, and the checkpoints are its original's.
     """
-    policy = load_run_config([str(run / "config.yaml")]).checkpoint
+    policy = load_run_of(run).checkpoint
     keep_last = policy.keep_last if wish.keep_last is None else wish.keep_last
     keep_every = policy.keep_every if wish.keep_every is None else wish.keep_every
     if keep_last is None and not wish.set_aside:
@@ -90,6 +92,7 @@ def plan_prune(run: Path, wish: Wish) -> Plan:
             f"{run}: neither the run's checkpoint.keep_last nor --keep-last says how many stay; "
             "give --keep-last N"
         )
+    check_checkpoints_are_its_own(run)
     checkpoints = checkpoints_of_run(run)
     folders = committed_folders(checkpoints)
     steps = [step_of(folder) for folder in folders]
@@ -155,7 +158,8 @@ def _check_newest(run: Path, newest: Folder | None) -> None:
         more = f" (and {len(faults) - 1} faults more)" if len(faults) > 1 else ""
         raise CheckpointError(
             f"nothing is removed, since the newest checkpoint is not whole: {faults[0]}{more}; "
-            f"look with `bigtrain checkpoint verify {run} --all`, and move it away"
+            f"look with `bigtrain checkpoint verify {shlex.quote(str(run))} --all`, "
+            "and move it away"
         )
 
 

@@ -7,9 +7,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bigtrain.config import ConfigError, RunConfig, load_run_config, render_config
+from bigtrain.config import ConfigError, RunConfig, render_config
 from bigtrain.config.model import ModelConfig
 from bigtrain.config.sections import divisors
+from bigtrain.config.sources import load_resolved_config
 from tests.bigtrain.config.small_run import ConfigFolder
 
 
@@ -204,4 +205,4 @@ def test_a_rendered_config_loads_as_an_equal_one(
     )
     file = tmp_path_factory.getbasetemp() / "rendered.yaml"
     file.write_text(render_config(config), encoding="utf-8")
-    assert load_run_config([str(file)]) == config
+    assert load_resolved_config(file) == config

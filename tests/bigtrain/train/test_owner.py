@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bigtrain.checkpoint.folder import Folder, open_folder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.train.owner import check_owner, claim_checkpoints
 from tests.runs import tiny_config
@@ -22,6 +23,18 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield f"memory://{tmp_path.name}/checkpoints"
 
 
+def _check(run: RunConfig) -> None:
+    check_owner(run, _checkpoints(run))
+
+
+def _claim(run: RunConfig) -> None:
+    claim_checkpoints(run, _checkpoints(run))
+
+
+def _checkpoints(run: RunConfig) -> Folder:
+    return open_folder(run.checkpoint.dir or run.run_dir).child(run.name)
+
+
 def _run(tmp_path: Path, place: str, runs: str = "a") -> RunConfig:
     config = tiny_config(tmp_path, tmp_path / runs, checkpoint={"dir": place})
     config.run_dir.mkdir(parents=True, exist_ok=True)
@@ -32,53 +45,53 @@ def test_a_second_run_of_the_same_name_is_refused_and_told_the_ways_out(
     tmp_path: Path, place: str
 ) -> None:
     first, second = _run(tmp_path, place), _run(tmp_path, place, "b")
-    claim_checkpoints(first)
-    for refuses in (check_owner, claim_checkpoints):
+    _claim(first)
+    for refuses in (_check, _claim):
         with pytest.raises(ConfigError) as error:
             refuses(second)
         message = str(error.value)
         assert f"belong to {first.run_dir}" in message
         assert f"{second.run_dir} is another run" in message
         assert f"remove {place}/tiny.owner.json to take them over" in message
-    check_owner(first)
+    _check(first)
 
 
 def test_the_owner_goes_on_again_and_again(tmp_path: Path, place: str) -> None:
     run = _run(tmp_path, place)
     for _ in range(3):
-        check_owner(run)
-        claim_checkpoints(run)
+        _check(run)
+        _claim(run)
 
 
 def test_a_moved_run_folder_is_still_the_owner_and_what_is_made_in_its_place_is_not(
     tmp_path: Path, place: str
 ) -> None:
     run = _run(tmp_path, place)
-    claim_checkpoints(run)
+    _claim(run)
     (tmp_path / "a").rename(tmp_path / "moved")
     moved = _run(tmp_path, place, "moved")
-    check_owner(moved)
-    claim_checkpoints(moved)
+    _check(moved)
+    _claim(moved)
     with pytest.raises(ConfigError, match="is another run"):
-        check_owner(_run(tmp_path, place))
+        _check(_run(tmp_path, place))
 
 
 def test_a_copied_run_folder_is_not_the_owner(tmp_path: Path, place: str) -> None:
     run = _run(tmp_path, place)
-    claim_checkpoints(run)
+    _claim(run)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     with pytest.raises(ConfigError, match="is a copy of that run"):
-        check_owner(_run(tmp_path, place, "b"))
-    check_owner(run)
+        _check(_run(tmp_path, place, "b"))
+    _check(run)
 
 
 def test_a_run_folder_that_was_removed_and_made_anew_is_the_owner(
     tmp_path: Path, place: str
 ) -> None:
     run = _run(tmp_path, place)
-    claim_checkpoints(run)
+    _claim(run)
     shutil.rmtree(run.run_dir)
-    claim_checkpoints(_run(tmp_path, place))
+    _claim(_run(tmp_path, place))
 
 
 def test_old_checkpoints_without_an_owner_are_adopted_and_told(
@@ -87,37 +100,37 @@ def test_old_checkpoints_without_an_owner_are_adopted_and_told(
     place = tmp_path / "checkpoints"
     (place / "tiny" / "step-00000010").mkdir(parents=True)
     run = _run(tmp_path, str(place))
-    check_owner(run)
+    _check(run)
     with caplog.at_level(logging.WARNING):
-        claim_checkpoints(run)
+        _claim(run)
     assert "had no owner" in caplog.text
     caplog.clear()
-    claim_checkpoints(run)
+    _claim(run)
     assert not caplog.text
     with pytest.raises(ConfigError, match="is another run"):
-        check_owner(_run(tmp_path, str(place), "b"))
+        _check(_run(tmp_path, str(place), "b"))
 
 
 def test_removing_the_file_takes_checkpoints_over(tmp_path: Path) -> None:
     place = tmp_path / "checkpoints"
     first, second = _run(tmp_path, str(place)), _run(tmp_path, str(place), "b")
-    claim_checkpoints(first)
+    _claim(first)
     (place / "tiny.owner.json").unlink()
-    claim_checkpoints(second)
+    _claim(second)
     with pytest.raises(ConfigError, match="is another run"):
-        check_owner(first)
+        _check(first)
 
 
 def test_half_an_owner_file_stops_nobody(tmp_path: Path) -> None:
     place = tmp_path / "checkpoints"
     run = _run(tmp_path, str(place))
-    claim_checkpoints(run)
+    _claim(run)
     (place / "tiny.owner.json").write_text('{"run_id": "12')
-    claim_checkpoints(run)
+    _claim(run)
     assert json.loads((place / "tiny.owner.json").read_text())["run_folder"] == str(run.run_dir)
 
 
 def test_checkpoints_in_the_run_folder_need_no_owner(tmp_path: Path) -> None:
     run = tiny_config(tmp_path, tmp_path)
-    claim_checkpoints(run)
+    _claim(run)
     assert not list(tmp_path.rglob("*"))

@@ -1,0 +1,195 @@
+"""What a path in a config or on a command line means: home folders, variables, relative paths.
+
+Only text that a user wrote is expanded. A config that a run has saved holds paths as they are.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel
+from pydantic.fields import FieldInfo
+
+from bigtrain.config.errors import ConfigError, section_of, show_value
+
+_VARIABLE = re.compile(r"\$(?:(?P<name>\w+)|\{(?P<braced>[^{}]*)\}|(?P<command>\())", re.ASCII)
+_NAME = re.compile(r"\w+", re.ASCII)
+_IS_A_PATH = object()
+"""Marks the fields of a config that hold paths."""
+
+Argument = TypeVar("Argument", str, Path)
+
+
+def expand_path(text: str) -> str:
+    """Expands ``~``, ``~user``, ``$NAME`` and ``${NAME}``, as a shell does; in URLs too.
+
+    Raises:
+        ConfigError: A variable is unknown, empty or not plain, or there is no such user.
+    """
+    return _expand_home(expand_variables(text))
+
+
+def expand_variables(text: str) -> str:
+    """Expands ``$NAME`` and ``${NAME}``.
+
+    Raises:
+        ConfigError: A variable is unknown, empty or not plain.
+    """
+    return _VARIABLE.sub(_value_of, text)
+
+
+def expand_argument(argument: Argument) -> Argument:
+    """Expands a path, or URL, of a command line.
+
+    A file that exists as it is written is meant so: a shell's glob gives names that hold a ``$``
+    or begin with a ``~``. Only ``~`` alone and ``~/...`` are always the home folder.
+
+    Raises:
+        ConfigError: As `expand_path`; the message names the argument.
+    """
+    text = str(argument)
+    if text.split("/", 1)[0] != "~" and os.path.lexists(text):
+        return argument
+    try:
+        return type(argument)(expand_path(text))
+    except ConfigError as error:
+        raise ConfigError(f"{text}: {error}") from None
+
+
+def check_path(text: str) -> str:
+    """Checks a path of a config.
+
+    Raises:
+        ValueError: It is empty or holds control characters.
+    """
+    if not text.strip() or not text.isprintable():
+        raise ValueError("a path is not empty and holds no control characters")
+    return text
+
+
+FolderPath = Annotated[str, AfterValidator(check_path), _IS_A_PATH]
+"""A path or URL in a config."""
+OfPaths = _IS_A_PATH
+"""Marks a field of several paths, which has a validator of its own."""
+
+
+def expand_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> dict[str, Any]:
+    """Expands every path among the raw values of a config that a user wrote.
+
+    Raises:
+        ConfigError: One cannot be expanded; the message names the key.
+    """
+
+    def expand(key: str, path: str) -> str:
+        try:
+            return expand_path(path)
+        except ConfigError as error:
+            raise ConfigError(f"{key}={show_value(path)}: {error}") from None
+
+    return _map_paths(values, schema, expand)
+
+
+def relative_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> list[str]:
+    """The relative paths among the raw values of a config."""
+    found: list[str] = []
+
+    def note(_: str, path: str) -> str:
+        if _is_relative(path):
+            found.append(path)
+        return path
+
+    _map_paths(values, schema, note)
+    return found
+
+
+def move_relative_paths(
+    values: Mapping[str, Any], schema: type[BaseModel], start: Path
+) -> dict[str, Any]:
+    """Makes relative paths start from ``start``; unchanged where that is the working folder."""
+    if start == Path.cwd():
+        return dict(values)
+    return _map_paths(
+        values, schema, lambda _, path: str(start / path) if _is_relative(path) else path
+    )
+
+
+def _map_paths(
+    values: Mapping[str, Any],
+    schema: type[BaseModel],
+    change: Callable[[str, str], str],
+    prefix: str = "",
+) -> dict[str, Any]:
+    mapped = dict(values)
+    for name, field in schema.model_fields.items():
+        if name not in values:
+            continue
+        key, section = f"{prefix}{name}", section_of(schema, name)
+        if _holds_paths(field):
+            mapped[name] = _map_each(values[name], str, partial(change, key))
+        elif section is not None:
+            inner = partial(_map_paths, schema=section, change=change, prefix=f"{key}.")
+            mapped[name] = _map_each(values[name], dict, inner)
+    return mapped
+
+
+def _map_each(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """Changes a value of a kind, or each such value of a list; leaves the rest to validation."""
+    if isinstance(value, list | tuple):
+        return [change(each) if isinstance(each, kind) else each for each in value]
+    return change(value) if isinstance(value, kind) else value
+
+
+def _holds_paths(field: FieldInfo) -> bool:
+    return any(mark is _IS_A_PATH for mark in _marks(field))
+
+
+def _marks(field: FieldInfo) -> Iterator[object]:
+    yield from field.metadata
+    for kind in get_args(field.annotation):  # One that may be left out is a union.
+        yield from getattr(kind, "__metadata__", ())
+
+
+def _is_relative(path: str) -> bool:
+    return "://" not in path and not Path(path).is_absolute()
+
+
+def _value_of(match: re.Match[str]) -> str:
+    name = match["name"] or match["braced"]
+    if match["command"] is not None or not name or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{match[0]} is not expanded, only $NAME and ${{NAME}} are; write the path out"
+        )
+    value = os.path.expandvars(f"${{{name}}}")
+    if value == f"${{{name}}}":
+        raise ConfigError(f"there is no environment variable {name}; set it, or write the path out")
+    if not value:
+        raise ConfigError(f"the environment variable {name} is empty; set it to a path")
+    if _VARIABLE.search(value):
+        raise ConfigError(
+            f"the environment variable {name} is {value!r}, which holds another variable; "
+            "set it to its value"
+        )
+    return value
+
+
+def _expand_home(text: str) -> str:
+    home, slash, rest = text.partition("/")
+    if not home.startswith("~"):
+        return text
+    try:
+        found = Path(home).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"there is no user {home[1:]}; write the path out") from None
+    if not found.is_absolute() or (home == "~" and os.path.expandvars("${HOME}") == ""):
+        raise ConfigError("the environment variable HOME is no absolute path; set it to one")
+    return f"{found}{slash}{rest}"
+
+
+def first_that_holds(starts: Sequence[Path], paths: Sequence[str], *, otherwise: Path) -> Path:
+    """The first folder in which one of the relative paths exists."""
+    return next(
+        (start for start in starts if any((start / path).exists() for path in paths)), otherwise
+    )

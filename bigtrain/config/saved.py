@@ -1,0 +1,99 @@
+"""The config that a run has saved, read back: it may lie elsewhere by now, or be called otherwise.
+
+What the folder is called now is the run's name, and relative paths keep their meaning.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bigtrain.config.errors import ConfigError, render_validation_error
+from bigtrain.config.paths import first_that_holds, move_relative_paths, relative_paths
+from bigtrain.config.run import RunConfig
+from bigtrain.config.yaml12 import read_yaml_mapping
+
+CONFIG_FILE = "config.yaml"
+ATTEMPTS_FILE = "attempts.jsonl"
+_OF_AN_ATTEMPT = "config-attempt-*.yaml"
+
+
+def run_folder_of(place: Path) -> Path | None:
+    """The run folder that ``place`` is, or whose config it is; None where it is neither."""
+    is_config = place.is_file() and (place.name == CONFIG_FILE or place.match(_OF_AN_ATTEMPT))
+    folder = place.parent if is_config else place
+    if not (folder / CONFIG_FILE).is_file():
+        return None
+    has_begun = (folder / ATTEMPTS_FILE).is_file() or any(folder.glob(_OF_AN_ATTEMPT))
+    return folder if has_begun else None
+
+
+def load_run_of(run_dir: Path, file: str = CONFIG_FILE) -> RunConfig:
+    """Reads the config of the run in a folder.
+
+    Args:
+        run_dir: The run folder.
+        file: Of its newest attempt, or the name of another's.
+
+    Returns:
+        The config, named as the folder is now. Its relative paths start from the working folder.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return RunConfig.model_validate(read_run_values(run_dir, file))
+    except ValidationError as error:
+        where = str(run_dir / file)
+        raise ConfigError(render_validation_error(error, RunConfig, where)) from None
+
+
+def read_run_values(run_dir: Path, file: str = CONFIG_FILE) -> dict[str, Any]:
+    """Reads what `load_run_of` validates, for other files and overrides to be merged over it."""
+    values = read_yaml_mapping(run_dir / file)
+    place = _itself(run_dir)
+    values = with_paths_from_here(values, ran_in=_tree_of(values, place))
+    return {**values, "name": place.name, "runs_dir": str(place.parent)}
+
+
+def written_name(run_dir: Path) -> str:
+    """The name that the run had when it wrote its newest config."""
+    return str(read_yaml_mapping(run_dir / CONFIG_FILE).get("name"))
+
+
+def with_paths_from_here(
+    values: Mapping[str, Any], *, ran_in: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Makes the relative paths of a saved config start from the working folder.
+
+    They start from the folder that the run noted. Where nothing lies there, since a whole tree was
+    moved or an older version noted none: from the first folder of ``ran_in`` where something
+    does, else from the working folder.
+    """
+    values = dict(values)
+    noted = values.pop("relative_to", None)
+    starts = [*([Path(noted)] if isinstance(noted, str) else []), *ran_in, Path.cwd()]
+    inputs = {name: value for name, value in values.items() if name != "runs_dir"}
+    otherwise = starts[0] if noted and starts[0].is_dir() else Path.cwd()
+    start = first_that_holds(starts, relative_paths(inputs, RunConfig), otherwise=otherwise)
+    return move_relative_paths(values, RunConfig, start)
+
+
+def _itself(run_dir: Path) -> Path:
+    """The folder that a link, or a path such as ``.``, leads to."""
+    return run_dir.resolve() if run_dir.is_symlink() or run_dir.name in ("", "..") else run_dir
+
+
+def _tree_of(values: Mapping[str, Any], run_dir: Path) -> list[Path]:
+    """Where the run was started, if the folder still lies as its ``runs_dir`` says."""
+    runs_dir = os.path.normpath(str(values.get("runs_dir", "runs")))
+    parent = Path(os.path.normpath(run_dir.absolute())).parent
+    if Path(runs_dir).is_absolute() or runs_dir.startswith(".."):
+        return []
+    if runs_dir == ".":
+        return [parent]
+    depth = len(Path(runs_dir).parts)
+    lies_so = parent.parts[-depth:] == Path(runs_dir).parts
+    return [Path(*parent.parts[:-depth])] if lies_so else []

@@ -1,0 +1,121 @@
+"""Whether all ranks read the same: each reads files for itself, and somebody may change them."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.distributed as dist
+
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.errors import show_value
+from bigtrain.data.batches import TrainingData
+
+_BAD_INPUT = 2
+"""The exit code for what a user can mend."""
+_OF_A_NODE = ("data.cache_dir",)
+"""Keys that may differ: a folder that each node has for itself."""
+
+
+def check_config_agrees(
+    config: RunConfig, *, accept_changes: Sequence[str], tells: bool = True
+) -> None:
+    """Checks that all ranks have the config of rank 0; every rank calls it, before any group.
+
+    Args:
+        config: As this rank read it.
+        accept_changes: Likewise.
+        tells: Whether this rank says what is wrong; others exit with code 2 without a word.
+
+    Raises:
+        ConfigError: One has another; the message names the ranks and the first key that differs.
+    """
+    values = _flatten(config.model_dump(mode="json"))
+    for key in _OF_A_NODE:
+        values.pop(key, None)
+    values["--accept-change"] = list(accept_changes)
+    _check(values, what=f"run {config.name}: the ranks read different configs", tells=tells)
+
+
+def check_data_agrees(config: RunConfig, data: TrainingData, *, tells: bool = True) -> None:
+    """Checks that all ranks opened the same corpora and tokenizer; every rank calls it.
+
+    Args:
+        config: The run.
+        data: As this rank opened it.
+        tells: As above.
+
+    Raises:
+        ConfigError: A corpus was replaced while the ranks opened it.
+    """
+    sources = (*data.sources, *data.validations)
+    values = {f"the fingerprint of {source.name}": source.fingerprint for source in sources}
+    values["the tokenizer's sha256"] = data.tokenizer.sha256
+    _check(values, what=f"run {config.name}: the ranks opened different data", tells=tells)
+
+
+def first_differences(
+    values: Sequence[Mapping[str, Any]],
+) -> tuple[str, dict[int, Any]] | None:
+    """The first key in which another rank's values differ from those of rank 0.
+
+    Args:
+        values: Of each rank.
+
+    Returns:
+        The key, and the value of rank 0 and of each rank that differs there; None where all are
+        equal.
+    """
+    first = values[0]
+    for key in dict.fromkeys(key for each in values for key in each):
+        others = {
+            rank: each.get(key)
+            for rank, each in enumerate(values)
+            if each.get(key) != first.get(key)
+        }
+        if others:
+            return key, {0: first.get(key), **others}
+    return None
+
+
+def render_differences(key: str, values: Mapping[int, Any]) -> str:
+    """One line: each value of the key, and the ranks that have it."""
+    ranks: dict[str, list[int]] = {}
+    for rank, value in values.items():
+        ranks.setdefault(show_value(value), []).append(rank)
+    return f"{key} is " + ", ".join(
+        f"{value} on {_render_ranks(those)}" for value, those in ranks.items()
+    )
+
+
+def _check(values: dict[str, Any], *, what: str, tells: bool) -> None:
+    own = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    hashes: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(hashes, own)
+    if len({*hashes}) == 1:
+        return
+    everything: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everything, values)
+    found = first_differences(everything)
+    assert found is not None
+    if not tells:
+        raise SystemExit(_BAD_INPUT)
+    raise ConfigError(
+        f"{what}: {render_differences(*found)}; see that all nodes have the same files, and start "
+        "again"
+    )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _render_ranks(ranks: Sequence[int]) -> str:
+    shown = ", ".join(map(str, ranks[:8])) + (", …" if len(ranks) > 8 else "")
+    return f"rank {shown}" if len(ranks) == 1 else f"ranks {shown}"
