@@ -20,13 +20,15 @@ from data_tools.tokenizer.model_file import (
     Piece,
     read_model,
 )
-from data_tools.tokenizer.plain import NEVER, cut_in_names, literal
+from data_tools.tokenizer.plain import cut_in_names, literal
 
 _SPACE_MARK = "\u2581"
 _BREAK = "\ufdd0"  # A noncharacter.
 _CAPITAL_I_WITH_DOT = "\u0130"
 _MARKS_BEFORE_VOWELS = "\u05bc\u05bf\u05c1\u05c2\u0651\u0654"
 _ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+# Far below every way to spell the same letters with pieces, so that no text becomes a symbol.
+_NEVER = -1e6
 _SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 
 
@@ -125,7 +127,7 @@ def _unigram(pieces: Sequence[Piece]) -> dict[str, Any]:
     def score(piece: Piece) -> float:
         if piece.kind == USER_DEFINED:  # SentencePiece's own bonus, that it always wins.
             return len(piece.text.encode()) * best - 0.1
-        return piece.score if piece.kind == NORMAL else NEVER
+        return piece.score if piece.kind == NORMAL else _NEVER
 
     return {
         "type": "Unigram",

@@ -2,16 +2,14 @@
 
 What the file says of truncation, padding, BPE dropout and post-processing is left aside. The
 library keeps special tokens from being found in a text, but a model may still spell one: by merges,
-or as a piece. That is made impossible in the file itself, so that all who read it get the same ids.
+or as a piece. The names of those are cut in the file itself, so that all who read it get the same
+ids.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 Encode = Callable[[str], Sequence[int]]
-
-NEVER = -1e6
-"""A score far below every other way to spell the same letters with pieces."""
 
 
 def plain_values(
@@ -26,7 +24,9 @@ def plain_values(
         special: The ids of the special tokens, by name.
         encoder_of: Builds the tokenizer of such values, which gives the ids of a text.
     """
-    model = _model(values["model"], special.keys())
+    model = dict(values["model"])
+    if "dropout" in model:
+        model["dropout"] = None
     added = [
         {key: value for key, value in token.items() if key != "roles"}
         for token in values["added_tokens"]
@@ -62,27 +62,10 @@ def literal(text: str) -> str:
     return "".join(f"\\x{{{ord(character):x}}}" for character in text)
 
 
-def _model(model: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    plain = dict(model)
-    if "dropout" in plain:
-        plain["dropout"] = None
-    if isinstance(plain.get("vocab"), list):  # Unigram: pieces and their scores.
-        plain["vocab"] = [
-            [piece, NEVER if piece in names else score] for piece, score in plain["vocab"]
-        ]
-    if "merges" in plain:
-        plain["merges"] = [pair for pair in plain["merges"] if _merged(pair) not in names]
-    return plain
-
-
-def _merged(pair: str | Sequence[str]) -> str:
-    left, right = pair.split(" ") if isinstance(pair, str) else pair
-    return left + right
-
-
 def _is_spelled(name: str, token_id: int, encode: Encode) -> bool:
     return len(name) > 1 and any(
-        token_id in encode(text) for text in (name, f" {name} ", f"a{name}a", f"{name}{name}")
+        token_id in encode(text)
+        for text in (name, f" {name} ", f"a{name}a", f"1{name}1", f"\n{name}\n", f"{name}{name}")
     )
 
 
