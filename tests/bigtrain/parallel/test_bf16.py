@@ -52,7 +52,7 @@ def test_a_cpu_that_emulates_bf16_is_found_slow() -> None:
     measure += "print(find(torch.device('cpu')))"
     told = subprocess.run(
         [sys.executable, "-c", measure],
-        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
