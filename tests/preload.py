@@ -1,5 +1,6 @@
 """What the fork server has loaded before the first rank is forked. It must start no thread."""
 
+import gc
 import os
 import warnings
 
@@ -8,5 +9,20 @@ os.environ.setdefault("LOCAL_RANK", "0")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 warnings.filterwarnings("ignore")
 
+# The last ones are what DeepSpeed and torch import when an engine is made.
+import deepspeed.comm.mori  # noqa: E402
+import deepspeed.module_inject.auto_ep_layer  # noqa: E402
+import deepspeed.moe.ep_repack  # noqa: E402
+import deepspeed.ops.op_builder.all_ops  # noqa: E402
+import deepspeed.runtime.superoffload.superoffload_stage3  # noqa: E402
+import deepspeed.runtime.zero.muon.original_muon  # noqa: E402
+import numpy.ma  # noqa: E402
+import torch.profiler._cupti_monitor  # noqa: E402
+
 import bigtrain.convert.export  # noqa: E402
 import bigtrain.train.run  # noqa: E402, F401
+
+# Ranks never look through these million objects for garbage: that was half of a rank's start, and
+# it copied the pages that they share with the server.
+gc.collect()
+gc.freeze()
