@@ -8,8 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 # What a user needs is installed, and what the developers need besides.
-USER := $(VENV)/.user-ready
-DEVELOPER := $(VENV)/.developer-ready
+USER_READY := $(VENV)/.user-ready
+DEVELOPER_READY := $(VENV)/.developer-ready
 INSTALL := $(BIN)/pip install --constraint $(LOCK)
 UV_VERSION := 0.13.9
 # A file's tests stay in one process, where they share what they have made.
@@ -28,23 +28,23 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(USER) ## Make .venv with all that a user needs: 1.4 GB, two minutes or so
+setup: $(USER_READY) ## Make .venv with all that a user needs: 1.4 GB, two minutes or so
 
-setup-dev: $(DEVELOPER) ## The same with the tools of developers
+setup-dev: $(DEVELOPER_READY) ## The same with the tools of developers
 
 # pip says itself what it fetches and installs; on a terminal with a bar for each download.
-$(USER): pyproject.toml $(LOCK)
+$(USER_READY): pyproject.toml $(LOCK)
 	@echo "setting up $(VENV) with the versions of $(LOCK): 1.4 GB, two minutes or so"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable .
 	touch $@
 
-$(DEVELOPER): $(USER)
+$(DEVELOPER_READY): $(USER_READY)
 	@echo "adding what the tests and checks need to $(VENV)"
 	$(INSTALL) --editable '.[dev]'
 	touch $@
 
-demo: $(USER) ## Text to a Hugging Face model: every command of the main path, in minutes on two cores
+demo: $(USER_READY) ## Text to a Hugging Face model: every command of the main path, in minutes on two cores
 	$(BIN)/bigtrain data tokenizer $(TEXT) --vocab-size 4096 --out corpora/stdlib.model
 	$(BIN)/bigtrain data shard $(TEXT) --tokenizer corpora/stdlib.model --validation-percent 3 --workers 2 --out corpora/stdlib
 	$(BIN)/bigtrain data inspect corpora/stdlib/train --documents 1
@@ -53,29 +53,29 @@ demo: $(USER) ## Text to a Hugging Face model: every command of the main path, i
 	$(BIN)/bigtrain report $(RUN) --exported $(EXPORT) --prompt 'def main('
 	@echo "('source $(BIN)/activate' first, to type bigtrain alone)"
 
-test: $(DEVELOPER) ## The tests, but for those marked slow, in two processes: six minutes on two cores
+test: $(DEVELOPER_READY) ## The tests, but for those marked slow, in two processes: six minutes on two cores
 	$(BIN)/python -m pytest $(IN_TWO)
 
 # The slow ones run one at a time: some measure, and some take both cores and much memory.
-test-all: $(DEVELOPER) ## All tests, the slow proofs too (up to an hour)
+test-all: $(DEVELOPER_READY) ## All tests, the slow proofs too (up to an hour)
 	$(BIN)/python -m pytest $(IN_TWO)
 	$(BIN)/python -m pytest -m slow
 
 # Peers to compare with come alone: what they would pull in is another torch.
-bench: $(DEVELOPER) ## The benchmarks of a step, of checkpoints and of the data path, beside others, on a quiet machine
+bench: $(DEVELOPER_READY) ## The benchmarks of a step, of checkpoints and of the data path, beside others, on a quiet machine
 	$(BIN)/pip install --no-deps litdata lightning-utilities tifffile obstore boto3 botocore s3transfer jmespath python-dateutil six
 	$(BIN)/python -m pytest -m '' -s tests/benchmarks/test_step_speed.py tests/benchmarks/test_checkpoint_speed.py tests/benchmarks/test_loader_speed.py tests/benchmarks/test_sharding_speed.py
 
-lint: $(DEVELOPER) ## ruff and mypy
+lint: $(DEVELOPER_READY) ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(DEVELOPER) ## Let ruff write the code
+format: $(DEVELOPER_READY) ## Let ruff write the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-lock: $(USER) ## Take the newest versions that pyproject.toml allows into requirements.lock
+lock: $(USER_READY) ## Take the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/pip install uv==$(UV_VERSION)
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --no-config \
 		--custom-compile-command 'make lock' --output-file $(LOCK)

@@ -115,12 +115,7 @@ def launch(
         result = run_local(job)
     if result.failure is not None:
         typer.echo(f"bigtrain: {render_failure(result.failure)}", err=True)
-    record_end(
-        folder,
-        process=result.rank_zero_pid,
-        failure=result.failure,
-        stopped_by=result.stop_signal,
-    )
+    record_end(folder, result)
     raise typer.Exit(result.exit_code)
 
 
@@ -188,6 +183,7 @@ def export_hf(
 ) -> None:
     """Writes a checkpoint as a Hugging Face folder, and keeps it only if it is the same model."""
     _be_quiet()
+    _check_is_there(checkpoint)
     from bigtrain.convert.export import export_hugging_face, render_export
 
     texts = [path.read_text(encoding="utf-8") for path in text]
@@ -218,6 +214,7 @@ def generate(
 ) -> None:
     """Continues a prompt with a trained model."""
     _be_quiet()
+    _check_is_there(model)
     from bigtrain.convert.generate import Sampling, continue_text
 
     sampling = Sampling(
@@ -352,6 +349,14 @@ def _lock_run(run: Path) -> AbstractContextManager[None]:
 
 add_prune(lock=_lock_run)
 add_which(data_app)
+
+
+def _check_is_there(model: str) -> None:
+    """Tells of a model that is not there before torch is loaded, which takes seconds."""
+    from bigtrain.checkpoint.locate import find_checkpoint
+
+    if not (Path(model) / "config.json").is_file():
+        find_checkpoint(model)
 
 
 def _be_quiet() -> None:

@@ -15,9 +15,9 @@ import deepspeed.module_inject.auto_ep_layer  # noqa: E402
 import deepspeed.moe.ep_repack  # noqa: E402
 import deepspeed.ops.op_builder.all_ops  # noqa: E402
 import deepspeed.runtime.superoffload.superoffload_stage3  # noqa: E402
-import deepspeed.runtime.zero.muon.original_muon  # noqa: E402
-import numpy.ma  # noqa: E402
-import torch.profiler._cupti_monitor  # noqa: E402
+import deepspeed.runtime.zero.muon.original_muon  # noqa: E402, F401
+import numpy.ma  # noqa: E402, F401
+import torch.profiler._cupti_monitor  # noqa: E402, F401
 
 import bigtrain.convert.export  # noqa: E402
 import bigtrain.train.run  # noqa: E402, F401

@@ -130,7 +130,7 @@ class WandbTracker:
             except WandbError as error:
                 process.kill()
                 why = why or str(error)
-                if not process.has_imported:
+                if self._has_given_up or not process.has_imported:
                     break
             else:
                 self._tell(opened, why or opened["why"], is_expected=wanted == "auto" and not why)

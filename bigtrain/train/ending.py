@@ -4,15 +4,18 @@ A rank that is killed says nothing, and the others only that they lost it. The l
 """
 
 import json
+import logging
 import socket
 from typing import Any, Protocol
 
 from bigtrain.track.json_lines import read_lines
 from bigtrain.train.run_folder import RunBusyError, RunFolder, write_atomically
 
+log = logging.getLogger(__name__)
+
 
 class Failure(Protocol):
-    """The failure that brought a job down, as the launcher tells it."""
+    """The failure that ended a job, as the launcher reports it."""
 
     @property
     def rank(self) -> int:
@@ -23,40 +26,51 @@ class Failure(Protocol):
         """What it died of, in one line."""
 
 
-def record_end(
-    folder: RunFolder, *, process: int | None, failure: Failure | None, stopped_by: str | None
-) -> None:
+class JobEnd(Protocol):
+    """How a job ended, as the launcher reports it."""
+
+    @property
+    def failure(self) -> Failure | None:
+        """The failure that ended it; None if there was none."""
+
+    @property
+    def stop_signal(self) -> str | None:
+        """The signal that ended it, such as Ctrl-C; None if none did."""
+
+    @property
+    def rank_zero_pid(self) -> int | None:
+        """The process id that rank 0 had, on this machine."""
+
+
+def record_end(folder: RunFolder, job: JobEnd) -> None:
     """Writes into ``status.json`` and ``attempts.jsonl`` how an attempt ended, if that is missing.
 
-    What rank 0 wrote of its own end stays, but for a failure that another rank began. An attempt
-    of another launcher is never touched.
+    Keeps the end that rank 0 recorded, unless rank 0 only reported the failure of another rank. An
+    attempt of another launcher is never touched. A disk that takes no writes is warned of.
 
     Args:
         folder: The run's.
-        process: The id that rank 0 had, on this machine.
-        failure: The failure that ended the job; None if there was none.
-        stopped_by: The signal that ended it, such as Ctrl-C; None if none did.
-
-    Raises:
-        OSError: The disk is full, say.
+        job: How its ranks ended.
     """
-    if not folder.attempts.is_file():
+    nothing_to_say = job.failure is None and job.stop_signal is None
+    if nothing_to_say or not folder.attempts.is_file():
         return
     try:
         with folder.locked():
-            _record_end(folder, process, failure, stopped_by)
+            _record_end(folder, job)
     except RunBusyError:
         return  # A newer attempt has begun; the folder tells of that one.
+    except OSError as error:
+        log.warning("%s: how the run ended was not written: %s", folder.path, error)
 
 
-def _record_end(
-    folder: RunFolder, process: int | None, failure: Failure | None, stopped_by: str | None
-) -> None:
+def _record_end(folder: RunFolder, job: JobEnd) -> None:
+    failure, stopped_by = job.failure, job.stop_signal
     events = list(read_lines(folder.attempts))
     start = next((event for event in reversed(events) if event.get("event") == "start"), None)
-    rank_zero = (process, socket.gethostname())
+    rank_zero = (job.rank_zero_pid, socket.gethostname())
     if start is None or (start.get("process"), start.get("host")) != rank_zero:
-        return  # This job did not come so far as to begin an attempt.
+        return  # This job ended before its attempt began.
     attempt = start["attempt"]
     end = next((e for e in events if e.get("event") == "end" and e.get("attempt") == attempt), None)
     reason = _reason(failure, stopped_by, ended=end is not None)

@@ -193,6 +193,33 @@ def test_after_a_failure_wandb_is_not_waited_for_long(
     assert _track(tmp_path, "offline", state="failed") < 10
 
 
+def test_what_is_given_up_while_it_opens_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = tmp_path / "tries"
+    _stand_in(
+        tmp_path,
+        monkeypatch,
+        "import time, types\n"
+        "setup = lambda: types.SimpleNamespace(settings=None)\n"
+        "Settings = lambda **_: None\n"
+        f"def init(**_):\n    open({str(tries)!r}, 'a').write('once ')\n    time.sleep(60)\n",
+    )
+    monkeypatch.setattr(wandb_sink, "FAILED_FINISH_SECONDS", 0.5)
+    config = tiny_config(tmp_path, tmp_path, track={"wandb": "offline"})
+    (config.run_dir / "logs").mkdir(parents=True)
+    sink = open_wandb(config, config.run_dir, "abcd1234")
+    deadline = time.monotonic() + 60
+    while not tries.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with pytest.raises(wandb_sink.WandbError, match="did not finish within"):
+        sink.finish("failed")
+    for thread in threading.enumerate():
+        if thread.name == "wandb":
+            thread.join(10)
+    assert tries.read_text() == "once "
+
+
 @contextmanager
 def _server(code: int) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):

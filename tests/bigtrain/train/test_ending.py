@@ -10,6 +10,7 @@ from bigtrain.track.json_lines import read_lines
 from bigtrain.train.ending import record_end
 from bigtrain.train.run_folder import RunFolder
 from launcher.failures import RankFailure
+from launcher.local import JobResult
 from tests.runs import tiny_config
 
 KILLED = RankFailure(1, None, "SIGKILL", "killed by SIGKILL", Path("rank-1.log"))
@@ -25,9 +26,21 @@ def folder(corpus: Path, tmp_path: Path) -> RunFolder:
     return folder
 
 
-def _end(folder: RunFolder, failure: RankFailure | None = KILLED, **options) -> None:
+def _end(
+    folder: RunFolder,
+    failure: RankFailure | None = KILLED,
+    stopped_by: str | None = None,
+    process: int | None = None,
+) -> None:
     record_end(
-        folder, **{"process": os.getpid(), "failure": failure, "stopped_by": None, **options}
+        folder,
+        JobResult(
+            exit_code=1,
+            failure=failure,
+            interrupted=stopped_by is not None,
+            stop_signal=stopped_by,
+            rank_zero_pid=process or os.getpid(),
+        ),
     )
 
 
@@ -95,6 +108,26 @@ def test_a_newer_attempt_is_not_touched(folder: RunFolder) -> None:
     newer.lock()
     _end(folder)
     assert _told(folder) == before
+
+
+def test_a_disk_that_takes_no_writes_is_warned_of_and_hides_no_exit_code(
+    folder: RunFolder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "lock", full)
+    _end(folder)
+    (line,) = caplog.messages
+    assert "how the run ended was not written" in line
+    assert "No space left on device" in line
+
+
+def test_of_a_run_that_ended_well_nothing_is_written(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "lock", None)
+    _end(folder, None)
 
 
 def test_a_job_that_failed_before_any_attempt_leaves_no_folder_behind(tmp_path: Path) -> None:
