@@ -135,9 +135,10 @@ def keys(
 @app.command(short_help="Train as one rank of a run.")
 def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: B006
     """Trains as one rank of a run; `bigtrain launch` or torchrun starts all of them."""
+    from bigtrain.environment import read_ranks
     from bigtrain.train.skips import resolve_run
 
-    _train(resolve_run(sources), accept_change)
+    _train(resolve_run(sources, readers=read_ranks().world_size), accept_change)
 
 
 @app.command("train-rank", hidden=True)

@@ -1,6 +1,7 @@
 """The only place where bigtrain reads or sets environment variables."""
 
 import os
+import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,36 @@ class Ranks:
     local_rank: int
 
 
+class RankVariableError(ValueError):
+    """A variable that a launcher sets does not say where this process stands."""
+
+
 def read_ranks() -> Ranks:
-    """Reads what the launcher (ours or torchrun) said; one process alone needs nothing."""
+    """Reads what the launcher (ours or torchrun) said; one process alone needs nothing.
+
+    Raises:
+        RankVariableError: A variable is not a whole number, or RANK is not below WORLD_SIZE.
+    """
     rank, world_size, local_rank = (
-        int(os.environ.get(name, default))
-        for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+        _read_count(name, default)
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
+    if rank >= world_size:
+        raise RankVariableError(
+            f"RANK={rank} is not below WORLD_SIZE={world_size}: start the ranks with "
+            "`bigtrain launch` or torchrun, or unset both variables"
+        )
     return Ranks(rank=rank, world_size=world_size, local_rank=local_rank)
+
+
+def _read_count(name: str, default: int) -> int:
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal():
+        raise RankVariableError(
+            f"{name}={value!r} in the environment is not a whole number: start the ranks with "
+            "`bigtrain launch` or torchrun, or unset it"
+        )
+    return int(value)
 
 
 def meeting_point() -> tuple[str, str]:
@@ -72,7 +96,12 @@ def environment_without(prefix: str) -> dict[str, str]:
 
 
 def quiet_foreign_libraries(env: MutableMapping[str, str] | None = None) -> None:
-    """Silences banners and telemetry that say nothing about the run."""
+    """Silences banners and telemetry that say nothing about the run, and keeps wandb out.
+
+    megatron-core imports wandb where it is installed, and a wandb that fails to import would end
+    the run. Here it is absent; `track.wandb_process` imports it in a process of its own.
+    """
+    sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
     env = os.environ if env is None else env
     env.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     env.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -5,7 +5,7 @@ import time
 import traceback
 from pathlib import Path
 
-from bigtrain.environment import read_error_file, read_ranks
+from bigtrain.environment import RankVariableError, read_error_file, read_ranks
 
 
 def explain(error: Exception) -> tuple[str, int, bool]:
@@ -27,7 +27,7 @@ def leave_error_report(message: str, exit_code: int) -> Path | None:
     if file is None:
         return None
     report = {
-        "rank": read_ranks().rank,
+        "rank": _rank(),
         "exit_code": exit_code,
         "message": message,
         "traceback": traceback.format_exc(),
@@ -38,3 +38,10 @@ def leave_error_report(message: str, exit_code: int) -> Path | None:
     except OSError:  # A full disk, say: then this rank tells the user itself.
         return None
     return file
+
+
+def _rank() -> int:
+    try:
+        return read_ranks().rank
+    except RankVariableError:  # It may be the very error that is told of.
+        return 0

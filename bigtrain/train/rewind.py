@@ -89,7 +89,20 @@ def rewind_run(
             write_atomically(run_dir / SKIP_FILE, render_skips(merged))
         rewound = Rewound(run_dir, to, tuple(_set_aside(folder, newer_than=to)), skip)
         folder.note_rewind(to=to, set_aside=rewound.set_aside)
+        _write_status(folder, to)
         return rewound
+
+
+def _write_status(folder: RunFolder, step: int) -> None:
+    there = [each for each in committed_folders(folder.checkpoints) if step_of(each) == step]
+    folder.write_status(
+        state="rewound",
+        step=step,
+        loss=None,
+        tokens_per_second=None,
+        last_checkpoint=str(there[0]) if there else None,
+        reason=f"taken back to step {step}",
+    )
 
 
 def newest_before(checkpoints: Folder, step: int) -> int:

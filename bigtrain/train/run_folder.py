@@ -220,7 +220,8 @@ class RunFolder:
             "begins with its checkpoint is `%s`",
             *(self.path, original, fork_command(original)),
         )
-        self._wandb_id.unlink(missing_ok=True)
+        with suppress(OSError):  # Such as a folder of that name: `wandb_id` tells of it.
+            self._wandb_id.unlink(missing_ok=True)
 
     @property
     def newest_attempt(self) -> int:
@@ -257,10 +258,22 @@ class RunFolder:
         write_atomically(self.status, json.dumps(status, indent=1) + "\n")
 
     def wandb_id(self) -> str:
-        """wandb's id of this run, made once."""
-        if not self._wandb_id.exists():
-            write_atomically(self._wandb_id, secrets.token_hex(4) + "\n")
-        return self._wandb_id.read_text().strip()
+        """wandb's id of this run, made once; made anew, with a warning, if it cannot be read."""
+        try:
+            known = self._wandb_id.read_text(encoding="utf-8").strip()
+            if known:
+                return known
+            log.warning("%s is empty: wandb gets a run of its own from here on", self._wandb_id)
+        except FileNotFoundError:
+            pass
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("%s cannot be read (%s): wandb gets a new run", self._wandb_id, error)
+        new = secrets.token_hex(4)
+        try:
+            write_atomically(self._wandb_id, new + "\n")
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self._wandb_id, error)
+        return new
 
     def _notes(self) -> Iterator[dict[str, Any]]:
         return read_lines(self.attempts) if self.attempts.is_file() else iter(())

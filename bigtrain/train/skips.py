@@ -38,16 +38,33 @@ def render_skips(skips: Iterable[SkipConfig]) -> str:
     return render_yaml({"data": {"skip": [skip.model_dump() for skip in skips]}})
 
 
-def resolve_run(sources: Sequence[str]) -> RunConfig:
+def resolve_run(sources: Sequence[str], *, readers: int = 1) -> RunConfig:
     """Reads all that decides a run, once: its files, overrides, and skip.yaml.
 
     The config notes the working folder: what it says, written down, can be read anywhere.
 
+    Args:
+        sources: Files and overrides.
+        readers: How many processes read them.
+
     Raises:
-        ConfigError: Something cannot be read, or does not fit together.
+        ConfigError: Something cannot be read, or does not fit together; or a source is a pipe,
+            which gives its content once, and there are several readers.
     """
+    for source in sources if readers > 1 else ():
+        if _is_pipe(source):
+            raise ConfigError(
+                f"{source}: a pipe can be read once, and {readers} ranks would read it; write the "
+                "config to a file, or use `bigtrain launch`, which reads it once"
+            )
     config = with_skips(load_run_config(sources))
     return config.model_copy(update={"relative_to": str(Path.cwd())})
+
+
+def _is_pipe(source: str) -> bool:
+    path = Path(source)
+    is_special = path.exists() and not path.is_file() and not path.is_dir()
+    return is_special or source.startswith(("/dev/", "/proc/"))
 
 
 def with_skips(config: RunConfig, *, run_dir: Path | None = None) -> RunConfig:

@@ -1,5 +1,6 @@
 """A run that met bad samples is taken back, leaves them out, and goes on."""
 
+import json
 import math
 import re
 import shlex
@@ -95,6 +96,9 @@ def test_the_same_rewind_again_changes_nothing(run: RunConfig) -> None:
     assert first.set_aside == ("step-00000012.rewound-1", "step-00000008.rewound-1")
     skips = read_skips(run.run_dir)
     assert rewind_run(run.run_dir, to=4, skip_steps="11:13").set_aside == ()
+    status = json.loads((run.run_dir / "status.json").read_text())
+    assert (status["state"], status["step"]) == ("rewound", 4)
+    assert status["last_checkpoint"].endswith("step-00000004")
     assert read_skips(run.run_dir) == skips == (SkipConfig(first_sample=80, samples=24),)
 
 

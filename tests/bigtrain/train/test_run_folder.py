@@ -1,11 +1,15 @@
 """A run folder tells its own story."""
 
 import json
+import os
 from pathlib import Path
 
-from bigtrain.config import load_run_config
+import pytest
+
+from bigtrain.config import ConfigError, load_run_config
 from bigtrain.track.json_lines import read_lines
 from bigtrain.train.run_folder import RunFolder
+from bigtrain.train.skips import resolve_run
 from tests.runs import tiny_config
 
 
@@ -54,3 +58,33 @@ def test_the_status_is_replaced_whole(tmp_path: Path) -> None:
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["state"], status["step"]) == ("finished", 2)
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff"])
+def test_a_damaged_wandb_id_is_made_anew_with_a_warning(
+    content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "wandb_id").write_bytes(content)
+    new = folder.wandb_id()
+    assert len(new) == 8
+    assert str(tmp_path / "wandb_id") in caplog.text
+    assert folder.wandb_id() == new
+
+
+def test_a_folder_in_the_place_of_the_wandb_id_stops_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "wandb_id").mkdir()
+    assert len(RunFolder(tmp_path).wandb_id()) == 8
+    assert "cannot be written" in caplog.text
+
+
+@pytest.mark.parametrize("source", ["/dev/stdin", "/proc/self/fd/63", "fifo"])
+def test_a_pipe_that_several_ranks_would_read_is_refused(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    with pytest.raises(ConfigError, match=f"{source}: a pipe can be read once, and 2 ranks"):
+        resolve_run([source, "seed=1"], readers=2)
