@@ -57,9 +57,12 @@ class HuggingFaceTokenizer:
         added = {int(token["id"]): token for token in values["added_tokens"]}
         special_ids = {i for i, token in added.items() if token["special"]}
         special_ids |= set(special.present().values())
+        roles = special.present()
+        is_only_unknown = roles.pop("unk", NONE) not in roles.values()
+        forbidden = special_ids - ({special.unk} if is_only_unknown else set())
         self._values = plain_values(
             values,
-            {name: i for name, i in _vocabulary(values).items() if i in special_ids},
+            {name: i for name, i in _vocabulary(values).items() if i in forbidden},
             lambda plain: encoder_of(plain, path),
         )
         self._tokenizer = _build(self._values, path)
@@ -72,11 +75,8 @@ class HuggingFaceTokenizer:
         self._special_ids = sorted(special_ids)
         self._contents = self._byte_contents(special_ids) if _is_byte_level(values) else None
         self._byte_ids = self._find_bytes()
-        roles = special.present()
-        if roles.pop("unk", NONE) not in roles.values():
-            special_ids.discard(special.unk)
         self._is_forbidden = np.zeros(self.vocab_size, dtype=np.bool_)
-        self._is_forbidden[list(special_ids)] = True
+        self._is_forbidden[list(forbidden)] = True
         self._is_wordpiece = values["model"].get("type") == "WordPiece"
         self._continuation = values["model"].get("continuing_subword_prefix") or ""
         self._may_cut = False
