@@ -9,7 +9,7 @@ _OF_MODEL = ("bos", "eos", "pad")
 
 
 def exported_ids(kind: ModelKind, special: SpecialIds) -> dict[str, int]:
-    """The special ids of an export by their roles, without those that there are none of.
+    """The special ids of an export by their roles; roles without a token are left out.
 
     A GPT saw documents in a row, each followed by eos and none begun with bos: so eos is what
     begins a text, and what fills up a batch where there is no pad, as GPT-2's own tokenizer has it.

@@ -1,4 +1,4 @@
-"""Holds an exported tokenizer against ours, called as transformers' users call it."""
+"""Compares an exported tokenizer with ours through the calls that transformers users make."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -2,7 +2,7 @@
 
 Some gradients are zero in exact arithmetic: one number added to the scores of all keys changes no
 softmax, so a bias that does only that (``k_layernorm.bias``) has a gradient of rounding errors, and
-Adam makes whole steps of them. Others cancel in part, and losses and norms of later steps can
+Adam turns them into full steps. Others cancel in part, and losses and norms of later steps can
 magnify rounding. No fixed share of a norm tells these from a fault.
 
 So one process takes its steps again, several times, from initial weights that are moved by one unit
@@ -26,8 +26,8 @@ from bigtrain.parity.record import GRADIENT, PARAMETER, Record, StepFigures
 PERTURBED_RUNS = 4
 """The largest of four differences counts: a single one may be small by chance."""
 MARGIN = 4.0
-"""How many times that difference rounding explains. In 60 random models in random layouts the
-largest that was needed was 1.64."""
+"""A difference of up to this many times the largest one of the perturbed runs is attributed to
+rounding. In 60 random models in random layouts the largest that was needed was 1.64."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,8 @@ def sentencepiece_json(model: bytes, spell: Callable[[str], list[str]]) -> dict[
         spell: The pieces that SentencePiece cuts a text into, with nothing put before it.
 
     Returns:
-        None for a model whose ways the tokenizers library does not have: words as pieces, unused
-        pieces of a BPE, blanks behind the words.
+        None if the tokenizers library cannot express the model: `model_type=word`, unused BPE
+        pieces, `treat_whitespace_as_suffix`.
     """
     file = read_model(model)
     is_unigram = file.type == "unigram"
