@@ -80,7 +80,7 @@ class HuggingFaceTokenizer:
         self._is_wordpiece = values["model"].get("type") == "WordPiece"
         self._continuation = values["model"].get("continuing_subword_prefix") or ""
         self._may_cut = False
-        # Tokens that the user added are found in texts, and may take the blanks beside them.
+        # The library finds added tokens that are not special, and may drop the blanks beside them.
         takes_blanks = any(
             token.get("lstrip") or token.get("rstrip")
             for i, token in added.items()
@@ -143,7 +143,7 @@ class HuggingFaceTokenizer:
         return np.array([self._starts_word(i) for i in range(self.vocab_size)], dtype=np.bool_)
 
     def exchange_json(self) -> dict[str, Any] | None:
-        """The `tokenizer.json` that gives the same ids: its own, without what is left aside."""
+        """The `tokenizer.json` that gives the same ids: the file, as `plain_values` changes it."""
         return self._values
 
     def _starts_word(self, token_id: int) -> bool:
@@ -255,7 +255,7 @@ def load_huggingface(
 
 
 def encoder_of(values: Mapping[str, Any], path: Path) -> Callable[[str], list[int]]:
-    """What the tokenizers library makes of a text with the values of a `tokenizer.json`.
+    """Builds the tokenizer of a `tokenizer.json`, as a function from a text to its ids.
 
     Raises:
         InputError: The library cannot read them.
