@@ -38,10 +38,11 @@ _UP_TO_LAST_CUT = re.compile(r"(?s).+(?<=\S)(?:\n(?=\S)|(?= ))")
 class HuggingFaceTokenizer:
     """A `tokenizer.json` from disk; text never becomes one of its special ids.
 
-    Byte-level models give every text and every raw byte back; texts of more than 262,144 characters
-    go through them in parts, cut at line ends and blanks, which bounds the memory. Other models may
-    normalise (`exact` says so), and write what is outside their vocabulary as `unk`, the one
-    special id that a text may give.
+    Byte-level models give every text and every raw byte back, unless an added token takes the
+    blanks beside it. Texts of more than 262,144 characters go through exact ones in parts, cut at
+    line ends and blanks, which bounds the memory. Other models may normalise (then `exact` is
+    False), and write what is outside their vocabulary as `unk`, the one special id that a text may
+    give.
     """
 
     kind: Literal["huggingface"] = "huggingface"
