@@ -191,9 +191,9 @@ def _verify(checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]) ->
         )
     if found.tolerated:
         log.warning(
-            "the exported tokenizer cuts %d of %d texts in another way than SentencePiece did, "
-            "first in %s; both ways are as likely, or a rare sequence of marks is normalised "
-            "otherwise",
+            "the exported tokenizer cuts %d of %d texts in another way than SentencePiece, first "
+            "in %s: the two ways have the same score except for rounding, or a rare sequence of "
+            "marks is normalised differently",
             len(found.tolerated),
             len(texts),
             found.tolerated[0],

@@ -30,7 +30,7 @@ class Sampling:
 
 
 def continue_text(model: str, prompt: str, sampling: Sampling) -> str:
-    """Continues ``prompt`` with a model of any kind that we write.
+    """Continues ``prompt`` with an exported model or a checkpoint.
 
     Args:
         model: An exported folder, a checkpoint (may be a URL) or a run folder.

@@ -1,4 +1,4 @@
-"""Special ids as an export names them, so that transformers' defaults are those of training."""
+"""Special ids of an export, chosen so that transformers' defaults are those of training."""
 
 from typing import Literal
 
@@ -9,10 +9,10 @@ _OF_MODEL = ("bos", "eos", "pad")
 
 
 def exported_ids(kind: ModelKind, special: SpecialIds) -> dict[str, int]:
-    """The special ids of an export by their roles, without those that there are none of.
+    """The special ids of an export by their roles; roles without a token are left out.
 
-    A GPT saw documents in a row, each followed by eos and none begun with bos: so eos is what
-    begins a text, and what fills up a batch where there is no pad, as GPT-2's own tokenizer has it.
+    A GPT was trained on documents in a row, each followed by eos and none preceded by bos. So its
+    bos is the eos, and so is its pad if there is none, as in GPT-2's own tokenizer.
     """
     ids = special.present()
     if kind == "gpt":

@@ -1,4 +1,4 @@
-"""A config.json for transformers 4 and 5: each has names that the other does not know."""
+"""Writes a config.json for transformers 4 and 5, which name some keys differently."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ from transformers import PreTrainedConfig
 
 
 def write_config(config: PreTrainedConfig, folder: Path) -> None:
-    """Writes config.json with both spellings of every name that differs.
+    """Writes config.json with both names of every key that differs.
 
-    Version 5 writes `rope_parameters` and `dtype`; 4 reads `rope_theta`, `rope_scaling` and, before
-    4.56, `torch_dtype`, and takes its defaults without a word where they are absent.
+    Version 5 writes `rope_parameters` and `dtype`. Version 4 reads `rope_theta`, `rope_scaling`
+    and, before 4.56, `torch_dtype`. If they are absent, it uses its defaults without a warning.
     """
     config.save_pretrained(folder)
     path = folder / "config.json"

@@ -1,4 +1,4 @@
-"""Holds an exported tokenizer against ours, called as transformers' users call it."""
+"""Compares an exported tokenizer with ours through the calls that transformers users make."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,13 +19,12 @@ _CALLED_TEXTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """What an exported tokenizer does otherwise than ours, one short line for every case."""
+    """Where an exported tokenizer differs from ours, one short line for every case."""
 
     wrong: list[str] = field(default_factory=list)
     tolerated: list[str] = field(default_factory=list)
-    """Texts that SentencePiece and the tokenizers library are known to cut differently: where only
-    rounding tells which of two ways is likelier, and rare sequences of marks in texts that the
-    model normalises."""
+    """Texts that SentencePiece and the tokenizers library are known to cut differently: two ways
+    have the same score except for rounding, or the model normalises a rare sequence of marks."""
 
 
 def compare_tokenizers(
@@ -33,8 +32,8 @@ def compare_tokenizers(
 ) -> Differences:
     """Compares ids, decoded texts, default calls, pairs, batches and special tokens.
 
-    Ids have to be equal, and so has the text they decode to; where ours gives every text back,
-    theirs has to give it back too. Texts that hold U+2581 are not compared.
+    Ids and decoded texts must be equal. If our tokenizer gives every text back, theirs must do so
+    too. Texts that hold U+2581 are not compared.
 
     Args:
         tokenizer: Ours.
@@ -67,7 +66,7 @@ def compare_tokenizers(
 
 
 class _Calls:
-    """What users call, with what training would have made of it."""
+    """The calls of users, and the ids that training gives for each."""
 
     def __init__(self, tokenizer: Tokenizer, theirs: Any, kind: ModelKind) -> None:
         self._ours, self._theirs, self._kind = tokenizer, theirs, kind
@@ -126,7 +125,7 @@ class _Calls:
             yield f"{_start(text)} cut to {length} gives {_few(found)}, not {_few(expected)}"
 
     def _special_tokens(self) -> Iterator[str]:
-        """Names of special tokens are special where users write them, as in a chat template."""
+        """Names of special tokens must become them, as in a chat template."""
         for role, token_id in self._ids.items():
             name = self._ours.piece(token_id)
             found = self._theirs(name, add_special_tokens=False)["input_ids"]

@@ -1,8 +1,7 @@
-"""Our tokenizer as files that transformers' AutoTokenizer loads, versions 4 and 5 alike.
+"""Writes our tokenizer as files that AutoTokenizer of transformers 4 and 5 loads.
 
-Its defaults are those of training: a default call gives what a sample held. A GPT's adds nothing,
-because documents began with no token of their own; a BERT's gives `[CLS] a [SEP] b [SEP]`, with the
-token types of training.
+A default call gives the ids of a training sample. For a GPT it adds nothing, because no token stood
+before a document. For a BERT it gives `[CLS] a [SEP] b [SEP]`, with the token types of training.
 """
 
 import json
@@ -18,7 +17,7 @@ _INPUTS = {
     "gpt": ["input_ids", "attention_mask"],
     "bert": ["input_ids", "token_type_ids", "attention_mask"],
 }
-# Batches are generated from their ends on, so a GPT's are filled up in front.
+# `generate` continues the end of each row, so a GPT pads on the left.
 _PADDING_SIDES = {"gpt": "left", "bert": "right"}
 
 
@@ -34,7 +33,7 @@ def write_tokenizer(
         max_length: The longest sequence of the model.
 
     Raises:
-        ExportError: No tokenizer.json gives the ids of this tokenizer.
+        ExportError: A tokenizer.json cannot express this tokenizer.
     """
     values = tokenizer.exchange_json()
     if values is None:
@@ -65,7 +64,7 @@ def write_tokenizer(
 def _for_bert(
     values: Mapping[str, Any], ids: Mapping[str, int], names: Mapping[str, str]
 ) -> dict[str, Any]:
-    # A mask stands for a word with the blank before it, so it takes that blank.
+    # In training a mask replaces a word with the space before it, so it absorbs that space.
     added = [
         {**token, "lstrip": True} if token["id"] == ids["mask"] else token
         for token in values["added_tokens"]

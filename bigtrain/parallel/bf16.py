@@ -5,14 +5,14 @@ import torch
 from bigtrain.parallel.device import measure_product_rate, runs_on_cpu
 
 SLOW = 2.0
-"""Times as many products in fp32 from which on bf16 costs more time than it can save elsewhere."""
+"""Warn if fp32 matrix products are at least this many times faster than bf16 ones."""
 _SIZE = 256
 _SECONDS = 0.01
 _ROUNDS = 6
 
 
 def find_slow_bf16(device: torch.device) -> str | None:
-    """Measures products in fp32 and bf16, in less than half a second, and renders a warning.
+    """Measures matrix products in fp32 and bf16 for about 0.06 s each, and renders a warning.
 
     Args:
         device: Where the run computes; a GPU is not measured.
@@ -24,7 +24,7 @@ def find_slow_bf16(device: torch.device) -> str | None:
         return None
     rates = {torch.float32: 0.0, torch.bfloat16: 0.0}
     for dtype in _ROUNDS * [*rates]:
-        # In turn, and the best of each: what else is busy here must not look like emulation.
+        # Both types in turn, and the best rate of each: other load must not look like emulation.
         rate = measure_product_rate(device, dtype, size=_SIZE, seconds=_SECONDS)
         rates[dtype] = max(rates[dtype], rate)
     return render_slow_bf16(fp32=rates[torch.float32], bf16=rates[torch.bfloat16])

@@ -1,8 +1,7 @@
 """How far a layout is from one process: tensor by tensor, as a share of that tensor's norm.
 
-No torch. Where rounding explains more than the usual tolerance of a tensor, a loss or a norm, the
-share is not of the norm but of what rounding explains over that tolerance: what rounding explains
-is then just within the usual tolerance, and everything else is measured as ever.
+No torch. Relative difference = difference / max(norm, rounding / tolerance). So a difference no
+larger than rounding passes.
 """
 
 import math
@@ -150,10 +149,11 @@ def _relative(
 def _together(
     parameters: Mapping[str, Distance], rounding: Mapping[str, Distance], tolerance: float
 ) -> float:
-    """All parameters as one; if rounding could break the tolerance, what it moves counts for less.
+    """The relative difference of all parameters as one.
 
-    Each tensor then has an equal share of the tolerance, and its difference is scaled down until
-    what rounding explains of it is no more than that share.
+    If rounding alone could exceed the tolerance, the differences of the tensors that it changes are
+    scaled down. Each tensor then has an equal share of the tolerance, and its difference is scaled
+    down until its rounding is no more than that share.
     """
     norm = _norm(distance.norm for distance in parameters.values())
     passes = tolerance * norm

@@ -1,8 +1,8 @@
-"""What rounding alone changes in a run's first steps, measured; differences are held against it.
+"""Measures what rounding alone changes in a run's first steps, to compare differences with it.
 
 Some gradients are zero in exact arithmetic: one number added to the scores of all keys changes no
 softmax, so a bias that does only that (``k_layernorm.bias``) has a gradient of rounding errors, and
-Adam makes whole steps of them. Others cancel in part, and losses and norms of later steps can
+Adam turns them into full steps. Others cancel in part, and losses and norms of later steps can
 magnify rounding. No fixed share of a norm tells these from a fault.
 
 So one process takes its steps again, several times, from initial weights that are moved by one unit
@@ -12,8 +12,8 @@ perturbed inputs (Parker, "Monte Carlo Arithmetic", UCLA CSD-970002, 1997). Two 
 rejected. The same sums in another order repeat the rounding errors within each sample. A reference
 in fp64 needs kernels that GPUs and DeepSpeed do not have.
 
-A fault in a tensor whose gradient is rounding only is found where it makes more of it than rounding
-does. A smaller one changes nothing that training would notice.
+In a tensor whose gradient is rounding only, a fault is found if its difference exceeds rounding. A
+smaller fault changes training no more than rounding does.
 """
 
 import math
@@ -24,10 +24,10 @@ from bigtrain.parity.distance import Distance, distances
 from bigtrain.parity.record import GRADIENT, PARAMETER, Record, StepFigures
 
 PERTURBED_RUNS = 4
-"""The largest of four differences counts: a single one may be small by chance."""
+"""The largest difference of these runs counts: a single one may be small by chance."""
 MARGIN = 4.0
-"""How many times that difference rounding explains. In 60 random models in random layouts the
-largest that was needed was 1.64."""
+"""A difference of up to this many times the largest one of the perturbed runs is attributed to
+rounding. In 60 random models in random layouts the largest that was needed was 1.64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,9 @@ class Rounding:
 
 
 def measure_rounding(alone: Record, perturbed: Sequence[Record]) -> Rounding:
-    """Measures what rounding explains: ``MARGIN`` times the largest difference of a perturbed run.
+    """Measures the differences attributed to rounding.
+
+    Each is ``MARGIN`` times the largest difference of a perturbed run.
 
     Args:
         alone: What one process wrote.

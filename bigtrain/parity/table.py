@@ -142,9 +142,9 @@ def _of_parameters(parameters: Mapping[str, Distance], tolerance: float) -> Iter
     if together > tolerance:
         worst = max(parameters, key=lambda name: parameters[name].difference)
         yield (
-            f"rounding explains up to {together:.1e} of all parameters, more than {tolerance:.0e}, "
-            "because Adam makes whole steps of it; what it moves counts for less, above all "
-            f"{worst}"
+            f"rounding explains up to {together:.1e} of all parameters, more than {tolerance:.0e} "
+            "(Adam turns rounding-only gradients into full steps); differences in these tensors "
+            f"are scaled down, most in {worst}"
         )
 
 

@@ -101,9 +101,9 @@ class Tokenizer(Protocol):
         """Tells for every id `[vocab_size]` whether it begins a word, for whole-word masking."""
 
     def exchange_json(self) -> dict[str, Any] | None:
-        """The `tokenizer.json` that gives the same ids; None where there can be none.
+        """The `tokenizer.json` that gives the same ids; None if it cannot express the model.
 
-        It adds nothing before or after a text. Its tokens are special where no text becomes them.
+        It adds nothing before or after a text. It marks as special what no text becomes.
         """
 
 

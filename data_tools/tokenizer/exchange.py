@@ -1,8 +1,8 @@
 """A SentencePiece model as a `tokenizer.json` that gives the same ids.
 
-The `tokenizer.json` runs these steps: the normaliser maps characters, drops blanks and writes the
-others as U+2581; the pre-tokenizer puts U+2581 before the text and cuts out the symbols of the
-user; the model is a list of merges (BPE) or of scores (unigram).
+The `tokenizer.json` has these steps. The normaliser maps characters, removes surplus blanks and
+writes the remaining ones as U+2581. The pre-tokenizer puts U+2581 before the text and splits at
+user-defined symbols. The model is a list of merges (BPE) or of scores (unigram).
 """
 
 import base64
@@ -27,7 +27,7 @@ _BREAK = "\ufdd0"  # A noncharacter.
 _CAPITAL_I_WITH_DOT = "\u0130"
 _MARKS_BEFORE_VOWELS = "\u05bc\u05bf\u05c1\u05c2\u0651\u0654"
 _ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-# Far below every way to spell the same letters with pieces, so that no text becomes a symbol.
+# Below the score of any spelling by other pieces, so that no text becomes a symbol.
 _NEVER = -1e6
 _SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 
@@ -37,11 +37,11 @@ def sentencepiece_json(model: bytes, spell: Callable[[str], list[str]]) -> dict[
 
     Args:
         model: The bytes of a SentencePiece model.
-        spell: The pieces that SentencePiece cuts a text into, with nothing put before it.
+        spell: Gives the pieces of a text by SentencePiece, with no blank put before it.
 
     Returns:
-        None for a model whose ways the tokenizers library does not have: words as pieces, unused
-        pieces of a BPE, blanks behind the words.
+        None if the tokenizers library cannot express the model: `model_type=word`, unused BPE
+        pieces, `treat_whitespace_as_suffix`.
     """
     file = read_model(model)
     is_unigram = file.type == "unigram"
@@ -79,11 +79,11 @@ def _normalizers(file: ModelFile, spell: Callable[[str], list[str]]) -> Iterator
 
 
 def _mapped(charsmap: bytes, spell: Callable[[str], list[str]]) -> Iterator[dict[str, Any]]:
-    # Precompiled alone maps a grapheme by its first character and loses the marks behind it, or
-    # leaves it as it is: so NFKC (and lower case) do what SentencePiece's rules do to graphemes,
-    # and the rules the rest. NFKC sorts marks and SentencePiece does not: a character that no text
-    # has keeps the order of those that Hebrew and Arabic are typed with.
-    if spell("\uff21\u2460\ufb01") == spell("A1fi"):  # Not so for rules of the user's own.
+    # Precompiled maps a grapheme by its first character and loses the marks behind it, or does not
+    # map it at all. So NFKC (and Lowercase) come first, and Precompiled applies the other rules.
+    # NFKC reorders combining marks, SentencePiece does not. A noncharacter behind the marks that
+    # Hebrew and Arabic texts hold keeps their order.
+    if spell("\uff21\u2460\ufb01") == spell("A1fi"):  # False for rules of the user's own.
         for mark in _MARKS_BEFORE_VOWELS:
             yield _replace({"String": mark}, mark + _BREAK)
         yield {"type": "NFKC"}
@@ -92,7 +92,7 @@ def _mapped(charsmap: bytes, spell: Callable[[str], list[str]]) -> Iterator[dict
         yield _replace({"String": _CAPITAL_I_WITH_DOT}, _BREAK)  # SentencePiece leaves it.
         yield {"type": "Lowercase"}
         yield _replace({"String": _BREAK}, _CAPITAL_I_WITH_DOT)
-    if spell("\r\n") == spell("\n\n"):  # One grapheme, of which Precompiled would see the first.
+    if spell("\r\n") == spell("\n\n"):  # Precompiled would drop the \n: it is one grapheme.
         yield _replace({"String": "\r\n"}, "\n\n")
     encoded = base64.b64encode(charsmap).decode("ascii")
     yield {"type": "Precompiled", "precompiled_charsmap": encoded}
@@ -103,8 +103,9 @@ def _keeps_text(file: ModelFile) -> bool:
 
 
 def _blank_before_text() -> Iterator[dict[str, Any]]:
-    # Metaspace writes its blank only before the first part of a text, and only where there is none:
-    # the first step, whose blank is no U+2581, writes one always, and the second makes it U+2581.
+    # Metaspace puts its mark before the first part of a text unless the text begins with that mark.
+    # The first step's mark is a blank, which no normalised text begins with, so it is always put.
+    # The second step writes it as U+2581.
     yield {"type": "Metaspace", "replacement": " ", "prepend_scheme": "first", "split": False}
     yield {
         "type": "Metaspace",
@@ -125,7 +126,7 @@ def _unigram(pieces: Sequence[Piece]) -> dict[str, Any]:
     best = max((piece.score for piece in pieces if piece.kind == NORMAL), default=0.0)
 
     def score(piece: Piece) -> float:
-        if piece.kind == USER_DEFINED:  # SentencePiece's own bonus, that it always wins.
+        if piece.kind == USER_DEFINED:  # The score that SentencePiece gives it, so that it wins.
             return len(piece.text.encode()) * best - 0.1
         return piece.score if piece.kind == NORMAL else _NEVER
 
@@ -138,8 +139,8 @@ def _unigram(pieces: Sequence[Piece]) -> dict[str, Any]:
 
 
 def _unigram_cuts(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
-    # Letters that the vocabulary lacks cost more than any symbol, so that a text with the name of
-    # one would become it: such names are cut behind their first letter.
+    # A letter outside the vocabulary costs more than any symbol. So a symbol whose name has such a
+    # letter would be found in a text with the name: the name is cut behind its first letter.
     known = {piece.text for piece in pieces if piece.kind == NORMAL}
     names = [piece.text for piece in pieces if piece.kind in (UNKNOWN, CONTROL, BYTE, UNUSED)]
     at_risk = [name for name in names if not known >= set(name)]
@@ -155,7 +156,7 @@ def _bpe(pieces: Sequence[Piece]) -> dict[str, Any]:
         "end_of_word_suffix": None,
         "fuse_unk": False,
         "byte_fallback": True,
-        # A part that is one piece becomes it without merges: so do the symbols that were cut out.
+        # A part that is a piece becomes it without merges, as user-defined symbols must.
         "ignore_merges": any(piece.kind == USER_DEFINED for piece in pieces),
         "vocab": {piece.text: i for i, piece in enumerate(pieces)},
         "merges": _merges(pieces),
@@ -163,7 +164,7 @@ def _bpe(pieces: Sequence[Piece]) -> dict[str, Any]:
 
 
 def _merges(pieces: Sequence[Piece]) -> list[list[str]]:
-    """The pairs that make each piece, those of the best piece first, as SentencePiece merges.
+    """The pairs that make each piece, in SentencePiece's order: by the score of the piece.
 
     Of the pairs of one piece, the longest left part comes first: SentencePiece takes the leftmost.
     """
@@ -183,8 +184,8 @@ def _bpe_cuts(pieces: Sequence[Piece], spell: Callable[[str], list[str]]) -> lis
         return []
     longest_first = sorted(symbols, key=len, reverse=True)
     steps = [{**_SPLIT, "pattern": {"Regex": "|".join(map(literal, longest_first))}}]
-    # What is left between them may spell a piece that no merges make, as the name of a control
-    # symbol: it is cut where SentencePiece cuts it.
+    # With ignore_merges, a part between the symbols may become a piece that no merges make, such as
+    # a control symbol. Such a part is cut where SentencePiece cuts it.
     patterns = []
     for piece in pieces:
         name = piece.text

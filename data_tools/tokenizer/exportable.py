@@ -25,8 +25,8 @@ HARD_TEXTS = (
     " ",
     "a",
 )
-"""What tokenizers trip over. Left out is U+2581 (▁), which transformers reads as a blank of a
-SentencePiece model, and ours as its own three bytes."""
+"""Texts on which tokenizers often differ. U+2581 (▁) is left out: with a SentencePiece model,
+transformers reads it as a blank, and our tokenizer as its own three bytes."""
 
 _SPACE_MARK = "\u2581"
 _MADE_TEXTS = 200
@@ -34,14 +34,18 @@ _PIECES_IN_TEXT = 12
 
 
 def check_exportable(tokenizer: Tokenizer) -> None:
-    """Refuses a tokenizer that no `tokenizer.json` agrees with on hard texts and its own pieces.
+    """Refuses a tokenizer if its `tokenizer.json` gives other ids, on hard texts or its own pieces.
 
     Raises:
-        InputError: It is such a one; the message says on which text they differ.
+        InputError: The ids differ; the message says on which text. Or the model has no such file.
     """
     values = tokenizer.exchange_json()
     if values is None:
-        raise _refusal(tokenizer, "its kind of model has no form there")
+        raise _refusal(
+            tokenizer,
+            "a tokenizer.json cannot express this model type (model_type=word, unused BPE pieces, "
+            "or treat_whitespace_as_suffix)",
+        )
     encode = encoder_of(values, tokenizer.path)
     for text in (*HARD_TEXTS, *_made_of_pieces(tokenizer)):
         try:
@@ -49,14 +53,17 @@ def check_exportable(tokenizer: Tokenizer) -> None:
         except InputError:  # A text that it has no ids for is refused wherever it is met.
             continue
         if ours != theirs and not equally_likely(values, ours, theirs):
-            raise _refusal(tokenizer, f"{text[:40]!r} has other ids there")
+            raise _refusal(
+                tokenizer, f"no tokenizer.json gives its ids ({text[:40]!r} has other ids there)"
+            )
 
 
 def equally_likely(values: dict[str, Any], ours: Sequence[int], theirs: Sequence[int]) -> bool:
-    """Whether two ways to cut a text are as good as each other to a unigram model.
+    """Whether a unigram model gives two ways to cut a text the same score, except for rounding.
 
-    SentencePiece adds scores as single floats and the tokenizers library as doubles, so that they
-    choose differently where only rounding tells: mostly the same pieces in another order.
+    SentencePiece adds scores in single precision and the tokenizers library in double. If the
+    scores differ by rounding only, the two may choose differently: mostly the same pieces in
+    another order.
     """
     if values["model"]["type"] != "Unigram":
         return False
@@ -76,7 +83,6 @@ def _made_of_pieces(tokenizer: Tokenizer) -> Iterator[str]:
 
 def _refusal(tokenizer: Tokenizer, reason: str) -> InputError:
     return InputError(
-        f"{tokenizer.path}: a model trained with it could not be exported, because no "
-        f"tokenizer.json gives its ids ({reason}): bring a tokenizer.json, or train a tokenizer "
-        "with `bigtrain data tokenizer`"
+        f"{tokenizer.path}: a model trained with it could not be exported, because {reason}: "
+        "bring a tokenizer.json, or train a tokenizer with `bigtrain data tokenizer`"
     )

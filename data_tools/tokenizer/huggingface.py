@@ -38,10 +38,11 @@ _UP_TO_LAST_CUT = re.compile(r"(?s).+(?<=\S)(?:\n(?=\S)|(?= ))")
 class HuggingFaceTokenizer:
     """A `tokenizer.json` from disk; text never becomes one of its special ids.
 
-    Byte-level models give every text and every raw byte back; texts of more than 262,144 characters
-    go through them in parts, cut at line ends and blanks, which bounds the memory. Other models may
-    normalise (`exact` says so), and write what is outside their vocabulary as `unk`, the one
-    special id that a text may give.
+    Byte-level models give every text and every raw byte back, unless an added token takes the
+    blanks beside it. Texts of more than 262,144 characters go through exact ones in parts, cut at
+    line ends and blanks, which bounds the memory. Other models may normalise (then `exact` is
+    False), and write what is outside their vocabulary as `unk`, the one special id that a text may
+    give.
     """
 
     kind: Literal["huggingface"] = "huggingface"
@@ -57,9 +58,12 @@ class HuggingFaceTokenizer:
         added = {int(token["id"]): token for token in values["added_tokens"]}
         special_ids = {i for i, token in added.items() if token["special"]}
         special_ids |= set(special.present().values())
+        roles = special.present()
+        is_only_unknown = roles.pop("unk", NONE) not in roles.values()
+        forbidden = special_ids - ({special.unk} if is_only_unknown else set())
         self._values = plain_values(
             values,
-            {name: i for name, i in _vocabulary(values).items() if i in special_ids},
+            {name: i for name, i in _vocabulary(values).items() if i in forbidden},
             lambda plain: encoder_of(plain, path),
         )
         self._tokenizer = _build(self._values, path)
@@ -72,15 +76,12 @@ class HuggingFaceTokenizer:
         self._special_ids = sorted(special_ids)
         self._contents = self._byte_contents(special_ids) if _is_byte_level(values) else None
         self._byte_ids = self._find_bytes()
-        roles = special.present()
-        if roles.pop("unk", NONE) not in roles.values():
-            special_ids.discard(special.unk)
         self._is_forbidden = np.zeros(self.vocab_size, dtype=np.bool_)
-        self._is_forbidden[list(special_ids)] = True
+        self._is_forbidden[list(forbidden)] = True
         self._is_wordpiece = values["model"].get("type") == "WordPiece"
         self._continuation = values["model"].get("continuing_subword_prefix") or ""
         self._may_cut = False
-        # Tokens that the user added are found in texts, and may take the blanks beside them.
+        # The library finds added tokens that are not special, and may drop the blanks beside them.
         takes_blanks = any(
             token.get("lstrip") or token.get("rstrip")
             for i, token in added.items()
@@ -143,7 +144,7 @@ class HuggingFaceTokenizer:
         return np.array([self._starts_word(i) for i in range(self.vocab_size)], dtype=np.bool_)
 
     def exchange_json(self) -> dict[str, Any] | None:
-        """The `tokenizer.json` that gives the same ids: its own, without what is left aside."""
+        """The `tokenizer.json` that gives the same ids: the file, as `plain_values` changes it."""
         return self._values
 
     def _starts_word(self, token_id: int) -> bool:
@@ -255,7 +256,7 @@ def load_huggingface(
 
 
 def encoder_of(values: Mapping[str, Any], path: Path) -> Callable[[str], list[int]]:
-    """What the tokenizers library makes of a text with the values of a `tokenizer.json`.
+    """Builds the tokenizer of a `tokenizer.json`, as a function from a text to its ids.
 
     Raises:
         InputError: The library cannot read them.

@@ -94,7 +94,7 @@ def build_tokenizer(
 
 
 def files_of_tokenizer(path: Path) -> list[Path]:
-    """What may lie beside a text and belongs to a tokenizer: the model, its note, its config."""
+    """Files of a tokenizer that may lie beside its texts: the model, its note, its config."""
     return [path, _note_path(path), path.with_name(CONFIG_NAME)]
 
 

@@ -1,4 +1,4 @@
-"""The fields of a SentencePiece model file that its library does not show: a small protobuf reader.
+"""Reads the fields of a SentencePiece model file that its library does not give access to.
 
 Numbers of fields and kinds are those of `sentencepiece_model.proto`.
 """
@@ -27,7 +27,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """What a model file says."""
+    """Pieces and settings of a model file."""
 
     pieces: list[Piece]
     type: str
@@ -37,9 +37,9 @@ class ModelFile:
     adds_blank: bool
     """Whether a blank is put before every text (`add_dummy_prefix`)."""
     removes_blanks: bool
-    """Whether blanks at both ends vanish and blanks in a row become one."""
+    """Whether blanks at both ends are removed and several in a row become one."""
     is_usual: bool
-    """Whether blanks become U+2581 and stand before words, as everywhere."""
+    """Whether blanks become U+2581 and stand before words: the defaults of SentencePiece."""
 
 
 def read_model(model: bytes) -> ModelFile:

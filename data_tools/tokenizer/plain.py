@@ -1,8 +1,8 @@
 """A `tokenizer.json` as a corpus needs it: the same ids always, and no text is a special token.
 
-What the file says of truncation, padding, BPE dropout and post-processing is left aside. The
-library keeps special tokens from being found in a text, but a model may still spell one: by merges,
-or as a piece. The names of those are cut in the file itself, so that all who read it get the same
+Truncation, padding, BPE dropout and post-processing are removed. The library does not look for
+special tokens in a text, but a model may still spell one, by merges or as a piece. A pre-tokenizer
+that is added to the file cuts the names of these, so that every reader of the file gets the same
 ids.
 """
 
@@ -21,7 +21,7 @@ def plain_values(
 
     Args:
         values: What is in a `tokenizer.json`.
-        special: The ids of the special tokens, by name.
+        special: The ids that no text may give, by name.
         encoder_of: Builds the tokenizer of such values, which gives the ids of a text.
     """
     model = dict(values["model"])
@@ -42,7 +42,7 @@ def plain_values(
     encode = encoder_of(plain)
     at_risk = [name for name, i in special.items() if _is_spelled(name, i, encode)]
     if at_risk:
-        plain["pre_tokenizer"] = _cut_first(at_risk, values.get("pre_tokenizer"))
+        plain["pre_tokenizer"] = _with_cuts(at_risk, values.get("pre_tokenizer"), model)
     return plain
 
 
@@ -54,6 +54,11 @@ def cut_in_names(names: Collection[str], *, behavior: str) -> dict[str, Any]:
         behavior: `Isolated`, or `MergedWithPrevious`: the letter stays with the text before.
     """
     pattern = "|".join(f"{literal(name[0])}(?={literal(name[1:])})" for name in names)
+    return split_at(pattern, behavior)
+
+
+def split_at(pattern: str, behavior: str) -> dict[str, Any]:
+    """A pre-tokenizer of the tokenizers library that splits at a regular expression."""
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": False}
 
 
@@ -69,7 +74,28 @@ def _is_spelled(name: str, token_id: int, encode: Encode) -> bool:
     )
 
 
-def _cut_first(names: Collection[str], others: Mapping[str, Any] | None) -> dict[str, Any]:
-    cut = cut_in_names(names, behavior="MergedWithPrevious")
-    found = [] if others is None else others.get("pretokenizers", [others])
-    return {"type": "Sequence", "pretokenizers": [cut, *found]}
+def _with_cuts(
+    names: Collection[str], others: Mapping[str, Any] | None, model: Mapping[str, Any]
+) -> dict[str, Any]:
+    steps = [] if others is None else others.get("pretokenizers", [others])
+    if model["type"] in ("WordLevel", "WordPiece"):
+        steps = [*steps, split_at(_words_with_names(names, model), "Isolated")]
+    else:
+        steps = [cut_in_names(names, behavior="MergedWithPrevious"), *steps]
+    return {"type": "Sequence", "pretokenizers": steps}
+
+
+def _words_with_names(names: Collection[str], model: Mapping[str, Any]) -> str:
+    """A pattern for the first letter of the words that such a model would make a special token of.
+
+    A WordLevel model does it to a word that is the name, a WordPiece model to one that begins with
+    the name and goes on with letters that its other pieces have. All other words keep their ids.
+    """
+    rest = ""
+    if model["type"] == "WordPiece":
+        prefix = model["continuing_subword_prefix"]
+        inner = (piece.removeprefix(prefix) for piece in model["vocab"] if piece.startswith(prefix))
+        letters = "".join(map(literal, sorted(set().union(*inner))))
+        rest = f"[{letters}]*" if letters else ""
+    first = "".join(literal(name[0]) for name in names)
+    return f"\\A(?=(?:{'|'.join(map(literal, names))}){rest}\\z)[{first}]"

@@ -26,8 +26,8 @@ def choose_roles(
     """Finds the id of every role, -1 where there is none.
 
     First counts what the user says, then what a copy remembers, then the `tokenizer_config.json`
-    beside the file, then the usual names among its special tokens; where none of them tells the
-    eos, the `special_tokens_map.json` beside it tells what is missing.
+    beside the file, then the usual names among its special tokens. If none of them names the eos,
+    the missing roles are taken from the `special_tokens_map.json` beside it.
 
     Args:
         path: The `tokenizer.json`.

@@ -170,7 +170,7 @@ class SentencePieceTokenizer:
         return np.array(found, dtype=np.bool_)
 
     def exchange_json(self) -> dict[str, Any] | None:
-        """The `tokenizer.json` that gives the same ids; None where there can be none."""
+        """The `tokenizer.json` that gives the same ids; None if it cannot express the model."""
         plain = _load(self.content + _NO_DUMMY_PREFIX + _ALL_BLANKS)
         return sentencepiece_json(self.content, lambda text: list(plain.encode(text, out_type=str)))
 

@@ -67,8 +67,8 @@ def test_a_tokenizer_json_has_the_ids_of_the_model(brought):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"treat_whitespace_as_suffix": True}, "no form there"),
-        ({"model_type": "word", "vocab_size": 280}, "no form there"),
+        ({"treat_whitespace_as_suffix": True}, "cannot express this model type"),
+        ({"model_type": "word", "vocab_size": 280}, "cannot express this model type"),
     ],
 )
 def test_a_model_that_could_never_be_exported_is_refused_before_sharding(

@@ -4,13 +4,13 @@ import os
 import platform
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 
 from bigtrain.parallel import bf16
 from bigtrain.parallel.bf16 import find_slow_bf16, render_slow_bf16
+from bigtrain.parallel.device import measure_product_rate
 
 
 def test_a_slow_bf16_is_told_with_both_rates_and_the_remedy() -> None:
@@ -25,21 +25,24 @@ def test_a_bf16_that_keeps_up_is_not_told(bf16_rate: float) -> None:
     assert render_slow_bf16(fp32=80e9, bf16=bf16_rate) is None
 
 
-def test_the_measurement_is_real_and_takes_less_than_half_a_second(
+def test_the_measurement_is_real_and_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bf16, "SLOW", 0.0)  # Every CPU is slow then, and says its rates.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # Several would wait for each other where the cores are busy.
-    seconds = []
-    for _ in range(5):
-        began = time.monotonic()
-        line = find_slow_bf16(torch.device("cpu"))
-        seconds.append(time.monotonic() - began)
+    asked: list[float] = []
+
+    def measure(device: torch.device, dtype: torch.dtype, *, size: int, seconds: float) -> float:
+        asked.append(seconds)
+        return measure_product_rate(device, dtype, size=size, seconds=seconds)
+
+    monkeypatch.setattr(bf16, "measure_product_rate", measure)
+    line = find_slow_bf16(torch.device("cpu"))
     torch.set_num_threads(threads)
     assert line is not None
     assert " 0.0 GFLOP/s" not in line
-    assert min(seconds) < 0.5
+    assert sum(asked) <= 0.2
 
 
 def test_a_gpu_is_not_measured() -> None:

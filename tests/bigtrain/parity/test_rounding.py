@@ -130,6 +130,6 @@ def test_notes_say_of_what_rounding_explains_more_than_the_tolerance(tmp_path: P
         "rounding explains up to 4.0e-04 of the gradient norm, more than 1e-05 from step 2 on"
     )
     assert parameters.startswith("rounding explains up to ")
-    assert parameters.endswith("above all layers.0.bias")
+    assert parameters.endswith("are scaled down, most in layers.0.bias")
     quiet = Reference(alone, measure_rounding(alone, [alone]), IN_FP32)
     assert render_rounding(quiet) == []
