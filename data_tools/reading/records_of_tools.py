@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from data_tools.reading.formats import format_by_name
 from data_tools.reading.tars import is_token_tar
 
 OURS = "written by bigtrain"
@@ -18,6 +19,7 @@ OF_MODELS = "of a Hugging Face model"
 _HEAD_BYTES = 1024
 _MOST_BYTES = 64 << 20  # A manifest of some hundred thousand tars.
 _RECORD_NAME = re.compile(r"report\.json|manifest\.json|job\.json|left_out\.json|.+\.index\.json")
+_PART_NAME = re.compile(r"part-\d{6}\.jsonl\.zst")
 _MARKER_NAME = re.compile(r"\d{6}(\.scan)?\.json")
 _OF_A_JOB = ("tasks/", "train/", "validation/")
 _OF_A_RUN = ("config.yaml", "attempts.jsonl")
@@ -62,7 +64,26 @@ def find_records(paths: Iterable[str], read: ReadHead) -> dict[str, str]:
             (OF_MODELS, _files_of_a_model(folder, files, read)),
         ):
             found.update((folder + name, reason) for name in names)
-    return found
+    return found | _parts_beside_text(folders, found, read)
+
+
+def _parts_beside_text(
+    folders: dict[str, set[str]], found: dict[str, str], read: ReadHead
+) -> dict[str, str]:
+    """What `data clean` wrote in a folder below other text, which most likely is its input.
+
+    Where nothing but cleaned folders is found, their parts are the text.
+    """
+    parts, has_other_text = {}, False
+    for folder, files in folders.items():
+        report = _load(folder + "report.json", read) if "report.json" in files else None
+        is_output = bool(folder) and _schema(report).startswith("bigtrain-clean/")
+        for file in files:
+            if is_output and _PART_NAME.fullmatch(file):
+                parts[folder + file] = OURS
+            elif format_by_name(file) is not None and folder + file not in found:
+                has_other_text = True
+    return parts if has_other_text else {}
 
 
 def _whole_folders(folder: str, folders: dict[str, set[str]], read: ReadHead) -> Iterator[str]:

@@ -19,6 +19,7 @@ from data_tools.tokenizer import Tokenizer, TokenizerKind, load_tokenizer, train
 from data_tools.tokenizer.roles import CONFIG_NAME
 
 NOTE_SCHEMA = "bigtrain-tokenizer/1"
+_SMALLEST_ADVISED = 512
 _BYTES_PER_ID = 300  # With less, many pieces are whole words of a few documents.
 _SHOWN_CHARACTERS = 12
 logger = logging.getLogger(__name__)
@@ -101,12 +102,14 @@ def files_of_tokenizer(path: Path) -> list[Path]:
 def _warn_of_little_text(size: int, vocab_size: int) -> None:
     enough_for = size // _BYTES_PER_ID
     if enough_for < vocab_size:
+        smaller = max(_SMALLEST_ADVISED, enough_for)
+        lower = f", or lower --vocab-size to about {smaller}" if smaller < vocab_size else ""
         logger.warning(
             "%.1f MB of text is little for a vocabulary of %d: rare pieces will be words of a few "
-            "documents; name more text, or lower --vocab-size to about %d",
+            "documents; name more text%s",
             size / 1e6,
             vocab_size,
-            max(512, enough_for),
+            lower,
         )
 
 

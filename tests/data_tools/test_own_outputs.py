@@ -71,6 +71,20 @@ def test_a_corpus_among_its_texts_goes_on_and_ends_the_same(
     assert before.items() <= again.items()
 
 
+def test_what_was_cleaned_is_left_out_beside_its_input_and_read_where_it_is_all_there_is(
+    folder, tmp_path
+):
+    clean_corpus(CleanConfig(inputs=[str(folder)], out=str(folder / "clean")))
+    names, left_out = names_in(folder)
+    assert len(names) == 12
+    assert not [name for name in names if name.startswith("clean/")]
+    assert left_out[OURS] == 2  # The part and the report.
+    (tmp_path / "cleaned").mkdir()
+    (folder / "clean").rename(tmp_path / "cleaned" / "web")
+    assert names_in(tmp_path / "cleaned")[0] == ["web/part-000000.jsonl.zst"]
+    assert names_in(tmp_path / "cleaned" / "web")[0] == ["part-000000.jsonl.zst"]
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_a_cleaning_job_among_its_texts_goes_on_and_ends_the_same(folder, tmp_path, link):
     out = folder / "clean"

@@ -65,6 +65,7 @@ def test_little_text_for_a_large_vocabulary_is_told(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         build_tokenizer([lines], out=tmp_path / "1.model", vocab_size=380)
     assert "is little for a vocabulary of 380" in caplog.text
+    assert "lower --vocab-size" not in caplog.text  # No smaller one is sensible.
     caplog.clear()
     long.write_text("".join(STORIES) * 40)
     with caplog.at_level(logging.WARNING):
