@@ -11,7 +11,7 @@ from data_tools.reading.left_out import LeftOut
 from data_tools.reading.looking import look_inside
 from data_tools.reading.records_of_tools import ReadHead, find_records
 from data_tools.reading.values import InputFile
-from data_tools.reading.walking import compile_glob
+from data_tools.reading.walking import chooses_by_folder, compile_glob
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Choice:
     @property
     def names_decide(self) -> bool:
         """Whether the names of folders choose files."""
-        return bool(self.exclude) or self.folder_glob is not None
+        by_glob = self.folder_glob is not None and chooses_by_folder(self.folder_glob)
+        return bool(self.exclude) or by_glob
 
     def choose_names(
         self,

@@ -16,7 +16,7 @@ from data_tools.errors import InputError
 from data_tools.files import render_json
 from data_tools.reading.left_out import LeftOut
 from data_tools.reading.sources import find_sources
-from data_tools.reading.walking import FOLDER_OF_A_GLOB
+from data_tools.reading.walking import FOLDER_OF_A_GLOB, TOO_MANY_NAMES
 
 _NOBODY = 65534
 
@@ -60,6 +60,29 @@ def test_links_in_a_circle_are_named_and_end(tmp_path, options, caplog):
     assert left_out["behind a link in a circle"] >= 1
     assert left_out["behind a link that cannot be followed"] == 1
     assert "a/up → .." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "is_told"),
+    [
+        ("{}", {"folder_glob": "*.txt"}, False),
+        ("{}", {"folder_glob": "**/*.txt"}, False),
+        ("{}/**/*.txt", {}, False),
+        ("{}", {"folder_glob": "**/0/**/*.txt"}, True),
+        ("{}", {"exclude": ["*/none/*"]}, True),
+    ],
+)
+def test_folders_that_link_to_one_another_are_entered_a_bounded_number_of_times(
+    tmp_path, pattern, options, is_told
+):
+    numbers = range(6)  # By all their names it takes seconds; by those of 9, hours.
+    for number in numbers:
+        write(tmp_path / f"{number}/{number}.txt")
+        for other in set(numbers) - {number}:
+            (tmp_path / f"{number}/{other}").symlink_to(f"../{other}")
+    names, left_out = find(pattern.format(tmp_path), **options)
+    assert sorted(Path(name).name for name in names) == [f"{number}.txt" for number in numbers]
+    assert (TOO_MANY_NAMES in left_out) == is_told
 
 
 def test_what_links_lead_to_twice_is_read_once_under_its_own_name(tmp_path):
