@@ -82,7 +82,8 @@ class Choice:
         if seen.foreign:
             if is_named:
                 raise InputError(f"{file.path} is {seen.foreign}")
-            self.left_out.add(seen.foreign.partition(",")[0], file.name)
+            what = seen.foreign.partition(",")[0]
+            self.left_out.add(what.removeprefix("a ").removeprefix("an "), file.name)
             return None
         if seen.how:
             self.left_out.note_taken(seen.how, file.name)
