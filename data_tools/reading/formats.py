@@ -211,7 +211,7 @@ def _is_called_lines(name: str) -> bool:
 
 
 def _begins(head: bytes, magic: bytes) -> bool:
-    """Whether a file begins with a mark, and is no text that happens to begin with its letters."""
+    """Whether a file begins with a mark, and is not a text that begins with the same letters."""
     if magic == _PDF_MAGIC:
         return _PDF_LINE.match(head) is not None
     return head.startswith(magic) and (not magic.isalnum() or _CONTROL.search(head) is not None)

@@ -99,7 +99,7 @@ def _check_single(pattern: str) -> None:
             "that (-)"
         )
     if not stat.S_ISREG(mode):
-        raise InputError(f"{pattern} is no regular file, so it cannot be read as text")
+        raise InputError(f"{pattern} is not a regular file, so it cannot be read as text")
     if not may_read(path):
         raise InputError(f"{pattern} may not be read by you: change its permissions")
     if (ending := path.suffix.lower()) in NEVER_TEXT:

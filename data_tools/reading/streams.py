@@ -33,7 +33,7 @@ UNPACKING = {"gzip": "gzip -d", "zstd": "zstd -d", "xz": "xz -d", "bzip2": "bzip
 
 
 def is_url(path: str) -> bool:
-    """Whether it is no local path: fsspec must open it, or it is a command."""
+    """Whether it is not a local path: a URL for fsspec, or a command."""
     return "://" in path or is_command(path)
 
 
@@ -80,7 +80,7 @@ def _as_text(stamp: Any) -> str:
 
 
 def check_unchanged(file: "InputFile") -> None:
-    """Looks whether a file is still as it was when the job was planned.
+    """Checks that a file has not changed since the job was planned.
 
     Raises:
         InputError: It has changed or is gone.
@@ -176,14 +176,14 @@ def read_head(file: "InputFile", size: int) -> bytes:
 
 
 def check_not_packed(file: "InputFile") -> None:
-    """Looks that a file of columns, which is read at many places, lies there unpacked.
+    """Checks that a Parquet or Arrow file, which is read at many offsets, is not compressed.
 
     Raises:
-        InputError: It does not.
+        InputError: It is compressed.
     """
     if file.compressed:
         raise InputError(
-            f"{file.path} is packed, and its kind cannot be read so: unpack it first "
+            f"{file.path} is compressed, which is not supported for its kind: unpack it first "
             f"({UNPACKING[file.format.compression or 'gzip']}), or exclude it"
         )
 
@@ -204,8 +204,8 @@ def damage_told(file: "InputFile") -> Iterator[None]:
 class _CompressedStreams(io.RawIOBase):
     """xz or bzip2 streams in a row, unpacked little by little.
 
-    Python's own readers stop without a word at bytes after a stream that begin no other stream.
-    Here these raise an error, except zeros, which may fill the file up.
+    Python's own readers silently stop at bytes after a stream that are not another stream. Here
+    such bytes raise an error, except zeros, which are padding.
     """
 
     def __init__(

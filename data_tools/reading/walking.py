@@ -1,4 +1,4 @@
-"""Walks a local folder, behind links too, and says of everything else what it is."""
+"""Walks a local folder, follows links, and counts by reason what is not a readable file."""
 
 import os
 import re
@@ -43,7 +43,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     """Makes the regular expression of a glob over names with slashes; `**` is any folders.
 
     Raises:
-        InputError: It is no pattern for what lies inside a folder.
+        InputError: It is not a valid pattern for names inside a folder.
     """
     from fsspec.utils import glob_translate
 

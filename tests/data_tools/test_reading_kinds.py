@@ -279,7 +279,7 @@ def test_names_that_deceive_are_told(tmp_path):
     with pytest.raises(InputError, match=r"c\.jsonl holds gzip, not JSON in UTF-8"):
         read(tmp_path / "c.jsonl")
     (tmp_path / "d.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
-    with pytest.raises(InputError, match=r"d\.parquet\.gz is packed, .*\(gzip -d\)"):
+    with pytest.raises(InputError, match=r"d\.parquet\.gz is compressed, .*\(gzip -d\)"):
         read(tmp_path / "d.parquet.gz")
     for name, content in (("e", b"PK\x03\x04zip"), ("e.lz4", b"\x04\x22\x4d\x18"), ("e.zip", b"x")):
         (tmp_path / name).write_bytes(content)
