@@ -173,6 +173,13 @@ def test_what_is_not_taken_is_counted_by_ending_with_an_example_and_a_way_out(tm
     assert len(caplog.records) == 1
 
 
+def test_archives_that_a_glob_chooses_are_counted_by_what_they_are(tmp_path, caplog):
+    write(tmp_path / "a.md")
+    write(tmp_path / "b.data", b"Rar!\x1a\x07\x00")
+    assert find(tmp_path, folder_glob="*") == (["a.md"], {"rar archive": 1})
+    assert "left out: 1 rar archive (b.data)" in caplog.text
+
+
 def test_a_glob_without_folders_chooses_in_all_of_them(tmp_path):
     for name in ("a.md", "docs/b.md", "docs/deep/c.md", "docs/d.MD", "e.txt"):
         write(tmp_path / name)
