@@ -9,6 +9,11 @@ from data_tools.errors import InputError
 _HASH_CHARACTERS = 12  # Enough to tell two apart.
 _SHOWN_CHARACTERS = 40
 _NAMED_CHANGES = 6
+_TEXT = "text"
+_OTHER_TEXT = (
+    "files were added, removed or changed, or this version reads files that the job's version left "
+    "out, as .tar, .arrow and .xz: put the old files back, or leave the new ones out with exclude"
+)
 
 MayChange = Callable[[Mapping[str, Any], Mapping[str, Any]], set[str]]
 """Takes the choices that are there and the new ones; gives the keys that need not agree."""
@@ -37,12 +42,18 @@ def check_same_job(
         if key not in free
     ]
     if changes:
+        if _differ_in(_TEXT, theirs, ours):
+            way_out = f"{_OTHER_TEXT}; {way_out}"
         left = len(changes) - _NAMED_CHANGES
         more = f" and {left} more" if left > 0 else ""
         raise InputError(
             f"{folder} belongs to a job with other {', '.join(changes[:_NAMED_CHANGES])}{more}: "
             f"nothing was changed; {way_out}, or delete that folder"
         )
+
+
+def _differ_in(key: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    return key in theirs and theirs[key] != ours.get(key)
 
 
 def _differences(

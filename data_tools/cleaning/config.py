@@ -12,17 +12,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from bigtrain.config import Section
-from bigtrain.config.paths import FolderPath
+from bigtrain.config.paths import FolderPath, check_path
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Ratio = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-
-
-def _is_of_names(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise ValueError("a pattern is not empty and holds no control characters")
-    return text
 
 
 def _is_pattern(text: str) -> str:
@@ -42,7 +36,7 @@ def _one_is_a_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-NamePattern = Annotated[str, AfterValidator(_is_of_names)]
+NamePattern = Annotated[str, AfterValidator(check_path)]
 NamePatterns = Annotated[list[NamePattern], BeforeValidator(_one_is_a_list)]
 Paths = Annotated[list[FolderPath], BeforeValidator(_one_is_a_list)]
 PatternText = Annotated[str, AfterValidator(_is_pattern)]

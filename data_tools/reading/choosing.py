@@ -11,7 +11,7 @@ from data_tools.reading.left_out import LeftOut
 from data_tools.reading.looking import look_inside
 from data_tools.reading.records_of_tools import ReadHead, find_records
 from data_tools.reading.values import InputFile
-from data_tools.reading.walking import compile_glob
+from data_tools.reading.walking import chooses_by_folder, compile_glob
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Choice:
     @property
     def names_decide(self) -> bool:
         """Whether the names of folders choose files."""
-        return bool(self.exclude) or self.folder_glob is not None
+        by_glob = self.folder_glob is not None and chooses_by_folder(self.folder_glob)
+        return bool(self.exclude) or by_glob
 
     def choose_names(
         self,
@@ -81,7 +82,8 @@ class Choice:
         if seen.foreign:
             if is_named:
                 raise InputError(f"{file.path} is {seen.foreign}")
-            self.left_out.add(seen.foreign.partition(",")[0], file.name)
+            what = seen.foreign.partition(",")[0]
+            self.left_out.add(what.removeprefix("a ").removeprefix("an "), file.name)
             return None
         if seen.how:
             self.left_out.note_taken(seen.how, file.name)

@@ -34,6 +34,8 @@ _KINDS: dict[str, FileKind] = {
     ".feather": "arrow",
     ".tar": "tar",
 }
+_LINES = (".jsonl", ".jsonlines", ".ndjson", ".jl")
+"""The endings of files of which every line is a value."""
 _COMPRESSIONS: dict[str, Compression] = {
     ".gz": "gzip",
     ".zst": "zstd",
@@ -81,14 +83,16 @@ _KIND_MAGIC: tuple[tuple[bytes, FileKind], ...] = (
     (b"FEA1", "arrow"),
     (b"\xff\xff\xff\xff", "arrow"),
 )
+_PDF_MAGIC = b"%PDF-"
+_PDF_LINE = re.compile(rb"%PDF-\d\.\d[ \t]*[\r\n]")
 _FOREIGN_MAGIC = (
     (b"PK\x03\x04", "a zip archive", ".zip"),
     (b"\x04\x22\x4d\x18", "lz4", ".lz4"),
     (b"\xff\x06\x00\x00sNaPpY", "snappy", ".sz"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", ".7z"),
-    (b"Rar!", "a rar archive", ".rar"),
+    (b"Rar!\x1a\x07", "a rar archive", ".rar"),
     (b"\x1f\x9d", "a file of compress", ".z"),
-    (b"%PDF-", "a PDF", ".pdf"),
+    (_PDF_MAGIC, "a PDF", ".pdf"),
     (b"Obj\x01", "an Avro file", ".avro"),
     (b"ORC", "an ORC file", ".orc"),
 )
@@ -157,7 +161,7 @@ def compression_by_content(head: bytes) -> Compression | None:
 
 def kind_by_content(head: bytes) -> FileKind | None:
     """Says what an unpacked file that begins so holds; None for text, and for what is not read."""
-    if head[_TAR_MAGIC] == b"ustar":
+    if head[_TAR_MAGIC] == b"ustar" and _CONTROL.search(head[: _TAR_MAGIC.start]):
         return "tar"
     if kind := next((name for magic, name in _KIND_MAGIC if _begins(head, magic)), None):
         return kind
@@ -185,18 +189,31 @@ def wrong_content(head: bytes) -> str | None:
     return next(marked, None) if len(head) > len(_BYTE_ORDER_MARKS[-1][0]) else None
 
 
-def holds_json_values(head: bytes) -> bool:
-    """Whether a JSON file that begins so is an array or a printed object rather than lines."""
+def holds_json_values(head: bytes, name: str) -> bool:
+    """Whether a JSON file that begins so is an array or a printed object rather than lines.
+
+    A file that is called `.jsonl` and has a whole object in its second line holds lines, of which
+    the first is damaged; unless the first may begin an array with an object a line.
+    """
     text = head.removeprefix(_UTF8_MARK).lstrip()
-    line, newline, _ = text.partition(b"\n")
+    line, newline, rest = text.partition(b"\n")
+    if _is_called_lines(name) and _is_object(rest.lstrip().partition(b"\n")[0]):
+        return line.startswith(b"[") and line.rstrip().endswith((b"[", b","))
     if text.startswith(b"["):
         return True
     opens = line.rstrip().endswith((b"{", b"[", b",", b":"))
     return bool(newline) and text.startswith(b"{") and opens and not _is_object(line)
 
 
+def _is_called_lines(name: str) -> bool:
+    path = PurePosixPath(name.lower())
+    return (path.with_suffix("") if compression_by_name(name) else path).suffix in _LINES
+
+
 def _begins(head: bytes, magic: bytes) -> bool:
-    """Whether a file begins with a mark, and is no text that happens to begin with its letters."""
+    """Whether a file begins with a mark, and is not a text that begins with the same letters."""
+    if magic == _PDF_MAGIC:
+        return _PDF_LINE.match(head) is not None
     return head.startswith(magic) and (not magic.isalnum() or _CONTROL.search(head) is not None)
 
 

@@ -25,7 +25,7 @@ def read_json_lines(piece: Piece, options: ReadOptions) -> Iterator[Document | S
         head = stream.peek(HEAD_BYTES)[:HEAD_BYTES] if piece.start == 0 else b""
         if wrong := wrong_content(head):
             yield _not_json(piece.file, wrong, options)
-        elif piece.stop is None and holds_json_values(head):
+        elif piece.stop is None and holds_json_values(head, piece.file.name):
             yield from read_json_values(stream, piece.file, options)
         else:
             yield from _read_lines(stream, piece, options)
@@ -33,7 +33,7 @@ def read_json_lines(piece: Piece, options: ReadOptions) -> Iterator[Document | S
 
 def is_cut_by_lines(file: InputFile) -> bool:
     """Whether a JSON file holds lines, so that a part of it can be read by itself."""
-    return not file.compressed and not holds_json_values(read_head(file, HEAD_BYTES))
+    return not file.compressed and not holds_json_values(read_head(file, HEAD_BYTES), file.name)
 
 
 def _not_json(file: InputFile, wrong: str, options: ReadOptions) -> Skipped:

@@ -12,7 +12,7 @@ from data_tools.reading.choosing import Choice, first_bytes_of
 from data_tools.reading.formats import NEVER_TEXT, WAYS_OUT
 from data_tools.reading.tars import is_token_tar
 from data_tools.reading.values import Finding, InputFile
-from data_tools.reading.walking import compile_glob, each_once, may_read, walk
+from data_tools.reading.walking import chooses_by_folder, compile_glob, each_once, may_read, walk
 
 
 def is_glob(pattern: str) -> bool:
@@ -43,7 +43,7 @@ def find_local(pattern: str, choice: Choice) -> Finding:
         parts=walked,
         hidden=regex is not None,
         own=choice.own,
-        names_decide=bool(walked) or choice.names_decide,
+        names_decide=choice.names_decide or chooses_by_folder("/".join(walked)),
     )
     found = {file.name: file for file in there}
     read = first_bytes_of(lambda name: found[name].path)
@@ -99,7 +99,7 @@ def _check_single(pattern: str) -> None:
             "that (-)"
         )
     if not stat.S_ISREG(mode):
-        raise InputError(f"{pattern} is no regular file, so it cannot be read as text")
+        raise InputError(f"{pattern} is not a regular file, so it cannot be read as text")
     if not may_read(path):
         raise InputError(f"{pattern} may not be read by you: change its permissions")
     if (ending := path.suffix.lower()) in NEVER_TEXT:

@@ -12,6 +12,7 @@ from data_tools.reading.tars import tar_text_bytes
 from data_tools.reading.values import Document, InputFile, Piece, ReadOptions
 
 _BLOCK_BYTES = 64 * 1024
+_LEAST_BLOCK_BYTES = 64
 _RATIO_BYTES = 8 << 20
 _BYTES_OF_A_COMMAND = 256 << 20  # A guess: only running it would tell.
 
@@ -32,13 +33,21 @@ def sample_text(
     files = [file for source in sources for file in source.files]
     sizes = [_text_bytes(file, options) for file in files]
     share = min(1.0, max_bytes / max(1, sum(sizes)))
+    block_bytes = _block_bytes(max_bytes)
     before = 0
     for file, size in zip(files, sizes, strict=True):
         if _is_read_whole(file):
             yield from _every_so_often(_texts(Piece(file, 0, None, file.bytes), options), share)
         else:
-            yield from _blocks(file, options, share, before)
+            yield from _blocks(file, options, share, before, block_bytes)
         before += size
+
+
+def _block_bytes(max_bytes: int) -> int:
+    """Says how long the parts are: a small sample has some too, and not one that is too long."""
+    if max_bytes >= 2 * _BLOCK_BYTES:
+        return _BLOCK_BYTES
+    return max(_LEAST_BLOCK_BYTES, max_bytes // 4)
 
 
 def _text_bytes(file: InputFile, options: ReadOptions) -> int:
@@ -83,11 +92,13 @@ def _every_so_often(texts: Iterable[str], share: float) -> Iterator[str]:
                 yield part
 
 
-def _blocks(file: InputFile, options: ReadOptions, share: float, before: int) -> Iterator[str]:
-    for offset in range(0, file.bytes, _BLOCK_BYTES):
-        length = min(_BLOCK_BYTES, file.bytes - offset)
+def _blocks(
+    file: InputFile, options: ReadOptions, share: float, before: int, block_bytes: int
+) -> Iterator[str]:
+    for offset in range(0, file.bytes, block_bytes):
+        length = min(block_bytes, file.bytes - offset)
         # The block in which the running share passes the next whole block's worth is taken.
-        earlier, later = (int(n * share / _BLOCK_BYTES) for n in (before, before + length))
+        earlier, later = (int(n * share / block_bytes) for n in (before, before + length))
         before += length
         if share < 1.0 and later == earlier:
             continue

@@ -128,9 +128,10 @@ def _join(findings: Sequence[Finding], left_out: LeftOut) -> list[TextSource]:
 
 
 def _nothing(patterns: Sequence[str], folder_glob: str | None) -> str:
-    known = f"every {KNOWN_ENDINGS} file"
-    chosen = f"the glob '{folder_glob}'" if folder_glob else f"a glob, by default {known},"
+    read = (
+        f"Chosen by the glob: {folder_glob}" if folder_glob else f"Read by default: {KNOWN_ENDINGS}"
+    )
     return (
-        f"no text file in {', '.join(patterns)} ({chosen} chooses which files "
-        f"of a folder count, exclude removes some): name other files or change these"
+        f"no text file found in {', '.join(patterns)}. {read}; use --glob to choose other names, "
+        "or check --exclude (in a recipe: glob and exclude)"
     )

@@ -8,7 +8,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +17,10 @@ from typing import IO, Any
 from data_tools.errors import InputError
 from data_tools.reading.formats import compression_by_content
 from data_tools.reading.values import InputFile
+from data_tools.reading.webdataset_rules import open_command
 
 _BUFFER_BYTES = 1 << 20
+_PACKED_BLOCK_BYTES = 1 << 16
 # One compressed block of four bytes may unfold to 128 KiB: so much at a time stays below 32 MiB.
 _ZSTD_INPUT_BYTES = 1 << 10
 # As S3, Google, Azure, HTTP, local disks and fsspec's own memory call it, the surest first.
@@ -31,7 +33,7 @@ UNPACKING = {"gzip": "gzip -d", "zstd": "zstd -d", "xz": "xz -d", "bzip2": "bzip
 
 
 def is_url(path: str) -> bool:
-    """Whether it is no local path: fsspec must open it, or it is a command."""
+    """Whether it is not a local path: a URL for fsspec, or a command."""
     return "://" in path or is_command(path)
 
 
@@ -78,7 +80,7 @@ def _as_text(stamp: Any) -> str:
 
 
 def check_unchanged(file: "InputFile") -> None:
-    """Looks whether a file is still as it was when the job was planned.
+    """Checks that a file has not changed since the job was planned.
 
     Raises:
         InputError: It has changed or is gone.
@@ -104,10 +106,7 @@ def check_unchanged(file: "InputFile") -> None:
 def open_file(file: "InputFile") -> Iterator[IO[bytes]]:
     """Opens the bytes of a file as they lie on disk; the stream can seek, but for a command's."""
     if is_command(file.path):
-        # Imports torch: only who reads webdataset's URLs pays for it.
-        from webdataset.gopen import gopen
-
-        with gopen(file.path) as output:
+        with open_command(file.path) as output:
             output.ignore_errors = True  # Its error has the command in Python's words.
             try:
                 yield output.stream
@@ -156,9 +155,9 @@ def unpack(file: "InputFile", raw: IO[bytes]) -> io.BufferedReader:
         case "zstd":
             inside = _ZstdStream(raw)
         case "xz":
-            inside = lzma.LZMAFile(raw)  # noqa: SIM115 - it does not own `raw`
+            inside = _CompressedStreams(raw, lzma.LZMADecompressor, padding_bytes=4)
         case "bzip2":
-            inside = bz2.BZ2File(raw)
+            inside = _CompressedStreams(raw, bz2.BZ2Decompressor, padding_bytes=1)
         case None:
             inside = raw
     if isinstance(inside, io.BufferedReader):
@@ -177,14 +176,14 @@ def read_head(file: "InputFile", size: int) -> bytes:
 
 
 def check_not_packed(file: "InputFile") -> None:
-    """Looks that a file of columns, which is read at many places, lies there unpacked.
+    """Checks that a Parquet or Arrow file, which is read at many offsets, is not compressed.
 
     Raises:
-        InputError: It does not.
+        InputError: It is compressed.
     """
     if file.compressed:
         raise InputError(
-            f"{file.path} is packed, and its kind cannot be read so: unpack it first "
+            f"{file.path} is compressed, which is not supported for its kind: unpack it first "
             f"({UNPACKING[file.format.compression or 'gzip']}), or exclude it"
         )
 
@@ -200,6 +199,58 @@ def damage_told(file: "InputFile") -> Iterator[None]:
         raise InputError(
             f"{file.path} is truncated or damaged ({error}): fetch it again, or exclude it"
         ) from error
+
+
+class _CompressedStreams(io.RawIOBase):
+    """xz or bzip2 streams in a row, unpacked little by little.
+
+    Python's own readers silently stop at bytes after a stream that are not another stream. Here
+    such bytes raise an error, except zeros, which are padding.
+    """
+
+    def __init__(
+        self,
+        raw: IO[bytes],
+        begin: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor],
+        *,
+        padding_bytes: int,
+    ) -> None:
+        self._raw = raw
+        self._begin = begin
+        self._padding_bytes = padding_bytes
+        self._unpacker = begin()
+        self._packed = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._unpacker.eof or self._find_next():
+            packed = b""
+            if self._unpacker.needs_input:
+                packed = self._packed or self._raw.read(_PACKED_BLOCK_BYTES)
+                self._packed = b""
+                if not packed:
+                    raise EOFError("the file ends inside a compressed stream")
+            if content := self._unpacker.decompress(packed, len(buffer)):
+                buffer[: len(content)] = content
+                return len(content)
+        return 0
+
+    def _find_next(self) -> bool:
+        """Goes to the stream after one that has ended; False where there is none."""
+        zeros, packed = 0, self._unpacker.unused_data or self._packed
+        while True:
+            rest = packed.lstrip(b"\0")
+            zeros += len(packed) - len(rest)
+            if rest or not (packed := self._raw.read(_PACKED_BLOCK_BYTES)):
+                break
+        if zeros % self._padding_bytes:
+            raise EOFError(f"{zeros} zero bytes after a compressed stream")
+        self._packed = rest
+        if rest:
+            self._unpacker = self._begin()
+        return bool(rest)
 
 
 class _ZstdStream(io.RawIOBase):

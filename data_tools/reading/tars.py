@@ -1,17 +1,15 @@
-"""webdataset tars with text in them: `.txt` members, or `.json` members with a text field.
-
-Knows webdataset, which imports torch; so it is imported where a tar is read, and nowhere else.
-"""
+"""webdataset tars with text in them: `.txt` members, or `.json` members with a text field."""
 
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, Any
 
 from data_tools.errors import InputError
 from data_tools.reading.records import JsonRecord
 from data_tools.reading.streams import open_unpacked
 from data_tools.reading.values import Document, InputFile, Piece, ReadOptions, Skipped, refuse
+from data_tools.reading.webdataset_rules import group_samples, key_and_suffix
 
 _TEXT, _JSON = "txt", "json"
 _FIRST_OF_A_PACK = re.compile(rb"\d{6}-\d{5}\.docs\.npy\0")
@@ -27,26 +25,26 @@ def is_token_tar(head: bytes) -> bool:
 def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
     """Reads the samples of a tar: a text member is a document, or else a JSON member.
 
-    Members of other kinds are left out, each with its ending.
-    """
-    from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_iterator
+    Members of other kinds are left out, each with its ending; so are links. A member that is
+    longer than the longest document is not read into memory.
 
-    members = _Members(piece.file.name, has_key=lambda name: base_plus_ext(name)[0] is not None)
+    Raises:
+        InputError: The tar is damaged, or holds what the options say to stop at.
+    """
     with open_unpacked(piece.file) as stream:
         watched = _Watched(stream)
+        readable: Any = watched  # Only its `read` is called.
         try:
-            files = tar_file_iterator(watched, select_files=members.select)
-            for sample in group_by_keys({**file, "__url__": ""} for file in files):
+            with tarfile.open(fileobj=readable, mode="r|*") as tar:
+                members = _TextMembers(tar, piece.file, options)
+                for key, sample in group_samples(members.contents()):
+                    yield from members.left_out()
+                    yield from _documents(key, sample, piece.file, options)
                 yield from members.left_out()
-                yield from _documents(sample, piece.file, options)
         except (tarfile.TarError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(
-                f"{piece.file.path} is truncated or damaged ({error.args[0]}): "
-                "fetch it again, or exclude it"
-            ) from error
-        yield from members.left_out()
+            raise _damaged(piece.file, error) from error
         if not watched.is_whole:
             message = (
                 f"{piece.file.path} does not stop with a tar's end mark: it is truncated, or "
@@ -59,54 +57,100 @@ def tar_text_bytes(file: InputFile) -> int:
     """Says how many bytes the members that may be text have, from their headers alone."""
     with open_unpacked(file) as stream:
         try:
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
-                return sum(it.size for it in tar if it.isreg() and _kind(it.name))
+            with tarfile.open(fileobj=stream, mode="r|*") as tar:
+                return sum(it.size for it in _headers(tar) if it.isreg() and _may_be_text(it.name))
         except tarfile.TarError as error:
-            raise InputError(
-                f"{file.path} is truncated or damaged ({error}): fetch it again, or exclude it"
-            ) from error
+            raise _damaged(file, error) from error
 
 
-def _kind(name: str) -> str | None:
-    stem, _, ending = name.rpartition("/")[2].lower().rpartition(".")
-    return ending if stem and ending in (_TEXT, _JSON) else None
+def _damaged(file: InputFile, error: Exception) -> InputError:
+    return InputError(
+        f"{file.path} is truncated or damaged ({error}): fetch it again, or exclude it"
+    )
+
+
+def _headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := tar.next()) is not None:
+        tar.members = []  # type: ignore[attr-defined]  # Or it keeps the headers of all.
+        yield member
 
 
 def _ending(name: str) -> str:
     stem, _, ending = name.rpartition("/")[2].lower().rpartition(".")
-    return f".{ending}" if stem else "without an ending"
+    return ending if stem else ""
 
 
-class _Members:
-    """Chooses the members that may be text and keeps count of the others."""
+def _may_be_text(name: str) -> bool:
+    return _ending(name) in (_TEXT, _JSON) and key_and_suffix(name) is not None
 
-    def __init__(self, tar: str, *, has_key: Callable[[str], bool]) -> None:
+
+class _TextMembers:
+    """Reads the members that may be text and keeps count of the others."""
+
+    def __init__(self, tar: tarfile.TarFile, file: InputFile, options: ReadOptions) -> None:
         self._tar = tar
-        self._has_key = has_key
-        self._passed: list[str] = []
+        self._file = file
+        self._options = options
+        self._left_out: list[Skipped] = []
 
-    def select(self, name: str) -> bool:
-        """Whether a member is read."""
-        if _kind(name) and self._has_key(name):
-            return True
-        self._passed.append(name)
-        return False
+    def contents(self) -> Iterator[tuple[str, bytes | None]]:
+        """Yields names and contents, in the order of the tar; None stands for one too long."""
+        sample, suffixes = "", set[str]()
+        for member in _headers(self._tar):
+            if reason := _not_text(member):
+                self._leave_out(reason, member)
+                continue
+            key, suffix = key_and_suffix(member.name) or ("", "")
+            sample, suffixes = key, (suffixes if key == sample else set())
+            if suffix in suffixes:
+                self._leave_out_second(member)
+                continue
+            suffixes.add(suffix)
+            is_too_long = member.size > self._options.max_document_bytes
+            content = None if is_too_long else self._tar.extractfile(member)
+            yield member.name, content.read() if content else None
 
     def left_out(self) -> Iterator[Skipped]:
-        """Gives those that were passed over since the last time."""
-        names, self._passed = self._passed, []
-        for name in names:
-            yield Skipped(f"{_ending(name)} in a tar", f"{self._tar} {name}")
+        """Gives those that were left out since the last time."""
+        left_out, self._left_out = self._left_out, []
+        yield from left_out
+
+    def _leave_out(self, reason: str, member: tarfile.TarInfo) -> None:
+        if not member.isdir():
+            target = f" → {member.linkname}" if member.linkname else ""
+            self._left_out.append(Skipped(reason, f"{self._file.name} {member.name}{target}"))
+
+    def _leave_out_second(self, member: tarfile.TarInfo) -> None:
+        message = (
+            f"{self._file.path} holds several members {member.name}, and only the first is read: "
+            "make the tar again without `tar -r`"
+        )
+        place = f"{self._file.name} {member.name}"
+        reason = "second member of one name in a tar"
+        self._left_out.append(refuse(self._options, reason, place=place, message=message))
+
+
+def _not_text(member: tarfile.TarInfo) -> str | None:
+    """Says why a member is not read."""
+    if member.islnk():
+        return "hard link in a tar"
+    if member.issym():
+        return "symbolic link in a tar"
+    if not member.isreg():
+        return "not a regular file in a tar"
+    if not _may_be_text(member.name):
+        ending = _ending(member.name)
+        return f"{f'.{ending}' if ending else 'without an ending'} in a tar"
+    return None
 
 
 def _documents(
-    sample: dict[str, Any], file: InputFile, options: ReadOptions
+    key: str, sample: dict[str, bytes | None], file: InputFile, options: ReadOptions
 ) -> Iterator[Document | Skipped]:
-    members = {name: it for name, it in sample.items() if not name.startswith("__")}
-    has_text = any(name.rpartition(".")[2] == _TEXT for name in members)
-    for ending, content in members.items():
-        place = f"{sample['__key__']}.{ending}"
-        if ending.rpartition(".")[2] == _TEXT:
+    has_text = any(suffix.rpartition(".")[2] == _TEXT for suffix in sample)
+    for suffix, content in sample.items():
+        place = f"{key}.{suffix}"
+        if suffix.rpartition(".")[2] == _TEXT:
             yield _text(content, place, file, options)
         elif has_text:
             yield Skipped(".json beside .txt in a tar", f"{file.name} {place}")
@@ -114,9 +158,11 @@ def _documents(
             yield _json(content, place, file, options)
 
 
-def _text(content: bytes, member: str, file: InputFile, options: ReadOptions) -> Document | Skipped:
+def _text(
+    content: bytes | None, member: str, file: InputFile, options: ReadOptions
+) -> Document | Skipped:
     place = f"{file.name} {member}"
-    if len(content) > options.max_document_bytes:
+    if content is None:
         message = f"{file.path} {member} is {options.too_long}"
         return refuse(options, "too long", place=place, message=message)
     try:
@@ -126,11 +172,13 @@ def _text(content: bytes, member: str, file: InputFile, options: ReadOptions) ->
     return Document(text, place) if text else Skipped("empty", place)
 
 
-def _json(content: bytes, member: str, file: InputFile, options: ReadOptions) -> Document | Skipped:
+def _json(
+    content: bytes | None, member: str, file: InputFile, options: ReadOptions
+) -> Document | Skipped:
     record = JsonRecord(
         options, place=f"{file.name} {member}", exact=lambda: f"{file.path} {member}"
     )
-    return record.too_long() if len(content) > options.max_document_bytes else record.parse(content)
+    return record.too_long() if content is None else record.parse(content)
 
 
 class _Watched:

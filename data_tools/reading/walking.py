@@ -1,8 +1,8 @@
-"""Walks a local folder, behind links too, and says of everything else what it is."""
+"""Walks a local folder, follows links, and counts by reason what is not a readable file."""
 
 import os
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,8 +11,10 @@ from pathlib import Path
 from data_tools.errors import InputError
 from data_tools.reading.left_out import OWN_OUTPUT, LeftOut
 
-FOLDER_OF_A_GLOB = "a folder that the glob matches: end it with /** to read it"
+FOLDER_OF_A_GLOB = "folder matched by the glob (add /** to read it)"
 _ANY_DEPTH = "**"
+_NAMES_OF_A_FOLDER = 16
+TOO_MANY_NAMES = f"folder that links give more than {_NAMES_OF_A_FOLDER} names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     """Makes the regular expression of a glob over names with slashes; `**` is any folders.
 
     Raises:
-        InputError: It is no pattern for what lies inside a folder.
+        InputError: It is not a valid pattern for names inside a folder.
     """
     from fsspec.utils import glob_translate
 
@@ -54,6 +56,11 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
         return re.compile(glob_translate("/".join(part for part in parts if part != ".")))
     except (ValueError, re.error) as error:
         raise InputError(f"the glob {pattern!r} is not valid: {error}") from error
+
+
+def chooses_by_folder(pattern: str) -> bool:
+    """Whether a glob looks at the names of folders, and not only at those of files."""
+    return any(part != _ANY_DEPTH for part in pattern.split("/")[:-1])
 
 
 def may_read(path: str | Path) -> bool:
@@ -79,12 +86,12 @@ def walk(
         hidden: Whether hidden files and folders count.
         own: Real paths of files and folders that the command itself writes; they are not entered.
         names_decide: Whether the names of folders choose files: then a folder that links give
-            several names is entered by each of them, and otherwise once.
+            several names is entered by up to 16 of them, and otherwise once.
 
     Returns:
         The files, sorted by the parts of their names.
     """
-    walker = _Walker(root, left_out, parts, hidden, own, each_once=not names_decide)
+    walker = _Walker(root, left_out, parts, hidden, own, names_decide=names_decide)
     return sorted(walker.files(), key=_by_parts)
 
 
@@ -114,14 +121,14 @@ class _Walker:
         hidden: bool,
         own: Collection[str],
         *,
-        each_once: bool,
+        names_decide: bool,
     ) -> None:
         self._left_out = left_out
         self._parts = parts
         self._hidden = hidden
         self._own = own
-        self._each_once = each_once
-        self._entered: set[str] = set()
+        self._names_decide = names_decide
+        self._entered: Counter[str] = Counter()
         self._here: deque[_Folder] = deque([_Folder("", str(root), os.path.realpath(root))])
         self._linked: deque[_Folder] = deque()
 
@@ -129,12 +136,14 @@ class _Walker:
         """Goes through real folders first, so that their names win over those of links."""
         while self._here or self._linked:
             folder = (self._here or self._linked).popleft()
-            if self._each_once:
-                if folder.real in self._entered:
-                    self._left_out.add("read already by another name", folder.name)
-                    continue
-                self._entered.add(folder.real)
-            yield from self._files_of(folder)
+            if not self._names_decide and self._entered[folder.real]:
+                self._left_out.add("read already by another name", folder.name)
+            elif self._entered[folder.real] == _NAMES_OF_A_FOLDER:
+                # Folders that link to one another have more names than can be tried.
+                self._left_out.add(TOO_MANY_NAMES, folder.name)
+            else:
+                self._entered[folder.real] += 1
+                yield from self._files_of(folder)
 
     def _files_of(self, folder: _Folder) -> Iterator[FoundFile]:
         try:

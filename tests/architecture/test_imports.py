@@ -63,7 +63,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "transformers": ("bigtrain.convert", "data_tools.tokenizer"),
     "tokenizers": ("data_tools.tokenizer",),
     "sentencepiece": ("data_tools.tokenizer",),
-    "webdataset": ("data_tools.reading.tars", "data_tools.reading.streams"),
+    "webdataset": ("data_tools.reading.webdataset_rules",),
     "pyarrow": ("data_tools.reading",),
     "datasketch": ("data_tools.cleaning",),
     "fsspec": ("data_tools.reading", "data_tools.remote", "bigtrain.checkpoint.store"),

@@ -16,7 +16,7 @@ from data_tools.errors import InputError
 from data_tools.files import render_json
 from data_tools.reading.left_out import LeftOut
 from data_tools.reading.sources import find_sources
-from data_tools.reading.walking import FOLDER_OF_A_GLOB
+from data_tools.reading.walking import FOLDER_OF_A_GLOB, TOO_MANY_NAMES
 
 _NOBODY = 65534
 
@@ -60,6 +60,29 @@ def test_links_in_a_circle_are_named_and_end(tmp_path, options, caplog):
     assert left_out["behind a link in a circle"] >= 1
     assert left_out["behind a link that cannot be followed"] == 1
     assert "a/up → .." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "is_told"),
+    [
+        ("{}", {"folder_glob": "*.txt"}, False),
+        ("{}", {"folder_glob": "**/*.txt"}, False),
+        ("{}/**/*.txt", {}, False),
+        ("{}", {"folder_glob": "**/0/**/*.txt"}, True),
+        ("{}", {"exclude": ["*/none/*"]}, True),
+    ],
+)
+def test_folders_that_link_to_one_another_are_entered_a_bounded_number_of_times(
+    tmp_path, pattern, options, is_told
+):
+    numbers = range(6)  # By all their names it takes seconds; by those of 9, hours.
+    for number in numbers:
+        write(tmp_path / f"{number}/{number}.txt")
+        for other in set(numbers) - {number}:
+            (tmp_path / f"{number}/{other}").symlink_to(f"../{other}")
+    names, left_out = find(pattern.format(tmp_path), **options)
+    assert sorted(Path(name).name for name in names) == [f"{number}.txt" for number in numbers]
+    assert (TOO_MANY_NAMES in left_out) == is_told
 
 
 def test_what_links_lead_to_twice_is_read_once_under_its_own_name(tmp_path):
@@ -148,6 +171,13 @@ def test_what_is_not_taken_is_counted_by_ending_with_an_example_and_a_way_out(tm
     assert "2 .pdf (e.g. p/a.pdf; take its text out into .txt)" in caplog.text
     assert "1 .jsonl.lz4 (x.jsonl.lz4; unpack it with lz4 -d)" in caplog.text
     assert len(caplog.records) == 1
+
+
+def test_archives_that_a_glob_chooses_are_counted_by_what_they_are(tmp_path, caplog):
+    write(tmp_path / "a.md")
+    write(tmp_path / "b.data", b"Rar!\x1a\x07\x00")
+    assert find(tmp_path, folder_glob="*") == (["a.md"], {"rar archive": 1})
+    assert "left out: 1 rar archive (b.data)" in caplog.text
 
 
 def test_a_glob_without_folders_chooses_in_all_of_them(tmp_path):

@@ -145,7 +145,7 @@ def test_other_corpora_notes_runs_and_models_are_left_out(folder, sharded):
 
 
 def test_a_corpus_as_input_is_refused(sharded, caplog):
-    with pytest.raises(InputError, match="no text file in"):
+    with pytest.raises(InputError, match="no text file found in"):
         find_sources([str(sharded / "train")])
     assert OURS in caplog.text
 

@@ -56,6 +56,30 @@ def test_a_bad_line_may_be_left_out_and_is_counted(tmp_path, line, told):
     assert found == [*good[:7], Skipped(told[0], "web.jsonl line 8"), good[7]]
 
 
+@pytest.mark.parametrize("line", ['{"text": "a", "meta": {', '{"text":', '["a", 1', "[1, 2]"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jl", "a.jsonlines.gz"])
+def test_a_damaged_first_line_is_one_bad_line(tmp_path, name, line):
+    content = line.encode() + b"\n" + GOOD * 2
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    with pytest.raises(InputError, match=rf"{name} line 1 .*--on-invalid skip"):
+        read(tmp_path / name)
+    found, _ = read(tmp_path / name, on_invalid="skip")
+    assert [getattr(it, "reason", "document") for it in found] == [
+        "invalid JSON",
+        "document",
+        "document",
+    ]
+
+
+@pytest.mark.parametrize(
+    "content", [b'[\n{"text": "good"}\n]', b'[{"text": "good"},\n' + GOOD + b"]"]
+)
+def test_an_array_with_an_object_a_line_is_an_array_whatever_it_is_called(tmp_path, content):
+    (tmp_path / "a.jsonl").write_bytes(content)
+    found, _ = read(tmp_path / "a.jsonl")
+    assert {it.text for it in found} == {"good"}
+
+
 def test_a_whole_surrogate_pair_is_good(tmp_path):
     assert read_line(tmp_path, b'{"text": "\\ud83d\\ude00"}')[7].text == "😀"
 

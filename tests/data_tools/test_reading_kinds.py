@@ -279,7 +279,7 @@ def test_names_that_deceive_are_told(tmp_path):
     with pytest.raises(InputError, match=r"c\.jsonl holds gzip, not JSON in UTF-8"):
         read(tmp_path / "c.jsonl")
     (tmp_path / "d.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
-    with pytest.raises(InputError, match=r"d\.parquet\.gz is packed, .*\(gzip -d\)"):
+    with pytest.raises(InputError, match=r"d\.parquet\.gz is compressed, .*\(gzip -d\)"):
         read(tmp_path / "d.parquet.gz")
     for name, content in (("e", b"PK\x03\x04zip"), ("e.lz4", b"\x04\x22\x4d\x18"), ("e.zip", b"x")):
         (tmp_path / name).write_bytes(content)
@@ -304,10 +304,22 @@ def test_a_tar_of_tokens_is_refused(sharded):
         read(tar)
 
 
-@pytest.mark.parametrize("text", ["PAR1S 7e", "ORCHESTRA", "BZhang", "FEA1 is a part", "[x] {y}"])
+LIKE_OTHERS = ["PAR1S 7e", "ORCHESTRA", "BZhang", "FEA1 is a part", "[x] {y}", "Rar!\n", "PK", "7z"]
+LIKE_OTHERS += ["%PDF-1.7 is a version", "x" * 257 + "ustar " + "x" * 300]
+
+
+@pytest.mark.parametrize("text", LIKE_OTHERS)
 def test_a_text_that_begins_like_another_kind_is_text(tmp_path, text):
-    (tmp_path / "notes").write_text(text)
-    assert texts_of(tmp_path / "notes") == [text]
+    for name in ("notes", "notes.md", "notes.txt"):
+        (tmp_path / name).write_text(text)
+        assert texts_of(tmp_path / name) == [text]
+
+
+def test_archives_and_documents_of_other_programs_are_known_by_their_marks(tmp_path):
+    for what, head in {"a rar archive": b"Rar!\x1a\x07\x01\0", "a PDF": b"%PDF-1.7\n%"}.items():
+        (tmp_path / "file").write_bytes(head)
+        with pytest.raises(InputError, match=f"file is {what}"):
+            read(tmp_path / "file")
 
 
 def test_several_columns_of_one_name_are_refused(tmp_path):

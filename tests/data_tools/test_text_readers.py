@@ -77,7 +77,7 @@ def test_a_url_gives_the_same_files_as_a_path(folder, pattern):
 
 
 def test_finding_nothing_is_an_error_that_says_what_to_change(folder):
-    with pytest.raises(InputError, match=r"the glob '\*\*/\*\.md' chooses"):
+    with pytest.raises(InputError, match=r"found .*Chosen by the glob: \*\*/\*\.md; use --glob"):
         find_sources([str(folder)], folder_glob="**/*.md")
     with pytest.raises(InputError, match=r"absent\.txt is no file"):
         find_sources([str(folder / "absent.txt")])
@@ -143,3 +143,10 @@ def test_a_sample_of_records_is_spread_over_the_whole_file(tmp_path, name):
     assert min(numbers) < 500
     assert max(numbers) > 1500
     assert set(sample) <= set(texts)
+
+
+@pytest.mark.parametrize("max_bytes", [1000, 10_000, 65_536, 100_000])
+def test_a_small_sample_of_a_large_file_is_not_empty(tmp_path, max_bytes):
+    (tmp_path / "a.txt").write_text("text " * 100_000)
+    size = sum(map(len, sample_text(tmp_path, max_bytes=max_bytes)))
+    assert max_bytes / 2 <= size <= max_bytes

@@ -1,10 +1,14 @@
 """Files as Hugging Face `datasets`, Polars and webdataset really write them become the same corpus.
 
-Slow: it loads the first two, which only this test needs (`pip install datasets polars`); 20 s.
+Slow: it installs the first two, which only this test needs, into a folder of its own; 20 s and
+their download.
 """
 
+import importlib
 import json
 import lzma
+import subprocess
+import sys
 
 import pytest
 from webdataset.writer import TarWriter
@@ -17,8 +21,29 @@ TEXTS = [f"Story {number} of a cat and {number * 7} dogs.\n" for number in range
 pytestmark = pytest.mark.slow
 
 
+# With --no-deps, so that nothing comes twice; the rest of what they need is installed.
+PACKAGES = ["datasets", "dill<0.4.1", "multiprocess<0.70.19", "pandas", "python-dateutil", "six"]
+PACKAGES += ["polars", "polars-runtime-32"]
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Installs the packages, or skips where pip reaches no index."""
+    folder = tmp_path_factory.mktemp("packages")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
+    done = subprocess.run([*pip, *PACKAGES], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"pip cannot install {PACKAGES[0]}: {done.stderr.strip().splitlines()[-1]}")
+    with pytest.MonkeyPatch.context() as patch:
+        # After the installed packages, which stay as they are.
+        patch.setattr(sys, "path", [*sys.path, str(folder)])
+        importlib.invalidate_caches()
+        yield
+
+
 def write_datasets(folder):
-    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+    import datasets
+
     datasets.disable_caching()
     rows = datasets.Dataset.from_dict({"text": TEXTS, "n": list(range(len(TEXTS)))})
     datasets.DatasetDict(train=rows).save_to_disk(str(folder), num_shards={"train": 3})
@@ -29,7 +54,8 @@ def write_datasets(folder):
 
 
 def write_polars(folder, name):
-    polars = pytest.importorskip("polars", reason="Polars is not installed")
+    import polars
+
     folder.mkdir()
     frame = polars.DataFrame({"text": TEXTS})
     match name:
@@ -65,8 +91,12 @@ POLARS = ("parquet", "categories", "ipc", "stream", "ndjson", "json")
 
 
 @pytest.mark.parametrize("writer", ["datasets", "webdataset", "xz", *POLARS])
-def test_what_others_write_becomes_a_corpus_of_the_same_documents(tokenizer, tmp_path, writer):
+def test_what_others_write_becomes_a_corpus_of_the_same_documents(
+    request, tokenizer, tmp_path, writer
+):
     folder = tmp_path / "in"
+    if writer in ("datasets", *POLARS):
+        request.getfixturevalue("others")
     match writer:
         case "datasets":
             write_datasets(folder)
