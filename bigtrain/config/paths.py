@@ -5,7 +5,7 @@ Only text that a user wrote is expanded. A config that a run has saved holds pat
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -44,8 +44,8 @@ def expand_variables(text: str) -> str:
 def expand_argument(argument: Argument) -> Argument:
     """Expands a path, or URL, of a command line.
 
-    A file that exists as it is written is meant so: a shell's glob gives names that hold a ``$``
-    or begin with a ``~``. Only ``~`` alone and ``~/...`` are always the home folder.
+    If a file of exactly this name exists, the argument is not expanded: a shell's glob gives names
+    that hold a ``$`` or begin with a ``~``. Only ``~`` and ``~/...`` are always the home folder.
 
     Raises:
         ConfigError: As `expand_path`; the message names the argument.
@@ -74,6 +74,14 @@ FolderPath = Annotated[str, AfterValidator(check_path), _IS_A_PATH]
 """A path or URL in a config."""
 OfPaths = _IS_A_PATH
 """Marks a field of several paths, which has a validator of its own."""
+
+
+def is_there(path: Path) -> bool:
+    """Whether something exists at a path; False also in a folder that this user may not enter."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def expand_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> dict[str, Any]:
@@ -186,10 +194,3 @@ def _expand_home(text: str) -> str:
     if not found.is_absolute() or (home == "~" and os.path.expandvars("${HOME}") == ""):
         raise ConfigError("the environment variable HOME is no absolute path; set it to one")
     return f"{found}{slash}{rest}"
-
-
-def first_that_holds(starts: Sequence[Path], paths: Sequence[str], *, otherwise: Path) -> Path:
-    """The first folder in which one of the relative paths exists."""
-    return next(
-        (start for start in starts if any((start / path).exists() for path in paths)), otherwise
-    )

@@ -71,32 +71,56 @@ def claim_checkpoints(config: RunConfig, checkpoints: Folder) -> None:
     if owner == now:
         return
     if (owner is None or owner.run_id != now.run_id) and named_folders(checkpoints):
-        log.warning("%s: these checkpoints had no owner here; now they are this run's", checkpoints)
+        before = "had no owner" if owner is None else f"belonged to {_render(owner)}"
+        log.warning("%s: these checkpoints %s; now they are this run's", checkpoints, before)
     root = open_folder(config.checkpoint.dir)
     root.make()
     root.write(_owner_file(checkpoints), (json.dumps(asdict(now), indent=1) + "\n").encode())
+    # Another run may have claimed them at the same time; the last one that wrote keeps them.
+    _check(_read_owner(config, checkpoints), config, checkpoints)
 
 
 def _check(owner: Owner | None, config: RunConfig, checkpoints: Folder) -> None:
     ours, here = _run_id(config.run_dir), config.run_dir.absolute()
     if owner is None or owner.place != absolute_place(checkpoints):
-        return  # Nobody's, or copied here with all that they hold.
+        return  # No owner file, or the folder was copied here together with its owner file.
     there = Path(owner.run_folder)
-    is_same_folder = there == here or (there.exists() and here.exists() and there.samefile(here))
+    is_here = there == here or _is_same_folder(there, here)
     if ours == owner.run_id:
         # The run was moved, unless what was there before still is.
-        if is_same_folder or _run_id(there) != ours:
+        if is_here or not _may_hold_run(there, ours):
             return
         what = f"{here} is a copy of that run"
-    elif is_same_folder and ours is None:
-        return  # The run folder was removed, or this machine took the place of another.
+    elif is_here and ours is None and owner.host == socket.gethostname():
+        return  # The run folder was removed and made again.
     else:
         what = f"{here} is another run"
     raise ConfigError(
-        f"run {config.name}: the checkpoints in {owner.place} belong to {there} on {owner.host}, "
+        f"run {config.name}: the checkpoints in {owner.place} belong to {_render(owner)}, "
         f"and {what}; give this one another name or checkpoint.dir (checkpoint.load begins with "
         f"those), or remove {config.checkpoint.dir}/{_owner_file(checkpoints)} to take them over"
     )
+
+
+def _render(owner: Owner) -> str:
+    return f"{owner.run_folder} on {owner.host}"
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _may_hold_run(run_dir: Path, run_id: str) -> bool:
+    """Whether a folder holds the run of this id; True also if this user may not read it."""
+    try:
+        return (run_dir / _ID_FILE).read_text(encoding="utf-8").strip() == run_id
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _owner_file(checkpoints: Folder) -> str:

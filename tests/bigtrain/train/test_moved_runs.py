@@ -76,7 +76,7 @@ def test_a_copy_does_not_touch_the_checkpoints_of_its_original(config: RunConfig
         lambda: rewind_run(copy, to=0),
         lambda: plan_prune(copy, Wish(keep_last=1)),
     ):
-        with pytest.raises(ConfigError, match=r"is a copy of .*copy them to ck/") as caught:
+        with pytest.raises(ConfigError, match=r"is a copy of .*the checkpoints to ck/") as caught:
             change()
         assert fork in str(caught.value)
     shutil.copytree("ck/tiny", "ck/copy")
@@ -87,7 +87,7 @@ def test_a_copy_does_not_touch_the_checkpoints_of_its_original(config: RunConfig
 
 def test_a_copy_of_the_same_name_does_not_touch_them_either(config: RunConfig) -> None:
     copy = Path(shutil.copytree(config.run_dir, f"backup/{config.name}"))
-    with pytest.raises(ConfigError, match="give it another name and copy them to ck/NAME"):
+    with pytest.raises(ConfigError, match=r"rename the copy to NAME and copy the .* to ck/NAME"):
         open_checkpoints(load_run_of(copy))
 
 

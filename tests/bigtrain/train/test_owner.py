@@ -3,12 +3,13 @@
 import json
 import logging
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bigtrain.checkpoint.folder import Folder, open_folder
+from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.train.owner import check_owner, claim_checkpoints
 from tests.runs import tiny_config
@@ -92,6 +93,50 @@ def test_a_run_folder_that_was_removed_and_made_anew_is_the_owner(
     _claim(run)
     shutil.rmtree(run.run_dir)
     _claim(_run(tmp_path, place))
+
+
+def test_the_same_path_on_another_machine_is_another_run(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _run(tmp_path, place)
+    _claim(run)
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-b")
+    _claim(run)  # A run folder that both machines see.
+    shutil.rmtree(run.run_dir)
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-c")
+    with pytest.raises(ConfigError, match=r"on node-b, and .* is another run"):
+        _check(_run(tmp_path, place))
+
+
+def test_of_two_runs_that_claim_at_once_the_last_one_keeps_the_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(tmp_path / "checkpoints")
+    first, second = _run(tmp_path, place), _run(tmp_path, place, "b")
+    write = DiskFolder.write
+
+    def write_and_be_overtaken(folder: DiskFolder, name: str, data: bytes) -> None:
+        write(folder, name, data)
+        monkeypatch.undo()
+        (tmp_path / "checkpoints/tiny.owner.json").rename(tmp_path / "first")
+        _claim(second)
+
+    monkeypatch.setattr(DiskFolder, "write", write_and_be_overtaken)
+    with pytest.raises(ConfigError, match="is another run"):
+        _claim(first)
+    _check(second)
+
+
+def test_checkpoints_that_had_another_owner_are_taken_over_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "checkpoints"
+    run = _run(tmp_path, str(place))
+    _claim(run)
+    (place / "tiny" / "step-00000010").mkdir(parents=True)
+    shutil.rmtree(run.run_dir)
+    _claim(_run(tmp_path, str(place)))
+    assert f"these checkpoints belonged to {run.run_dir} on " in caplog.text
 
 
 def test_old_checkpoints_without_an_owner_are_adopted_and_told(
