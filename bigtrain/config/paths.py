@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from bigtrain.config.errors import ConfigError, section_of, show_value
 
 _VARIABLE = re.compile(r"\$(?:(?P<name>\w+)|\{(?P<braced>[^{}]*)\}|(?P<command>\())", re.ASCII)
+_COMMAND = "pipe:"
 _NAME = re.compile(r"\w+", re.ASCII)
 _IS_A_PATH = object()
 """Marks the fields of a config that hold paths."""
@@ -26,10 +27,12 @@ Argument = TypeVar("Argument", str, Path)
 def expand_path(text: str) -> str:
     """Expands ``~``, ``~user``, ``$NAME`` and ``${NAME}``, as a shell does; in URLs too.
 
+    What begins with ``pipe:`` is a shell's command, and is left to that shell.
+
     Raises:
         ConfigError: A variable is unknown, empty or not plain, or there is no such user.
     """
-    return _expand_home(expand_variables(text))
+    return text if text.startswith(_COMMAND) else _expand_home(expand_variables(text))
 
 
 def expand_variables(text: str) -> str:
@@ -119,6 +122,13 @@ def move_relative_paths(
     """Makes relative paths start from ``start``; unchanged where that is the working folder."""
     if start == Path.cwd():
         return dict(values)
+    return join_relative_paths(values, schema, start)
+
+
+def join_relative_paths(
+    values: Mapping[str, Any], schema: type[BaseModel], start: Path
+) -> dict[str, Any]:
+    """Puts ``start`` in front of every relative path."""
     return _map_paths(
         values, schema, lambda _, path: str(start / path) if _is_relative(path) else path
     )
