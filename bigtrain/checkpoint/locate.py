@@ -92,9 +92,12 @@ def fork_command(run_dir: Path) -> str:
 
 def is_same_place(one: Folder, other: Folder) -> bool:
     """Whether two folders are one, however their paths are written."""
-    if isinstance(one, DiskFolder) and isinstance(other, DiskFolder):
-        return one.path.resolve() == other.path.resolve()
-    return str(one) == str(other)
+    return absolute_place(one) == absolute_place(other)
+
+
+def absolute_place(folder: Folder) -> str:
+    """A folder's URL or its absolute path, without links."""
+    return str(folder.path.resolve()) if isinstance(folder, DiskFolder) else str(folder)
 
 
 def _starts(run_dir: Path) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ import pytest
 from bigtrain.checkpoint.format import folder_name
 from bigtrain.checkpoint.links import check_links
 from bigtrain.checkpoint.locate import checkpoints_of_run, original_of
+from bigtrain.checkpoint.owner import check_owner, claim_checkpoints
 from bigtrain.config import ConfigError, RunConfig, load_run_config
 from bigtrain.config.saved import load_run_of
-from bigtrain.train.owner import check_owner, claim_checkpoints
 from bigtrain.train.resume import open_checkpoints
 from bigtrain.train.run_folder import RunFolder
 from tests.runs import tiny_config
