@@ -7,8 +7,7 @@ from bigtrain.checkpoint.folder import FolderError
 
 def find_dangling_link(path: Path) -> Path | None:
     """A path, or the nearest folder above it, that is a link to nothing; None where none is."""
-    links = (each for each in (path, *path.parents) if each.is_symlink() and not each.exists())
-    return next(links, None)
+    return next((each for each in (path, *path.parents) if _is_dangling(each)), None)
 
 
 def check_links(path: Path) -> None:
@@ -23,3 +22,10 @@ def check_links(path: Path) -> None:
             f"{link}: a link to {link.readlink()}, which is not there; mount its disk, or mend or "
             "remove the link"
         )
+
+
+def _is_dangling(path: Path) -> bool:
+    try:
+        return path.is_symlink() and not path.exists()
+    except PermissionError:  # It is in a folder that is closed to this user, or its target is.
+        return False

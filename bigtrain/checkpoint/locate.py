@@ -44,14 +44,19 @@ def checkpoints_of_run(run_dir: Path) -> Folder:
 def original_of(run_dir: Path) -> Path | None:
     """The run folder that this one was copied from, if it is still there.
 
-    None for a folder that was moved, and once the copy has begun an attempt of its own.
+    None for a folder that was moved, and once the copy has begun an attempt of its own. If the
+    original was moved and the copy took its place, the moved folder counts as the copy. None also
+    if this user may not read the original.
     """
     noted = _newest_start(run_dir).get("folder")
-    if not isinstance(noted, str) or not Path(noted, ATTEMPTS_FILE).is_file():
+    if not isinstance(noted, str):
         return None
     original = Path(noted)
-    is_the_same = original.samefile(run_dir)
-    return None if is_the_same or _first_start(original) != _first_start(run_dir) else original
+    try:
+        is_copy = not original.samefile(run_dir) and _first_start(original) == _first_start(run_dir)
+    except OSError:
+        return None
+    return original if is_copy else None
 
 
 def check_checkpoints_are_its_own(run_dir: Path) -> None:
@@ -70,11 +75,12 @@ def check_checkpoints_are_its_own(run_dir: Path) -> None:
     if not is_same_place(checkpoints_of_run(run_dir), theirs):
         return
     elsewhere = open_folder(run.checkpoint.dir)
-    rename = "give it another name and " if is_same_place(elsewhere.child(run.name), theirs) else ""
+    has_same_name = is_same_place(elsewhere.child(run.name), theirs)
+    rename = "rename the copy to NAME and " if has_same_name else ""
     raise ConfigError(
-        f"{run_dir} is a copy of {original}, whose checkpoints are in {theirs}; to go on apart "
-        f"from it, begin a new run with `{fork_command(original)}`, or {rename}copy them to "
-        f"{elsewhere.child('NAME' if rename else run.name)}"
+        f"{run_dir} is a copy of {original}, whose checkpoints are in {theirs}; to train the copy "
+        f"as a separate run, start `{fork_command(original)}`; or {rename}copy the checkpoints to "
+        f"{elsewhere.child('NAME' if has_same_name else run.name)}"
     )
 
 
@@ -86,9 +92,12 @@ def fork_command(run_dir: Path) -> str:
 
 def is_same_place(one: Folder, other: Folder) -> bool:
     """Whether two folders are one, however their paths are written."""
-    if isinstance(one, DiskFolder) and isinstance(other, DiskFolder):
-        return one.path.resolve() == other.path.resolve()
-    return str(one) == str(other)
+    return absolute_place(one) == absolute_place(other)
+
+
+def absolute_place(folder: Folder) -> str:
+    """A folder's URL or its absolute path, without links."""
+    return str(folder.path.resolve()) if isinstance(folder, DiskFolder) else str(folder)
 
 
 def _starts(run_dir: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ Only text that a user wrote is expanded. A config that a run has saved holds pat
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from bigtrain.config.errors import ConfigError, section_of, show_value
 
 _VARIABLE = re.compile(r"\$(?:(?P<name>\w+)|\{(?P<braced>[^{}]*)\}|(?P<command>\())", re.ASCII)
+_COMMAND = "pipe:"
 _NAME = re.compile(r"\w+", re.ASCII)
 _IS_A_PATH = object()
 """Marks the fields of a config that hold paths."""
@@ -26,10 +27,12 @@ Argument = TypeVar("Argument", str, Path)
 def expand_path(text: str) -> str:
     """Expands ``~``, ``~user``, ``$NAME`` and ``${NAME}``, as a shell does; in URLs too.
 
+    What begins with ``pipe:`` is a shell's command, and is left to that shell.
+
     Raises:
         ConfigError: A variable is unknown, empty or not plain, or there is no such user.
     """
-    return _expand_home(expand_variables(text))
+    return text if text.startswith(_COMMAND) else _expand_home(expand_variables(text))
 
 
 def expand_variables(text: str) -> str:
@@ -44,8 +47,8 @@ def expand_variables(text: str) -> str:
 def expand_argument(argument: Argument) -> Argument:
     """Expands a path, or URL, of a command line.
 
-    A file that exists as it is written is meant so: a shell's glob gives names that hold a ``$``
-    or begin with a ``~``. Only ``~`` alone and ``~/...`` are always the home folder.
+    If a file of exactly this name exists, the argument is not expanded: a shell's glob gives names
+    that hold a ``$`` or begin with a ``~``. Only ``~`` and ``~/...`` are always the home folder.
 
     Raises:
         ConfigError: As `expand_path`; the message names the argument.
@@ -74,6 +77,14 @@ FolderPath = Annotated[str, AfterValidator(check_path), _IS_A_PATH]
 """A path or URL in a config."""
 OfPaths = _IS_A_PATH
 """Marks a field of several paths, which has a validator of its own."""
+
+
+def is_there(path: Path) -> bool:
+    """Whether something exists at a path; False also in a folder that this user may not enter."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def expand_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> dict[str, Any]:
@@ -111,6 +122,13 @@ def move_relative_paths(
     """Makes relative paths start from ``start``; unchanged where that is the working folder."""
     if start == Path.cwd():
         return dict(values)
+    return join_relative_paths(values, schema, start)
+
+
+def join_relative_paths(
+    values: Mapping[str, Any], schema: type[BaseModel], start: Path
+) -> dict[str, Any]:
+    """Puts ``start`` in front of every relative path."""
     return _map_paths(
         values, schema, lambda _, path: str(start / path) if _is_relative(path) else path
     )
@@ -186,10 +204,3 @@ def _expand_home(text: str) -> str:
     if not found.is_absolute() or (home == "~" and os.path.expandvars("${HOME}") == ""):
         raise ConfigError("the environment variable HOME is no absolute path; set it to one")
     return f"{found}{slash}{rest}"
-
-
-def first_that_holds(starts: Sequence[Path], paths: Sequence[str], *, otherwise: Path) -> Path:
-    """The first folder in which one of the relative paths exists."""
-    return next(
-        (start for start in starts if any((start / path).exists() for path in paths)), otherwise
-    )

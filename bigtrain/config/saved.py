@@ -1,6 +1,7 @@
-"""The config that a run has saved, read back: it may lie elsewhere by now, or be called otherwise.
+"""Reads back the config that a run has saved.
 
-What the folder is called now is the run's name, and relative paths keep their meaning.
+The folder may have been moved or renamed. Its current name is the run's name; relative paths still
+point to the same files.
 """
 
 import os
@@ -11,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bigtrain.config.errors import ConfigError, render_validation_error
-from bigtrain.config.paths import first_that_holds, move_relative_paths, relative_paths
+from bigtrain.config.paths import is_there, move_relative_paths, relative_paths
 from bigtrain.config.run import RunConfig
 from bigtrain.config.yaml12 import read_yaml_mapping
 
@@ -76,9 +77,19 @@ def with_paths_from_here(
     noted = values.pop("relative_to", None)
     starts = [*([Path(noted)] if isinstance(noted, str) else []), *ran_in, Path.cwd()]
     inputs = {name: value for name, value in values.items() if name != "runs_dir"}
-    otherwise = starts[0] if noted and starts[0].is_dir() else Path.cwd()
-    start = first_that_holds(starts, relative_paths(inputs, RunConfig), otherwise=otherwise)
+    otherwise = starts[0] if noted and is_there(starts[0]) else Path.cwd()
+    start = _first_that_holds(starts, relative_paths(inputs, RunConfig), otherwise=otherwise)
     return move_relative_paths(values, RunConfig, start)
+
+
+def _first_that_holds(starts: Sequence[Path], paths: Sequence[str], *, otherwise: Path) -> Path:
+    """The first folder in which one of the relative paths exists.
+
+    A folder that this user may not enter, such as another's home, holds nothing.
+    """
+    return next(
+        (start for start in starts if any(is_there(start / path) for path in paths)), otherwise
+    )
 
 
 def _itself(run_dir: Path) -> Path:

@@ -1,8 +1,9 @@
 """Reads a config from YAML files merged left to right, then ``a.b=value`` overrides."""
 
+import errno
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,10 +89,24 @@ def find_config_file(name: str) -> Path:
         ConfigError: It is in neither place.
     """
     for candidate in (Path(expand_argument(name)), _PACKAGED_CONFIGS / name):
-        with suppress(OSError):  # A name too long to be a file's.
+        with _long_names_allowed(name):
             if candidate.exists() and not candidate.is_dir():  # It may be a pipe.
                 return candidate
     raise ConfigError(f"{name}: no such config file; installed ones: {_installed()}")
+
+
+@contextmanager
+def _long_names_allowed(name: str) -> Iterator[None]:
+    """Treats a name that is too long for a file as one that does not exist.
+
+    Raises:
+        ConfigError: The place cannot be read, for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise ConfigError(f"{name}: {error.strerror or error}") from None
 
 
 def _installed() -> str:
@@ -104,7 +119,7 @@ def _read_source(name: str, schema: type[Section]) -> dict[str, Any]:
     if not issubclass(schema, RunConfig):
         return _expand_file(name, schema)
     place = Path(expand_argument(name))
-    with suppress(OSError):  # A name too long to be a file's.
+    with _long_names_allowed(name):
         if (folder := run_folder_of(place)) is not None:
             return read_run_values(folder, CONFIG_FILE if place.is_dir() else place.name)
         if name and place.is_dir():

@@ -55,6 +55,7 @@ def _serve(connection: Connection) -> None:
         raise ConfigurationError(
             f"wandb's configuration ({sources}): {_one_line(error)}"
         ) from error
+    _send(connection, mode_chosen=mode)
     run = _open_run(wandb, wanted, mode)
     _send(connection, mode=mode, why=why, folder=str(Path(run.dir).parent))
     while True:

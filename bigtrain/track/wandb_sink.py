@@ -1,7 +1,7 @@
 """wandb: a sink of the same events, with our step as its axis, which can never stop a run.
 
 wandb runs in a process of its own (`wandb_process`), and a thread here feeds it from a queue: the
-training loop waits for neither. What waits has a deadline.
+training loop waits for neither. Every wait has a deadline.
 """
 
 import json
@@ -23,14 +23,15 @@ log = logging.getLogger(__name__)
 IMPORT_SECONDS = 60.0
 """Until wandb is imported: a slow disk, not a network."""
 CONNECT_SECONDS = 5.5
-"""Until a run is open online; going offline takes two or three more."""
-OFFLINE_SECONDS = 30.0
+"""Until it is known whether the server answers; going offline takes two or three more."""
+OPEN_SECONDS = 30.0
+"""Until a run is open after that: a slow server is waited for, since no step waits."""
 FINISH_SECONDS = 30.0
 """For the last upload."""
 FAILED_FINISH_SECONDS = 5.0
-"""The same after a failure, which must be told soon."""
+"""Shorter after a failure, so that the command ends soon."""
 MOST_WAITING = 10_000
-"""Records that wait for wandb."""
+"""Maximum number of queued records."""
 
 
 class WandbError(RuntimeError):
@@ -125,6 +126,8 @@ class WandbTracker:
         tries = [(wanted, None), ("offline", None), ("offline", self._run_dir)]
         for mode, bare_in in tries[wanted == "offline" :]:
             self._process = process = _Process(self._log_file, bare_in=bare_in)
+            if self._has_given_up:  # Before there was a process to kill.
+                process.kill()
             try:
                 opened = process.open({**self._wanted, "mode": mode})
             except WandbError as error:
@@ -187,8 +190,8 @@ class _Process:
         self.send(wanted)
         self.receive(IMPORT_SECONDS)
         self.has_imported = True
-        is_offline = wanted["mode"] == "offline"
-        return self.receive(OFFLINE_SECONDS if is_offline else CONNECT_SECONDS)
+        self.receive(OPEN_SECONDS if wanted["mode"] == "offline" else CONNECT_SECONDS)
+        return self.receive(OPEN_SECONDS)
 
     def send(self, message: dict[str, Any]) -> None:
         """Hands on a message, or says what the process said before it ended.
@@ -219,7 +222,7 @@ class _Process:
         return message
 
     def kill(self) -> None:
-        """Ends it, at once; what it had to say has been said."""
+        """Kills the process; its last messages have been read."""
         self._process.kill()
         self._process.wait()
 

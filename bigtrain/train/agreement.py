@@ -1,14 +1,20 @@
-"""Whether all ranks read the same: each reads files for itself, and somebody may change them."""
+"""Checks that all ranks loaded the same config and data.
+
+Under torchrun each rank reads the files itself. Relative paths are compared as absolute ones: the
+working folders of the nodes may differ.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.errors import show_value
+from bigtrain.config.paths import join_relative_paths
 from bigtrain.data.batches import TrainingData
 
 _BAD_INPUT = 2
@@ -25,16 +31,27 @@ def check_config_agrees(
     Args:
         config: As this rank read it.
         accept_changes: Likewise.
-        tells: Whether this rank says what is wrong; others exit with code 2 without a word.
+        tells: If true, raise ConfigError on a difference; otherwise exit with code 2 and print
+            nothing.
 
     Raises:
         ConfigError: One has another; the message names the ranks and the first key that differs.
     """
-    values = _flatten(config.model_dump(mode="json"))
-    for key in _OF_A_NODE:
-        values.pop(key, None)
-    values["--accept-change"] = list(accept_changes)
+    values = values_to_agree_on(config) | {"--accept-change": list(accept_changes)}
     _check(values, what=f"run {config.name}: the ranks read different configs", tells=tells)
+
+
+def values_to_agree_on(config: RunConfig) -> dict[str, Any]:
+    """The values of a config that must be equal on all ranks, by key.
+
+    Relative paths start from ``relative_to``, which may differ itself, as may folders of a node.
+    """
+    values = config.model_dump(mode="json")
+    start = values.pop("relative_to")
+    if start is not None:
+        values = join_relative_paths(values, RunConfig, Path(start))
+    flat = _flatten(values)
+    return {key: value for key, value in flat.items() if key not in _OF_A_NODE}
 
 
 def check_data_agrees(config: RunConfig, data: TrainingData, *, tells: bool = True) -> None:

@@ -12,6 +12,7 @@ from bigtrain.checkpoint.format import (
     TrainState,
     newest_attempt,
 )
+from bigtrain.checkpoint.owner import check_owner, claim_checkpoints
 from bigtrain.checkpoint.retention import (
     clear_unfinished,
     set_aside,
@@ -23,7 +24,6 @@ from bigtrain.track.metrics_file import MetricsFile
 from bigtrain.track.tracker import Tracker, Trackers
 from bigtrain.track.wandb_sink import open_wandb
 from bigtrain.train.beginning import Beginning, begin_trainer
-from bigtrain.train.owner import check_owner, claim_checkpoints
 from bigtrain.train.resume import open_checkpoints
 from bigtrain.train.rewind import newest_before
 from bigtrain.train.run_folder import RunBusyError, RunFolder

@@ -1,6 +1,7 @@
 """Whether a run may go on from a checkpoint: asked before any rank starts, and again. No torch."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
 from bigtrain.checkpoint.format import (
@@ -17,14 +18,15 @@ from bigtrain.checkpoint.locate import (
     checkpoints_of_run,
     find_checkpoint,
     is_same_place,
+    original_of,
 )
+from bigtrain.checkpoint.owner import check_owner
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.errors import show_value
 from bigtrain.config.resume import check_resume, load_saved_config
 from bigtrain.data.checks import check_data
 from bigtrain.data.stages import StageRecord, check_stages
 from bigtrain.plan.parameters import count_parameters
-from bigtrain.train.owner import check_owner
 from bigtrain.train.run_folder import RunFolder
 
 
@@ -81,13 +83,18 @@ def open_checkpoints(config: RunConfig) -> Folder:
         checkpoints: Folder = DiskFolder(config.run_dir / CHECKPOINTS)
     else:
         checkpoints = open_folder(config.checkpoint.dir).child(config.name)
-    check_checkpoints_are_its_own(config.run_dir)
     before = checkpoints_of_run(config.run_dir)
-    if is_same_place(before, checkpoints) or not named_folders(before):
+    if _are_copied_too(config.run_dir, checkpoints):
+        before = checkpoints
+    else:
+        check_checkpoints_are_its_own(config.run_dir)
+    has_some = bool(named_folders(checkpoints))
+    if is_same_place(before, checkpoints):
         pass
     elif config.checkpoint.dir is not None and _is_in(before, config.checkpoint.dir):
-        checkpoints = before  # The run folder got another name, its checkpoints kept theirs.
-    elif not named_folders(checkpoints):
+        if before.names() or not has_some:
+            checkpoints = before  # The run folder got another name, its checkpoints kept theirs.
+    elif named_folders(before) and not has_some:
         raise ConfigError(
             f"run {config.name}: its checkpoints are in {before}, and checkpoint.dir says "
             f"{checkpoints}; set checkpoint.dir back, or move them there"
@@ -96,6 +103,14 @@ def open_checkpoints(config: RunConfig) -> Folder:
         check_links(checkpoints.path)
     checkpoints.check_place()
     return checkpoints
+
+
+def _are_copied_too(run_dir: Path, checkpoints: Folder) -> bool:
+    """Whether a run folder is a copy that has checkpoints of its own, not those of its original."""
+    original = original_of(run_dir)
+    if original is None or not named_folders(checkpoints):
+        return False
+    return not is_same_place(checkpoints_of_run(original), checkpoints)
 
 
 def _is_in(folder: Folder, place: str) -> bool:

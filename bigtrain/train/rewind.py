@@ -21,7 +21,7 @@ from bigtrain.checkpoint.format import (
     step_of,
 )
 from bigtrain.checkpoint.links import check_links
-from bigtrain.checkpoint.locate import check_checkpoints_are_its_own
+from bigtrain.checkpoint.owner import check_may_change
 from bigtrain.checkpoint.retention import (
     set_aside,
 )
@@ -70,14 +70,14 @@ def rewind_run(
     Raises:
         FolderError: The run folder is a link to nothing.
         RewindError: There is no such run or checkpoint, or the range cannot be.
-        ConfigError: The folder is a copy, and the checkpoints are its original's.
+        ConfigError: The checkpoints are another run's, such as those of its original.
         RunBusyError: Somebody trains the run.
     """
     check_links(run_dir)
     folder = RunFolder(run_dir)
     if (problem := folder.no_run_here()) is not None:
         raise RewindError(problem)
-    check_checkpoints_are_its_own(run_dir)
+    check_may_change(run_dir)
     with folder.locked():
         state = _find_checkpoint(folder, to)
         skip = _asked_range(folder, skip_steps, skip_samples)

@@ -13,8 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from bigtrain.checkpoint.folder import DiskFolder, Folder
-from bigtrain.checkpoint.locate import checkpoints_of_run, fork_command, original_of
+from bigtrain.checkpoint.folder import Folder
+from bigtrain.checkpoint.locate import (
+    absolute_place,
+    checkpoints_of_run,
+    fork_command,
+    original_of,
+)
 from bigtrain.config import ConfigError, RunConfig, render_config
 from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of
 from bigtrain.track.json_lines import finite_values, open_to_append, read_lines
@@ -289,11 +294,6 @@ class RunFolder:
             file.write(json.dumps({**event, "time": _now()}) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-
-def absolute_place(folder: Folder) -> str:
-    """A folder's URL or its absolute path, without links."""
-    return str(folder.path.resolve()) if isinstance(folder, DiskFolder) else str(folder)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -17,7 +17,8 @@ from bigtrain.checkpoint.format import (
     step_of,
 )
 from bigtrain.checkpoint.links import check_links
-from bigtrain.checkpoint.locate import check_checkpoints_are_its_own, checkpoints_of_run
+from bigtrain.checkpoint.locate import checkpoints_of_run
+from bigtrain.checkpoint.owner import check_may_change
 from bigtrain.checkpoint.retention import (
     removal_name,
     remove_checkpoint,
@@ -82,7 +83,7 @@ def plan_prune(run: Path, wish: Wish) -> Plan:
 
     Raises:
         CheckpointError: Nobody says how many stay.
-        ConfigError: The run is a copy, and the checkpoints are its original's.
+        ConfigError: The checkpoints are another run's, such as those of its original.
     """
     policy = load_run_of(run).checkpoint
     keep_last = policy.keep_last if wish.keep_last is None else wish.keep_last
@@ -92,7 +93,7 @@ def plan_prune(run: Path, wish: Wish) -> Plan:
             f"{run}: neither the run's checkpoint.keep_last nor --keep-last says how many stay; "
             "give --keep-last N"
         )
-    check_checkpoints_are_its_own(run)
+    check_may_change(run)
     checkpoints = checkpoints_of_run(run)
     folders = committed_folders(checkpoints)
     steps = [step_of(folder) for folder in folders]

@@ -1,6 +1,5 @@
 """`~` and variables in paths are what a shell makes of them, or refused by name."""
 
-import os
 import pwd
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from bigtrain.config.run import RunConfig
 from data_tools.cleaning.config import CleanConfig
 from tests.bigtrain.config.small_run import ConfigFolder, leaf
 
-USER = pwd.getpwuid(os.getuid())
+USER = pwd.getpwall()[0]
 
 
 @pytest.fixture(autouse=True)
@@ -98,8 +97,10 @@ def test_a_home_that_is_no_path_is_refused(
     assert "HOME is no absolute path" in folder.refuse("runs_dir=~/runs")
 
 
-def test_a_name_may_hold_variables_and_no_home(folder: ConfigFolder) -> None:
-    os.environ["SHORT"] = "me"
+def test_a_name_may_hold_variables_and_no_home(
+    folder: ConfigFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHORT", "me")
     assert folder.load("name=${SHORT}-x").name == "me-x"
     assert "no environment variable UNSET" in folder.refuse("name=$UNSET-x")
     assert "no slash" in folder.refuse("name=$SCRATCH")
@@ -113,6 +114,10 @@ def test_paths_of_a_cleaning_recipe_are_expanded_and_patterns_are_not(tmp_path: 
     config = load_config([str(recipe)], CleanConfig)
     assert config.inputs == ["/homes/me/texts", "/scratch/*.txt"]
     assert (config.out, config.glob) == ("/scratch/out", "~*")
+    command = "pipe:gzip -dc ~/*.gz | awk '{print $1}'"
+    recipe.write_text(f'inputs: ["{command}"]\nout: x\n')
+    assert load_config([str(recipe)], CleanConfig).inputs == [command]
+    assert expanded(command) == command
     with pytest.raises(ConfigError, match=r"out='\$UNSET': there is no environment variable UNSET"):
         load_config([str(recipe), "out=$UNSET"], CleanConfig)
 

@@ -28,6 +28,9 @@ def _home(
     """A home folder without anything of wandb's."""
     for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE", "WANDB_CONFIG_DIR", "NETRC"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     caplog.set_level(logging.INFO)
 
@@ -69,12 +72,12 @@ def test_without_a_key_every_step_is_kept_offline_and_the_log_says_how_to_upload
     assert caplog.records[0].levelno == logging.INFO
 
 
-def test_online_without_a_network_is_offline_within_ten_seconds(
+def test_online_without_a_network_every_step_is_kept_offline_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    assert _track(tmp_path, "online") < 10
+    _track(tmp_path, "online")
     assert len(_offline_runs(tmp_path)) == 1
     (line,) = caplog.messages
     assert "because http://127.0.0.1:9 does not answer" in line
@@ -126,13 +129,15 @@ def test_a_file_in_the_place_of_its_folder_turns_wandb_off_with_a_reason(
     assert str(tmp_path / "tiny" / "wandb") in line
 
 
+_IS_OFF = "wandb is off for this attempt: "
 _OPENS = """
-import time, types
+import os, time, types
 setup = lambda: types.SimpleNamespace(settings=types.SimpleNamespace(api_key=None,
-    identity_token_file=None, base_url="http://127.0.0.1:9"))
+    identity_token_file=None, base_url=os.environ.get("WANDB_BASE_URL")))
 Settings = dict
 class init:
-    def __init__(self, *, dir, **_): self.dir = dir + "/files"
+    def __init__(self, *, dir, **_): self.dir = dir + "/files"; self.open()
+    def open(self): pass
     def define_metric(self, *_, **__): pass
     def log(self, _): pass
     def finish(self, exit_code): pass
@@ -140,21 +145,36 @@ class init:
 
 
 @pytest.mark.parametrize(
-    ("code", "line"),
+    ("code", "limits", "line"),
     [
         (
             "import sys; sys.exit('not today')",
-            "wandb is off for this attempt: SystemExit: not today",
+            {},
+            f"{_IS_OFF}SystemExit: not today",
         ),
-        ("import no_such_library", "wandb is off for this attempt: ModuleNotFoundError: No module"),
-        ("import os; os.abort()", "wandb is off for this attempt: its process ended with code -6"),
-        ("import time; time.sleep(60)", "wandb is off for this attempt: wandb did not answer"),
+        (
+            "import no_such_library",
+            {},
+            "wandb is off for this attempt: ModuleNotFoundError: No module",
+        ),
+        (
+            "import os; os.abort()",
+            {},
+            f"{_IS_OFF}its process ended with code -6",
+        ),
+        (
+            "import time; time.sleep(600)",
+            {"IMPORT_SECONDS": 2.0},
+            "wandb is off for this attempt: wandb did not answer",
+        ),
         (
             f"{_OPENS}\n    def log(self, _): raise SystemExit('full')",
+            {},
             "wandb stopped recording: SystemExit: full; metrics.jsonl has every step",
         ),
         (
-            f"{_OPENS}\n    def finish(self, exit_code): time.sleep(60)",
+            f"{_OPENS}\n    def finish(self, exit_code): time.sleep(600)",
+            {"FINISH_SECONDS": 5.0},
             "WandbTracker stopped recording: wandb did not finish within",
         ),
     ],
@@ -162,15 +182,16 @@ class init:
 )
 def test_a_wandb_that_misbehaves_is_told_once_and_waited_for_only_so_long(
     code: str,
+    limits: dict[str, float],
     line: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     _stand_in(tmp_path, monkeypatch, code)
-    monkeypatch.setattr(wandb_sink, "IMPORT_SECONDS", 2.0)
-    monkeypatch.setattr(wandb_sink, "FINISH_SECONDS", 5.0)
-    assert _track(tmp_path, "offline") < 20
+    for name, seconds in limits.items():
+        monkeypatch.setattr(wandb_sink, name, seconds)
+    assert _track(tmp_path, "offline") < 300  # The stand-in sleeps for 600 s.
     (warning,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
     assert warning.getMessage().startswith(line)
 
@@ -178,9 +199,9 @@ def test_a_wandb_that_misbehaves_is_told_once_and_waited_for_only_so_long(
 def test_a_wandb_that_takes_no_records_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _stand_in(tmp_path, monkeypatch, "import time; time.sleep(60)")
+    _stand_in(tmp_path, monkeypatch, "import time; time.sleep(600)")
     monkeypatch.setattr(wandb_sink, "MOST_WAITING", 1)
-    assert _track(tmp_path, "offline") < 10
+    assert _track(tmp_path, "offline") < 300
     (line,) = caplog.messages
     assert line.startswith("WandbTracker stopped recording: wandb has left 1 records waiting")
 
@@ -188,9 +209,9 @@ def test_a_wandb_that_takes_no_records_is_given_up(
 def test_after_a_failure_wandb_is_not_waited_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _stand_in(tmp_path, monkeypatch, "import time; time.sleep(60)")
+    _stand_in(tmp_path, monkeypatch, "import time; time.sleep(600)")
     monkeypatch.setattr(wandb_sink, "FAILED_FINISH_SECONDS", 0.5)
-    assert _track(tmp_path, "offline", state="failed") < 10
+    assert _track(tmp_path, "offline", state="failed") < 300
 
 
 def test_what_is_given_up_while_it_opens_is_not_tried_again(
@@ -203,7 +224,7 @@ def test_what_is_given_up_while_it_opens_is_not_tried_again(
         "import time, types\n"
         "setup = lambda: types.SimpleNamespace(settings=None)\n"
         "Settings = lambda **_: None\n"
-        f"def init(**_):\n    open({str(tries)!r}, 'a').write('once ')\n    time.sleep(60)\n",
+        f"def init(**_):\n    open({str(tries)!r}, 'a').write('once ')\n    time.sleep(600)\n",
     )
     monkeypatch.setattr(wandb_sink, "FAILED_FINISH_SECONDS", 0.5)
     config = tiny_config(tmp_path, tmp_path, track={"wandb": "offline"})
@@ -249,4 +270,27 @@ def test_a_server_that_never_answers_is_not_waited_for() -> None:
         listener.listen()
         began = time.monotonic()
         assert not is_reachable(f"http://127.0.0.1:{listener.getsockname()[1]}", seconds=0.3)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 30
+
+
+def test_a_server_that_answers_and_is_slow_to_open_a_run_stays_online(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _stand_in(tmp_path, monkeypatch, f"{_OPENS}\n    def open(self): time.sleep(4)")
+    monkeypatch.setattr(wandb_sink, "CONNECT_SECONDS", 3.0)
+    with _server(200) as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        _track(tmp_path, "online")
+    assert caplog.messages == ["wandb online, run id abcd1234"]
+
+
+def test_without_a_network_a_run_is_offline_within_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _stand_in(tmp_path, monkeypatch, _OPENS)
+    with socket.socket() as listener:  # It never answers.
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert _track(tmp_path, "online") < 10
+    assert "does not answer" in caplog.text

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from bigtrain.checkpoint.commands.prune import Wish, plan_prune
+from bigtrain.checkpoint.folder import DiskFolder
 from bigtrain.checkpoint.format import folder_name
-from bigtrain.checkpoint.locate import checkpoints_of_run, original_of
+from bigtrain.checkpoint.locate import absolute_place, checkpoints_of_run, original_of
+from bigtrain.checkpoint.owner import claim_checkpoints
+from bigtrain.checkpoint.retention import set_aside
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.saved import load_run_of
 from bigtrain.train.resume import check_run, open_checkpoints
@@ -76,7 +79,7 @@ def test_a_copy_does_not_touch_the_checkpoints_of_its_original(config: RunConfig
         lambda: rewind_run(copy, to=0),
         lambda: plan_prune(copy, Wish(keep_last=1)),
     ):
-        with pytest.raises(ConfigError, match=r"is a copy of .*copy them to ck/") as caught:
+        with pytest.raises(ConfigError, match=r"is a copy of .*the checkpoints to ck/") as caught:
             change()
         assert fork in str(caught.value)
     shutil.copytree("ck/tiny", "ck/copy")
@@ -85,9 +88,41 @@ def test_a_copy_does_not_touch_the_checkpoints_of_its_original(config: RunConfig
     assert Path("ck/tiny", folder_name(1)).is_dir()
 
 
+def test_a_copy_of_a_renamed_run_does_not_touch_its_checkpoints(config: RunConfig) -> None:
+    claim_checkpoints(config, open_checkpoints(config))
+    copy = Path(shutil.copytree(_renamed(config, "q"), "runs/copy"))
+    for change in (
+        lambda: rewind_run(copy, to=0),
+        lambda: plan_prune(copy, Wish(keep_last=1)),
+    ):
+        with pytest.raises(ConfigError, match=r"copy is a copy of that run, as is .*runs/q"):
+            change()
+
+
+def test_a_copy_of_a_whole_project_uses_the_copied_checkpoints(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tmp_path, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    checkpoints = open_checkpoints(config)
+    assert checkpoints.names() == [folder_name(1)]
+    assert absolute_place(checkpoints) == f"{tmp_path}/project/ck/tiny"
+
+
+def test_a_renamed_run_that_was_rewound_to_its_beginning_keeps_its_place(
+    config: RunConfig,
+) -> None:
+    renamed = _renamed(config, "mine")
+    set_aside(DiskFolder(Path("ck/tiny", folder_name(1))), "rewound")
+    assert str(open_checkpoints(load_run_of(renamed))).endswith("ck/tiny")
+    shutil.move("ck/tiny", "ck/mine")  # Unless they were renamed with it.
+    Path("ck/mine", folder_name(2)).mkdir()
+    assert str(open_checkpoints(load_run_of(renamed))).endswith("ck/mine")
+
+
 def test_a_copy_of_the_same_name_does_not_touch_them_either(config: RunConfig) -> None:
     copy = Path(shutil.copytree(config.run_dir, f"backup/{config.name}"))
-    with pytest.raises(ConfigError, match="give it another name and copy them to ck/NAME"):
+    with pytest.raises(ConfigError, match=r"rename the copy to NAME and copy the .* to ck/NAME"):
         open_checkpoints(load_run_of(copy))
 
 

@@ -3,14 +3,15 @@
 import json
 import logging
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bigtrain.checkpoint.folder import Folder, open_folder
+from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
+from bigtrain.checkpoint.owner import check_owner, claim_checkpoints
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.train.owner import check_owner, claim_checkpoints
 from tests.runs import tiny_config
 
 
@@ -92,6 +93,92 @@ def test_a_run_folder_that_was_removed_and_made_anew_is_the_owner(
     _claim(run)
     shutil.rmtree(run.run_dir)
     _claim(_run(tmp_path, place))
+
+
+def test_the_same_path_on_another_machine_is_another_run(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _run(tmp_path, place)
+    _claim(run)
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-b")
+    _claim(run)  # A run folder that both machines see.
+    shutil.rmtree(run.run_dir)
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-c")
+    with pytest.raises(ConfigError, match=r"on node-b, and .* is another run"):
+        _check(_run(tmp_path, place))
+
+
+def test_of_two_runs_that_claim_at_once_the_last_one_keeps_the_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(tmp_path / "checkpoints")
+    first, second = _run(tmp_path, place), _run(tmp_path, place, "b")
+    write = DiskFolder.write
+
+    def write_and_be_overtaken(folder: DiskFolder, name: str, data: bytes) -> None:
+        write(folder, name, data)
+        if name != "tiny.owner.json":
+            return
+        monkeypatch.undo()
+        (tmp_path / "checkpoints/tiny.owner.json").rename(tmp_path / "first")
+        _claim(second)
+
+    monkeypatch.setattr(DiskFolder, "write", write_and_be_overtaken)
+    with pytest.raises(ConfigError, match="is another run"):
+        _claim(first)
+    _check(second)
+
+
+def test_checkpoints_that_had_another_owner_are_taken_over_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "checkpoints"
+    run = _run(tmp_path, str(place))
+    _claim(run)
+    (place / "tiny" / "step-00000010").mkdir(parents=True)
+    shutil.rmtree(run.run_dir)
+    _claim(_run(tmp_path, str(place)))
+    assert f"these checkpoints belonged to {run.run_dir} on " in caplog.text
+
+
+def test_a_new_run_of_the_old_name_of_a_renamed_run_is_refused(tmp_path: Path, place: str) -> None:
+    run = _run(tmp_path, place)
+    _claim(run)
+    run.run_dir.rename(tmp_path / "a/renamed")
+    for _ in range(2):  # Before its folder exists, and after.
+        with pytest.raises(ConfigError, match=r"another run \(that one is in .*a/renamed now\)"):
+            _check(run)
+        run.run_dir.mkdir(exist_ok=True)
+
+
+def test_of_a_renamed_run_and_its_copy_neither_is_the_owner(tmp_path: Path, place: str) -> None:
+    run = _run(tmp_path, place)
+    _claim(run)
+    renamed = run.model_copy(update={"name": "q"})
+    run.run_dir.rename(renamed.run_dir)
+    checkpoints = _checkpoints(run)
+    check_owner(renamed, checkpoints)
+    for copy in ("a/k", "b/q"):
+        shutil.copytree(renamed.run_dir, tmp_path / copy)
+        config = run.model_copy(
+            update={"name": copy[2:], "runs_dir": str((tmp_path / copy).parent)}
+        )
+        with pytest.raises(ConfigError, match="a copy of that run, as is "):
+            check_owner(config, checkpoints)
+
+
+def test_a_copy_with_checkpoints_of_its_own_does_not_keep_its_original_from_being_renamed(
+    tmp_path: Path, place: str
+) -> None:
+    run = _run(tmp_path, place)
+    _claim(run)
+    copy = run.model_copy(update={"name": "copy"})
+    shutil.copytree(run.run_dir, copy.run_dir)
+    _claim(copy)
+    renamed = run.model_copy(update={"name": "renamed"})
+    run.run_dir.rename(renamed.run_dir)
+    check_owner(renamed, _checkpoints(run))
+    _check(copy)
 
 
 def test_old_checkpoints_without_an_owner_are_adopted_and_told(

@@ -9,13 +9,19 @@ import json
 import logging
 import secrets
 import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bigtrain.checkpoint.folder import Folder, open_folder
+from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
 from bigtrain.checkpoint.format import named_folders
+from bigtrain.checkpoint.locate import (
+    absolute_place,
+    check_checkpoints_are_its_own,
+    checkpoints_of_run,
+)
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.train.run_folder import absolute_place, write_atomically
+from bigtrain.config.saved import load_run_of
 
 log = logging.getLogger(__name__)
 _ID_FILE = "run_id"
@@ -47,6 +53,16 @@ def check_owner(config: RunConfig, checkpoints: Folder) -> None:
         _check(_read_owner(config, checkpoints), config, checkpoints)
 
 
+def check_may_change(run_dir: Path) -> None:
+    """Checks, before checkpoints of a run are removed or renamed, that they are its own.
+
+    Raises:
+        ConfigError: They are another run's, or the folder is a copy.
+    """
+    check_checkpoints_are_its_own(run_dir)
+    check_owner(load_run_of(run_dir), checkpoints_of_run(run_dir))
+
+
 def claim_checkpoints(config: RunConfig, checkpoints: Folder) -> None:
     """Makes a run the owner of its place in ``checkpoint.dir``; its folder is locked.
 
@@ -62,41 +78,84 @@ def claim_checkpoints(config: RunConfig, checkpoints: Folder) -> None:
         return
     owner = _read_owner(config, checkpoints)
     _check(owner, config, checkpoints)
-    now = Owner(
-        run_id=_run_id(config.run_dir) or _make_run_id(config.run_dir),
-        run_folder=str(config.run_dir.absolute()),
-        host=socket.gethostname(),
-        place=absolute_place(checkpoints),
-    )
+    here, place = config.run_dir.absolute(), absolute_place(checkpoints)
+    run_id = _run_id(here)
+    has_none = owner is None or owner.place != place
+    if run_id is None or (has_none and _find_run(run_id, here, besides=here)):
+        run_id = _make_run_id(here)  # A copy becomes a run of its own.
+    now = Owner(run_id, run_folder=str(here), host=socket.gethostname(), place=place)
     if owner == now:
         return
     if (owner is None or owner.run_id != now.run_id) and named_folders(checkpoints):
-        log.warning("%s: these checkpoints had no owner here; now they are this run's", checkpoints)
+        before = "had no owner" if owner is None else f"belonged to {_render(owner)}"
+        log.warning("%s: these checkpoints %s; now they are this run's", checkpoints, before)
     root = open_folder(config.checkpoint.dir)
     root.make()
     root.write(_owner_file(checkpoints), (json.dumps(asdict(now), indent=1) + "\n").encode())
+    # Another run may have claimed them at the same time; the last one that wrote keeps them.
+    _check(_read_owner(config, checkpoints), config, checkpoints)
 
 
 def _check(owner: Owner | None, config: RunConfig, checkpoints: Folder) -> None:
     ours, here = _run_id(config.run_dir), config.run_dir.absolute()
     if owner is None or owner.place != absolute_place(checkpoints):
-        return  # Nobody's, or copied here with all that they hold.
+        return  # No owner file, or the folder was copied here together with its owner file.
     there = Path(owner.run_folder)
-    is_same_folder = there == here or (there.exists() and here.exists() and there.samefile(here))
+    is_here = there == here or _is_same_folder(there, here)
+    others = _find_run(owner.run_id, there, besides=here)
     if ours == owner.run_id:
-        # The run was moved, unless what was there before still is.
-        if is_same_folder or _run_id(there) != ours:
-            return
-        what = f"{here} is a copy of that run"
-    elif is_same_folder and ours is None:
-        return  # The run folder was removed, or this machine took the place of another.
+        if is_here or not others:
+            return  # It is the run, which may have been moved.
+        what = f"{here} is a copy of that run, as is {others[0]}"
+        if others[0] == there:
+            what = f"{here} is a copy of that run"
+    elif is_here and ours is None and not others and owner.host == socket.gethostname():
+        return  # The run folder was removed and made again.
     else:
         what = f"{here} is another run"
+        if others and others[0] != there:
+            what += f" (that one is in {others[0]} now)"
     raise ConfigError(
-        f"run {config.name}: the checkpoints in {owner.place} belong to {there} on {owner.host}, "
+        f"run {config.name}: the checkpoints in {owner.place} belong to {_render(owner)}, "
         f"and {what}; give this one another name or checkpoint.dir (checkpoint.load begins with "
         f"those), or remove {config.checkpoint.dir}/{_owner_file(checkpoints)} to take them over"
     )
+
+
+def _render(owner: Owner) -> str:
+    return f"{owner.run_folder} on {owner.host}"
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _find_run(run_id: str, there: Path, *, besides: Path) -> list[Path]:
+    """Folders that hold a run: where it was, and beside that, or beside another folder of it."""
+    beside: list[Path] = []
+    for parent in {there.parent, besides.parent}:
+        with suppress(OSError):
+            beside += sorted(parent.iterdir())
+    return [
+        folder
+        for folder in dict.fromkeys([there, *beside])
+        if folder != besides
+        and _may_hold_run(folder, run_id, or_is_closed=folder == there)
+        and not _is_same_folder(folder, besides)
+    ]
+
+
+def _may_hold_run(run_dir: Path, run_id: str, *, or_is_closed: bool) -> bool:
+    """Whether a folder holds the run of this id, or is closed to this user."""
+    try:
+        return (run_dir / _ID_FILE).read_text(encoding="utf-8").strip() == run_id
+    except PermissionError:
+        return or_is_closed
+    except (OSError, ValueError):
+        return False
 
 
 def _owner_file(checkpoints: Folder) -> str:
@@ -124,5 +183,6 @@ def _run_id(run_dir: Path) -> str | None:
 
 def _make_run_id(run_dir: Path) -> str:
     run_id = secrets.token_hex(8)
-    write_atomically(run_dir / _ID_FILE, run_id + "\n")
+    DiskFolder(run_dir).write(f"{_ID_FILE}.tmp", f"{run_id}\n".encode())
+    (run_dir / f"{_ID_FILE}.tmp").replace(run_dir / _ID_FILE)
     return run_id
