@@ -8,7 +8,9 @@ from typing import Any
 import typer
 
 # typer carries click within it, or uses the package: it depends on its version.
-ClickError: type[Exception] = typer.BadParameter.__mro__[2]
+ClickError: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 """What is wrong with a command line, for typer."""
 
 

@@ -3,11 +3,7 @@
 from pathlib import Path
 
 from bigtrain.checkpoint.folder import FolderError
-
-
-def find_dangling_link(path: Path) -> Path | None:
-    """A path, or the nearest folder above it, that is a link to nothing; None where none is."""
-    return next((each for each in (path, *path.parents) if _is_dangling(each)), None)
+from bigtrain.config.paths import find_dangling_link, render_dangling_link
 
 
 def check_links(path: Path) -> None:
@@ -18,14 +14,4 @@ def check_links(path: Path) -> None:
     """
     link = find_dangling_link(path)
     if link is not None:
-        raise FolderError(
-            f"{link}: a link to {link.readlink()}, which is not there; mount its disk, or mend or "
-            "remove the link"
-        )
-
-
-def _is_dangling(path: Path) -> bool:
-    try:
-        return path.is_symlink() and not path.exists()
-    except PermissionError:  # It is in a folder that is closed to this user, or its target is.
-        return False
+        raise FolderError(render_dangling_link(link))

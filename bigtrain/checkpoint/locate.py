@@ -14,8 +14,8 @@ from bigtrain.checkpoint.format import (
     named_folders,
     newest_whole,
 )
-from bigtrain.checkpoint.links import find_dangling_link
 from bigtrain.config import ConfigError
+from bigtrain.config.paths import find_dangling_link, render_dangling_link
 from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of, written_name
 from bigtrain.track.json_lines import read_lines
 
@@ -86,8 +86,13 @@ def check_checkpoints_are_its_own(run_dir: Path) -> None:
 
 def fork_command(run_dir: Path) -> str:
     """The command that begins a new run with another's checkpoint."""
-    words = ["bigtrain", "launch", str(run_dir), "name=NAME", f"checkpoint.load={run_dir}"]
+    words = ["bigtrain", "launch", path_word(run_dir), "name=NAME", f"checkpoint.load={run_dir}"]
     return shlex.join(words)
+
+
+def path_word(path: Path) -> str:
+    """A path as a word of a command, which is never taken for an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def is_same_place(one: Folder, other: Folder) -> bool:
@@ -150,7 +155,7 @@ def _find_in(folder: Folder) -> tuple[Folder, list[str]]:
     if passed_over:
         raise CheckpointError(f"{folder}: no checkpoint can be read; {'; '.join(passed_over)}")
     if isinstance(folder, DiskFolder) and (link := find_dangling_link(folder.path)) is not None:
-        raise CheckpointError(f"{link}: a link to {link.readlink()}, which is not there")
+        raise CheckpointError(render_dangling_link(link))
     raise CheckpointError(
         f"{folder}: neither a checkpoint nor a run folder with one; "
         "give a folder such as runs/NAME/checkpoints/step-00000100"

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from bigtrain.config.errors import ConfigError, section_of, show_value
 
 _VARIABLE = re.compile(r"\$(?:(?P<name>\w+)|\{(?P<braced>[^{}]*)\}|(?P<command>\())", re.ASCII)
-_COMMAND = "pipe:"
+_COMMAND, _LOCAL = "pipe:", "file://"
 _NAME = re.compile(r"\w+", re.ASCII)
 _IS_A_PATH = object()
 """Marks the fields of a config that hold paths."""
@@ -35,13 +35,17 @@ def expand_path(text: str) -> str:
     return text if text.startswith(_COMMAND) else _expand_home(expand_variables(text))
 
 
-def expand_variables(text: str) -> str:
+def expand_variables(text: str, *, what: str = "path") -> str:
     """Expands ``$NAME`` and ``${NAME}``.
+
+    Args:
+        text: What the user wrote.
+        what: What it is, for messages.
 
     Raises:
         ConfigError: A variable is unknown, empty or not plain.
     """
-    return _VARIABLE.sub(_value_of, text)
+    return _VARIABLE.sub(partial(_value_of, what=what), text)
 
 
 def expand_argument(argument: Argument) -> Argument:
@@ -87,6 +91,26 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def find_dangling_link(path: Path) -> Path | None:
+    """A path, or the nearest folder above it, that is a link to nothing; None where none is."""
+    return next((each for each in (path, *path.parents) if _is_dangling(each)), None)
+
+
+def render_dangling_link(link: Path) -> str:
+    """Names a link to nothing, with the remedy."""
+    return (
+        f"{link}: a link to {link.readlink()}, which is not there; mount its disk, or mend or "
+        "remove the link"
+    )
+
+
+def _is_dangling(path: Path) -> bool:
+    try:
+        return path.is_symlink() and not path.exists()
+    except OSError:  # It is in a folder that is closed to this user, or its target is.
+        return False
+
+
 def expand_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> dict[str, Any]:
     """Expands every path among the raw values of a config that a user wrote.
 
@@ -101,6 +125,24 @@ def expand_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> dict[str
             raise ConfigError(f"{key}={show_value(path)}: {error}") from None
 
     return _map_paths(values, schema, expand)
+
+
+def check_expanded(values: Mapping[str, Any], schema: type[BaseModel]) -> None:
+    """Checks that no path of a config that a run has saved needs to be expanded.
+
+    Raises:
+        ConfigError: One holds a variable or begins with ``~``, and nothing has that very name.
+    """
+
+    def check(key: str, path: str) -> str:
+        if (path.startswith("~") or _VARIABLE.search(path)) and not is_there(Path(path)):
+            raise ConfigError(
+                f"{key}={show_value(path)}: a path in the config of a run is not expanded; write "
+                "it out there"
+            )
+        return path
+
+    _map_paths(values, schema, check)
 
 
 def relative_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> list[str]:
@@ -174,17 +216,19 @@ def _is_relative(path: str) -> bool:
     return "://" not in path and not Path(path).is_absolute()
 
 
-def _value_of(match: re.Match[str]) -> str:
+def _value_of(match: re.Match[str], *, what: str) -> str:
     name = match["name"] or match["braced"]
     if match["command"] is not None or not name or not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{match[0]} is not expanded, only $NAME and ${{NAME}} are; write the path out"
+            f"{match[0]} is not expanded, only $NAME and ${{NAME}} are; write the {what} out"
         )
     value = os.path.expandvars(f"${{{name}}}")
     if value == f"${{{name}}}":
-        raise ConfigError(f"there is no environment variable {name}; set it, or write the path out")
+        raise ConfigError(
+            f"there is no environment variable {name}; set it, or write the {what} out"
+        )
     if not value:
-        raise ConfigError(f"the environment variable {name} is empty; set it to a path")
+        raise ConfigError(f"the environment variable {name} is empty; set it to a {what}")
     if _VARIABLE.search(value):
         raise ConfigError(
             f"the environment variable {name} is {value!r}, which holds another variable; "
@@ -194,7 +238,8 @@ def _value_of(match: re.Match[str]) -> str:
 
 
 def _expand_home(text: str) -> str:
-    home, slash, rest = text.partition("/")
+    scheme = _LOCAL if text.startswith(_LOCAL) else ""
+    home, slash, rest = text.removeprefix(scheme).partition("/")
     if not home.startswith("~"):
         return text
     try:
@@ -203,4 +248,4 @@ def _expand_home(text: str) -> str:
         raise ConfigError(f"there is no user {home[1:]}; write the path out") from None
     if not found.is_absolute() or (home == "~" and os.path.expandvars("${HOME}") == ""):
         raise ConfigError("the environment variable HOME is no absolute path; set it to one")
-    return f"{found}{slash}{rest}"
+    return f"{scheme}{found}{slash}{rest}"

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bigtrain.config.errors import ConfigError, render_validation_error
-from bigtrain.config.paths import is_there, move_relative_paths, relative_paths
+from bigtrain.config.paths import check_expanded, is_there, move_relative_paths, relative_paths
 from bigtrain.config.run import RunConfig
 from bigtrain.config.yaml12 import read_yaml_mapping
 
@@ -56,6 +56,10 @@ def read_run_values(run_dir: Path, file: str = CONFIG_FILE) -> dict[str, Any]:
     values = read_yaml_mapping(run_dir / file)
     place = _itself(run_dir)
     values = with_paths_from_here(values, ran_in=_tree_of(values, place))
+    try:
+        check_expanded(values, RunConfig)
+    except ConfigError as error:
+        raise ConfigError(f"{run_dir / file}: {error}") from None
     return {**values, "name": place.name, "runs_dir": str(place.parent)}
 
 

@@ -14,7 +14,9 @@ from bigtrain.config.paths import (
     expand_argument,
     expand_paths,
     expand_variables,
+    find_dangling_link,
     move_relative_paths,
+    render_dangling_link,
 )
 from bigtrain.config.run import RunConfig
 from bigtrain.config.saved import CONFIG_FILE, read_run_values, run_folder_of
@@ -92,6 +94,13 @@ def find_config_file(name: str) -> Path:
         with _long_names_allowed(name):
             if candidate.exists() and not candidate.is_dir():  # It may be a pipe.
                 return candidate
+    if (link := find_dangling_link(Path(expand_argument(name)))) is not None:
+        raise ConfigError(render_dangling_link(link))
+    if "/" in name and not name.endswith((".yaml", ".yml")):
+        raise ConfigError(
+            f"{name}: no such config file or run folder; give a YAML file, or a folder such as "
+            "runs/gpt-tiny"
+        )
     raise ConfigError(f"{name}: no such config file; installed ones: {_installed()}")
 
 
@@ -149,7 +158,7 @@ def _expand_file(name: str, schema: type[Section]) -> dict[str, Any]:
 
 def _expand_name(name: str) -> str:
     try:
-        expanded = expand_variables(name)
+        expanded = expand_variables(name, what="name")
     except ConfigError as error:
         raise ConfigError(f"name={show_value(name)}: {error}") from None
     if expanded.startswith("~"):

@@ -1,4 +1,4 @@
-"""`bigtrain data which`: it stands among the data commands, and asks a run. Imports when called."""
+"""`bigtrain data which`: listed under `data`, but reads a run folder. Imports when called."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Why the ranks of a run cannot meet, in one line with the remedy. No torch."""
+"""Turns an `init_process_group` error into one line with a remedy. No torch."""
 
 import re
 import socket

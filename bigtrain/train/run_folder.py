@@ -19,6 +19,7 @@ from bigtrain.checkpoint.locate import (
     checkpoints_of_run,
     fork_command,
     original_of,
+    path_word,
 )
 from bigtrain.config import ConfigError, RunConfig, render_config
 from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of
@@ -27,7 +28,6 @@ from bigtrain.track.json_lines import finite_values, open_to_append, read_lines
 log = logging.getLogger(__name__)
 
 _LAUNCH = "config-launch-"
-_LAUNCH_SECONDS = 86_400.0
 
 
 class RunBusyError(ValueError):
@@ -58,7 +58,7 @@ class RunFolder:
 
     def launch_words(self, *words: str) -> list[str]:
         """The command that goes on with this run, on as many processes as its newest attempt."""
-        command = ["bigtrain", "launch", str(self.path), *words]
+        command = ["bigtrain", "launch", path_word(self.path), *words]
         starts = [note for note in self._notes() if note.get("event") == "start"]
         processes = starts[-1].get("world_size") if starts else None
         if processes in (None, load_run_of(self.path).parallel.model_parallel_size):
@@ -202,18 +202,21 @@ class RunFolder:
         """
         file = self.path / f"{_LAUNCH}{secrets.token_hex(4)}.yaml"
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, render_config(config))
-        try:
-            yield file
-        finally:
-            file.unlink(missing_ok=True)
+        with file.open("x", encoding="utf-8") as launch:
+            fcntl.flock(launch, fcntl.LOCK_EX)  # Until this process ends, however it ends.
+            launch.write(render_config(config))
+            launch.flush()
+            try:
+                yield file
+            finally:
+                file.unlink(missing_ok=True)
 
     def _clear_launches(self) -> None:
-        """Removes what launchers that were killed have left; those of today may still be read."""
+        """Removes what launchers that were killed have left: their locks are gone."""
         for file in self.path.glob(f"{_LAUNCH}*"):
-            with suppress(OSError):
-                if time.time() - file.stat().st_mtime > _LAUNCH_SECONDS:
-                    file.unlink()
+            with suppress(OSError), file.open("r+") as launch:
+                fcntl.flock(launch, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.unlink()
 
     def _part_from_original(self) -> None:
         """Gives a copy of a run that is still there a wandb id of its own."""

@@ -300,7 +300,7 @@ class TestWhatAUserMeans:
         [
             ("nothing", "nothing: neither a checkpoint nor a run folder with one; give"),
             ("file", "file: neither a checkpoint nor"),
-            ("dangling", "dangling: a link to .*gone, which is not there$"),
+            ("dangling", "dangling: a link to .*gone, which is not there; mount its disk"),
             ("tiny/step-00000012", "step-00000012: neither a checkpoint"),
         ],
     )

@@ -38,6 +38,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a/$SCRATCH", "a//scratch"),
         ("cost$/a~b/$", "cost$/a~b/$"),
         ("s3://bucket$SCRATCH/~", "s3://bucket/scratch/~"),
+        ("file://~/ck", "file:///homes/me/ck"),
     ],
 )
 @pytest.mark.parametrize(
@@ -102,7 +103,9 @@ def test_a_name_may_hold_variables_and_no_home(
 ) -> None:
     monkeypatch.setenv("SHORT", "me")
     assert folder.load("name=${SHORT}-x").name == "me-x"
-    assert "no environment variable UNSET" in folder.refuse("name=$UNSET-x")
+    assert "no environment variable UNSET; set it, or write the name out" in folder.refuse(
+        "name=$UNSET-x"
+    )
     assert "no slash" in folder.refuse("name=$SCRATCH")
     assert "~ means a home folder" in folder.refuse("name=~me")
     assert folder.load("track.project=$UNSET").track.project == "$UNSET"

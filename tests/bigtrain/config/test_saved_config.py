@@ -95,6 +95,7 @@ def test_a_link_to_a_run_and_the_folder_itself_are_that_run(
 
 
 def test_a_saved_config_is_taken_as_it_is_written(folder: ConfigFolder) -> None:
+    Path("~/$ODD").mkdir(parents=True)
     _saved(folder.path / "runs/$ODD~", SMALL_YAML.replace("corpus", "'~/$ODD'"))
     assert load_run_of(Path("runs/$ODD~")).data.train == "~/$ODD"
     assert load_run_config(["runs/$ODD~"]).name == "$ODD~"
@@ -116,3 +117,29 @@ def test_what_is_no_run_folder_is_named(folder: ConfigFolder) -> None:
     assert "full: no such config file: it is a folder without a config.yaml" in refusal(["full"])
     assert "in which no run has begun; give project/config.yaml" in refusal(["project"])
     assert load_run_config(["project/config.yaml"]).name == "small"
+
+
+def test_a_variable_that_was_written_into_the_config_of_a_run_is_refused_by_name(
+    run: Path,
+) -> None:
+    text = (run / "config.yaml").read_text()
+    for written in ("$SCRATCH/ck", "${SCRATCH}/ck", "~/ck"):
+        (run / "config.yaml").write_text(text.replace("dir: ck", f"dir: {written}"))
+        assert refusal([str(run)]).startswith(
+            f"{run}/config.yaml: checkpoint.dir='{written}': a path in the config of a run is not"
+        )
+    (run.parents[1] / "~/ck").mkdir(parents=True)  # As an older version may have made it.
+    assert load_run_of(run).checkpoint.dir == "~/ck"
+
+
+def test_a_run_folder_that_is_not_there_is_named_without_the_installed_configs(
+    folder: ConfigFolder,
+) -> None:
+    Path("runs").mkdir()
+    Path("runs/link").symlink_to("/no/such/disk")
+    assert refusal(["runs/nope"]) == (
+        "runs/nope: no such config file or run folder; give a YAML file, or a folder such as "
+        "runs/gpt-tiny"
+    )
+    for name in ("runs/link", "runs/link/tiny"):
+        assert refusal([name]).startswith("runs/link: a link to /no/such/disk, which is not there")

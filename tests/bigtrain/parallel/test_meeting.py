@@ -75,6 +75,10 @@ def test_what_torch_says_becomes_one_line_with_the_remedy(
 
 
 def test_an_address_without_a_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer_nothing(*_: object) -> None:
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer_nothing)
     monkeypatch.setenv("MASTER_ADDR", "no-such-host.invalid")
     line = render_meeting_error("The client socket has timed out after 8000ms")
     assert line.startswith("MASTER_ADDR=no-such-host.invalid has no address")

@@ -8,7 +8,12 @@ import pytest
 from bigtrain.checkpoint.commands.prune import Wish, plan_prune
 from bigtrain.checkpoint.folder import DiskFolder
 from bigtrain.checkpoint.format import folder_name
-from bigtrain.checkpoint.locate import absolute_place, checkpoints_of_run, original_of
+from bigtrain.checkpoint.locate import (
+    absolute_place,
+    checkpoints_of_run,
+    fork_command,
+    original_of,
+)
 from bigtrain.checkpoint.owner import claim_checkpoints
 from bigtrain.checkpoint.retention import set_aside
 from bigtrain.config import ConfigError, RunConfig
@@ -152,6 +157,22 @@ def test_the_next_command_names_the_folder_quoted_and_with_its_processes(
     moved = _renamed(config, "it's mine")
     [*_, last] = render_rewound(Rewound(moved, step=0, set_aside=(), skipped=None))
     assert last == """next: bigtrain launch 'runs/it'"'"'s mine' --processes 4"""
+
+
+def test_a_folder_that_looks_like_an_option_is_no_option_of_the_next_command(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _renamed(config, "-d")
+    monkeypatch.chdir("runs")
+    assert RunFolder(Path("-d")).launch_words()[2] == "./-d"
+    assert "launch ./-d name=NAME" in fork_command(Path("-d"))
+
+
+def test_what_a_killed_launcher_left_is_removed_by_the_next_attempt(config: RunConfig) -> None:
+    left = config.run_dir / "config-launch-12345678.yaml"
+    left.touch()
+    _begin(config)
+    assert not left.exists()
 
 
 def test_a_launch_writes_a_file_of_its_own_and_leaves_the_run_as_it_was(
