@@ -28,13 +28,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(USER_READY) ## Make .venv with all that a user needs: 1.4 GB, two minutes or so
+setup: $(USER_READY) ## Make .venv with all that a user needs: 1.6 GB, a minute or two
 
 setup-dev: $(DEVELOPER_READY) ## The same with the tools of developers
 
 # pip says itself what it fetches and installs; on a terminal with a bar for each download.
 $(USER_READY): pyproject.toml $(LOCK)
-	@echo "setting up $(VENV) with the versions of $(LOCK): 1.4 GB, two minutes or so"
+	@echo "setting up $(VENV) with the versions of $(LOCK): 1.6 GB, a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable .
 	touch $@
