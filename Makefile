@@ -53,7 +53,7 @@ demo: $(USER_READY) ## Text to a Hugging Face model: every command of the main p
 	$(BIN)/bigtrain report $(RUN) --exported $(EXPORT) --prompt 'def main('
 	@echo "('source $(BIN)/activate' first, to type bigtrain alone)"
 
-test: $(DEVELOPER_READY) ## The tests, but for those marked slow, in two processes: six minutes on two cores
+test: $(DEVELOPER_READY) ## The tests, but for those marked slow, in two processes: seven or eight minutes on two cores
 	$(BIN)/python -m pytest $(IN_TWO)
 
 # The slow ones run one at a time: some measure, and some take both cores and much memory.
