@@ -353,7 +353,7 @@ add_which(data_app)
 
 
 def _check_is_there(model: str) -> None:
-    """Tells of a model that is not there before torch is loaded, which takes seconds."""
+    """Reports a missing model before torch is imported, which takes seconds."""
     from bigtrain.checkpoint.locate import find_checkpoint
 
     if not (Path(model) / "config.json").is_file():

@@ -43,5 +43,5 @@ def leave_error_report(message: str, exit_code: int) -> Path | None:
 def _rank() -> int:
     try:
         return read_ranks().rank
-    except RankVariableError:  # It may be the very error that is told of.
+    except RankVariableError:  # This may be the error that is being reported.
         return 0

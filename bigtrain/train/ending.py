@@ -46,7 +46,7 @@ def record_end(folder: RunFolder, job: JobEnd) -> None:
     """Writes into ``status.json`` and ``attempts.jsonl`` how an attempt ended, if that is missing.
 
     Keeps the end that rank 0 recorded, unless rank 0 only reported the failure of another rank. An
-    attempt of another launcher is never touched. A disk that takes no writes is warned of.
+    attempt of another launcher is never touched. If the disk takes no writes, a warning is logged.
 
     Args:
         folder: The run's.

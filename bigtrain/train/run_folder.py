@@ -228,7 +228,7 @@ class RunFolder:
             "begins with its checkpoint is `%s`",
             *(self.path, original, fork_command(original)),
         )
-        with suppress(OSError):  # Such as a folder of that name: `wandb_id` tells of it.
+        with suppress(OSError):  # For example a folder of that name; `wandb_id` logs it.
             self._wandb_id.unlink(missing_ok=True)
 
     @property

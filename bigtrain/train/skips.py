@@ -41,7 +41,8 @@ def render_skips(skips: Iterable[SkipConfig]) -> str:
 def resolve_run(sources: Sequence[str], *, readers: int = 1) -> RunConfig:
     """Reads all that decides a run, once: its files, overrides, and skip.yaml.
 
-    The config notes the working folder: what it says, written down, can be read anywhere.
+    The config records the working folder in `relative_to`, so that its relative paths keep their
+    meaning when it is read from another folder.
 
     Args:
         sources: Files and overrides.

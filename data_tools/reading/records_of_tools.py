@@ -70,9 +70,10 @@ def find_records(paths: Iterable[str], read: ReadHead) -> dict[str, str]:
 def _parts_beside_text(
     folders: dict[str, set[str]], found: dict[str, str], read: ReadHead
 ) -> dict[str, str]:
-    """What `data clean` wrote in a folder below other text, which most likely is its input.
+    """Finds the parts that `data clean` wrote into a folder that lies below other text.
 
-    Where nothing but cleaned folders is found, their parts are the text.
+    That text most likely was the input of the cleaning, so the parts would count it twice. If there
+    is no other text, the parts themselves are the text, and nothing is found.
     """
     parts, has_other_text = {}, False
     for folder, files in folders.items():
