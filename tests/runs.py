@@ -9,8 +9,8 @@ from typing import Any
 from bigtrain.checkpoint.folder import open_folder
 from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import config_in_layout, parse_layout
 from bigtrain.environment import read_ranks
-from bigtrain.parity.layouts import parse_split, split_config
 from bigtrain.train.skips import with_skips
 from data_tools.samples.job import build_sample_table
 from data_tools.sharding.job import shard_corpus
@@ -108,8 +108,8 @@ def merge(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def in_layout(config: RunConfig, layout: str) -> tuple[RunConfig, int]:
     """The run in a layout such as ``tensor=2 data=2 zero=1`` or ``one process``, and its ranks."""
-    split = parse_split(layout)
-    return split_config(config, split), split.world_size
+    split = parse_layout(layout)
+    return config_in_layout(config, split), split.world_size
 
 
 def train_rank(config: RunConfig, **options: Any) -> Any:

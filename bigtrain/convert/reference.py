@@ -10,13 +10,13 @@ from bigtrain.checkpoint.folder import Folder
 from bigtrain.checkpoint.format import WEIGHT
 from bigtrain.checkpoint.table import TensorTable, box_slices
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.config.sections import ParallelConfig
 from bigtrain.convert.families import halves_as_types
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks, materialize
 from bigtrain.models.shards import shards_of
 from bigtrain.parallel.groups import process_groups
-from bigtrain.parallel.layout import Layout
 
 
 class Reference(AbstractContextManager["Reference"]):
@@ -34,7 +34,7 @@ class Reference(AbstractContextManager["Reference"]):
         self._module: Any = None
 
     def __enter__(self) -> "Reference":
-        layout = Layout(tensor=1, pipeline=1, data=1)
+        layout = Layout()
         device = torch.device("cpu")
         ranks = Ranks(rank=0, world_size=1, local_rank=0)
         self._stack.enter_context(process_groups(ranks, layout, device))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.data.causal import CausalReader
 from bigtrain.data.checks import check_sources, open_sources
 from bigtrain.data.masked import PairReader
@@ -16,7 +17,6 @@ from bigtrain.data.read_ahead import ReadAhead
 from bigtrain.data.run_order import Places
 from bigtrain.data.sources import Source, run_order
 from bigtrain.data.stages import StageRecord, record_stages
-from bigtrain.parallel.layout import Layout
 
 LOOK_AHEAD_BATCHES = 16
 """How far ahead storage is told what will be read."""
@@ -32,7 +32,7 @@ class TrainingData:
             ConfigError: A corpus or tokenizer does not fit the config.
         """
         self._config = config
-        self._copies, self._data_rank = layout.data, data_rank
+        self._batch_ranks, self._data_rank = layout.batch_ranks, data_rank
         self._validation_size = config.train.global_batch_size
         self.sources, self.validations = open_sources(config)
         self.tokenizer = check_sources(config, self.sources, self.validations)
@@ -103,7 +103,7 @@ class TrainingData:
     def _share(self, size: int) -> Indices:
         """Which samples of a batch are this rank's, microbatch after microbatch."""
         micro = self._config.train.micro_batch_size
-        return np.arange(size).reshape(-1, self._copies, micro)[:, self._data_rank].reshape(-1)
+        return np.arange(size).reshape(-1, self._batch_ranks, micro)[:, self._data_rank].reshape(-1)
 
     def _advise(self, consumed: int) -> None:
         """Tells storage what this rank will read, each batch once unless the run jumps."""

@@ -14,6 +14,7 @@ from deepspeed.utils import logger as deepspeed_logger
 from megatron.core.distributed.finalize_model_grads import finalize_model_grads
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.engine import private
 from bigtrain.engine.norm import global_norm
 from bigtrain.engine.pieces import GradientPiece, Piece, cut_gradient_pieces, cut_pieces
@@ -27,7 +28,6 @@ from bigtrain.models.shards import Shard, shards_of
 from bigtrain.parallel import groups
 from bigtrain.parallel.buckets import fill_buckets
 from bigtrain.parallel.device import runs_on_cpu, settle_memory
-from bigtrain.parallel.layout import Layout
 from bigtrain.parallel.schedule import ForwardStep, Report, run_microbatches
 
 deepspeed_logger.setLevel(logging.ERROR)
@@ -200,7 +200,7 @@ class Engine:
     @property
     def writes_data_replicas(self) -> bool:
         """Whether this rank saves its pieces: with ZeRO 0, data ranks repeat each other's."""
-        return self._config.parallel.zero > 0 or dist.get_rank(groups.data_parallel_group()) == 0
+        return self._config.parallel.zero > 0 or dist.get_rank(groups.replica_group()) == 0
 
     @property
     def optimizer_steps(self) -> int:
@@ -257,20 +257,20 @@ class Engine:
         private.lend_main_gradients(self._parameters)
         finalize_model_grads(stages, *args, **kwargs)
         private.take_back_main_gradients(self._parameters)
-        if self._zero == 0 and self._layout.data > 1:
-            self._average_over_data_ranks()
+        if self._zero == 0 and self._layout.replica_ranks > 1:
+            self._average_over_replica_ranks()
 
     def _sum_tied_gradients(self) -> None:
         if self._tied is not None:
             fragments = dict(self._state.gradients())
             sum_tied(self._tied, fragments.get(self._tied), shared_ranges=self._zero == 3)
 
-    def _average_over_data_ranks(self) -> None:
+    def _average_over_replica_ranks(self) -> None:
         gradients = private.accumulated_gradients(self._parameters)
         for bucket in fill_buckets(gradients, elements=REDUCE_BUCKET_ELEMENTS):
             flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-            dist.all_reduce(flat, group=groups.data_parallel_group())
-            flat /= self._layout.data
+            dist.all_reduce(flat, group=groups.replica_group())
+            flat /= self._layout.replica_ranks
             parts = flat.split([gradient.numel() for gradient in bucket])
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))

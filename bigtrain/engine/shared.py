@@ -62,7 +62,7 @@ def sum_tied(weight: Any, fragment: GradientFragment | None, *, shared_ranges: b
     if fragment is not None:
         own = total[fragment.start :][: fragment.values.numel()]
         own.copy_(fragment.values)
-    dist.all_reduce(total, group=groups.data_parallel_group())
+    dist.all_reduce(total, group=groups.replica_group())
     dist.all_reduce(total, group=groups.embedding_group())
     if fragment is not None:
         fragment.values.copy_(own)

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from bigtrain.config.layout import Layout
 from bigtrain.parallel import groups
-from bigtrain.parallel.layout import Layout
 
 
 class Topology:
@@ -17,7 +17,7 @@ class Topology:
 
     def __init__(self, layout: Layout, *, zero_stage: int) -> None:
         self._layout = layout
-        self._data_group: Any = groups.data_parallel_group()
+        self._data_group: Any = groups.replica_group()
         if zero_stage == 0:
             self._data_group = groups.group_of_this_rank_alone()
 

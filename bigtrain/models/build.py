@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.models.bert import bert_chunk
 from bigtrain.models.gpt import gpt_chunk
 from bigtrain.models.translate import megatron_config
 from bigtrain.parallel import groups
-from bigtrain.parallel.layout import Layout
 
 
 def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
@@ -31,7 +31,9 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
     """
     translated = megatron_config(config, layout)
     build_chunk = {"gpt": gpt_chunk, "bert": bert_chunk}[config.model.kind]
-    chunks: list[int | None] = list(range(layout.virtual)) if layout.virtual > 1 else [None]
+    chunks: list[int | None] = (
+        list(range(layout.virtual_pipeline)) if layout.virtual_pipeline > 1 else [None]
+    )
     modules = []
     with torch.device("meta"):
         for chunk in chunks:

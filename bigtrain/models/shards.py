@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
 
-from bigtrain.parallel.groups import data_parallel_group
+from bigtrain.parallel.groups import replica_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def shards_of(module: Any) -> dict[str, list[Shard]]:
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     shards: dict[str, list[Shard]] = {}
     state = module.sharded_state_dict(
-        metadata={"non_homogeneous_layers": True, "dp_cp_group": data_parallel_group()}
+        metadata={"non_homogeneous_layers": True, "dp_cp_group": replica_group()}
     )
     for owner, pieces in _pieces(state):
         name = names.get(id(owner))

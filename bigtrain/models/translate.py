@@ -8,8 +8,8 @@ import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.config.sections import ParallelConfig
-from bigtrain.parallel.layout import Layout
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -90,9 +90,9 @@ def _layout_fields(parallel: ParallelConfig, layout: Layout) -> dict[str, Any]:
         "tensor_model_parallel_size": layout.tensor,
         "sequence_parallel": parallel.sequence and layout.tensor > 1,
         "pipeline_model_parallel_size": layout.pipeline,
-        "virtual_pipeline_model_parallel_size": layout.virtual if layout.virtual > 1 else None,
+        "virtual_pipeline_model_parallel_size": layout.megatron_virtual_pipeline,
         "num_layers_in_first_pipeline_stage": parallel.first_stage_layers,
         "num_layers_in_last_pipeline_stage": parallel.last_stage_layers,
         # gloo runs one-sided messages; their batches are NCCL's.
-        "batch_p2p_comm": layout.virtual == 1,
+        "batch_p2p_comm": layout.virtual_pipeline == 1,
     }

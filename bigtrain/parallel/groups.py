@@ -11,6 +11,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 
+from bigtrain.config.layout import Layout, RankCoordinates
 from bigtrain.environment import Ranks
 from bigtrain.parallel import cpu
 from bigtrain.parallel.device import (
@@ -19,7 +20,6 @@ from bigtrain.parallel.device import (
     runs_on_cpu,
     seed_default_generators,
 )
-from bigtrain.parallel.layout import Layout, Place
 from bigtrain.parallel.meeting import MeetingError, render_meeting_error
 
 Answer = TypeVar("Answer")
@@ -34,7 +34,7 @@ def process_groups(
     device: torch.device,
     *,
     once_joined: Callable[[], None] = lambda: None,
-) -> Iterator[Place]:
+) -> Iterator[RankCoordinates]:
     """Joins the ranks into the groups of ``layout``, and leaves them at the end.
 
     Args:
@@ -45,7 +45,7 @@ def process_groups(
             made: ranks with different layouts would wait for each other there.
 
     Yields:
-        This rank's place in the grid.
+        This rank's coordinates in the grid.
 
     Raises:
         MeetingError: The ranks cannot meet.
@@ -56,21 +56,32 @@ def process_groups(
     once_joined()
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor,
+        context_parallel_size=layout.context,
+        expert_model_parallel_size=layout.expert,
         pipeline_model_parallel_size=layout.pipeline,
-        virtual_pipeline_model_parallel_size=layout.virtual if layout.virtual > 1 else None,
+        virtual_pipeline_model_parallel_size=layout.megatron_virtual_pipeline,
         order="tp-cp-ep-dp-pp",
         create_gloo_process_groups=False,
     )
-    place = layout.place(ranks.rank)
-    assert place.tensor == parallel_state.get_tensor_model_parallel_rank()
-    assert place.data == parallel_state.get_data_parallel_rank()
-    assert place.pipeline == parallel_state.get_pipeline_model_parallel_rank()
-    reseed(0, step=0, microbatch=0, place=place, device=device)
-    yield place
+    coordinates = layout.coordinates(ranks.rank)
+    assert coordinates == _coordinates_of_megatron()
+    reseed(0, step=0, microbatch=0, coordinates=coordinates, device=device)
+    yield coordinates
     # Not after an error: taking groups apart can wait for ranks that are gone, and what went
     # wrong must be told at once.
     parallel_state.destroy_model_parallel()
     dist.destroy_process_group()
+
+
+def _coordinates_of_megatron() -> RankCoordinates:
+    return RankCoordinates(
+        tensor=parallel_state.get_tensor_model_parallel_rank(),
+        context=parallel_state.get_context_parallel_rank(),
+        expert=parallel_state.get_expert_model_parallel_rank(),
+        data=parallel_state.get_data_parallel_rank(),
+        pipeline=parallel_state.get_pipeline_model_parallel_rank(),
+        replica=parallel_state.get_data_parallel_rank(with_context_parallel=True),
+    )
 
 
 def _meet(ranks: Ranks, device: torch.device) -> None:
@@ -90,14 +101,21 @@ def _meet(ranks: Ranks, device: torch.device) -> None:
 
 
 def reseed(
-    seed: int, *, step: int, microbatch: int, chunk: int = 0, place: Place, device: torch.device
+    seed: int,
+    *,
+    step: int,
+    microbatch: int,
+    chunk: int = 0,
+    coordinates: RankCoordinates,
+    device: torch.device,
 ) -> None:
-    """Makes dropout a function of (seed, step, microbatch, place): no RNG state is ever saved.
+    """Makes dropout a function of the arguments; a checkpoint holds no state of a generator.
 
-    Tensor ranks share the default generator (they drop the same residual values) and differ in
-    megatron-core's model-parallel one (each drops values of its own heads).
+    Replica ranks compute different tokens, so each one has its own random numbers. Tensor ranks
+    share the default generator (they drop the same residual values) and differ in megatron-core's
+    model-parallel one (each drops values of its own heads).
     """
-    text = f"{seed}/{step}/{microbatch}/{place.data}/{place.pipeline}"
+    text = f"{seed}/{step}/{microbatch}/{coordinates.replica}/{coordinates.pipeline}"
     if chunk:
         text += f"/{chunk}"
     # megatron-core adds small offsets; 62 bits leave room for them.
@@ -118,8 +136,13 @@ def is_last_stage(chunk: int | None = None) -> bool:
     return bool(parallel_state.is_pipeline_last_stage(ignore_virtual=chunk is None, vp_stage=chunk))
 
 
-def data_parallel_group() -> dist.ProcessGroup:
-    """The ranks that hold the same piece of the model."""
+def batch_group() -> dist.ProcessGroup:
+    """The batch ranks: they read different samples, and are otherwise where this rank is."""
+    return parallel_state.get_data_parallel_group()
+
+
+def replica_group() -> dist.ProcessGroup:
+    """The replica ranks: they hold the same shards of the parameters, and reduce gradients."""
     return parallel_state.get_data_parallel_group(with_context_parallel=True)
 
 
@@ -139,7 +162,7 @@ def embedding_group() -> dist.ProcessGroup:
 
 
 def tensor_parallel_rank() -> int:
-    """This rank's place among those that share its layers."""
+    """This rank's number among the ranks that share its layers."""
     return int(parallel_state.get_tensor_model_parallel_rank())
 
 

@@ -14,21 +14,15 @@ from typing import Protocol
 from rich.console import Console
 
 from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.layout import ONE_PROCESS, Layout, config_in_layout
 from bigtrain.data.checks import check_data
 from bigtrain.parity.compare import Reference, Tolerances, parse_tolerances, usual_tolerances
-from bigtrain.parity.layouts import (
-    ALONE,
-    Split,
-    own_split,
-    parse_splits,
-    split_config,
-    splits_to_compare,
-)
+from bigtrain.parity.layouts import layouts_to_compare, own_layout, parse_layouts
 from bigtrain.parity.run import (
     ParityError,
     Problem,
     Row,
-    compare_splits,
+    compare_layouts,
     measure_alone,
 )
 from bigtrain.parity.table import render_notes, render_plain, render_rich, render_rounding
@@ -48,10 +42,10 @@ class ParityPlan:
     """What is compared, and how closely."""
 
     config: RunConfig
-    splits: list[Split]
+    layouts: list[Layout]
     steps: int
     tolerances: Tolerances
-    left_out: Split | None
+    left_out: Layout | None
     """The config's own layout, where it takes more processes than may be tried unasked."""
 
 
@@ -71,10 +65,10 @@ def plan_parity(
         ConfigError: Something does not fit; one line.
         InputError: A corpus or the tokenizer cannot be read.
     """
-    own = own_split(config)
+    own = own_layout(config)
     plan = ParityPlan(
         config=config,
-        splits=parse_splits(layouts) or splits_to_compare(config, most_ranks=most_ranks),
+        layouts=parse_layouts(layouts) or layouts_to_compare(config, most_ranks=most_ranks),
         steps=steps,
         tolerances=parse_tolerances(tolerances, usual_tolerances(config)),
         left_out=own if not layouts and own.world_size > most_ranks else None,
@@ -84,7 +78,7 @@ def plan_parity(
             f"--steps={steps} is more than train.steps={config.train.steps}; lower it or add "
             f"train.steps={steps}"
         )
-    split_config(config, Split())
+    config_in_layout(config, Layout())
     check_data(config)
     return plan
 
@@ -131,11 +125,11 @@ def _measure(
 ) -> tuple[Reference, list[Row]]:
     start_ranks = partial(start, steps=plan.steps)
     tell = partial(echo, err=True)
-    tell(f"{ALONE}, which {len(plan.splits)} layouts are compared with")
+    tell(f"{ONE_PROCESS}, which {len(plan.layouts)} layouts are compared with")
     reference = measure_alone(plan.config, folder=folder / "alone", start=start_ranks)
-    rows = compare_splits(
+    rows = compare_layouts(
         plan.config,
-        plan.splits,
+        plan.layouts,
         reference=reference,
         tolerances=plan.tolerances,
         folder=folder,

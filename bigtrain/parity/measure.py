@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import layout_of
 from bigtrain.data.batches import TrainingData
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks
 from bigtrain.models.translate import DTYPES
 from bigtrain.parallel import groups
-from bigtrain.parallel.layout import layout_of
 from bigtrain.parity.record import (
     GRADIENT,
     PARAMETER,
@@ -55,14 +55,19 @@ def measure(
     # More threads would add in another order, and layouts have different numbers of ranks.
     torch.set_num_threads(1)
     layout = layout_of(config, ranks.world_size)
-    with groups.process_groups(ranks, layout, device) as place:
-        data = TrainingData(config, layout=layout, data_rank=place.data)
+    with groups.process_groups(ranks, layout, device) as coordinates:
+        data = TrainingData(config, layout=layout, data_rank=coordinates.data)
         engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
 
         def take_steps(writer: RecordWriter) -> None:
             recorder: Any = _GradientRecorder(engine, writer)
             trainer = Trainer(
-                config, engine=recorder, data=data, layout=layout, place=place, device=device
+                config,
+                engine=recorder,
+                data=data,
+                layout=layout,
+                coordinates=coordinates,
+                device=device,
             )
             taken = islice(trainer.steps(lambda: False), steps)
             figures = [StepFigures(result.loss, result.grad_norm) for result in taken]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.layout import Layout, config_in_layout
 from bigtrain.config.sources import render_config
 from bigtrain.parity.compare import (
     Comparison,
@@ -15,7 +16,6 @@ from bigtrain.parity.compare import (
     usual_tolerances,
 )
 from bigtrain.parity.distance import CompareError
-from bigtrain.parity.layouts import Split, split_config
 from bigtrain.parity.record import Record, perturbed_folder
 from bigtrain.parity.rounding import PERTURBED_RUNS, measure_rounding
 
@@ -53,7 +53,7 @@ class ParityError(RuntimeError):
 class Row:
     """What came of one layout."""
 
-    split: Split
+    layout: Layout
     comparison: Comparison | None = None
     failures: tuple[str, ...] = ()
     """Which figures are not within their tolerance."""
@@ -68,9 +68,9 @@ class Row:
         return self.error is None and not self.failures
 
 
-def compare_splits(
+def compare_layouts(
     config: RunConfig,
-    splits: Sequence[Split],
+    layouts: Sequence[Layout],
     *,
     reference: Reference,
     tolerances: Tolerances,
@@ -82,18 +82,18 @@ def compare_splits(
 
     Args:
         config: The run.
-        splits: The layouts.
+        layouts: The layouts.
         reference: From `measure_alone`.
         tolerances: What passes.
         folder: Scratch; it holds the record of one layout at a time.
         start: Runs the ranks of one.
         tell: Says which is running.
     """
-    for number, split in enumerate(splits, start=1):
-        tell(f"layout {number} of {len(splits)}: {split.name}")
+    for number, layout in enumerate(layouts, start=1):
+        tell(f"layout {number} of {len(layouts)}: {layout.name}")
         own = folder / str(number)
-        yield measure_split(
-            config, split, reference=reference, tolerances=tolerances, folder=own, start=start
+        yield measure_layout(
+            config, layout, reference=reference, tolerances=tolerances, folder=own, start=start
         )
         _remove_boxes(own)
 
@@ -111,7 +111,7 @@ def measure_alone(config: RunConfig, *, folder: Path, start: StartRanks) -> Refe
         ParityError: It failed.
     """
     problem = _run(
-        split_config(config, Split()), Split(), folder, start, perturbed_runs=PERTURBED_RUNS
+        config_in_layout(config, Layout()), Layout(), folder, start, perturbed_runs=PERTURBED_RUNS
     )
     if problem is not None:
         kind = ConfigError if problem.is_refusal else ParityError
@@ -124,9 +124,9 @@ def measure_alone(config: RunConfig, *, folder: Path, start: StartRanks) -> Refe
     return Reference(alone, rounding, usual_tolerances(config))
 
 
-def measure_split(
+def measure_layout(
     config: RunConfig,
-    split: Split,
+    layout: Layout,
     *,
     reference: Reference,
     tolerances: Tolerances,
@@ -135,27 +135,27 @@ def measure_split(
 ) -> Row:
     """Runs one layout and compares it."""
     try:
-        problem = _run(split_config(config, split), split, folder, start)
+        problem = _run(config_in_layout(config, layout), layout, folder, start)
     except ConfigError as error:
-        return Row(split, refusal=str(error))
+        return Row(layout, refusal=str(error))
     if problem is not None and problem.is_refusal:
-        return Row(split, refusal=problem.message)
+        return Row(layout, refusal=problem.message)
     if problem is not None:
-        return Row(split, error=problem.message)
+        return Row(layout, error=problem.message)
     try:
         comparison = compare_records(Record(folder), reference, tolerances)
     except CompareError as error:
-        return Row(split, error=str(error))
-    return Row(split, comparison, failures=tuple(comparison.failures(tolerances)))
+        return Row(layout, error=str(error))
+    return Row(layout, comparison, failures=tuple(comparison.failures(tolerances)))
 
 
 def _run(
-    config: RunConfig, split: Split, folder: Path, start: StartRanks, *, perturbed_runs: int = 0
+    config: RunConfig, layout: Layout, folder: Path, start: StartRanks, *, perturbed_runs: int = 0
 ) -> Problem | None:
     folder.mkdir(parents=True)
     file = folder / "config.yaml"
     file.write_text(render_config(config), encoding="utf-8")
-    return start(file, split.world_size, folder, perturbed_runs=perturbed_runs)
+    return start(file, layout.world_size, folder, perturbed_runs=perturbed_runs)
 
 
 def _remove_boxes(folder: Path) -> None:

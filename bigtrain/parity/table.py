@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from bigtrain.config.layout import ONE_PROCESS
 from bigtrain.parity.compare import Reference
 from bigtrain.parity.distance import Distance
-from bigtrain.parity.layouts import ALONE
 from bigtrain.parity.rounding import Rounding
 from bigtrain.parity.run import Row
 
@@ -34,7 +34,7 @@ def cells(row: Row) -> list[str]:
     if row.comparison is not None:
         names = ("loss", "grad_norm", "gradients", "parameters")
         figures = [_figure(getattr(row.comparison, n), fails=n in row.failures) for n in names]
-    return [row.split.name, str(row.split.world_size), *figures, verdict(row)]
+    return [row.layout.name, str(row.layout.world_size), *figures, verdict(row)]
 
 
 def render_plain(rows: Iterable[Row]) -> str:
@@ -52,7 +52,7 @@ def render_plain(rows: Iterable[Row]) -> str:
 
 def render_rich(rows: Iterable[Row]) -> Table:
     """The table for a terminal."""
-    table = Table(title=f"largest relative difference from {ALONE}", title_justify="left")
+    table = Table(title=f"largest relative difference from {ONE_PROCESS}", title_justify="left")
     for column, name in enumerate(HEADER):
         right = 0 < column < len(HEADER) - 1
         table.add_column(name, justify="right" if right else "left", no_wrap=right)
@@ -65,7 +65,7 @@ def render_rich(rows: Iterable[Row]) -> Table:
 
 def render_notes(rows: Sequence[Row]) -> list[str]:
     """What to know of the layouts that are not simply the same, a line for each."""
-    return [f"{row.split.name}: {note}" for row in rows if (note := _note(row))]
+    return [f"{row.layout.name}: {note}" for row in rows if (note := _note(row))]
 
 
 def _note(row: Row) -> str | None:

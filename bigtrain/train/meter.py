@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.models.translate import DTYPES
 from bigtrain.parallel.device import (
     device_name,
@@ -19,7 +20,6 @@ from bigtrain.parallel.device import (
     runs_on_cpu,
     seconds_between,
 )
-from bigtrain.parallel.layout import Layout
 from bigtrain.plan.flops import SampleFlops, model_flops
 from bigtrain.plan.peaks import peak_flops
 
@@ -127,7 +127,7 @@ class Meter:
         return spent
 
     def _step_flops(self, microbatches: Sequence[Any]) -> tuple[int, int]:
-        """Model and hardware FLOPs of the step, over all ranks: each data rank has as much."""
+        """Model and hardware FLOPs of the step, over all ranks: each batch rank has as many."""
         useful = computed = 0
         for microbatch in microbatches:
             rows, length = microbatch.tokens.shape
@@ -135,7 +135,7 @@ class Meter:
                 self._flops[length] = model_flops(self._config, sequence_length=length)
             useful += rows * self._flops[length].model
             computed += rows * self._flops[length].hardware
-        return useful * self._layout.data, computed * self._layout.data
+        return useful * self._layout.batch_ranks, computed * self._layout.batch_ranks
 
 
 def find_peak_of_all_ranks(

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import torch
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import layout_of
 from bigtrain.data.batches import TrainingData
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks
 from bigtrain.parallel import groups
 from bigtrain.parallel.bf16 import find_slow_bf16
-from bigtrain.parallel.layout import layout_of
 from bigtrain.train.agreement import check_config_agrees, check_data_agrees
 from bigtrain.train.attempt import Attempt, Outcome
 from bigtrain.train.meter import Meter
@@ -62,8 +62,8 @@ def train(
     def agree() -> None:
         check_config_agrees(config, accept_changes=accept_changes, tells=tells)
 
-    with groups.process_groups(ranks, layout, device, once_joined=agree) as place:
-        data = TrainingData(config, layout=layout, data_rank=place.data)
+    with groups.process_groups(ranks, layout, device, once_joined=agree) as coordinates:
+        data = TrainingData(config, layout=layout, data_rank=coordinates.data)
         check_data_agrees(config, data, tells=tells)
         engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
         profile = ProfileWindow(config.profile, run_dir=config.run_dir, rank=ranks.rank)
@@ -72,7 +72,7 @@ def train(
             engine=engine,
             data=data,
             layout=layout,
-            place=place,
+            coordinates=coordinates,
             device=device,
             meter=Meter(config, layout=layout, device=device),
             profile=profile,

@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout, RankCoordinates
 from bigtrain.data.batches import TrainingData
 from bigtrain.data.microbatch import Batch
 from bigtrain.data.sources import Source
 from bigtrain.engine.engine import Engine
 from bigtrain.parallel import groups
 from bigtrain.parallel.device import synchronize
-from bigtrain.parallel.layout import Layout, Place
 from bigtrain.parallel.schedule import ForwardStep, Report
 from bigtrain.train.forward import make_forward_step
 from bigtrain.train.guard import Guard
@@ -110,13 +110,13 @@ class Trainer:
         engine: Engine,
         data: TrainingData,
         layout: Layout,
-        place: Place,
+        coordinates: RankCoordinates,
         device: torch.device,
         meter: Meter | None = None,
         profile: ProfileWindow | None = None,
     ) -> None:
         self.config, self.engine, self.data = config, engine, data
-        self._layout, self._place, self.device = layout, place, device
+        self._layout, self._coordinates, self.device = layout, coordinates, device
         self._meter, self._profile = meter, profile
         self._sizes = sizes_of_reports(config.model)
         self.guard = Guard(config.guard)
@@ -242,7 +242,11 @@ class Trainer:
 
     def _sum(self, reports: Iterable[Report], sizes: Sizes, *, extra: Sequence[float] = ()) -> Sums:
         return sum_over_ranks(
-            reports, sizes=sizes, counts=self._place.tensor == 0, device=self.device, extra=extra
+            reports,
+            sizes=sizes,
+            counts=self._coordinates.tensor == 0,
+            device=self.device,
+            extra=extra,
         )
 
     def _forward_step(self, step: int, batch: Batch[Any]) -> ForwardStep:
@@ -252,13 +256,13 @@ class Trainer:
                 step=step,
                 microbatch=microbatch,
                 chunk=chunk,
-                place=self._place,
+                coordinates=self._coordinates,
                 device=self.device,
             )
 
-        # The schedule divides by the microbatches and DeepSpeed by the data ranks: every target of
+        # The schedule divides by the microbatches and DeepSpeed by the batch ranks: every target of
         # the batch weighs the same, and so does every pair.
-        divided_by = len(batch.microbatches) * self._layout.data
+        divided_by = len(batch.microbatches) * self._layout.batch_ranks
         batch_size = self.config.batch_size(self.progress.samples)
         return make_forward_step(
             self.config,
@@ -275,7 +279,7 @@ class Trainer:
         mine = torch.stack([microbatch.weights.sum() for microbatch in batch.microbatches]).sum()
         total = mine.to(self.device)
         # Nobody waits for the answer here: it stays on the device.
-        dist.all_reduce(total, group=groups.data_parallel_group())
+        dist.all_reduce(total, group=groups.batch_group())
         return total.clamp(min=1.0)
 
     def _begin(self, phase: str) -> None:

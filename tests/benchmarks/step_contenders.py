@@ -122,11 +122,11 @@ def megatron(precision: str, folder: Path, gate: Gate) -> None:
 
     ranks = read_ranks()
     device = choose_device("cpu", ranks)
+    from bigtrain.config.layout import layout_of
     from bigtrain.models.build import build_chunks, materialize
     from bigtrain.models.loss import token_losses
     from bigtrain.parallel.device import settle_memory
     from bigtrain.parallel.groups import process_groups
-    from bigtrain.parallel.layout import layout_of
 
     config = run_config(precision, folder)
     layout = layout_of(config, 1)

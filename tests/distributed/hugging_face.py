@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.convert.families import family_of
 from bigtrain.convert.mapping import expand
 from bigtrain.environment import read_ranks
@@ -15,10 +16,9 @@ from bigtrain.models.initial import fill_initial_values
 from bigtrain.models.shards import shards_of
 from bigtrain.parallel.device import choose_device
 from bigtrain.parallel.groups import process_groups
-from bigtrain.parallel.layout import Layout
 from data_tools.tokenizer.special import ROLES, SpecialIds
 
-ONE_RANK = Layout(tensor=1, pipeline=1, data=1)
+ONE_RANK = Layout()
 
 
 @contextmanager

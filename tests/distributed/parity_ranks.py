@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bigtrain.config import RunConfig, load_run_config
+from bigtrain.config.layout import parse_layout
 from bigtrain.environment import read_ranks
 from bigtrain.parity.compare import Reference, Tolerances
-from bigtrain.parity.layouts import parse_split
-from bigtrain.parity.run import Problem, Row, StartRanks, measure_split
+from bigtrain.parity.run import Problem, Row, StartRanks, measure_layout
 from tests.ranks import RankError, run_ranks
 
 Plant = Callable[[], None]
@@ -70,10 +70,10 @@ def compare_with(
     plant: Plant | None = None,
 ) -> Row:
     """Runs a layout in forked ranks and compares it."""
-    split = parse_split(layout)
+    layout = parse_layout(layout)
     start = forked(steps, plant)
-    return measure_split(
-        config, split, reference=reference, tolerances=tolerances, folder=folder, start=start
+    return measure_layout(
+        config, layout, reference=reference, tolerances=tolerances, folder=folder, start=start
     )
 
 

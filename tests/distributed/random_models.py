@@ -7,25 +7,25 @@ from typing import Any
 from pydantic import ValidationError
 
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.parity.layouts import Split, parse_split, split_config
+from bigtrain.config.layout import Layout, config_in_layout, parse_layout
 from tests.runs import VOCAB_SIZE, bert_config, tiny_config
 
 
-def random_case(seed: int, corpus: Path, pair_corpus: Path, runs: Path) -> tuple[RunConfig, Split]:
+def random_case(seed: int, corpus: Path, pair_corpus: Path, runs: Path) -> tuple[RunConfig, Layout]:
     """A run of one process, and a layout of 2 to 4 ranks that its config allows."""
     chance = random.Random(seed)
     while True:
         model, sections = _draw_run(chance)
-        split = parse_split(_draw_layout(chance))
+        layout = parse_layout(_draw_layout(chance))
         is_bert = model["kind"] == "bert"
         make, texts = (bert_config, pair_corpus) if is_bert else (tiny_config, corpus)
         try:
             config = make(texts, runs, model=model, **sections)
-            split_config(config, split)
+            config_in_layout(config, layout)
         except (ConfigError, ValidationError):
             continue
-        if 2 <= split.world_size <= 4:
-            return config, split
+        if 2 <= layout.world_size <= 4:
+            return config, layout
 
 
 def _draw_run(chance: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:

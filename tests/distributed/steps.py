@@ -52,20 +52,20 @@ def tiny_model() -> dict[str, Any]:
 
 @contextmanager
 def engine_of(config: RunConfig) -> Iterator[tuple[Any, Any, Any]]:
-    """An engine with initial values on this rank, its layout and its place."""
+    """An engine with initial values on this rank, its layout and its coordinates."""
+    from bigtrain.config.layout import layout_of
     from bigtrain.engine.engine import Engine
     from bigtrain.environment import read_ranks
     from bigtrain.models.build import build_chunks
     from bigtrain.parallel.device import choose_device
     from bigtrain.parallel.groups import process_groups
-    from bigtrain.parallel.layout import layout_of
 
     ranks = read_ranks()
     device, layout = choose_device("cpu", ranks), layout_of(config, ranks.world_size)
-    with process_groups(ranks, layout, device) as place:
+    with process_groups(ranks, layout, device) as coordinates:
         engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
         engine.initialize()
-        yield engine, layout, place
+        yield engine, layout, coordinates
         engine.close()
 
 
@@ -87,7 +87,7 @@ def take_steps(
         whole: Whether to gather gradients and weights.
     """
     seen = Steps()
-    with engine_of(config) as (engine, layout, place):
+    with engine_of(config) as (engine, layout, coordinates):
         for step in range(steps):
 
             def judge(reports: list[Any], norm: float, step: int = step) -> bool:
@@ -96,8 +96,10 @@ def take_steps(
                     seen.gradients = _whole([(b, b.values) for b in boxes], engine)
                 return accept is None or accept(step, reports, norm)
 
-            microbatches = _microbatches(config, step, layout, place)
-            scale = float("inf") if step == poisoned and place.data == layout.data - 1 else 1.0
+            microbatches = _microbatches(config, step, layout, coordinates)
+            scale = (
+                float("inf") if step == poisoned and coordinates.data == layout.data - 1 else 1.0
+            )
             update = engine.train_step(
                 _forward_step(config, scale),
                 microbatches,
@@ -106,7 +108,9 @@ def take_steps(
             )
             seen.norms.append(update.grad_norm)
             seen.skipped.append(update.skipped)
-            seen.losses.append(_mean_loss(update.reports, len(microbatches) * layout.data, place))
+            seen.losses.append(
+                _mean_loss(update.reports, len(microbatches) * layout.data, coordinates)
+            )
             seen.bits.append(_hash(engine))
         seen.adam_steps = engine.optimizer_steps
         if whole:
@@ -119,9 +123,9 @@ def save_after_steps(config: RunConfig, out: Path, *, steps: int = 2) -> None:
     from bigtrain.checkpoint.format import TrainState
     from tests.runs import save_engine
 
-    with engine_of(config) as (engine, layout, place):
+    with engine_of(config) as (engine, layout, coordinates):
         for step in range(steps):
-            microbatches = _microbatches(config, step, layout, place)
+            microbatches = _microbatches(config, step, layout, coordinates)
             engine.train_step(_forward_step(config), microbatches, learning_rate=1e-2)
         state = TrainState(
             step=steps,
@@ -154,7 +158,7 @@ def all_but_the_second(step: int, reports: list[Any], norm: float) -> bool:
     return step != 1 or dist.get_rank() != dist.get_world_size() - 1
 
 
-def _microbatches(config: RunConfig, step: int, layout: Any, place: Any) -> list[Any]:
+def _microbatches(config: RunConfig, step: int, layout: Any, coordinates: Any) -> list[Any]:
     import torch
 
     from bigtrain.data.microbatch import Microbatch
@@ -163,7 +167,7 @@ def _microbatches(config: RunConfig, step: int, layout: Any, place: Any) -> list
     batch, micro = config.train.global_batch_size, config.train.micro_batch_size
     shape = (batch, config.data.sequence_length + 1)
     tokens = torch.randint(0, VOCAB_SIZE, shape, generator=generator)
-    mine = tokens.chunk(layout.data)[place.data].split(micro)
+    mine = tokens.chunk(layout.data)[coordinates.data].split(micro)
     ones = torch.ones(micro, config.data.sequence_length)
     return [Microbatch(rows[:, :-1], rows[:, 1:].contiguous(), ones) for rows in mine]
 
@@ -195,12 +199,12 @@ def _forward_step(config: RunConfig, scale: float = 1.0) -> Any:
     return forward_step
 
 
-def _mean_loss(reports: list[Any], microbatches: int, place: Any) -> float:
+def _mean_loss(reports: list[Any], microbatches: int, coordinates: Any) -> float:
     import torch
     import torch.distributed as dist
 
     total = torch.zeros((), dtype=torch.float64)
-    if place.tensor == 0:
+    if coordinates.tensor == 0:
         total += sum(float(report["loss"]) for report in reports)
     dist.all_reduce(total)
     return float(total / microbatches)

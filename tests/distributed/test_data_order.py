@@ -11,8 +11,8 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
-from bigtrain.parallel.layout import Layout
 from tests.runs import tiny_config
 
 BATCH, STEPS = 24, 40
@@ -25,7 +25,7 @@ def _config(corpus: Path, workers: int) -> RunConfig:
 
 def read_steps(config: RunConfig, copies: int, rank: int, first: int, log: Path) -> None:
     """What a rank does with its data: reads step after step, and notes what it read."""
-    data = TrainingData(config, layout=Layout(tensor=1, pipeline=1, data=copies), data_rank=rank)
+    data = TrainingData(config, layout=Layout(data=copies), data_rank=rank)
     with log.open("a") as file:
         for step in range(first, STEPS):
             rows = [

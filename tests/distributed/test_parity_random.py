@@ -10,7 +10,7 @@ import pytest
 
 from bigtrain.config import RunConfig
 from bigtrain.parity.compare import IN_FP32, Reference
-from bigtrain.parity.run import measure_alone, measure_split
+from bigtrain.parity.run import measure_alone, measure_layout
 from tests.distributed.parity_ranks import forked
 from tests.distributed.random_models import random_case
 
@@ -18,18 +18,18 @@ STEPS = 2
 SEEDS = range(100, 160)
 """Six of these models have gradients that are rounding alone in a layout that shows it."""
 QUICK_SEEDS = (105, 116)
-"""Of those six: one split over heads and samples, one over heads and the sequence."""
+"""Of those six: one layout over heads and samples, one over heads and the sequence."""
 
 
 def _check(seed: int, corpus: Path, pair_corpus: Path, folder: Path) -> None:
-    config, split = random_case(seed, corpus, pair_corpus, folder / "runs")
+    config, layout = random_case(seed, corpus, pair_corpus, folder / "runs")
     start = forked(STEPS)
     reference = measure_alone(config, folder=folder / "alone", start=start)
     own = folder / "layout"
-    row = measure_split(
-        config, split, reference=reference, tolerances=IN_FP32, folder=own, start=start
+    row = measure_layout(
+        config, layout, reference=reference, tolerances=IN_FP32, folder=own, start=start
     )
-    told = f"{split.name} of {config.model}"
+    told = f"{layout.name} of {config.model}"
     assert row.refusal is None and row.error is None, f"{told}: {row.refusal or row.error}"
     assert row.failures == (), f"{told}: {row.comparison}"
     assert not _hides_a_fault(reference) or _amplifies_rounding(config), told

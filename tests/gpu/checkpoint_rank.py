@@ -24,10 +24,10 @@ def _trainer(device_name: str, shape: str) -> Iterator[Trainer]:
 
     ranks = read_ranks()
     device = choose_device(device_name, ranks)
+    from bigtrain.config.layout import layout_of
     from bigtrain.engine.engine import Engine
     from bigtrain.models.build import build_chunks
     from bigtrain.parallel.groups import process_groups
-    from bigtrain.parallel.layout import layout_of
 
     config = steps_config(
         model=SHAPES[shape],

@@ -5,7 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bigtrain.checkpoint.commands.render import layout_of, render_bytes, render_layout, render_time
+from bigtrain.checkpoint.commands.render import (
+    describe_layout,
+    render_bytes,
+    render_layout,
+    render_time,
+)
 from bigtrain.checkpoint.folder import Folder
 from bigtrain.checkpoint.format import (
     COMMIT_FILE,
@@ -43,7 +48,7 @@ class Description:
     @property
     def layout(self) -> dict[str, int]:
         """That saved it."""
-        return layout_of(self.state.config, [*self.files])
+        return describe_layout(self.state.config, [*self.files])
 
 
 def describe_checkpoint(folder: Folder) -> Description:

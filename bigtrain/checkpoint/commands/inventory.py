@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bigtrain.checkpoint.commands.render import (
     align_columns,
-    layout_of,
+    describe_layout,
     render_bytes,
     render_layout,
     render_time,
@@ -235,7 +235,7 @@ def _look_at(folder: Folder, match: re.Match[str] | None) -> Entry:
         bytes=folder_bytes(folder),
         tokens=saved.tokens if saved else None,
         committed=next((folder.modified(n) for n in names if n.startswith("COMMIT")), None),
-        layout=layout_of(saved.config, names) if saved else None,
+        layout=describe_layout(saved.config, names) if saved else None,
     )
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from bigtrain.config.layout import saved_layout
+
 RANK_FILES = ".bin"
 """How the names of the files end that hold boxes; each rank writes one."""
 
@@ -25,22 +27,21 @@ def render_time(seconds: float | None) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def layout_of(config: dict[str, Any], names: Sequence[str]) -> dict[str, int]:
-    """The layout that saved a checkpoint.
+def describe_layout(config: dict[str, Any], names: Sequence[str]) -> dict[str, int]:
+    """The layout that saved a checkpoint, as JSON shows it.
 
     Args:
         config: The config in it.
         names: Its files, of which each rank wrote one.
     """
-    parallel = config.get("parallel", {})
-    tensor, pipeline = parallel.get("tensor", 1), parallel.get("pipeline", 1)
     ranks = sum(name.endswith(RANK_FILES) for name in names)
+    layout = saved_layout(config.get("parallel", {}), world_size=ranks)
     return {
         "ranks": ranks,
-        "tensor": tensor,
-        "pipeline": pipeline,
-        "data": ranks // (tensor * pipeline),
-        "zero": parallel.get("zero", 0),
+        "tensor": layout.tensor,
+        "pipeline": layout.pipeline,
+        "data": layout.data,
+        "zero": layout.zero,
     }
 
 

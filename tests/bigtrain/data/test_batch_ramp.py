@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
-from bigtrain.parallel.layout import Layout
 from tests.runs import tiny_config
 
 STEPS = 14
@@ -20,7 +20,7 @@ def _config(corpus: Path, *, ramp: bool = True, workers: int = 1) -> RunConfig:
 
 
 def _data(config: RunConfig, *, copies: int = 1, rank: int = 0) -> TrainingData:
-    return TrainingData(config, layout=Layout(tensor=1, pipeline=1, data=copies), data_rank=rank)
+    return TrainingData(config, layout=Layout(data=copies), data_rank=rank)
 
 
 def _borders(config: RunConfig) -> list[int]:

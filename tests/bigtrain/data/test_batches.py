@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
 from bigtrain.data.microbatch import Microbatch
-from bigtrain.parallel.layout import Layout
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
 from data_tools.index import scan_tar
@@ -21,7 +21,7 @@ from tests.runs import tiny_config
 
 
 def _data(config: RunConfig, copies: int, rank: int) -> TrainingData:
-    return TrainingData(config, layout=Layout(tensor=1, pipeline=1, data=copies), data_rank=rank)
+    return TrainingData(config, layout=Layout(data=copies), data_rank=rank)
 
 
 def _rows_of_batch(config: RunConfig, copies: int, consumed: int) -> list[list[int]]:

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
 from bigtrain.data.causal import CausalReader
 from bigtrain.data.microbatch import Microbatch
 from bigtrain.data.order import Indices
 from bigtrain.data.run_order import Places
 from bigtrain.data.sources import Source, open_source
-from bigtrain.parallel.layout import Layout
 from data_tools.samples.job import build_sample_table
 from tests.data_tools.sample_corpora import EOS, SPECIAL, random_documents, write_corpus
 from tests.runs import tiny_config
@@ -52,7 +52,7 @@ def test_a_batch_tells_documents_apart_where_attention_must_not_cross_them(
     corpus: Path, is_apart: bool
 ) -> None:
     config = tiny_config(corpus, Path("unused"), data={"document_attention": is_apart})
-    data = TrainingData(config, layout=Layout(tensor=1, pipeline=1, data=1), data_rank=0)
+    data = TrainingData(config, layout=Layout(), data_rank=0)
     microbatches = [m for first in range(0, 80, 8) for m in data.batch(first).microbatches]
     data.close()
     for m in microbatches:

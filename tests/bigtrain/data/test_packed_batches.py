@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
 from bigtrain.data.microbatch import PairMicrobatch
-from bigtrain.parallel.layout import Layout
 from data_tools.errors import InputError
 from data_tools.samples.job import build_sample_table
 from data_tools.sharding.job import shard_corpus
@@ -54,7 +54,7 @@ def _config(corpus: Path, packing: str, **train: int) -> RunConfig:
 
 
 def _data(config: RunConfig, copies: int = 1, rank: int = 0) -> TrainingData:
-    return TrainingData(config, layout=Layout(tensor=1, pipeline=1, data=copies), data_rank=rank)
+    return TrainingData(config, layout=Layout(data=copies), data_rank=rank)
 
 
 def _together(config: RunConfig, copies: int, consumed: int) -> list[Any]:

@@ -10,11 +10,11 @@ import pytest
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.data import DataConfig
+from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
 from bigtrain.data.checks import check_data
 from bigtrain.data.order import Indices
 from bigtrain.data.sources import Source, count_windows, open_source, source_order
-from bigtrain.parallel.layout import Layout
 from data_tools import remote
 from data_tools.errors import InputError
 from data_tools.index import scan_tar
@@ -110,7 +110,7 @@ def test_closing_the_data_closes_every_tar_and_table(
     if not validation:
         section["validation"] = None
     config = tiny_config(tmp_path, Path("unused"), data=section)
-    data = TrainingData(config, layout=Layout(tensor=1, pipeline=1, data=1), data_rank=0)
+    data = TrainingData(config, layout=Layout(), data_rank=0)
     data.batch(0)
     if validation:
         next(data.validation_batches(data.validations[0]))

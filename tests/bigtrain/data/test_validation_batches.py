@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
-from bigtrain.parallel.layout import Layout
 from data_tools.samples.job import build_sample_table
 from data_tools.sharding.job import shard_corpus
 from tests.runs import tiny_config
@@ -36,7 +36,7 @@ def _data(folder: Path, packing: str, *, copies: int = 1, rank: int = 0) -> Trai
     model = {"kind": kind, "max_sequence_length": LENGTH}
     config: RunConfig = tiny_config(folder, Path("unused"), data=data, model=model)
     assert config.validation.samples == SAMPLES
-    return TrainingData(config, layout=Layout(tensor=1, pipeline=1, data=copies), data_rank=rank)
+    return TrainingData(config, layout=Layout(data=copies), data_rank=rank)
 
 
 def _batches(data: TrainingData) -> list[Any]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bigtrain.config import RunConfig, render_config
+from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
 from bigtrain.evaluate.which import WhichError, find_samples, render_samples
-from bigtrain.parallel.layout import Layout
 from data_tools.corpus import open_corpus
 from tests.runs import tiny_config
 
@@ -24,7 +24,7 @@ def _run_folder(config: RunConfig, lines: list[dict[str, int]]) -> Path:
 def test_the_samples_told_are_those_that_the_step_reads(corpus: Path, tmp_path: Path) -> None:
     config = tiny_config(corpus, tmp_path, data={"workers": 0})
     run = _run_folder(config, [{"step": 1, "samples": 8}, {"step": 2, "samples": 16}])
-    data = TrainingData(config, layout=Layout(tensor=1, pipeline=1, data=1), data_rank=0)
+    data = TrainingData(config, layout=Layout(), data_rank=0)
     rows = [row for m in data.batch(8).microbatches for row in m.tokens.tolist()]
     found = list(find_samples(run, 2))
     assert [sample.sample for sample in found] == list(range(8, 16))

@@ -23,17 +23,17 @@ def _made(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def _rank(world_size: int, dtype: torch.dtype, z_loss: float) -> Any:
+    from bigtrain.config.layout import Layout
     from bigtrain.environment import read_ranks
     from bigtrain.models import loss
     from bigtrain.parallel.groups import process_groups
-    from bigtrain.parallel.layout import Layout
 
     loss._CPU_BLOCK = 7 * COLUMNS  # Several blocks, the last of them short.
     logits, targets, weights = _made(dtype)
     with process_groups(
-        read_ranks(), Layout(tensor=world_size, pipeline=1, data=1), torch.device("cpu")
-    ) as place:
-        mine = logits.chunk(world_size, dim=-1)[place.tensor].clone().requires_grad_()
+        read_ranks(), Layout(tensor=world_size), torch.device("cpu")
+    ) as coordinates:
+        mine = logits.chunk(world_size, dim=-1)[coordinates.tensor].clone().requires_grad_()
         losses, z = loss.token_losses(mine, targets, vocab_size=VOCAB, z_loss=z_loss)
         hits = loss.token_hits(mine, targets, vocab_size=VOCAB)
         total = (losses * weights).sum() if z is None else ((losses + z) * weights).sum()
@@ -95,16 +95,14 @@ def test_padded_columns_take_no_part() -> None:
 
 
 def _only_the_first_rank_has_tokens() -> Any:
+    from bigtrain.config.layout import Layout
     from bigtrain.environment import read_ranks
     from bigtrain.models.loss import token_hits, token_losses
     from bigtrain.parallel.groups import process_groups
-    from bigtrain.parallel.layout import Layout
 
-    with process_groups(
-        read_ranks(), Layout(tensor=2, pipeline=1, data=1), torch.device("cpu")
-    ) as place:
+    with process_groups(read_ranks(), Layout(tensor=2), torch.device("cpu")) as coordinates:
         logits = torch.zeros(1, 2, 64)
-        if place.tensor == 1:
+        if coordinates.tensor == 1:
             logits += 9.0
         logits.requires_grad_()
         targets = torch.tensor([[0, 1]])
@@ -125,10 +123,10 @@ def test_a_rank_may_hold_padding_alone_and_of_equal_logits_the_first_wins() -> N
 
 
 def _saved_bytes() -> int:
+    from bigtrain.config.layout import Layout
     from bigtrain.environment import read_ranks
     from bigtrain.models.loss import token_losses
     from bigtrain.parallel.groups import process_groups
-    from bigtrain.parallel.layout import Layout
 
     logits, targets, _ = _made(torch.bfloat16)
     logits.requires_grad_()
@@ -139,7 +137,7 @@ def _saved_bytes() -> int:
         return tensor
 
     with (
-        process_groups(read_ranks(), Layout(tensor=1, pipeline=1, data=1), torch.device("cpu")),
+        process_groups(read_ranks(), Layout(), torch.device("cpu")),
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
         token_losses(logits, targets, vocab_size=VOCAB)

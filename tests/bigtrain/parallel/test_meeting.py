@@ -13,13 +13,13 @@ def meet(environment: dict[str, str]) -> None:
     """For ``run_ranks``."""
     import torch
 
+    from bigtrain.config.layout import Layout
     from bigtrain.environment import read_ranks
     from bigtrain.parallel.groups import process_groups
-    from bigtrain.parallel.layout import Layout
 
     os.environ.update(environment)
     ranks = read_ranks()
-    layout = Layout(tensor=1, pipeline=1, data=ranks.world_size)
+    layout = Layout(data=ranks.world_size)
     with process_groups(ranks, layout, torch.device("cpu")):
         pass
 

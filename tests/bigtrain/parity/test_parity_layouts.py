@@ -3,14 +3,8 @@
 import pytest
 
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.parity.layouts import (
-    STANDARD,
-    Split,
-    parse_split,
-    parse_splits,
-    split_config,
-    splits_to_compare,
-)
+from bigtrain.config.layout import Layout, config_in_layout, parse_layout
+from bigtrain.parity.layouts import STANDARD, layouts_to_compare, parse_layouts
 
 VALUES = {
     "name": "parity",
@@ -33,21 +27,21 @@ def _config(**parallel: int | bool | str) -> RunConfig:
 
 @pytest.mark.parametrize("text", STANDARD)
 def test_a_standard_layout_is_written_as_it_is_read(text: str) -> None:
-    assert parse_split(text).name == text
-    split_config(_config(), parse_split(text))
+    assert parse_layout(text).name == text
+    config_in_layout(_config(), parse_layout(text))
 
 
 def test_the_words_of_a_layout_have_any_order_and_its_name_one() -> None:
-    split = parse_split("  zero=2 data=2  parallel.sequence=true tensor=2 pipeline=1 ")
-    assert split.name == "tensor=2 sequence=true data=2 zero=2"
-    assert split.world_size == 4
-    assert split == parse_split(split.name)
+    layout = parse_layout("  zero=2 data=2  parallel.sequence=true tensor=2 pipeline=1 ")
+    assert layout.name == "tensor=2 sequence=true data=2 zero=2"
+    assert layout.world_size == 4
+    assert layout == parse_layout(layout.name)
 
 
 @pytest.mark.parametrize("text", ["", "one process", "tensor=1 data=1 zero=0"])
 def test_one_process_is_a_layout_too(text: str) -> None:
-    assert parse_split(text) == Split()
-    assert Split().name == "one process" and Split().world_size == 1
+    assert parse_layout(text) == Layout()
+    assert Layout().name == "one process" and Layout().world_size == 1
 
 
 @pytest.mark.parametrize(
@@ -60,20 +54,20 @@ def test_one_process_is_a_layout_too(text: str) -> None:
         ("tensor=two", "tensor='two': give a whole number"),
         ("zero=4", "zero=4: give 3 or less"),
         ("tensor=2 tensor=2", "tensor stands there twice"),
-        ("data=0", "data=0 is no number of data ranks; try data=2"),
-        ("data=true", "is no number of data ranks"),
+        ("data=0", "data=0 is not a number of data ranks; try data=2"),
+        ("data=true", "is not a number of data ranks"),
     ],
 )
 def test_a_layout_that_is_none_is_refused_in_its_words(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_split(text)
+        parse_layout(text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_layout_replaces_the_configs_own_and_keeps_the_rest() -> None:
     config = _config(tensor=4, sequence=True, zero=1, device="cpu")
-    changed = split_config(config, parse_split("pipeline=2"))
+    changed = config_in_layout(config, parse_layout("pipeline=2"))
     assert changed.parallel.model_dump(exclude_defaults=True) == {"pipeline": 2, "device": "cpu"}
     assert changed.model_dump(exclude={"parallel"}) == config.model_dump(exclude={"parallel"})
 
@@ -89,25 +83,25 @@ def test_a_layout_replaces_the_configs_own_and_keeps_the_rest() -> None:
 )
 def test_what_the_config_refuses_is_refused_in_its_words(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        split_config(_config(), parse_split(text))
+        config_in_layout(_config(), parse_layout(text))
     assert str(caught.value).startswith(message)
 
 
 def test_the_layouts_tried_unasked_fit_the_ranks_and_begin_with_the_configs_own() -> None:
-    names = [split.name for split in splits_to_compare(_config(), most_ranks=4)]
+    names = [layout.name for layout in layouts_to_compare(_config(), most_ranks=4)]
     assert names == list(STANDARD)
-    splits = splits_to_compare(_config(pipeline=4, zero=0), most_ranks=4)
-    assert splits[0].name == "pipeline=4"
-    assert all(split.world_size <= 2 for split in splits_to_compare(_config(), most_ranks=2))
-    assert [s.name for s in splits_to_compare(_config(zero=1), most_ranks=4)] == list(STANDARD)
+    layouts = layouts_to_compare(_config(pipeline=4, zero=0), most_ranks=4)
+    assert layouts[0].name == "pipeline=4"
+    assert all(layout.world_size <= 2 for layout in layouts_to_compare(_config(), most_ranks=2))
+    assert [s.name for s in layouts_to_compare(_config(zero=1), most_ranks=4)] == list(STANDARD)
 
 
 def test_each_layout_asked_for_is_run_once() -> None:
     asked = ["tensor=2", "data=2 tensor=2", "tensor=2 data=2", ""]
-    assert [split.name for split in parse_splits(asked)] == ["tensor=2", "tensor=2 data=2"]
+    assert [layout.name for layout in parse_layouts(asked)] == ["tensor=2", "tensor=2 data=2"]
 
 
 def test_one_process_alone_is_nothing_to_compare() -> None:
-    assert parse_splits([]) == []
+    assert parse_layouts([]) == []
     with pytest.raises(ConfigError, match="one process is what every layout is compared with"):
-        parse_splits(["one process"])
+        parse_layouts(["one process"])

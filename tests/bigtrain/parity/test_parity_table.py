@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.layout import parse_layout
 from bigtrain.parity.compare import IN_FP32, Comparison, Reference
-from bigtrain.parity.layouts import parse_split
 from bigtrain.parity.record import Record
 from bigtrain.parity.rounding import measure_rounding
-from bigtrain.parity.run import ParityError, Problem, Row, compare_splits, measure_alone
+from bigtrain.parity.run import ParityError, Problem, Row, compare_layouts, measure_alone
 from bigtrain.parity.table import render_notes, render_plain, render_rich
 from tests.bigtrain.parity.test_parity_layouts import VALUES
 
@@ -22,11 +22,11 @@ OFF = Comparison(
 LATE = Comparison(1e-8, 1e-8, 1e-8, 0.25, gradient_of="norm", differing=("embedding",))
 
 ROWS = [
-    Row(parse_split("tensor=2"), SAME),
-    Row(parse_split("pipeline=2"), OFF, failures=("grad_norm", "gradients")),
-    Row(parse_split("data=2"), LATE, failures=("parameters",)),
-    Row(parse_split("tensor=3"), refusal="parallel.tensor=3 does not divide"),
-    Row(parse_split("data=2 zero=1"), error="KeyError: 'a bug'"),
+    Row(parse_layout("tensor=2"), SAME),
+    Row(parse_layout("pipeline=2"), OFF, failures=("grad_norm", "gradients")),
+    Row(parse_layout("data=2"), LATE, failures=("parameters",)),
+    Row(parse_layout("tensor=3"), refusal="parallel.tensor=3 does not divide"),
+    Row(parse_layout("data=2 zero=1"), error="KeyError: 'a bug'"),
 ]
 
 PLAIN = """\
@@ -74,9 +74,9 @@ def test_layouts_that_are_refused_start_no_rank(tmp_path: Path) -> None:
 
     (tmp_path / "rank-00000.json").write_text('{"steps": [], "boxes": []}')
     alone = Record(tmp_path)
-    rows = compare_splits(
+    rows = compare_layouts(
         RunConfig.model_validate(VALUES),
-        [parse_split("tensor=3")],
+        [parse_layout("tensor=3")],
         reference=Reference(alone, measure_rounding(alone, []), IN_FP32),
         tolerances=IN_FP32,
         folder=tmp_path,

@@ -41,11 +41,11 @@ def counted_by_torch(config: RunConfig, *, fused: bool) -> tuple[int, int]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    from bigtrain.config.layout import layout_of
     from bigtrain.environment import read_ranks
     from bigtrain.models.build import build_chunks, materialize
     from bigtrain.parallel import groups
     from bigtrain.parallel.device import choose_device
-    from bigtrain.parallel.layout import layout_of
 
     ranks, device = read_ranks(), torch.device("cpu")
     choose_device("cpu", ranks)

@@ -22,10 +22,10 @@ def _config(folder: Path, **sections: Any) -> RunConfig:
 def _meter(config: RunConfig, *, tensor: int = 1, data: int = 1) -> Any:
     import torch
 
-    from bigtrain.parallel.layout import Layout
+    from bigtrain.config.layout import Layout
     from bigtrain.train.meter import Meter
 
-    layout = Layout(tensor=tensor, pipeline=1, data=data)
+    layout = Layout(tensor=tensor, data=data)
     return Meter(config, layout=layout, device=torch.device("cpu"))
 
 
@@ -107,14 +107,14 @@ def peak_of_a_rank(config: RunConfig) -> tuple[float, float]:
     import torch
     import torch.distributed as dist
 
+    from bigtrain.config.layout import Layout
     from bigtrain.environment import read_ranks
-    from bigtrain.parallel.layout import Layout
     from bigtrain.train.meter import find_peak_of_all_ranks
 
     ranks = read_ranks()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=ranks.rank, world_size=ranks.world_size)
-    layout = Layout(tensor=1, pipeline=1, data=ranks.world_size)
+    layout = Layout(data=ranks.world_size)
     started = time.perf_counter()
     peak = find_peak_of_all_ranks(config, layout=layout, device=torch.device("cpu"))
     seconds = time.perf_counter() - started
