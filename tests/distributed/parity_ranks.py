@@ -84,12 +84,12 @@ def forget_to_add_tied_gradients() -> None:
     module._allreduce_word_embedding_grads = lambda *_, **__: None
 
 
-def forget_to_average_over_data_ranks() -> None:
+def forget_to_average_over_replica_ranks() -> None:
     """Leaves each data rank with the gradient of its own samples."""
     from bigtrain.engine.engine import Engine
 
-    assert hasattr(Engine, "_average_over_data_ranks")
-    Engine._average_over_data_ranks = lambda _: None
+    assert hasattr(Engine, "_average_over_replica_ranks")
+    Engine._average_over_replica_ranks = lambda _: None
 
 
 def forget_to_add_tied_gradients_in_shares() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from bigtrain.checkpoint.format import COMMIT_FILE, KINDS
 from bigtrain.config import RunConfig
-from bigtrain.parity.layouts import ALONE
+from bigtrain.config.layout import ONE_PROCESS
 from bigtrain.track.metrics_file import read_metrics
 from tests.distributed.steps import load_and_save_again
 from tests.ranks import RankError, run_ranks
@@ -30,7 +30,7 @@ def test_a_tied_embedding_that_two_stages_partition_along_other_borders_is_saved
     split, world_size = _config(corpus, tmp_path, layout, name="split", model=model)
     run_ranks(train_rank, world_size, split)
     saved = split.run_dir / "checkpoints" / "step-00000006"
-    alone, _ = _config(corpus, tmp_path, ALONE, name="alone", model=model)
+    alone, _ = _config(corpus, tmp_path, ONE_PROCESS, name="alone", model=model)
     run_ranks(load_and_save_again, 1, alone, saved, tmp_path)
     assert hash_tensors(tmp_path / saved.name, KINDS) == hash_tensors(saved, KINDS)
 
@@ -47,7 +47,7 @@ def test_a_run_may_change_its_layout_between_two_attempts(corpus: Path, tmp_path
 
 
 def test_a_finished_run_started_again_does_nothing(corpus: Path, tmp_path: Path) -> None:
-    config, _ = _config(corpus, tmp_path, ALONE)
+    config, _ = _config(corpus, tmp_path, ONE_PROCESS)
     first = run_ranks(train_rank, 1, config)[0]
     lines = (config.run_dir / "metrics.jsonl").read_text().count('"train"')
     second = run_ranks(train_rank, 1, config)[0]
@@ -58,11 +58,11 @@ def test_a_finished_run_started_again_does_nothing(corpus: Path, tmp_path: Path)
 def test_a_checkpoint_without_its_commit_is_passed_over_and_set_aside(
     corpus: Path, tmp_path: Path
 ) -> None:
-    config, _ = _config(corpus, tmp_path, ALONE, train={"steps": 8})
+    config, _ = _config(corpus, tmp_path, ONE_PROCESS, train={"steps": 8})
     run_ranks(train_rank, 1, config)
     newest = config.run_dir / "checkpoints/step-00000008"
     (newest / COMMIT_FILE).unlink()
-    more, _ = _config(corpus, tmp_path, ALONE, train={"steps": 10})
+    more, _ = _config(corpus, tmp_path, ONE_PROCESS, train={"steps": 10})
     assert run_ranks(train_rank, 1, more)[0].step == 10
     names = sorted(path.name for path in newest.parent.iterdir())
     assert names == ["step-00000004", "step-00000008", "step-00000008.bad-2", "step-00000010"]
@@ -93,7 +93,7 @@ def test_a_save_that_finds_no_room_is_told_and_leaves_nothing_half_written(
 def test_an_unfinished_save_of_a_killed_attempt_is_cleared_away(
     corpus: Path, tmp_path: Path
 ) -> None:
-    config, _ = _config(corpus, tmp_path, ALONE)
+    config, _ = _config(corpus, tmp_path, ONE_PROCESS)
     left = config.run_dir / "checkpoints" / "step-00000002.tmp-1"
     left.mkdir(parents=True)
     run_ranks(train_rank, 1, config)
@@ -110,20 +110,20 @@ def test_an_unfinished_save_of_a_killed_attempt_is_cleared_away(
 def test_a_resume_that_changes_the_run_is_refused_and_touches_nothing(
     sections: Any, message: str, corpus: Path, tmp_path: Path
 ) -> None:
-    config, _ = _config(corpus, tmp_path, ALONE)
+    config, _ = _config(corpus, tmp_path, ONE_PROCESS)
     run_ranks(train_rank, 1, config)
     before = modification_times(config.run_dir)
-    other, _ = _config(corpus, tmp_path, ALONE, **{"train": {"steps": 8}, **sections})
+    other, _ = _config(corpus, tmp_path, ONE_PROCESS, **{"train": {"steps": 8}, **sections})
     with pytest.raises(RankError, match=message):
         run_ranks(train_rank, 1, other)
     assert modification_times(config.run_dir) == before
 
 
 def test_a_change_that_is_accepted_by_name_is_made(corpus: Path, tmp_path: Path) -> None:
-    config, _ = _config(corpus, tmp_path, ALONE)
+    config, _ = _config(corpus, tmp_path, ONE_PROCESS)
     run_ranks(train_rank, 1, config)
     optim = {"decay_steps": 20, "learning_rate": 1e-3}
-    other, _ = _config(corpus, tmp_path, ALONE, train={"steps": 8}, optim=optim)
+    other, _ = _config(corpus, tmp_path, ONE_PROCESS, train={"steps": 8}, optim=optim)
     run_ranks(train_rank, 1, other, accept_changes=["optim.learning_rate"])
     last = read_metrics(config.run_dir / "metrics.jsonl", "train")[-1]
     assert last["step"] == 8

@@ -16,8 +16,8 @@ from bigtrain.checkpoint.folder import open_folder
 from bigtrain.checkpoint.format import KINDS
 from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig
+from bigtrain.config.layout import ONE_PROCESS
 from bigtrain.parity.compare import IN_FP32
-from bigtrain.parity.layouts import ALONE
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import run_ranks
 from tests.runs import (
@@ -31,7 +31,7 @@ from tests.runs import (
 )
 
 LAYOUTS = (
-    ALONE,
+    ONE_PROCESS,
     "tensor=2",
     "pipeline=2",
     "data=2 zero=1",
@@ -51,7 +51,7 @@ QUICK = {
 PAIRS = [
     *(("gpt", saved_in, loaded_in) for saved_in in LAYOUTS for loaded_in in LAYOUTS),
     *(("bert", "tensor=2", loaded_in) for loaded_in in LAYOUTS),
-    *(("llama", "data=2 zero=3", loaded_in) for loaded_in in ("tensor=2 pipeline=2", ALONE)),
+    *(("llama", "data=2 zero=3", loaded_in) for loaded_in in ("tensor=2 pipeline=2", ONE_PROCESS)),
     # Without ZeRO, data ranks repeat each other's state, and one of them writes it.
     *(("gpt", "data=2", loaded_in) for loaded_in in ("data=2 zero=3", "tensor=2 pipeline=2")),
     ("gpt", "pipeline=2", "data=2"),
@@ -165,7 +165,7 @@ def test_another_layout_loads_every_bit_and_goes_on_alike(
 
 def test_the_table_is_of_a_vocabulary_that_needs_padding(table: _Table) -> None:
     saved = TensorTable(open_folder(table.source("gpt", "data=2 zero=3").checkpoint))
-    config, _ = table.config("gpt", ALONE)
+    config, _ = table.config("gpt", ONE_PROCESS)
     assert (config.model.vocab_size, config.model.padded_vocab_size) == (500, 512)
     embedding = "weight/embedding.word_embeddings.weight"
     assert saved.tensors[embedding].shape == (512, config.model.hidden_size)

@@ -83,7 +83,7 @@ def test_data_ranks_that_go_apart_are_told_though_each_learns(alone: Any, tmp_pa
         TOLERANCES,
         folder=tmp_path / "layout",
         steps=STEPS,
-        plant=parity_ranks.forget_to_average_over_data_ranks,
+        plant=parity_ranks.forget_to_average_over_replica_ranks,
     )
     assert row.comparison is not None and "gradients" in row.failures
     assert len(row.comparison.differing) == len(reference.record.shapes("parameter"))

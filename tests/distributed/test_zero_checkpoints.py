@@ -6,7 +6,7 @@ import pytest
 
 from bigtrain.checkpoint.format import KINDS
 from bigtrain.config import RunConfig
-from bigtrain.parity.layouts import ALONE
+from bigtrain.config.layout import ONE_PROCESS
 from tests.distributed.steps import load_and_save_again, save_after_steps, steps_config
 from tests.ranks import run_ranks
 from tests.runs import hash_tensors, in_layout
@@ -50,7 +50,7 @@ def _go_round(layouts: list[tuple[str, str]], folder: Path) -> None:
     run_ranks(save_after_steps, world_size, config, folder / "0")
     first = hash_tensors(folder / "0" / "step-00000002", KINDS)
     assert len(first) == 3 * 52
-    for number, (layout, precision) in enumerate([*layouts[1:], (ALONE, "fp32")], start=1):
+    for number, (layout, precision) in enumerate([*layouts[1:], (ONE_PROCESS, "fp32")], start=1):
         config, world_size = _config(layout, precision)
         saved = folder / str(number - 1) / "step-00000002"
         run_ranks(load_and_save_again, world_size, config, saved, folder / str(number))
