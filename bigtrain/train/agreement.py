@@ -24,21 +24,21 @@ _OF_A_NODE = ("data.cache_dir",)
 
 
 def check_config_agrees(
-    config: RunConfig, *, accept_changes: Sequence[str], tells: bool = True
+    config: RunConfig, *, accept_changes: Sequence[str], reports: bool = True
 ) -> None:
     """Checks that all ranks have the config of rank 0; every rank calls it, before any group.
 
     Args:
         config: As this rank read it.
         accept_changes: Likewise.
-        tells: If true, raise ConfigError on a difference; otherwise exit with code 2 and print
+        reports: If true, raise ConfigError on a difference; otherwise exit with code 2 and print
             nothing.
 
     Raises:
         ConfigError: One has another; the message names the ranks and the first key that differs.
     """
     values = values_to_agree_on(config) | {"--accept-change": list(accept_changes)}
-    _check(values, what=f"run {config.name}: the ranks read different configs", tells=tells)
+    _check(values, what=f"run {config.name}: the ranks read different configs", reports=reports)
 
 
 def values_to_agree_on(config: RunConfig) -> dict[str, Any]:
@@ -54,13 +54,13 @@ def values_to_agree_on(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in _OF_A_NODE}
 
 
-def check_data_agrees(config: RunConfig, data: TrainingData, *, tells: bool = True) -> None:
+def check_data_agrees(config: RunConfig, data: TrainingData, *, reports: bool = True) -> None:
     """Checks that all ranks opened the same corpora and tokenizer; every rank calls it.
 
     Args:
         config: The run.
         data: As this rank opened it.
-        tells: As above.
+        reports: As above.
 
     Raises:
         ConfigError: A corpus was replaced while the ranks opened it.
@@ -68,7 +68,7 @@ def check_data_agrees(config: RunConfig, data: TrainingData, *, tells: bool = Tr
     sources = (*data.sources, *data.validations)
     values = {f"the fingerprint of {source.name}": source.fingerprint for source in sources}
     values["the tokenizer's sha256"] = data.tokenizer.sha256
-    _check(values, what=f"run {config.name}: the ranks opened different data", tells=tells)
+    _check(values, what=f"run {config.name}: the ranks opened different data", reports=reports)
 
 
 def first_differences(
@@ -105,7 +105,7 @@ def render_differences(key: str, values: Mapping[int, Any]) -> str:
     )
 
 
-def _check(values: dict[str, Any], *, what: str, tells: bool) -> None:
+def _check(values: dict[str, Any], *, what: str, reports: bool) -> None:
     own = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     hashes: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(hashes, own)
@@ -115,7 +115,7 @@ def _check(values: dict[str, Any], *, what: str, tells: bool) -> None:
     dist.all_gather_object(everything, values)
     found = first_differences(everything)
     assert found is not None
-    if not tells:
+    if not reports:
         raise SystemExit(_BAD_INPUT)
     raise ConfigError(
         f"{what}: {render_differences(*found)}; see that all nodes have the same files, and start "

@@ -94,7 +94,7 @@ def test_a_fork_goes_on_as_its_source_did_and_then_from_its_own_checkpoints(
     check_run(again)
     assert run_ranks(train_with_log, 2, again)[0] == [
         f"resumed from {_checkpoint(config, 10)}, at step 10",
-        "checkpoint.load is left out: the run has checkpoints of its own",
+        "checkpoint.load is ignored: the run has checkpoints of its own",
     ]
     assert [(each["step"], each["checkpoint"]) for each in _starts(config)] == [
         (4, _checkpoint(source, 4)),
@@ -352,7 +352,7 @@ def test_a_fork_is_launched_as_a_user_types_it(source: RunConfig, tmp_path: Path
     assert len(refused.stdout.splitlines()) == 1
     done = launch()
     assert done.returncode == 0, done.stdout
-    assert f"began with {_checkpoint(source, 8)}, at step 8" in done.stdout
+    assert f"started from {_checkpoint(source, 8)}, at step 8" in done.stdout
     ends = [
         hash_tensors(place, KINDS)
         for place in (tmp_path / "fork/checkpoints/step-00000010", _checkpoint(source, 10))

@@ -1,4 +1,4 @@
-"""An update that is off is passed over on all ranks alike, and the run goes on or ends clearly."""
+"""An update that is off is skipped on all ranks alike, and the run goes on or ends clearly."""
 
 import logging
 import math
@@ -113,7 +113,7 @@ def test_faults_of_one_rank_are_passed_over_on_all_of_them(
     assert [lines[step]["skipped_updates"] for step in (2, 3, 10, 11, 13, 16)] == [0, 1, 1, 2, 3, 3]
     assert lines[3]["tokens"] == lines[2]["tokens"]
     assert lines[3]["samples"] == lines[2]["samples"] + 8
-    told = [message for message in messages[0] if "passed over" in message]
+    told = [message for message in messages[0] if "was skipped" in message]
     assert [message.split(":")[0] for message in told] == ["step 3", "step 11", "step 13"]
     assert told[0].endswith("the loss is nan (samples 16 to 23)")
     assert "gradient's norm" in told[2]
@@ -145,7 +145,7 @@ def test_too_many_in_a_row_end_the_run_and_the_line_says_how_to_go_on(
     with pytest.raises(RankError) as caught:
         run_ranks(train_with_faults, 2, config, [Fault(80, 24, math.inf)])
     message = str(caught.value)
-    assert "DivergedError: step 13: 3 updates in a row were passed over" in message
+    assert "DivergedError: step 13: 3 updates in a row were skipped" in message
     assert "samples 96 to 103" in message
     assert f"`bigtrain rewind {config.run_dir} --to 8 --skip-steps 11:13`" in message
     assert _skipped(config) == [11, 12, 13]

@@ -63,7 +63,7 @@ def test_a_full_disk_is_found_before_a_save_and_the_last_one_must_have_room(
     folder = f"{disk.folder}/tiny/step-00000004"
     assert refused[0].startswith(f"{folder}: not saved: it needs 0.00")
     assert "GB are free; make room, or keep fewer checkpoints" in refused[0]
-    assert "training goes on" in refused[0]
+    assert "training continues" in refused[0]
     # It went on to its end, which was not saved.
     assert outcome.startswith(f"SaveError: {disk.folder}/tiny/step-00000006: not saved: it needs")
     assert steps_of(config) == [1, 2, 3, 4, 5, 6]

@@ -1,4 +1,4 @@
-"""Where an attempt begins: at the newest readable checkpoint, at another run's, or at step 0."""
+"""Where an attempt starts: the newest readable checkpoint, another run's checkpoint, or step 0."""
 
 import logging
 from collections.abc import Sequence
@@ -25,72 +25,72 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
-    """What an attempt began with."""
+class StartPoint:
+    """What an attempt started from."""
 
     checkpoint: Folder | None
-    """None at the very beginning."""
+    """None where it starts from initial weights, at step 0."""
     is_own: bool = False
-    """Whether the checkpoint is the run's own, and not that of ``checkpoint.load``."""
+    """Whether the checkpoint is the run's own, rather than that of ``checkpoint.load``."""
     unreadable: list[Folder] = field(default_factory=list)
     """The run's newer checkpoints that cannot be read."""
 
 
-def begin_trainer(
+def restore_trainer(
     trainer: Trainer, folder: RunFolder, checkpoints: Folder, *, accept_changes: Sequence[str]
-) -> Beginning:
-    """Puts a trainer where its run stands; every rank calls it, and all do the same.
+) -> StartPoint:
+    """Loads into a trainer the state in which its run stands; every rank calls it.
 
     Args:
-        trainer: As it was made.
-        folder: The run's, locked.
-        checkpoints: The run's.
+        trainer: Newly built.
+        folder: The run folder, locked.
+        checkpoints: The folder of the run's checkpoints.
         accept_changes: Keys that may differ from the checkpoint's.
 
     Raises:
         ConfigError: The checkpoint is of another run.
-        CheckpointError: None can be read, and nothing was touched.
+        CheckpointError: The run has checkpoints, and none can be read; nothing was changed.
     """
     unreadable: list[Folder] = []
     reasons: list[str] = []
     load = trainer.config.checkpoint.load
     for checkpoint in on_rank_zero(lambda: named_folders(checkpoints)):
         try:
-            _go_on_from(trainer, checkpoint, accept_changes)
+            _resume_from(trainer, checkpoint, accept_changes)
         except StorageError:
             raise
         except CheckpointError as error:
             if dist.get_rank() == 0:
-                log.warning("passed over %s: %s", checkpoint.name, error)
+                log.warning("skipped %s: %s", checkpoint.name, error)
             unreadable.append(checkpoint)
             reasons.append(str(error))
             continue
         log.info("resumed from %s, at step %d", checkpoint, trainer.progress.step)
         if load is not None:
-            log.info("checkpoint.load is left out: the run has checkpoints of its own")
-        return Beginning(checkpoint, is_own=True, unreadable=unreadable)
+            log.info("checkpoint.load is ignored: the run has checkpoints of its own")
+        return StartPoint(checkpoint, is_own=True, unreadable=unreadable)
     if unreadable:
         raise none_is_whole(checkpoints, reasons)
     on_rank_zero(lambda: check_nothing_lost(folder, checkpoints))
     if load is not None:
-        return Beginning(_begin_with_another(trainer, load, accept_changes))
+        return StartPoint(_start_from_another(trainer, load, accept_changes))
     trainer.engine.initialize()
-    return Beginning(None)
+    return StartPoint(None)
 
 
-def _begin_with_another(trainer: Trainer, load: str, accept_changes: Sequence[str]) -> Folder:
-    checkpoint, passed_over = on_rank_zero(lambda: find_checkpoint(load))
-    for line in passed_over if dist.get_rank() == 0 else ():
+def _start_from_another(trainer: Trainer, load: str, accept_changes: Sequence[str]) -> Folder:
+    checkpoint, skipped = on_rank_zero(lambda: find_checkpoint(load))
+    for line in skipped if dist.get_rank() == 0 else ():
         log.warning("%s", line)
     if trainer.config.checkpoint.load_weights_only:
-        _take_weights(trainer, checkpoint)
+        _load_weights(trainer, checkpoint)
     else:
-        _go_on_from(trainer, checkpoint, accept_changes, forks=True)
-    log.info("began with %s, at step %d", checkpoint, trainer.progress.step)
+        _resume_from(trainer, checkpoint, accept_changes, forks=True)
+    log.info("started from %s, at step %d", checkpoint, trainer.progress.step)
     return checkpoint
 
 
-def _go_on_from(
+def _resume_from(
     trainer: Trainer, checkpoint: Folder, accept_changes: Sequence[str], *, forks: bool = False
 ) -> None:
     state = on_rank_zero(lambda: open_state(checkpoint))
@@ -108,7 +108,7 @@ def _go_on_from(
     trainer.guard.restore(state.guard)
 
 
-def _take_weights(trainer: Trainer, checkpoint: Folder) -> None:
+def _load_weights(trainer: Trainer, checkpoint: Folder) -> None:
     state = on_rank_zero(lambda: open_state(checkpoint))
     sha256 = trainer.data.tokenizer.sha256
     check_weights(trainer.config, state, checkpoint=checkpoint, tokenizer_sha256=sha256)

@@ -1,0 +1,119 @@
+"""What an attempt writes into the run folder: its beginning, its status as it goes, its end."""
+
+import logging
+from collections.abc import Callable
+
+import torch.distributed as dist
+
+from bigtrain.checkpoint.folder import Folder
+from bigtrain.checkpoint.format import newest_attempt
+from bigtrain.checkpoint.owner import claim_checkpoints
+from bigtrain.checkpoint.retention import clear_unfinished, set_aside
+from bigtrain.config import RunConfig
+from bigtrain.train.run_folder import RunBusyError, RunFolder
+from bigtrain.train.skips import with_skips
+from bigtrain.train.start_point import StartPoint
+from bigtrain.train.trainer import Progress, StepResult
+
+log = logging.getLogger(__name__)
+
+
+def lock_run(folder: RunFolder, config: RunConfig) -> None:
+    """Keeps every other process from training this run, for the life of this one.
+
+    Raises:
+        RunBusyError: Another process trains it, or it was rewound since ``config`` was read.
+    """
+    folder.lock()
+    if with_skips(config) != config:
+        raise RunBusyError(
+            f"{folder.path}: the run was rewound while this attempt started; start it again"
+        )
+
+
+def begin_attempt(
+    folder: RunFolder, checkpoints: Folder, config: RunConfig, *, start: StartPoint, step: int
+) -> int:
+    """Records that an attempt begins, and puts the folder of checkpoints in order; rank 0 only.
+
+    Args:
+        folder: The run folder, locked.
+        checkpoints: The folder of the run's checkpoints.
+        config: The run.
+        start: What the attempt started from.
+        step: Steps taken so far.
+
+    Returns:
+        The attempt's number.
+    """
+    claim_checkpoints(config, checkpoints)
+    number = folder.begin_attempt(
+        config,
+        world_size=dist.get_world_size(),
+        step=step,
+        began_with=None if start.checkpoint is None else str(start.checkpoint),
+        after=newest_attempt(checkpoints),
+        checkpoints=checkpoints if config.checkpoint.dir else None,
+    )
+    for checkpoint in start.unreadable:
+        # If it kept its name, it would count as the newest when older ones are removed.
+        log.warning("%s is now %s", checkpoint, set_aside(checkpoint, f"bad-{number}"))
+    try:
+        clear_unfinished(checkpoints)
+    except OSError as error:
+        # Saves may well work; if not, they will say why.
+        log.warning("%s: unfinished checkpoints were not removed: %s", checkpoints, error)
+    return number
+
+
+class StatusWriter:
+    """Writes where an attempt stands; a full disk must not hide how the run ended."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def write(
+        self,
+        state: str,
+        progress: Progress,
+        *,
+        last: StepResult | None,
+        checkpoint: Folder | None,
+        reason: str | None = None,
+    ) -> None:
+        """Replaces ``status.json``; while the run is ``running``, at most once a second.
+
+        Args:
+            state: ``running``, ``finished``, ``stopped`` or ``failed``.
+            progress: How far the run is.
+            last: The last step of this attempt, if it has taken one.
+            checkpoint: The newest complete checkpoint.
+            reason: Why it stopped or failed.
+        """
+        is_heartbeat = state == "running" and last is not None
+        write = self._folder.write_heartbeat if is_heartbeat else self._folder.write_status
+        _warn_if_not_written(
+            "status.json",
+            lambda: write(
+                state=state,
+                step=progress.step,
+                loss=last and last.loss,
+                tokens_per_second=last and last.tokens_per_second,
+                last_checkpoint=checkpoint and str(checkpoint),
+                reason=reason,
+            ),
+        )
+
+    def end_attempt(self, attempt: int, *, state: str, step: int, reason: str | None) -> None:
+        """Appends the attempt's end to ``attempts.jsonl``."""
+        _warn_if_not_written(
+            "attempts.jsonl",
+            lambda: self._folder.end_attempt(attempt, state=state, step=step, reason=reason),
+        )
+
+
+def _warn_if_not_written(name: str, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OSError as error:
+        log.warning("%s was not written: %s", name, error)

@@ -1,0 +1,124 @@
+"""The checkpoints that an attempt saves: what goes into each, and what is said of how it ended."""
+
+import logging
+
+from bigtrain.checkpoint.folder import Folder
+from bigtrain.checkpoint.format import TrainState
+from bigtrain.checkpoint.saver import Saved, Saver
+from bigtrain.track.tracker import Trackers
+from bigtrain.train.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+class Saves:
+    """Saves a trainer's state and reports how saves ended; the same on every rank."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        checkpoints: Folder,
+        *,
+        attempt: int,
+        wandb_id: str,
+        started_from: Folder | None,
+        writes: bool,
+    ) -> None:
+        """Touches nothing yet.
+
+        Args:
+            trainer: Whose state is saved.
+            checkpoints: The folder of the run's checkpoints.
+            attempt: The attempt's number.
+            wandb_id: The run's id in wandb, which each checkpoint keeps.
+            started_from: The run's own checkpoint that the attempt resumed from, if it has one.
+            writes: Whether this rank writes to the log what all ranks know.
+        """
+        self._trainer, self._config = trainer, trainer.config
+        self._wandb_id, self._writes = wandb_id, writes
+        self.newest = started_from
+        """The newest complete checkpoint that the attempt knows of."""
+        self.saver = Saver(
+            checkpoints,
+            trainer.engine,
+            policy=self._config.checkpoint,
+            tokenizer=trainer.data.tokenizer.content,
+            attempt=attempt,
+            device=trainer.device,
+        )
+
+    def save(self, trackers: Trackers, *, is_last: bool) -> None:
+        """Saves the present state; only the last save is waited for, if saves are asynchronous.
+
+        Raises:
+            SaveError: As `report_ended`.
+        """
+        with self._trainer.between_steps("checkpoint"):
+            continues = self._config.checkpoint.asynchronous and not is_last
+            self.saver.begin(self._state(), copies=continues)
+            if not continues:
+                self.saver.finish()
+        self.report_ended(trackers, is_last=is_last)
+
+    def report_ended(self, trackers: Trackers, *, is_last: bool = False) -> None:
+        """Reports the saves that have ended since the last call.
+
+        Raises:
+            SaveError: One failed, and ``checkpoint.on_error`` is ``stop``, or it was the last.
+        """
+        for saved in self._report_successes(trackers):
+            assert saved.error is not None
+            is_the_last = is_last and saved.step == self._trainer.progress.step
+            if is_the_last or self._config.checkpoint.on_error == "stop":
+                raise saved.error
+            if self._writes:
+                log.error("%s; training continues (checkpoint.on_error=continue)", saved.error)
+
+    def finish(self, trackers: Trackers) -> None:
+        """Waits for the save that is being written; a failed one is a warning."""
+        self.saver.finish()
+        for saved in self._report_successes(trackers):
+            if self._writes:
+                log.warning("%s", saved.error)
+
+    def close(self) -> None:
+        """Waits until what is left of a failed save is removed."""
+        self.saver.close()
+
+    def _state(self) -> TrainState:
+        trainer = self._trainer
+        return TrainState(
+            step=trainer.progress.step,
+            samples=trainer.progress.samples,
+            tokens=trainer.progress.tokens,
+            optimizer_steps=trainer.engine.optimizer_steps,
+            data_stages=trainer.data.stages,
+            config=self._config.model_dump(mode="json"),
+            tokenizer_sha256=trainer.data.tokenizer.sha256,
+            wandb_id=self._wandb_id,
+            guard=trainer.guard.state,
+        )
+
+    def _report_successes(self, trackers: Trackers) -> list[Saved]:
+        """Reports the saves that succeeded, and returns those that failed."""
+        failed = []
+        for saved in self.saver.ended():
+            if saved.error is not None:
+                failed.append(saved)
+                continue
+            self.newest = saved.folder
+            log.info("saved %s: %s", saved.folder, _render_save(saved))
+            figures = {
+                "stall_seconds": saved.stall_seconds,
+                "seconds": saved.seconds,
+                "bytes": saved.bytes,
+            }
+            trackers.record("checkpoint", saved.step, figures)
+        return failed
+
+
+def _render_save(saved: Saved) -> str:
+    return (
+        f"{saved.bytes / 1e6:,.1f} MB in {saved.seconds:.2f} s, "
+        f"of which training waited {saved.stall_seconds:.2f} s"
+    )

@@ -1,0 +1,55 @@
+"""Where an attempt records figures (terminal, metrics.jsonl, wandb), and the figures of a step."""
+
+from bigtrain.config import RunConfig
+from bigtrain.track.console import ConsoleTracker
+from bigtrain.track.metrics_file import MetricsFile
+from bigtrain.track.tracker import Tracker, Trackers
+from bigtrain.track.wandb_sink import open_wandb
+from bigtrain.train.run_folder import RunFolder
+from bigtrain.train.trainer import StepResult
+
+
+def open_trackers(
+    config: RunConfig, folder: RunFolder, *, attempt: int, wandb_id: str, first_step: int
+) -> Trackers:
+    """Opens the sinks; rank 0 alone calls it.
+
+    Args:
+        config: The run.
+        folder: The run folder.
+        attempt: The attempt's number.
+        wandb_id: The run's id in wandb.
+        first_step: Steps taken before this attempt.
+    """
+    console = ConsoleTracker(
+        steps=config.train.steps, first_step=first_step, log_every=config.train.log_every
+    )
+    wandb = open_wandb(config, folder.path, wandb_id)
+    sinks: list[Tracker] = [MetricsFile(folder.metrics, attempt=attempt), console]
+    return Trackers(sinks if wandb is None else [*sinks, wandb])
+
+
+def step_figures(result: StepResult, *, skipped_updates: int) -> dict[str, float | int]:
+    """What every sink gets of one step.
+
+    Args:
+        result: The step.
+        skipped_updates: Of the run so far.
+    """
+    skipped = {} if result.skipped is None else {"skipped": 1}
+    return {
+        **result.losses,
+        "grad_norm": result.grad_norm,
+        "learning_rate": result.learning_rate,
+        "tokens": result.progress.tokens,
+        "samples": result.progress.samples,
+        **skipped,
+        "skipped_updates": skipped_updates,
+        "tokens_per_second": result.tokens_per_second,
+        "step_seconds": result.seconds.whole,
+        "data_seconds": result.seconds.data,
+        "forward_backward_seconds": result.seconds.forward_backward,
+        "optimizer_seconds": result.seconds.optimizer,
+        **result.extra,
+        **{f"epochs/{name}": epochs for name, epochs in result.epochs.items()},
+    }
