@@ -19,15 +19,16 @@ from bigtrain.checkpoint.retention import (
 )
 from bigtrain.checkpoint.saver import Saved, Saver
 from bigtrain.parallel.groups import on_rank_zero
+from bigtrain.runs.resume_checks import open_checkpoints
+from bigtrain.runs.rewind import newest_before
+from bigtrain.runs.run_folder import RunFolder
+from bigtrain.runs.run_lock import RunBusyError
+from bigtrain.runs.skip_file import with_skips
 from bigtrain.track.console import ConsoleTracker
 from bigtrain.track.metrics_file import MetricsFile
 from bigtrain.track.tracker import Tracker, Trackers
 from bigtrain.track.wandb_sink import open_wandb
 from bigtrain.train.beginning import Beginning, begin_trainer
-from bigtrain.train.resume import open_checkpoints
-from bigtrain.train.rewind import newest_before
-from bigtrain.train.run_folder import RunBusyError, RunFolder
-from bigtrain.train.skips import with_skips
 from bigtrain.train.stop import StopFlag
 from bigtrain.train.trainer import Progress, StepResult, Trainer
 
