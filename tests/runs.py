@@ -11,7 +11,7 @@ from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import config_in_layout, parse_layout
 from bigtrain.environment import read_ranks
-from bigtrain.train.skips import with_skips
+from bigtrain.runs.skip_file import with_skips
 from data_tools.samples.job import build_sample_table
 from data_tools.sharding.job import shard_corpus
 from data_tools.tokenizer import train_tokenizer

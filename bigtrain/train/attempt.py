@@ -8,12 +8,12 @@ import torch.distributed as dist
 
 from bigtrain.checkpoint.owner import check_owner
 from bigtrain.parallel.groups import on_rank_zero
+from bigtrain.runs.resume_checks import open_checkpoints
+from bigtrain.runs.rewind import newest_before
+from bigtrain.runs.run_folder import RunFolder
 from bigtrain.track.tracker import Trackers
 from bigtrain.train.attempt_record import StatusWriter, begin_attempt, lock_run
 from bigtrain.train.divergence import describe_skipped, diverged
-from bigtrain.train.resume import open_checkpoints
-from bigtrain.train.rewind import newest_before
-from bigtrain.train.run_folder import RunFolder
 from bigtrain.train.saves import Saves
 from bigtrain.train.sinks import open_trackers, step_figures
 from bigtrain.train.start_point import restore_trainer

@@ -10,8 +10,9 @@ from bigtrain.checkpoint.format import newest_attempt
 from bigtrain.checkpoint.owner import claim_checkpoints
 from bigtrain.checkpoint.retention import clear_unfinished, set_aside
 from bigtrain.config import RunConfig
-from bigtrain.train.run_folder import RunBusyError, RunFolder
-from bigtrain.train.skips import with_skips
+from bigtrain.runs.run_folder import RunFolder
+from bigtrain.runs.run_lock import RunBusyError
+from bigtrain.runs.skip_file import with_skips
 from bigtrain.train.start_point import StartPoint
 from bigtrain.train.trainer import Progress, StepResult
 

@@ -1,11 +1,11 @@
 """Where an attempt records figures (terminal, metrics.jsonl, wandb), and the figures of a step."""
 
 from bigtrain.config import RunConfig
+from bigtrain.runs.run_folder import RunFolder
 from bigtrain.track.console import ConsoleTracker
 from bigtrain.track.metrics_file import MetricsFile
 from bigtrain.track.tracker import Tracker, Trackers
 from bigtrain.track.wandb_sink import open_wandb
-from bigtrain.train.run_folder import RunFolder
 from bigtrain.train.trainer import StepResult
 
 

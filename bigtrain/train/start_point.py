@@ -17,8 +17,8 @@ from bigtrain.checkpoint.format import (
 from bigtrain.checkpoint.loading import load_checkpoint
 from bigtrain.checkpoint.locate import find_checkpoint
 from bigtrain.parallel.groups import on_rank_zero
-from bigtrain.train.resume import check_nothing_lost, check_state, check_weights
-from bigtrain.train.run_folder import RunFolder
+from bigtrain.runs.resume_checks import check_nothing_lost, check_state, check_weights
+from bigtrain.runs.run_folder import RunFolder
 from bigtrain.train.trainer import Progress, Trainer
 
 log = logging.getLogger(__name__)

@@ -35,10 +35,11 @@ def _heavy_loaded_by(statements: str) -> str:
     "modules",
     [
         *map(_modules, ("data_tools", "launcher", "bigtrain/config", "bigtrain/plan")),
+        _modules("bigtrain/runs"),
+        _modules("bigtrain/commands"),
         ["bigtrain.cli"],
-        _modules("bigtrain/checkpoint/commands"),
     ],
-    ids=["data_tools", "launcher", "config", "plan", "cli", "checkpoint"],
+    ids=["data_tools", "launcher", "config", "plan", "runs", "commands", "cli"],
 )
 def test_importing_it_loads_nothing_heavy(modules: list[str]) -> None:
     assert modules

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bigtrain.evaluate.report import Report, read_report
+from bigtrain.runs.report_figures import Report, read_report
 from bigtrain.track.metrics_file import read_metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

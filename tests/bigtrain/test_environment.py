@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bigtrain.commands.error_report import leave_error_report
 from bigtrain.environment import RankVariableError, read_ranks
-from bigtrain.failures import leave_error_report
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from bigtrain.config import RunConfig, load_run_config
 from bigtrain.config.layout import parse_layout
 from bigtrain.environment import read_ranks
 from bigtrain.parity.compare import Reference, Tolerances
-from bigtrain.parity.run import Problem, Row, StartRanks, measure_layout
+from bigtrain.parity.layout_runs import Problem, Row, StartRanks, measure_layout
 from tests.ranks import RankError, run_ranks
 
 Plant = Callable[[], None]

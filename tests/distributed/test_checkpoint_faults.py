@@ -21,10 +21,10 @@ from bigtrain.checkpoint.format import (
     newest_whole,
 )
 from bigtrain.config import ConfigError, RunConfig
+from bigtrain.runs.resume_checks import check_run
 from bigtrain.track.metrics_file import read_metrics
-from bigtrain.train.resume import check_run
 from data_tools.sharding.job import shard_corpus
-from tests.bigtrain.checkpoint.harm import commit_again
+from tests.bigtrain.commands.checkpoint.damage import commit_again
 from tests.distributed.faulty_saves import (
     BOXES,
     checkpoint_of,

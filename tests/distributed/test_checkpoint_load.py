@@ -17,9 +17,10 @@ from bigtrain.checkpoint.folder import open_folder
 from bigtrain.checkpoint.format import KINDS, CheckpointError, open_state, read_state
 from bigtrain.checkpoint.table import TensorTable
 from bigtrain.config import ConfigError, RunConfig, load_run_config, render_config
-from bigtrain.evaluate.report import read_report, render_next_commands
+from bigtrain.runs.report_figures import read_report
+from bigtrain.runs.report_table import render_next_commands
+from bigtrain.runs.resume_checks import check_run
 from bigtrain.track.metrics_file import read_metrics
-from bigtrain.train.resume import check_run
 from tests.distributed.steps import engine_of
 from tests.ranks import RankError, run_ranks
 from tests.runs import hash_tensors, make_corpus, tiny_config, train_rank

@@ -16,9 +16,9 @@ import pytest
 
 from bigtrain.checkpoint.format import KINDS
 from bigtrain.config import RunConfig, render_config
+from bigtrain.runs.resolve_run import resolve_run
+from bigtrain.runs.rewind import render_rewound, rewind_run
 from bigtrain.track.metrics_file import read_metrics
-from bigtrain.train.rewind import render_rewound, rewind_run
-from bigtrain.train.skips import resolve_run
 from tests.ranks import run_ranks
 from tests.runs import (
     hash_tensors,

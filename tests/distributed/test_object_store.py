@@ -20,9 +20,9 @@ from bigtrain.checkpoint.format import COMMIT_FILE, KINDS, named_folders, newest
 from bigtrain.checkpoint.retention import clear_unfinished, remove_checkpoint, set_aside
 from bigtrain.cli import app
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.evaluate.report import read_report
+from bigtrain.runs.report_figures import read_report
+from bigtrain.runs.resume_checks import check_run
 from bigtrain.track.metrics_file import read_metrics
-from bigtrain.train.resume import check_run
 from tests.ranks import RankError, run_ranks
 from tests.runs import hash_tensors, tiny_config, train_rank
 from tests.stores import BUCKET, FaultyStore, s3_server, use_environment

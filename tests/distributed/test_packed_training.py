@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from bigtrain.config import RunConfig
-from bigtrain.evaluate.report import read_report, render_report
+from bigtrain.runs.report_figures import read_report
+from bigtrain.runs.report_table import render_report
 from bigtrain.track.metrics_file import read_metrics
 from data_tools.samples.job import build_sample_table
 from data_tools.sharding.job import shard_corpus

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bigtrain.parity.compare import Tolerances
-from bigtrain.parity.run import measure_alone
+from bigtrain.parity.layout_runs import measure_alone
 from tests.distributed import parity_ranks
 from tests.distributed.parity_ranks import compare_with, forked
 from tests.runs import tiny_config

@@ -10,7 +10,7 @@ import pytest
 
 from bigtrain.config import RunConfig
 from bigtrain.parity.compare import IN_FP32, Reference
-from bigtrain.parity.run import measure_alone, measure_layout
+from bigtrain.parity.layout_runs import measure_alone, measure_layout
 from tests.distributed.parity_ranks import forked
 from tests.distributed.random_models import random_case
 

@@ -13,9 +13,9 @@ import pytest
 
 from bigtrain.config import RunConfig
 from bigtrain.parity.compare import IN_FP32, Reference, Tolerances
+from bigtrain.parity.layout_runs import Row, measure_alone
 from bigtrain.parity.layouts import STANDARD
-from bigtrain.parity.run import Row, measure_alone
-from bigtrain.parity.table import render_notes, render_plain, render_rounding
+from bigtrain.parity.result_table import render_notes, render_plain, render_rounding
 from tests.distributed.parity_ranks import compare_with, forked
 from tests.runs import LLAMA, bert_config, tiny_config
 

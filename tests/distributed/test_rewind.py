@@ -12,15 +12,16 @@ from typer.testing import CliRunner
 
 from bigtrain.cli import app
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.config.data import SkipConfig
-from bigtrain.evaluate.report import read_report, render_report
-from bigtrain.evaluate.which import find_samples
+from bigtrain.config.data import SkipConfig, merge_skips
+from bigtrain.runs.documents_of_step import find_samples
+from bigtrain.runs.report_figures import read_report
+from bigtrain.runs.report_table import render_report
+from bigtrain.runs.resume_checks import check_run
+from bigtrain.runs.rewind import RewindError, rewind_run
+from bigtrain.runs.run_lock import RunBusyError, run_lock
+from bigtrain.runs.skip_file import read_skips, with_skips
 from bigtrain.track.json_lines import read_lines
 from bigtrain.track.metrics_file import read_metrics
-from bigtrain.train.resume import check_run
-from bigtrain.train.rewind import RewindError, rewind_run
-from bigtrain.train.run_folder import RunBusyError, RunFolder
-from bigtrain.train.skips import merge_skips, read_skips, with_skips
 from tests.distributed.test_guard_skips import Fault, train_with_faults
 from tests.ranks import RankError, run_ranks
 from tests.runs import tiny_config, train_rank, train_resolved
@@ -196,7 +197,7 @@ def test_what_cannot_be_is_refused_and_nothing_changes(
 
 
 def test_a_run_that_is_being_trained_is_left_alone(run: RunConfig) -> None:
-    with RunFolder(run.run_dir).locked(), pytest.raises(RunBusyError, match="is training this run"):
+    with run_lock(run.run_dir), pytest.raises(RunBusyError, match="is training this run"):
         rewind_run(run.run_dir, to=8)
 
 

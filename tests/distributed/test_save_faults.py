@@ -14,7 +14,7 @@ import pytest
 from bigtrain.checkpoint.folder import DiskFolder, FolderError
 from bigtrain.checkpoint.format import KINDS
 from bigtrain.config import RunConfig
-from bigtrain.train.resume import check_run
+from bigtrain.runs.resume_checks import check_run
 from tests.distributed.faulty_saves import (
     SmallDisk,
     checkpoint_of,

@@ -1,0 +1,1 @@
+"""The commands of ``bigtrain``, one file each. Heavy packages are imported when a command runs."""

@@ -1,0 +1,38 @@
+"""Arguments and options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bigtrain.config.arguments import expanded
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CONFIG.yaml|RUN... [KEY=VALUE...]",
+        help="YAML files, merged left to right, or a run folder such as runs/gpt-tiny; then "
+        "overrides such as train.steps=50.",
+    ),
+]
+Run = Annotated[
+    Path, typer.Argument(callback=expanded, help="A run folder, such as runs/gpt-tiny.")
+]
+AcceptChange = Annotated[
+    list[str],
+    typer.Option(
+        "--accept-change", help="Key that may differ from the checkpoint's; repeat for more."
+    ),
+]
+
+
+def check_model_exists(model: str) -> None:
+    """Reports a missing model before torch is imported, which takes seconds.
+
+    Raises:
+        CheckpointError: The place is neither an exported folder, a checkpoint nor a run folder.
+    """
+    from bigtrain.checkpoint.locate import find_checkpoint
+
+    if not (Path(model) / "config.json").is_file():
+        find_checkpoint(model)

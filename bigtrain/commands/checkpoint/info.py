@@ -1,0 +1,210 @@
+"""What a checkpoint is: of what model, of which run, where it stood. No torch."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bigtrain.checkpoint.folder import Folder
+from bigtrain.checkpoint.format import (
+    COMMIT_FILE,
+    SCHEMA,
+    WEIGHT,
+    TrainState,
+    check_commit,
+    read_commit,
+    read_state,
+)
+from bigtrain.checkpoint.table import TensorTable
+from bigtrain.commands.checkpoint.formatting import (
+    describe_layout,
+    render_bytes,
+    render_layout,
+    render_time,
+)
+from bigtrain.config import ConfigError, RunConfig, render_config
+from bigtrain.config.model import ModelConfig
+from bigtrain.config.resume import load_saved_config
+
+_VOCABULARY = ("embedding.word_embeddings.", "output_layer.")
+"""How the names of weights begin that have a row for each token, and rows of padding after them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What `bigtrain checkpoint info` tells."""
+
+    folder: Folder
+    state: TrainState
+    config: RunConfig | None
+    """None where this version cannot read the config in it."""
+    parameters: int
+    """Weights, without the padding of the vocabulary where the config tells it."""
+    files: dict[str, int]
+    """Bytes, by name."""
+    committed: float | None
+    """Seconds since 1970."""
+
+    @property
+    def layout(self) -> dict[str, int]:
+        """That saved it."""
+        return describe_layout(self.state.config, [*self.files])
+
+
+def describe_checkpoint(folder: Folder) -> Description:
+    """Reads all of a checkpoint but its tensors.
+
+    Raises:
+        CheckpointError: It is not whole.
+    """
+    check_commit(folder)
+    state = read_state(folder)
+    try:
+        config = load_saved_config(state.config)
+    except ConfigError:
+        config = None
+    return Description(
+        folder=folder,
+        state=state,
+        config=config,
+        parameters=count_parameters(TensorTable(folder), config.model if config else None),
+        files={name: file["bytes"] for name, file in read_commit(folder).items()},
+        committed=folder.modified(COMMIT_FILE),
+    )
+
+
+def count_parameters(table: TensorTable, model: ModelConfig | None) -> int:
+    """Weights in a checkpoint, without the rows that pad the vocabulary if its model is known."""
+    total = 0
+    for name in table.names(WEIGHT):
+        shape = table.tensors[f"{WEIGHT}/{name}"].shape
+        if model is not None and name.startswith(_VOCABULARY):
+            shape = (min(shape[0], model.vocab_size), *shape[1:])
+        total += math.prod(shape)
+    return total
+
+
+def render_saved_config(folder: Folder) -> str:
+    """The config in a checkpoint as YAML, for `bigtrain launch`.
+
+    Raises:
+        CheckpointError: It is not whole.
+        ConfigError: This version cannot read the config.
+    """
+    check_commit(folder)
+    return render_config(load_saved_config(read_state(folder).config))
+
+
+def description_as_json(what: Description) -> dict[str, Any]:
+    """All of it, as `info --json` shows it."""
+    state, config = what.state, what.config
+    guard = {key: state.guard.get(key, 0) for key in ("skipped_updates", "skipped_in_a_row")}
+    return {
+        "path": str(what.folder),
+        "schema": SCHEMA,
+        "committed": render_time(what.committed) or None,
+        "run": state.config.get("name"),
+        "step": state.step,
+        "samples": state.samples,
+        "tokens": state.tokens,
+        "optimizer_steps": state.optimizer_steps,
+        "model": state.config.get("model"),
+        "parameters": what.parameters,
+        "precision": config and config.train.precision,
+        "layout": what.layout,
+        "batch": _batch(what),
+        "data": _corpora(state),
+        "tokenizer_sha256": state.tokenizer_sha256,
+        "wandb_id": state.wandb_id,
+        "guard": guard,
+        "bytes": sum(what.files.values()),
+        "files": what.files,
+    }
+
+
+def render_description(what: Description) -> Iterator[tuple[str, str]]:
+    """Names and values, as `info` shows them."""
+    facts, state = description_as_json(what), what.state
+    yield "checkpoint", str(what.folder)
+    yield "schema", SCHEMA
+    yield "committed", render_time(what.committed)
+    yield "run", str(facts["run"])
+    steps = f" of {what.config.train.steps:,}" if what.config is not None else ""
+    yield "step", f"{state.step:,}{steps} ({state.optimizer_steps:,} updates)"
+    yield "trained on", f"{state.samples:,} samples, {state.tokens:,} tokens"
+    yield "model", _render_model(what)
+    yield "saved in layout", _render_ranks(what.layout)
+    if what.config is None:
+        yield "config", "does not fit this version of bigtrain"
+    else:
+        yield "precision", f"{facts['precision']} (masters and moments are fp32)"
+        yield "batch", _render_batch(facts["batch"])
+    for source in facts["data"]:
+        yield "corpus", _render_corpus(source)
+    yield "tokenizer", state.tokenizer_sha256
+    yield "wandb", state.wandb_id or "none"
+    guard = facts["guard"]
+    yield (
+        "guard",
+        f"{guard['skipped_updates']} updates passed over, {guard['skipped_in_a_row']} in a row",
+    )
+    yield "size", f"{render_bytes(facts['bytes'])} in {len(what.files)} files"
+    for name, size in what.files.items():
+        yield f"  {name}", render_bytes(size)
+
+
+def _batch(what: Description) -> dict[str, Any] | None:
+    if what.config is None:
+        return None
+    train, data_ranks = what.config.train, max(1, what.layout["data"])
+    size = what.config.batch_size(what.state.samples)
+    return {
+        "samples": size,
+        "full": train.global_batch_size,
+        "micro_batch_size": train.micro_batch_size,
+        "sequence_length": what.config.data.sequence_length,
+        "microbatches_of_a_rank": size // (train.micro_batch_size * data_ranks),
+    }
+
+
+def _corpora(state: TrainState) -> list[dict[str, Any]]:
+    """What was read since which sample; the first version knew one corpus."""
+    return [
+        {
+            "first_sample": stage.get("first_sample", 0),
+            "corpus": source.get("corpus"),
+            "fingerprint": source.get("fingerprint"),
+            "weight": source.get("weight", 1.0),
+        }
+        for stage in state.data_stages
+        for source in stage.get("sources", [stage])
+    ]
+
+
+def _render_model(what: Description) -> str:
+    count = f"{what.parameters:,} parameters"
+    if what.config is None:
+        return f"{count}, padding included"
+    model = what.config.model
+    return (
+        f"{model.kind}, {count}: {model.num_layers} layers × {model.hidden_size}, "
+        f"{model.num_heads} heads, vocabulary of {model.vocab_size:,}"
+    )
+
+
+def _render_batch(batch: dict[str, Any]) -> str:
+    ramp = "" if batch["samples"] == batch["full"] else f" (of {batch['full']:,} at its full size)"
+    return (
+        f"{batch['samples']:,} samples{ramp} × {batch['sequence_length']:,} tokens, "
+        f"{batch['microbatches_of_a_rank']} microbatches of {batch['micro_batch_size']} a rank"
+    )
+
+
+def _render_corpus(source: dict[str, Any]) -> str:
+    since = f", from sample {source['first_sample']:,} on" if source["first_sample"] else ""
+    weight = f"{source['weight']:g} × " if source["weight"] != 1 else ""
+    return f"{weight}{source['corpus']}{since}, fingerprint {source['fingerprint']}"
+
+
+def _render_ranks(layout: dict[str, int]) -> str:
+    return f"{render_layout(layout)}, {layout['ranks']} rank files"

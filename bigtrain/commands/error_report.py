@@ -1,0 +1,51 @@
+"""What the user and the launcher are told about an error."""
+
+import json
+import time
+import traceback
+from pathlib import Path
+
+from bigtrain.environment import RankVariableError, read_error_file, read_ranks
+
+
+def explain(error: Exception) -> tuple[str, int, bool]:
+    """Returns the line for the user, the exit code, and whether the error is an expected one."""
+    is_ours = type(error).__module__.split(".")[0] in {"bigtrain", "data_tools", "launcher"}
+    if is_ours and isinstance(error, ValueError | RuntimeError):
+        return str(error), 2 if isinstance(error, ValueError) else 1, True
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror or error}", 2 if where else 1, True
+    if isinstance(error, UnicodeDecodeError):
+        return f"a text is not UTF-8: {error}", 2, True
+    return f"{type(error).__name__}: {error}", 1, False
+
+
+def leave_error_report(message: str, exit_code: int) -> Path | None:
+    """Writes for the launcher, if there is one, why and when this rank failed.
+
+    Returns:
+        The file that was written; the launcher then tells the user. None if none was written.
+    """
+    file = read_error_file()
+    if file is None:
+        return None
+    report = {
+        "rank": _rank(),
+        "exit_code": exit_code,
+        "message": message,
+        "traceback": traceback.format_exc(),
+        "time": time.time(),
+    }
+    try:
+        file.write_text(json.dumps(report), encoding="utf-8")
+    except OSError:  # For example a full disk: then this rank tells the user itself.
+        return None
+    return file
+
+
+def _rank() -> int:
+    try:
+        return read_ranks().rank
+    except RankVariableError:  # It may be the error that is being reported.
+        return 0

@@ -1,0 +1,36 @@
+"""`bigtrain export-hf`: writes a checkpoint as a Hugging Face folder and verifies it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bigtrain.commands.arguments import check_model_exists
+from bigtrain.commands.quiet_libraries import quiet_libraries
+from bigtrain.config.arguments import expanded
+
+
+def export_hf(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            callback=expanded, help="A checkpoint, or a run folder (its newest one); may be a URL."
+        ),
+    ],
+    out: Annotated[str, typer.Argument(callback=expanded, help="Folder to make; must not exist.")],
+    text: Annotated[
+        list[Path],
+        typer.Option(
+            callback=expanded,
+            help="Text file to compare on, besides the validation corpus; repeat for more.",
+        ),
+    ] = [],  # noqa: B006
+) -> None:
+    """Writes a checkpoint as a Hugging Face folder, and keeps it only if it is the same model."""
+    quiet_libraries()
+    check_model_exists(checkpoint)
+    from bigtrain.convert.export import export_hugging_face, render_export
+
+    texts = [path.read_text(encoding="utf-8") for path in text]
+    for line in render_export(export_hugging_face(checkpoint, out, texts=texts)):
+        typer.echo(line)

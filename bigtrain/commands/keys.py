@@ -1,0 +1,17 @@
+"""`bigtrain keys`: lists the keys of a run's config."""
+
+from typing import Annotated
+
+import typer
+
+
+def keys(
+    section: Annotated[
+        str | None, typer.Argument(help="Only this section, such as parallel.")
+    ] = None,
+) -> None:
+    """Lists every key of a run's config with its default and meaning, as YAML to copy from."""
+    from bigtrain.config.keys import render_keys
+
+    for line in render_keys(section):
+        typer.echo(line)

@@ -1,0 +1,160 @@
+"""The command from what the user asks to what it answers: a plan, its table, and what to look at.
+
+No torch: ranks are processes, and whoever calls says how to start them.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.layout import ONE_PROCESS, Layout, config_in_layout
+from bigtrain.data.checks import check_data
+from bigtrain.parity.compare import Reference, Tolerances, parse_tolerances, usual_tolerances
+from bigtrain.parity.layout_runs import (
+    ParityError,
+    Problem,
+    Row,
+    compare_layouts,
+    measure_alone,
+)
+from bigtrain.parity.layouts import layouts_to_compare, own_layout, parse_layouts
+from bigtrain.parity.result_table import render_notes, render_plain, render_rich, render_rounding
+
+
+class StartSteps(Protocol):
+    """As ``StartRanks``, with the number of steps."""
+
+    def __call__(
+        self, config: Path, processes: int, folder: Path, *, steps: int, perturbed_runs: int = 0
+    ) -> Problem | None:
+        """Runs the ranks of a layout to their end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParityPlan:
+    """What is compared, and how closely."""
+
+    config: RunConfig
+    layouts: list[Layout]
+    steps: int
+    tolerances: Tolerances
+    left_out: Layout | None
+    """The config's own layout, where it takes more processes than may be tried unasked."""
+
+
+def plan_parity(
+    config: RunConfig, *, layouts: Sequence[str], steps: int, tolerances: str, most_ranks: int
+) -> ParityPlan:
+    """Reads what the user asks for, and checks it and the data before anything starts.
+
+    Args:
+        config: The run.
+        layouts: In config words; those that fit when none is given.
+        steps: Taken in each.
+        tolerances: What differs from the usual ones.
+        most_ranks: Of the layouts chosen when none is given.
+
+    Raises:
+        ConfigError: Something does not fit; one line.
+        InputError: A corpus or the tokenizer cannot be read.
+    """
+    own = own_layout(config)
+    plan = ParityPlan(
+        config=config,
+        layouts=parse_layouts(layouts) or layouts_to_compare(config, most_ranks=most_ranks),
+        steps=steps,
+        tolerances=parse_tolerances(tolerances, usual_tolerances(config)),
+        left_out=own if not layouts and own.world_size > most_ranks else None,
+    )
+    if steps > config.train.steps:
+        raise ConfigError(
+            f"--steps={steps} is more than train.steps={config.train.steps}; lower it or add "
+            f"train.steps={steps}"
+        )
+    config_in_layout(config, Layout())
+    check_data(config)
+    return plan
+
+
+def run_parity(plan: ParityPlan, *, start: StartSteps, echo: Callable[..., None]) -> bool:
+    """Runs the plan, says which layout is running, and prints the table.
+
+    Args:
+        plan: From `plan_parity`.
+        start: Runs the ranks of a layout.
+        echo: Writes a line; with ``err=True`` not as part of the answer.
+
+    Returns:
+        Whether every layout that can be asked for gave the numbers of one process.
+    """
+    if plan.config.model.dropout > 0:
+        echo(
+            f"model.dropout={plan.config.model.dropout:g} is drawn by each rank for itself, so "
+            "layouts differ; add model.dropout=0 to compare the rest",
+            err=True,
+        )
+    if plan.left_out is not None:
+        echo(
+            f"the run's own layout ({plan.left_out.name}) takes {plan.left_out.world_size} "
+            f"processes; add --max-ranks {plan.left_out.world_size} to compare it",
+            err=True,
+        )
+    folder = Path(tempfile.mkdtemp(prefix="bigtrain-parity-"))
+    keep_logs = False
+    try:
+        reference, rows = _measure(plan, start=start, folder=folder, echo=echo)
+        keep_logs = any(row.error for row in rows)
+    except ParityError:
+        keep_logs = True
+        raise
+    finally:
+        _clean(folder, keep_logs=keep_logs, echo=echo)
+    _answer(rows, reference, echo)
+    return all(row.is_good for row in rows) and any(row.comparison for row in rows)
+
+
+def _measure(
+    plan: ParityPlan, *, start: StartSteps, folder: Path, echo: Callable[..., None]
+) -> tuple[Reference, list[Row]]:
+    start_ranks = partial(start, steps=plan.steps)
+    tell = partial(echo, err=True)
+    tell(f"{ONE_PROCESS}, which {len(plan.layouts)} layouts are compared with")
+    reference = measure_alone(plan.config, folder=folder / "alone", start=start_ranks)
+    rows = compare_layouts(
+        plan.config,
+        plan.layouts,
+        reference=reference,
+        tolerances=plan.tolerances,
+        folder=folder,
+        start=start_ranks,
+        tell=tell,
+    )
+    return reference, list(rows)
+
+
+def _clean(folder: Path, *, keep_logs: bool, echo: Callable[..., None]) -> None:
+    if not keep_logs:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for boxes in folder.rglob("*.bin"):
+        boxes.unlink()
+    echo(f"logs of what failed: {folder}", err=True)
+
+
+def _answer(rows: list[Row], reference: Reference, echo: Callable[..., None]) -> None:
+    console = Console()
+    if console.is_terminal:
+        console.print(render_rich(rows))
+    else:
+        echo(render_plain(rows))
+    for note in (*render_notes(rows), *render_rounding(reference)):
+        echo(note)
+    if not any(row.comparison for row in rows):
+        echo("no layout could be compared; ask for another with --layout")

@@ -1,0 +1,36 @@
+"""`bigtrain report`: shows the figures of a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bigtrain.commands.arguments import Run
+from bigtrain.commands.quiet_libraries import quiet_libraries
+from bigtrain.config.arguments import expanded
+
+
+def report(
+    run: Run,
+    exported: Annotated[
+        Path | None,
+        typer.Option(callback=expanded, help="Exported folder to name, and to sample from."),
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="What the sample continues.")] = "",
+) -> None:
+    """Shows what came of a run: losses beside counted baselines, speed, and where things are."""
+    quiet_libraries()
+    from rich.console import Console
+
+    from bigtrain.runs.report_figures import read_report
+    from bigtrain.runs.report_table import render_next_commands, render_report
+
+    figures = read_report(run)
+    sample = None
+    if exported is not None and figures.can_generate:
+        from bigtrain.convert.generate import Sampling
+        from bigtrain.convert.generate import generate as continue_text
+
+        sample = prompt + continue_text(exported, prompt, Sampling())
+    Console().print(render_report(figures, exported=exported, sample=sample))
+    typer.echo(render_next_commands(figures, exported=exported))

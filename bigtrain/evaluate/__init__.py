@@ -1,1 +1,0 @@
-"""How good a trained model is: baselines to hold it against, samples, and the run's report."""

@@ -1,0 +1,125 @@
+"""Which documents a step was, or will be, trained on: computed from the order of data. No torch."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bigtrain.checkpoint.links import check_links
+from bigtrain.data.checks import check_sources, open_sources
+from bigtrain.data.run_order import Places
+from bigtrain.data.sources import Source, run_order
+from bigtrain.runs.run_folder import RunFolder
+from bigtrain.runs.samples_of_step import find_step
+from data_tools.tokenizer import Tokenizer, printable
+
+_TEXT_TOKENS = 64
+_SHOWN_CHARACTERS = 76
+
+
+class WhichError(ValueError):
+    """The documents of the step cannot be found; the message is one line and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleDocument:
+    """A document, or the part of it that a sample holds."""
+
+    shard: str
+    pack: str
+    document: int
+    """Its number in the pack."""
+    first_token: int
+    """Position of its first token in the corpus's token stream."""
+    num_tokens: int
+    text: str
+    """The beginning of the part."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOrigin:
+    """One sample of a step, and where its tokens come from."""
+
+    sample: int
+    """Its number in the run's order, as `data.skip` counts."""
+    corpus: str
+    epoch: int
+    row: int
+    """The window of the corpus, or the row of its sample table."""
+    documents: tuple[SampleDocument, ...]
+
+
+def find_samples(run_dir: Path, step: int) -> Iterator[SampleOrigin]:
+    """Finds the samples of a step, already taken or still to come.
+
+    Args:
+        run_dir: A run folder.
+        step: The step, from 1.
+
+    Raises:
+        WhichError: There is no such run or step.
+        FolderError: The run folder is a link to nothing.
+        ConfigError: The corpora are no longer those that the run was trained on.
+        InputError: A corpus cannot be read.
+    """
+    check_links(run_dir)
+    folder = RunFolder(run_dir)
+    if (problem := folder.no_run_here()) is not None:
+        raise WhichError(problem)
+    if step < 1:
+        raise WhichError(f"--step {step}: steps are counted from 1")
+    batch = find_step(folder, step)
+    without = batch.config.data.model_copy(update={"validation": None})  # It may no longer exist.
+    config = batch.config.model_copy(update={"data": without})
+    sources, _ = open_sources(config)
+    try:
+        tokenizer = check_sources(config, sources, [])
+        samples = np.arange(batch.consumed, batch.consumed + batch.count)
+        places = run_order(config, sources).place(samples)
+        for index in range(batch.count):
+            yield _origin(sources, places, index, tokenizer)
+    finally:
+        for source in sources:
+            source.close()
+
+
+def render_samples(samples: Iterable[SampleOrigin]) -> Iterator[str]:
+    """Renders the lines for the terminal: each sample, and its documents below it."""
+    for sample in samples:
+        yield f"sample {sample.sample}: {sample.corpus}, epoch {sample.epoch + 1}, row {sample.row}"
+        for document in sample.documents:
+            yield (
+                f"  {document.shard}, pack {document.pack}, document {document.document}: "
+                f"{document.num_tokens} tokens from {document.first_token}"
+            )
+            yield f"    {' '.join(document.text.split())[:_SHOWN_CHARACTERS]}"
+
+
+def _origin(
+    sources: list[Source], places: Places, index: int, tokenizer: Tokenizer
+) -> SampleOrigin:
+    source = sources[int(places.sources[index])]
+    row = places.rows[index : index + 1]
+    documents = []
+    for start, stop in source.extents(row):
+        for place in source.corpus.find_documents(start, stop):
+            first, end = max(start, place.start), min(stop, place.stop)
+            ids = source.corpus.read(first, min(end, first + _TEXT_TOKENS))
+            documents.append(
+                SampleDocument(
+                    shard=place.shard,
+                    pack=place.pack,
+                    document=place.number,
+                    first_token=first,
+                    num_tokens=end - first,
+                    text=printable(tokenizer.decode(ids)),
+                )
+            )
+    return SampleOrigin(
+        sample=int(places.numbers[index]),
+        corpus=source.name,
+        epoch=int(places.epochs[index]),
+        row=int(row[0]),
+        documents=tuple(documents),
+    )

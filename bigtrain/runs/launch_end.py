@@ -1,0 +1,112 @@
+"""Records how a launched attempt ended if its rank 0 could not, or did not know. No torch.
+
+A killed rank writes nothing, and the other ranks only see that they lost it. The launcher knows.
+"""
+
+import json
+import logging
+import socket
+from typing import Any, Protocol
+
+from bigtrain.runs.run_folder import RunFolder, write_atomically
+from bigtrain.runs.run_lock import RunBusyError, run_lock
+from bigtrain.track.json_lines import read_lines
+
+log = logging.getLogger(__name__)
+
+
+class Failure(Protocol):
+    """The failure that ended a job, as the launcher reports it."""
+
+    @property
+    def rank(self) -> int:
+        """The rank that failed first."""
+
+    @property
+    def message(self) -> str:
+        """The cause, in one line."""
+
+
+class JobEnd(Protocol):
+    """How a job ended, as the launcher reports it."""
+
+    @property
+    def failure(self) -> Failure | None:
+        """The failure that ended it; None if there was none."""
+
+    @property
+    def stop_signal(self) -> str | None:
+        """The signal that ended it, such as Ctrl-C; None if none did."""
+
+    @property
+    def rank_zero_pid(self) -> int | None:
+        """The process id that rank 0 had, on this machine."""
+
+
+def record_end(folder: RunFolder, job: JobEnd) -> None:
+    """Writes how an attempt ended into ``status.json`` and ``attempts.jsonl``, if that is missing.
+
+    Keeps the end that rank 0 recorded, unless rank 0 only reported the failure of another rank.
+    Never changes an attempt of another launcher. If the files cannot be written, a warning is
+    logged.
+
+    Args:
+        folder: The run folder.
+        job: How its ranks ended.
+    """
+    nothing_to_say = job.failure is None and job.stop_signal is None
+    if nothing_to_say or not folder.attempts.is_file():
+        return
+    try:
+        with run_lock(folder.path):
+            _record_end(folder, job)
+    except RunBusyError:
+        return  # A newer attempt has begun; the status is that attempt's.
+    except OSError as error:
+        log.warning("%s: how the run ended was not written: %s", folder.path, error)
+
+
+def _record_end(folder: RunFolder, job: JobEnd) -> None:
+    failure, stopped_by = job.failure, job.stop_signal
+    events = list(read_lines(folder.attempts))
+    start = next((event for event in reversed(events) if event.get("event") == "start"), None)
+    rank_zero = (job.rank_zero_pid, socket.gethostname())
+    if start is None or (start.get("process"), start.get("host")) != rank_zero:
+        return  # This job ended before its attempt began.
+    attempt = start["attempt"]
+    end = next((e for e in events if e.get("event") == "end" and e.get("attempt") == attempt), None)
+    reason = _reason(failure, stopped_by, ended=end is not None)
+    reports_another = (
+        end is not None and end.get("state") == "failed" and failure and failure.rank != 0
+    )
+    if reason is None or not (end is None or reports_another):
+        return
+    status = _load_status(folder)
+    step = status.get("step", start.get("step", 0))
+    folder.write_status(**{**status, "state": "failed", "step": step, "reason": reason})
+    if end is None:
+        folder.end_attempt(attempt, state="failed", step=step, reason=reason)
+    else:
+        _replace_event(folder, end, {**end, "reason": reason})
+
+
+def _reason(failure: Failure | None, stopped_by: str | None, *, ended: bool) -> str | None:
+    if failure is not None:
+        return f"rank {failure.rank} failed first: {failure.message}"
+    if stopped_by is not None and not ended:
+        return f"killed after {stopped_by}, before it had saved"
+    return None
+
+
+def _load_status(folder: RunFolder) -> dict[str, Any]:
+    try:
+        status: dict[str, Any] = json.loads(folder.status.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {key: value for key, value in status.items() if key != "time"}
+
+
+def _replace_event(folder: RunFolder, old: dict[str, Any], new: dict[str, Any]) -> None:
+    lines = folder.attempts.read_text(encoding="utf-8").splitlines()
+    replaced = (json.dumps(new) if line == json.dumps(old) else line for line in lines)
+    write_atomically(folder.attempts, "".join(f"{line}\n" for line in replaced))

@@ -1,0 +1,152 @@
+"""The figures of a run's report: progress, losses, baselines, speed. No torch."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bigtrain.checkpoint.folder import FolderError
+from bigtrain.checkpoint.format import WEIGHT, CheckpointError, committed_folders
+from bigtrain.checkpoint.links import check_links
+from bigtrain.checkpoint.locate import original_of
+from bigtrain.checkpoint.table import TensorTable
+from bigtrain.config import RunConfig
+from bigtrain.config.model import ModelConfig
+from bigtrain.config.saved import load_run_of
+from bigtrain.plan.parameters import count_parameters
+from bigtrain.runs.ngram_baselines import Baselines, count_baselines
+from bigtrain.runs.run_folder import RunFolder
+from bigtrain.track.metrics_file import read_metrics
+from data_tools.corpus import open_corpus
+from data_tools.errors import InputError
+
+
+class ReportError(ValueError):
+    """There is nothing to report on; the message is one line and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The figures of a run."""
+
+    config: RunConfig
+    state: str
+    step: int
+    corpus: str
+    corpus_tokens: int | None
+    """None if the corpus is no longer at its path."""
+    tokens_trained: int
+    parameters: int | None
+    """Weights in the newest checkpoint, without padding; 0 if there is none, None if it cannot be
+    read."""
+    first_loss: float
+    last_loss: float
+    validation: dict[str, float]
+    """The newest validation figures; empty if there are none."""
+    baselines: Baselines | None
+    tokens_per_second: float
+    wandb_folder: Path | None
+    copied_from: Path | None = None
+    """The run folder that this one was copied from; None once the copy has been trained itself."""
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The loss over all validation corpora together, in ``unit``."""
+        return self.validation.get("loss")
+
+    @property
+    def unit(self) -> str:
+        """The unit of the losses; BERT's is the sum of nats per token and nats per pair."""
+        return "nats" if self.config.model.kind == "bert" else "nats/token"
+
+    @property
+    def can_generate(self) -> bool:
+        """Whether the model can continue a text."""
+        return self.config.model.kind == "gpt"
+
+
+def read_report(run_dir: Path) -> Report:
+    """Reads the figures of a run from its folder and its corpora.
+
+    Raises:
+        FolderError: The folder is a link to nothing.
+        ReportError: The folder holds no run that has taken a step.
+    """
+    check_links(run_dir)
+    folder = RunFolder(run_dir)
+    if (problem := folder.no_run_here()) is not None:
+        raise ReportError(problem)
+    steps = read_metrics(folder.metrics, "train") if folder.metrics.is_file() else []
+    if not steps:
+        raise ReportError(f"{run_dir}: the run has not taken a step yet")
+    config = load_run_of(run_dir)
+    try:
+        corpus_tokens: int | None = sum(map(_count_tokens, config.data.corpora))
+        baselines = _baselines(config)
+    except InputError:  # A report is possible without the corpus.
+        corpus_tokens, baselines = None, None
+    validations = read_metrics(folder.metrics, "validation")
+    status = json.loads(folder.status.read_text())
+    return Report(
+        config=config,
+        state=status["state"],
+        step=steps[-1]["step"],
+        corpus=", ".join(config.data.corpora),
+        corpus_tokens=corpus_tokens,
+        tokens_trained=steps[-1]["tokens"],
+        parameters=_count_saved_parameters(folder, config.model),
+        first_loss=_figures(steps[0])["loss"],
+        last_loss=_figures(steps[-1])["loss"],
+        validation=_figures(validations[-1]) if validations else {},
+        baselines=baselines,
+        tokens_per_second=_median([line["tokens_per_second"] for line in steps]),
+        wandb_folder=_newest(folder.wandb),
+        copied_from=original_of(run_dir),
+    )
+
+
+def _figures(event: dict[str, Any]) -> dict[str, float]:
+    return {
+        name: math.nan if value is None else value
+        for name, value in event.items()
+        if name not in ("attempt", "split", "step")
+    }
+
+
+def _count_saved_parameters(folder: RunFolder, model: ModelConfig) -> int | None:
+    """Counts the weights in the newest checkpoint, without the padding of the vocabulary."""
+    try:
+        newest = next(iter(committed_folders(folder.checkpoints)), None)
+        if newest is None:
+            return 0
+        return TensorTable(newest).count(WEIGHT) - count_parameters(model).padding
+    except (CheckpointError, FolderError, OSError):  # A report is possible without it.
+        return None
+
+
+def _count_tokens(name: str) -> int:
+    with open_corpus(name) as corpus:
+        return corpus.num_tokens
+
+
+def _baselines(config: RunConfig) -> Baselines | None:
+    data = config.data
+    if data.packing != "concat" or len(data.corpora) > 1 or len(data.validations) != 1:
+        return None  # The baselines are measured on the targets of one token stream.
+    with open_corpus(data.corpora[0]) as train, open_corpus(data.validations[0]) as validation:
+        return count_baselines(
+            train,
+            validation,
+            sequence_length=config.data.sequence_length,
+            samples=config.validation.samples,
+        )
+
+
+def _newest(folder: Path) -> Path | None:
+    runs: list[Path] = sorted(folder.glob("*run-*"), key=lambda path: path.stat().st_mtime)
+    return runs[-1] if runs else None
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]

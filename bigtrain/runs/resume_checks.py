@@ -1,0 +1,216 @@
+"""Whether a run may resume from a checkpoint: checked before ranks start, and again by them.
+
+No torch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
+from bigtrain.checkpoint.format import (
+    CHECKPOINTS,
+    TrainState,
+    named_folders,
+    newest_whole,
+    none_is_whole,
+    open_state,
+)
+from bigtrain.checkpoint.links import check_links
+from bigtrain.checkpoint.locate import (
+    check_checkpoints_are_its_own,
+    checkpoints_of_run,
+    find_checkpoint,
+    is_same_place,
+    original_of,
+)
+from bigtrain.checkpoint.owner import check_owner
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.errors import show_value
+from bigtrain.config.resume import check_resume, load_saved_config
+from bigtrain.data.checks import check_data
+from bigtrain.data.stages import StageRecord, check_stages
+from bigtrain.plan.parameters import count_parameters
+from bigtrain.runs.run_folder import RunFolder
+from bigtrain.runs.run_lock import check_not_locked
+
+
+def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
+    """Checks a run's data, and that it may resume from its newest checkpoint, if it has one.
+
+    Raises:
+        ConfigError: Something does not fit; one line.
+        CheckpointError: No checkpoint of the run can be read, or ``checkpoint.load`` cannot.
+        InputError: A corpus or the tokenizer cannot be read.
+        RunBusyError: Another process trains this run.
+    """
+    check_links(config.run_dir)
+    folder = RunFolder(config.run_dir)
+    folder.check_place()
+    data = check_data(config)
+    check_not_locked(config.run_dir)
+    checkpoints = open_checkpoints(config)
+    check_owner(config, checkpoints)
+    checkpoint, passed_over = newest_whole(checkpoints)
+    if checkpoint is None and passed_over:
+        raise none_is_whole(checkpoints, passed_over)
+    forks = checkpoint is None
+    if checkpoint is None:
+        check_nothing_lost(folder, checkpoints)
+    if checkpoint is None and config.checkpoint.load is not None:
+        checkpoint, _ = find_checkpoint(config.checkpoint.load)
+    if checkpoint is None:
+        return
+    state, sha256 = open_state(checkpoint), data.tokenizer.sha256
+    if forks and config.checkpoint.load_weights_only:
+        check_weights(config, state, checkpoint=checkpoint, tokenizer_sha256=sha256)
+        return
+    check_state(
+        config,
+        state,
+        checkpoint=checkpoint,
+        tokenizer_sha256=sha256,
+        stages=data.stages,
+        accepted=accepted,
+        forks=forks,
+    )
+
+
+def open_checkpoints(config: RunConfig) -> Folder:
+    """Opens the folder of the run's checkpoints.
+
+    Raises:
+        ConfigError: The run has checkpoints in another folder than its config names, or the run
+            folder is a copy and the checkpoints belong to its original.
+        FolderError: The folder cannot be created.
+    """
+    if config.checkpoint.dir is None:
+        checkpoints: Folder = DiskFolder(config.run_dir / CHECKPOINTS)
+    else:
+        checkpoints = open_folder(config.checkpoint.dir).child(config.name)
+    before = checkpoints_of_run(config.run_dir)
+    if _are_copied_too(config.run_dir, checkpoints):
+        before = checkpoints
+    else:
+        check_checkpoints_are_its_own(config.run_dir)
+    has_some = bool(named_folders(checkpoints))
+    if is_same_place(before, checkpoints):
+        pass
+    elif config.checkpoint.dir is not None and _is_in(before, config.checkpoint.dir):
+        if before.names() or not has_some:
+            checkpoints = before  # The run folder was renamed; its checkpoints were not.
+    elif named_folders(before) and not has_some:
+        raise ConfigError(
+            f"run {config.name}: its checkpoints are in {before}, and checkpoint.dir says "
+            f"{checkpoints}; set checkpoint.dir back, or move them there"
+        )
+    if isinstance(checkpoints, DiskFolder):
+        check_links(checkpoints.path)
+    checkpoints.check_place()
+    return checkpoints
+
+
+def _are_copied_too(run_dir: Path, checkpoints: Folder) -> bool:
+    """Whether a run folder is a copy with its own checkpoints, not those of its original."""
+    original = original_of(run_dir)
+    if original is None or not named_folders(checkpoints):
+        return False
+    return not is_same_place(checkpoints_of_run(original), checkpoints)
+
+
+def _is_in(folder: Folder, place: str) -> bool:
+    return is_same_place(open_folder(place).child(folder.name), folder)
+
+
+def check_nothing_lost(folder: RunFolder, checkpoints: Folder) -> None:
+    """Checks that a run without checkpoints never saved one: its disk may not be mounted.
+
+    Raises:
+        ConfigError: The run has saved a checkpoint, and the folder of checkpoints is empty.
+    """
+    last = folder.last_checkpoint
+    if last is not None and not checkpoints.names():
+        raise ConfigError(
+            f"{folder.path}: the run has saved {last}, and {checkpoints} is empty or not there; "
+            "check that its disk is mounted, or remove the run folder to start from the beginning"
+        )
+
+
+def check_weights(
+    config: RunConfig, state: TrainState, *, checkpoint: Folder, tokenizer_sha256: str
+) -> None:
+    """Checks from the configs that a run may begin with a checkpoint's weights.
+
+    Raises:
+        ConfigError: The tokenizer differs, or the model has another number of weights.
+    """
+    if tokenizer_sha256 != state.tokenizer_sha256:
+        raise ConfigError(
+            f"run {config.name}: checkpoint.load={checkpoint} was trained with tokenizer "
+            f"{state.tokenizer_sha256[:12]}, and the corpus has {tokenizer_sha256[:12]}; shard the "
+            "corpus with the tokenizer.model in the checkpoint, or leave checkpoint.load out"
+        )
+    theirs, ours = load_saved_config(state.config).model, config.model
+    sizes = [count_parameters(model).padded_total for model in (theirs, ours)]
+    if sizes[0] != sizes[1]:
+        before, now = theirs.model_dump(), ours.model_dump()
+        changes = [
+            f"model.{key} is {show_value(now[key])}, there {show_value(before[key])}"
+            for key in now
+            if now[key] != before[key]
+        ]
+        raise ConfigError(
+            f"run {config.name}: checkpoint.load={checkpoint} has {sizes[0]:,} weights, this model "
+            f"{sizes[1]:,}: {'; '.join(changes)}; set these as they are there"
+        )
+
+
+def check_state(
+    config: RunConfig,
+    state: TrainState,
+    *,
+    checkpoint: Folder,
+    tokenizer_sha256: str,
+    stages: Sequence[StageRecord],
+    accepted: Sequence[str] = (),
+    forks: bool = False,
+) -> None:
+    """Checks that a run may resume from a checkpoint.
+
+    Args:
+        config: The run's config now.
+        state: The checkpoint's state.
+        checkpoint: Its folder, for the message.
+        tokenizer_sha256: The sha256 of the run's tokenizer.
+        stages: What the run reads, from `record_stages`.
+        accepted: Keys whose change the user accepts.
+        forks: Whether the checkpoint is another run's, and this run begins with it.
+
+    Raises:
+        ConfigError: The run's identity differs, a change that must be accepted was not, or a
+            fork has no step left to take.
+    """
+    otherwise = (
+        "take the weights alone (checkpoint.load_weights_only=true)"
+        if forks
+        else "give the new run another name"
+    )
+    check_resume(state.config, config, accepted=accepted, forks=forks)
+    if tokenizer_sha256 != state.tokenizer_sha256:
+        remedy = "leave checkpoint.load out" if forks else otherwise
+        raise ConfigError(
+            f"run {config.name}: {checkpoint} was trained with tokenizer "
+            f"{state.tokenizer_sha256[:12]}, this is {tokenizer_sha256[:12]}; {remedy}, or use "
+            "the tokenizer that it was trained with"
+        )
+    check_stages(
+        state.data_stages,
+        stages,
+        consumed=state.samples,
+        where=str(checkpoint),
+        otherwise=otherwise,
+    )
+    if forks and state.step >= config.train.steps:
+        raise ConfigError(
+            f"run {config.name}: checkpoint.load={checkpoint} is of step {state.step} already; "
+            f"raise train.steps={config.train.steps}, or give an earlier checkpoint"
+        )

@@ -1,0 +1,252 @@
+"""The files of one run: its config, attempts, status, metrics, checkpoints and logs."""
+
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from bigtrain.checkpoint.folder import Folder
+from bigtrain.checkpoint.locate import (
+    absolute_place,
+    checkpoints_of_run,
+    fork_command,
+    original_of,
+    path_word,
+)
+from bigtrain.config import ConfigError, RunConfig, render_config
+from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of
+from bigtrain.runs.launch_file import remove_abandoned_launch_files
+from bigtrain.runs.run_lock import acquire_run_lock
+from bigtrain.track.json_lines import finite_values, open_to_append, read_lines
+
+log = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """The files of one run. Only rank 0 writes them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / CONFIG_FILE
+        self.status = path / "status.json"
+        self.metrics = path / "metrics.jsonl"
+        self.logs = path / "logs"
+        self.wandb = path / "wandb"
+        self.attempts = path / ATTEMPTS_FILE
+        self._wandb_id = path / "wandb_id"
+        self._lock: TextIO | None = None
+        self._started = time.monotonic()
+        self._last_heartbeat = 0.0
+
+    @property
+    def checkpoints(self) -> Folder:
+        """The folder of the run's checkpoints, from its newest config."""
+        return checkpoints_of_run(self.path)
+
+    def launch_words(self, *words: str) -> list[str]:
+        """The command that resumes this run on as many processes as its newest attempt used."""
+        command = ["bigtrain", "launch", path_word(self.path), *words]
+        starts = [event for event in self._events() if event.get("event") == "start"]
+        processes = starts[-1].get("world_size") if starts else None
+        if processes in (None, load_run_of(self.path).parallel.model_parallel_size):
+            return command
+        return [*command, "--processes", str(processes)]
+
+    @property
+    def last_checkpoint(self) -> str | None:
+        """The checkpoint that ``status.json`` names; None if it names none or cannot be read."""
+        try:
+            status = json.loads(self.status.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        last = status.get("last_checkpoint") if isinstance(status, dict) else None
+        return None if last is None else str(last)
+
+    def lock(self) -> None:
+        """Takes the run's lock until this process ends.
+
+        Raises:
+            RunBusyError: Another process holds it.
+        """
+        self._lock = acquire_run_lock(self.path)
+
+    def check_place(self) -> None:
+        """Checks that the folder exists or can be created.
+
+        Raises:
+            ConfigError: The path, or one above it, is a file.
+        """
+        for place in (self.path, *self.path.parents):
+            if place.exists() and not place.is_dir():
+                raise ConfigError(
+                    f"{self.path}: {place} is a file, where the run folder would be; move it, or "
+                    "set another name or runs_dir"
+                )
+
+    def no_run_here(self) -> str | None:
+        """Returns one line that says why the folder is not a run folder; None if it is one."""
+        if self.config.is_file():
+            return None
+        if not self.path.exists():
+            there = "there is no such folder"
+        elif not self.path.is_dir():
+            there = "it is a file"
+        elif any(self.path.iterdir()):
+            there = f"it holds no {CONFIG_FILE}"
+        else:
+            there = "it is an empty folder"
+        return f"{self.path}: not a run folder, {there}; give one such as runs/gpt-tiny"
+
+    def begin_attempt(
+        self,
+        config: RunConfig,
+        *,
+        world_size: int,
+        step: int = 0,
+        began_with: str | None = None,
+        after: int = 0,
+        checkpoints: Folder | None = None,
+    ) -> int:
+        """Records that an attempt begins, and writes its config.
+
+        Args:
+            config: The run's config.
+            world_size: Number of ranks.
+            step: Steps already taken.
+            began_with: The checkpoint that the attempt starts from or takes its weights from.
+            after: A number that the attempt's number must exceed, even if this folder has no
+                record of an attempt with that number.
+            checkpoints: The folder of checkpoints, if it is not in this folder.
+
+        Returns:
+            The attempt's number, from 1.
+        """
+        for folder in (self.path, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._separate_from_original()
+        attempt = 1 + max(self.newest_attempt, after)
+        text = render_config(config)
+        write_atomically(self.path / f"config-attempt-{attempt}.yaml", text)
+        write_atomically(self.config, text)
+        self._append_event(
+            {
+                "event": "start",
+                "attempt": attempt,
+                "world_size": world_size,
+                "step": step,
+                "checkpoint": began_with,
+                "process": os.getpid(),
+                "host": socket.gethostname(),
+                "folder": str(self.path.resolve()),
+                "checkpoints": None if checkpoints is None else absolute_place(checkpoints),
+            }
+        )
+        remove_abandoned_launch_files(self.path)
+        return attempt
+
+    def _separate_from_original(self) -> None:
+        """Gives the folder a new wandb id if it is a copy of a run that still exists."""
+        original = original_of(self.path)
+        if original is None:
+            return
+        log.warning(
+            "%s is a copy of %s: from here on it is a separate run, in wandb too. To start a new "
+            "run from its checkpoint, use `%s`",
+            *(self.path, original, fork_command(original)),
+        )
+        with suppress(OSError):  # For example, it is a folder; `wandb_id` logs that.
+            self._wandb_id.unlink(missing_ok=True)
+
+    @property
+    def newest_attempt(self) -> int:
+        """The number of the newest attempt; 0 if there is none."""
+        return max(self._attempt_numbers(), default=0)
+
+    def end_attempt(self, attempt: int, *, state: str, step: int, reason: str | None) -> None:
+        """Records how an attempt ended."""
+        self._append_event(
+            {
+                "event": "end",
+                "attempt": attempt,
+                "state": state,
+                "step": step,
+                "reason": reason,
+                "seconds": round(time.monotonic() - self._started, 3),
+            }
+        )
+
+    def record_rewind(self, *, to: int, set_aside: Sequence[str]) -> None:
+        """Records that the run was taken back to a step."""
+        self._append_event({"event": "rewind", "to": to, "set_aside": [*set_aside]})
+
+    def write_heartbeat(self, **values: Any) -> None:
+        """Calls ``write_status`` at most once a second.
+
+        An old time in a status of ``running`` means that the process crashed.
+        """
+        now = time.monotonic()
+        if now - self._last_heartbeat >= 1.0:
+            self._last_heartbeat = now
+            self.write_status(**values)
+
+    def write_status(self, **values: Any) -> None:
+        """Replaces ``status.json``, with the time added; NaN and infinity become null."""
+        status = {**finite_values(values), "time": _now()}
+        write_atomically(self.status, json.dumps(status, indent=1) + "\n")
+
+    def wandb_id(self) -> str:
+        """Returns wandb's id of this run, created once.
+
+        If the file cannot be read, a warning is logged and a new id is created.
+        """
+        try:
+            known = self._wandb_id.read_text(encoding="utf-8").strip()
+            if known:
+                return known
+            log.warning("%s is empty: wandb gets a new run from here on", self._wandb_id)
+        except FileNotFoundError:
+            pass
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("%s cannot be read (%s): wandb gets a new run", self._wandb_id, error)
+        new = secrets.token_hex(4)
+        try:
+            write_atomically(self._wandb_id, new + "\n")
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self._wandb_id, error)
+        return new
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        return read_lines(self.attempts) if self.attempts.is_file() else iter(())
+
+    def _attempt_numbers(self) -> Iterator[int]:
+        for file in self.path.glob("config-attempt-*.yaml"):
+            number = file.stem.removeprefix("config-attempt-")
+            if number.isdecimal():
+                yield int(number)
+
+    def _append_event(self, event: dict[str, Any]) -> None:
+        with open_to_append(self.attempts) as file:
+            file.write(json.dumps({**event, "time": _now()}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Creates or replaces a file; a kill leaves either the old content or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,61 @@
+"""The lock of a run folder: one process at a time trains a run or changes its record."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+_LOCK_FILE = "lock"
+
+
+class RunBusyError(ValueError):
+    """Another process holds the run's lock; the message is one line and names the process."""
+
+
+def acquire_run_lock(run_dir: Path) -> TextIO:
+    """Takes the lock of a run; closing the file that is returned releases it.
+
+    Raises:
+        RunBusyError: Another process holds the lock.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = (run_dir / _LOCK_FILE).open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip() or "another process"
+        lock.close()
+        raise RunBusyError(
+            f"{run_dir}: {owner} is training this run; wait for it, stop it, or give "
+            "this run another name"
+        ) from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    lock.flush()
+    return lock
+
+
+@contextmanager
+def run_lock(run_dir: Path) -> Iterator[None]:
+    """Holds the lock of a run inside a ``with`` block.
+
+    Raises:
+        RunBusyError: Another process holds the lock.
+    """
+    with acquire_run_lock(run_dir):
+        yield
+
+
+def check_not_locked(run_dir: Path) -> None:
+    """Checks that no process holds the lock of a run. Creates nothing.
+
+    Raises:
+        RunBusyError: A process holds the lock.
+    """
+    if (run_dir / _LOCK_FILE).exists():
+        with run_lock(run_dir):
+            pass

@@ -1,0 +1,74 @@
+"""`bigtrain data which` answers people in lines and programs in JSON; a run tells its epochs."""
+
+import json
+import logging
+from dataclasses import asdict
+from logging.handlers import QueueHandler
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+from typer.testing import CliRunner
+
+from bigtrain.cli import app
+from bigtrain.config import RunConfig, render_config
+from bigtrain.runs.documents_of_step import find_samples, render_samples
+from data_tools.corpus import open_corpus
+from tests.ranks import run_ranks
+from tests.runs import tiny_config, train_rank
+
+
+@pytest.fixture
+def run(corpus: Path, tmp_path: Path) -> Path:
+    """A run folder in which no step was taken yet."""
+    config = tiny_config(corpus, tmp_path)
+    config.run_dir.mkdir(parents=True)
+    (config.run_dir / "config.yaml").write_text(render_config(config))
+    return config.run_dir
+
+
+def _which(run: Path, *options: str) -> list[str]:
+    result = CliRunner().invoke(app, ["data", "which", "--run", str(run), "--step", "3", *options])
+    if result.exception:
+        raise result.exception
+    return result.output.splitlines()
+
+
+def test_the_samples_of_a_step_are_shown_with_their_documents(run: Path) -> None:
+    shown = _which(run)
+    assert shown == list(render_samples(find_samples(run, 3)))
+    assert [line.split(":")[0] for line in shown if line.startswith("sample ")] == [
+        f"sample {number}" for number in range(16, 24)
+    ]
+
+
+def test_programs_get_one_json_object_a_sample(run: Path) -> None:
+    told = [json.loads(line) for line in _which(run, "--json")]
+    assert told == [json.loads(json.dumps(asdict(sample))) for sample in find_samples(run, 3)]
+    assert [sample["sample"] for sample in told] == [*range(16, 24)]
+    assert all(sample["documents"][0]["pack"].startswith("000000-") for sample in told)
+
+
+def train_and_collect(config: RunConfig) -> list[str]:
+    """Trains; returns what was logged."""
+    records: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    logging.getLogger().addHandler(QueueHandler(records))
+    logging.getLogger("bigtrain").setLevel(logging.INFO)
+    train_rank(config)
+    return [records.get().getMessage() for _ in range(records.qsize())]
+
+
+def test_a_run_tells_when_a_corpus_was_read_through(corpus: Path, tmp_path: Path) -> None:
+    name = str(corpus / "validation")
+    with open_corpus(name) as stream:
+        windows = (stream.num_tokens - 1) // 32
+    batch = windows * 3 // 5  # The second and the fourth step end an epoch.
+    data = {"train": name, "validation": None}
+    train = {"steps": 4, "global_batch_size": batch, "micro_batch_size": batch}
+    messages = run_ranks(
+        train_and_collect, 1, tiny_config(corpus, tmp_path, data=data, train=train)
+    )
+    assert [message for message in messages[0] if "was read through" in message] == [
+        f"step 2: {name} was read through; epoch 2 begins",
+        f"step 4: {name} was read through; epoch 3 begins",
+    ]

@@ -1,0 +1,199 @@
+"""A run folder that was renamed goes on as that run; a copy shares nothing with its original."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bigtrain.checkpoint.folder import DiskFolder
+from bigtrain.checkpoint.format import folder_name
+from bigtrain.checkpoint.locate import (
+    absolute_place,
+    checkpoints_of_run,
+    fork_command,
+    original_of,
+)
+from bigtrain.checkpoint.owner import claim_checkpoints
+from bigtrain.checkpoint.retention import set_aside
+from bigtrain.commands.checkpoint.prune import PruneRequest, plan_prune
+from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.saved import load_run_of
+from bigtrain.runs.launch_file import launch_file
+from bigtrain.runs.resolve_run import resolve_run
+from bigtrain.runs.resume_checks import check_run, open_checkpoints
+from bigtrain.runs.rewind import Rewound, render_rewound, rewind_run
+from bigtrain.runs.run_folder import RunFolder
+from tests.runs import tiny_config
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """A run with one checkpoint, which lies outside its folder."""
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(
+        Path("c"), Path("runs"), checkpoint={"dir": "ck"}, relative_to=str(tmp_path)
+    )
+    _begin(config)
+    (tmp_path / "ck/tiny" / folder_name(1)).mkdir(parents=True)
+    return config
+
+
+def _begin(config: RunConfig, **options: int) -> RunFolder:
+    folder = RunFolder(config.run_dir)
+    folder.begin_attempt(
+        config, world_size=options.get("world_size", 1), checkpoints=open_checkpoints(config)
+    )
+    folder.wandb_id()
+    return folder
+
+
+def _renamed(config: RunConfig, name: str) -> Path:
+    return config.run_dir.rename(config.run_dir.with_name(name))
+
+
+def test_a_renamed_run_keeps_its_checkpoints_and_its_wandb_run(config: RunConfig) -> None:
+    wandb_id = RunFolder(config.run_dir).wandb_id()
+    for name in ("mine", "mine again"):
+        renamed = load_run_of(_renamed(config, name))
+        assert str(open_checkpoints(renamed)).endswith("ck/tiny")
+        folder = _begin(renamed)  # Its config says the new name from now on.
+        assert str(folder.checkpoints).endswith("ck/tiny")
+        assert folder.wandb_id() == wandb_id
+        config = renamed
+
+
+def test_a_run_of_an_older_version_keeps_its_checkpoints_when_it_is_renamed(
+    config: RunConfig,
+) -> None:
+    (config.run_dir / "attempts.jsonl").write_text('{"event": "start", "attempt": 1}\n')
+    assert str(open_checkpoints(load_run_of(_renamed(config, "mine")))) == "ck/tiny"
+
+
+def test_another_name_begins_another_run(config: RunConfig) -> None:
+    other = resolve_run([str(config.run_dir), "name=other"])
+    assert str(open_checkpoints(other)) == "ck/other"
+
+
+def test_a_copy_does_not_touch_the_checkpoints_of_its_original(config: RunConfig) -> None:
+    copy = Path(shutil.copytree(config.run_dir, "runs/copy"))
+    original = config.run_dir.resolve()
+    assert original_of(copy) == original
+    assert checkpoints_of_run(copy).names() == [folder_name(1)]  # They may be read.
+    fork = f"bigtrain launch {original} name=NAME checkpoint.load={original}"
+    for change in (
+        lambda: open_checkpoints(load_run_of(copy)),
+        lambda: rewind_run(copy, to=0),
+        lambda: plan_prune(copy, PruneRequest(keep_last=1)),
+    ):
+        with pytest.raises(ConfigError, match=r"is a copy of .*the checkpoints to ck/") as caught:
+            change()
+        assert fork in str(caught.value)
+    shutil.copytree("ck/tiny", "ck/copy")
+    assert str(open_checkpoints(load_run_of(copy))) == "ck/copy"
+    rewind_run(copy, to=0)
+    assert Path("ck/tiny", folder_name(1)).is_dir()
+
+
+def test_a_copy_of_a_renamed_run_does_not_touch_its_checkpoints(config: RunConfig) -> None:
+    claim_checkpoints(config, open_checkpoints(config))
+    copy = Path(shutil.copytree(_renamed(config, "q"), "runs/copy"))
+    for change in (
+        lambda: rewind_run(copy, to=0),
+        lambda: plan_prune(copy, PruneRequest(keep_last=1)),
+    ):
+        with pytest.raises(ConfigError, match=r"copy is a copy of that run, as is .*runs/q"):
+            change()
+
+
+def test_a_copy_of_a_whole_project_uses_the_copied_checkpoints(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tmp_path, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    checkpoints = open_checkpoints(config)
+    assert checkpoints.names() == [folder_name(1)]
+    assert absolute_place(checkpoints) == f"{tmp_path}/project/ck/tiny"
+
+
+def test_a_renamed_run_that_was_rewound_to_its_beginning_keeps_its_place(
+    config: RunConfig,
+) -> None:
+    renamed = _renamed(config, "mine")
+    set_aside(DiskFolder(Path("ck/tiny", folder_name(1))), "rewound")
+    assert str(open_checkpoints(load_run_of(renamed))).endswith("ck/tiny")
+    shutil.move("ck/tiny", "ck/mine")  # Unless they were renamed with it.
+    Path("ck/mine", folder_name(2)).mkdir()
+    assert str(open_checkpoints(load_run_of(renamed))).endswith("ck/mine")
+
+
+def test_a_copy_of_the_same_name_does_not_touch_them_either(config: RunConfig) -> None:
+    copy = Path(shutil.copytree(config.run_dir, f"backup/{config.name}"))
+    with pytest.raises(ConfigError, match=r"rename the copy to NAME and copy the .* to ck/NAME"):
+        open_checkpoints(load_run_of(copy))
+
+
+def test_a_copy_that_is_trained_is_another_run_to_wandb(config: RunConfig) -> None:
+    copy = Path(shutil.copytree(config.run_dir, "runs/copy"))
+    shutil.copytree("ck/tiny", "ck/copy")
+    wandb_id = RunFolder(copy).wandb_id()
+    assert RunFolder(config.run_dir).wandb_id() == wandb_id
+    folder = _begin(load_run_of(copy))
+    own = folder.wandb_id()
+    assert own != wandb_id
+    _begin(load_run_of(copy))  # Once: the next attempt is of the same run.
+    assert (original_of(copy), folder.wandb_id()) == (None, own)
+
+
+def test_a_folder_that_was_moved_away_is_no_copy(config: RunConfig, tmp_path: Path) -> None:
+    moved = Path(shutil.move(config.run_dir, tmp_path / "archive"))
+    assert original_of(moved) is None
+    Path("linked").symlink_to(moved)
+    assert original_of(Path("linked")) is None
+
+
+def test_the_next_command_names_the_folder_quoted_and_with_its_processes(
+    config: RunConfig,
+) -> None:
+    _begin(config, world_size=4)
+    moved = _renamed(config, "it's mine")
+    [*_, last] = render_rewound(Rewound(moved, step=0, set_aside=(), skipped=None))
+    assert last == """next: bigtrain launch 'runs/it'"'"'s mine' --processes 4"""
+
+
+def test_a_folder_that_looks_like_an_option_is_no_option_of_the_next_command(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _renamed(config, "-d")
+    monkeypatch.chdir("runs")
+    assert RunFolder(Path("-d")).launch_words()[2] == "./-d"
+    assert "launch ./-d name=NAME" in fork_command(Path("-d"))
+
+
+def test_what_a_killed_launcher_left_is_removed_by_the_next_attempt(config: RunConfig) -> None:
+    left = config.run_dir / "config-launch-12345678.yaml"
+    left.touch()
+    _begin(config)
+    assert not left.exists()
+
+
+def test_a_launch_writes_a_file_of_its_own_and_leaves_the_run_as_it_was(
+    config: RunConfig,
+) -> None:
+    folder = RunFolder(config.run_dir)
+    before = folder.config.read_text()
+    changed = config.model_copy(update={"seed": 8})
+    with launch_file(config) as one, launch_file(changed) as other:
+        assert one != other
+        assert ("seed: 7" in one.read_text(), "seed: 8" in other.read_text()) == (True, True)
+        _begin(config)
+        assert other.is_file()  # Whoever trains the run leaves alone what is being launched.
+    assert not [*folder.path.glob("config-launch-*")]
+    assert folder.config.read_text() == before
+
+
+def test_a_file_in_the_place_of_the_run_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tiny").write_text("")
+    with pytest.raises(ConfigError, match="tiny is a file, where the run folder would be"):
+        check_run(tiny_config(Path("c"), tmp_path))
+    with pytest.raises(ConfigError, match="tiny is a file"):
+        check_run(tiny_config(Path("c"), tmp_path / "tiny"))

@@ -1,0 +1,33 @@
+"""Counted baselines, held against counts made by hand."""
+
+import math
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from bigtrain.runs.ngram_baselines import count_baselines
+from data_tools.corpus import open_corpus
+
+
+def test_both_baselines_are_what_counting_by_hand_gives(corpus: Path) -> None:
+    with open_corpus(corpus / "train") as train, open_corpus(corpus / "validation") as held_out:
+        found = count_baselines(train, held_out, sequence_length=32, samples=13)
+        tokens = train.read(0, train.num_tokens).tolist()
+        measured = held_out.read(0, 13 * 32 + 1).tolist()
+    single, vocabulary = Counter(tokens), 500
+    followers: dict[int, Counter[int]] = {}
+    for before, after in pairwise(tokens):
+        followers.setdefault(before, Counter())[after] += 1
+    unigram = bigram = 0.0
+    for before, after in pairwise(measured):
+        alone = (single[after] + 1) / (len(tokens) + vocabulary)
+        seen = followers.get(before, Counter())
+        paired = (seen[after] + max(1, len(seen)) * alone) / (seen.total() + max(1, len(seen)))
+        unigram -= math.log(alone) / (13 * 32)
+        bigram -= math.log(paired) / (13 * 32)
+    assert found.unigram == pytest.approx(unigram, rel=1e-9)
+    assert found.bigram == pytest.approx(bigram, rel=1e-9)
+    assert found.training_tokens == len(tokens)
+    assert found.bigram < found.unigram < math.log(500)
