@@ -18,7 +18,7 @@ def run_microbatches(
     forward_step: ForwardStep,
     microbatches: Sequence[Any],
     *,
-    stages: Sequence[torch.nn.Module],
+    chunks: Sequence[torch.nn.Module],
     sequence_length: int,
     micro_batch_size: int,
     forward_only: bool = False,
@@ -28,7 +28,7 @@ def run_microbatches(
     Args:
         forward_step: Called once for each microbatch on each stage.
         microbatches: This rank's share of the batch; the same number on every rank.
-        stages: This rank's chunks of the model.
+        chunks: This rank's chunks of the model.
         sequence_length: Tokens in a sample.
         micro_batch_size: Samples in a microbatch.
         forward_only: Whether to leave the backward passes out.
@@ -37,11 +37,11 @@ def run_microbatches(
         What the loss function reported for each microbatch; empty but on the last stage.
     """
     # Each chunk reads the microbatches by itself, and in its own time.
-    iterators = [iter(enumerate(microbatches)) for _ in stages]
+    iterators = [iter(enumerate(microbatches)) for _ in chunks]
     reports = get_forward_backward_func()(
         forward_step_func=forward_step,
-        data_iterator=iterators if len(stages) > 1 else iterators[0],
-        model=list(stages),
+        data_iterator=iterators if len(chunks) > 1 else iterators[0],
+        model=list(chunks),
         num_microbatches=len(microbatches),
         seq_length=sequence_length,
         micro_batch_size=micro_batch_size,
