@@ -298,11 +298,12 @@ class Engine:
             )
 
     def _average_over_replica_ranks(self) -> None:
-        """Averages the gradients with ZeRO 0, as DeepSpeed does with the other stages.
+        """Averages the gradients over the replica ranks with ZeRO 0; otherwise DeepSpeed does it.
 
-        The divisor is the number of replica ranks, although losses are divided by the number of
-        batch ranks: of a sample that context ranks share, each holds only its part of the loss, and
-        megatron-core's schedule multiplies the loss by the number of context ranks.
+        Replica ranks are batch ranks × context ranks. Context ranks have parts of one sample, so
+        their gradients must be added, and only those of batch ranks averaged. Dividing by the
+        number of replica ranks does both, because megatron-core's schedule has multiplied the loss
+        by the number of context ranks.
         """
         gradients = private.accumulated_gradients(self._parameters)
         for bucket in fill_buckets(gradients, elements=REDUCE_BUCKET_ELEMENTS):

@@ -270,8 +270,10 @@ class Trainer:
                 device=self.device,
             )
 
-        # The schedule divides by the microbatches and DeepSpeed by the batch ranks: every target of
-        # the batch weighs the same, and so does every pair.
+        # Cancels two divisions, so that every target of the batch weighs the same, and every pair.
+        # The schedule divides the loss by the number of microbatches. The reduction divides the
+        # gradients by the number of replica ranks (batch ranks × context ranks), but the schedule
+        # has multiplied the loss by the number of context ranks: the batch ranks are left.
         divided_by = len(batch.microbatches) * self._layout.batch_ranks
         batch_size = self.config.batch_size(self.progress.samples)
         return make_forward_step(

@@ -89,11 +89,11 @@ def take_steps(
     seen = Steps()
     with engine_of(config) as (engine, layout, coordinates):
         for step in range(steps):
-            microbatches = _microbatches(config, step, layout, coordinates)
+            microbatches = microbatches_of(config, step, layout, coordinates)
             scale = (
                 float("inf") if step == poisoned and coordinates.data == layout.data - 1 else 1.0
             )
-            reports = engine.backward(_forward_step(config, scale), microbatches)
+            reports = engine.backward(forward_step_of(config, scale), microbatches)
             norm = engine.reduce()
             if whole and step == 0:
                 seen.gradients = _whole([(b, b.values) for b in engine.gradient_boxes()])
@@ -118,8 +118,8 @@ def save_after_steps(config: RunConfig, out: Path, *, steps: int = 2) -> None:
 
     with engine_of(config) as (engine, layout, coordinates):
         for step in range(steps):
-            microbatches = _microbatches(config, step, layout, coordinates)
-            engine.backward(_forward_step(config), microbatches)
+            microbatches = microbatches_of(config, step, layout, coordinates)
+            engine.backward(forward_step_of(config), microbatches)
             engine.reduce()
             engine.update(1e-2)
         state = TrainState(
@@ -153,7 +153,8 @@ def all_but_the_second(step: int, reports: list[Any], norm: float) -> bool:
     return step != 1 or dist.get_rank() != dist.get_world_size() - 1
 
 
-def _microbatches(config: RunConfig, step: int, layout: Any, coordinates: Any) -> list[Any]:
+def microbatches_of(config: RunConfig, step: int, layout: Any, coordinates: Any) -> list[Any]:
+    """This rank's share of an invented batch; another one for each step."""
     import torch
 
     from bigtrain.data.microbatch import Microbatch
@@ -167,7 +168,8 @@ def _microbatches(config: RunConfig, step: int, layout: Any, coordinates: Any) -
     return [Microbatch(rows[:, :-1], rows[:, 1:].contiguous(), ones) for rows in mine]
 
 
-def _forward_step(config: RunConfig, scale: float = 1.0) -> Any:
+def forward_step_of(config: RunConfig, scale: float = 1.0) -> Any:
+    """A forward step whose loss is the mean over tokens, times ``scale``."""
     import torch
     from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
 
