@@ -77,7 +77,7 @@ class Engine:
         self._phase = _Phase.READY
         self._norm = math.nan
         module = ChunkList(chunks)
-        shards = [shards_of(chunk) for chunk in chunks]
+        shards = [self._shards_of(chunk) for chunk in chunks]
         topology = Topology(layout, partitions_state=self._zero.partitions_state)
         settings = deepspeed_settings(
             config,
@@ -89,13 +89,8 @@ class Engine:
             partition = private.partitioner(settings, topology=topology)
         materialize(module, device, after_each=partition)
         self._parameters = list(module.parameters())
-        # With ZeRO 0 all replica ranks keep the same state: the first one's is counted and saved.
-        is_first = self._zero.partitions_state or dist.get_rank(groups.replica_group()) == 0
         self._shards = {
-            parameter: [
-                replace(shard, is_first_replica=shard.is_first_replica and is_first)
-                for shard in shards[number][name]
-            ]
+            parameter: shards[number][name]
             for number, chunk in enumerate(chunks)
             for name, parameter in chunk.named_parameters()
         }
@@ -118,6 +113,16 @@ class Engine:
             for number, chunk in enumerate(chunks)
         ]
         settle_memory(device)
+
+    def _shards_of(self, chunk: Any) -> dict[str, list[Shard]]:
+        shards = shards_of(chunk)
+        if self._zero.partitions_state or dist.get_rank(groups.replica_group()) == 0:
+            return shards
+        # With ZeRO 0 all replica ranks keep the same state: the first one's is counted and saved.
+        return {
+            name: [replace(shard, is_first_replica=False) for shard in parts]
+            for name, parts in shards.items()
+        }
 
     def _prepare_gradients(self, chunks: Sequence[Any]) -> None:
         """Arranges how gradients are summed between ranks that share parameters or activations."""

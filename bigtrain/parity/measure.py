@@ -68,16 +68,7 @@ def measure(
                 coordinates=coordinates,
                 device=device,
             )
-
-            def write_first_gradients(step: int) -> None:
-                if step == 1:
-                    _write(writer, engine.gradient_boxes(), GRADIENT)
-
-            results = trainer.steps(lambda: False, on_gradients=write_first_gradients)
-            taken = islice(results, steps)
-            figures = [StepFigures(result.loss, result.grad_norm) for result in taken]
-            _write(writer, engine.boxes(), PARAMETER)
-            writer.finish(figures)
+            _record_steps(trainer, steps, writer)
 
         try:
             engine.initialize()
@@ -91,6 +82,19 @@ def measure(
         finally:
             data.close()
             engine.close()
+
+
+def _record_steps(trainer: Trainer, steps: int, writer: RecordWriter) -> None:
+    """Takes steps, and writes the gradients of the first and the parameters after the last."""
+
+    def write_first_gradients(step: int) -> None:
+        if step == 1:
+            _write(writer, trainer.engine.gradient_boxes(), GRADIENT)
+
+    results = trainer.steps(lambda: False, on_gradients=write_first_gradients)
+    figures = [StepFigures(result.loss, result.grad_norm) for result in islice(results, steps)]
+    _write(writer, trainer.engine.boxes(), PARAMETER)
+    writer.finish(figures)
 
 
 def _start_again(engine: Engine) -> None:
