@@ -34,8 +34,8 @@ from bigtrain.checkpoint.format import (
 )
 from bigtrain.checkpoint.table import SavedBox, SavedTensor, TensorTable, box_slices
 from bigtrain.checkpoint.writing import tensors_of
+from bigtrain.engine.boxes import StateBox
 from bigtrain.engine.engine import Engine
-from bigtrain.engine.pieces import Piece
 from bigtrain.parallel.groups import on_rank_zero
 
 _Key = tuple[str, tuple[int, ...]]
@@ -57,7 +57,7 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
     state = on_rank_zero(lambda: read_state(folder))
     # Read when it is first needed: within torch's call, an error there reaches every rank.
     table = TensorTable(folder)
-    with engine.writable_pieces() as pieces:
+    with engine.writable_boxes() as pieces:
         planner = _PieceLoader(table, pieces, kinds=kinds)
         try:
             dcp.load({}, storage_reader=_TableReader(table), planner=planner)
@@ -72,7 +72,7 @@ class _PieceLoader(DefaultLoadPlanner):
     """Reads into this rank's pieces whatever boxes the saved layout cut."""
 
     def __init__(
-        self, table: TensorTable, pieces: Sequence[Piece], *, kinds: Sequence[str]
+        self, table: TensorTable, pieces: Sequence[StateBox], *, kinds: Sequence[str]
     ) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
         self._table, self._pieces, self._kinds = table, pieces, kinds

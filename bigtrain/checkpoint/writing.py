@@ -22,8 +22,8 @@ from bigtrain.checkpoint.format import (
     write_state,
 )
 from bigtrain.checkpoint.table import SavedBox, write_table
+from bigtrain.engine.boxes import StateBox
 from bigtrain.engine.engine import Engine
-from bigtrain.engine.pieces import Piece
 from bigtrain.parallel.device import copy_beside, host_memory
 
 BOX_BYTES = 2**20
@@ -49,9 +49,7 @@ class Box:
 
 def boxes_to_write(engine: Engine) -> list[Box]:
     """The boxes that this rank writes: its pieces, but those that another rank writes as well."""
-    if not engine.writes_data_replicas:
-        return []
-    pieces = [piece for piece in engine.pieces() if piece.is_first_replica]
+    pieces = [box for box in engine.boxes() if box.is_first_replica]
     return [
         box
         for key, piece, view in tensors_of(pieces)
@@ -60,8 +58,8 @@ def boxes_to_write(engine: Engine) -> list[Box]:
 
 
 def tensors_of(
-    pieces: Sequence[Piece], kinds: Sequence[str] = KINDS
-) -> Iterator[tuple[str, Piece, torch.Tensor]]:
+    pieces: Sequence[StateBox], kinds: Sequence[str] = KINDS
+) -> Iterator[tuple[str, StateBox, torch.Tensor]]:
     """Key, piece and view of each tensor that the pieces are made of."""
     for piece in pieces:
         views = {

@@ -1,1 +1,1 @@
-"""DeepSpeed, and the seam where megatron-core's schedule meets it."""
+"""DeepSpeed, driven by megatron-core's schedule."""

@@ -1,10 +1,14 @@
-"""One training step, whatever the layout: the schedule runs the microbatches, the engine steps."""
+"""One training step in any layout, in phases: ``backward``, ``reduce``, ``update`` or ``discard``.
+
+megatron-core's schedule runs the microbatches, DeepSpeed reduces the gradients and updates.
+"""
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 import deepspeed
@@ -16,46 +20,46 @@ from megatron.core.distributed.finalize_model_grads import finalize_model_grads
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout
 from bigtrain.engine import private
-from bigtrain.engine.norm import global_norm
-from bigtrain.engine.pieces import GradientPiece, Piece, cut_gradient_pieces, cut_pieces
+from bigtrain.engine.boxes import GradientBox, StateBox, cut_gradients, cut_state
+from bigtrain.engine.chunks import ChunkList, ScheduledChunk
+from bigtrain.engine.gradient_norm import global_norm
 from bigtrain.engine.settings import REDUCE_BUCKET_ELEMENTS, deepspeed_settings
-from bigtrain.engine.shared import sum_over_tensor_ranks, sum_tied, tied_weight
-from bigtrain.engine.stage import Chunks, Stage
+from bigtrain.engine.shared_gradients import sum_over_tensor_ranks, sum_tied, tied_weight
 from bigtrain.engine.topology import Topology
+from bigtrain.engine.zero import zero_stage
 from bigtrain.models.build import materialize
 from bigtrain.models.initial import fill_initial_values
 from bigtrain.models.shards import Shard, shards_of
 from bigtrain.parallel import groups
 from bigtrain.parallel.buckets import fill_buckets
-from bigtrain.parallel.device import runs_on_cpu, settle_memory
+from bigtrain.parallel.device import runs_on_cpu, settle_memory, synchronize
 from bigtrain.parallel.schedule import ForwardStep, Report, run_microbatches
 
 deepspeed_logger.setLevel(logging.ERROR)
 
 
-Accept = Callable[[list[Report], float], bool]
-"""Whether an update is applied, from this rank's reports and the gradient's global norm."""
+class _Phase(Enum):
+    """How far the current step is."""
 
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What one optimizer step did."""
-
-    reports: list[Report]
-    """The loss function's report of each microbatch; empty but on the last stage."""
-    grad_norm: float
-    """Global norm before clipping, the same on every rank; infinite where it is not a number."""
-    skipped: bool
-    """Whether nothing was applied: the norm was not finite, or the update not accepted."""
+    READY = "backward comes next"
+    ACCUMULATED = "reduce comes next"
+    REDUCED = "update or discard comes next"
 
 
 class Engine:
-    """This rank's part of the model, its optimizer state, and how they take a step."""
+    """This rank's part of the model and its optimizer state, and how to take a step with them.
+
+    A step is three calls, in this order, on every rank::
+
+        reports = engine.backward(forward_step, microbatches)
+        norm = engine.reduce()
+        engine.update(learning_rate)  # or engine.discard()
+    """
 
     def __init__(
         self, config: RunConfig, chunks: Sequence[Any], *, layout: Layout, device: torch.device
     ) -> None:
-        """Gives the weights storage, not yet values.
+        """Gives the weights storage, but not their values.
 
         Args:
             config: The run's config.
@@ -64,21 +68,25 @@ class Engine:
             device: Where the ranks compute.
         """
         private.check_version(config)
-        private.leave_kernels_uncompiled()
+        private.skip_kernel_compilation()
         private.silence_memory_reports()
         self._config = config
         self._layout = layout
         self._device = device
-        self._is_judging = False
-        module = Chunks(chunks)
-        shards = [shards_of(chunk) for chunk in chunks]
-        topology = Topology(layout, zero_stage=config.parallel.zero)
+        self._zero = zero_stage(config.parallel)
+        self._phase = _Phase.READY
+        self._norm = math.nan
+        module = ChunkList(chunks)
+        shards = [self._shards_of(chunk) for chunk in chunks]
+        topology = Topology(layout, partitions_state=self._zero.partitions_state)
         settings = deepspeed_settings(
             config,
             parameters_per_rank=sum(p.numel() for p in module.parameters()),
             prefetch=not runs_on_cpu(device),
         )
-        partition = private.partitioner(settings, topology=topology) if self._zero == 3 else None
+        partition = None
+        if self._zero.partitions_weights:
+            partition = private.partitioner(settings, topology=topology)
         materialize(module, device, after_each=partition)
         self._parameters = list(module.parameters())
         self._shards = {
@@ -93,114 +101,135 @@ class Engine:
             mpu=topology,
             dist_init_required=False,
         )
-        private.leave_outputs_undivided(self._deepspeed)
+        private.skip_division_by_one(self._deepspeed)
         shares = topology.get_data_parallel_world_size() > 1
-        if self._zero < 2 and not shares and not config.parallel.offload_optimizer:
-            private.leave_gradients_in_place(self._deepspeed, self._optimizer)
+        if not (self._zero.reduces_each_backward or shares or config.parallel.offload_optimizer):
+            private.skip_reduction_over_one_rank(self._deepspeed, self._optimizer)
         self._state = private.state_of(self._optimizer)
+        self._finish_reduction = private.split_reduction_from_step(self._deepspeed, self._optimizer)
         self._prepare_gradients(chunks)
-        self.stages = [
-            Stage(self._deepspeed, chunk, number=number) for number, chunk in enumerate(chunks)
+        self.chunks = [
+            ScheduledChunk(self._deepspeed, chunk, number=number)
+            for number, chunk in enumerate(chunks)
         ]
         settle_memory(device)
 
-    @property
-    def _zero(self) -> int:
-        return self._config.parallel.zero
+    def _shards_of(self, chunk: Any) -> dict[str, list[Shard]]:
+        shards = shards_of(chunk)
+        if self._zero.partitions_state or dist.get_rank(groups.replica_group()) == 0:
+            return shards
+        # With ZeRO 0 all replica ranks keep the same state: the first one's is counted and saved.
+        return {
+            name: [replace(shard, is_first_replica=False) for shard in parts]
+            for name, parts in shards.items()
+        }
 
     def _prepare_gradients(self, chunks: Sequence[Any]) -> None:
-        """Arranges who sums what between the ranks that share parameters or activations."""
+        """Arranges how gradients are summed between ranks that share parameters or activations."""
         self._tied = None
         for chunk in chunks:
             chunk.config.finalize_model_grads_func = self._finalize_gradients
-        if self._zero < 2:
+        if not self._zero.reduces_each_backward:
             return
         if self._layout.tensor > 1:
             sum_over_tensor_ranks(chunks)
         if self._layout.pipeline > 1:
-            private.follow_the_schedule(self._deepspeed, self._optimizer)
-            private.let_stages_differ()
+            private.reduce_after_every_backward(self._deepspeed, self._optimizer)
+            private.skip_trace_comparison()
             self._tied = tied_weight(chunks)
 
-    def train_step(
-        self,
-        forward_step: ForwardStep,
-        microbatches: Sequence[Any],
-        *,
-        learning_rate: float,
-        accept: Accept | None = None,
-    ) -> Update:
-        """Forward and backward over the microbatches, then one update, or none.
+    def backward(self, forward_step: ForwardStep, microbatches: Sequence[Any]) -> list[Report]:
+        """The first phase of a step: forward and backward passes over the microbatches.
 
         Args:
             forward_step: Gives each microbatch's output and loss function.
             microbatches: This rank's share of the batch.
-            learning_rate: Of this update.
-            accept: Called on every rank once the global norm is known (it may be infinite) and
-                before anything is applied; it may communicate, and ask for ``gradient_pieces``.
-                Where any rank's says no, no weight, moment or count of steps changes on any.
+
+        Returns:
+            The loss function's report of each microbatch; empty except on the last stage.
         """
+        self._enter(_Phase.READY, _Phase.ACCUMULATED)
         self._deepspeed.train()
+        return self._run(forward_step, microbatches, forward_only=False)
+
+    def reduce(self) -> float:
+        """The second phase: completes the reduction of the gradients over all ranks.
+
+        Returns:
+            The gradient's global norm before clipping, the same on every rank; infinite where the
+            gradient is not finite.
+        """
+        self._enter(_Phase.ACCUMULATED, _Phase.REDUCED)
+        self._finish_reduction()
+        if self._config.parallel.offload_optimizer:
+            # DeepSpeed copies the gradients to the host in the background.
+            synchronize(self._device)
+        self._sum_tied_gradients()
+        self._norm = self._gradient_norm()
+        return self._norm
+
+    def update(self, learning_rate: float) -> bool:
+        """The last phase: clips the gradients and updates the weights.
+
+        Nothing is updated on any rank if one rank calls ``discard`` instead, or if the norm is not
+        finite.
+
+        Args:
+            learning_rate: Of this update.
+
+        Returns:
+            Whether the update was applied, the same on every rank.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        reports = self._run(forward_step, microbatches, forward_only=False)
-        norm, applied = math.nan, False
+        return self._end_step(wants_update=True)
 
-        def judge() -> float | None:
-            nonlocal norm, applied
-            self._sum_tied_gradients()
-            norm = self._gradient_norm()
-            applied = self._is_accepted(reports, norm, accept)
-            return norm if applied else None
+    def discard(self) -> None:
+        """The last phase in place of ``update``: clears the gradients.
 
-        with self._state.judged_by(judge):
-            self._deepspeed.step()
-        self._state.forget_gradients()
-        return Update(reports=reports, grad_norm=norm, skipped=not applied)
+        No weight, moment or count of steps changes on any rank.
+        """
+        self._end_step(wants_update=False)
 
-    def gradient_pieces(self) -> list[GradientPiece]:
-        """The boxes of the global gradients that this rank keeps; only from within ``accept``."""
-        assert self._is_judging, "gradients stand between the reduction and the update only"
-        return cut_gradient_pieces(self._shards, self._state.gradients())
+    def gradient_boxes(self) -> list[GradientBox]:
+        """The boxes of the global gradients that this rank keeps; only after ``reduce``."""
+        assert self._phase is _Phase.REDUCED, self._phase.value
+        return cut_gradients(self._shards, self._state.gradients())
 
     def evaluate(self, forward_step: ForwardStep, microbatches: Sequence[Any]) -> list[Report]:
-        """Forward passes alone, without dropout; reports as from ``train_step``."""
+        """Forward passes only, without dropout, between two steps; reports as in ``backward``."""
+        assert self._phase is _Phase.READY, self._phase.value
         self._deepspeed.eval()
         with torch.no_grad():
             return self._run(forward_step, microbatches, forward_only=True)
 
-    def pieces(self) -> list[Piece]:
+    def boxes(self) -> list[StateBox]:
         """The boxes of the global tensors whose state this rank keeps, as views."""
         fragments = (
             (parameter, fragment)
             for parameter in self._parameters
             if (fragment := self._state.fragment_of(parameter)) is not None
         )
-        return cut_pieces(self._shards, fragments)
+        return cut_state(self._shards, fragments)
 
     @contextmanager
-    def writable_pieces(self) -> Iterator[list[Piece]]:
-        """The same, to be written; the model computes with the new values afterwards."""
-        yield self.pieces()
+    def writable_boxes(self) -> Iterator[list[StateBox]]:
+        """The same boxes, to be written into; afterwards the weights get the new values."""
+        yield self.boxes()
         self._state.publish_masters()
 
     def initialize(self) -> None:
-        """Gives the weights their initial values, which follow from their names and the seed."""
-        with self.writable_pieces() as pieces:
-            for piece in pieces:
+        """Gives the weights their initial values, which depend on their names and the seed only."""
+        with self.writable_boxes() as boxes:
+            for box in boxes:
                 fill_initial_values(
-                    piece.master,
-                    name=piece.name,
-                    global_shape=piece.global_shape,
-                    offset=piece.offset,
+                    box.master,
+                    name=box.name,
+                    global_shape=box.global_shape,
+                    offset=box.offset,
                     model=self._config.model,
                     seed=self._config.seed,
                 )
-
-    @property
-    def writes_data_replicas(self) -> bool:
-        """Whether this rank saves its pieces: with ZeRO 0, data ranks repeat each other's."""
-        return self._config.parallel.zero > 0 or dist.get_rank(groups.replica_group()) == 0
 
     @property
     def optimizer_steps(self) -> int:
@@ -215,57 +244,72 @@ class Engine:
         """Removes DeepSpeed's hooks."""
         self._deepspeed.destroy()
 
+    def _enter(self, before: _Phase, after: _Phase) -> None:
+        assert self._phase is before, self._phase.value
+        self._phase = after
+
     def _run(
         self, forward_step: ForwardStep, microbatches: Sequence[Any], *, forward_only: bool
     ) -> list[Report]:
         return run_microbatches(
             forward_step,
             microbatches,
-            stages=self.stages,
+            chunks=self.chunks,
             # Sentence pairs are as wide as the longest of their batch.
             sequence_length=microbatches[0].tokens.shape[1],
             micro_batch_size=self._config.train.micro_batch_size,
             forward_only=forward_only,
         )
 
+    def _end_step(self, *, wants_update: bool) -> bool:
+        self._enter(_Phase.REDUCED, _Phase.READY)
+        # If only some ranks updated, they would have a different model from then on.
+        agreed = torch.tensor(
+            float(wants_update and math.isfinite(self._norm)), device=self._device
+        )
+        dist.all_reduce(agreed, op=dist.ReduceOp.MIN)
+        applied = bool(agreed.item())
+        with self._state.given_norm(self._norm if applied else None):
+            self._deepspeed.step()
+        self._state.forget_gradients()
+        return applied
+
     def _gradient_norm(self) -> float:
         counted = (
             fragment.values
             for parameter, fragment in self._state.gradients()
-            if self._shards[parameter][0].is_first_replica and self.writes_data_replicas
+            if self._shards[parameter][0].is_first_replica
         )
         return global_norm(counted, device=self._device)
 
-    def _is_accepted(self, reports: list[Report], norm: float, accept: Accept | None) -> bool:
-        """Whether every rank accepts; a norm that is not finite is never applied."""
-        is_finite = math.isfinite(norm)
-        if accept is None:
-            return is_finite
-        self._is_judging = True
-        accepted = accept(reports, norm) and is_finite
-        self._is_judging = False
-        # A rank that steps where another does not would train another model from here on.
-        verdict = torch.tensor(float(accepted), device=self._device)
-        dist.all_reduce(verdict, op=dist.ReduceOp.MIN)
-        return bool(verdict.item())
-
-    def _finalize_gradients(self, stages: Any, *args: Any, **kwargs: Any) -> None:
-        """Sums what stages and tensor ranks share; called after the last backward."""
-        if self._zero >= 2:  # They are reduced and gone: see _prepare_gradients.
+    def _finalize_gradients(self, chunks: Any, *args: Any, **kwargs: Any) -> None:
+        """Sums what stages and tensor ranks share; called after the last backward pass."""
+        if self._zero.reduces_each_backward:  # See _prepare_gradients, which does it instead.
             return
         self._state.complete_gradients()
         private.lend_main_gradients(self._parameters)
-        finalize_model_grads(stages, *args, **kwargs)
+        finalize_model_grads(chunks, *args, **kwargs)
         private.take_back_main_gradients(self._parameters)
-        if self._zero == 0 and self._layout.replica_ranks > 1:
+        if not self._zero.partitions_state and self._layout.replica_ranks > 1:
             self._average_over_replica_ranks()
 
     def _sum_tied_gradients(self) -> None:
         if self._tied is not None:
             fragments = dict(self._state.gradients())
-            sum_tied(self._tied, fragments.get(self._tied), shared_ranges=self._zero == 3)
+            sum_tied(
+                self._tied,
+                fragments.get(self._tied),
+                shared_ranges=self._zero.partitions_weights,
+            )
 
     def _average_over_replica_ranks(self) -> None:
+        """Averages the gradients over the replica ranks with ZeRO 0; otherwise DeepSpeed does it.
+
+        Replica ranks are batch ranks × context ranks. Context ranks have parts of one sample, so
+        their gradients must be added, and only those of batch ranks averaged. Dividing by the
+        number of replica ranks does both, because megatron-core's schedule has multiplied the loss
+        by the number of context ranks.
+        """
         gradients = private.accumulated_gradients(self._parameters)
         for bucket in fill_buckets(gradients, elements=REDUCE_BUCKET_ELEMENTS):
             flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
@@ -279,7 +323,7 @@ class Engine:
 def _adamw(
     config: RunConfig, shards: Mapping[torch.nn.Parameter, Sequence[Shard]]
 ) -> torch.optim.AdamW:
-    # The shapes of the shards: under ZeRO 3 the parameters have none.
+    # The shapes of the shards: under ZeRO 3 the parameters themselves are empty.
     matrices = [p for p, parts in shards.items() if len(parts[0].shape) > 1]
     vectors = [p for p, parts in shards.items() if len(parts[0].shape) <= 1]
     return torch.optim.AdamW(

@@ -1,14 +1,15 @@
-"""DeepSpeed's config dict, from ours. Pure; no torch."""
+"""The config dict of DeepSpeed, made from the run's config. Pure; no torch."""
 
 from typing import Any
 
 from bigtrain.config import RunConfig
+from bigtrain.engine.zero import zero_stage
 
 # DeepSpeed's default of 5e8 elements is allocated whole at the first backward pass.
 REDUCE_BUCKET_ELEMENTS = 50_000_000
 
 _ALIGNMENT = 2
-"""DeepSpeed wants buckets to be a multiple of this."""
+"""DeepSpeed requires the size of a bucket to be a multiple of this."""
 
 
 def deepspeed_settings(
@@ -16,40 +17,38 @@ def deepspeed_settings(
 ) -> dict[str, Any]:
     """Renders the config of the DeepSpeed engine.
 
-    ``parallel.zero`` 0 and 1 are both DeepSpeed's stage 1: with 0 it partitions over groups of one
-    rank, and the engine reduces the gradients (see ``topology``).
+    ``parallel.zero`` 0 and 1 are both DeepSpeed's stage 1 (see ``zero`` and ``topology``).
 
     Args:
         config: The run's config.
-        parameters_per_rank: Elements of this rank's part of the model; buckets need be no larger.
+        parameters_per_rank: Elements of this rank's part of the model; no bucket is larger.
         prefetch: Whether ZeRO 3 gathers the weights of the next layer while one computes.
     """
     bucket = _bucket_elements(config, parameters_per_rank)
     bf16 = config.train.precision == "bf16"
+    zero = zero_stage(config.parallel)
     return {
         "train_micro_batch_size_per_gpu": config.train.micro_batch_size,
         "gradient_accumulation_steps": 1,
-        # The schedule runs the microbatches; a step ends when we say so.
+        # The schedule runs the microbatches; a step ends when the engine calls DeepSpeed's step().
         "managed_gradient_accumulation": False,
         "gradient_clipping": config.optim.clip_grad_norm,
         "zero_optimization": {
-            "stage": max(1, config.parallel.zero),
+            "stage": zero.deepspeed_stage,
             "overlap_comm": False,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
             **_offload(config),
-            **(
-                _weights(config, parameters_per_rank, prefetch) if config.parallel.zero == 3 else {}
-            ),
+            **(_weights(config, parameters_per_rank, prefetch) if zero.partitions_weights else {}),
         },
         "zero_allow_untested_optimizer": True,
-        # torch's own Adam steps on CPU too: DeepSpeed's wants a compiler at the start.
+        # torch's own Adam runs on CPU too; DeepSpeed's needs a compiler at the start.
         "zero_force_ds_cpu_optimizer": False,
-        # Under 1F1B two forwards may come before two backwards: each gradient must reach its fp32
-        # buffer at once, not at the end of "the" backward.
+        # Each gradient must be added to its fp32 buffer at once. DeepSpeed's default is to do it
+        # once per forward pass, and under 1F1B two forward passes may precede two backward passes.
         "bf16": {"enabled": bf16, "immediate_grad_update": bf16},
         "data_types": {"grad_accum_dtype": "fp32"},
-        # Its default is the model's type, and it rounds even where a group has one rank.
+        # The default is the model's type, and DeepSpeed rounds to it even in a group of one rank.
         "communication_data_type": "fp32",
         "steps_per_print": 2**31,
     }
@@ -57,13 +56,14 @@ def deepspeed_settings(
 
 def _bucket_elements(config: RunConfig, parameters_per_rank: int) -> int:
     elements = parameters_per_rank
-    if config.parallel.zero == 3:  # No more than a layer is whole, its gradient neither.
+    if zero_stage(config.parallel).partitions_weights:
+        # ZeRO 3 gathers the weights and gradients of at most one layer.
         elements = _layer_elements(config, parameters_per_rank)
     return -(-min(REDUCE_BUCKET_ELEMENTS, elements) // _ALIGNMENT) * _ALIGNMENT
 
 
 def _layer_elements(config: RunConfig, parameters_per_rank: int) -> int:
-    """About the size of one layer; the embedding is spread over them."""
+    """About the size of one layer, with an equal share of the embedding."""
     layers_per_rank = max(1, config.model.num_layers // config.parallel.pipeline)
     return parameters_per_rank // layers_per_rank
 
@@ -75,12 +75,12 @@ def _offload(config: RunConfig) -> dict[str, Any]:
 
 
 def _weights(config: RunConfig, parameters_per_rank: int, prefetch: bool) -> dict[str, Any]:
-    """What of the weights is whole on a rank, and when."""
+    """When the weights of a layer are gathered and freed."""
     layer = _layer_elements(config, parameters_per_rank)
     return {
-        # Norms and small biases: gathering each one costs more than it saves.
+        # Norms and small biases stay whole: gathering each of them costs more than it saves.
         "stage3_param_persistence_threshold": min(100_000, parameters_per_rank // 1000),
-        # Weights go after each use; the default keeps a billion from forward to backward.
+        # Weights are freed after each use; the default keeps 1e9 elements until the backward pass.
         "stage3_max_reuse_distance": 0,
         "stage3_max_live_parameters": 2 * layer if prefetch else 0,
         "stage3_prefetch_bucket_size": layer if prefetch else 0,

@@ -1,4 +1,4 @@
-"""The process groups as DeepSpeed's ``mpu`` wants to see them."""
+"""The process groups, in the form that DeepSpeed expects of its argument ``mpu``."""
 
 from typing import Any
 
@@ -11,32 +11,33 @@ from bigtrain.parallel import groups
 class Topology:
     """Answers DeepSpeed's questions about the grid.
 
-    With ``zero_stage`` 0 each rank is its own data-parallel group: DeepSpeed then keeps the whole
-    optimizer state on it, and leaves the reduction of gradients to the engine.
+    DeepSpeed's *data parallel* ranks are the replica ranks: it reduces gradients and partitions the
+    optimizer state over them. With ZeRO 0 each rank is a group of its own: DeepSpeed then keeps the
+    whole optimizer state on it, and the engine reduces the gradients.
     """
 
-    def __init__(self, layout: Layout, *, zero_stage: int) -> None:
+    def __init__(self, layout: Layout, *, partitions_state: bool) -> None:
         self._layout = layout
-        self._data_group: Any = groups.replica_group()
-        if zero_stage == 0:
-            self._data_group = groups.group_of_this_rank_alone()
+        self._data_group: Any = (
+            groups.replica_group() if partitions_state else groups.group_of_this_rank_alone()
+        )
 
     def get_model_parallel_rank(self) -> int:
-        """The *tensor* rank: DeepSpeed counts replicated parameters on rank 0 of this only."""
+        """The *tensor* rank: DeepSpeed counts replicated parameters on rank 0 of these only."""
         return groups.tensor_parallel_rank()
 
     get_tensor_model_parallel_rank = get_model_parallel_rank
 
     def get_model_parallel_world_size(self) -> int:
-        """Ranks that hold one copy of the model."""
+        """How many ranks hold one copy of the model."""
         return self._layout.tensor * self._layout.pipeline
 
     def get_model_parallel_group(self) -> dist.ProcessGroup:
-        """The ranks over which a global norm is summed."""
+        """The ranks that together hold one copy of the model."""
         return groups.model_parallel_group()
 
     def get_tensor_model_parallel_world_size(self) -> int:
-        """Ranks that share each layer."""
+        """How many ranks share each layer."""
         return self._layout.tensor
 
     def get_tensor_model_parallel_group(self) -> dist.ProcessGroup:
@@ -52,7 +53,7 @@ class Topology:
         return dist.get_rank(self._data_group)
 
     def get_data_parallel_world_size(self) -> int:
-        """Partitions of the optimizer state."""
+        """How many partitions the optimizer state has."""
         return dist.get_world_size(self._data_group)
 
     def get_data_parallel_group(self) -> dist.ProcessGroup:
@@ -60,5 +61,5 @@ class Topology:
         return self._data_group
 
     def get_data_parallel_group_ranks(self) -> list[int]:
-        """Their global ranks."""
+        """The global ranks of that group."""
         return dist.get_process_group_ranks(self._data_group)

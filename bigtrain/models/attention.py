@@ -1,4 +1,4 @@
-"""Attention through torch's own kernels: flash on a GPU, fast on a CPU."""
+"""Attention with torch's own kernels: scaled_dot_product_attention and flex_attention."""
 
 import math
 from contextlib import nullcontext
@@ -15,7 +15,7 @@ from bigtrain.models.documents import DocumentMasks, attend_in_blocks
 
 
 class _CoreAttention(torch.nn.Module):
-    """The softmax(QKᵀ)V of one layer; what sees what is its subclasses' to say."""
+    """The softmax(QKᵀ)V of one layer; subclasses define which keys a query attends to."""
 
     mask_type: AttnMaskType
 
@@ -33,8 +33,8 @@ class _CoreAttention(torch.nn.Module):
         assert attn_mask_type is self.mask_type and attention_type == "self"
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         self.scale = softmax_scale or 1.0 / math.sqrt(config.kv_channels)
-        # With sequence parallelism the whole block draws from each rank's own generator already,
-        # and megatron-core's recomputation does not replay one fork within another.
+        # With sequence parallelism the whole block uses each rank's own generator already, and
+        # megatron-core's recomputation cannot replay one fork within another.
         self._forks = not config.sequence_parallel
 
     def forward(
@@ -45,20 +45,20 @@ class _CoreAttention(torch.nn.Module):
         attention_mask: torch.Tensor | None,
         **_: Any,
     ) -> torch.Tensor:
-        """Attends.
+        """Computes attention.
 
         Args:
             query: ``[sequence, batch, heads, head_dim]``.
-            key: ``[sequence, batch, key heads, head_dim]``; each serves as many query heads.
+            key: ``[sequence, batch, key heads, head_dim]``; query heads share key heads evenly.
             value: As ``key``.
-            attention_mask: What the subclass says.
+            attention_mask: See the subclass.
 
         Returns:
             ``[sequence, batch, heads × head_dim]``.
         """
         heads_first = [part.permute(1, 2, 0, 3) for part in (query, key, value)]
         dropout = self.dropout if self.training else 0.0
-        # Each tensor rank drops weights of its own heads.
+        # Each tensor rank drops attention weights of its own heads.
         with get_cuda_rng_tracker().fork() if dropout and self._forks else nullcontext():
             context = self._attend(*heads_first, attention_mask, dropout=dropout)
         return context.permute(2, 0, 1, 3).flatten(2)
@@ -97,7 +97,7 @@ class _CoreAttention(torch.nn.Module):
 
 
 class CausalAttention(_CoreAttention):
-    """Each position sees itself and what came before, in its document where those are told.
+    """Each position attends to itself and earlier positions, of its document if those are given.
 
     ``attention_mask`` is None, or ``[batch, sequence]``: the number of each token's document.
     """
@@ -131,7 +131,7 @@ class CausalAttention(_CoreAttention):
 
 
 class PaddedAttention(_CoreAttention):
-    """Each position sees all tokens and no padding.
+    """Each position attends to all tokens except padding.
 
     ``attention_mask`` is ``[batch, 1, 1, key]``, True at tokens.
     """

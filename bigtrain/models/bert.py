@@ -1,4 +1,4 @@
-"""BERT from megatron-core's layers: norms before each block, heads for masks and sentence pairs."""
+"""BERT made of megatron-core's layers: pre-LayerNorm, heads for masked tokens and pairs."""
 
 import torch
 from megatron.core.models.bert import bert_lm_head
@@ -9,19 +9,19 @@ from bigtrain.config import RunConfig
 from bigtrain.models.layers import chunk_layers
 from bigtrain.models.norm import LayerNorm
 
-# The head takes its norm from there, and the one it finds refuses sequence parallelism.
+# The head takes its norm from this name; megatron-core's refuses sequence parallelism.
 bert_lm_head.LNImpl = LayerNorm
 
 
 class _Bert(BertModel):
     """megatron-core's model, called with one bit for each token instead of a dense mask.
 
-    ``chunk(tokens, padding_mask, token_types)``, each ``[batch, sequence]``; the last stage gives
+    ``chunk(tokens, padding_mask, token_types)``, each ``[batch, sequence]``; the last stage returns
     ``[batch, sequence, padded vocabulary / tensor]`` and ``[batch, 2]``.
     """
 
     def _is_in_embd_group(self) -> bool:
-        # Tied copies need no exchange: weights begin with their names.
+        # Tied copies need no broadcast: their initial values depend on the name only.
         return False
 
     def _sanity_check_attention_and_get_attn_mask_dimension(self) -> str:
@@ -35,14 +35,14 @@ class _Bert(BertModel):
 def bert_chunk(
     run: RunConfig, config: TransformerConfig, *, chunk: int | None, first: bool, last: bool
 ) -> BertModel:
-    """One chunk of a BERT, on the device that is torch's default while it is called.
+    """Builds one chunk of a BERT on torch's default device.
 
     Args:
         run: The run.
-        config: The same in megatron-core's words.
-        chunk: Which of this rank's chunks; None where a rank holds one alone.
-        first: Whether it embeds.
-        last: Whether it guesses.
+        config: The same as megatron-core's config.
+        chunk: The number of the chunk on this rank; None if each rank has one chunk.
+        first: Whether this chunk owns the embedding.
+        last: Whether this chunk owns the output layer.
     """
     model = run.model
     return _Bert(

@@ -1,4 +1,4 @@
-"""What this rank holds of a model: built without memory, then given storage, one by one."""
+"""Builds this rank's part of a model without memory, and then allocates its parameters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,16 +18,16 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
 
     Args:
         config: The run.
-        layout: The grid; the process groups must stand.
+        layout: The grid; its process groups must exist.
 
     Returns:
         parallel.virtual_pipeline modules of megatron-core, in the order in which a microbatch
-        passes them; each has ``config``, ``model_type``, ``vp_stage`` and ``set_input_tensor``.
-        A GPT is called with tokens, positions and documents, a BERT with tokens, padding mask and
-        token types.
+        passes through them; each has ``config``, ``model_type``, ``vp_stage`` and
+        ``set_input_tensor``. A GPT is called with tokens, positions and documents, a BERT with
+        tokens, padding mask and token types.
 
     Raises:
-        ConfigError: What computes the layers is not installed.
+        ConfigError: The library that ``train.kernels`` names is not installed.
     """
     translated = megatron_config(config, layout)
     build_chunk = {"gpt": gpt_chunk, "bert": bert_chunk}[config.model.kind]
@@ -39,10 +39,10 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
         for chunk in chunks:
             first, last = groups.is_first_stage(chunk), groups.is_last_stage(chunk)
             module = build_chunk(config, translated, chunk=chunk, first=first, last=last)
-            # Embeddings and heads of torch's own classes begin in fp32.
+            # Embeddings and heads of torch's own classes are created in fp32.
             modules.append(module.to(translated.params_dtype))
     if config.model.tie_embeddings and layout.pipeline > 1 and last:
-        # The same weight stands on the first stage: the gradient's norm counts it once.
+        # The first stage has the same weight: the norm of the gradient must count it once.
         modules[-1].shared_embedding_or_output_weight().ds_pipe_replicated = True
     return modules
 
@@ -53,13 +53,13 @@ def materialize(
     *,
     after_each: Callable[[torch.nn.Parameter], None] | None = None,
 ) -> None:
-    """Gives each meta parameter storage, not yet values, keeping what is written on it.
+    """Gives each meta parameter storage, but no values, and keeps its attributes.
 
     Args:
         module: Its parameters are replaced.
-        device: Where they shall live.
-        after_each: Called with each new parameter before the next one is made; it may take the
-            storage away again, so that no rank ever holds all of it.
+        device: Where the storage is allocated.
+        after_each: Called with each new parameter before the next one is allocated. It may free
+            a part of the storage, so that a rank never holds all parameters.
     """
     for submodule in module.modules():
         for name, meta in list(submodule._parameters.items()):

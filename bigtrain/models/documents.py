@@ -1,4 +1,4 @@
-"""Masks that keep packed documents apart: made once for a microbatch, shared by its layers."""
+"""Attention masks for packed documents, built once per microbatch and shared by its layers."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _compiled: dict[str, Any] = {}
 
 
 class DocumentMasks:
-    """The mask of the microbatch that was asked for last; one for all layers of a chunk."""
+    """Keeps the mask of the current microbatch for all layers of a chunk."""
 
     def __init__(self) -> None:
         self._documents: torch.Tensor | None = None
@@ -22,21 +22,21 @@ class DocumentMasks:
         """The causal mask within documents.
 
         Args:
-            documents: ``[batch, sequence]``, the number of the document that each token is of.
+            documents: ``[batch, sequence]``, the number of each token's document.
 
         Returns:
-            ``[batch, 1, query, key]``, True where a query sees a key; or, on devices that attend
-            in blocks, the same as a block mask.
+            ``[batch, 1, query, key]``, True where a query attends to a key; on a GPU the same as a
+            block mask for flex_attention.
         """
         if self._mask is None or not self._is_known(documents):
             blocks = has_block_attention(documents.device)
             self._mask = block_mask(documents) if blocks else dense_mask(documents)
-            # Held, so that no other tensor can come to lie at its address.
+            # Keeping the tensor prevents another one from getting its address.
             self._documents, self._version = documents, documents._version
         return self._mask
 
     def _is_known(self, documents: torch.Tensor) -> bool:
-        # Recomputation hands over another tensor object of the same memory.
+        # Recomputation passes another tensor object with the same memory.
         known = self._documents
         return (
             known is not None
@@ -48,12 +48,12 @@ class DocumentMasks:
 
 
 def dense_mask(documents: torch.Tensor) -> torch.Tensor:
-    """``[batch, 1, query, key]``, True where a query sees a key of its document and its past."""
+    """``[batch, 1, query, key]``, True for keys of the query's document up to its position."""
     return (documents[:, None, :, None] == documents[:, None, None, :]).tril()
 
 
 def document_rule(documents: torch.Tensor) -> Any:
-    """The same as a function of (batch, head, query, key), as flex_attention takes it."""
+    """The same as a function of (batch, head, query, key), the form that flex_attention takes."""
 
     def sees(
         row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
@@ -64,7 +64,7 @@ def document_rule(documents: torch.Tensor) -> Any:
 
 
 def block_mask(documents: torch.Tensor) -> BlockMask:
-    """The blocks of queries and keys that see each other; compiled, it never makes them dense."""
+    """The same as a block mask; the compiled function never allocates the dense mask."""
     rows, length = documents.shape
     make = _compiled.setdefault("mask", torch.compile(create_block_mask))
     mask: BlockMask = make(document_rule(documents), rows, None, length, length, documents.device)
@@ -86,7 +86,7 @@ def attend_in_blocks(
         key: The same with key heads.
         value: As ``key``.
         mask: From ``block_mask``.
-        scale: Of the logits.
+        scale: Factor of the attention logits.
     """
     attend = _compiled.setdefault("attention", torch.compile(flex_attention))
     grouped = query.shape[1] != key.shape[1]

@@ -1,4 +1,4 @@
-"""GPT from megatron-core's layers, in the style of GPT-2 or of Llama."""
+"""GPT made of megatron-core's layers, in the style of GPT-2 or of Llama."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from bigtrain.models.rotary import RotaryTable
 
 
 class _Gpt(GPTModel):
-    """megatron-core's model with angles of any positions."""
+    """megatron-core's model with rotary embeddings of arbitrary positions."""
 
     rotary_table: RotaryTable | None = None
 
     def _is_in_embd_group(self) -> bool:
-        # Tied copies need no exchange: weights begin with their names.
+        # Tied copies need no broadcast: their initial values depend on the name only.
         return False
 
     def _preprocess(self, *args: Any, position_ids: torch.Tensor, **options: Any) -> Any:
@@ -28,8 +28,8 @@ class _Gpt(GPTModel):
     def _postprocess(self, hidden_states: torch.Tensor, *args: Any, **options: Any) -> Any:
         if not self.post_process or self.config.sequence_parallel:
             return super()._postprocess(hidden_states, *args, **options)
-        # Turned around before they become logits: those are the largest tensor of a step, and
-        # megatron-core copies them whole, and their gradient twice.
+        # Transposed before the output layer. megatron-core transposes the logits, the largest
+        # tensor of a step, which copies them once and their gradient twice.
         tied = self.share_embeddings_and_output_weights
         weight = self.shared_embedding_or_output_weight() if tied else None
         logits, _ = self.output_layer(hidden_states.transpose(0, 1).contiguous(), weight=weight)
@@ -39,14 +39,14 @@ class _Gpt(GPTModel):
 def gpt_chunk(
     run: RunConfig, config: TransformerConfig, *, chunk: int | None, first: bool, last: bool
 ) -> GPTModel:
-    """One chunk of a GPT, on the device that is torch's default while it is called.
+    """Builds one chunk of a GPT on torch's default device.
 
     Args:
         run: The run.
-        config: The same in megatron-core's words.
-        chunk: Which of this rank's chunks; None where a rank holds one alone.
-        first: Whether it embeds.
-        last: Whether it guesses.
+        config: The same as megatron-core's config.
+        chunk: The number of the chunk on this rank; None if each rank has one chunk.
+        first: Whether this chunk owns the embedding.
+        last: Whether this chunk owns the output layer.
     """
     model = run.model
     gpt = _Gpt(
@@ -58,7 +58,7 @@ def gpt_chunk(
         post_process=last,
         share_embeddings_and_output_weights=model.tie_embeddings,
         parallel_output=True,
-        # Its own rotary embedding counts positions from the start of the row.
+        # megatron-core's rotary embedding counts positions from the start of the row.
         position_embedding_type="none" if model.positions == "rope" else "learned_absolute",
         vp_stage=chunk,
     )

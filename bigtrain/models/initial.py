@@ -1,6 +1,6 @@
-"""Weights begin with their names: a value is a function of (seed, global name, global index).
+"""Initial weights: each value is a function of (seed, global name, global index).
 
-Every layout starts from the same model, whatever its ranks, and no rank makes more than its share.
+So every layout starts with the same model, and each rank computes only its own share.
 """
 
 import hashlib
@@ -27,14 +27,14 @@ def fill_initial_values(
     """Writes the initial values of one box of a global tensor.
 
     Weights are normal with model.init_std, output projections divided by sqrt(2·layers) (Radford
-    et al. 2019, section 2.3); norms begin as the identity and biases as zero.
+    et al. 2019, section 2.3); norms start as the identity and biases as zero.
 
     Args:
         view: The box, written in place.
         name: Global name of the tensor.
         global_shape: Its whole shape.
-        offset: Where the box begins in it.
-        model: Decides the standard deviation.
+        offset: The start of the box in it.
+        model: Determines the standard deviation.
         seed: The run's seed.
     """
     if name.endswith("bias"):
@@ -63,7 +63,7 @@ def _fill_normal(
 def _global_indices(
     shape: Sequence[int], global_shape: Sequence[int], offset: Sequence[int], device: torch.device
 ) -> torch.Tensor:
-    """Row-major indices, in the global tensor, of the elements of a box."""
+    """The row-major indices of a box's elements in the global tensor."""
     index = torch.zeros((1,) * len(shape), dtype=torch.int64, device=device)
     for axis, (size, start) in enumerate(zip(shape, offset, strict=True)):
         stride = math.prod(global_shape[axis + 1 :])
@@ -76,8 +76,8 @@ def _normal(index: torch.Tensor, key: int) -> torch.Tensor:
     """Standard normal values of a counter, in fp32.
 
     A 64-bit mix of the counter (Steele et al., "Fast splittable pseudorandom number generators",
-    OOPSLA 2014, figure 15) gives two uniforms, and Box–Muller one normal value. The transform runs
-    in fp64, so that devices agree after rounding.
+    OOPSLA 2014, figure 15) gives two uniform values, and Box–Muller one normal value. The transform
+    runs in fp64, so that all devices give the same values after rounding.
     """
     bits = _mix(index * _signed(0x9E3779B97F4A7C15) + key)
     high = (bits >> 32) & 0xFFFFFFFF
@@ -93,7 +93,7 @@ def _mix(bits: torch.Tensor) -> torch.Tensor:
 
 
 def _shift_right(bits: torch.Tensor, count: int) -> torch.Tensor:
-    # torch shifts int64 with its sign; the mask makes the shift a logical one.
+    # torch's right shift of int64 copies the sign bit; the mask makes the shift logical.
     return (bits >> count) & ((1 << (64 - count)) - 1)
 
 

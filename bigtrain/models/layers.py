@@ -1,4 +1,4 @@
-"""What a transformer layer is made of: megatron-core's, with our norms, attention and rotation."""
+"""The modules of a layer: megatron-core's, with bigtrain's norms, attention and rotation."""
 
 import copy
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from bigtrain.models.rotary import RotarySelfAttention, rotate
 _SPECS: dict[str, dict[str, Callable[[], ModuleSpec]]] = {
     "torch": {
         "gpt": get_gpt_layer_local_spec,
-        # One object for all who ask.
+        # megatron-core has one shared object, which is edited below.
         "bert": lambda: copy.deepcopy(bert_layer_local_spec),
     },
     "transformer_engine": {
@@ -48,11 +48,11 @@ def chunk_layers(
 
     Args:
         run: The run.
-        config: The same in megatron-core's words.
-        chunk: Which of this rank's chunks; None where a rank holds one alone.
+        config: The same as megatron-core's config.
+        chunk: The number of the chunk on this rank; None if each rank has one chunk.
 
     Raises:
-        ConfigError: Transformer Engine is asked for and not installed.
+        ConfigError: Transformer Engine is required but not installed.
     """
     norm, _ = NORMS[run.model.norm]
     return TransformerBlockSubmodules(
@@ -71,7 +71,7 @@ def _layer(run: RunConfig) -> ModuleSpec:
     layer = _SPECS[kernels][run.model.kind]()
     norm, head_norm = NORMS[run.model.norm]
     if kernels == "torch":
-        # Transformer Engine norms within its linear layers.
+        # Transformer Engine computes these norms within its linear layers.
         layer.submodules.input_layernorm = layer.submodules.pre_mlp_layernorm = norm
     attention = layer.submodules.self_attention
     attention.submodules.core_attention = _core_attention(run)

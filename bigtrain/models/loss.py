@@ -1,8 +1,8 @@
-"""Cross entropy over a vocabulary that tensor ranks share and that is padded at its end.
+"""Cross entropy over a vocabulary that is split over tensor ranks and padded at its end.
 
-The logits are the largest tensor of a step. They are read as they are, in blocks of rows that stay
-in cache; no fp32 copy and no softmax of their size is ever made, and what the backward pass keeps
-is the logits themselves and one number for each token.
+The logits are the largest tensor of a step. They are read in blocks of rows that fit in the cache,
+without an fp32 copy or a softmax of their full size. The backward pass keeps only the logits and
+one number for each token.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from bigtrain.parallel.device import runs_on_cpu
 from bigtrain.parallel.groups import tensor_parallel_group, tensor_parallel_rank
 
-# Elements that are in fp32 at a time: a CPU's cache should hold them, a GPU should be filled.
+# Elements converted to fp32 at a time: few enough for a CPU's cache, enough to occupy a GPU.
 _CPU_BLOCK, _GPU_BLOCK = 1 << 18, 1 << 26
 
 
@@ -27,14 +27,13 @@ def token_losses(
         logits: This tensor rank's columns, ``[batch, sequence, padded vocabulary / tensor]``, fp32
             or bf16.
         targets: ``[batch, sequence]``.
-        vocab_size: Tokens of the tokenizer; later columns are padding and take no part.
+        vocab_size: Tokens of the tokenizer; later columns are padding and are ignored.
         z_loss: Weight of log²Z, Z being the softmax's denominator (PaLM, arXiv 2204.02311,
             section 5).
 
     Returns:
-        The losses, ``[batch, sequence]``, fp32, the same on every tensor rank; and z_loss·log²Z,
-        likewise, to be added to what is differentiated and not to what is reported, or None where
-        ``z_loss`` is 0.
+        The losses, ``[batch, sequence]``, fp32, the same on every tensor rank; and z_loss·log²Z of
+        the same shape, which is minimized too but not reported, or None if ``z_loss`` is 0.
     """
     losses, log_z = _CrossEntropy.apply(logits, targets, vocab_size)  # type: ignore[no-untyped-call]
     return losses, z_loss * log_z.square() if z_loss else None
@@ -42,12 +41,12 @@ def token_losses(
 
 @torch.no_grad()
 def token_hits(logits: torch.Tensor, targets: torch.Tensor, *, vocab_size: int) -> torch.Tensor:
-    """Whether each target has the largest logit; of equal ones the first token's is the largest.
+    """Whether each target has the largest logit; of equal logits the first token's counts.
 
     Args:
         logits: This tensor rank's columns, ``[batch, sequence, padded vocabulary / tensor]``.
         targets: ``[batch, sequence]``.
-        vocab_size: Tokens of the tokenizer; later columns are padding and take no part.
+        vocab_size: Tokens of the tokenizer; later columns are padding and are ignored.
 
     Returns:
         bool, ``[batch, sequence]``, the same on every tensor rank.
@@ -68,7 +67,7 @@ def token_hits(logits: torch.Tensor, targets: torch.Tensor, *, vocab_size: int) 
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Logits to losses and log Z. The softmax is made again, block by block, for the gradient."""
+    """Logits to losses and log Z. The backward pass recomputes the softmax block by block."""
 
     @staticmethod
     def forward(
@@ -83,7 +82,7 @@ class _CrossEntropy(torch.autograd.Function):
         mine = torch.full_like(chosen, -torch.inf)
         for block in _blocks(rows, real):
             values = rows[block, :real].float()
-            # Where a logit is the largest, log Z is all that its log-probability lacks.
+            # log Z is the largest logit minus its log-probability.
             mine[block] = values.amax(1, keepdim=True)
             mine[block] -= values.log_softmax(1).amax(1, keepdim=True)
         log_z, chosen = _combine(mine, chosen) if _is_shared() else (mine, chosen)
@@ -109,7 +108,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _combine(mine: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """log Z over all columns, and the target's logit, from those of this rank's columns."""
+    """log Z over all columns and the target's logit, from those of each rank's columns."""
     largest = mine.clone()
     _reduce(largest, dist.ReduceOp.MAX)
     both = torch.stack([(mine - largest).exp(), chosen])
@@ -118,7 +117,7 @@ def _combine(mine: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def _columns(logits: torch.Tensor, vocab_size: int) -> tuple[int, int]:
-    """The token of this rank's first column, and how many of its columns are tokens."""
+    """The token of this rank's first column, and the number of its columns that are tokens."""
     start = tensor_parallel_rank() * logits.shape[-1]
     return start, min(max(vocab_size - start, 0), logits.shape[-1])
 

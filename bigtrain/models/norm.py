@@ -1,4 +1,4 @@
-"""Norms with megatron-core's signature; its own local ones refuse sequence parallelism."""
+"""Norms with megatron-core's signature, because its own torch norms refuse sequence parallelism."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class LayerNorm(torch.nn.LayerNorm):
         self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: Any
     ) -> None:
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
-        _sum_over_tensor_ranks(self, config.sequence_parallel)
+        _mark_partial_gradients(self, config.sequence_parallel)
 
 
 class RMSNorm(torch.nn.RMSNorm):
@@ -23,7 +23,7 @@ class RMSNorm(torch.nn.RMSNorm):
         self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: Any
     ) -> None:
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
-        _sum_over_tensor_ranks(self, config.sequence_parallel)
+        _mark_partial_gradients(self, config.sequence_parallel)
 
 
 class HeadLayerNorm(LayerNorm):
@@ -31,7 +31,7 @@ class HeadLayerNorm(LayerNorm):
 
     def __init__(self, config: TransformerConfig, **options: Any) -> None:
         super().__init__(config, **options)
-        _sum_over_tensor_ranks(self, True)
+        _mark_partial_gradients(self, True)
 
 
 class HeadRMSNorm(RMSNorm):
@@ -39,7 +39,7 @@ class HeadRMSNorm(RMSNorm):
 
     def __init__(self, config: TransformerConfig, **options: Any) -> None:
         super().__init__(config, **options)
-        _sum_over_tensor_ranks(self, True)
+        _mark_partial_gradients(self, True)
 
 
 Norm = type[LayerNorm] | type[RMSNorm]
@@ -48,13 +48,14 @@ NORMS: dict[str, tuple[Norm, Norm]] = {
     "layernorm": (LayerNorm, HeadLayerNorm),
     "rmsnorm": (RMSNorm, HeadRMSNorm),
 }
-"""By model.norm: the norm of the residual stream, and the norm within a head."""
+"""For each model.norm: the norm of the residual stream, and the norm within a head."""
 
 
-def _sum_over_tensor_ranks(norm: torch.nn.Module, partial: bool) -> None:
+def _mark_partial_gradients(norm: torch.nn.Module, partial: bool) -> None:
     """Marks weights whose gradients must be summed over tensor ranks.
 
-    Each rank sees a part of the sequence (sequence parallelism), or its own heads alone.
+    With sequence parallelism each rank applies them to a part of the sequence; norms within heads
+    are applied to a rank's own heads only.
     """
     for parameter in norm.parameters():
         parameter.sequence_parallel = partial  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Rotary positions for any positions: packed documents begin anew in the middle of a row."""
+"""Rotary embeddings of arbitrary positions: packed documents restart positions within a row."""
 
 import math
 from collections.abc import Callable
@@ -11,13 +11,12 @@ from bigtrain.config.model import ModelConfig, RopeScalingConfig
 
 
 def inverse_frequencies(model: ModelConfig) -> torch.Tensor:
-    """The angle by which each pair of numbers turns from one position to the next.
+    """The angle by which each pair of elements is rotated from one position to the next.
 
-    Su et al., arXiv 2104.09864, equation 15; stretched as in Llama 3.1 (arXiv 2407.21783) where
-    the model says so.
+    Su et al., arXiv 2104.09864, equation 15; with rope_scaling as in Llama 3.1 (arXiv 2407.21783).
 
     Args:
-        model: Its head size, rope_theta and rope_scaling count.
+        model: Its head size, rope_theta and rope_scaling are used.
 
     Returns:
         ``[head_dim / 2]``, radians, fp32, on CPU even where the meta device is the default.
@@ -30,7 +29,7 @@ def inverse_frequencies(model: ModelConfig) -> torch.Tensor:
 
 
 def _stretched(frequencies: torch.Tensor, scaling: RopeScalingConfig) -> torch.Tensor:
-    """Long waves are stretched by the factor, short ones not, and those between in part."""
+    """Divides low frequencies by the factor, keeps high ones, and interpolates between them."""
     turns = frequencies * scaling.original_max_sequence_length / (2 * math.pi)
     low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
     kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)
@@ -38,7 +37,7 @@ def _stretched(frequencies: torch.Tensor, scaling: RopeScalingConfig) -> torch.T
 
 
 class RotaryTable:
-    """Cosines and sines of positions; no module, so that no cast to bf16 reaches the angles."""
+    """Cosines and sines of positions. Not a module, so that a cast to bf16 keeps the angles."""
 
     def __init__(self, model: ModelConfig, dtype: torch.dtype) -> None:
         """Computes the frequencies.
@@ -51,13 +50,13 @@ class RotaryTable:
         self._dtype = dtype
 
     def __call__(self, positions: torch.Tensor) -> torch.Tensor:
-        """Looks positions up.
+        """Returns the cosines and sines of positions.
 
         Args:
             positions: ``[batch, sequence]``, int64.
 
         Returns:
-            ``[sequence, batch, 1, head_dim]``: cosines, then sines. The batch axis is 1 where
+            ``[sequence, batch, 1, head_dim]``: cosines, then sines. The batch axis is 1 if
             ``positions`` is one row expanded.
         """
         self._frequencies = self._frequencies.to(positions.device)
@@ -67,7 +66,7 @@ class RotaryTable:
 
 
 def rotate(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Turns each pair (i, i + head_dim / 2) by its angle.
+    """Rotates each pair (i, i + head_dim / 2) by its angle.
 
     Args:
         states: Queries or keys, ``[sequence, batch, heads, head_dim]``.
@@ -79,9 +78,9 @@ def rotate(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 class RotarySelfAttention(SelfAttention):
-    """megatron-core's self-attention that rotates by a table of any positions.
+    """megatron-core's self-attention with a table of arbitrary positions.
 
-    Its own takes one row of angles for all samples, and their cosines anew in each layer.
+    megatron-core takes one row of angles for all samples, and computes cosines again in each layer.
     """
 
     rotation: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = staticmethod(rotate)
@@ -90,7 +89,7 @@ class RotarySelfAttention(SelfAttention):
     def forward(
         self, *args: Any, rotary_pos_emb: torch.Tensor | None = None, **options: Any
     ) -> Any:
-        """Attends; ``rotary_pos_emb`` is a ``RotaryTable``'s answer."""
+        """Computes attention; ``rotary_pos_emb`` comes from a ``RotaryTable``."""
         self._table = rotary_pos_emb
         try:
             return super().forward(*args, **options)
@@ -98,7 +97,7 @@ class RotarySelfAttention(SelfAttention):
             self._table = None
 
     def get_query_key_value_tensors(self, *args: Any, **options: Any) -> Any:
-        """Queries, keys and values, the first two rotated."""
+        """Queries and keys, both rotated, and values."""
         query, key, value = super().get_query_key_value_tensors(*args, **options)
         if self._table is None:
             return query, key, value

@@ -1,4 +1,4 @@
-"""Which slice of which global tensor each local parameter is, in megatron-core's global names."""
+"""The shards of the global tensors that each local parameter holds, by megatron-core's names."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from bigtrain.parallel.groups import replica_group
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A box of a global tensor that lies at ``start`` in a local parameter's flat memory."""
+    """A tensor rank's part of a global tensor; it begins at ``start`` in a parameter's memory."""
 
     name: str
     global_shape: tuple[int, ...]
@@ -20,57 +20,60 @@ class Shard:
     shape: tuple[int, ...]
     start: int
     is_first_replica: bool
-    """Of equal copies on tensor and pipeline ranks, the one that is written to disk."""
+    """Of equal copies on several ranks, whether this one is counted and saved."""
 
 
 def shards_of(module: Any) -> dict[str, list[Shard]]:
-    """Maps every parameter of a chunk, by its name there, to its shards in the order of its memory.
+    """Maps each parameter's name in a chunk to its shards, in the order of its memory.
 
     Raises:
         AssertionError: A parameter has no global name, or its shards do not cover it.
     """
-    # Matched by identity, so that the meta device, whose tensors have no memory, will do.
+    # Matched by identity, because tensors on the meta device have no memory to compare.
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     shards: dict[str, list[Shard]] = {}
     state = module.sharded_state_dict(
         metadata={"non_homogeneous_layers": True, "dp_cp_group": replica_group()}
     )
-    for owner, pieces in _pieces(state):
+    for owner, sharded in _sharded_tensors(state):
         name = names.get(id(owner))
         if name is None:
             continue
         start = 0
-        for piece in pieces:
-            shards.setdefault(name, []).append(_shard(piece, start))
-            start += torch.Size(piece.local_shape).numel()
+        for tensor in sharded:
+            shards.setdefault(name, []).append(_shard(tensor, start))
+            start += torch.Size(tensor.local_shape).numel()
         assert start == owner.numel()
     nameless = [name for name in names.values() if name not in shards]
     assert not nameless, f"parameters without a global name: {nameless}"
     return shards
 
 
-def _pieces(state: dict[str, Any]) -> Iterator[tuple[torch.Tensor, list[ShardedTensor]]]:
+def _sharded_tensors(
+    state: dict[str, Any],
+) -> Iterator[tuple[torch.Tensor, list[ShardedTensor]]]:
+    """Each parameter, with the parts of global tensors that it holds."""
     for value in state.values():
         match value:
             case dict():
-                yield from _pieces(value)
+                yield from _sharded_tensors(value)
             case ShardedTensor():
                 yield value.data, [value]
             case ShardedTensorFactory():
                 built = value.build()
-                pieces = built.values() if isinstance(built, dict) else built
-                yield value.data, list(pieces)
+                yield value.data, list(built.values() if isinstance(built, dict) else built)
 
 
-def _shard(piece: ShardedTensor, start: int) -> Shard:
-    assert piece.prepend_axis_num == 0, "layers carry their number in the name"
-    replica = piece.replica_id if isinstance(piece.replica_id, tuple) else (piece.replica_id,)
+def _shard(tensor: ShardedTensor, start: int) -> Shard:
+    assert tensor.prepend_axis_num == 0, "the name of a layer's tensor must contain its number"
+    replica = tensor.replica_id if isinstance(tensor.replica_id, tuple) else (tensor.replica_id,)
     return Shard(
-        name=piece.key,
-        global_shape=tuple(piece.global_shape),
-        offset=tuple(piece.global_offset),
-        shape=tuple(piece.local_shape),
+        name=tensor.key,
+        global_shape=tuple(tensor.global_shape),
+        offset=tuple(tensor.global_offset),
+        shape=tuple(tensor.local_shape),
         start=start,
-        # The last index counts data ranks, which partition the state and do not repeat it.
+        # The last index counts replica ranks. With ZeRO they partition the state; for ZeRO 0 the
+        # engine decides which of them counts.
         is_first_replica=not any(replica[:2]),
     )

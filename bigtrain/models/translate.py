@@ -1,4 +1,4 @@
-"""Our model config in megatron-core's field names; nothing else in bigtrain knows those."""
+"""Translates the config into megatron-core's; no other module uses its field names."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +25,7 @@ _RECOMPUTE: dict[str, dict[str, Any]] = {
 
 
 def megatron_config(run: RunConfig, layout: Layout) -> TransformerConfig:
-    """Translates what a run says of its model, its precision and its layout.
+    """Translates a run's model, precision and layout.
 
     Args:
         run: The run.
@@ -39,11 +39,11 @@ def megatron_config(run: RunConfig, layout: Layout) -> TransformerConfig:
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=run.train.precision == "bf16",
-        # Weights are made on the meta device, where this means no work and no memory.
+        # Weights are created on the meta device, where this costs no time and no memory.
         use_cpu_initialization=True,
         gradient_accumulation_fusion=False,
         masked_softmax_fusion=False,
-        # What torch.compile makes one kernel of: bias + activation, bias + dropout + residual.
+        # torch.compile fuses bias + activation, and bias + dropout + residual.
         bias_activation_fusion=_fuses_activation(run),
         bias_dropout_fusion=run.train.compile,
     )
@@ -72,14 +72,14 @@ def _activation(run: RunConfig) -> Callable[[torch.Tensor], torch.Tensor]:
     if run.model.activation == "swiglu":
         return torch.nn.functional.silu
     if run.model.kind == "bert" or _fuses_activation(run):
-        # The fused one computes the approximation, whatever this one does.
+        # The fused function computes the approximation, whichever function is given here.
         return torch.nn.functional.gelu
     # GPT-2's GELU is the tanh approximation (Hendrycks & Gimpel, arXiv 1606.08415, section 2).
     return partial(torch.nn.functional.gelu, approximate="tanh")
 
 
 def _fuses_activation(run: RunConfig) -> bool:
-    """megatron-core's fused activations: SwiGLU, and the approximate GELU after a bias."""
+    """Whether megatron-core fuses it: SwiGLU, and the approximate GELU after a bias."""
     model = run.model
     is_fused_gelu = model.kind == "gpt" and model.biases
     return run.train.compile and (model.activation == "swiglu" or is_fused_gelu)
@@ -93,6 +93,6 @@ def _layout_fields(parallel: ParallelConfig, layout: Layout) -> dict[str, Any]:
         "virtual_pipeline_model_parallel_size": layout.megatron_virtual_pipeline,
         "num_layers_in_first_pipeline_stage": parallel.first_stage_layers,
         "num_layers_in_last_pipeline_stage": parallel.last_stage_layers,
-        # gloo runs one-sided messages; their batches are NCCL's.
+        # With virtual stages gloo needs single messages; only NCCL runs them in batches.
         "batch_p2p_comm": layout.virtual_pipeline == 1,
     }

@@ -1,4 +1,4 @@
-"""Whether bf16 has hardware behind it: a CPU without AVX-512 BF16 or AMX emulates it, slowly."""
+"""Measures whether bf16 is slow: a CPU without AVX-512 BF16 or AMX emulates it."""
 
 import torch
 
@@ -12,26 +12,27 @@ _ROUNDS = 6
 
 
 def find_slow_bf16(device: torch.device) -> str | None:
-    """Measures matrix products in fp32 and bf16 for about 0.06 s each, and renders a warning.
+    """Measures matrix products in fp32 and bf16 for about 0.06 s each.
 
     Args:
         device: Where the run computes; a GPU is not measured.
 
     Returns:
-        One line with both rates where bf16 is slow; else None.
+        One line with both rates if bf16 is slow; otherwise None.
     """
     if not runs_on_cpu(device):
         return None
     rates = {torch.float32: 0.0, torch.bfloat16: 0.0}
     for dtype in _ROUNDS * [*rates]:
-        # Both types in turn, and the best rate of each: other load must not look like emulation.
+        # The two types alternate and the best rate of each counts, so that other load on the
+        # machine is not mistaken for emulation.
         rate = measure_product_rate(device, dtype, size=_SIZE, seconds=_SECONDS)
         rates[dtype] = max(rates[dtype], rate)
     return render_slow_bf16(fp32=rates[torch.float32], bf16=rates[torch.bfloat16])
 
 
 def render_slow_bf16(*, fp32: float, bf16: float) -> str | None:
-    """Renders the warning for two rates in FLOP/s; None where bf16 is not slow."""
+    """Renders the warning for two rates in FLOP/s; None if bf16 is not slow."""
     if fp32 < SLOW * bf16:
         return None
     return (

@@ -1,4 +1,4 @@
-"""Tensors in buckets: few large operations in place of many small ones."""
+"""Groups tensors into buckets, for a few large operations instead of many small ones."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
@@ -12,11 +12,11 @@ Item = TypeVar("Item", bound=_Sized)
 
 
 def fill_buckets(items: Iterable[Item], *, elements: int) -> Iterator[list[Item]]:
-    """Groups tensors, or their shapes, in order; none is over ``elements`` but for a single item.
+    """Groups tensors, or their shapes, in order.
 
     Args:
-        items: What is grouped.
-        elements: Most elements of a bucket.
+        items: The tensors or shapes.
+        elements: The largest size of a bucket; only a bucket of one item may be larger.
     """
     bucket: list[Item] = []
     filled = 0

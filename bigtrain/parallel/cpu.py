@@ -1,4 +1,4 @@
-"""What megatron-core needs to run on CPU with gloo: its calls to CUDA answered by the CPU."""
+"""Lets megatron-core run on CPU with gloo, by redirecting its CUDA calls to the CPU."""
 
 import ctypes
 import logging
@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _CudaMeansCpu(TorchFunctionMode):
-    """Sends tensors that are asked for on CUDA to the CPU."""
+    """Creates on the CPU the tensors that are requested on CUDA."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
@@ -24,7 +24,7 @@ class _CudaMeansCpu(TorchFunctionMode):
 
 
 class _Stream:
-    """Work on CPU is done when the call returns: there is nothing to wait for."""
+    """A stream without work: on CPU a call returns when its work is done."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
@@ -34,12 +34,12 @@ class _Stream:
     def __exit__(self, *_: Any) -> None: ...
 
     def wait_stream(self, *_: Any) -> None:
-        """Nothing to wait for."""
+        """Does nothing."""
 
     wait_event = synchronize = wait_stream
 
     def record_event(self, *_: Any) -> "_Stream":
-        """An event that has already happened."""
+        """Returns an event that has already happened."""
         return self
 
 
@@ -50,11 +50,11 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> None:
-    """Makes this process keep the memory that it frees, for the next step to use.
+    """Makes this process keep freed memory, for the next step to use.
 
-    glibc gives large blocks back at once, and the kernel hands out zeroed pages again: a tenth to a
-    fifth of a step's time. Most steps ask for the same sizes. Where there is no glibc, nothing
-    happens.
+    By default glibc returns large blocks to the kernel at once, and the kernel fills new pages with
+    zeros, which takes a tenth to a fifth of a step. Most steps allocate the same sizes. Without
+    glibc nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -64,12 +64,12 @@ def keep_freed_memory() -> None:
 
 
 def install() -> None:
-    """Makes this process's megatron-core run on CPU; for the life of the process."""
+    """Makes megatron-core run on CPU in this process, until the process ends."""
     if _installed:
         return
     import megatron.core.tensor_parallel.random as megatron_random
 
-    # On CPU the "GPU" generator is the CPU's: that its state changes is no news.
+    # On CPU the "GPU" generator is the CPU's, and the warning that its state changed is wrong.
     logging.getLogger(megatron_random.__name__).setLevel(logging.ERROR)
     mode = _CudaMeansCpu()
     mode.__enter__()
@@ -91,7 +91,7 @@ def install() -> None:
 
 
 def _is_cuda(device: Any) -> bool:
-    # megatron-core also passes the plain index that torch.cuda.current_device() gives on CUDA.
+    # megatron-core also passes an integer, as torch.cuda.current_device() returns on CUDA.
     if isinstance(device, torch.device):
         return device.type == "cuda"
     return device == "cuda" or (isinstance(device, int) and not isinstance(device, bool))

@@ -1,4 +1,4 @@
-"""CUDA or CPU: the only place that decides, and all that hangs on the decision."""
+"""CUDA or CPU: the only module that decides, and everything that depends on the decision."""
 
 import os
 import random
@@ -30,10 +30,10 @@ def choose_device(wanted: str, ranks: Ranks) -> torch.device:
 
     Args:
         wanted: ``auto``, ``cpu`` or ``cuda``.
-        ranks: Where this process stands.
+        ranks: The rank of this process.
 
     Raises:
-        ConfigError: CUDA is asked for and there is none, or too few GPUs for the local ranks.
+        ConfigError: CUDA is wanted and there is none, or there are fewer GPUs than local ranks.
     """
     use_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     tell_deepspeed("cuda" if use_cuda else "cpu", ranks)
@@ -57,18 +57,18 @@ def communication_backend(device: torch.device) -> str:
 
 
 def runs_on_cpu(device: torch.device) -> bool:
-    """Whether megatron-core's calls to CUDA need an answer from the CPU."""
+    """Whether ``device`` is the CPU, so that megatron-core's CUDA calls must be redirected."""
     return device.type == "cpu"
 
 
 def settle_memory(device: torch.device) -> None:
-    """Call it once model and optimizer stand: from then on each step asks for the same sizes."""
+    """Call it once model and optimizer exist: from then on all steps allocate the same sizes."""
     if runs_on_cpu(device):
         cpu.keep_freed_memory()
 
 
 def bound_device(device: torch.device) -> torch.device | None:
-    """The GPU that collectives are bound to from the start; None on CPU."""
+    """The GPU to which process groups are bound when they are created; None on CPU."""
     return device if device.type == "cuda" else None
 
 
@@ -81,25 +81,25 @@ def seed_default_generators(seed: int, device: torch.device) -> None:
 
 
 def has_block_attention(device: torch.device) -> bool:
-    """Whether attention inside documents runs in blocks (flex_attention) and not by a mask."""
+    """Whether attention within documents uses flex_attention and not a dense mask."""
     return device.type == "cuda"
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for the device's queued work, so that a clock can be read."""
+    """Waits until the device has done its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def device_name(device: torch.device) -> str:
-    """What the vendor calls the device; ``cpu`` on CPU."""
+    """The vendor's name of the device; ``cpu`` on CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory held at once since the start or the last reset.
+    """Peak memory since the start or the last reset.
 
-    On a GPU what torch's tensors took; on CPU the resident memory of the whole process.
+    On a GPU the memory of torch's tensors; on CPU the resident memory of the whole process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -108,7 +108,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def reset_peak_memory(device: torch.device) -> bool:
-    """Lets ``peak_memory_bytes`` begin anew from what is held now; False where it cannot."""
+    """Resets ``peak_memory_bytes`` to the memory in use now; returns False if it cannot."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
@@ -120,10 +120,10 @@ def reset_peak_memory(device: torch.device) -> bool:
 
 
 def host_memory(shapes: Sequence[torch.Size], device: torch.device) -> list[torch.Tensor]:
-    """Host memory for fp32 tensors, such as ``device`` can be copied into at full speed.
+    """Host memory for fp32 tensors, pinned if ``device`` is a GPU so that copies are fast.
 
-    Tensors that follow each other share a block of ``_BLOCK_ELEMENTS``, or less: torch gives pinned
-    memory in powers of two only, up to twice of what is asked for.
+    Consecutive tensors share blocks of at most ``_BLOCK_ELEMENTS``. torch rounds each allocation of
+    pinned memory up to a power of two, which for single tensors could double the memory.
     """
     memory = []
     for block in fill_buckets(shapes, elements=_BLOCK_ELEMENTS):
@@ -134,10 +134,10 @@ def host_memory(shapes: Sequence[torch.Size], device: torch.device) -> list[torc
 
 
 def copy_beside(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], device: torch.device) -> None:
-    """Copies each first tensor into the second, in host memory, beside what the device computes.
+    """Copies each first tensor into the second, in host memory, while the device computes.
 
-    Returns when all are there. A thread may call it; what has written the first ones is done by
-    then, and whoever writes into them again waits.
+    Returns when all copies are complete. A thread may call it. The caller ensures that the first
+    tensors are complete before the call, and that nothing writes into them until it returns.
     """
     if device.type == "cuda":
         stream = torch.cuda.Stream(device)
@@ -147,12 +147,12 @@ def copy_beside(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], device: torc
         stream.synchronize()
         return
     for source, target in pairs:
-        # Of numpy's, because torch would start threads of its own for this one.
+        # numpy's copy, because torch would start additional threads for this thread.
         np.copyto(target.numpy(), source.numpy())
 
 
 def mark_time(device: torch.device) -> Any:
-    """A point in the device's queue of work, for ``seconds_between``; never waits."""
+    """Marks a point in the device's queue of work, for ``seconds_between``, without waiting."""
     if device.type == "cuda":
         event = torch.cuda.Event(enable_timing=True)
         event.record()
@@ -171,10 +171,10 @@ def seconds_between(earlier: Any, later: Any) -> float:
 def measure_product_rate(
     device: torch.device, dtype: torch.dtype, *, size: int, seconds: float
 ) -> float:
-    """FLOP/s of products of ``size × size`` matrices that this rank computes for so many seconds.
+    """Measures the FLOP/s of this rank with products of ``size × size`` matrices.
 
-    The mean over the time, not the best product: where ranks share cores, that is their share. At
-    least one product is computed.
+    The result is the mean over at least ``seconds`` and at least one product. It is not the best
+    product, so that ranks that share cores measure their share.
     """
     left = torch.full((size, size), 0.5, dtype=dtype, device=device)
     right, out = left.clone(), torch.empty_like(left)
@@ -188,5 +188,5 @@ def measure_product_rate(
 
 
 def _threads_per_rank(ranks: Ranks) -> int:
-    # The same run on another number of threads adds in another order: pinned, and logged.
+    # The number of threads changes the order of sums, so it is fixed, and logged.
     return requested_threads() or max(1, (os.cpu_count() or 1) // ranks.world_size)

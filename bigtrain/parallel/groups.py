@@ -1,4 +1,4 @@
-"""megatron-core's process groups and seeds: made here, and asked for here."""
+"""Creates and returns megatron-core's process groups, and seeds its random generators."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -20,9 +20,9 @@ from bigtrain.parallel.device import (
     runs_on_cpu,
     seed_default_generators,
 )
-from bigtrain.parallel.meeting import MeetingError, render_meeting_error
+from bigtrain.parallel.rendezvous import RendezvousError, render_rendezvous_error
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
@@ -35,24 +35,24 @@ def process_groups(
     *,
     once_joined: Callable[[], None] = lambda: None,
 ) -> Iterator[RankCoordinates]:
-    """Joins the ranks into the groups of ``layout``, and leaves them at the end.
+    """Creates the process groups of ``layout``, and destroys them at the end.
 
     Args:
-        ranks: Where this process stands.
+        ranks: The rank of this process.
         layout: The grid.
         device: Of this rank.
         once_joined: Called when all ranks can communicate, before the groups of ``layout`` are
-            made: ranks with different layouts would wait for each other there.
+            created. Ranks with different layouts would wait for each other while creating them.
 
     Yields:
         This rank's coordinates in the grid.
 
     Raises:
-        MeetingError: The ranks cannot meet.
+        RendezvousError: The ranks cannot connect to each other.
     """
     if runs_on_cpu(device):
         cpu.install()
-    _meet(ranks, device)
+    _connect(ranks, device)
     once_joined()
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor,
@@ -67,8 +67,8 @@ def process_groups(
     assert coordinates == _coordinates_of_megatron()
     reseed(0, step=0, microbatch=0, coordinates=coordinates, device=device)
     yield coordinates
-    # Not after an error: taking groups apart can wait for ranks that are gone, and what went
-    # wrong must be told at once.
+    # Not after an error: destroying groups can wait for ranks that are gone, and the error must be
+    # reported at once.
     parallel_state.destroy_model_parallel()
     dist.destroy_process_group()
 
@@ -84,8 +84,8 @@ def _coordinates_of_megatron() -> RankCoordinates:
     )
 
 
-def _meet(ranks: Ranks, device: torch.device) -> None:
-    # One process alone needs no port: it meets itself in memory.
+def _connect(ranks: Ranks, device: torch.device) -> None:
+    # A single process needs no port.
     store = dist.HashStore() if ranks.world_size == 1 else None
     try:
         dist.init_process_group(
@@ -97,7 +97,7 @@ def _meet(ranks: Ranks, device: torch.device) -> None:
             device_id=bound_device(device),
         )
     except (RuntimeError, ValueError) as error:
-        raise MeetingError(render_meeting_error(str(error))) from error
+        raise RendezvousError(render_rendezvous_error(str(error))) from error
 
 
 def reseed(
@@ -109,40 +109,40 @@ def reseed(
     coordinates: RankCoordinates,
     device: torch.device,
 ) -> None:
-    """Makes dropout a function of the arguments; a checkpoint holds no state of a generator.
+    """Makes dropout a function of the arguments, so that checkpoints need no generator state.
 
-    Replica ranks compute different tokens, so each one has its own random numbers. Tensor ranks
-    share the default generator (they drop the same residual values) and differ in megatron-core's
-    model-parallel one (each drops values of its own heads).
+    Replica ranks compute different tokens, so each has its own random numbers. Tensor ranks share
+    the default generator, because they drop the same residual values. They have different
+    model-parallel generators of megatron-core, with which each drops values of its own heads.
     """
     text = f"{seed}/{step}/{microbatch}/{coordinates.replica}/{coordinates.pipeline}"
     if chunk:
         text += f"/{chunk}"
-    # megatron-core adds small offsets; 62 bits leave room for them.
+    # megatron-core adds small offsets to the seed; with 62 bits the sums still fit.
     mixed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
     seed_default_generators(mixed, device)
     model_parallel_cuda_manual_seed(mixed)
 
 
 def is_first_stage(chunk: int | None = None) -> bool:
-    """Whether this rank's chunk, or its only one, holds the embedding."""
+    """Whether a chunk of this rank holds the embedding; without ``chunk`` any of them."""
     return bool(
         parallel_state.is_pipeline_first_stage(ignore_virtual=chunk is None, vp_stage=chunk)
     )
 
 
 def is_last_stage(chunk: int | None = None) -> bool:
-    """Whether this rank's chunk, or its only one, holds the output layer and sees the loss."""
+    """Whether a chunk of this rank holds the output layer; without ``chunk`` any of them."""
     return bool(parallel_state.is_pipeline_last_stage(ignore_virtual=chunk is None, vp_stage=chunk))
 
 
 def batch_group() -> dist.ProcessGroup:
-    """The batch ranks: they read different samples, and are otherwise where this rank is."""
+    """The batch ranks: they differ from this rank in the samples that they read, only."""
     return parallel_state.get_data_parallel_group()
 
 
 def replica_group() -> dist.ProcessGroup:
-    """The replica ranks: they hold the same shards of the parameters, and reduce gradients."""
+    """The replica ranks: they hold the same shards, and reduce gradients together."""
     return parallel_state.get_data_parallel_group(with_context_parallel=True)
 
 
@@ -157,7 +157,7 @@ def model_parallel_group() -> dist.ProcessGroup:
 
 
 def embedding_group() -> dist.ProcessGroup:
-    """This rank and the one at the other end of the pipeline; for ranks of the two end stages."""
+    """This rank and its counterpart at the other end of the pipeline; for the end stages only."""
     return parallel_state.get_embedding_group()
 
 
@@ -167,17 +167,17 @@ def tensor_parallel_rank() -> int:
 
 
 def group_of_this_rank_alone() -> dist.ProcessGroup:
-    """A group of one: context parallelism, of which we have none, shares with nobody."""
+    """A group of this rank alone: the context-parallel group, as long as its size is 1."""
     group = parallel_state.get_context_parallel_group()
     assert dist.get_world_size(group) == 1
     return group
 
 
-def on_rank_zero(work: Callable[[], Answer]) -> Answer:
-    """Does ``work`` on rank 0 and gives every rank its answer, or its error.
+def on_rank_zero(work: Callable[[], Result]) -> Result:
+    """Does ``work`` on rank 0; every rank returns its result or raises its error.
 
-    File systems show things at different times to different nodes, and an error on one rank alone
-    would leave the others waiting for it.
+    Nodes may see a shared file system in different states, and if only one rank raised an error,
+    the others would wait for it.
     """
     outcome: list[tuple[Any, Exception | None]] = [(None, None)]
     if dist.get_rank() == 0:
@@ -186,7 +186,7 @@ def on_rank_zero(work: Callable[[], Answer]) -> Answer:
         except Exception as error:
             outcome = [(None, error)]
     dist.broadcast_object_list(outcome, src=0)
-    answer, error = outcome[0]
+    result, error = outcome[0]
     if error is not None:
         raise error
-    return answer  # type: ignore[no-any-return]
+    return result  # type: ignore[no-any-return]

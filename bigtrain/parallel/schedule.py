@@ -7,18 +7,18 @@ import torch
 from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 
 Report = dict[str, torch.Tensor]
-"""What a loss function says of one microbatch, besides the loss."""
+"""Numbers that a loss function returns for one microbatch, besides the loss."""
 
 ForwardStep = Callable[[Any, torch.nn.Module], tuple[torch.Tensor, Callable[..., Any]]]
-"""``(numbered microbatches, stage) → (output, loss function of that output)``; it takes the next
-``(number, microbatch)``."""
+"""``(numbered microbatches, chunk) → (output, loss function of that output)``. It takes the next
+``(number, microbatch)`` from the iterator and runs the chunk on it."""
 
 
 def run_microbatches(
     forward_step: ForwardStep,
     microbatches: Sequence[Any],
     *,
-    stages: Sequence[torch.nn.Module],
+    chunks: Sequence[torch.nn.Module],
     sequence_length: int,
     micro_batch_size: int,
     forward_only: bool = False,
@@ -26,22 +26,22 @@ def run_microbatches(
     """Runs the microbatches through the pipeline, 1F1B when it has stages.
 
     Args:
-        forward_step: Called once for each microbatch on each stage.
+        forward_step: Called once for each microbatch and chunk.
         microbatches: This rank's share of the batch; the same number on every rank.
-        stages: This rank's chunks of the model.
+        chunks: This rank's chunks of the model.
         sequence_length: Tokens in a sample.
         micro_batch_size: Samples in a microbatch.
-        forward_only: Whether to leave the backward passes out.
+        forward_only: Whether to skip the backward passes.
 
     Returns:
-        What the loss function reported for each microbatch; empty but on the last stage.
+        The loss function's report of each microbatch; empty except on the last stage.
     """
-    # Each chunk reads the microbatches by itself, and in its own time.
-    iterators = [iter(enumerate(microbatches)) for _ in stages]
+    # Each chunk needs an iterator of its own: chunks process a microbatch at different times.
+    iterators = [iter(enumerate(microbatches)) for _ in chunks]
     reports = get_forward_backward_func()(
         forward_step_func=forward_step,
-        data_iterator=iterators if len(stages) > 1 else iterators[0],
-        model=list(stages),
+        data_iterator=iterators if len(chunks) > 1 else iterators[0],
+        model=list(chunks),
         num_microbatches=len(microbatches),
         seq_length=sequence_length,
         micro_batch_size=micro_batch_size,

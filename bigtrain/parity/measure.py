@@ -1,15 +1,15 @@
 """One rank's work in one layout: the first steps of a run, and a record of what came of them."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import layout_of
 from bigtrain.data.batches import TrainingData
+from bigtrain.engine.boxes import GradientBox, StateBox
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks
@@ -60,19 +60,15 @@ def measure(
         engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
 
         def take_steps(writer: RecordWriter) -> None:
-            recorder: Any = _GradientRecorder(engine, writer)
             trainer = Trainer(
                 config,
-                engine=recorder,
+                engine=engine,
                 data=data,
                 layout=layout,
                 coordinates=coordinates,
                 device=device,
             )
-            taken = islice(trainer.steps(lambda: False), steps)
-            figures = [StepFigures(result.loss, result.grad_norm) for result in taken]
-            _write(engine, writer, engine.pieces(), PARAMETER)
-            writer.finish(figures)
+            _record_steps(trainer, steps, writer)
 
         try:
             engine.initialize()
@@ -88,57 +84,48 @@ def measure(
             engine.close()
 
 
+def _record_steps(trainer: Trainer, steps: int, writer: RecordWriter) -> None:
+    """Takes steps, and writes the gradients of the first and the parameters after the last."""
+
+    def write_first_gradients(step: int) -> None:
+        if step == 1:
+            _write(writer, trainer.engine.gradient_boxes(), GRADIENT)
+
+    results = trainer.steps(lambda: False, on_gradients=write_first_gradients)
+    figures = [StepFigures(result.loss, result.grad_norm) for result in islice(results, steps)]
+    _write(writer, trainer.engine.boxes(), PARAMETER)
+    writer.finish(figures)
+
+
 def _start_again(engine: Engine) -> None:
     """Sets weights, moments and the count of updates back to what they were before step 1."""
     engine.initialize()
     engine.optimizer_steps = 0
-    for piece in engine.pieces():
-        piece.first_moment.zero_()
-        piece.second_moment.zero_()
+    for box in engine.boxes():
+        box.first_moment.zero_()
+        box.second_moment.zero_()
 
 
 def _move_weights(engine: Engine, *, precision: str, seed: int) -> None:
     """Moves weights by one unit in the last place, up or down at random; zeros stay zero."""
     unit = torch.finfo(DTYPES[precision]).eps
     chance = torch.Generator().manual_seed(seed)
-    with engine.writable_pieces() as pieces:
-        for piece in pieces:
-            signs = torch.randint(0, 2, piece.master.shape, generator=chance) * 2 - 1
-            piece.master.mul_((1 + unit * signs).to(piece.master))
+    with engine.writable_boxes() as boxes:
+        for box in boxes:
+            signs = torch.randint(0, 2, box.master.shape, generator=chance) * 2 - 1
+            box.master.mul_((1 + unit * signs).to(box.master))
 
 
-class _GradientRecorder:
-    """An engine that writes the gradients of its first step down before they are applied."""
-
-    def __init__(self, engine: Engine, writer: RecordWriter) -> None:
-        self._engine, self._writer = engine, writer
-        self._is_first = True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def train_step(
-        self, *args: Any, accept: Callable[[list[Any], float], bool] | None = None, **kwargs: Any
-    ) -> Any:
-        """As the engine's own."""
-
-        def record_then_accept(reports: list[Any], norm: float) -> bool:
-            if self._is_first:
-                _write(self._engine, self._writer, self._engine.gradient_pieces(), GRADIENT)
-                self._is_first = False
-            return accept is None or accept(reports, norm)
-
-        return self._engine.train_step(*args, accept=record_then_accept, **kwargs)
-
-
-def _write(engine: Engine, writer: RecordWriter, pieces: list[Any], kind: str) -> None:
-    for piece in pieces:
-        values = piece.values if kind == GRADIENT else piece.master
+def _write(
+    writer: RecordWriter, boxes: Sequence[GradientBox] | Sequence[StateBox], kind: str
+) -> None:
+    for box in boxes:
+        values = box.values if isinstance(box, GradientBox) else box.master
         writer.add(
             values.detach().float().cpu().numpy(),
             kind=kind,
-            name=piece.name,
-            global_shape=piece.global_shape,
-            offset=piece.offset,
-            is_first_replica=piece.is_first_replica and engine.writes_data_replicas,
+            name=box.name,
+            global_shape=box.global_shape,
+            offset=box.offset,
+            is_first_replica=box.is_first_replica,
         )

@@ -1,12 +1,12 @@
-"""Which updates are not applied, because their loss or gradient is off. Pure; no torch.
+"""Decides which updates are skipped because of their loss or gradient norm. Pure; no torch.
 
-Large runs meet spikes that one bad batch or one flipped bit begins, and that the moments then
-carry on (PaLM, arXiv 2204.02311, section 5.1). A loss or norm far above its recent past is passed
-over before it does harm, as OLMo 2 does (arXiv 2501.00656, section 3.3).
+In large runs one bad batch or one flipped bit can cause a loss spike, and the moments prolong it
+(PaLM, arXiv 2204.02311, section 5.1). An update whose loss or norm is far above the recent values
+is skipped, as in OLMo 2 (arXiv 2501.00656, section 3.3).
 
-What was passed over is part of the past too, though only as the edge of what is thought possible: a
-run whose norm has moved to another level for good is believed after a few steps, where one that
-forgot its outliers would pass over everything from then on.
+The values of a skipped update are remembered too, but clipped to twice the allowed distance from
+the mean. If the norm of a run stays at a higher level, the limit reaches it after a few steps.
+Without these values every later update would be skipped.
 """
 
 import math
@@ -19,13 +19,14 @@ import numpy as np
 from bigtrain.config.sections import GuardConfig
 
 LEAST_DEVIATION = 0.01
-"""Of the mean: a past that is flat must not make outliers of rounding noise."""
+"""Least standard deviation, relative to the mean: after nearly equal values, rounding noise must
+not be an outlier."""
 EDGE = 2.0
-"""In units of sigmas above the mean: an outlier is remembered as no more than this."""
+"""An outlier is remembered as at most this many times ``sigmas`` deviations above the mean."""
 
 
 class Guard:
-    """Judges updates; what it answers follows from its past alone, so all ranks agree."""
+    """Decides on updates. It depends on the earlier values only, so all ranks decide the same."""
 
     def __init__(self, config: GuardConfig) -> None:
         self._config = config
@@ -37,11 +38,11 @@ class Guard:
 
     @property
     def gives_up(self) -> bool:
-        """Whether so many updates in a row were passed over that the run must stop."""
+        """Whether so many updates in a row were skipped that the run must stop."""
         return self.skipped_in_a_row >= self._config.stop_after
 
-    def judge(self, loss: float, grad_norm: float) -> str | None:
-        """Says why an update must not be applied, or None where it may, and remembers it.
+    def reason_to_skip(self, loss: float, grad_norm: float) -> str | None:
+        """Remembers a step's values and returns why its update must be skipped; None to apply it.
 
         Args:
             loss: Of the step, over all ranks.
@@ -64,7 +65,7 @@ class Guard:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What `restore` takes, as JSON."""
+        """The state for `restore`, as JSON values."""
         return {
             "losses": list(self._losses),
             "grad_norms": list(self._grad_norms),
@@ -73,7 +74,7 @@ class Guard:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint's state; an empty one is a past that nobody knows."""
+        """Restores the state of a checkpoint; an empty one means that no values are known."""
         for recent, key in ((self._losses, "losses"), (self._grad_norms, "grad_norms")):
             recent.clear()
             recent.extend(state.get(key, ()))
@@ -96,7 +97,7 @@ class Guard:
         recent.append(min(value, mean + EDGE * self._sigmas * deviation))
 
     def _expected(self, recent: Sequence[float]) -> tuple[float, float]:
-        """Mean and deviation of the past; anything is expected where too little is known."""
+        """Mean and deviation of the recent values; infinite if there are too few of them."""
         if math.isinf(self._sigmas) or 2 * len(recent) < self._config.window:
             return 0.0, math.inf
         past = np.array(recent)

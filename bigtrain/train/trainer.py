@@ -45,7 +45,7 @@ class StepResult:
     grad_norm: float
     learning_rate: float
     skipped: str | None
-    """Why the update was not applied; None where it was."""
+    """Why the update was skipped; None if it was applied."""
     samples: tuple[int, int]
     """First and last sample of the batch, in the order of the run."""
     tokens_per_second: float
@@ -70,7 +70,7 @@ class StepSeconds:
     data: float
     """Waiting for the batch."""
     forward_backward: float
-    """Until the gradient's norm is known and the update judged."""
+    """Until the gradient's norm is known and it is decided whether to update."""
     optimizer: float
 
     @property
@@ -90,12 +90,13 @@ class Rider(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
-    """What all ranks know between the backward passes and the update."""
+class _Decision:
+    """What every rank knows of a step before its update, and whether to update."""
 
     sums: Sums
     grad_norm: float
-    reason: str | None
+    skipped: str | None
+    """Why the update is skipped; None if it is applied."""
     stop: bool
     time: float
 
@@ -123,13 +124,24 @@ class Trainer:
         self.progress = Progress()
 
     def steps(
-        self, stop_requested: Callable[[], bool], *, rider: Rider | None = None
+        self,
+        stop_requested: Callable[[], bool],
+        *,
+        rider: Rider | None = None,
+        on_gradients: Callable[[int], None] | None = None,
     ) -> Iterator[StepResult]:
-        """Takes steps until the run is whole; the caller ends it earlier by not asking for more."""
+        """Takes steps until ``train.steps`` are done, or until the caller asks for no more.
+
+        Args:
+            stop_requested: Whether this rank was asked to stop.
+            rider: Adds numbers to the sum that each step makes over all ranks.
+            on_gradients: Called with the number of each step when its gradients are reduced and not
+                yet applied: the engine's ``gradient_boxes`` can be read then.
+        """
         while self.progress.step < self.config.train.steps:
             step = self.progress.step + 1
             with nullcontext() if self._profile is None else self._profile.step(step):
-                result = self._step(step, stop_requested, rider)
+                result = self._step(step, stop_requested, rider, on_gradients)
             yield result
 
     def between_steps(self, name: str) -> AbstractContextManager[None]:
@@ -162,45 +174,43 @@ class Trainer:
         return self._sum(reports, sizes)
 
     def _step(
-        self, step: int, stop_requested: Callable[[], bool], rider: Rider | None
+        self,
+        step: int,
+        stop_requested: Callable[[], bool],
+        rider: Rider | None,
+        on_gradients: Callable[[int], None] | None,
     ) -> StepResult:
         started = time.perf_counter()
-        consumed = self.progress.samples
         self._begin("data")
-        batch = self.data.batch(consumed)
+        batch = self.data.batch(self.progress.samples)
         fetched = time.perf_counter()
         self._begin("forward_backward")
+        reports = self.engine.backward(self._forward_step(step, batch), batch.microbatches)
+        grad_norm = self.engine.reduce()
+        if on_gradients is not None:
+            on_gradients(step)
+        decision = self._decide(reports, grad_norm, stop=stop_requested(), rider=rider)
+        self._begin("optimizer")
         rate = learning_rate(self.config, step)
-        verdict: _Verdict | None = None
-
-        def accept(reports: Sequence[Report], grad_norm: float) -> bool:
-            nonlocal verdict
-            verdict = self._judge(reports, grad_norm, stop=stop_requested(), rider=rider)
-            self._begin("optimizer")
-            return verdict.reason is None
-
-        self.engine.train_step(
-            self._forward_step(step, batch),
-            batch.microbatches,
-            learning_rate=rate,
-            accept=accept,
-        )
-        assert verdict is not None
+        if decision.skipped is None:
+            self.engine.update(rate)
+        else:
+            self.engine.discard()
         self._begin("report")
         synchronize(self.device)
         ended = time.perf_counter()
-        seconds = StepSeconds(fetched - started, verdict.time - fetched, ended - verdict.time)
-        return self._result(step, batch, verdict, seconds, rate)
+        seconds = StepSeconds(fetched - started, decision.time - fetched, ended - decision.time)
+        return self._result(step, batch, decision, seconds, rate)
 
     def _result(
-        self, step: int, batch: Batch[Any], verdict: _Verdict, seconds: StepSeconds, rate: float
+        self, step: int, batch: Batch[Any], decision: _Decision, seconds: StepSeconds, rate: float
     ) -> StepResult:
-        """Advances the state and tells of the step."""
-        consumed, tokens = self.progress.samples, verdict.sums.tokens
+        """Advances the progress and says what the step did."""
+        consumed, tokens = self.progress.samples, decision.sums.tokens
         self.progress = Progress(
             step=step,
             samples=consumed + self.config.batch_size(consumed),
-            tokens=self.progress.tokens + (tokens if verdict.reason is None else 0),
+            tokens=self.progress.tokens + (tokens if decision.skipped is None else 0),
         )
         extra = {}
         if self._meter is not None:
@@ -209,22 +219,22 @@ class Trainer:
             )
         return StepResult(
             progress=self.progress,
-            losses=verdict.sums.figures(),
-            grad_norm=verdict.grad_norm,
+            losses=decision.sums.figures(),
+            grad_norm=decision.grad_norm,
             learning_rate=rate,
-            skipped=verdict.reason,
+            skipped=decision.skipped,
             samples=self.data.sample_numbers(consumed),
             tokens_per_second=tokens / seconds.whole,
             seconds=seconds,
-            stop=verdict.stop,
+            stop=decision.stop,
             epochs=self.data.epochs(self.progress.samples),
             extra=extra,
         )
 
-    def _judge(
+    def _decide(
         self, reports: Sequence[Report], grad_norm: float, *, stop: bool, rider: Rider | None
-    ) -> _Verdict:
-        """Lets the guard decide; on all ranks by the very same numbers, or they would part."""
+    ) -> _Decision:
+        """Asks the guard whether to update. All ranks pass it the same numbers, so they agree."""
         is_first = dist.get_rank() == 0
         riding = () if rider is None else rider.numbers()
         extra = [float(stop), is_first and grad_norm, *riding]
@@ -232,10 +242,10 @@ class Trainer:
         stops, norm, *ridden = sums.extra
         if rider is not None:
             rider.take(ridden)
-        return _Verdict(
+        return _Decision(
             sums=sums,
             grad_norm=norm,
-            reason=self.guard.judge(sums.figures()["loss"], norm),
+            skipped=self.guard.reason_to_skip(sums.figures()["loss"], norm),
             stop=stops > 0,
             time=time.perf_counter(),
         )
@@ -260,8 +270,10 @@ class Trainer:
                 device=self.device,
             )
 
-        # The schedule divides by the microbatches and DeepSpeed by the batch ranks: every target of
-        # the batch weighs the same, and so does every pair.
+        # Cancels two divisions, so that every target of the batch weighs the same, and every pair.
+        # The schedule divides the loss by the number of microbatches. The reduction divides the
+        # gradients by the number of replica ranks (batch ranks × context ranks), but the schedule
+        # has multiplied the loss by the number of context ranks: the batch ranks are left.
         divided_by = len(batch.microbatches) * self._layout.batch_ranks
         batch_size = self.config.batch_size(self.progress.samples)
         return make_forward_step(

@@ -119,17 +119,17 @@ def load(layout: str, checkpoint: Path, times: int) -> list[Seconds]:
     _end_with_parent()
     found = []
     with engine_of(shape_config(layout)) as (engine, _, _):
-        whole_load = engine.writable_pieces
+        whole_load = engine.writable_boxes
         read = 0.0
 
         @contextmanager
-        def timed_pieces() -> Iterator[Any]:
+        def timed_boxes() -> Iterator[Any]:
             nonlocal read
-            with whole_load() as pieces:
-                yield pieces
+            with whole_load() as boxes:
+                yield boxes
                 read = time.perf_counter()
 
-        engine.writable_pieces = timed_pieces
+        engine.writable_boxes = timed_boxes
         for _ in range(times):
             seconds: Seconds = {}
             for name in ("warm", "cold"):
@@ -159,8 +159,7 @@ class Trainer:
         self._microbatch = Microbatch(tokens[:, :-1], tokens[:, 1:].contiguous(), ones)
         self._forward = make_forward_step(config, device=self.device, loss_scale=1 / LENGTH)
         self.tensors = {
-            f"{key}@{piece.offset}": view.detach()
-            for key, piece, view in tensors_of(engine.pieces())
+            f"{key}@{box.offset}": view.detach() for key, box, view in tensors_of(engine.boxes())
         }
         self.local_bytes = 4 * sum(view.numel() for view in self.tensors.values())
 
@@ -171,21 +170,15 @@ class Trainer:
 
         from bigtrain.parallel.device import synchronize
 
-        def accept(*_: Any) -> bool:
-            if saver is not None:
-                sums = torch.tensor(saver.numbers(), dtype=torch.float64, device=self.device)
-                dist.all_reduce(sums)
-                saver.take(sums.tolist())
-            before_update()
-            return True
-
         started = time.perf_counter()
-        self.engine.train_step(
-            self._forward,
-            [self._microbatch],
-            learning_rate=1e-4,
-            accept=accept,
-        )
+        self.engine.backward(self._forward, [self._microbatch])
+        self.engine.reduce()
+        if saver is not None:
+            sums = torch.tensor(saver.numbers(), dtype=torch.float64, device=self.device)
+            dist.all_reduce(sums)
+            saver.take(sums.tolist())
+        before_update()
+        self.engine.update(1e-4)
         synchronize(self.device)
         return time.perf_counter() - started
 

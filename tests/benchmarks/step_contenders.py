@@ -69,20 +69,25 @@ def bigtrain(precision: str, folder: Path, gate: Gate) -> None:
     from bigtrain.train.run import train
     from bigtrain.train.trainer import Trainer
 
-    steps, train_step = Trainer.steps, Engine.train_step
+    steps = Trainer.steps
 
     def gated(self: Trainer, *args: Any, **kwargs: Any) -> Iterator[Any]:
         for result in steps(self, *args, **kwargs):
             yield result
             gate()
 
-    def timed(self: Engine, *args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        update = train_step(self, *args, **kwargs)
-        gate.inside += time.perf_counter() - started
-        return update
+    def timed(phase: Callable[..., Any]) -> Any:
+        def call(*args: Any) -> Any:
+            started = time.perf_counter()
+            answer = phase(*args)
+            gate.inside += time.perf_counter() - started
+            return answer
 
-    Trainer.steps, Engine.train_step = gated, timed  # type: ignore[method-assign]
+        return call
+
+    Trainer.steps = gated  # type: ignore[method-assign]
+    for name in ("backward", "reduce", "update"):
+        setattr(Engine, name, timed(getattr(Engine, name)))
     train(run_config(precision, folder), ranks=ranks, device=device)
 
 

@@ -168,12 +168,12 @@ def update_at_another_rate(factor: float) -> None:
     """Lets every update be as of another learning rate."""
     from bigtrain.engine.engine import Engine
 
-    train_step = Engine.train_step
+    update = Engine.update
 
-    def changed(self: Any, *args: Any, learning_rate: float, **kwargs: Any) -> Any:
-        return train_step(self, *args, learning_rate=learning_rate * factor, **kwargs)
+    def changed(self: Any, learning_rate: float) -> Any:
+        return update(self, learning_rate * factor)
 
-    Engine.train_step = changed
+    Engine.update = changed
 
 
 def crash_on_rank_one() -> None:
@@ -184,7 +184,7 @@ def crash_on_rank_one() -> None:
         raise KeyError("planted")
 
     if read_ranks().rank == 1:
-        Engine.train_step = crash
+        Engine.backward = crash
 
 
 update_at_twice_the_rate = partial(update_at_another_rate, 2.0)

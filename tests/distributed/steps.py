@@ -89,32 +89,25 @@ def take_steps(
     seen = Steps()
     with engine_of(config) as (engine, layout, coordinates):
         for step in range(steps):
-
-            def judge(reports: list[Any], norm: float, step: int = step) -> bool:
-                if whole and step == 0:
-                    boxes = engine.gradient_pieces()
-                    seen.gradients = _whole([(b, b.values) for b in boxes], engine)
-                return accept is None or accept(step, reports, norm)
-
-            microbatches = _microbatches(config, step, layout, coordinates)
+            microbatches = microbatches_of(config, step, layout, coordinates)
             scale = (
                 float("inf") if step == poisoned and coordinates.data == layout.data - 1 else 1.0
             )
-            update = engine.train_step(
-                _forward_step(config, scale),
-                microbatches,
-                learning_rate=1e-2,
-                accept=judge if accept is not None or whole else None,
-            )
-            seen.norms.append(update.grad_norm)
-            seen.skipped.append(update.skipped)
-            seen.losses.append(
-                _mean_loss(update.reports, len(microbatches) * layout.data, coordinates)
-            )
+            reports = engine.backward(forward_step_of(config, scale), microbatches)
+            norm = engine.reduce()
+            if whole and step == 0:
+                seen.gradients = _whole([(b, b.values) for b in engine.gradient_boxes()])
+            if accept is None or accept(step, reports, norm):
+                seen.skipped.append(not engine.update(1e-2))
+            else:
+                engine.discard()
+                seen.skipped.append(True)
+            seen.norms.append(norm)
+            seen.losses.append(_mean_loss(reports, len(microbatches) * layout.data, coordinates))
             seen.bits.append(_hash(engine))
         seen.adam_steps = engine.optimizer_steps
         if whole:
-            seen.weights = _whole([(p, p.master) for p in engine.pieces()], engine)
+            seen.weights = _whole([(b, b.master) for b in engine.boxes()])
     return seen
 
 
@@ -125,8 +118,10 @@ def save_after_steps(config: RunConfig, out: Path, *, steps: int = 2) -> None:
 
     with engine_of(config) as (engine, layout, coordinates):
         for step in range(steps):
-            microbatches = _microbatches(config, step, layout, coordinates)
-            engine.train_step(_forward_step(config), microbatches, learning_rate=1e-2)
+            microbatches = microbatches_of(config, step, layout, coordinates)
+            engine.backward(forward_step_of(config), microbatches)
+            engine.reduce()
+            engine.update(1e-2)
         state = TrainState(
             step=steps,
             samples=0,
@@ -158,7 +153,8 @@ def all_but_the_second(step: int, reports: list[Any], norm: float) -> bool:
     return step != 1 or dist.get_rank() != dist.get_world_size() - 1
 
 
-def _microbatches(config: RunConfig, step: int, layout: Any, coordinates: Any) -> list[Any]:
+def microbatches_of(config: RunConfig, step: int, layout: Any, coordinates: Any) -> list[Any]:
+    """This rank's share of an invented batch; another one for each step."""
     import torch
 
     from bigtrain.data.microbatch import Microbatch
@@ -172,7 +168,8 @@ def _microbatches(config: RunConfig, step: int, layout: Any, coordinates: Any) -
     return [Microbatch(rows[:, :-1], rows[:, 1:].contiguous(), ones) for rows in mine]
 
 
-def _forward_step(config: RunConfig, scale: float = 1.0) -> Any:
+def forward_step_of(config: RunConfig, scale: float = 1.0) -> Any:
+    """A forward step whose loss is the mean over tokens, times ``scale``."""
     import torch
     from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
 
@@ -210,7 +207,7 @@ def _mean_loss(reports: list[Any], microbatches: int, coordinates: Any) -> float
     return float(total / microbatches)
 
 
-def _whole(boxes: list[Any], engine: Any) -> dict[str, Any]:
+def _whole(boxes: list[Any]) -> dict[str, Any]:
     """The whole tensors that the ranks' boxes make, as numpy arrays, on rank 0."""
     import torch
     import torch.distributed as dist
@@ -218,7 +215,7 @@ def _whole(boxes: list[Any], engine: Any) -> dict[str, Any]:
     mine = [
         (box.name, box.global_shape, box.offset, values.float().clone())
         for box, values in boxes
-        if box.is_first_replica and engine.writes_data_replicas
+        if box.is_first_replica
     ]
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, mine)
@@ -231,11 +228,11 @@ def _whole(boxes: list[Any], engine: Any) -> dict[str, Any]:
 
 def _hash(engine: Any) -> str:
     digest = hashlib.sha256(str(engine.optimizer_steps).encode())
-    for piece in engine.pieces():
-        for values in (piece.master, piece.first_moment, piece.second_moment):
+    for box in engine.boxes():
+        for values in (box.master, box.first_moment, box.second_moment):
             digest.update(values.contiguous().numpy().tobytes())
-    for stage in engine.stages:
-        for _, parameter in stage.named_parameters():
+    for chunk in engine.chunks:
+        for _, parameter in chunk.named_parameters():
             # Under ZeRO 3 a rank keeps a range of the weight, and the whole only while it is used.
             kept = getattr(parameter, "ds_tensor", parameter).detach()
             digest.update(kept.float().contiguous().numpy().tobytes())

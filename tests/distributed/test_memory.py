@@ -69,7 +69,7 @@ def measure_bytes(config: Any) -> tuple[int, int, int]:
 
     peaks = []
     bytes_now = LiveBytes()
-    materialize, train_step = engine_module.materialize, engine_module.Engine.train_step
+    materialize, update = engine_module.materialize, engine_module.Engine.update
 
     def note_peak(function: Any) -> Any:
         def noted(*args: Any, **kwargs: Any) -> Any:
@@ -80,7 +80,7 @@ def measure_bytes(config: Any) -> tuple[int, int, int]:
         return noted
 
     engine_module.materialize = note_peak(materialize)
-    engine_module.Engine.train_step = note_peak(train_step)  # type: ignore[method-assign]
+    engine_module.Engine.update = note_peak(update)  # type: ignore[method-assign]
     with bytes_now:
         take_steps(config, steps=2, whole=False)
     return peaks[0], peaks[1], peaks[-1]

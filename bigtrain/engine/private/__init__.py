@@ -1,27 +1,23 @@
-"""DeepSpeed's private names, all of them, behind a check of its version."""
+"""Everything that uses DeepSpeed's private names; ``patches.py`` lists what is replaced and why."""
 
-from bigtrain.engine.private.accumulated import (
+from bigtrain.engine.private.gradients import (
     accumulated_gradients,
-    leave_outputs_undivided,
     lend_main_gradients,
+    skip_division_by_one,
     take_back_main_gradients,
 )
-from bigtrain.engine.private.alone import leave_gradients_in_place
-from bigtrain.engine.private.partition import partitioner
-from bigtrain.engine.private.pipeline import follow_the_schedule, let_stages_differ
-from bigtrain.engine.private.state import (
+from bigtrain.engine.private.optimizer_state import (
     Fragment,
     GradientFragment,
     OptimizerState,
     state_of,
 )
-from bigtrain.engine.private.version import (
-    KNOWN_VERSION,
-    check_version,
-    leave_kernels_uncompiled,
-    needs_patches,
-    silence_memory_reports,
-)
+from bigtrain.engine.private.partitioning import partitioner
+from bigtrain.engine.private.pipeline import reduce_after_every_backward, skip_trace_comparison
+from bigtrain.engine.private.reduction import split_reduction_from_step
+from bigtrain.engine.private.single_rank import skip_reduction_over_one_rank
+from bigtrain.engine.private.startup import silence_memory_reports, skip_kernel_compilation
+from bigtrain.engine.private.version import KNOWN_VERSION, check_version, needs_patches
 
 __all__ = [
     "KNOWN_VERSION",
@@ -30,15 +26,16 @@ __all__ = [
     "OptimizerState",
     "accumulated_gradients",
     "check_version",
-    "follow_the_schedule",
-    "leave_gradients_in_place",
-    "leave_kernels_uncompiled",
-    "leave_outputs_undivided",
     "lend_main_gradients",
-    "let_stages_differ",
     "needs_patches",
     "partitioner",
+    "reduce_after_every_backward",
     "silence_memory_reports",
+    "skip_division_by_one",
+    "skip_kernel_compilation",
+    "skip_reduction_over_one_rank",
+    "skip_trace_comparison",
+    "split_reduction_from_step",
     "state_of",
     "take_back_main_gradients",
 ]

@@ -1,28 +1,28 @@
-"""ZeRO 2 and 3 under pipeline parallelism, which DeepSpeed does not know: what it takes."""
+"""Lets ZeRO 2 and 3 run under pipeline parallelism, which DeepSpeed does not support."""
 
 from typing import Any
 
 from deepspeed.runtime.zero import partitioned_param_coordinator
 
 
-def follow_the_schedule(engine: Any, optimizer: Any) -> None:
-    """Makes DeepSpeed reduce gradients after each backward pass, whatever ran before it.
+def reduce_after_every_backward(engine: Any, optimizer: Any) -> None:
+    """Makes DeepSpeed reduce the gradients after each backward pass, in any order of passes.
 
-    DeepSpeed forgets the last backward at the next *forward*. 1F1B runs F F B B, and the second
-    backward would pass unseen, its gradients unreduced.
+    DeepSpeed resets its flag "backward was seen" in the next *forward* pass. 1F1B also runs two
+    backward passes in a row, and the gradients of the second would not be reduced.
     """
-    theirs = engine._backward_prologue
+    original = engine._backward_prologue
 
     def prologue() -> None:
         optimizer.clear_backward_seen_flag()
-        theirs()
+        original()
 
     engine._backward_prologue = prologue
 
 
-def let_stages_differ() -> None:
-    """Keeps ZeRO 3 from comparing its trace with other stages', which hold other layers.
+def skip_trace_comparison() -> None:
+    """Keeps ZeRO 3 from comparing the order of its modules with that of all other ranks.
 
-    It compares over all ranks, not over those that share the parameters, and would wait for ever.
+    Other stages hold other layers, so the ranks would wait for each other for ever.
     """
     partitioned_param_coordinator.assert_ints_same_as_other_ranks = lambda _: None

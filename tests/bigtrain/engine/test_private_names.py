@@ -1,20 +1,23 @@
-"""The names of DeepSpeed that we lean on without its leave: gone or changed, these tests say so."""
+"""These tests fail when a private name of DeepSpeed that is used is gone or has changed."""
 
 import inspect
+import re
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Any
 
 import deepspeed
 import pytest
-from deepspeed.runtime import base_optimizer, bf16_optimizer, utils
+from deepspeed.runtime import bf16_optimizer
 from deepspeed.runtime.engine import DeepSpeedEngine
-from deepspeed.runtime.zero import partition_parameters, partitioned_param_coordinator
+from deepspeed.runtime.zero import partitioned_param_coordinator
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 
 from bigtrain.config import ConfigError
 from bigtrain.config.sections import ParallelConfig
 from bigtrain.engine.private import KNOWN_VERSION, check_version, needs_patches
+from bigtrain.engine.private.patches import PATCHES, READS, Use
 from tests.distributed.steps import steps_config
 
 
@@ -25,50 +28,21 @@ def unwrapped(function: Any) -> Any:
     return inner[0] if function.__name__ == "wrapped_fn" and inner else function
 
 
-SIGNATURES: dict[Callable[..., Any], list[str]] = {
-    DeepSpeedZeroOptimizer.scaled_global_norm: ["self", "norm_type"],
-    DeepSpeedZeroOptimizer.clear_backward_seen_flag: ["self"],
-    DeepSpeedZeroOptimizer.update_lp_params: ["self"],
-    DeepSpeedZeroOptimizer_Stage3.clear_backward_seen_flag: ["self"],
-    DeepSpeedZeroOptimizer_Stage3._get_norm_groups: ["self"],
-    DeepSpeedZeroOptimizer_Stage3._partition_all_parameters: ["self"],
-    DeepSpeedZeroOptimizer_Stage3._reassign_or_swap_out_partitioned_parameters: [
-        "self",
-        "sub_group_id",
-    ],
-    DeepSpeedZeroOptimizer_Stage3._get_fp32_grad_state_partition: [
-        "self",
-        "param",
-        "release_swap_buffers",
-    ],
-    DeepSpeedZeroOptimizer_Stage3._get_param_partition_rank: ["self", "param"],
-    DeepSpeedZeroOptimizer_Stage3.get_param_id: ["self", "param"],
-    bf16_optimizer.BF16_Optimizer.update_lp_params: ["self"],
-    bf16_optimizer.get_global_norm_of_tensors: [
-        "input_tensors",
-        "norm_type",
-        "mpu",
-        "moe_ep_group",
-    ],
-    bf16_optimizer.BF16_Optimizer._update_hp_grad: [
-        *("self", "lp", "group_idx", "param_idx", "clear_lp_grads")
-    ],
-    bf16_optimizer.BF16_Optimizer.clear_hp_grads: ["self"],
-    DeepSpeedEngine.buffered_allreduce_fallback: ["self", "grads", "elements_per_buffer"],
-    DeepSpeedZeroOptimizer.reduce_independent_p_g_buckets_and_remove_grads: ["self", "param", "i"],
-    DeepSpeedEngine._backward_prologue_per_tensor: ["self", "grad"],
-    utils.is_invalid_grad_norm: ["norm"],
-    DeepSpeedEngine._backward_prologue: ["self"],
-    base_optimizer.ZeROOptimizer.clear_backward_seen_flag: ["self"],
-    partition_parameters.Init._convert_to_deepspeed_param: ["self", "param"],
-    partitioned_param_coordinator.assert_ints_same_as_other_ranks: ["ints"],
-}
+NAMES = sorted({name for use in (*PATCHES, *READS) for name in use.names})
+FUNCTIONS = [name for name in NAMES if name.endswith(")")]
+ATTRIBUTES = [name for name in NAMES if not name.endswith(")")]
 
-USES: dict[Callable[..., Any], list[str]] = {
-    # What a step asks us, in place of what it asked itself.
+CALLS: dict[Callable[..., Any], list[str]] = {
+    # What a step asks for, in place of what it computed itself.
     DeepSpeedZeroOptimizer.step: ["self.scaled_global_norm()", "self.check_grad_overflow"],
     DeepSpeedZeroOptimizer_Stage3.step: ["self._get_norm_groups()", "is_invalid_grad_norm"],
     bf16_optimizer.BF16_Optimizer.step: ["get_global_norm_of_tensors(", "is_invalid_grad_norm"],
+    DeepSpeedEngine.step: [
+        "self.optimizer.finalize_gradient_accumulation_boundary()",
+        "elif self.enable_backward_allreduce and",
+        "self.allreduce_gradients()",
+    ],
+    DeepSpeedEngine.is_gradient_accumulation_boundary: ["return self._running_engine_step"],
     DeepSpeedEngine.forward: ["self.optimizer.clear_backward_seen_flag()"],
     partitioned_param_coordinator.PartitionedParameterCoordinator.reset_step: [
         "assert_ints_same_as_other_ranks(["
@@ -76,15 +50,31 @@ USES: dict[Callable[..., Any], list[str]] = {
 }
 
 
-@pytest.mark.parametrize("function", SIGNATURES, ids=lambda f: unwrapped(f).__qualname__)
-def test_a_function_that_we_replace_or_call_has_the_arguments_we_know(function: Any) -> None:
-    assert list(inspect.signature(unwrapped(function)).parameters) == SIGNATURES[function]
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_that_is_replaced_or_called_has_the_known_arguments(function: str) -> None:
+    name, arguments = function.removesuffix(")").split("(")
+    found = inspect.signature(unwrapped(resolve_name(f"deepspeed.{name}")))
+    assert list(found.parameters) == arguments.split(", ")
 
 
-@pytest.mark.parametrize("function", USES, ids=lambda f: unwrapped(f).__qualname__)
-def test_deepspeed_itself_calls_what_we_replace(function: Any) -> None:
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_an_attribute_that_is_read_or_set_is_one_of_deepspeed(attribute: str) -> None:
+    owner, _, name = attribute.rpartition(".")
+    source = inspect.getsource(inspect.getmodule(resolve_name(f"deepspeed.{owner}")))  # type: ignore[arg-type]
+    assert re.search(rf"\b{name}\b", source)
+
+
+@pytest.mark.parametrize("use", [*PATCHES, *READS], ids=lambda use: use.by.__qualname__)
+def test_the_table_lists_names_that_its_function_uses(use: Use) -> None:
+    source = inspect.getsource(inspect.getmodule(use.by))  # type: ignore[arg-type]
+    used = [re.split(r"[.(]", name.split("(")[0])[-1] for name in use.names]
+    assert [name for name in used if name not in source] == []
+
+
+@pytest.mark.parametrize("function", CALLS, ids=lambda f: unwrapped(f).__qualname__)
+def test_deepspeed_itself_calls_what_is_replaced(function: Any) -> None:
     source = inspect.getsource(unwrapped(function))
-    assert [use for use in USES[function] if use not in source] == []
+    assert [call for call in CALLS[function] if call not in source] == []
 
 
 def test_the_installed_version_is_the_known_one() -> None:
@@ -98,18 +88,18 @@ def test_the_installed_version_is_the_known_one() -> None:
         ({"zero": 2, "pipeline": 2}, "parallel.zero=2 with parallel.pipeline=2"),
     ],
 )
-def test_another_version_is_refused_for_what_leans_on_patches(
+def test_another_version_is_refused_for_layouts_that_need_patches(
     parallel: dict[str, int], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deepspeed, "__version__", "0.20.0")
-    with pytest.raises(ConfigError, match=rf"{named} leans .*0\.20\.0 is installed; pip install"):
+    with pytest.raises(ConfigError, match=rf"{named} depends .*0\.20\.0 is installed; pip install"):
         check_version(steps_config(parallel=parallel))
 
 
 @pytest.mark.parametrize(
     "parallel", [{}, {"zero": 2}, {"zero": 1, "pipeline": 2}, {"tensor": 2, "sequence": True}]
 )
-def test_another_version_is_only_told_of_elsewhere(
+def test_another_version_gives_a_warning_for_other_layouts(
     parallel: dict[str, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(deepspeed, "__version__", "0.20.0")

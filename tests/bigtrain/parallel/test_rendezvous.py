@@ -1,15 +1,15 @@
-"""Ranks that cannot meet say why and what to do, in one line."""
+"""Ranks that cannot connect to each other say why and what to do, in one line."""
 
 import os
 import socket
 
 import pytest
 
-from bigtrain.parallel.meeting import render_meeting_error
+from bigtrain.parallel.rendezvous import render_rendezvous_error
 from tests.ranks import RankError, run_ranks
 
 
-def meet(environment: dict[str, str]) -> None:
+def connect(environment: dict[str, str]) -> None:
     """For ``run_ranks``."""
     import torch
 
@@ -27,13 +27,15 @@ def meet(environment: dict[str, str]) -> None:
 def _why(**environment: str) -> str:
     """The last line of what a rank said."""
     with pytest.raises(RankError) as error:
-        run_ranks(meet, 1, environment)
+        run_ranks(connect, 1, environment)
     return str(error.value).strip().splitlines()[-1]
 
 
 def test_an_interface_that_does_not_exist_is_named_with_those_that_do() -> None:
     line = _why(GLOO_SOCKET_IFNAME="nope")
-    assert line.startswith("bigtrain.parallel.meeting.MeetingError: GLOO_SOCKET_IFNAME=nope: ")
+    assert line.startswith(
+        "bigtrain.parallel.rendezvous.RendezvousError: GLOO_SOCKET_IFNAME=nope: "
+    )
     assert all(name in line for _, name in socket.if_nameindex())
 
 
@@ -61,7 +63,7 @@ def test_a_taken_port_is_named() -> None:
         ),
         ("Timed out after 9 seconds waiting for clients. 1/2 clients joined.", "only 1 of 2 ranks"),
         ("unable to resolve hostname to a (local) address", "set GLOO_SOCKET_IFNAME to a network"),
-        ("something\nnew", "the ranks cannot meet: something new"),
+        ("something\nnew", "the ranks cannot connect to each other: something new"),
     ],
 )
 def test_what_torch_says_becomes_one_line_with_the_remedy(
@@ -69,7 +71,7 @@ def test_what_torch_says_becomes_one_line_with_the_remedy(
 ) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "99999")
-    line = render_meeting_error(said)
+    line = render_rendezvous_error(said)
     assert line.startswith(told) or told in line
     assert len(line.splitlines()) == 1
 
@@ -80,5 +82,5 @@ def test_an_address_without_a_number_is_named(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(socket, "getaddrinfo", answer_nothing)
     monkeypatch.setenv("MASTER_ADDR", "no-such-host.invalid")
-    line = render_meeting_error("The client socket has timed out after 8000ms")
+    line = render_rendezvous_error("The client socket has timed out after 8000ms")
     assert line.startswith("MASTER_ADDR=no-such-host.invalid has no address")

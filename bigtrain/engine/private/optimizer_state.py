@@ -1,6 +1,6 @@
-"""Where each of DeepSpeed's three optimizers keeps masters, moments and gradients, told alike."""
+"""One interface to the masters, moments and gradients of DeepSpeed's three optimizers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from bigtrain.engine.private.version import is_known
 
 INVALID_NORM = -1.0
-"""What DeepSpeed takes for the norm of a gradient that must not be applied."""
+"""DeepSpeed applies no gradient whose norm is negative: see its ``is_invalid_grad_norm``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +48,28 @@ class _Range:
 
 
 class OptimizerState:
-    """Masters, moments and gradients of one rank; what differs is in the classes below."""
+    """Masters, moments and gradients of one rank; a subclass for each optimizer of DeepSpeed."""
 
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
         self._create_moments()
 
     def fragment_of(self, parameter: torch.nn.Parameter) -> Fragment | None:
-        """The part of ``parameter`` whose state this rank keeps; None when that is nothing."""
-        place = self._range_of(parameter)
-        if place is None:
+        """The part of ``parameter`` whose state this rank keeps; None if it keeps nothing."""
+        kept = self._range_of(parameter)
+        if kept is None:
             return None
-        flat = self._flat_masters()[place.group]
+        flat = self._flat_masters()[kept.group]
         state = self._adam.state[flat]
         return Fragment(
-            start=place.start_in_parameter,
-            master=flat.data.narrow(0, place.start, place.numel),
-            first_moment=state["exp_avg"].narrow(0, place.start, place.numel),
-            second_moment=state["exp_avg_sq"].narrow(0, place.start, place.numel),
+            start=kept.start_in_parameter,
+            master=flat.data.narrow(0, kept.start, kept.numel),
+            first_moment=state["exp_avg"].narrow(0, kept.start, kept.numel),
+            second_moment=state["exp_avg_sq"].narrow(0, kept.start, kept.numel),
         )
 
     def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
-        """The reduced, unclipped gradients that this rank keeps; only within ``judged_by``."""
+        """The reduced, unclipped gradients that this rank keeps; from ``reduce`` to ``update``."""
         raise NotImplementedError
 
     def publish_masters(self) -> None:
@@ -77,14 +77,14 @@ class OptimizerState:
         self._optimizer.update_lp_params()
 
     def forget_gradients(self) -> None:
-        """Readies the gradients for the next step, where DeepSpeed does not."""
+        """Clears the gradients after a step, where DeepSpeed does not."""
 
     def complete_gradients(self) -> None:
-        """Call it after the last backward: makes zeros of the gradients that none has written."""
+        """After the last backward pass, sets gradients to zero that no pass has written."""
 
     @property
     def steps(self) -> int:
-        """Updates that Adam has made; its bias correction counts them."""
+        """Updates that Adam has made; its bias correction depends on it."""
         flats = self._flat_masters()
         return int(self._adam.state[flats[0]]["step"].item()) if flats else 0
 
@@ -94,12 +94,11 @@ class OptimizerState:
             self._adam.state[flat]["step"].fill_(steps)
 
     @contextmanager
-    def judged_by(self, judge: Callable[[], float | None]) -> Iterator[None]:
-        """Within it DeepSpeed's step asks ``judge`` for the norm, instead of measuring one.
+    def given_norm(self, norm: float | None) -> Iterator[None]:
+        """Within it DeepSpeed's step clips by ``norm``, and computes no norm of its own.
 
         Args:
-            judge: Called once the gradients are reduced. What it gives is the norm that clipping
-                goes by; None means that nothing is applied and the gradients are cleared.
+            norm: None makes the step apply nothing and clear the gradients.
         """
         raise NotImplementedError
         yield
@@ -123,7 +122,7 @@ class OptimizerState:
         )
 
     def _create_moments(self) -> None:
-        # Adam makes them at its first step; they must be there to be loaded before.
+        # Adam makes them at its first step, but a checkpoint is loaded before that.
         for flat in self._flat_masters():
             state = self._adam.state[flat]
             if "exp_avg" not in state:
@@ -131,43 +130,43 @@ class OptimizerState:
                 state["exp_avg"] = torch.zeros_like(flat, requires_grad=False)
                 state["exp_avg_sq"] = torch.zeros_like(flat, requires_grad=False)
 
-    def _judged_norm(self, judge: Callable[[], float | None], device: Any) -> torch.Tensor:
-        norm = judge()
+    @staticmethod
+    def _norm_tensor(norm: float | None, device: Any) -> torch.Tensor:
         return torch.tensor(INVALID_NORM if norm is None else norm, device=device)
 
 
 class PartitionedState(OptimizerState):
-    """DeepSpeed's stage 1 and 2: both with fp32 weights; in bf16 2, and 1 offloaded."""
+    """DeepSpeed's stages 1 and 2, except stage 1 in bf16 without offloading."""
 
     def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
-        """The reduced, unclipped gradients that this rank keeps; only within ``judged_by``."""
+        """The reduced, unclipped gradients that this rank keeps; from ``reduce`` to ``update``."""
         optimizer = self._optimizer
         for group, parameters in enumerate(optimizer.params_in_partition):
             if optimizer.cpu_offload:
                 flat = optimizer.single_partition_of_fp32_groups[group].grad
                 for parameter in parameters:
-                    place = self._range_of(parameter)
-                    assert place is not None
-                    values = flat.narrow(0, place.start, place.numel)
-                    yield parameter, GradientFragment(place.start_in_parameter, values)
+                    kept = self._range_of(parameter)
+                    assert kept is not None
+                    values = flat.narrow(0, kept.start, kept.numel)
+                    yield parameter, GradientFragment(kept.start_in_parameter, values)
                 continue
             values = optimizer.averaged_gradients[group]
-            kept = [v for v in values if not getattr(v, "_zero_padding", False)]
-            for parameter, value in zip(parameters, kept, strict=False):
-                place = self._range_of(parameter)
-                assert place is not None and place.numel == value.numel()
-                yield parameter, GradientFragment(place.start_in_parameter, value.reshape(-1))
+            values = [v for v in values if not getattr(v, "_zero_padding", False)]
+            for parameter, value in zip(parameters, values, strict=False):
+                kept = self._range_of(parameter)
+                assert kept is not None and kept.numel == value.numel()
+                yield parameter, GradientFragment(kept.start_in_parameter, value.reshape(-1))
 
     @contextmanager
-    def judged_by(self, judge: Callable[[], float | None]) -> Iterator[None]:
-        """Within it DeepSpeed's step asks ``judge`` for the norm, instead of measuring one."""
+    def given_norm(self, norm: float | None) -> Iterator[None]:
+        """Within it DeepSpeed's step clips by ``norm``, and computes no norm of its own."""
         optimizer = self._optimizer
 
         def scaled_global_norm(norm_type: int = 2) -> torch.Tensor:
-            norm = self._judged_norm(judge, optimizer.device)
-            # With bf16 DeepSpeed looks at the norm only where it has looked for overflows before.
+            # In bf16 DeepSpeed checks the norm only if this is set. Set before the step, it would
+            # also make DeepSpeed search all gradients for overflows.
             optimizer.check_grad_overflow = True
-            return norm
+            return self._norm_tensor(norm, optimizer.device)
 
         optimizer.scaled_global_norm = scaled_global_norm
         optimizer.check_grad_overflow = False
@@ -178,9 +177,9 @@ class PartitionedState(OptimizerState):
             del optimizer.scaled_global_norm
 
     def forget_gradients(self) -> None:
-        """Readies the gradients for the next step, where DeepSpeed does not.
+        """Clears the gradients after a step, where DeepSpeed does not.
 
-        With offloading it keeps those of a step that was not applied, and adds the next to them.
+        With offloading it keeps the gradients of a discarded step and adds the next ones to them.
         """
         for group in self._optimizer.averaged_gradients:
             self._optimizer.averaged_gradients[group] = None
@@ -190,10 +189,10 @@ class PartitionedState(OptimizerState):
 
 
 class WholeGradientState(OptimizerState):
-    """ZeRO 0 and 1 with bf16: what DeepSpeed makes of its stage 1 when sums are to be fp32.
+    """DeepSpeed's stage 1 in bf16 without offloading: each rank has fp32 buffers of all gradients.
 
-    A step's first gradient overwrites the last step's. DeepSpeed fills with zeros, makes an fp32
-    copy and adds that: twice the memory traffic of all gradients.
+    The first gradient of a step overwrites the one of the step before. DeepSpeed fills the buffers
+    with zeros and adds an fp32 copy of each gradient: twice the memory traffic.
     """
 
     def __init__(self, optimizer: Any) -> None:
@@ -203,7 +202,7 @@ class WholeGradientState(OptimizerState):
             optimizer.clear_hp_grads = self._expect_gradients
 
     def complete_gradients(self) -> None:
-        """Call it after the last backward: makes zeros of the gradients that none has written."""
+        """After the last backward pass, sets gradients to zero that no pass has written."""
         optimizer = self._optimizer
         for group, written in enumerate(optimizer.fp32_groups_has_gradients):
             for number, is_written in enumerate(written):
@@ -227,49 +226,49 @@ class WholeGradientState(OptimizerState):
             total.copy_(gradient)
         written[number] = True
         parameter._hp_grad = total
-        assert not clear_lp_grads, "DeepSpeed drops the bf16 gradient itself"
+        assert not clear_lp_grads, "DeepSpeed frees the bf16 gradient itself"
 
     def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
-        """The reduced, unclipped gradients that this rank keeps; only within ``judged_by``."""
+        """The reduced, unclipped gradients that this rank keeps; from ``reduce`` to ``update``."""
         flats = self._optimizer.fp32_groups_gradient_flat_partition
         for group in self._optimizer.bf16_groups:
             for parameter in group:
-                place = self._range_of(parameter)
-                if place is not None:
-                    values = flats[place.group].narrow(0, place.start, place.numel)
-                    yield parameter, GradientFragment(place.start_in_parameter, values)
+                kept = self._range_of(parameter)
+                if kept is not None:
+                    values = flats[kept.group].narrow(0, kept.start, kept.numel)
+                    yield parameter, GradientFragment(kept.start_in_parameter, values)
 
     @contextmanager
-    def judged_by(self, judge: Callable[[], float | None]) -> Iterator[None]:
-        """Within it DeepSpeed's step asks ``judge`` for the norm, instead of measuring one."""
-        theirs = bf16_optimizer.get_global_norm_of_tensors
+    def given_norm(self, norm: float | None) -> Iterator[None]:
+        """Within it DeepSpeed's step clips by ``norm``, and computes no norm of its own."""
+        original = bf16_optimizer.get_global_norm_of_tensors
         device = self._flat_masters()[0].device
-        bf16_optimizer.get_global_norm_of_tensors = lambda **_: self._judged_norm(judge, device)
+        bf16_optimizer.get_global_norm_of_tensors = lambda **_: self._norm_tensor(norm, device)
         try:
             yield
         finally:
-            bf16_optimizer.get_global_norm_of_tensors = theirs
+            bf16_optimizer.get_global_norm_of_tensors = original
 
     def _flat_masters(self) -> list[torch.Tensor]:
         return list(self._optimizer.fp32_groups_flat_partition)
 
 
 class PartitionedWeightState(OptimizerState):
-    """ZeRO 3: each parameter is a flat range on each data rank, and the weights with it."""
+    """DeepSpeed's stage 3: each replica rank keeps a flat range of each parameter and its state."""
 
     def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
-        """The reduced, unclipped gradients that this rank keeps; only within ``judged_by``."""
+        """The reduced, unclipped gradients that this rank keeps; from ``reduce`` to ``update``."""
         optimizer = self._optimizer
         for group in optimizer.fp16_groups:
             for parameter in group:
-                place = self._range_of(parameter)
-                if place is not None:
+                kept = self._range_of(parameter)
+                if kept is not None:
                     values, _ = optimizer._get_fp32_grad_state_partition(
                         parameter, release_swap_buffers=False
                     )
                     yield (
                         parameter,
-                        GradientFragment(place.start_in_parameter, values[: place.numel].float()),
+                        GradientFragment(kept.start_in_parameter, values[: kept.numel].float()),
                     )
 
     def publish_masters(self) -> None:
@@ -282,18 +281,18 @@ class PartitionedWeightState(OptimizerState):
             optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
 
     def forget_gradients(self) -> None:
-        """Readies the gradients for the next step, where DeepSpeed does not.
+        """Clears the gradients after a step, where DeepSpeed does not.
 
-        It overwrites the last step's only in the first backward pass, and with several chunks
-        that one meets the parameters of one of them.
+        DeepSpeed overwrites them in the first backward pass of the next step. With several chunks
+        that pass computes the gradients of one chunk only.
         """
         self._optimizer.grad_partitions_flat_buffer.zero_()
 
     @contextmanager
-    def judged_by(self, judge: Callable[[], float | None]) -> Iterator[None]:
-        """Within it DeepSpeed's step asks ``judge`` for the norm, instead of measuring one."""
+    def given_norm(self, norm: float | None) -> Iterator[None]:
+        """Within it DeepSpeed's step clips by ``norm``, and computes no norm of its own."""
         optimizer = self._optimizer
-        optimizer._get_norm_groups = lambda: [self._judged_norm(judge, optimizer.device)]
+        optimizer._get_norm_groups = lambda: [self._norm_tensor(norm, optimizer.device)]
         try:
             yield
         finally:
@@ -306,12 +305,12 @@ class PartitionedWeightState(OptimizerState):
         optimizer = self._optimizer
         group, start, numel = optimizer.grad_position[optimizer.get_param_id(parameter)]
         first = numel * optimizer._get_param_partition_rank(parameter)
-        kept = min(numel, parameter.ds_numel - first)  # The rest of the last range is padding.
-        return _Range(group, start, first, kept) if kept > 0 else None
+        values = min(numel, parameter.ds_numel - first)  # The rest of the last range is padding.
+        return _Range(group, start, first, values) if values > 0 else None
 
 
 def state_of(optimizer: Any) -> OptimizerState:
-    """The state of whichever optimizer DeepSpeed has made; creates Adam's moments, as zeros."""
+    """The state of the optimizer that DeepSpeed has made; creates Adam's moments, as zeros."""
     match optimizer:
         case DeepSpeedZeroOptimizer_Stage3():
             return PartitionedWeightState(optimizer)

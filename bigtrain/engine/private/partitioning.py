@@ -1,4 +1,4 @@
-"""ZeRO 3's partitioning of one parameter at a time, as it is made: none is ever whole for long."""
+"""Partitions one parameter at a time with ZeRO 3, while the model is being built."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from deepspeed.runtime.zero.partition_parameters import Init
 
 
 def partitioner(settings: dict[str, Any], *, topology: Any) -> Callable[[torch.nn.Parameter], None]:
-    """Makes the function that partitions a new parameter over its data ranks and frees the rest.
+    """Makes the function that keeps this rank's part of a new parameter and frees the rest.
 
     Args:
         settings: The DeepSpeed config that the engine will get too.
@@ -21,7 +21,7 @@ def partitioner(settings: dict[str, Any], *, topology: Any) -> Callable[[torch.n
     )
 
     def partition(parameter: Any) -> None:
-        # Not DeepSpeed's own conversion: it sends the values, and there are none yet.
+        # DeepSpeed's public conversion also broadcasts the values, and there are none yet.
         init._convert_to_deepspeed_param(parameter)
         parameter.partition()
 

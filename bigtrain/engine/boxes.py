@@ -1,4 +1,15 @@
-"""Cuts the optimizer's flat memory into boxes of the global tensors, as views, without a copy."""
+"""Cuts the optimizer's flat memory into boxes of the global tensors, as views, without a copy.
+
+A *shard* is a tensor rank's part of a parameter, and lies in flat memory. With ZeRO a replica rank
+keeps a *fragment* of that: a flat range. A *box* is an n-dimensional block of a global tensor::
+
+    shard, 3 × 4 of a global tensor       fragment: elements 2 to 8     three boxes
+    0  1  2  3                            ·  ·  2  3                    1 × 2 at (0, 2)
+    4  5  6  7                            4  5  6  7                    1 × 4 at (1, 0)
+    8  9 10 11                            8  ·  ·  ·                    1 × 1 at (2, 0)
+
+The offset of a box counts from the start of the global tensor.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,13 +21,13 @@ import torch
 from bigtrain.engine.private import Fragment, GradientFragment
 from bigtrain.models.shards import Shard
 
-Box = tuple[tuple[int, ...], tuple[int, ...]]
+_Block = tuple[tuple[int, ...], tuple[int, ...]]
 """Offset and size, one number for each axis."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """One box of a global tensor: its fp32 master values and Adam moments, views all three."""
+class StateBox:
+    """One box of a global tensor: its fp32 master values and Adam moments, all three views."""
 
     name: str
     global_shape: tuple[int, ...]
@@ -25,10 +36,11 @@ class Piece:
     first_moment: torch.Tensor
     second_moment: torch.Tensor
     is_first_replica: bool
+    """Of equal boxes on several ranks, whether this one is counted and saved."""
 
 
 @dataclass(frozen=True, slots=True)
-class GradientPiece:
+class GradientBox:
     """One box of a global tensor's gradient: fp32, reduced over all ranks, not yet clipped."""
 
     name: str
@@ -36,20 +48,21 @@ class GradientPiece:
     offset: tuple[int, ...]
     values: torch.Tensor
     is_first_replica: bool
+    """Of equal boxes on several ranks, whether this one is counted."""
 
 
-def cut_pieces(
+def cut_state(
     shards: Mapping[torch.nn.Parameter, Sequence[Shard]],
     fragments: Iterable[tuple[torch.nn.Parameter, Fragment]],
-) -> list[Piece]:
+) -> list[StateBox]:
     """All boxes whose state this rank keeps.
 
     Args:
-        shards: What each local parameter is of the global tensors.
+        shards: Which parts of the global tensors each local parameter holds.
         fragments: Which flat range of each parameter this rank keeps.
     """
     return [
-        Piece(
+        StateBox(
             name=shard.name,
             global_shape=shard.global_shape,
             offset=offset,
@@ -64,18 +77,18 @@ def cut_pieces(
     ]
 
 
-def cut_gradient_pieces(
+def cut_gradients(
     shards: Mapping[torch.nn.Parameter, Sequence[Shard]],
     fragments: Iterable[tuple[torch.nn.Parameter, GradientFragment]],
-) -> list[GradientPiece]:
+) -> list[GradientBox]:
     """All boxes whose gradient this rank keeps.
 
     Args:
-        shards: What each local parameter is of the global tensors.
+        shards: Which parts of the global tensors each local parameter holds.
         fragments: Which flat range of each parameter's gradient this rank keeps.
     """
     return [
-        GradientPiece(
+        GradientBox(
             name=shard.name,
             global_shape=shard.global_shape,
             offset=offset,
@@ -88,10 +101,10 @@ def cut_gradient_pieces(
     ]
 
 
-def boxes(shape: Sequence[int], start: int, stop: int) -> Iterator[Box]:
-    """Splits the flat range ``[start, stop)`` of a row-major array into boxes, in flat order.
+def blocks_of_range(shape: Sequence[int], start: int, stop: int) -> Iterator[_Block]:
+    """Splits the flat range ``[start, stop)`` of a row-major array into blocks, in flat order.
 
-    A range of a matrix is at most three: the rest of a row, whole rows, the start of a row.
+    A range of a matrix has at most three: the rest of a row, whole rows, the start of a row.
     """
     if start >= stop:
         return
@@ -113,19 +126,19 @@ def boxes(shape: Sequence[int], start: int, stop: int) -> Iterator[Box]:
     yield from _in_row(shape, last_row, 0, last_column)
 
 
-def _in_row(shape: Sequence[int], row: int, start: int, stop: int) -> Iterator[Box]:
-    for offset, size in boxes(shape[1:], start, stop):
+def _in_row(shape: Sequence[int], row: int, start: int, stop: int) -> Iterator[_Block]:
+    for offset, size in blocks_of_range(shape[1:], start, stop):
         yield (row, *offset), (1, *size)
 
 
 def _cut(
     shard: Shard, fragment_start: int, fragment_numel: int
 ) -> Iterator[tuple[tuple[int, ...], Callable[[torch.Tensor], torch.Tensor]]]:
-    """Yields the global offset of each box, and what makes its view of the fragment's values."""
+    """Yields the global offset of each box, and a function from a fragment's values to its view."""
     start = max(fragment_start, shard.start)
     stop = min(fragment_start + fragment_numel, shard.start + math.prod(shard.shape))
     position = start - fragment_start
-    for offset, size in boxes(shard.shape, start - shard.start, stop - shard.start):
+    for offset, size in blocks_of_range(shard.shape, start - shard.start, stop - shard.start):
         last = position + math.prod(size)
         yield (
             tuple(a + b for a, b in zip(shard.offset, offset, strict=True)),

@@ -1,4 +1,4 @@
-"""What DeepSpeed does for the other data ranks when there are none, left out."""
+"""Leaves out DeepSpeed's reduction of gradients where there is only one replica rank."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from bigtrain.engine.private.version import is_known
 
 
-def leave_gradients_in_place(engine: Any, optimizer: Any) -> None:
-    """Keeps a known DeepSpeed's stage 1 from reducing over the one rank of its data-parallel group.
+def skip_reduction_over_one_rank(engine: Any, optimizer: Any) -> None:
+    """Keeps a known DeepSpeed's stage 1 from reducing gradients over a group of one rank.
 
-    It would copy all gradients into a bucket, divide them by one, and copy them back and aside:
+    DeepSpeed would copy all gradients into a bucket, divide them by one and copy them twice more:
     four passes over them with fp32 weights, three with bf16.
 
     Args:
-        engine: DeepSpeed's, with one data rank and stage 1.
+        engine: DeepSpeed's, with one data-parallel rank and stage 1.
         optimizer: Its optimizer, on the device of the weights.
     """
     if not is_known():

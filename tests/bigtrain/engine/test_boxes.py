@@ -1,4 +1,4 @@
-"""A flat range of an array is cut into boxes that hold exactly its elements, in order."""
+"""A flat range of an array is cut into blocks that hold exactly its elements, in order."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bigtrain.engine.pieces import boxes, cut_pieces
+from bigtrain.engine.boxes import blocks_of_range, cut_state
 from bigtrain.engine.private import Fragment
 from bigtrain.models.shards import Shard
 
@@ -15,28 +15,28 @@ shapes = st.lists(st.integers(1, 6), min_size=0, max_size=4)
 
 
 @given(shape=shapes, data=st.data())
-def test_boxes_hold_the_range_and_nothing_else(shape: list[int], data: st.DataObject) -> None:
+def test_blocks_hold_the_range_and_nothing_else(shape: list[int], data: st.DataObject) -> None:
     size = math.prod(shape)
     start = data.draw(st.integers(0, size))
     stop = data.draw(st.integers(start, size))
     array = np.arange(size).reshape(shape)
     found = [
         array[tuple(slice(o, o + n) for o, n in zip(offset, sizes, strict=True))].reshape(-1)
-        for offset, sizes in boxes(shape, start, stop)
+        for offset, sizes in blocks_of_range(shape, start, stop)
     ]
     assert [int(v) for part in found for v in part] == list(range(start, stop))
 
 
 @given(rows=st.integers(1, 9), columns=st.integers(1, 9), data=st.data())
-def test_a_range_of_a_matrix_is_at_most_three_boxes(
+def test_a_range_of_a_matrix_is_at_most_three_blocks(
     rows: int, columns: int, data: st.DataObject
 ) -> None:
     start = data.draw(st.integers(0, rows * columns))
     stop = data.draw(st.integers(start, rows * columns))
-    assert len(list(boxes((rows, columns), start, stop))) <= 3
+    assert len(list(blocks_of_range((rows, columns), start, stop))) <= 3
 
 
-def test_pieces_are_views_at_their_global_places() -> None:
+def test_boxes_are_views_at_their_global_offsets() -> None:
     parameter = torch.nn.Parameter(torch.zeros(10))
     shards = [
         Shard("a", (8, 3), (4, 0), (2, 3), start=0, is_first_replica=True),
@@ -44,12 +44,12 @@ def test_pieces_are_views_at_their_global_places() -> None:
     ]
     flats = [torch.arange(5.0) + 10 * n for n in range(3)]
     fragment = Fragment(2, *flats)
-    pieces = cut_pieces({parameter: shards}, [(parameter, fragment)])
-    assert [(p.name, p.offset, tuple(p.master.shape)) for p in pieces] == [
+    boxes = cut_state({parameter: shards}, [(parameter, fragment)])
+    assert [(b.name, b.offset, tuple(b.master.shape)) for b in boxes] == [
         ("a", (4, 2), (1, 1)),
         ("a", (5, 0), (1, 3)),
         ("b", (0, 0), (1, 1)),
     ]
-    assert [p.second_moment.flatten().tolist() for p in pieces] == [[20], [21, 22, 23], [24]]
-    pieces[1].master.fill_(-1)
+    assert [b.second_moment.flatten().tolist() for b in boxes] == [[20], [21, 22, 23], [24]]
+    boxes[1].master.fill_(-1)
     assert flats[0].tolist() == [0, -1, -1, -1, 4]

@@ -1,4 +1,4 @@
-"""The gradients that pile up over the microbatches of a step, before DeepSpeed reduces them."""
+"""The gradients that accumulate over the microbatches of a step, before DeepSpeed reduces them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 import torch
 
 
-def leave_outputs_undivided(engine: Any) -> None:
-    """Keeps DeepSpeed from dividing the gradient of what the model returns by one.
+def skip_division_by_one(engine: Any) -> None:
+    """Keeps DeepSpeed from dividing the gradient of the model's output by one.
 
-    It divides by its accumulation steps, of which we tell it one: the schedule counts ours. That
-    would be a new copy of the gradient of the logits.
+    It divides by its number of accumulation steps, which is one here because the schedule counts
+    the microbatches. The division would copy the gradient of the logits.
     """
     assert engine.gradient_accumulation_steps() == 1
     engine._backward_prologue_per_tensor = lambda gradient: gradient
 
 
 def accumulated_gradients(parameters: list[torch.nn.Parameter]) -> Iterator[torch.Tensor]:
-    """The fp32 gradients that have piled up since the last step, one for each parameter."""
+    """The fp32 gradients accumulated since the last step, one for each parameter that has one."""
     for parameter in parameters:
         gradient = getattr(parameter, "_hp_grad", None)
         gradient = parameter.grad if gradient is None else gradient
@@ -26,7 +26,7 @@ def accumulated_gradients(parameters: list[torch.nn.Parameter]) -> Iterator[torc
 
 
 def lend_main_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Shows megatron-core DeepSpeed's fp32 gradient buffers under the name that it looks for."""
+    """Gives megatron-core DeepSpeed's fp32 gradients as ``main_grad``, the name it looks for."""
     for parameter in parameters:
         gradient = getattr(parameter, "_hp_grad", None)
         if gradient is None:  # Its name in bf16 with the optimizer offloaded.
@@ -36,7 +36,7 @@ def lend_main_gradients(parameters: list[torch.nn.Parameter]) -> None:
 
 
 def take_back_main_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Ends the loan."""
+    """Removes ``main_grad`` again."""
     for parameter in parameters:
         if hasattr(parameter, "main_grad"):
             del parameter.main_grad

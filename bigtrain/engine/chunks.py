@@ -1,7 +1,7 @@
-"""What megatron-core's schedule sees of a DeepSpeed engine.
+"""This rank's chunks of the model: as DeepSpeed sees them, and as megatron-core's schedule does.
 
-What the schedule asks for and does not find it skips *silently*, so all of it is spelled out here.
-The engine itself will not do: its ``config`` is DeepSpeed's.
+The schedule skips *silently* what it asks for and does not find, so everything is defined here.
+DeepSpeed's engine cannot be passed to the schedule: its attribute ``config`` is DeepSpeed's own.
 """
 
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ from typing import Any
 import torch
 
 
-class Chunks(torch.nn.ModuleList):
-    """This rank's chunks of the model as one module, which is what DeepSpeed wants to see."""
+class ChunkList(torch.nn.ModuleList):
+    """This rank's chunks as one module, because DeepSpeed takes one."""
 
     def forward(self, number: int, *args: Any, **kwargs: Any) -> Any:
         """Runs one chunk."""
         return self[number](*args, **kwargs)
 
 
-class Stage(torch.nn.Module):
-    """A chunk of the model: forwards run through the engine, questions go to the chunk."""
+class ScheduledChunk(torch.nn.Module):
+    """A chunk as the schedule sees it: its forward pass runs through DeepSpeed."""
 
     def __init__(self, engine: Any, module: Any, *, number: int) -> None:
         super().__init__()
-        # Not as submodules: the parameters belong to the engine alone.
+        # Not registered as submodules: the parameters belong to DeepSpeed's engine alone.
         object.__setattr__(self, "_engine", engine)
         object.__setattr__(self, "module", module)
         self._number = number
@@ -34,7 +34,7 @@ class Stage(torch.nn.Module):
         self.ddp_config = SimpleNamespace(use_megatron_fsdp=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the model through DeepSpeed, whose hooks need to see it."""
+        """Runs the chunk through DeepSpeed, whose hooks need to see it."""
         return self._engine(self._number, *args, **kwargs)
 
     def set_input_tensor(self, tensor: Any) -> None:
@@ -42,12 +42,12 @@ class Stage(torch.nn.Module):
         self.module.set_input_tensor(tensor)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
-        """The model's, under its own names."""
+        """The chunk's parameters, under its own names."""
         return self.module.named_parameters(*args, **kwargs)
 
     def modules(self) -> Iterator[torch.nn.Module]:
-        """The model's."""
+        """The chunk's modules."""
         return self.module.modules()
 
     def finish_grad_sync(self, *_: Any, **__: Any) -> None:
-        """DeepSpeed reduces the gradients, in its step."""
+        """Does nothing: DeepSpeed reduces the gradients."""

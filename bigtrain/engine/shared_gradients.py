@@ -1,4 +1,8 @@
-"""Gradients of what ranks share, where DeepSpeed partitions them before megatron-core can sum."""
+"""Sums the gradients of parameters that ranks share, with ZeRO 2 and 3.
+
+With ZeRO 0 and 1 megatron-core does this after the last backward pass. With ZeRO 2 and 3 DeepSpeed
+has reduced and partitioned the gradients by then.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,11 +15,11 @@ from bigtrain.parallel import groups
 
 
 def sum_over_tensor_ranks(chunks: Iterable[torch.nn.Module]) -> None:
-    """Sums the gradients of norms and biases over tensor ranks as each backward pass makes them.
+    """Sums the gradients of norms and biases over tensor ranks, in every backward pass.
 
-    Under sequence parallelism each tensor rank sees a part of the sequence (Korthikanti et al.,
-    arXiv 2205.05198, section 4.2.2), and megatron-core marks what it applies there. The norms of
-    queries and keys see a part of the heads, with it or without.
+    With sequence parallelism each tensor rank computes a part of the sequence (Korthikanti et al.,
+    arXiv 2205.05198, section 4.2.2), and megatron-core marks the parameters that it applies to that
+    part. The norms of queries and keys are always applied to a part of the heads only.
     """
     for chunk in chunks:
         for name, parameter in chunk.named_parameters():
@@ -31,7 +35,7 @@ def _sum_over_tensor_ranks(gradient: torch.Tensor) -> torch.Tensor:
 
 
 def tied_weight(chunks: Sequence[Any]) -> torch.nn.Parameter | None:
-    """This rank's copy of the embedding that the first and the last stage share, if it has one."""
+    """This rank's copy of the embedding that the first and the last stage share; None without."""
     if not chunks[0].share_embeddings_and_output_weights:
         return None
     for chunk, holds_it in (
@@ -49,8 +53,8 @@ def sum_tied(weight: Any, fragment: GradientFragment | None, *, shared_ranges: b
     Args:
         weight: This rank's copy.
         fragment: The range of its gradient that this rank keeps, if any.
-        shared_ranges: Whether the ranks at the two ends keep the same range; else a whole gradient
-            is put together for a moment.
+        shared_ranges: Whether the ranks of both stages keep the same range; otherwise the whole
+            gradient is gathered for the sum.
     """
     if shared_ranges:
         if fragment is not None:

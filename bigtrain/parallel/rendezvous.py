@@ -6,15 +6,15 @@ import socket
 from bigtrain.environment import meeting_point
 
 
-class MeetingError(ValueError):
-    """The ranks cannot meet; the message is one line and says how to mend it."""
+class RendezvousError(ValueError):
+    """The ranks cannot connect to each other; the message is one line with a remedy."""
 
 
-def render_meeting_error(message: str) -> str:
-    """Says in one line what torch.distributed or gloo said when the ranks should have met.
+def render_rendezvous_error(message: str) -> str:
+    """Renders an error of torch.distributed or gloo while the ranks connect, in one line.
 
     Args:
-        message: Of the exception that ``init_process_group`` raised.
+        message: The message of the exception that ``init_process_group`` raised.
     """
     address, port = meeting_point()
     text = " ".join(message.split())
@@ -26,7 +26,7 @@ def render_meeting_error(message: str) -> str:
         )
     if "address already in use" in text.lower():
         return (
-            f"port {port} of this machine is taken, so the ranks cannot meet there; set "
+            f"port {port} of this machine is taken, so the ranks cannot connect; set "
             "MASTER_PORT to a free one (`bigtrain launch` takes another when it is started again)"
         )
     if found := re.search(r"environment variable (\w+) expected", text):
@@ -41,8 +41,8 @@ def render_meeting_error(message: str) -> str:
             "and MASTER_PORT are its own, and that no firewall closes the port"
         )
     if found := re.search(r"(\d+)/(\d+) clients joined", text):
-        return f"only {found[1]} of {found[2]} ranks came; see the logs of the others"
-    return f"the ranks cannot meet: {text[:300]}"
+        return f"only {found[1]} of {found[2]} ranks connected; see the logs of the others"
+    return f"the ranks cannot connect to each other: {text[:300]}"
 
 
 def _render_unresolved(address: str, text: str) -> str:
