@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 
+from bigtrain.config.model_kinds import Packing
 from bigtrain.config.paths import FolderPath, OfPaths
 from bigtrain.config.sections import (
     PositiveFloat,
@@ -105,7 +106,7 @@ class DataConfig(Section):
     """Tokenizer model; the corpora must have been made with it. By default the corpus's own."""
     sequence_length: PositiveInt
     """Tokens in one sample."""
-    packing: Literal["concat", "bestfit", "pad", "pairs"] = "concat"
+    packing: Packing = "concat"
     """concat: windows of the token stream; bestfit: whole documents packed with hardly any
     padding; pad: one document a row; pairs: sentence pairs for BERT. All but concat need
     `bigtrain data samples` first."""
@@ -140,6 +141,16 @@ class DataConfig(Section):
         if self.train is not None:
             return (StageConfig(sources=(SourceConfig(corpus=self.train),)),)
         return self.stages
+
+    @property
+    def draws_whole_batches(self) -> bool:
+        """Whether all samples of a batch are drawn together, because they are of one length."""
+        return self.packing == "pairs"
+
+    @property
+    def separates_documents(self) -> bool:
+        """Whether attention stays inside a document."""
+        return self.document_attention or self.packing in ("bestfit", "pad")
 
     @property
     def validations(self) -> tuple[str, ...]:

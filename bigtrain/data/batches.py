@@ -1,13 +1,14 @@
 """Serves a rank its microbatches: the samples of a step, where the order says, ahead of time."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout
+from bigtrain.config.model_kinds import Packing
 from bigtrain.data.causal import CausalReader
 from bigtrain.data.checks import check_sources, open_sources
 from bigtrain.data.masked import PairReader
@@ -17,9 +18,26 @@ from bigtrain.data.read_ahead import ReadAhead
 from bigtrain.data.run_order import Places
 from bigtrain.data.sources import Source, run_order
 from bigtrain.data.stages import StageRecord, record_stages
+from data_tools.tokenizer import Tokenizer
 
 LOOK_AHEAD_BATCHES = 16
 """How far ahead storage is told what will be read."""
+
+
+def _token_reader(config: RunConfig, tokenizer: Tokenizer) -> CausalReader:
+    return CausalReader(config, special=tokenizer.special)
+
+
+def _pair_reader(config: RunConfig, tokenizer: Tokenizer) -> PairReader:
+    return PairReader(config, tokenizer=tokenizer)
+
+
+_READERS: Mapping[Packing, Callable[[RunConfig, Tokenizer], CausalReader | PairReader]] = {
+    "concat": _token_reader,
+    "bestfit": _token_reader,
+    "pad": _token_reader,
+    "pairs": _pair_reader,
+}
 
 
 class TrainingData:
@@ -37,11 +55,7 @@ class TrainingData:
         self.sources, self.validations = open_sources(config)
         self.tokenizer = check_sources(config, self.sources, self.validations)
         self.order = run_order(config, self.sources)
-        self._reader = (
-            PairReader(config, tokenizer=self.tokenizer)
-            if config.data.packing == "pairs"
-            else CausalReader(config, special=self.tokenizer.special)
-        )
+        self._reader = _READERS[config.data.packing](config, self.tokenizer)
         self._ahead = ReadAhead(
             self._read_batch, size=config.batch_size, workers=config.data.workers
         )

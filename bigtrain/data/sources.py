@@ -98,7 +98,7 @@ def count_windows(num_tokens: int, sequence_length: int, *, name: str) -> int:
 
 def samples_per_unit(config: RunConfig) -> int:
     """Samples that are drawn together: rows of about one length fill a whole batch."""
-    return config.train.global_batch_size if config.data.packing == "pairs" else 1
+    return config.train.global_batch_size if config.data.draws_whole_batches else 1
 
 
 def source_order(config: RunConfig, source: Source) -> SourceOrder:
@@ -107,7 +107,7 @@ def source_order(config: RunConfig, source: Source) -> SourceOrder:
     Raises:
         ConfigError: There are fewer rows than fill one batch.
     """
-    if config.data.packing == "pairs":
+    if config.data.draws_whole_batches:
         assert source.table is not None
         order = BucketOrder(
             source.table.buckets,

@@ -14,6 +14,7 @@ from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks
 from bigtrain.models.translate import DTYPES
+from bigtrain.objectives.table import objective_of
 from bigtrain.parallel import groups
 from bigtrain.parity.record import (
     GRADIENT,
@@ -63,6 +64,7 @@ def measure(
             recorder: Any = _GradientRecorder(engine, writer)
             trainer = Trainer(
                 config,
+                objective=objective_of(config.model),
                 engine=recorder,
                 data=data,
                 layout=layout,

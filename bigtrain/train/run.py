@@ -11,6 +11,7 @@ from bigtrain.data.batches import TrainingData
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks
+from bigtrain.objectives.table import objective_of
 from bigtrain.parallel import groups
 from bigtrain.parallel.bf16 import find_slow_bf16
 from bigtrain.train.agreement import check_config_agrees, check_data_agrees
@@ -69,6 +70,7 @@ def train(
         profile = ProfileWindow(config.profile, run_dir=config.run_dir, rank=ranks.rank)
         trainer = Trainer(
             config,
+            objective=objective_of(config.model),
             engine=engine,
             data=data,
             layout=layout,
