@@ -92,6 +92,7 @@ def launch(
     accept_change: AcceptChange = [],  # noqa: B006 - typer reads the default, nobody writes it
 ) -> None:
     """Starts a run on this machine, or resumes it from its newest checkpoint."""
+    from bigtrain.parallel.device_check import check_device
     from bigtrain.train.ending import record_end
     from bigtrain.train.resume import check_run
     from bigtrain.train.run_folder import RunFolder
@@ -101,15 +102,13 @@ def launch(
     config = resolve_run(sources)
     count = processes or config.parallel.model_parallel_size
     config.data_parallel_size(count)
+    check_device(config)
     check_run(config, accepted=accept_change)
     accepted = [word for key in accept_change for word in ("--accept-change", key)]
     folder = RunFolder(config.run_dir)
     with folder.launch_file(config) as file:
-        job = LocalJob(
-            command=(sys.executable, "-m", "bigtrain.cli", "train-rank", str(file), *accepted),
-            processes=count,
-            log_dir=folder.logs,
-        )
+        command = (sys.executable, "-m", "bigtrain.cli", "train-rank", str(file), *accepted)
+        job = LocalJob(command=command, processes=count, log_dir=folder.logs)
         processes_of = "process" if count == 1 else "processes"
         typer.echo(f"starting {count} {processes_of} of run {config.name}", err=True)
         result = run_local(job)
@@ -157,9 +156,9 @@ def _train(config: "RunConfig", accept_change: list[str]) -> None:
     ranks = read_ranks()
     _be_quiet()
     set_up_logging(ranks.rank, RunFolder(config.run_dir).logs / "rank-0.log")
-    from bigtrain.parallel.device import choose_device
+    from bigtrain.parallel.device_check import choose_checked_device
 
-    device = choose_device(config.parallel.device, ranks)
+    device = choose_checked_device(config, ranks)
     from bigtrain.train.run import train as run_training
 
     run_training(config, ranks=ranks, device=device, accept_changes=accept_change)
@@ -333,9 +332,9 @@ def parity_rank(
 
     run, ranks = load_resolved_config(config), read_ranks()
     _be_quiet()
-    from bigtrain.parallel.device import choose_device
+    from bigtrain.parallel.device_check import choose_checked_device
 
-    device = choose_device(run.parallel.device, ranks)
+    device = choose_checked_device(run, ranks)
     from bigtrain.parity.measure import measure
 
     numbers = {"steps": steps, "perturbed_runs": perturbed_runs}

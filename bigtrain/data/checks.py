@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from bigtrain.config import ConfigError, RunConfig
+from bigtrain.data.pairs import check_special_ids
 from bigtrain.data.sources import Source, open_source, run_order
 from bigtrain.data.stages import StageRecord, record_stages
 from data_tools.manifest import Manifest
@@ -66,7 +67,7 @@ def check_sources(
 
     Raises:
         ConfigError: They do not.
-        InputError: The tokenizer cannot be read.
+        InputError: The tokenizer cannot be read, or lacks an id that the samples are built with.
     """
     _check_apart(sources, validations, is_apart=config.data.validation_is_apart)
     first = sources[0].corpus
@@ -89,6 +90,8 @@ def check_sources(
             f"model.vocab_size={config.model.vocab_size}: the tokenizer {path} has "
             f"{tokenizer.vocab_size} tokens; set model.vocab_size={tokenizer.vocab_size}"
         )
+    if config.model.traits.reads_pairs:
+        check_special_ids(tokenizer.special, tokenizer=str(path))
     return tokenizer
 
 

@@ -11,7 +11,7 @@ from bigtrain.config.rules import PAIR_LENGTH_MULTIPLE
 from bigtrain.data.masking import plan_masking, sample_keys
 from bigtrain.data.microbatch import Batch, PairMicrobatch
 from bigtrain.data.order import Indices
-from bigtrain.data.pairs import PairRows, check_special_ids, read_pairs
+from bigtrain.data.pairs import PairRows, read_pairs
 from bigtrain.data.run_order import Places
 from bigtrain.data.sources import Source
 from data_tools.tokenizer import Tokenizer
@@ -26,11 +26,7 @@ class PairReader:
         Args:
             config: The run.
             tokenizer: The run's tokenizer.
-
-        Raises:
-            InputError: It lacks an id that pairs are built with.
         """
-        check_special_ids(tokenizer.special, tokenizer=str(tokenizer.path))
         self._seed, self._micro = config.seed, config.train.micro_batch_size
         self._special = tokenizer.special
         special = tokenizer.special

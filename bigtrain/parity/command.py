@@ -16,6 +16,7 @@ from rich.console import Console
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.layout import ONE_PROCESS, Layout, config_in_layout
 from bigtrain.data.checks import check_data
+from bigtrain.parallel.device_check import check_device
 from bigtrain.parity.compare import Reference, Tolerances, parse_tolerances, usual_tolerances
 from bigtrain.parity.layouts import layouts_to_compare, own_layout, parse_layouts
 from bigtrain.parity.run import (
@@ -80,6 +81,7 @@ def plan_parity(
         )
     config_in_layout(config, Layout())
     check_data(config)
+    check_device(config)
     return plan
 
 
