@@ -27,7 +27,7 @@ class SourceConfig(Section):
     """Its share of the samples, against the other weights of the stage; rounded to 1/16384."""
 
 
-class StageConfig(Section):
+class PhaseConfig(Section):
     """What is mixed from one sample on, until the next stage begins."""
 
     start_sample: SampleNumber = 0
@@ -36,7 +36,7 @@ class StageConfig(Section):
     """The corpora; each is read from where the stage before left it."""
 
     @model_validator(mode="after")
-    def _names_each_corpus_once(self) -> "StageConfig":
+    def _names_each_corpus_once(self) -> "PhaseConfig":
         names = [source.corpus for source in self.sources]
         for name in names:
             if names.count(name) > 1:
@@ -98,7 +98,7 @@ class DataConfig(Section):
 
     train: FolderPath | None = None
     """Corpus folder (with a manifest.json) or fsspec URL that is trained on; or give stages."""
-    stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
+    stages: Annotated[tuple[PhaseConfig, ...], Field(strict=False)] = ()
     """Mixtures of corpora, each from a sample on; instead of train."""
     validation: Annotated[str | tuple[str, ...] | None, PlainValidator(_folders), OfPaths] = None
     """Corpus folder that is only measured on, or a list of them, each measured by itself too."""
@@ -136,10 +136,10 @@ class DataConfig(Section):
     cannot tell or suggest otherwise."""
 
     @property
-    def mixture(self) -> tuple[StageConfig, ...]:
+    def mixture(self) -> tuple[PhaseConfig, ...]:
         """The stages, also where only ``train`` was given."""
         if self.train is not None:
-            return (StageConfig(sources=(SourceConfig(corpus=self.train),)),)
+            return (PhaseConfig(sources=(SourceConfig(corpus=self.train),)),)
         return self.stages
 
     @property

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.layout import ONE_PROCESS, Layout, config_in_layout
-from bigtrain.data.checks import check_data
+from bigtrain.data.corpus_checks import check_data
 from bigtrain.parallel.device_check import check_device
 from bigtrain.parity.compare import Reference, Tolerances, parse_tolerances, usual_tolerances
 from bigtrain.parity.layouts import layouts_to_compare, own_layout, parse_layouts

@@ -28,8 +28,8 @@ from bigtrain.checkpoint.retention import (
 from bigtrain.config.data import SkipConfig, merge_skips
 from bigtrain.config.resume import load_saved_config
 from bigtrain.config.saved import load_run_of
-from bigtrain.data.run_order import skip_samples as order_of_samples
-from bigtrain.data.sources import samples_per_unit
+from bigtrain.data.corpora import samples_per_unit
+from bigtrain.data.sample_order import skip_samples as order_of_samples
 from bigtrain.train.run_folder import RunFolder, write_atomically
 from bigtrain.train.skips import SKIP_FILE, read_skips, render_skips
 from bigtrain.train.taken_steps import find_step

@@ -7,7 +7,7 @@ import numpy as np
 
 from bigtrain.config import RunConfig
 from bigtrain.config.saved import CONFIG_FILE, load_run_of
-from bigtrain.data.run_order import skip_samples
+from bigtrain.data.sample_order import skip_samples
 from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.run_folder import RunFolder
 from bigtrain.train.skips import with_skips

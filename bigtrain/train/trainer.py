@@ -12,8 +12,8 @@ import torch.distributed as dist
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout, RankCoordinates
 from bigtrain.data.batches import TrainingData
+from bigtrain.data.corpora import Source
 from bigtrain.data.microbatch import Batch
-from bigtrain.data.sources import Source
 from bigtrain.engine.engine import Engine
 from bigtrain.objectives.forward import make_forward_step
 from bigtrain.objectives.objective import LossScales, Objective, Sizes
