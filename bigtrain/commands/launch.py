@@ -20,6 +20,7 @@ def launch(
     accept_change: AcceptChange = [],  # noqa: B006 - typer reads the default, nobody writes it
 ) -> None:
     """Starts a run on this machine, or resumes it from its newest checkpoint."""
+    from bigtrain.parallel.device_check import check_device
     from bigtrain.runs.launch_end import record_end
     from bigtrain.runs.launch_file import launch_file
     from bigtrain.runs.resolve_run import resolve_run
@@ -30,6 +31,7 @@ def launch(
     config = resolve_run(sources)
     count = processes or config.parallel.model_parallel_size
     config.data_parallel_size(count)
+    check_device(config)
     check_run(config, accepted=accept_change)
     accepted = [word for key in accept_change for word in ("--accept-change", key)]
     folder = RunFolder(config.run_dir)

@@ -74,9 +74,9 @@ def parity_rank(
 
     run, ranks = load_resolved_config(config), read_ranks()
     quiet_libraries()
-    from bigtrain.parallel.device import choose_device
+    from bigtrain.parallel.device_check import choose_checked_device
 
-    device = choose_device(run.parallel.device, ranks)
+    device = choose_checked_device(run, ranks)
     from bigtrain.parity.measure import measure
 
     numbers = {"steps": steps, "perturbed_runs": perturbed_runs}

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.layout import ONE_PROCESS, Layout, config_in_layout
-from bigtrain.data.checks import check_data
+from bigtrain.data.corpus_checks import check_data
+from bigtrain.parallel.device_check import check_device
 from bigtrain.parity.compare import Reference, Tolerances, parse_tolerances, usual_tolerances
 from bigtrain.parity.layout_runs import (
     ParityError,
@@ -80,6 +81,7 @@ def plan_parity(
         )
     config_in_layout(config, Layout())
     check_data(config)
+    check_device(config)
     return plan
 
 

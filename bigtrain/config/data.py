@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 
+from bigtrain.config.model_kinds import Packing
 from bigtrain.config.paths import FolderPath, OfPaths
 from bigtrain.config.sections import (
     PositiveFloat,
@@ -26,7 +27,7 @@ class SourceConfig(Section):
     """Its share of the samples, against the other weights of the stage; rounded to 1/16384."""
 
 
-class StageConfig(Section):
+class PhaseConfig(Section):
     """What is mixed from one sample on, until the next stage begins."""
 
     start_sample: SampleNumber = 0
@@ -35,7 +36,7 @@ class StageConfig(Section):
     """The corpora; each is read from where the stage before left it."""
 
     @model_validator(mode="after")
-    def _names_each_corpus_once(self) -> "StageConfig":
+    def _names_each_corpus_once(self) -> "PhaseConfig":
         names = [source.corpus for source in self.sources]
         for name in names:
             if names.count(name) > 1:
@@ -97,7 +98,7 @@ class DataConfig(Section):
 
     train: FolderPath | None = None
     """Corpus folder (with a manifest.json) or fsspec URL that is trained on; or give stages."""
-    stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
+    stages: Annotated[tuple[PhaseConfig, ...], Field(strict=False)] = ()
     """Mixtures of corpora, each from a sample on; instead of train."""
     validation: Annotated[str | tuple[str, ...] | None, PlainValidator(_folders), OfPaths] = None
     """Corpus folder that is only measured on, or a list of them, each measured by itself too."""
@@ -105,7 +106,7 @@ class DataConfig(Section):
     """Tokenizer model; the corpora must have been made with it. By default the corpus's own."""
     sequence_length: PositiveInt
     """Tokens in one sample."""
-    packing: Literal["concat", "bestfit", "pad", "pairs"] = "concat"
+    packing: Packing = "concat"
     """concat: windows of the token stream; bestfit: whole documents packed with hardly any
     padding; pad: one document a row; pairs: sentence pairs for BERT. All but concat need
     `bigtrain data samples` first."""
@@ -135,11 +136,21 @@ class DataConfig(Section):
     cannot tell or suggest otherwise."""
 
     @property
-    def mixture(self) -> tuple[StageConfig, ...]:
+    def mixture(self) -> tuple[PhaseConfig, ...]:
         """The stages, also where only ``train`` was given."""
         if self.train is not None:
-            return (StageConfig(sources=(SourceConfig(corpus=self.train),)),)
+            return (PhaseConfig(sources=(SourceConfig(corpus=self.train),)),)
         return self.stages
+
+    @property
+    def draws_whole_batches(self) -> bool:
+        """Whether all samples of a batch are drawn together, because they are of one length."""
+        return self.packing == "pairs"
+
+    @property
+    def separates_documents(self) -> bool:
+        """Whether attention stays inside a document."""
+        return self.document_attention or self.packing in ("bestfit", "pad")
 
     @property
     def validations(self) -> tuple[str, ...]:

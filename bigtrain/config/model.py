@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from bigtrain.config.model_kinds import MODEL_KINDS, ModelKind, ModelTraits
 from bigtrain.config.sections import (
     Fraction,
     PositiveFloat,
@@ -38,7 +39,7 @@ class RopeScalingConfig(Section):
 class ModelConfig(Section):
     """The model: GPT in the style of GPT-2 or of Llama, or BERT. The defaults are GPT-2's."""
 
-    kind: Literal["gpt", "bert"] = "gpt"
+    kind: ModelKind = "gpt"
     """gpt guesses the next token; bert masked tokens and whether two texts follow each other."""
     num_layers: PositiveInt
     """Transformer layers."""
@@ -114,16 +115,20 @@ class ModelConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _bert_has_one_style(self) -> "ModelConfig":
-        if self.kind == "bert":
-            for key in _GPT_ONLY:
-                value, default = getattr(self, key), type(self).model_fields[key].default
-                if value != default:
-                    raise ValueError(
-                        f"model.{key}={value} is for model.kind=gpt; BERT has learned positions, "
-                        "LayerNorm, GELU and biases: leave it out"
-                    )
+    def _fixed_keys_are_left_out(self) -> "ModelConfig":
+        for key in self.traits.fixed_keys:
+            value, default = getattr(self, key), type(self).model_fields[key].default
+            if value != default:
+                raise ValueError(
+                    f"model.{key}={value} cannot be set with model.kind={self.kind}; "
+                    f"{self.traits.fixed_style}: leave it out"
+                )
         return self
+
+    @property
+    def traits(self) -> ModelTraits:
+        """What this kind of model is."""
+        return MODEL_KINDS[self.kind]
 
     @property
     def head_dim(self) -> int:
@@ -148,7 +153,3 @@ class ModelConfig(Section):
     def padded_vocab_size(self) -> int:
         """Rows of the embedding: vocab_size rounded up to vocab_multiple."""
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
-
-
-_GPT_ONLY = ("num_kv_heads", "positions", "norm", "activation", "biases", "qk_norm")
-"""Keys that BERT leaves at their defaults."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from math import gcd
 
+from bigtrain.config.model_kinds import MODEL_KINDS
 from bigtrain.config.run_sections import RunSections
 from bigtrain.config.sections import divisors
 
@@ -47,7 +48,7 @@ def _sequence_parallel_has_tensor_ranks(config: RunSections) -> Iterator[str]:
             f"parallel.sequence=true: parallel.tensor={parallel.tensor} does not divide "
             f"data.sequence_length={length}; try {next_multiple(length, parallel.tensor)}"
         )
-    if config.data.packing == "pairs" and PAIR_LENGTH_MULTIPLE % parallel.tensor:
+    if config.model.traits.reads_pairs and PAIR_LENGTH_MULTIPLE % parallel.tensor:
         yield (
             f"parallel.sequence=true: sentence pairs are padded to multiples of "
             f"{PAIR_LENGTH_MULTIPLE}, which parallel.tensor={parallel.tensor} does not divide; "
@@ -148,10 +149,10 @@ def _ramp_leads_to_the_batch(config: RunSections) -> Iterator[str]:
     )
     if ramp is None:
         return
-    if config.data.packing == "pairs":
+    if config.data.draws_whole_batches:
         yield (
-            "train.batch_ramp changes the size of batches, and with data.packing=pairs a whole "
-            "batch is drawn together; leave it out"
+            f"train.batch_ramp changes the size of batches, and with data.packing="
+            f"{config.data.packing} a whole batch is drawn together; leave it out"
         )
     if ramp.start >= full or (full - ramp.start) % ramp.increment:
         yield (
@@ -168,20 +169,19 @@ def _ramp_leads_to_the_batch(config: RunSections) -> Iterator[str]:
         )
 
 
-def _packing_fits_the_model(config: RunSections) -> Iterator[str]:
+def _data_and_loss_fit_the_objective(config: RunSections) -> Iterator[str]:
     packing, kind = config.data.packing, config.model.kind
-    if packing == "pairs" and kind == "gpt":
+    objective = config.model.traits.objective
+    if packing not in objective.packings:
+        others = [k for k, t in MODEL_KINDS.items() if packing in t.objective.packings]
         yield (
-            "data.packing=pairs makes sentence pairs for BERT, and model.kind=gpt guesses the next "
-            "token; try concat, bestfit or pad, or model.kind=bert"
+            f"data.packing={packing} makes no samples for model.kind={kind}, which "
+            f"{objective.task}; try data.packing={' or '.join(objective.packings)}, or "
+            f"model.kind={' or '.join(others)}"
         )
-    if packing != "pairs" and kind == "bert":
-        yield (
-            f"model.kind=bert learns from sentence pairs, and data.packing={packing}; set "
-            "data.packing=pairs, and make the pairs with `bigtrain data samples`"
-        )
-    if config.optim.z_loss and kind == "bert":
-        yield "optim.z_loss is for model.kind=gpt; leave it out"
+    if config.optim.z_loss and not objective.takes_z_loss:
+        fitting = [k for k, t in MODEL_KINDS.items() if t.objective.takes_z_loss]
+        yield f"optim.z_loss is for model.kind={' or '.join(fitting)}; leave it out"
 
 
 def _anneal_goes_with_wsd(config: RunSections) -> Iterator[str]:
@@ -241,7 +241,7 @@ RULES: tuple[Callable[[RunSections], Iterator[str]], ...] = (
     _anneal_goes_with_wsd,
     _microbatch_divides_the_batch,
     _ramp_leads_to_the_batch,
-    _packing_fits_the_model,
+    _data_and_loss_fit_the_objective,
     _offload_has_a_partition,
     _keep_every_goes_with_keep_last,
     _weights_come_from_somewhere,

@@ -1,6 +1,6 @@
 """Which of transformers' classes a model of ours is: the one place that knows them all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForPreTraining, PreTrainedConfig
 
 from bigtrain.config.model import ModelConfig
+from bigtrain.config.model_kinds import ModelKind
 from bigtrain.convert.bert import bert_config, bert_rules
 from bigtrain.convert.gpt2 import gpt2_config, gpt2_rules
 from bigtrain.convert.llama import llama_config, llama_rules, qwen3_config
@@ -42,8 +43,10 @@ def family_of(model: ModelConfig) -> Family:
     Raises:
         ExportError: transformers has no class for this combination.
     """
-    if model.kind == "bert":
-        return BERT
+    return _FAMILIES[model.kind](model)
+
+
+def _gpt_family(model: ModelConfig) -> Family:
     has_groups = model.kv_heads != model.num_heads
     match (model.positions, model.norm, model.activation, model.qk_norm):
         case ("learned", "layernorm", "gelu", False) if model.biases and not has_groups:
@@ -60,6 +63,12 @@ def family_of(model: ModelConfig) -> Family:
     )
 
 
+_FAMILIES: Mapping[ModelKind, Callable[[ModelConfig], Family]] = {
+    "gpt": _gpt_family,
+    "bert": lambda _: BERT,
+}
+
+
 @torch.no_grad()
 def outputs_of(theirs: Any, model: ModelConfig, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """What transformers' model says of tokens: logits, and a BERT's sentence logits.
@@ -69,7 +78,7 @@ def outputs_of(theirs: Any, model: ModelConfig, tokens: torch.Tensor) -> tuple[t
         model: Its config on our side.
         tokens: ``[batch, sequence]``; to a BERT, the second half is the second sentence.
     """
-    if model.kind == "gpt":
+    if not model.traits.reads_pairs:
         return (theirs(tokens).logits,)
     found = theirs(
         tokens, attention_mask=torch.ones_like(tokens), token_type_ids=halves_as_types(tokens)

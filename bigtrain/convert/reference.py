@@ -65,7 +65,7 @@ class Reference(AbstractContextManager["Reference"]):
             ``[batch, 2]``.
         """
         model = self._config.model
-        if model.kind == "bert":
+        if model.traits.reads_pairs:
             everywhere = torch.ones_like(tokens, dtype=torch.bool)
             logits, sentence = self._module(tokens, everywhere, halves_as_types(tokens))
             return logits[..., : model.vocab_size], sentence

@@ -1,10 +1,8 @@
 """Special ids of an export, chosen so that transformers' defaults are those of training."""
 
-from typing import Literal
-
+from bigtrain.config.model_kinds import MODEL_KINDS, ModelKind
 from data_tools.tokenizer import SpecialIds
 
-ModelKind = Literal["gpt", "bert"]
 _OF_MODEL = ("bos", "eos", "pad")
 
 
@@ -15,7 +13,7 @@ def exported_ids(kind: ModelKind, special: SpecialIds) -> dict[str, int]:
     bos is the eos, and so is its pad if there is none, as in GPT-2's own tokenizer.
     """
     ids = special.present()
-    if kind == "gpt":
+    if MODEL_KINDS[kind].is_causal:
         ids = {**ids, "bos": special.eos, "pad": ids.get("pad", special.eos)}
     return ids
 

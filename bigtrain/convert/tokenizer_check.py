@@ -9,7 +9,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from bigtrain.convert.special_ids import ModelKind, exported_ids
+from bigtrain.config.model_kinds import MODEL_KINDS, ModelKind
+from bigtrain.convert.special_ids import exported_ids
 from data_tools.tokenizer import HARD_TEXTS, Tokenizer, equally_likely
 
 _SHOWN = 24
@@ -69,7 +70,7 @@ class _Calls:
     """The calls of users, and the ids that training gives for each."""
 
     def __init__(self, tokenizer: Tokenizer, theirs: Any, kind: ModelKind) -> None:
-        self._ours, self._theirs, self._kind = tokenizer, theirs, kind
+        self._ours, self._theirs, self._traits = tokenizer, theirs, MODEL_KINDS[kind]
         self._ids = exported_ids(kind, tokenizer.special)
 
     def differing(self, texts: Sequence[str]) -> Iterator[str]:
@@ -90,7 +91,7 @@ class _Calls:
 
     def _sample(self, parts: Sequence[list[int]]) -> tuple[list[int], list[int]]:
         """Ids and token types as a training sample of these texts holds them."""
-        if self._kind == "gpt":
+        if not self._traits.reads_pairs:
             ids = [i for part in parts for i in part]
             return ids, [0] * len(ids)
         begin, end = self._ids["cls"], self._ids["sep"]
@@ -110,7 +111,7 @@ class _Calls:
             fill, ones = [self._ids["pad"]] * (longest - len(row)), [1] * len(row)
             blank = [0] * len(fill)
             expected = (fill + row, blank + ones)
-            if self._kind == "bert":
+            if not self._traits.is_causal:
                 expected = (row + fill, ones + blank)
             if (ids, mask) != expected:
                 yield f"{_start(text)} in a padded batch gives {_few(ids)}, not {_few(expected[0])}"

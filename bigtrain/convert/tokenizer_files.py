@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bigtrain.config.model_kinds import MODEL_KINDS, ModelKind
 from bigtrain.convert.families import ExportError
-from bigtrain.convert.special_ids import ModelKind, exported_ids
+from bigtrain.convert.special_ids import exported_ids
 from data_tools.tokenizer import Tokenizer
 
 _INPUTS = {
@@ -43,7 +44,7 @@ def write_tokenizer(
         )
     ids = exported_ids(kind, tokenizer.special)
     names = {role: tokenizer.piece(token_id) for role, token_id in ids.items()}
-    if kind == "bert":
+    if MODEL_KINDS[kind].reads_pairs:
         values = _for_bert(values, ids, names)
     _write_json(folder / "tokenizer.json", values)
     _write_json(

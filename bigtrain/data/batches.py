@@ -1,25 +1,43 @@
 """Serves a rank its microbatches: the samples of a step, where the order says, ahead of time."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout
-from bigtrain.data.causal import CausalReader
-from bigtrain.data.checks import check_sources, open_sources
-from bigtrain.data.masked import PairReader
+from bigtrain.config.model_kinds import Packing
+from bigtrain.data.corpora import Source, build_sample_order
+from bigtrain.data.corpus_checks import check_sources, open_sources
+from bigtrain.data.corpus_order import Indices
 from bigtrain.data.microbatch import Batch
-from bigtrain.data.order import Indices
+from bigtrain.data.pair_reader import PairReader
+from bigtrain.data.phase_record import PhaseRecord, record_phases
 from bigtrain.data.read_ahead import ReadAhead
-from bigtrain.data.run_order import Places
-from bigtrain.data.sources import Source, run_order
-from bigtrain.data.stages import StageRecord, record_stages
+from bigtrain.data.sample_order import SampleLocations
+from bigtrain.data.token_reader import TokenReader
+from data_tools.tokenizer import Tokenizer
 
 LOOK_AHEAD_BATCHES = 16
 """How far ahead storage is told what will be read."""
+
+
+def _token_reader(config: RunConfig, tokenizer: Tokenizer) -> TokenReader:
+    return TokenReader(config, special=tokenizer.special)
+
+
+def _pair_reader(config: RunConfig, tokenizer: Tokenizer) -> PairReader:
+    return PairReader(config, tokenizer=tokenizer)
+
+
+_READERS: Mapping[Packing, Callable[[RunConfig, Tokenizer], TokenReader | PairReader]] = {
+    "concat": _token_reader,
+    "bestfit": _token_reader,
+    "pad": _token_reader,
+    "pairs": _pair_reader,
+}
 
 
 class TrainingData:
@@ -36,12 +54,8 @@ class TrainingData:
         self._validation_size = config.train.global_batch_size
         self.sources, self.validations = open_sources(config)
         self.tokenizer = check_sources(config, self.sources, self.validations)
-        self.order = run_order(config, self.sources)
-        self._reader = (
-            PairReader(config, tokenizer=self.tokenizer)
-            if config.data.packing == "pairs"
-            else CausalReader(config, special=self.tokenizer.special)
-        )
+        self.order = build_sample_order(config, self.sources)
+        self._reader = _READERS[config.data.packing](config, self.tokenizer)
         self._ahead = ReadAhead(
             self._read_batch, size=config.batch_size, workers=config.data.workers
         )
@@ -49,9 +63,9 @@ class TrainingData:
         self._advising = threading.Lock()
 
     @property
-    def stages(self) -> list[StageRecord]:
+    def stages(self) -> list[PhaseRecord]:
         """What a checkpoint keeps of the data."""
-        return record_stages(self._config, self.sources)
+        return record_phases(self._config, self.sources)
 
     def batch(self, consumed: int) -> Batch[Any]:
         """This rank's microbatches of the batch that begins after ``consumed`` samples.
@@ -81,9 +95,9 @@ class TrainingData:
             rows, zeros = np.minimum(numbers, count - 1), np.zeros_like(numbers)
             if source.table is not None:  # Its rows may stand by length: take them from all over.
                 rows = rows * source.num_samples // count
-            places = Places(numbers=numbers, sources=zeros, epochs=zeros, rows=rows)
+            locations = SampleLocations(numbers=numbers, sources=zeros, epochs=zeros, rows=rows)
             # Every rank runs as many microbatches: what is past the end weighs nothing.
-            yield self._reader.read([source], places, mine=mine, counts=numbers < count)
+            yield self._reader.read([source], locations, mine=mine, counts=numbers < count)
 
     def close(self) -> None:
         """Stops reading ahead and closes the corpora's files."""
@@ -94,11 +108,11 @@ class TrainingData:
     def _read_batch(self, consumed: int) -> Batch[Any]:
         self._advise(consumed)
         mine = self._share(self._config.batch_size(consumed))
-        return self._reader.read(self.sources, self._place(consumed), mine=mine)
+        return self._reader.read(self.sources, self._locate(consumed), mine=mine)
 
-    def _place(self, consumed: int) -> Places:
+    def _locate(self, consumed: int) -> SampleLocations:
         size = self._config.batch_size(consumed)
-        return self.order.place(np.arange(consumed, consumed + size))
+        return self.order.locate(np.arange(consumed, consumed + size))
 
     def _share(self, size: int) -> Indices:
         """Which samples of a batch are this rank's, microbatch after microbatch."""
@@ -118,6 +132,6 @@ class TrainingData:
                 following += self._config.batch_size(following)
             self._advised_to = following
         for start in starts:
-            places = self._place(start)[self._share(self._config.batch_size(start))]
+            locations = self._locate(start)[self._share(self._config.batch_size(start))]
             for number, source in enumerate(self.sources):
-                source.will_need(places.rows[places.sources == number])
+                source.will_need(locations.rows[locations.sources == number])

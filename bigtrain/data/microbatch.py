@@ -17,7 +17,7 @@ class Microbatch:
     weights: torch.Tensor
     """1.0 where the loss of a target counts, 0.0 where it does not; same shape, fp32."""
     positions: torch.Tensor | None = None
-    """Places in the document, same shape; None where they are those in the row."""
+    """Position in its document, same shape; None where they are those in the row."""
     documents: torch.Tensor | None = None
     """Which document of the row each token is of; None where attention crosses documents."""
 

@@ -11,13 +11,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from bigtrain.data.order import Indices, keyed_hash, permute
+from bigtrain.data.corpus_order import Indices, keyed_hash, permute
 
 UNITS_PER_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
-class MixtureStage:
+class MixturePhase:
     """From ``first_unit`` on, this many units of each source in every block."""
 
     first_unit: int
@@ -28,7 +28,7 @@ class MixtureStage:
 class Mixture:
     """Sends the units of a run to sources, in closed form but for the block that it stands in."""
 
-    def __init__(self, stages: Sequence[MixtureStage], *, seed: int) -> None:
+    def __init__(self, stages: Sequence[MixturePhase], *, seed: int) -> None:
         """Fixes the mixture.
 
         Args:

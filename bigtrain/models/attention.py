@@ -10,7 +10,6 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn.functional import scaled_dot_product_attention
 
-from bigtrain.config import ConfigError
 from bigtrain.models.documents import DocumentMasks, attend_in_blocks
 
 
@@ -122,11 +121,7 @@ class CausalAttention(_CoreAttention):
         mask = self._masks.of(documents)
         if isinstance(mask, torch.Tensor):
             return self._attend_densely(query, key, value, mask, causal=False, dropout=dropout)
-        if dropout > 0:
-            raise ConfigError(
-                f"model.dropout={dropout:g}: on a GPU, attention inside documents has no dropout; "
-                "set model.dropout=0, or data.packing=concat without data.document_attention"
-            )
+        assert dropout == 0  # config/device_rules.py refuses it.
         return attend_in_blocks(query, key, value, mask, scale=self.scale)
 
 

@@ -1,16 +1,29 @@
 """BERT made of megatron-core's layers: pre-LayerNorm, heads for masked tokens and pairs."""
 
+import copy
+
 import torch
 from megatron.core.models.bert import bert_lm_head
+from megatron.core.models.bert.bert_layer_specs import (
+    bert_layer_local_spec,
+    get_bert_layer_with_transformer_engine_spec,
+)
 from megatron.core.models.bert.bert_model import BertModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from bigtrain.config import RunConfig
-from bigtrain.models.layers import chunk_layers
+from bigtrain.models.attention import PaddedAttention
+from bigtrain.models.layers import LayerSpecs, chunk_layers
 from bigtrain.models.norm import LayerNorm
 
 # The head takes its norm from this name; megatron-core's refuses sequence parallelism.
 bert_lm_head.LNImpl = LayerNorm
+
+_LAYERS: LayerSpecs = {
+    # megatron-core has one object for all callers, and chunk_layers writes on it.
+    "torch": lambda: copy.deepcopy(bert_layer_local_spec),
+    "transformer_engine": get_bert_layer_with_transformer_engine_spec,
+}
 
 
 class _Bert(BertModel):
@@ -48,7 +61,9 @@ def bert_chunk(
     return _Bert(
         config,
         num_tokentypes=2,
-        transformer_layer_spec=chunk_layers(run, config, chunk=chunk),
+        transformer_layer_spec=chunk_layers(
+            run, config, chunk=chunk, specs=_LAYERS, core_attention=PaddedAttention
+        ),
         vocab_size=model.padded_vocab_size,
         max_sequence_length=model.max_sequence_length,
         pre_process=first,

@@ -1,16 +1,19 @@
 """Builds this rank's part of a model without memory, and then allocates its parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout
+from bigtrain.config.model_kinds import ModelKind
 from bigtrain.models.bert import bert_chunk
 from bigtrain.models.gpt import gpt_chunk
 from bigtrain.models.translate import megatron_config
 from bigtrain.parallel import groups
+
+_CHUNK_BUILDERS: Mapping[ModelKind, Callable[..., Any]] = {"gpt": gpt_chunk, "bert": bert_chunk}
 
 
 def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
@@ -25,12 +28,9 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
         passes through them; each has ``config``, ``model_type``, ``vp_stage`` and
         ``set_input_tensor``. A GPT is called with tokens, positions and documents, a BERT with
         tokens, padding mask and token types.
-
-    Raises:
-        ConfigError: The library that ``train.kernels`` names is not installed.
     """
     translated = megatron_config(config, layout)
-    build_chunk = {"gpt": gpt_chunk, "bert": bert_chunk}[config.model.kind]
+    build_chunk = _CHUNK_BUILDERS[config.model.kind]
     chunks: list[int | None] = (
         list(range(layout.virtual_pipeline)) if layout.virtual_pipeline > 1 else [None]
     )

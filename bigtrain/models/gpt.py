@@ -1,14 +1,26 @@
 """GPT made of megatron-core's layers, in the style of GPT-2 or of Llama."""
 
+from functools import partial
 from typing import Any
 
 import torch
+from megatron.core.models.gpt.gpt_layer_specs import (
+    get_gpt_layer_local_spec,
+    get_gpt_layer_with_transformer_engine_spec,
+)
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from bigtrain.config import RunConfig
-from bigtrain.models.layers import chunk_layers
+from bigtrain.models.attention import CausalAttention
+from bigtrain.models.documents import DocumentMasks
+from bigtrain.models.layers import LayerSpecs, chunk_layers
 from bigtrain.models.rotary import RotaryTable
+
+_LAYERS: LayerSpecs = {
+    "torch": get_gpt_layer_local_spec,
+    "transformer_engine": get_gpt_layer_with_transformer_engine_spec,
+}
 
 
 class _Gpt(GPTModel):
@@ -51,7 +63,13 @@ def gpt_chunk(
     model = run.model
     gpt = _Gpt(
         config,
-        chunk_layers(run, config, chunk=chunk),
+        chunk_layers(
+            run,
+            config,
+            chunk=chunk,
+            specs=_LAYERS,
+            core_attention=partial(CausalAttention, masks=DocumentMasks()),
+        ),
         vocab_size=model.padded_vocab_size,
         max_sequence_length=model.max_sequence_length,
         pre_process=first,

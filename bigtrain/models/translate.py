@@ -71,7 +71,7 @@ def _model_fields(run: RunConfig) -> dict[str, Any]:
 def _activation(run: RunConfig) -> Callable[[torch.Tensor], torch.Tensor]:
     if run.model.activation == "swiglu":
         return torch.nn.functional.silu
-    if run.model.kind == "bert" or _fuses_activation(run):
+    if run.model.traits.exact_gelu or _fuses_activation(run):
         # The fused function computes the approximation, whichever function is given here.
         return torch.nn.functional.gelu
     # GPT-2's GELU is the tanh approximation (Hendrycks & Gimpel, arXiv 1606.08415, section 2).
@@ -81,7 +81,7 @@ def _activation(run: RunConfig) -> Callable[[torch.Tensor], torch.Tensor]:
 def _fuses_activation(run: RunConfig) -> bool:
     """Whether megatron-core fuses it: SwiGLU, and the approximate GELU after a bias."""
     model = run.model
-    is_fused_gelu = model.kind == "gpt" and model.biases
+    is_fused_gelu = not model.traits.exact_gelu and model.biases
     return run.train.compile and (model.activation == "swiglu" or is_fused_gelu)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bigtrain.config import ConfigError
+from bigtrain.config.device_rules import DeviceKind
 from bigtrain.environment import (
     Ranks,
     ask_for_huge_pages,
@@ -35,9 +36,9 @@ def choose_device(wanted: str, ranks: Ranks) -> torch.device:
     Raises:
         ConfigError: CUDA is wanted and there is none, or there are fewer GPUs than local ranks.
     """
-    use_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
-    tell_deepspeed("cuda" if use_cuda else "cpu", ranks)
-    if not use_cuda:
+    kind = device_kind(wanted)
+    tell_deepspeed(kind, ranks)
+    if kind == "cpu":
         ask_for_huge_pages()
         torch.set_num_threads(_threads_per_rank(ranks))
         return torch.device("cpu")
@@ -49,6 +50,12 @@ def choose_device(wanted: str, ranks: Ranks) -> torch.device:
         )
     torch.cuda.set_device(ranks.local_rank)
     return torch.device("cuda", ranks.local_rank)
+
+
+def device_kind(wanted: str) -> DeviceKind:
+    """Where ranks compute on this machine, for a value of parallel.device."""
+    use_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+    return "cuda" if use_cuda else "cpu"
 
 
 def communication_backend(device: torch.device) -> str:

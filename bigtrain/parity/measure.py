@@ -7,14 +7,10 @@ from pathlib import Path
 import torch
 
 from bigtrain.config import RunConfig
-from bigtrain.config.layout import layout_of
-from bigtrain.data.batches import TrainingData
 from bigtrain.engine.boxes import GradientBox, StateBox
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
-from bigtrain.models.build import build_chunks
 from bigtrain.models.translate import DTYPES
-from bigtrain.parallel import groups
 from bigtrain.parity.record import (
     GRADIENT,
     PARAMETER,
@@ -22,7 +18,8 @@ from bigtrain.parity.record import (
     StepFigures,
     perturbed_folder,
 )
-from bigtrain.train.trainer import Trainer
+from bigtrain.train.assemble import open_trainer
+from bigtrain.train.trainer import Progress, Trainer
 
 
 def measure(
@@ -54,34 +51,15 @@ def measure(
     """
     # More threads would add in another order, and layouts have different numbers of ranks.
     torch.set_num_threads(1)
-    layout = layout_of(config, ranks.world_size)
-    with groups.process_groups(ranks, layout, device) as coordinates:
-        data = TrainingData(config, layout=layout, data_rank=coordinates.data)
-        engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
-
-        def take_steps(writer: RecordWriter) -> None:
-            trainer = Trainer(
-                config,
-                engine=engine,
-                data=data,
-                layout=layout,
-                coordinates=coordinates,
-                device=device,
-            )
-            _record_steps(trainer, steps, writer)
-
-        try:
-            engine.initialize()
-            take_steps(RecordWriter(folder, rank=ranks.rank))
-            for number in range(1, perturbed_runs + 1):
-                _start_again(engine)
-                _move_weights(engine, precision=config.train.precision, seed=number)
-                own = perturbed_folder(folder, number)
-                own.mkdir()
-                take_steps(RecordWriter(own, rank=ranks.rank))
-        finally:
-            data.close()
-            engine.close()
+    with open_trainer(config, ranks=ranks, device=device, measures_speed=False) as trainer:
+        trainer.engine.initialize()
+        _record_steps(trainer, steps, RecordWriter(folder, rank=ranks.rank))
+        for number in range(1, perturbed_runs + 1):
+            _restart(trainer)
+            _move_weights(trainer.engine, precision=config.train.precision, seed=number)
+            own = perturbed_folder(folder, number)
+            own.mkdir()
+            _record_steps(trainer, steps, RecordWriter(own, rank=ranks.rank))
 
 
 def _record_steps(trainer: Trainer, steps: int, writer: RecordWriter) -> None:
@@ -97,8 +75,10 @@ def _record_steps(trainer: Trainer, steps: int, writer: RecordWriter) -> None:
     writer.finish(figures)
 
 
-def _start_again(engine: Engine) -> None:
-    """Sets weights, moments and the count of updates back to what they were before step 1."""
+def _restart(trainer: Trainer) -> None:
+    """Sets weights, moments, counters and the guard to their values before step 1."""
+    trainer.restore(Progress(), guard={})
+    engine = trainer.engine
     engine.initialize()
     engine.optimizer_steps = 0
     for box in engine.boxes():

@@ -126,7 +126,7 @@ def _projections(model: ModelConfig, length: int) -> list[ModuleFlops]:
 
 def _attention(model: ModelConfig, length: int, *, recompute: str) -> list[ModuleFlops]:
     full = 2 * length * length * model.head_dim * model.num_heads * model.num_layers
-    is_causal = model.kind == "gpt"
+    is_causal = model.traits.is_causal
     # Fused kernels leave out the blocks that a causal mask hides.
     needed = full // 2 if is_causal else full
     again = needed if recompute == "selective" else 0
@@ -145,7 +145,7 @@ def _heads(model: ModelConfig, length: int) -> list[ModuleFlops]:
         2 * length * hidden * model.vocab_size,
         2 * length * hidden * model.padded_vocab_size,
     )
-    if model.kind == "gpt":
+    if not model.traits.reads_pairs:
         return [vocabulary]
     return [
         # Of all positions, as megatron-core computes it, though only masked ones are guessed.

@@ -38,12 +38,12 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
     modules = {"embedding": model.vocab_size * hidden}
     if model.positions == "learned":
         modules["positions"] = model.max_sequence_length * hidden
-    if model.kind == "bert":
+    if model.traits.reads_pairs:
         modules["token_types"] = TOKEN_TYPES * hidden
     modules |= {name: size * model.num_layers for name, size in _layer(model).items()}
     modules["final_norm"] = _norm(model, hidden)
     # Each vocabulary row of the embedding, of an output layer of its own, and of BERT's bias.
-    row = hidden * (1 if model.tie_embeddings else 2) + (1 if model.kind == "bert" else 0)
+    row = hidden * (1 if model.tie_embeddings else 2) + (1 if model.traits.reads_pairs else 0)
     padded_rows = model.padded_vocab_size - model.vocab_size
     return ParameterCounts(modules | heads, padding=padded_rows * row)
 
@@ -64,7 +64,7 @@ def _layer(model: ModelConfig) -> dict[str, int]:
 def _heads(model: ModelConfig) -> dict[str, int]:
     hidden, vocabulary = model.hidden_size, model.vocab_size
     modules = {} if model.tie_embeddings else {"vocabulary": hidden * vocabulary}
-    if model.kind == "bert":
+    if model.traits.reads_pairs:
         modules["vocabulary_bias"] = vocabulary
         modules["masked_token_head"] = (hidden + 1) * hidden + _norm(model, hidden)
         modules["pooler"] = (hidden + 1) * hidden

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from bigtrain.checkpoint.links import check_links
-from bigtrain.data.checks import check_sources, open_sources
-from bigtrain.data.run_order import Places
-from bigtrain.data.sources import Source, run_order
+from bigtrain.data.corpora import Source, build_sample_order
+from bigtrain.data.corpus_checks import check_sources, open_sources
+from bigtrain.data.sample_order import SampleLocations
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.samples_of_step import find_step
 from data_tools.tokenizer import Tokenizer, printable
@@ -76,9 +76,9 @@ def find_samples(run_dir: Path, step: int) -> Iterator[SampleOrigin]:
     try:
         tokenizer = check_sources(config, sources, [])
         samples = np.arange(batch.consumed, batch.consumed + batch.count)
-        places = run_order(config, sources).place(samples)
+        locations = build_sample_order(config, sources).locate(samples)
         for index in range(batch.count):
-            yield _origin(sources, places, index, tokenizer)
+            yield _origin(sources, locations, index, tokenizer)
     finally:
         for source in sources:
             source.close()
@@ -97,10 +97,10 @@ def render_samples(samples: Iterable[SampleOrigin]) -> Iterator[str]:
 
 
 def _origin(
-    sources: list[Source], places: Places, index: int, tokenizer: Tokenizer
+    sources: list[Source], locations: SampleLocations, index: int, tokenizer: Tokenizer
 ) -> SampleOrigin:
-    source = sources[int(places.sources[index])]
-    row = places.rows[index : index + 1]
+    source = sources[int(locations.sources[index])]
+    row = locations.rows[index : index + 1]
     documents = []
     for start, stop in source.extents(row):
         for place in source.corpus.find_documents(start, stop):
@@ -117,9 +117,9 @@ def _origin(
                 )
             )
     return SampleOrigin(
-        sample=int(places.numbers[index]),
+        sample=int(locations.numbers[index]),
         corpus=source.name,
-        epoch=int(places.epochs[index]),
+        epoch=int(locations.epochs[index]),
         row=int(row[0]),
         documents=tuple(documents),
     )

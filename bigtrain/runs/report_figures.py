@@ -58,12 +58,12 @@ class Report:
     @property
     def unit(self) -> str:
         """The unit of the losses; BERT's is the sum of nats per token and nats per pair."""
-        return "nats" if self.config.model.kind == "bert" else "nats/token"
+        return self.config.model.traits.objective.loss_unit
 
     @property
     def can_generate(self) -> bool:
         """Whether the model can continue a text."""
-        return self.config.model.kind == "gpt"
+        return self.config.model.traits.is_causal
 
 
 def read_report(run_dir: Path) -> Report:

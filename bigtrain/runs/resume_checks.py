@@ -27,8 +27,8 @@ from bigtrain.checkpoint.owner import check_owner
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.errors import show_value
 from bigtrain.config.resume import check_resume, load_saved_config
-from bigtrain.data.checks import check_data
-from bigtrain.data.stages import StageRecord, check_stages
+from bigtrain.data.corpus_checks import check_data
+from bigtrain.data.phase_record import PhaseRecord, check_phases
 from bigtrain.plan.parameters import count_parameters
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_lock import check_not_locked
@@ -170,7 +170,7 @@ def check_state(
     *,
     checkpoint: Folder,
     tokenizer_sha256: str,
-    stages: Sequence[StageRecord],
+    stages: Sequence[PhaseRecord],
     accepted: Sequence[str] = (),
     forks: bool = False,
 ) -> None:
@@ -181,7 +181,7 @@ def check_state(
         state: The checkpoint's state.
         checkpoint: Its folder, for the message.
         tokenizer_sha256: The sha256 of the run's tokenizer.
-        stages: What the run reads, from `record_stages`.
+        stages: What the run reads, from `record_phases`.
         accepted: Keys whose change the user accepts.
         forks: Whether the checkpoint is another run's, and this run begins with it.
 
@@ -202,7 +202,7 @@ def check_state(
             f"{state.tokenizer_sha256[:12]}, this is {tokenizer_sha256[:12]}; {remedy}, or use "
             "the tokenizer that it was trained with"
         )
-    check_stages(
+    check_phases(
         state.data_stages,
         stages,
         consumed=state.samples,

@@ -26,8 +26,8 @@ from bigtrain.checkpoint.retention import set_aside
 from bigtrain.config.data import SkipConfig, merge_skips
 from bigtrain.config.resume import load_saved_config
 from bigtrain.config.saved import load_run_of
-from bigtrain.data.run_order import skip_samples as order_of_samples
-from bigtrain.data.sources import samples_per_unit
+from bigtrain.data.corpora import samples_per_unit
+from bigtrain.data.sample_order import skip_samples as order_of_samples
 from bigtrain.runs.run_folder import RunFolder, write_atomically
 from bigtrain.runs.run_lock import run_lock
 from bigtrain.runs.samples_of_step import find_step

@@ -7,7 +7,7 @@ import numpy as np
 
 from bigtrain.config import RunConfig
 from bigtrain.config.saved import CONFIG_FILE, load_run_of
-from bigtrain.data.run_order import skip_samples
+from bigtrain.data.sample_order import skip_samples
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.skip_file import with_skips
 from bigtrain.track.metrics_file import read_metrics

@@ -11,6 +11,7 @@ from bigtrain.data.batches import TrainingData
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks
+from bigtrain.objectives.table import objective_of
 from bigtrain.parallel import groups
 from bigtrain.train.agreement import check_config_agrees, check_data_agrees
 from bigtrain.train.meter import Meter
@@ -62,6 +63,7 @@ def open_trainer(
         opened.callback(profile.close)
         yield Trainer(
             config,
+            objective=objective_of(config.model),
             engine=engine,
             data=data,
             layout=layout,

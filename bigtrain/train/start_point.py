@@ -104,8 +104,8 @@ def _resume_from(
         forks=forks,
     )
     load_checkpoint(checkpoint, trainer.engine)
-    trainer.progress = Progress(step=state.step, samples=state.samples, tokens=state.tokens)
-    trainer.guard.restore(state.guard)
+    progress = Progress(step=state.step, samples=state.samples, tokens=state.tokens)
+    trainer.restore(progress, guard=state.guard)
 
 
 def _load_weights(trainer: Trainer, checkpoint: Folder) -> None:

@@ -12,18 +12,19 @@ import torch.distributed as dist
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout, RankCoordinates
 from bigtrain.data.batches import TrainingData
+from bigtrain.data.corpora import Source
 from bigtrain.data.microbatch import Batch
-from bigtrain.data.sources import Source
 from bigtrain.engine.engine import Engine
+from bigtrain.objectives.forward import make_forward_step
+from bigtrain.objectives.objective import LossScales, Objective, Sizes
+from bigtrain.objectives.report_sums import ReportSums, sum_over_ranks
 from bigtrain.parallel import groups
 from bigtrain.parallel.device import synchronize
 from bigtrain.parallel.schedule import ForwardStep, Report
-from bigtrain.train.forward import make_forward_step
 from bigtrain.train.guard import Guard
 from bigtrain.train.learning_rate import learning_rate
 from bigtrain.train.meter import Meter
 from bigtrain.train.profile import ProfileWindow
-from bigtrain.train.sums import Sizes, Sums, sizes_of_reports, sum_over_ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class StepResult:
 
     progress: Progress
     losses: dict[str, float]
-    """``loss``, which is minimized but for a z-loss, and the parts of a BERT's; means, in nats."""
+    """The objective's figures; ``loss`` is what is minimized, without a z-loss."""
     grad_norm: float
     learning_rate: float
     skipped: str | None
@@ -93,7 +94,7 @@ class Rider(Protocol):
 class _Decision:
     """What every rank knows of a step before its update, and whether to update."""
 
-    sums: Sums
+    sums: ReportSums
     grad_norm: float
     skipped: str | None
     """Why the update is skipped; None if it is applied."""
@@ -108,6 +109,7 @@ class Trainer:
         self,
         config: RunConfig,
         *,
+        objective: Objective,
         engine: Engine,
         data: TrainingData,
         layout: Layout,
@@ -116,12 +118,23 @@ class Trainer:
         meter: Meter | None = None,
         profile: ProfileWindow | None = None,
     ) -> None:
-        self.config, self.engine, self.data = config, engine, data
+        self.config, self.objective = config, objective
+        self.engine, self.data = engine, data
         self._layout, self._coordinates, self.device = layout, coordinates, device
         self._meter, self._profile = meter, profile
-        self._sizes = sizes_of_reports(config.model)
+        self._sizes = objective.report_sizes(config.model, measure=False)
         self.guard = Guard(config.guard)
         self.progress = Progress()
+
+    def restore(self, progress: Progress, *, guard: dict[str, Any]) -> None:
+        """Continues after other steps than those taken so far.
+
+        Args:
+            progress: Of the run.
+            guard: The guard's `state` then; empty if nothing is known of earlier steps.
+        """
+        self.progress = progress
+        self.guard.restore(guard)
 
     def steps(
         self,
@@ -149,11 +162,11 @@ class Trainer:
         return nullcontext() if self._meter is None else self._meter.between_steps(name)
 
     def validate(self) -> dict[str, float]:
-        """Losses, and a BERT's accuracies, over all validation corpora; the loss of each."""
+        """The objective's figures over all validation corpora, and the loss of each."""
         forward_step = make_forward_step(
-            self.config, device=self.device, loss_scale=1.0, measure=True
+            self.objective, self.config, device=self.device, scales=LossScales(), measure=True
         )
-        sizes = sizes_of_reports(self.config.model, measure=True)
+        sizes = self.objective.report_sizes(self.config.model, measure=True)
         sources = self.data.validations
         measured = [self._measure(forward_step, source, sizes) for source in sources]
         total = measured[0]
@@ -165,7 +178,7 @@ class Trainer:
                 figures[f"loss/{source.name}"] = sums.figures()["loss"]
         return figures
 
-    def _measure(self, forward_step: ForwardStep, source: Source, sizes: Sizes) -> Sums:
+    def _measure(self, forward_step: ForwardStep, source: Source, sizes: Sizes) -> ReportSums:
         reports = (
             report
             for batch in self.data.validation_batches(source)
@@ -250,9 +263,12 @@ class Trainer:
             time=time.perf_counter(),
         )
 
-    def _sum(self, reports: Iterable[Report], sizes: Sizes, *, extra: Sequence[float] = ()) -> Sums:
+    def _sum(
+        self, reports: Iterable[Report], sizes: Sizes, *, extra: Sequence[float] = ()
+    ) -> ReportSums:
         return sum_over_ranks(
             reports,
+            self.objective,
             sizes=sizes,
             counts=self._coordinates.tensor == 0,
             device=self.device,
@@ -270,17 +286,20 @@ class Trainer:
                 device=self.device,
             )
 
-        # Cancels two divisions, so that every target of the batch weighs the same, and every pair.
+        # Cancels two divisions, so that all targets of the batch weigh the same, and all samples.
         # The schedule divides the loss by the number of microbatches. The reduction divides the
         # gradients by the number of replica ranks (batch ranks × context ranks), but the schedule
         # has multiplied the loss by the number of context ranks: the batch ranks are left.
         divided_by = len(batch.microbatches) * self._layout.batch_ranks
         batch_size = self.config.batch_size(self.progress.samples)
+        scales = LossScales(
+            target=divided_by / self._num_targets(batch), sample=divided_by / batch_size
+        )
         return make_forward_step(
+            self.objective,
             self.config,
             device=self.device,
-            loss_scale=divided_by / self._num_targets(batch),
-            sentence_scale=divided_by / batch_size,
+            scales=scales,
             before=reseed if self.config.model.dropout > 0 else None,
         )
 

@@ -23,7 +23,7 @@ FORMAT_MODULES = tuple(
 """What bigtrain may know of data_tools: the formats that it reads, and the tokenizer."""
 
 _BEFORE_MODELS = {"config", "parallel", "track", "health"}
-_BEFORE_TRAIN = _BEFORE_MODELS | {"models", "data", "engine", "checkpoint", "runs"}
+_BEFORE_TRAIN = _BEFORE_MODELS | {"models", "data", "objectives", "engine", "checkpoint", "runs"}
 ROOMS: dict[str, set[str]] = {
     "environment": set(),
     "config": set(),
@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "health": {"config"},
     "models": _BEFORE_MODELS,
     "data": _BEFORE_MODELS | {"models"},
+    "objectives": {"config", "parallel", "models", "data"},
     "engine": _BEFORE_MODELS | {"models", "data"},
     "checkpoint": _BEFORE_MODELS | {"models", "data", "engine"},
     "runs": {"config", "plan", "track", "data", "checkpoint"},
@@ -205,6 +206,8 @@ def test_the_walk_sees_the_code_that_is_there() -> None:
         (RULES[2], "bigtrain.parallel.groups", "import bigtrain\nbigtrain.track.open()"),
         (RULES[2], "bigtrain.track.tracker", "from bigtrain.parallel import groups"),
         (RULES[2], "bigtrain.models.gpt", "from bigtrain.data import batches"),
+        (RULES[2], "bigtrain.objectives.next_token", "from bigtrain.engine.engine import Engine"),
+        (RULES[2], "bigtrain.data.batches", "from bigtrain.objectives.table import objective_of"),
         (RULES[2], "bigtrain.engine.engine", "from bigtrain.checkpoint import format"),
         (RULES[2], "bigtrain.train.run", "from bigtrain.cli import main"),
         (RULES[2], "bigtrain.train.run", "from bigtrain.commands.train import train"),

@@ -150,14 +150,18 @@ class Trainer:
 
         from bigtrain.checkpoint.writing import tensors_of
         from bigtrain.data.microbatch import Microbatch
-        from bigtrain.train.forward import make_forward_step
+        from bigtrain.objectives.forward import make_forward_step
+        from bigtrain.objectives.next_token import NextToken
+        from bigtrain.objectives.objective import LossScales
 
         self.engine, self.device, self.config = engine, device, config
         self.step_seconds = 0.0
         ones = torch.ones(1, LENGTH)
         tokens = torch.randint(0, config.model.vocab_size, (1, LENGTH + 1))
         self._microbatch = Microbatch(tokens[:, :-1], tokens[:, 1:].contiguous(), ones)
-        self._forward = make_forward_step(config, device=self.device, loss_scale=1 / LENGTH)
+        self._forward = make_forward_step(
+            NextToken(), config, device=self.device, scales=LossScales(target=1 / LENGTH)
+        )
         self.tensors = {
             f"{key}@{box.offset}": view.detach() for key, box, view in tensors_of(engine.boxes())
         }

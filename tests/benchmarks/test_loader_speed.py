@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bigtrain.config.data import DataConfig
-from bigtrain.data.causal import CausalReader
-from bigtrain.data.run_order import RunOrder
-from bigtrain.data.sources import Source, open_source, source_order
+from bigtrain.data.corpora import Source, open_source, source_order
+from bigtrain.data.sample_order import SampleOrder
+from bigtrain.data.token_reader import TokenReader
 from tests.benchmarks.made_corpora import SPECIAL, make_random_corpus, make_sparse_corpus
 from tests.runs import tiny_config
 
@@ -46,19 +46,19 @@ class Loader:
             model={**base.model.model_dump(), **model},
         )
         self.source: Source = open_source(self.config.data, str(folder))
-        self._order = RunOrder(
+        self._order = SampleOrder(
             DataConfig.model_validate({**self.config.data.model_dump()}),
             [source_order(self.config, self.source)],
             seed=1,
         )
-        self._reader = CausalReader(self.config, special=SPECIAL)
+        self._reader = TokenReader(self.config, special=SPECIAL)
         self._batch = batch
 
     def read(self, consumed: int) -> torch.Tensor:
         """One batch, as tensors."""
-        places = self._order.place(np.arange(consumed, consumed + self._batch))
-        self.source.will_need(places.rows)
-        batch = self._reader.read([self.source], places, mine=np.arange(self._batch))
+        locations = self._order.locate(np.arange(consumed, consumed + self._batch))
+        self.source.will_need(locations.rows)
+        batch = self._reader.read([self.source], locations, mine=np.arange(self._batch))
         return batch.microbatches[0].tokens
 
 

@@ -35,7 +35,7 @@ class Fault:
 
 def train_with_faults(config: RunConfig, faults: list[Fault]) -> list[str]:
     """Trains, with faults on the last data rank; returns what was logged."""
-    from bigtrain.train.forward import LOSS_SUM
+    from bigtrain.objectives.objective import LOSS_SUM
     from bigtrain.train.trainer import Trainer
 
     plain = Trainer._forward_step

@@ -53,16 +53,18 @@ REFUSED = {
     ),
     "bert with rope": (
         ["model.kind=bert", "data.packing=pairs", "model.positions=rope"],
-        "model.positions=rope is for model.kind=gpt; BERT has learned positions, LayerNorm, GELU",
+        "model.positions=rope cannot be set with model.kind=bert; BERT has learned positions, "
+        "LayerNorm, GELU",
     ),
     "bert on windows": (
         ["model.kind=bert"],
-        "model.kind=bert learns from sentence pairs, and data.packing=concat; set "
-        "data.packing=pairs, and make the pairs with `bigtrain data samples`",
+        "data.packing=concat makes no samples for model.kind=bert, which learns from sentence "
+        "pairs (make them with `bigtrain data samples`); try data.packing=pairs, or model.kind=gpt",
     ),
     "gpt on pairs": (
         ["data.packing=pairs"],
-        "data.packing=pairs makes sentence pairs for BERT, and model.kind=gpt guesses the next",
+        "data.packing=pairs makes no samples for model.kind=gpt, which predicts the next token; "
+        "try data.packing=concat or bestfit or pad, or model.kind=bert",
     ),
     "bert with z-loss": (
         ["model.kind=bert", "data.packing=pairs", "optim.z_loss=1e-4"],

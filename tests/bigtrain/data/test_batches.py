@@ -107,14 +107,14 @@ def test_mixed_corpora_are_read_from_where_the_stage_before_left_them(
         {"start_sample": 40, "sources": [first, {"corpus": str(other), "weight": 3.0}]},
     ]
     config = tiny_config(corpus, Path("unused"), data={"train": None, "stages": stages})
-    places = _data(config, 1, 0).order.place(np.arange(120))
-    of_first = places.rows[places.sources == 0]
+    locations = _data(config, 1, 0).order.locate(np.arange(120))
+    of_first = locations.rows[locations.sources == 0]
     assert len(set(of_first.tolist())) == len(of_first)
-    assert (places.sources[:40] == 0).all()
-    assert 50 <= (places.sources[40:] == 1).sum() <= 70
+    assert (locations.sources[:40] == 0).all()
+    assert 50 <= (locations.sources[40:] == 1).sum() <= 70
     rows = _rows_of_batch(config, copies, 104)
     with open_corpus(corpus / "train") as stream:
-        for row, window in zip(rows, places.rows[104:112].tolist(), strict=True):
+        for row, window in zip(rows, locations.rows[104:112].tolist(), strict=True):
             assert row == stream.read(window * 32, window * 32 + 32).tolist()
 
 
@@ -172,7 +172,7 @@ def test_the_targets_are_the_next_tokens_of_the_stream(corpus: Path) -> None:
     config = tiny_config(corpus, Path("unused"))
     data = _data(config, 1, 0)
     microbatch = data.batch(0).microbatches[0]
-    window = int(data.order.place(np.array([0])).rows[0])
+    window = int(data.order.locate(np.array([0])).rows[0])
     with open_corpus(corpus / "train") as stream:
         expected = stream.read(window * 32, window * 32 + 33).astype(np.int64)
     assert microbatch.tokens[0].tolist() == expected[:-1].tolist()

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from bigtrain.config import ConfigError
 from bigtrain.config.data import DataConfig
-from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixtureStage, whole_counts
-from bigtrain.data.order import window_order
-from bigtrain.data.run_order import RunOrder
+from bigtrain.data.corpus_order import window_order
+from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixturePhase, whole_counts
+from bigtrain.data.sample_order import SampleOrder
 
 weights = st.lists(st.floats(0.001, 1000), min_size=1, max_size=6)
 
@@ -36,7 +36,7 @@ def test_each_source_is_read_from_its_start_without_gap_or_repeat_over_all_stage
     for shares, length in zip(weights, lengths, strict=False):
         chosen = [share for share in shares if share]
         counts = iter(whole_counts(chosen))
-        stages.append(MixtureStage(first, tuple(next(counts) if s else 0 for s in shares)))
+        stages.append(MixturePhase(first, tuple(next(counts) if s else 0 for s in shares)))
         first += length
     mixture = Mixture(stages, seed=3)
     sources, indices = mixture.assign(np.arange(first + 100))
@@ -47,20 +47,20 @@ def test_each_source_is_read_from_its_start_without_gap_or_repeat_over_all_stage
 
 
 def test_every_block_holds_each_source_as_its_weight_says() -> None:
-    mixture = Mixture([MixtureStage(0, whole_counts([3, 1]))], seed=1)
+    mixture = Mixture([MixturePhase(0, whole_counts([3, 1]))], seed=1)
     sources, _ = mixture.assign(np.arange(10 * UNITS_PER_BLOCK))
     per_block = sources.reshape(10, UNITS_PER_BLOCK).sum(axis=1)
     assert (per_block == UNITS_PER_BLOCK // 4).all()
     assert len({tuple(row) for row in sources.reshape(10, -1).tolist()}) == 10
 
 
-def _run_order(counts: dict[str, int], unit: int = 1, **data: object) -> RunOrder:
+def _sample_order(counts: dict[str, int], unit: int = 1, **data: object) -> SampleOrder:
     config = DataConfig.model_validate({"sequence_length": 8, **data})
     orders = [
         window_order(count, seed=1, fingerprint=name, sequence_length=8, shuffle="windows")
         for name, count in counts.items()
     ]
-    return RunOrder(config, orders, seed=1, samples_per_unit=unit)
+    return SampleOrder(config, orders, seed=1, samples_per_unit=unit)
 
 
 STAGES = [
@@ -69,15 +69,20 @@ STAGES = [
 ]
 
 
-def _triples(order: RunOrder, samples: range) -> list[tuple[int, int, int]]:
-    places = order.place(np.array(samples))
+def _triples(order: SampleOrder, samples: range) -> list[tuple[int, int, int]]:
+    locations = order.locate(np.array(samples))
     return list(
-        zip(places.sources.tolist(), places.epochs.tolist(), places.rows.tolist(), strict=True)
+        zip(
+            locations.sources.tolist(),
+            locations.epochs.tolist(),
+            locations.rows.tolist(),
+            strict=True,
+        )
     )
 
 
 def test_changing_weights_repeats_no_sample_before_its_source_is_read_through() -> None:
-    order = _run_order({"a": 500, "b": 300}, stages=STAGES)
+    order = _sample_order({"a": 500, "b": 300}, stages=STAGES)
     seen = _triples(order, range(600))
     assert len(set(seen)) == 600
     assert {source for source, _, _ in seen[:50]} == {0}
@@ -85,8 +90,8 @@ def test_changing_weights_repeats_no_sample_before_its_source_is_read_through() 
 
 
 def test_a_later_stage_does_not_change_what_came_before_it() -> None:
-    alone = _run_order({"a": 500}, stages=STAGES[:1])
-    mixed = _run_order({"a": 500, "b": 300}, stages=STAGES)
+    alone = _sample_order({"a": 500}, stages=STAGES[:1])
+    mixed = _sample_order({"a": 500, "b": 300}, stages=STAGES)
     assert _triples(alone, range(50)) == _triples(mixed, range(50))
 
 
@@ -99,8 +104,8 @@ def test_skipped_samples_are_passed_over_and_no_others(skips: list[tuple[int, in
     for gap, samples in skips:
         ranges.append({"first_sample": end + gap, "samples": samples})
         end += gap + samples
-    order = _run_order({"a": 1000}, train="a", skip=ranges)
-    numbers = order.place(np.arange(200)).numbers.tolist()
+    order = _sample_order({"a": 1000}, train="a", skip=ranges)
+    numbers = order.locate(np.arange(200)).numbers.tolist()
     left_out = {
         n for r in ranges for n in range(r["first_sample"], r["first_sample"] + r["samples"])
     }
@@ -109,7 +114,7 @@ def test_skipped_samples_are_passed_over_and_no_others(skips: list[tuple[int, in
 
 
 def test_samples_on_both_sides_of_a_chunk_are_the_same_as_alone() -> None:
-    order = _run_order({"a": 10_000}, train="a")
+    order = _sample_order({"a": 10_000}, train="a")
     together = _triples(order, range(4000, 4200))
     assert together == [
         triple for n in range(4000, 4200) for triple in _triples(order, range(n, n + 1))
@@ -117,7 +122,7 @@ def test_samples_on_both_sides_of_a_chunk_are_the_same_as_alone() -> None:
 
 
 def test_epochs_are_told_for_each_source() -> None:
-    order = _run_order({"a": 100, "b": 300}, stages=STAGES)
+    order = _sample_order({"a": 100, "b": 300}, stages=STAGES)
     assert order.epochs(0) == [0.0, 0.0]
     assert order.epochs(50) == [0.5, 0.0]
     taken = order.mixture.taken(1000)
@@ -126,6 +131,6 @@ def test_epochs_are_told_for_each_source() -> None:
 
 def test_stages_and_skips_must_begin_where_a_batch_does_when_batches_are_drawn_whole() -> None:
     with pytest.raises(ConfigError, match=r"start_sample=50 is no multiple of .*=8: .* try 48"):
-        _run_order({"a": 100, "b": 100}, unit=8, stages=STAGES)
+        _sample_order({"a": 100, "b": 100}, unit=8, stages=STAGES)
     with pytest.raises(ConfigError, match=r"data\.skip: samples=3 is no multiple"):
-        _run_order({"a": 100}, unit=8, train="a", skip=[{"first_sample": 8, "samples": 3}])
+        _sample_order({"a": 100}, unit=8, train="a", skip=[{"first_sample": 8, "samples": 3}])

@@ -3,9 +3,9 @@
 import numpy as np
 
 from bigtrain.config.data import DataConfig
-from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixtureStage, whole_counts
-from bigtrain.data.order import BucketOrder, WindowOrder
-from bigtrain.data.run_order import RunOrder
+from bigtrain.data.corpus_order import BucketOrder, WindowOrder
+from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixturePhase, whole_counts
+from bigtrain.data.sample_order import SampleOrder
 
 BLOCK, WINDOWS = 10, 1000
 
@@ -41,25 +41,25 @@ def test_short_and_long_batches_come_in_another_order_in_each_epoch() -> None:
     assert one != other
 
 
-def _sources(stages: list[MixtureStage], *, seed: int = 1) -> list[list[int]]:
+def _sources(stages: list[MixturePhase], *, seed: int = 1) -> list[list[int]]:
     mixed = Mixture(stages, seed=seed).assign(np.arange(len(stages) * UNITS_PER_BLOCK))[0]
     blocks: list[list[int]] = mixed.reshape(len(stages), -1).tolist()
     return blocks
 
 
 def test_another_seed_mixes_in_another_order() -> None:
-    stage = MixtureStage(0, whole_counts([1, 1]))
+    stage = MixturePhase(0, whole_counts([1, 1]))
     assert _sources([stage], seed=1) == _sources([stage], seed=1)
     assert _sources([stage], seed=1) != _sources([stage], seed=2)
 
 
 def test_a_stage_of_the_same_weights_mixes_in_an_order_of_its_own() -> None:
     counts = whole_counts([1, 1])
-    one, other = _sources([MixtureStage(0, counts), MixtureStage(UNITS_PER_BLOCK, counts)])
+    one, other = _sources([MixturePhase(0, counts), MixturePhase(UNITS_PER_BLOCK, counts)])
     assert one != other
 
 
-def _batches_order(*, skip: tuple[dict[str, int], ...] = ()) -> RunOrder:
+def _batches_order(*, skip: tuple[dict[str, int], ...] = ()) -> SampleOrder:
     """Batches of 8: those of corpus a, and from sample 64 on those of b."""
     stages = [
         {"sources": [{"corpus": "a"}]},
@@ -67,19 +67,19 @@ def _batches_order(*, skip: tuple[dict[str, int], ...] = ()) -> RunOrder:
     ]
     data = DataConfig.model_validate({"sequence_length": 8, "stages": stages, "skip": skip})
     orders = [BucketOrder([(8, rows)], batch=8, identity=str(rows)) for rows in (160, 320)]
-    return RunOrder(data, orders, seed=1, samples_per_unit=8)
+    return SampleOrder(data, orders, seed=1, samples_per_unit=8)
 
 
 def test_a_stage_of_whole_batches_begins_at_its_sample() -> None:
-    sources = _batches_order().place(np.arange(200)).sources
+    sources = _batches_order().locate(np.arange(200)).sources
     assert sources.tolist() == [0] * 64 + [1] * 136
 
 
 def test_epochs_count_whole_batches_and_those_that_were_skipped() -> None:
     order = _batches_order(skip=({"first_sample": 8, "samples": 16},))
-    sources = _batches_order().place(np.arange(400)).sources
+    sources = _batches_order().locate(np.arange(400)).sources
     for consumed in (8, 16, 48, 56, 200):
-        last = int(order.place(np.array([consumed - 1])).numbers[0])
+        last = int(order.locate(np.array([consumed - 1])).numbers[0])
         read = np.bincount(sources[: last + 1], minlength=2)
         assert order.epochs(consumed) == [read[0] / 160, read[1] / 320]
     assert order.epochs(16) == [32 / 160, 0.0]

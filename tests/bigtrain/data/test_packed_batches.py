@@ -162,7 +162,7 @@ def test_a_packing_that_was_not_planned_names_the_command(corpus: Path) -> None:
 
 
 def test_a_gpt_is_not_trained_on_sentence_pairs(corpus: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.packing=pairs makes sentence pairs for BERT"):
+    with pytest.raises(ValueError, match=r"data\.packing=pairs makes no samples for model"):
         tiny_config(corpus, Path("unused"), data={"packing": "pairs"})
 
 

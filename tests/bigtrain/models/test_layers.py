@@ -1,12 +1,11 @@
 """Whose layers compute, and that compiling them changes no number."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.ranks import RankError, run_ranks
+from tests.ranks import run_ranks
 from tests.runs import LLAMA, tiny_config
 
 
@@ -25,14 +24,6 @@ def build(model: dict[str, Any], train: dict[str, Any]) -> list[float]:
         loss.backward()
         norm = torch.stack([p.grad.norm() for p in module.parameters()]).norm()
     return [float(loss), float(norm)]
-
-
-@pytest.mark.skipif(
-    find_spec("transformer_engine") is not None, reason="Transformer Engine is installed"
-)
-def test_transformer_engine_is_asked_for_and_missing() -> None:
-    with pytest.raises(RankError, match="Transformer Engine is not installed"):
-        run_ranks(build, 1, {}, {"kernels": "transformer_engine"})
 
 
 @pytest.mark.slow  # Compiling takes a minute.

@@ -7,7 +7,7 @@ import pytest
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.resume import check_resume
-from bigtrain.data.checks import check_data
+from bigtrain.data.corpus_checks import check_data
 from bigtrain.track.metrics_file import read_metrics
 from data_tools.sharding.job import shard_corpus
 from tests.ranks import run_ranks

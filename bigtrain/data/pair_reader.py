@@ -8,12 +8,12 @@ import torch
 
 from bigtrain.config import RunConfig
 from bigtrain.config.rules import PAIR_LENGTH_MULTIPLE
+from bigtrain.data.corpora import Source
+from bigtrain.data.corpus_order import Indices
 from bigtrain.data.masking import plan_masking, sample_keys
 from bigtrain.data.microbatch import Batch, PairMicrobatch
-from bigtrain.data.order import Indices
-from bigtrain.data.pairs import PairRows, check_special_ids, read_pairs
-from bigtrain.data.run_order import Places
-from bigtrain.data.sources import Source
+from bigtrain.data.pair_rows import PairRows, read_pairs
+from bigtrain.data.sample_order import SampleLocations
 from data_tools.tokenizer import Tokenizer
 
 
@@ -26,11 +26,7 @@ class PairReader:
         Args:
             config: The run.
             tokenizer: The run's tokenizer.
-
-        Raises:
-            InputError: It lacks an id that pairs are built with.
         """
-        check_special_ids(tokenizer.special, tokenizer=str(tokenizer.path))
         self._seed, self._micro = config.seed, config.train.micro_batch_size
         self._special = tokenizer.special
         special = tokenizer.special
@@ -45,7 +41,7 @@ class PairReader:
     def read(
         self,
         sources: Sequence[Source],
-        places: Places,
+        locations: SampleLocations,
         *,
         mine: Indices,
         counts: npt.NDArray[np.bool_] | None = None,
@@ -53,15 +49,15 @@ class PairReader:
         """Reads a rank's share of a batch, padded to the longest pair of the whole batch.
 
         Args:
-            sources: The corpora that ``places`` number; a batch is of one of them.
-            places: The whole batch.
+            sources: The corpora that ``locations`` number; a batch is of one of them.
+            locations: The whole batch.
             mine: Which of them this rank reads, microbatch after microbatch.
             counts: Which of the whole batch count; None where all do.
         """
-        source = sources[int(places.sources[0])]
+        source = sources[int(locations.sources[0])]
         assert source.table is not None
-        lengths = source.table.read(places.rows).lengths.reshape(-1, 2).sum(axis=1) + 3
-        here = places[mine]
+        lengths = source.table.read(locations.rows).lengths.reshape(-1, 2).sum(axis=1) + 3
+        here = locations[mine]
         rows = read_pairs(
             source.corpus,
             source.table,

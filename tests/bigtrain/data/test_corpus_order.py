@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigtrain.data.order import BLOCKS_MIXED, BucketOrder, WindowOrder, permute, window_order
+from bigtrain.data.corpus_order import BLOCKS_MIXED, BucketOrder, WindowOrder, permute, window_order
 
 
 def _windows(order: WindowOrder, samples: range | list[int]) -> list[int]:

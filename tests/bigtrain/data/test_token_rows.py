@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigtrain.data.rows import read_segments, read_windows
+from bigtrain.data.token_rows import read_segments, read_windows
 from data_tools.corpus import open_corpus
 from data_tools.samples.table import Segments
 

@@ -21,7 +21,7 @@ class Rows:
     weights: npt.NDArray[np.float32] | None = None
     """1 where the loss of a target counts, 0 in padding; None where all count."""
     positions: npt.NDArray[np.int64] | None = None
-    """Places in the document; None where they are those in the row."""
+    """Position in its document; None where they are those in the row."""
     documents: npt.NDArray[np.int64] | None = None
     """Which document of the row a token is of; None where attention crosses documents."""
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bigtrain.data.masking import plan_masking, sample_keys
-from bigtrain.data.pairs import PairRows, check_special_ids, read_pairs
+from bigtrain.data.pair_rows import PairRows, check_special_ids, read_pairs
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
 from data_tools.samples.job import build_sample_table

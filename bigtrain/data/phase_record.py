@@ -12,22 +12,22 @@ import numpy as np
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.data import SkipConfig, merge_skips
+from bigtrain.data.corpora import Source, samples_per_unit
 from bigtrain.data.mixture import UNITS_PER_BLOCK
-from bigtrain.data.run_order import plan_stages, skip_samples
-from bigtrain.data.sources import Source, samples_per_unit
+from bigtrain.data.sample_order import plan_phases, skip_samples
 
-StageRecord = dict[str, Any]
+PhaseRecord = dict[str, Any]
 
 ORDER_VERSION = 1
 """Of the arithmetic itself: another size of blocks, say, is another order."""
 
 
-def record_stages(config: RunConfig, sources: Sequence[Source]) -> list[StageRecord]:
+def record_phases(config: RunConfig, sources: Sequence[Source]) -> list[PhaseRecord]:
     """Describes the data stages of a run, as JSON."""
     data = config.data
     records = []
     for stage, planned in zip(
-        data.mixture, plan_stages(data, samples_per_unit=samples_per_unit(config)), strict=True
+        data.mixture, plan_phases(data, samples_per_unit=samples_per_unit(config)), strict=True
     ):
         weights = {source.corpus: source.weight for source in stage.sources}
         records.append(
@@ -55,9 +55,9 @@ def record_stages(config: RunConfig, sources: Sequence[Source]) -> list[StageRec
     return records
 
 
-def check_stages(
-    before: Sequence[StageRecord],
-    now: Sequence[StageRecord],
+def check_phases(
+    before: Sequence[PhaseRecord],
+    now: Sequence[PhaseRecord],
     *,
     consumed: int,
     where: str,
@@ -89,12 +89,12 @@ def check_stages(
             )
 
 
-def _last_sample(records: Sequence[StageRecord], consumed: int) -> int:
+def _last_sample(records: Sequence[PhaseRecord], consumed: int) -> int:
     """The number of the sample that was trained on last."""
     return int(skip_samples(np.array([consumed - 1]), _skips(records))[0])
 
 
-def _skips(records: Sequence[StageRecord]) -> list[SkipConfig]:
+def _skips(records: Sequence[PhaseRecord]) -> list[SkipConfig]:
     return [SkipConfig(first_sample=first, samples=count) for first, count in records[-1]["skip"]]
 
 
@@ -113,7 +113,7 @@ class _Mixtures:
     shown: str = field(compare=False)
 
 
-def _mixtures(records: Sequence[StageRecord]) -> _Mixtures:
+def _mixtures(records: Sequence[PhaseRecord]) -> _Mixtures:
     sources = [record["sources"] for record in records]
     return _Mixtures(
         counts=tuple(tuple((s["fingerprint"], s["count"]) for s in some) for some in sources),
@@ -124,7 +124,7 @@ def _mixtures(records: Sequence[StageRecord]) -> _Mixtures:
     )
 
 
-def _past(records: Sequence[StageRecord], last: int) -> dict[str, Any]:
+def _past(records: Sequence[PhaseRecord], last: int) -> dict[str, Any]:
     """What decided the samples up to `last`, flat, with the names that the user gave."""
     past = [record for record in records if record["first_sample"] <= last]
     # Ranges that touch are one, however they are written.
@@ -141,7 +141,7 @@ def _past(records: Sequence[StageRecord], last: int) -> dict[str, Any]:
     }
 
 
-def _current(record: StageRecord) -> StageRecord:
+def _current(record: PhaseRecord) -> PhaseRecord:
     """A record of the first version knew one corpus, and one way to cut it."""
     if "sources" in record:
         return record

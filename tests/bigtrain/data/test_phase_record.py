@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from bigtrain.config import ConfigError
-from bigtrain.data.checks import check_data
-from bigtrain.data.stages import StageRecord, check_stages
+from bigtrain.data.corpus_checks import check_data
+from bigtrain.data.phase_record import PhaseRecord, check_phases
 from tests.runs import tiny_config
 
 
@@ -16,7 +16,7 @@ def records_of(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Makes the record of a run whose data section is merged over the usual one."""
     other = corpus.parent / "corpus" / "validation"  # Any second corpus will do.
 
-    def make(**data: Any) -> list[StageRecord]:
+    def make(**data: Any) -> list[PhaseRecord]:
         stages = data.get("stages")
         if stages is not None:
             names = {"a": str(corpus / "train"), "b": str(other)}
@@ -39,7 +39,7 @@ THEN_TWO = [*ONE, {"start_sample": 800, "sources": [("a", 1.0), ("b", 1.0)]}]
 
 
 def test_the_same_data_goes_on(records_of: Any) -> None:
-    check_stages(records_of(), records_of(), consumed=500, where="here")
+    check_phases(records_of(), records_of(), consumed=500, where="here")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_the_same_data_goes_on(records_of: Any) -> None:
 def test_what_comes_after_may_change(
     records_of: Any, before: dict[str, Any], now: dict[str, Any], consumed: int
 ) -> None:
-    check_stages(records_of(**before), records_of(**now), consumed=consumed, where="here")
+    check_phases(records_of(**before), records_of(**now), consumed=consumed, where="here")
 
 
 @pytest.mark.parametrize(
@@ -88,21 +88,21 @@ def test_the_past_may_not(
         ConfigError,
         match=rf"here: samples 0 to \d+ \({consumed} trained on, \d+ skipped\) had {message}",
     ):
-        check_stages(records_of(**before), records_of(**now), consumed=consumed, where="here")
+        check_phases(records_of(**before), records_of(**now), consumed=consumed, where="here")
 
 
 def test_samples_that_were_skipped_count_as_past(records_of: Any) -> None:
     skipping = {"skip": [{"first_sample": 100, "samples": 1000}]}
     now = {**skipping, "stages": THEN_TWO}
-    check_stages(records_of(**skipping), records_of(**now), consumed=100, where="here")
+    check_phases(records_of(**skipping), records_of(**now), consumed=100, where="here")
     with pytest.raises(ConfigError, match="start at samples"):
-        check_stages(records_of(**skipping), records_of(**now), consumed=101, where="here")
+        check_phases(records_of(**skipping), records_of(**now), consumed=101, where="here")
 
 
 def test_ranges_that_touch_are_one_however_they_are_written(records_of: Any) -> None:
     parts = [{"first_sample": 10, "samples": 5}, {"first_sample": 15, "samples": 5}]
     whole = [{"first_sample": 10, "samples": 10}]
-    check_stages(records_of(skip=parts), records_of(skip=whole), consumed=100, where="here")
+    check_phases(records_of(skip=parts), records_of(skip=whole), consumed=100, where="here")
 
 
 def test_a_record_of_the_first_version_is_understood(records_of: Any) -> None:
@@ -114,9 +114,9 @@ def test_a_record_of_the_first_version_is_understood(records_of: Any) -> None:
         "sequence_length": 32,
         "shuffle": "windows",
     }
-    check_stages([old], now, consumed=500, where="here")
+    check_phases([old], now, consumed=500, where="here")
     with pytest.raises(ConfigError, match=r"data\.shuffle windows, this config says blocks"):
-        check_stages([old], records_of(), consumed=500, where="here")
+        check_phases([old], records_of(), consumed=500, where="here")
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_samples_cut_otherwise_are_refused(
 ) -> None:
     now = records_of()
     with pytest.raises(ConfigError, match=message):
-        check_stages(now, [{**record, key: other} for record in now], consumed=8, where="here")
+        check_phases(now, [{**record, key: other} for record in now], consumed=8, where="here")

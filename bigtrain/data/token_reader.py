@@ -8,15 +8,15 @@ import numpy.typing as npt
 import torch
 
 from bigtrain.config import RunConfig
+from bigtrain.data.corpora import Source
+from bigtrain.data.corpus_order import Indices
 from bigtrain.data.microbatch import Batch, Microbatch
-from bigtrain.data.order import Indices
-from bigtrain.data.rows import Rows, read_segments, read_windows
-from bigtrain.data.run_order import Places
-from bigtrain.data.sources import Source
+from bigtrain.data.sample_order import SampleLocations
+from bigtrain.data.token_rows import Rows, read_segments, read_windows
 from data_tools.tokenizer import SpecialIds
 
 
-class CausalReader:
+class TokenReader:
     """Reads batches of windows, or of rows of a sample table."""
 
     def __init__(self, config: RunConfig, *, special: SpecialIds) -> None:
@@ -35,7 +35,7 @@ class CausalReader:
     def read(
         self,
         sources: Sequence[Source],
-        places: Places,
+        locations: SampleLocations,
         *,
         mine: Indices,
         counts: npt.NDArray[np.bool_] | None = None,
@@ -43,24 +43,24 @@ class CausalReader:
         """Reads a rank's share of a batch.
 
         Args:
-            sources: The corpora that ``places`` number.
-            places: The whole batch.
+            sources: The corpora that ``locations`` number.
+            locations: The whole batch.
             mine: Which of them this rank reads, microbatch after microbatch.
             counts: Which of the whole batch count; None where all do.
         """
-        rows = self._rows(sources, places[mine])
+        rows = self._rows(sources, locations[mine])
         share = None if counts is None else counts[mine]
         microbatches = [
             self._microbatch(rows, share, slice(first, first + self._micro))
             for first in range(0, len(mine), self._micro)
         ]
-        return Batch(microbatches, _num_targets(sources, places, counts, self._length))
+        return Batch(microbatches, _num_targets(sources, locations, counts, self._length))
 
-    def _rows(self, sources: Sequence[Source], places: Places) -> Rows:
+    def _rows(self, sources: Sequence[Source], locations: SampleLocations) -> Rows:
         parts = []
-        for number in np.unique(places.sources):
-            here = places.sources == number
-            parts.append((here, self._read(sources[int(number)], places.rows[here])))
+        for number in np.unique(locations.sources):
+            here = locations.sources == number
+            parts.append((here, self._read(sources[int(number)], locations.rows[here])))
         return parts[0][1] if len(parts) == 1 else _interleave(parts)
 
     def _read(self, source: Source, rows: Indices) -> Rows:
@@ -107,15 +107,15 @@ def _interleave(parts: Sequence[tuple[npt.NDArray[np.bool_], Rows]]) -> Rows:
 
 def _num_targets(
     sources: Sequence[Source],
-    places: Places,
+    locations: SampleLocations,
     counts: npt.NDArray[np.bool_] | None,
     sequence_length: int,
 ) -> int:
     """Targets of a whole batch: every rank knows it from the tables, without a reduction."""
     total = 0
     for number, source in enumerate(sources):
-        here = places.sources == number
-        rows = places.rows[here if counts is None else here & counts]
+        here = locations.sources == number
+        rows = locations.rows[here if counts is None else here & counts]
         if source.table is None:
             total += len(rows) * sequence_length
         elif len(rows):

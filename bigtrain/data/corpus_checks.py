@@ -7,8 +7,9 @@ from itertools import product
 from pathlib import Path
 
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.data.sources import Source, open_source, run_order
-from bigtrain.data.stages import StageRecord, record_stages
+from bigtrain.data.corpora import Source, build_sample_order, open_source
+from bigtrain.data.pair_rows import check_special_ids
+from bigtrain.data.phase_record import PhaseRecord, record_phases
 from data_tools.manifest import Manifest
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 
@@ -18,7 +19,7 @@ class CheckedData:
     """What a run reads."""
 
     tokenizer: Tokenizer
-    stages: list[StageRecord]
+    stages: list[PhaseRecord]
 
 
 def check_data(config: RunConfig) -> CheckedData:
@@ -34,8 +35,8 @@ def check_data(config: RunConfig) -> CheckedData:
         for source in (*sources, *validations):
             source.corpus.check_files()
         tokenizer = check_sources(config, sources, validations)
-        run_order(config, sources)
-        return CheckedData(tokenizer, record_stages(config, sources))
+        build_sample_order(config, sources)
+        return CheckedData(tokenizer, record_phases(config, sources))
     finally:
         for source in (*sources, *validations):
             source.close()
@@ -66,7 +67,7 @@ def check_sources(
 
     Raises:
         ConfigError: They do not.
-        InputError: The tokenizer cannot be read.
+        InputError: The tokenizer cannot be read, or lacks an id that the samples are built with.
     """
     _check_apart(sources, validations, is_apart=config.data.validation_is_apart)
     first = sources[0].corpus
@@ -89,6 +90,8 @@ def check_sources(
             f"model.vocab_size={config.model.vocab_size}: the tokenizer {path} has "
             f"{tokenizer.vocab_size} tokens; set model.vocab_size={tokenizer.vocab_size}"
         )
+    if config.model.traits.reads_pairs:
+        check_special_ids(tokenizer.special, tokenizer=str(path))
     return tokenizer
 
 

@@ -10,26 +10,26 @@ import torch
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
-from bigtrain.data.causal import CausalReader
+from bigtrain.data.corpora import Source, open_source
+from bigtrain.data.corpus_order import Indices
 from bigtrain.data.microbatch import Microbatch
-from bigtrain.data.order import Indices
-from bigtrain.data.run_order import Places
-from bigtrain.data.sources import Source, open_source
+from bigtrain.data.sample_order import SampleLocations
+from bigtrain.data.token_reader import TokenReader
 from data_tools.samples.job import build_sample_table
 from tests.data_tools.sample_corpora import EOS, SPECIAL, random_documents, write_corpus
 from tests.runs import tiny_config
 
 
-def _places(sources: list[int], rows: list[int]) -> Places:
+def _places(sources: list[int], rows: list[int]) -> SampleLocations:
     numbers = np.arange(len(rows))
-    return Places(numbers, np.array(sources), np.zeros_like(numbers), np.array(rows))
+    return SampleLocations(numbers, np.array(sources), np.zeros_like(numbers), np.array(rows))
 
 
 def _read(
-    config: RunConfig, sources: list[Source], places: Places, mine: Indices
+    config: RunConfig, sources: list[Source], locations: SampleLocations, mine: Indices
 ) -> list[Microbatch]:
-    reader = CausalReader(config, special=SPECIAL)
-    return reader.read(sources, places, mine=mine).microbatches
+    reader = TokenReader(config, special=SPECIAL)
+    return reader.read(sources, locations, mine=mine).microbatches
 
 
 def test_a_tokenizer_without_a_pad_pads_with_the_end_of_a_document(
@@ -39,7 +39,7 @@ def test_a_tokenizer_without_a_pad_pads_with_the_end_of_a_document(
     build_sample_table(folder, mode="pad", sequence_length=32)
     config = tiny_config(corpus, tmp_path, data={"packing": "pad"})
     source = open_source(config.data, str(folder))
-    reader = CausalReader(config, special=replace(SPECIAL, pad=-1))
+    reader = TokenReader(config, special=replace(SPECIAL, pad=-1))
     batch = reader.read([source], _places([0] * 4, [0, 1, 2, 3]), mine=np.arange(4))
     padding = [token for m in batch.microbatches for token in m.tokens[m.weights == 0].tolist()]
     assert padding

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.data import DataConfig
-from bigtrain.data.order import BucketOrder, Indices, SourceOrder, window_order
-from bigtrain.data.run_order import RunOrder
+from bigtrain.data.corpus_order import BucketOrder, Indices, SourceOrder, window_order
+from bigtrain.data.sample_order import SampleOrder
 from data_tools.corpus import Corpus, open_corpus
 from data_tools.remote import Cache
 from data_tools.samples.table import (
@@ -98,7 +98,7 @@ def count_windows(num_tokens: int, sequence_length: int, *, name: str) -> int:
 
 def samples_per_unit(config: RunConfig) -> int:
     """Samples that are drawn together: rows of about one length fill a whole batch."""
-    return config.train.global_batch_size if config.data.packing == "pairs" else 1
+    return config.train.global_batch_size if config.data.draws_whole_batches else 1
 
 
 def source_order(config: RunConfig, source: Source) -> SourceOrder:
@@ -107,7 +107,7 @@ def source_order(config: RunConfig, source: Source) -> SourceOrder:
     Raises:
         ConfigError: There are fewer rows than fill one batch.
     """
-    if config.data.packing == "pairs":
+    if config.data.draws_whole_batches:
         assert source.table is not None
         order = BucketOrder(
             source.table.buckets,
@@ -125,14 +125,14 @@ def source_order(config: RunConfig, source: Source) -> SourceOrder:
         seed=config.seed,
         fingerprint=source.fingerprint,
         sequence_length=config.data.sequence_length,
-        # The rows of a table are no neighbours in the stream; `record_stages` says so too.
+        # The rows of a table are no neighbours in the stream; `record_phases` says so too.
         shuffle=config.data.shuffle if source.table is None else "windows",
     )
 
 
-def run_order(config: RunConfig, sources: list[Source]) -> RunOrder:
+def build_sample_order(config: RunConfig, sources: list[Source]) -> SampleOrder:
     """The order of all samples of a run."""
-    return RunOrder(
+    return SampleOrder(
         config.data,
         [source_order(config, source) for source in sources],
         seed=config.seed,

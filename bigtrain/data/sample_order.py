@@ -8,14 +8,14 @@ import numpy as np
 
 from bigtrain.config import ConfigError
 from bigtrain.config.data import DataConfig, SkipConfig
-from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixtureStage, whole_counts
-from bigtrain.data.order import Indices, SourceOrder
+from bigtrain.data.corpus_order import Indices, SourceOrder
+from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixturePhase, whole_counts
 
 _CHUNK = 4096  # Samples placed at once: the arithmetic costs as much for one as for a hundred.
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class SampleLocations:
     """Where samples lie; arrays of one length."""
 
     numbers: Indices
@@ -26,13 +26,13 @@ class Places:
     rows: Indices
     """The window of the source, or the row of its sample table."""
 
-    def __getitem__(self, which: Indices) -> "Places":
-        return Places(
+    def __getitem__(self, which: Indices) -> "SampleLocations":
+        return SampleLocations(
             self.numbers[which], self.sources[which], self.epochs[which], self.rows[which]
         )
 
 
-class RunOrder:
+class SampleOrder:
     """The order of all samples of a run; pure arithmetic, the same on every rank."""
 
     def __init__(
@@ -63,27 +63,27 @@ class RunOrder:
                     f"{samples_per_unit}: with packing {data.packing} a whole batch is drawn "
                     f"together; try {number // samples_per_unit * samples_per_unit}"
                 )
-        self.mixture = Mixture(plan_stages(data, samples_per_unit=samples_per_unit), seed=seed)
-        self._chunk = lru_cache(maxsize=32)(self._place_chunk)
+        self.mixture = Mixture(plan_phases(data, samples_per_unit=samples_per_unit), seed=seed)
+        self._chunk = lru_cache(maxsize=32)(self._locate_chunk)
 
-    def place(self, consumed: Indices) -> Places:
-        """Places samples.
+    def locate(self, consumed: Indices) -> SampleLocations:
+        """Locates samples.
 
         Args:
             consumed: For each, how many samples are trained on before it. Near each other, or
                 this is slow.
         """
         first, last = int(consumed.min()) // _CHUNK, int(consumed.max()) // _CHUNK
-        places = self._chunk(first)
+        locations = self._chunk(first)
         if last > first:
             parts = [self._chunk(chunk) for chunk in range(first, last + 1)]
-            places = Places(
+            locations = SampleLocations(
                 *(
                     np.concatenate([getattr(p, field.name) for p in parts])
-                    for field in fields(Places)
+                    for field in fields(SampleLocations)
                 )
             )
-        return places[consumed - first * _CHUNK]
+        return locations[consumed - first * _CHUNK]
 
     def position(self, consumed: Indices) -> Indices:
         """The number of a sample in the order of the run, from how many are trained on before."""
@@ -100,7 +100,7 @@ class RunOrder:
             for count, source in zip(taken.tolist(), self._sources, strict=True)
         ]
 
-    def _place_chunk(self, chunk: int) -> Places:
+    def _locate_chunk(self, chunk: int) -> SampleLocations:
         consumed = np.arange(chunk * _CHUNK, (chunk + 1) * _CHUNK, dtype=np.int64)
         numbers = self.position(consumed)
         units, slots = np.divmod(numbers, self._unit)
@@ -109,10 +109,10 @@ class RunOrder:
         for source in np.unique(sources):
             here = sources == source
             epochs[here], rows[here] = self._sources[int(source)].rows(indices[here], slots[here])
-        return Places(numbers, sources, epochs, rows)
+        return SampleLocations(numbers, sources, epochs, rows)
 
 
-def plan_stages(data: DataConfig, *, samples_per_unit: int) -> list[MixtureStage]:
+def plan_phases(data: DataConfig, *, samples_per_unit: int) -> list[MixturePhase]:
     """Turns weights into whole counts, over all corpora of the run."""
     stages = []
     for stage in data.mixture:
@@ -120,7 +120,7 @@ def plan_stages(data: DataConfig, *, samples_per_unit: int) -> list[MixtureStage
         of_corpus = dict(zip((source.corpus for source in stage.sources), counts, strict=True))
         assert sum(counts) == UNITS_PER_BLOCK
         stages.append(
-            MixtureStage(
+            MixturePhase(
                 first_unit=stage.start_sample // samples_per_unit,
                 counts=tuple(of_corpus.get(corpus, 0) for corpus in data.corpora),
             )

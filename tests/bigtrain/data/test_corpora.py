@@ -12,9 +12,9 @@ from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.data import DataConfig
 from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
-from bigtrain.data.checks import check_data
-from bigtrain.data.order import Indices
-from bigtrain.data.sources import Source, count_windows, open_source, source_order
+from bigtrain.data.corpora import Source, count_windows, open_source, source_order
+from bigtrain.data.corpus_checks import check_data
+from bigtrain.data.corpus_order import Indices
 from data_tools import remote
 from data_tools.errors import InputError
 from data_tools.index import scan_tar

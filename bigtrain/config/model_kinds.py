@@ -1,0 +1,73 @@
+"""What each kind of model is and is trained on: one table for config, data, plan and export.
+
+Nothing here needs torch. Code asks these traits instead of comparing names of kinds; what builds or
+exports a kind has one table of its own (`models/build.py`, `convert/families.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+ModelKind = Literal["gpt", "bert"]
+Packing = Literal["concat", "bestfit", "pad", "pairs"]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveTraits:
+    """What the rest of bigtrain must know of a training objective."""
+
+    name: str
+    """Its key in `objectives/table.py`."""
+    task: str
+    """What the model learns, as the end of "the model …"."""
+    packings: tuple[Packing, ...]
+    """The values of data.packing that make its samples."""
+    loss_unit: str
+    """Unit of the reported loss."""
+    takes_z_loss: bool = False
+    """Whether optim.z_loss may be added to its loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTraits:
+    """What the rest of bigtrain must know of a kind of model."""
+
+    objective: ObjectiveTraits
+    is_causal: bool
+    """Whether a position attends only to itself and earlier positions; such a model generates."""
+    reads_pairs: bool
+    """Whether it reads sentence pairs: it has token types, a padding mask, a head for masked tokens
+    and a pooler with a sentence head."""
+    exact_gelu: bool
+    """Whether model.activation=gelu is the exact GELU; otherwise the tanh approximation."""
+    fixed_keys: tuple[str, ...] = ()
+    """Keys of the model section that keep their defaults."""
+    fixed_style: str = ""
+    """What those defaults are, in words."""
+
+
+NEXT_TOKEN = ObjectiveTraits(
+    name="next_token",
+    task="predicts the next token",
+    packings=("concat", "bestfit", "pad"),
+    loss_unit="nats/token",
+    takes_z_loss=True,
+)
+MASKED_PAIRS = ObjectiveTraits(
+    name="masked_pairs",
+    task="learns from sentence pairs (make them with `bigtrain data samples`)",
+    packings=("pairs",),
+    loss_unit="nats",  # The sum of nats per token and nats per pair.
+)
+
+MODEL_KINDS: Mapping[ModelKind, ModelTraits] = {
+    "gpt": ModelTraits(NEXT_TOKEN, is_causal=True, reads_pairs=False, exact_gelu=False),
+    "bert": ModelTraits(
+        MASKED_PAIRS,
+        is_causal=False,
+        reads_pairs=True,
+        exact_gelu=True,
+        fixed_keys=("num_kv_heads", "positions", "norm", "activation", "biases", "qk_norm"),
+        fixed_style="BERT has learned positions, LayerNorm, GELU and biases",
+    ),
+}
