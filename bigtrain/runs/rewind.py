@@ -105,7 +105,7 @@ def _write_status(folder: RunFolder, step: int) -> None:
 
 
 def newest_before(checkpoints: Folder, step: int) -> int:
-    """The step of the newest checkpoint that is older than ``step``; 0 where there is none."""
+    """Returns the step of the newest checkpoint before ``step``; 0 if there is none."""
     steps = [step_of(each) for each in committed_folders(checkpoints)]
     return max((number for number in steps if number < step), default=0)
 
@@ -113,12 +113,12 @@ def newest_before(checkpoints: Folder, step: int) -> int:
 def render_rewound(rewound: Rewound) -> Sequence[str]:
     """Renders the lines for the terminal: what was done, and the next command."""
     to = f"step {rewound.step}" if rewound.step else "its beginning"
-    lines = [f"{rewound.run}: goes on from {to}"]
+    lines = [f"{rewound.run}: resumes from {to}"]
     if rewound.set_aside:
         lines.append(f"  set aside, not deleted: {', '.join(rewound.set_aside)}")
     if rewound.skipped is not None:
         first, count = rewound.skipped.first_sample, rewound.skipped.samples
-        lines.append(f"  {count} samples from {first} are left out ({rewound.run / SKIP_FILE})")
+        lines.append(f"  {count} samples from {first} are skipped ({rewound.run / SKIP_FILE})")
     return [*lines, f"next: {shlex.join(RunFolder(rewound.run).launch_words())}"]
 
 
@@ -135,7 +135,7 @@ def _find_checkpoint(folder: RunFolder, step: int) -> TrainState | None:
     try:
         return open_state(there[step])
     except CheckpointError as error:
-        raise RewindError(f"step {step} cannot be gone back to: {error}") from None
+        raise RewindError(f"cannot rewind to step {step}: {error}") from None
 
 
 def _asked_range(folder: RunFolder, steps: str | None, samples: str | None) -> SkipConfig | None:
@@ -155,8 +155,8 @@ def _asked_range(folder: RunFolder, steps: str | None, samples: str | None) -> S
     for step, batch in zip((begin, end), found, strict=True):
         if not batch.was_taken:
             raise RewindError(
-                f"--skip-steps {steps}: the run has not taken step {step}, so nobody knows its "
-                "samples; give steps of its metrics.jsonl, or --skip-samples"
+                f"--skip-steps {steps}: the run has not taken step {step}, so its samples "
+                "are not known; give steps of its metrics.jsonl, or --skip-samples"
             )
     first, last = found[0].numbers[0], found[1].numbers[1]
     return SkipConfig(first_sample=first, samples=last + 1 - first)
@@ -185,8 +185,8 @@ def _check_ahead(folder: RunFolder, skip: SkipConfig, state: TrainState) -> None
     if state.samples and skip.first_sample <= last:
         raise RewindError(
             f"{folder.path}: the checkpoint of step {state.step} was trained on samples 0 to "
-            f"{last}, and those to leave out begin at {skip.first_sample}; go back further with "
-            "--to, or leave out later ones"
+            f"{last}, and those to skip begin at {skip.first_sample}; go back further with "
+            "--to, or skip later ones"
         )
 
 
