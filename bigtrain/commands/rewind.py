@@ -22,9 +22,9 @@ def rewind(
     ] = None,
 ) -> None:
     """Sets newer checkpoints aside, and records samples that the run skips from there on."""
-    from bigtrain.runs.rewind import render_rewound, rewind_run
+    from bigtrain.runs.rewind import render_rewind, rewind_run
 
-    for line in render_rewound(
+    for line in render_rewind(
         rewind_run(run, to=to, skip_steps=skip_steps, skip_samples=skip_samples)
     ):
         typer.echo(line)

@@ -41,7 +41,7 @@ class RewindError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rewound:
+class RewindResult:
     """The result of a rewind."""
 
     run: Path
@@ -55,7 +55,7 @@ class Rewound:
 
 def rewind_run(
     run_dir: Path, *, to: int, skip_steps: str | None = None, skip_samples: str | None = None
-) -> Rewound:
+) -> RewindResult:
     """Sets checkpoints newer than a step aside, and records which samples the run skips.
 
     Nothing is deleted. After a kill, calling it again completes the rewind.
@@ -79,14 +79,14 @@ def rewind_run(
     check_may_change(run_dir)
     with run_lock(run_dir):
         state = _find_checkpoint(folder, to)
-        skip = _asked_range(folder, skip_steps, skip_samples)
+        skip = _requested_range(folder, skip_steps, skip_samples)
         if skip is not None:
-            _check_fits(folder, skip)
+            _check_whole_units(folder, skip)
             if state is not None:
-                _check_ahead(folder, skip, state)
+                _check_not_trained_on(folder, skip, state)
             merged = merge_skips([*read_skips(run_dir), skip])
             write_atomically(run_dir / SKIP_FILE, render_skips(merged))
-        rewound = Rewound(run_dir, to, tuple(_set_aside(folder, newer_than=to)), skip)
+        rewound = RewindResult(run_dir, to, tuple(_set_aside(folder, newer_than=to)), skip)
         folder.record_rewind(to=to, set_aside=rewound.set_aside)
         _write_status(folder, to)
         return rewound
@@ -110,7 +110,7 @@ def newest_before(checkpoints: Folder, step: int) -> int:
     return max((number for number in steps if number < step), default=0)
 
 
-def render_rewound(rewound: Rewound) -> Sequence[str]:
+def render_rewind(rewound: RewindResult) -> Sequence[str]:
     """Renders the lines for the terminal: what was done, and the next command."""
     to = f"step {rewound.step}" if rewound.step else "its beginning"
     lines = [f"{rewound.run}: resumes from {to}"]
@@ -138,7 +138,9 @@ def _find_checkpoint(folder: RunFolder, step: int) -> TrainState | None:
         raise RewindError(f"cannot rewind to step {step}: {error}") from None
 
 
-def _asked_range(folder: RunFolder, steps: str | None, samples: str | None) -> SkipConfig | None:
+def _requested_range(
+    folder: RunFolder, steps: str | None, samples: str | None
+) -> SkipConfig | None:
     if steps is not None and samples is not None:
         raise RewindError("give either --skip-steps or --skip-samples, not both")
     if samples is not None:
@@ -169,7 +171,7 @@ def _two_numbers(option: str, text: str, form: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _check_fits(folder: RunFolder, skip: SkipConfig) -> None:
+def _check_whole_units(folder: RunFolder, skip: SkipConfig) -> None:
     unit = samples_per_unit(load_run_of(folder.path))
     if skip.first_sample % unit or skip.samples % unit:
         raise RewindError(
@@ -178,7 +180,7 @@ def _check_fits(folder: RunFolder, skip: SkipConfig) -> None:
         )
 
 
-def _check_ahead(folder: RunFolder, skip: SkipConfig, state: TrainState) -> None:
+def _check_not_trained_on(folder: RunFolder, skip: SkipConfig, state: TrainState) -> None:
     """Checks that the checkpoint was not trained on any sample of the range."""
     config = load_saved_config(state.config)
     last = int(order_of_samples(np.array([state.samples - 1]), config.data.skip)[0])

@@ -141,7 +141,7 @@ def set_aside_folders(checkpoints: Folder) -> list[Folder]:
         for name in checkpoints.names()
         if (match := _NAME.match(name)) and match[4] != "tmp"
     ]
-    return [folder for folder in entries if _aside_word(folder, _NAME.match(folder.name))]
+    return [folder for folder in entries if _set_aside_label(folder, _NAME.match(folder.name))]
 
 
 def folder_bytes(folder: Folder) -> int:
@@ -242,8 +242,8 @@ def _read_entry(folder: Folder, match: re.Match[str] | None) -> Entry:
 def _state_of(
     folder: Folder, match: re.Match[str] | None, names: Sequence[str], problem: str
 ) -> tuple[str, str]:
-    if word := _aside_word(folder, match):
-        return SET_ASIDE, word
+    if label := _set_aside_label(folder, match):
+        return SET_ASIDE, label
     if match and match[4] == "tmp":
         doing = "deleted" if match[5] == "removed" else f"written by attempt {match[5]}"
         return UNFINISHED, f"being {doing}, or left by a kill"
@@ -254,7 +254,7 @@ def _state_of(
     return WHOLE, ""
 
 
-def _aside_word(folder: Folder, match: re.Match[str] | None) -> str | None:
+def _set_aside_label(folder: Folder, match: re.Match[str] | None) -> str | None:
     """Returns why and when a folder was set aside, such as ``bad-3``; None if it was not."""
     if match and match[4] in ("bad", "rewound"):
         return f"{match[4]}-{match[5]}"
