@@ -13,7 +13,8 @@ def launch(
     processes: Annotated[
         int | None,
         typer.Option(
-            help="Processes here; one copy of the model (tensor × pipeline) when not given.",
+            help="Processes here; when not given, as many as one copy of the model needs "
+            "(tensor × pipeline).",
             min=1,
         ),
     ] = None,

@@ -21,15 +21,16 @@ def parity(
     ] = [],  # noqa: B006
     steps: Annotated[int, typer.Option(help="Steps taken in each layout.", min=1)] = 5,
     tolerances: Annotated[
-        str, typer.Option(help='What passes, such as "loss=1e-5 parameters=1e-4".')
+        str,
+        typer.Option(help='Largest differences that pass, such as "loss=1e-5 parameters=1e-4".'),
     ] = "",
     max_ranks: Annotated[
-        int, typer.Option(help="Processes of the largest layout tried unasked.", min=2)
+        int, typer.Option(help="Most processes of a layout that you did not name.", min=2)
     ] = 4,
 ) -> None:
     """Takes a run's first steps in several layouts and compares each with one process.
 
-    What rounding alone does is measured first, and named where it is more than the tolerance.
+    The effect of rounding alone is measured first, and named if it exceeds the tolerance.
     """
     from bigtrain.commands.parity_plan import plan_parity, run_parity
     from bigtrain.config import load_run_config

@@ -1,6 +1,6 @@
-"""The command from what the user asks to what it answers: a plan, its table, and what to look at.
+"""`bigtrain parity`: plans which layouts to compare, runs them, and shows the table.
 
-No torch: ranks are processes, and whoever calls says how to start them.
+No torch: ranks are separate processes, and the caller passes the function that starts them.
 """
 
 import shutil
@@ -30,37 +30,37 @@ from bigtrain.parity.result_table import render_notes, render_plain, render_rich
 
 
 class StartSteps(Protocol):
-    """As ``StartRanks``, with the number of steps."""
+    """Like ``StartRanks``, with the number of steps."""
 
     def __call__(
         self, config: Path, processes: int, folder: Path, *, steps: int, perturbed_runs: int = 0
     ) -> Problem | None:
-        """Runs the ranks of a layout to their end."""
+        """Runs the ranks of a layout until they end."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParityPlan:
-    """What is compared, and how closely."""
+    """Which layouts are compared, over how many steps, and with which tolerances."""
 
     config: RunConfig
     layouts: list[Layout]
     steps: int
     tolerances: Tolerances
     left_out: Layout | None
-    """The config's own layout, where it takes more processes than may be tried unasked."""
+    """The config's own layout, if it needs more processes than `most_ranks`."""
 
 
 def plan_parity(
     config: RunConfig, *, layouts: Sequence[str], steps: int, tolerances: str, most_ranks: int
 ) -> ParityPlan:
-    """Reads what the user asks for, and checks it and the data before anything starts.
+    """Checks the request and the data before anything starts.
 
     Args:
-        config: The run.
-        layouts: In config words; those that fit when none is given.
-        steps: Taken in each.
-        tolerances: What differs from the usual ones.
-        most_ranks: Of the layouts chosen when none is given.
+        config: The run's config.
+        layouts: In the words of the config; if empty, the standard layouts that fit.
+        steps: Number of steps taken in each layout.
+        tolerances: Tolerances that differ from the usual ones.
+        most_ranks: Most ranks of a standard layout.
 
     Raises:
         ConfigError: Something does not fit; one line.
@@ -91,20 +91,20 @@ def run_parity(plan: ParityPlan, *, start: StartSteps, echo: Callable[..., None]
     Args:
         plan: From `plan_parity`.
         start: Runs the ranks of a layout.
-        echo: Writes a line; with ``err=True`` not as part of the answer.
+        echo: Writes a line; ``err=True`` writes it to stderr.
 
     Returns:
-        Whether every layout that can be asked for gave the numbers of one process.
+        Whether every layout that the config allows gave the numbers of one process.
     """
     if plan.config.model.dropout > 0:
         echo(
-            f"model.dropout={plan.config.model.dropout:g} is drawn by each rank for itself, so "
+            f"model.dropout={plan.config.model.dropout:g} is drawn by each rank separately, so "
             "layouts differ; add model.dropout=0 to compare the rest",
             err=True,
         )
     if plan.left_out is not None:
         echo(
-            f"the run's own layout ({plan.left_out.name}) takes {plan.left_out.world_size} "
+            f"the run's own layout ({plan.left_out.name}) needs {plan.left_out.world_size} "
             f"processes; add --max-ranks {plan.left_out.world_size} to compare it",
             err=True,
         )

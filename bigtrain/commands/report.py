@@ -16,9 +16,9 @@ def report(
         Path | None,
         typer.Option(callback=expanded, help="Exported folder to name, and to sample from."),
     ] = None,
-    prompt: Annotated[str, typer.Option(help="What the sample continues.")] = "",
+    prompt: Annotated[str, typer.Option(help="Text that the sample continues.")] = "",
 ) -> None:
-    """Shows what came of a run: losses beside counted baselines, speed, and where things are."""
+    """Shows the results of a run: losses beside n-gram baselines, speed, where its files are."""
     quiet_libraries()
     from rich.console import Console
 

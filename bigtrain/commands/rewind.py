@@ -12,17 +12,19 @@ def rewind(
     to: Annotated[int, typer.Option(help="Step of the checkpoint; 0 is the beginning.", min=0)],
     skip_steps: Annotated[
         str | None,
-        typer.Option(metavar="A:B", help="Leave out what these steps read, both included."),
+        typer.Option(metavar="A:B", help="Skip the samples of steps A to B, both included."),
     ] = None,
     skip_samples: Annotated[
         str | None,
-        typer.Option(metavar="FIRST:COUNT", help="Leave out samples, as `data which` counts."),
+        typer.Option(
+            metavar="FIRST:COUNT", help="Skip COUNT samples, numbered as `data which` shows."
+        ),
     ] = None,
 ) -> None:
-    """Sets newer checkpoints aside, and notes samples that the run leaves out from there on."""
-    from bigtrain.runs.rewind import render_rewound, rewind_run
+    """Sets newer checkpoints aside, and records samples that the run skips from there on."""
+    from bigtrain.runs.rewind import render_rewind, rewind_run
 
-    for line in render_rewound(
+    for line in render_rewind(
         rewind_run(run, to=to, skip_steps=skip_steps, skip_samples=skip_samples)
     ):
         typer.echo(line)

@@ -13,12 +13,12 @@ def which(
     run: Annotated[
         Path, typer.Option(callback=expanded, help="A run folder, such as runs/gpt-tiny.")
     ],
-    step: Annotated[int, typer.Option(help="The step; one still to come is told too.")],
+    step: Annotated[int, typer.Option(help="The step; it may be one still to come.")],
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a sample, all of it.")
+        bool, typer.Option("--json", help="One JSON object per sample, with everything.")
     ] = False,
 ) -> None:
-    """Shows which samples a step was trained on, and the documents that they are cut from."""
+    """Shows the samples that a step was trained on, and the documents they come from."""
     from dataclasses import asdict
 
     from bigtrain.runs.documents_of_step import find_samples, render_samples

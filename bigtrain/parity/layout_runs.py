@@ -1,4 +1,4 @@
-"""Runs layout after layout, each in processes of its own, and says what came of it. No torch."""
+"""Runs one layout after another, each in its own processes, and compares the results. No torch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from bigtrain.parity.rounding import PERTURBED_RUNS, measure_rounding
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why the ranks of a layout came to no good end; the message is one line."""
+    """Why the ranks of a layout failed; the message is one line."""
 
     message: str
     is_refusal: bool
-    """Whether it is the config, or the machine, that does not allow the layout."""
+    """Whether the config or the machine does not allow the layout."""
 
 
 class StartRanks(Protocol):
-    """Runs the ranks of a layout to their end."""
+    """Runs the ranks of a layout until they end."""
 
     def __call__(
         self, config: Path, processes: int, folder: Path, *, perturbed_runs: int = 0
@@ -38,33 +38,33 @@ class StartRanks(Protocol):
         """Runs them.
 
         Args:
-            config: The config's file.
-            processes: How many ranks.
-            folder: Where their records go.
-            perturbed_runs: As `bigtrain.parity.measure.measure`.
+            config: The config file.
+            processes: Number of ranks.
+            folder: The folder for their records.
+            perturbed_runs: As in `bigtrain.parity.measure.measure`.
         """
 
 
 class ParityError(RuntimeError):
-    """One process alone failed, so there is nothing to compare with; the message is one line."""
+    """The run in one process failed: nothing to compare with. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of one layout."""
+    """The result of one layout."""
 
     layout: Layout
     comparison: Comparison | None = None
     failures: tuple[str, ...] = ()
-    """Which figures are not within their tolerance."""
+    """The figures that are not within their tolerance."""
     refusal: str | None = None
     """Why the config does not allow the layout."""
     error: str | None = None
-    """Why it came to no figures."""
+    """Why there are no figures."""
 
     @property
     def is_good(self) -> bool:
-        """Whether the layout gives the numbers of one process, or cannot be asked for."""
+        """Whether the layout gave the numbers of one process, or the config does not allow it."""
         return self.error is None and not self.failures
 
 
@@ -78,16 +78,16 @@ def compare_layouts(
     start: StartRanks,
     tell: Callable[[str], None],
 ) -> Iterator[Row]:
-    """Runs every layout, and compares each with one process as it ends.
+    """Runs every layout, and compares each with one process when it ends.
 
     Args:
-        config: The run.
+        config: The run's config.
         layouts: The layouts.
         reference: From `measure_alone`.
-        tolerances: What passes.
-        folder: Scratch; it holds the record of one layout at a time.
-        start: Runs the ranks of one.
-        tell: Says which is running.
+        tolerances: The largest differences that pass.
+        folder: A temporary folder; it holds the record of one layout at a time.
+        start: Runs the ranks of a layout.
+        tell: Reports which layout is running.
     """
     for number, layout in enumerate(layouts, start=1):
         tell(f"layout {number} of {len(layouts)}: {layout.name}")
@@ -99,16 +99,16 @@ def compare_layouts(
 
 
 def measure_alone(config: RunConfig, *, folder: Path, start: StartRanks) -> Reference:
-    """Runs one process, which everything is held against, and measures what rounding does to it.
+    """Runs one process, which all layouts are compared with, and measures the effect of rounding.
 
     Args:
-        config: The run.
-        folder: Where the record goes; it does not exist.
+        config: The run's config.
+        folder: The folder for the record; it must not exist.
         start: Runs the process.
 
     Raises:
-        ConfigError: The config does not allow it.
-        ParityError: It failed.
+        ConfigError: The config does not allow one process.
+        ParityError: The process failed.
     """
     problem = _run(
         config_in_layout(config, Layout()), Layout(), folder, start, perturbed_runs=PERTURBED_RUNS
@@ -133,7 +133,7 @@ def measure_layout(
     folder: Path,
     start: StartRanks,
 ) -> Row:
-    """Runs one layout and compares it."""
+    """Runs one layout and compares it with one process."""
     try:
         problem = _run(config_in_layout(config, layout), layout, folder, start)
     except ConfigError as error:

@@ -96,17 +96,17 @@ def read_report(run_dir: Path) -> Report:
         corpus_tokens=corpus_tokens,
         tokens_trained=steps[-1]["tokens"],
         parameters=_count_saved_parameters(folder, config.model),
-        first_loss=_figures(steps[0])["loss"],
-        last_loss=_figures(steps[-1])["loss"],
-        validation=_figures(validations[-1]) if validations else {},
+        first_loss=_numbers_of(steps[0])["loss"],
+        last_loss=_numbers_of(steps[-1])["loss"],
+        validation=_numbers_of(validations[-1]) if validations else {},
         baselines=baselines,
         tokens_per_second=_median([line["tokens_per_second"] for line in steps]),
-        wandb_folder=_newest(folder.wandb),
+        wandb_folder=_newest_wandb_folder(folder.wandb),
         copied_from=original_of(run_dir),
     )
 
 
-def _figures(event: dict[str, Any]) -> dict[str, float]:
+def _numbers_of(event: dict[str, Any]) -> dict[str, float]:
     return {
         name: math.nan if value is None else value
         for name, value in event.items()
@@ -143,7 +143,7 @@ def _baselines(config: RunConfig) -> Baselines | None:
         )
 
 
-def _newest(folder: Path) -> Path | None:
+def _newest_wandb_folder(folder: Path) -> Path | None:
     runs: list[Path] = sorted(folder.glob("*run-*"), key=lambda path: path.stat().st_mtime)
     return runs[-1] if runs else None
 

@@ -67,8 +67,14 @@ def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:
         rows.append(("validation loss", f"{report.validation_loss:.4f} {report.unit}"))
     if report.validation_loss is not None and report.baselines is not None:
         rows += [
-            ("  unigram baseline", _against(report.baselines.unigram, report.validation_loss)),
-            ("  bigram baseline", _against(report.baselines.bigram, report.validation_loss)),
+            (
+                "  unigram baseline",
+                _render_baseline(report.baselines.unigram, report.validation_loss),
+            ),
+            (
+                "  bigram baseline",
+                _render_baseline(report.baselines.bigram, report.validation_loss),
+            ),
         ]
     rows += [
         (f"  {name.removeprefix('loss/')}", f"{loss:.4f} {report.unit}")
@@ -103,6 +109,6 @@ def _accuracies(figures: dict[str, float]) -> list[tuple[str, str]]:
     ]
 
 
-def _against(baseline: float, loss: float) -> str:
+def _render_baseline(baseline: float, loss: float) -> str:
     side = "below" if loss < baseline else "above"
     return f"{baseline:.4f}; the model is {abs(baseline - loss):.4f} {side} it"

@@ -41,7 +41,7 @@ class RewindError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rewound:
+class RewindResult:
     """The result of a rewind."""
 
     run: Path
@@ -55,7 +55,7 @@ class Rewound:
 
 def rewind_run(
     run_dir: Path, *, to: int, skip_steps: str | None = None, skip_samples: str | None = None
-) -> Rewound:
+) -> RewindResult:
     """Sets checkpoints newer than a step aside, and records which samples the run skips.
 
     Nothing is deleted. After a kill, calling it again completes the rewind.
@@ -79,14 +79,14 @@ def rewind_run(
     check_may_change(run_dir)
     with run_lock(run_dir):
         state = _find_checkpoint(folder, to)
-        skip = _asked_range(folder, skip_steps, skip_samples)
+        skip = _requested_range(folder, skip_steps, skip_samples)
         if skip is not None:
-            _check_fits(folder, skip)
+            _check_whole_units(folder, skip)
             if state is not None:
-                _check_ahead(folder, skip, state)
+                _check_not_trained_on(folder, skip, state)
             merged = merge_skips([*read_skips(run_dir), skip])
             write_atomically(run_dir / SKIP_FILE, render_skips(merged))
-        rewound = Rewound(run_dir, to, tuple(_set_aside(folder, newer_than=to)), skip)
+        rewound = RewindResult(run_dir, to, tuple(_set_aside(folder, newer_than=to)), skip)
         folder.record_rewind(to=to, set_aside=rewound.set_aside)
         _write_status(folder, to)
         return rewound
@@ -105,20 +105,20 @@ def _write_status(folder: RunFolder, step: int) -> None:
 
 
 def newest_before(checkpoints: Folder, step: int) -> int:
-    """The step of the newest checkpoint that is older than ``step``; 0 where there is none."""
+    """Returns the step of the newest checkpoint before ``step``; 0 if there is none."""
     steps = [step_of(each) for each in committed_folders(checkpoints)]
     return max((number for number in steps if number < step), default=0)
 
 
-def render_rewound(rewound: Rewound) -> Sequence[str]:
+def render_rewind(rewound: RewindResult) -> Sequence[str]:
     """Renders the lines for the terminal: what was done, and the next command."""
     to = f"step {rewound.step}" if rewound.step else "its beginning"
-    lines = [f"{rewound.run}: goes on from {to}"]
+    lines = [f"{rewound.run}: resumes from {to}"]
     if rewound.set_aside:
         lines.append(f"  set aside, not deleted: {', '.join(rewound.set_aside)}")
     if rewound.skipped is not None:
         first, count = rewound.skipped.first_sample, rewound.skipped.samples
-        lines.append(f"  {count} samples from {first} are left out ({rewound.run / SKIP_FILE})")
+        lines.append(f"  {count} samples from {first} are skipped ({rewound.run / SKIP_FILE})")
     return [*lines, f"next: {shlex.join(RunFolder(rewound.run).launch_words())}"]
 
 
@@ -135,10 +135,12 @@ def _find_checkpoint(folder: RunFolder, step: int) -> TrainState | None:
     try:
         return open_state(there[step])
     except CheckpointError as error:
-        raise RewindError(f"step {step} cannot be gone back to: {error}") from None
+        raise RewindError(f"cannot rewind to step {step}: {error}") from None
 
 
-def _asked_range(folder: RunFolder, steps: str | None, samples: str | None) -> SkipConfig | None:
+def _requested_range(
+    folder: RunFolder, steps: str | None, samples: str | None
+) -> SkipConfig | None:
     if steps is not None and samples is not None:
         raise RewindError("give either --skip-steps or --skip-samples, not both")
     if samples is not None:
@@ -155,8 +157,8 @@ def _asked_range(folder: RunFolder, steps: str | None, samples: str | None) -> S
     for step, batch in zip((begin, end), found, strict=True):
         if not batch.was_taken:
             raise RewindError(
-                f"--skip-steps {steps}: the run has not taken step {step}, so nobody knows its "
-                "samples; give steps of its metrics.jsonl, or --skip-samples"
+                f"--skip-steps {steps}: the run has not taken step {step}, so its samples "
+                "are not known; give steps of its metrics.jsonl, or --skip-samples"
             )
     first, last = found[0].numbers[0], found[1].numbers[1]
     return SkipConfig(first_sample=first, samples=last + 1 - first)
@@ -169,7 +171,7 @@ def _two_numbers(option: str, text: str, form: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _check_fits(folder: RunFolder, skip: SkipConfig) -> None:
+def _check_whole_units(folder: RunFolder, skip: SkipConfig) -> None:
     unit = samples_per_unit(load_run_of(folder.path))
     if skip.first_sample % unit or skip.samples % unit:
         raise RewindError(
@@ -178,15 +180,15 @@ def _check_fits(folder: RunFolder, skip: SkipConfig) -> None:
         )
 
 
-def _check_ahead(folder: RunFolder, skip: SkipConfig, state: TrainState) -> None:
+def _check_not_trained_on(folder: RunFolder, skip: SkipConfig, state: TrainState) -> None:
     """Checks that the checkpoint was not trained on any sample of the range."""
     config = load_saved_config(state.config)
     last = int(order_of_samples(np.array([state.samples - 1]), config.data.skip)[0])
     if state.samples and skip.first_sample <= last:
         raise RewindError(
             f"{folder.path}: the checkpoint of step {state.step} was trained on samples 0 to "
-            f"{last}, and those to leave out begin at {skip.first_sample}; go back further with "
-            "--to, or leave out later ones"
+            f"{last}, and those to skip begin at {skip.first_sample}; go back further with "
+            "--to, or skip later ones"
         )
 
 

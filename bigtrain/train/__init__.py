@@ -1,1 +1,1 @@
-"""The loop, and what stands around it: the run folder, stopping, resuming."""
+"""The training loop, and one attempt at a run around it: start, saves, stop."""

@@ -17,7 +17,7 @@ import pytest
 from bigtrain.checkpoint.format import KINDS
 from bigtrain.config import RunConfig, render_config
 from bigtrain.runs.resolve_run import resolve_run
-from bigtrain.runs.rewind import render_rewound, rewind_run
+from bigtrain.runs.rewind import render_rewind, rewind_run
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import run_ranks
 from tests.runs import (
@@ -206,7 +206,7 @@ def test_a_config_from_a_pipe_is_read_once_and_a_renamed_run_goes_on_by_the_prin
     Path("runs/tiny").rename("runs/my run")
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    lines = render_rewound(rewind_run(Path("../runs/my run"), to=1))
+    lines = render_rewind(rewind_run(Path("../runs/my run"), to=1))
     assert lines[-1] == "next: bigtrain launch '../runs/my run'"
     renamed = resolve_run(shlex.split(lines[-1])[3:])
     run_ranks(train_resolved, 1, renamed)

@@ -69,9 +69,9 @@ def test_the_command_that_the_run_names_takes_it_back_and_the_bad_samples_are_ne
     answer = CliRunner().invoke(app, words)
     assert answer.exit_code == 0, answer.output
     assert answer.output.splitlines() == [
-        f"{run.run_dir}: goes on from step 8",
+        f"{run.run_dir}: resumes from step 8",
         "  set aside, not deleted: step-00000012.rewound-1",
-        f"  24 samples from 80 are left out ({run.run_dir}/skip.yaml)",
+        f"  24 samples from 80 are skipped ({run.run_dir}/skip.yaml)",
         f"next: bigtrain launch {run.run_dir}",
     ]
     run_ranks(train_with_faults, 2, run, [BAD])  # The same command, from the same files.
@@ -183,7 +183,7 @@ def test_ranges_that_touch_are_one() -> None:
         (8, {"skip_steps": "11-12"}, "give A:B, such as 120:124"),
         (8, {"skip_samples": "80:0"}, "the count is 0"),
         (8, {"skip_samples": "80:1", "skip_steps": "1:2"}, "not both"),
-        (8, {"skip_steps": "8:9"}, "was trained on samples 0 to 63, and those to leave out .* 56;"),
+        (8, {"skip_steps": "8:9"}, "was trained on samples 0 to 63, and those to skip .* 56;"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_changes(

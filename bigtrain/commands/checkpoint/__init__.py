@@ -1,1 +1,1 @@
-"""What the command `bigtrain checkpoint` does: look at checkpoints, verify, compare, prune."""
+"""The commands `bigtrain checkpoint list`, `verify`, `diff`, `info` and `prune`."""

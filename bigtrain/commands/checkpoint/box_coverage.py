@@ -1,4 +1,4 @@
-"""Whether boxes make whole tensors, and whole files, each part of them exactly once. No torch."""
+"""Whether boxes cover each tensor, and each file, exactly once. No torch."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,37 +11,37 @@ _FLOAT_BYTES = 4
 
 
 def box_fault(tensor: SavedTensor, box: SavedBox) -> str | None:
-    """Why a box cannot be one of a tensor's; None where it can."""
+    """Returns why a box cannot belong to its tensor; None if it can."""
     numbers = (*tensor.shape, *box.offset, *box.shape, box.start, box.bytes, box.crc32)
     if not all(type(number) is int and number >= 0 for number in numbers):
-        return "has a place that is no place"
+        return "has a number that is not an integer from 0 on"
     if not len(tensor.shape) == len(box.offset) == len(box.shape):
-        return f"has another number of axes than the tensor's {tensor.shape}"
+        return f"has another number of axes than its tensor of shape {tensor.shape}"
     ends = zip(box.offset, box.shape, tensor.shape, strict=True)
     if any(offset + length > size for offset, length, size in ends):
-        return f"reaches out of the tensor's {tensor.shape}"
+        return f"exceeds its tensor of shape {tensor.shape}"
     if box.bytes != _FLOAT_BYTES * math.prod(box.shape):
         return f"has {box.bytes} bytes for {math.prod(box.shape)} fp32 values"
     return None
 
 
 def cover_faults(tensor: SavedTensor) -> Iterator[str]:
-    """What is wrong with the boxes of a tensor together: holes, and elements saved twice."""
+    """Yields the faults of a tensor's boxes together: missing elements, elements saved twice."""
     saved = sum(math.prod(box.shape) for box in tensor.boxes)
     overlaps = _overlapping_pairs(tensor.boxes)
     if overlaps:
-        yield f"{tensor.key}: elements are there twice: {overlaps} pairs of its boxes overlap"
+        yield f"{tensor.key}: elements are saved twice: {overlaps} pairs of its boxes overlap"
     if saved < tensor.numel or (overlaps and saved == tensor.numel):
-        yield f"{tensor.key}: a hole: its boxes hold {saved} of {tensor.numel} elements"
+        yield f"{tensor.key}: elements are missing: its boxes hold {saved} of {tensor.numel}"
 
 
 def file_cover_faults(file: str, size: int, boxes: Sequence[SavedBox]) -> Iterator[str]:
-    """What is wrong with the boxes of a file together: bytes of none, and bytes of two.
+    """Yields the faults of a file's boxes together: bytes of no box, bytes of two boxes.
 
     Args:
-        file: Its name.
-        size: Its bytes.
-        boxes: In the order in which they lie.
+        file: The file's name.
+        size: The file's size in bytes.
+        boxes: Its boxes, in file order.
     """
     end = 0
     for box in boxes:

@@ -1,6 +1,6 @@
-"""What differs between two checkpoints, whatever layouts saved them. No torch.
+"""`bigtrain checkpoint diff`: how two checkpoints differ, whatever layouts saved them. No torch.
 
-One tensor of each is in memory at a time.
+Only one tensor of each is in memory at a time.
 """
 
 import math
@@ -20,42 +20,42 @@ from bigtrain.config.errors import show_value
 from bigtrain.config.resume import load_saved_config
 
 _CHUNK = 2**20
-"""Elements that are compared at a time, in fp64."""
+"""Elements compared at a time, in fp64."""
 _STATE = ("step", "samples", "tokens", "optimizer_steps", "tokenizer_sha256")
 
 
 @dataclass(frozen=True, slots=True)
 class TensorDifference:
-    """How far a tensor of B is from A's."""
+    """The difference of a tensor of B from the same tensor of A."""
 
     key: str
     same_bits: bool
     largest: float
-    """Largest absolute difference; inf where one of two values is not finite."""
+    """Largest absolute difference; inf if a differing value is not finite."""
     norm: float
     """Euclidean norm of the difference."""
     norm_of_a: float
 
     @property
     def relative(self) -> float:
-        """The norm of the difference over A's."""
+        """The norm of the difference divided by the norm of A's tensor."""
         return _ratio(self.norm, self.norm_of_a)
 
 
 @dataclass(slots=True)
 class Comparison:
-    """What differs between checkpoints A and B."""
+    """The differences between checkpoints A and B."""
 
     a: Folder
     b: Folder
     state: list[tuple[str, Any, Any]]
-    """Name and both values, where they differ."""
+    """Name and both values of what differs."""
     config: list[tuple[str, Any, Any]]
     only_in_a: list[str] = field(default_factory=list)
     only_in_b: list[str] = field(default_factory=list)
     shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     tensors: list[TensorDifference] = field(default_factory=list)
-    """Of all that both have in one shape."""
+    """The tensors that both have, with the same shape."""
 
     @property
     def same_bits(self) -> bool:
@@ -68,7 +68,7 @@ def compare_checkpoints(a: Folder, b: Folder) -> Comparison:
     """Compares state, config and every tensor.
 
     Raises:
-        CheckpointError: One cannot be read.
+        CheckpointError: One of them cannot be read.
     """
     states, tables = [open_state(a), open_state(b)], [TensorTable(a), TensorTable(b)]
     ours, theirs = (table.tensors for table in tables)
@@ -99,12 +99,12 @@ def compare_checkpoints(a: Folder, b: Folder) -> Comparison:
 
 
 def measure_difference(key: str, a: np.ndarray, b: np.ndarray) -> TensorDifference:
-    """Measures how far ``b`` is from ``a``: a pure function.
+    """Measures the difference of ``b`` from ``a``. Pure.
 
-    Equal bits are no difference, whatever they stand for.
+    Equal bits count as equal, even if they are NaN.
 
     Args:
-        key: Of the tensor.
+        key: The tensor's key.
         a: fp32, any shape.
         b: fp32, the same shape.
     """
@@ -128,10 +128,10 @@ def measure_difference(key: str, a: np.ndarray, b: np.ndarray) -> TensorDifferen
 
 
 def render_comparison(result: Comparison, *, top: int) -> Iterator[str]:
-    """What the terminal shows.
+    """Renders the lines for the terminal.
 
     Args:
-        result: What differs.
+        result: The differences.
         top: How many of the tensors that differ most are named.
     """
     yield f"A: {result.a}"
@@ -174,7 +174,7 @@ def _render_top(tensors: Sequence[TensorDifference], top: int) -> Iterator[str]:
 
 
 def _sum_of_squares(values: np.ndarray) -> float:
-    """Of those that are finite."""
+    """The sum over the finite values."""
     with np.errstate(invalid="ignore"):
         total = float(values @ values)
     return total if math.isfinite(total) else float(np.square(values[np.isfinite(values)]).sum())
@@ -190,7 +190,7 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, A
 
 
 def _flat_config(state: TrainState) -> dict[str, Any]:
-    """Every key with its value; what an older version did not know has its default."""
+    """Every key with its value; a key that the checkpoint's version lacked has its default."""
     try:
         values = load_saved_config(state.config).model_dump(mode="json")
     except ConfigError:

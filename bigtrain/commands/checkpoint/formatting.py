@@ -1,4 +1,4 @@
-"""What the commands of checkpoints show alike: sizes, times, layouts, aligned columns."""
+"""How `bigtrain checkpoint` shows sizes, times, layouts and aligned columns."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -7,11 +7,11 @@ from typing import Any
 from bigtrain.config.layout import saved_layout
 
 RANK_FILES = ".bin"
-"""How the names of the files end that hold boxes; each rank writes one."""
+"""The suffix of the files that hold boxes; each rank writes one."""
 
 
 def render_bytes(count: float) -> str:
-    """A number of bytes, as people say it."""
+    """Renders a number of bytes with a unit."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
@@ -21,18 +21,18 @@ def render_bytes(count: float) -> str:
 
 
 def render_time(seconds: float | None) -> str:
-    """A time in seconds since 1970, in UTC; nothing where it is not known."""
+    """Renders a time, given in seconds since 1970, in UTC; empty if it is None."""
     if seconds is None:
         return ""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def describe_layout(config: dict[str, Any], names: Sequence[str]) -> dict[str, int]:
-    """The layout that saved a checkpoint, as JSON shows it.
+    """Returns the layout that saved a checkpoint, as JSON shows it.
 
     Args:
-        config: The config in it.
-        names: Its files, of which each rank wrote one.
+        config: The config in the checkpoint.
+        names: The names of its files.
     """
     ranks = sum(name.endswith(RANK_FILES) for name in names)
     layout = saved_layout(config.get("parallel", {}), world_size=ranks)
@@ -46,16 +46,16 @@ def describe_layout(config: dict[str, Any], names: Sequence[str]) -> dict[str, i
 
 
 def render_layout(layout: dict[str, int]) -> str:
-    """A layout in the words of `bigtrain parity`."""
+    """Renders a layout as `bigtrain parity` names it."""
     return " ".join(f"{key}={value}" for key, value in layout.items() if key != "ranks")
 
 
 def align_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> Iterator[str]:
-    """Lines of columns as wide as their widest cell.
+    """Renders rows as lines; each column is as wide as its widest cell.
 
     Args:
-        rows: Cells; the same number in each.
-        right: Columns whose cells end at one place.
+        rows: Cells, the same number in each row.
+        right: Columns that are aligned on the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -1,4 +1,4 @@
-"""`bigtrain checkpoint`: its commands. Each imports the module of its work when it is called."""
+"""Registers the commands of `bigtrain checkpoint`; each imports its module when it is called."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ Run = Annotated[
 
 @app.command("list", short_help="List the checkpoints of a run.")
 def list_checkpoints(run: Run, as_json: AsJson = False) -> None:
-    """Lists what lies among a run's checkpoints, newest first, without reading tensors."""
+    """Lists all folders among a run's checkpoints, newest first, without reading tensors."""
     from bigtrain.commands.checkpoint import listing
 
     entries = listing.list_checkpoints(run)
@@ -66,10 +66,10 @@ def verify(
     workers: Workers = 1,
 ) -> None:
     """Reads checkpoints to the last byte and names every fault; exit code 1 if there is one."""
-    from bigtrain.commands.checkpoint.listing import checkpoints_meant
+    from bigtrain.commands.checkpoint.listing import find_checkpoints
     from bigtrain.commands.checkpoint.verify import render_verification, verify_checkpoint
 
-    folders = [folder for place in places for folder in checkpoints_meant(place, every=every)]
+    folders = [folder for place in places for folder in find_checkpoints(place, every=every)]
     faults = 0
     for folder in folders:
         result = verify_checkpoint(folder, workers=workers)
@@ -83,11 +83,13 @@ def verify(
 def diff(
     a: Checkpoint,
     b: Checkpoint,
-    top: Annotated[int, typer.Option(help="Tensors named that differ most.", min=0)] = 5,
+    top: Annotated[
+        int, typer.Option(help="How many of the tensors that differ most are named.", min=0)
+    ] = 5,
 ) -> None:
     """Shows how far B is from A, whatever layouts saved them; exit code 0 if all bits are equal.
 
-    State and config are shown; weights and moments alone decide the exit code.
+    State and config are shown too; the exit code depends only on weights and moments.
     """
     from bigtrain.commands.checkpoint.diff import compare_checkpoints, render_comparison
 
@@ -97,7 +99,7 @@ def diff(
     raise typer.Exit(0 if result.same_bits else 1)
 
 
-@app.command(short_help="Tell what a checkpoint is.")
+@app.command(short_help="Describe a checkpoint.")
 def info(
     checkpoint: Checkpoint,
     as_json: AsJson = False,
@@ -105,7 +107,7 @@ def info(
         bool, typer.Option("--config", help="The run's config as YAML, for `bigtrain launch`.")
     ] = False,
 ) -> None:
-    """Tells what a checkpoint is: its model, run, data, layout and files."""
+    """Describes a checkpoint: its model, run, data, layout and files."""
     from bigtrain.commands.checkpoint import info as work
     from bigtrain.commands.checkpoint.formatting import align_columns
 
@@ -113,11 +115,11 @@ def info(
     if config:
         typer.echo(work.render_saved_config(folder), nl=False)
         return
-    what = work.describe_checkpoint(folder)
+    description = work.describe_checkpoint(folder)
     if as_json:
-        typer.echo(json.dumps(work.description_as_json(what), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(work.description_as_json(description), indent=1, ensure_ascii=False))
         return
-    for line in align_columns([*work.render_description(what)]):
+    for line in align_columns([*work.render_description(description)]):
         typer.echo(line)
 
 
@@ -128,24 +130,26 @@ def prune(
     ],
     keep_last: Annotated[
         int | None,
-        typer.Option(help="Newest that stay; checkpoint.keep_last when not given.", min=1),
+        typer.Option(
+            help="How many of the newest to keep; checkpoint.keep_last when not given.", min=1
+        ),
     ] = None,
     keep_every: Annotated[
         int | None,
         typer.Option(
-            help="Multiples of this step stay too; checkpoint.keep_every when not given.",
+            help="Keep multiples of this step too; checkpoint.keep_every when not given.",
             min=1,
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what would go, and stop.")
+        bool, typer.Option("--dry-run", help="Show what would be deleted, and stop.")
     ] = False,
     set_aside: Annotated[
         bool,
         typer.Option("--set-aside", help="Also delete what was set aside as bad or rewound."),
     ] = False,
 ) -> None:
-    """Deletes what nobody asked to keep, once the newest checkpoint has been verified."""
+    """Deletes the checkpoints that are not to be kept, after verifying the newest one."""
     from bigtrain.commands.checkpoint import prune as work
 
     folder = work.run_of(run)
@@ -162,9 +166,9 @@ def prune(
 
 def _find(place: str) -> "Folder":
     """Finds the checkpoint that the user means; names the newer ones that cannot be read."""
-    from bigtrain.commands.checkpoint.listing import one_checkpoint
+    from bigtrain.commands.checkpoint.listing import find_one_checkpoint
 
-    folder, passed_over = one_checkpoint(place)
+    folder, passed_over = find_one_checkpoint(place)
     for line in passed_over:
         typer.echo(line, err=True)
     return folder

@@ -1,6 +1,5 @@
-"""What a checkpoint is: of what model, of which run, where it stood. No torch."""
+"""`bigtrain checkpoint info`: model, run, step, data and files of a checkpoint. No torch."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,39 +22,36 @@ from bigtrain.commands.checkpoint.formatting import (
     render_time,
 )
 from bigtrain.config import ConfigError, RunConfig, render_config
-from bigtrain.config.model import ModelConfig
 from bigtrain.config.resume import load_saved_config
-
-_VOCABULARY = ("embedding.word_embeddings.", "output_layer.")
-"""How the names of weights begin that have a row for each token, and rows of padding after them."""
+from bigtrain.plan.parameters import count_parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What `bigtrain checkpoint info` tells."""
+    """What `bigtrain checkpoint info` shows."""
 
     folder: Folder
     state: TrainState
     config: RunConfig | None
-    """None where this version cannot read the config in it."""
+    """None if this version cannot read the config in the checkpoint."""
     parameters: int
-    """Weights, without the padding of the vocabulary where the config tells it."""
+    """Weights, without the padding of the vocabulary if the config is known."""
     files: dict[str, int]
-    """Bytes, by name."""
+    """Size in bytes, by file name."""
     committed: float | None
     """Seconds since 1970."""
 
     @property
     def layout(self) -> dict[str, int]:
-        """That saved it."""
+        """The layout that saved the checkpoint."""
         return describe_layout(self.state.config, [*self.files])
 
 
 def describe_checkpoint(folder: Folder) -> Description:
-    """Reads all of a checkpoint but its tensors.
+    """Reads everything in a checkpoint except its tensors.
 
     Raises:
-        CheckpointError: It is not whole.
+        CheckpointError: The checkpoint is not whole.
     """
     check_commit(folder)
     state = read_state(folder)
@@ -63,32 +59,22 @@ def describe_checkpoint(folder: Folder) -> Description:
         config = load_saved_config(state.config)
     except ConfigError:
         config = None
+    padding = count_parameters(config.model).padding if config is not None else 0
     return Description(
         folder=folder,
         state=state,
         config=config,
-        parameters=count_parameters(TensorTable(folder), config.model if config else None),
+        parameters=TensorTable(folder).count(WEIGHT) - padding,
         files={name: file["bytes"] for name, file in read_commit(folder).items()},
         committed=folder.modified(COMMIT_FILE),
     )
 
 
-def count_parameters(table: TensorTable, model: ModelConfig | None) -> int:
-    """Weights in a checkpoint, without the rows that pad the vocabulary if its model is known."""
-    total = 0
-    for name in table.names(WEIGHT):
-        shape = table.tensors[f"{WEIGHT}/{name}"].shape
-        if model is not None and name.startswith(_VOCABULARY):
-            shape = (min(shape[0], model.vocab_size), *shape[1:])
-        total += math.prod(shape)
-    return total
-
-
 def render_saved_config(folder: Folder) -> str:
-    """The config in a checkpoint as YAML, for `bigtrain launch`.
+    """Renders the config in a checkpoint as YAML, for `bigtrain launch`.
 
     Raises:
-        CheckpointError: It is not whole.
+        CheckpointError: The checkpoint is not whole.
         ConfigError: This version cannot read the config.
     """
     check_commit(folder)
@@ -96,7 +82,7 @@ def render_saved_config(folder: Folder) -> str:
 
 
 def description_as_json(what: Description) -> dict[str, Any]:
-    """All of it, as `info --json` shows it."""
+    """Returns the whole description, as `info --json` shows it."""
     state, config = what.state, what.config
     guard = {key: state.guard.get(key, 0) for key in ("skipped_updates", "skipped_in_a_row")}
     return {
@@ -123,7 +109,7 @@ def description_as_json(what: Description) -> dict[str, Any]:
 
 
 def render_description(what: Description) -> Iterator[tuple[str, str]]:
-    """Names and values, as `info` shows them."""
+    """Yields names and values, as `info` shows them."""
     facts, state = description_as_json(what), what.state
     yield "checkpoint", str(what.folder)
     yield "schema", SCHEMA
@@ -146,7 +132,7 @@ def render_description(what: Description) -> Iterator[tuple[str, str]]:
     guard = facts["guard"]
     yield (
         "guard",
-        f"{guard['skipped_updates']} updates passed over, {guard['skipped_in_a_row']} in a row",
+        f"{guard['skipped_updates']} updates skipped, {guard['skipped_in_a_row']} in a row",
     )
     yield "size", f"{render_bytes(facts['bytes'])} in {len(what.files)} files"
     for name, size in what.files.items():
@@ -168,7 +154,7 @@ def _batch(what: Description) -> dict[str, Any] | None:
 
 
 def _corpora(state: TrainState) -> list[dict[str, Any]]:
-    """What was read since which sample; the first version knew one corpus."""
+    """The corpora, and from which sample on each is read. The first version had one corpus."""
     return [
         {
             "first_sample": stage.get("first_sample", 0),

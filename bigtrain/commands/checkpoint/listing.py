@@ -1,6 +1,6 @@
-"""What there is: the checkpoints of a run and what else lies among them, at a quick look.
+"""`bigtrain checkpoint list`: all folders among a run's checkpoints. No torch.
 
-Which checkpoints a command is asked about is decided here too. No torch.
+Also finds the checkpoints that the arguments of the other commands name.
 """
 
 import re
@@ -42,63 +42,63 @@ _PARTS = {COMMIT_FILE, STATE_FILE, TENSORS_FILE}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A folder among a run's checkpoints, whatever has become of it."""
+    """A folder among a run's checkpoints, whole or not."""
 
     folder: Folder
     step: int
     state: str
     """``whole``, ``cannot be read``, ``set aside`` or ``not finished``."""
     why: str
-    """More on the state, in one line; empty where there is no more."""
+    """The reason for the state, in one line; may be empty."""
     bytes: int
-    """Of the files that are there."""
+    """Total size of the files in the folder."""
     tokens: int | None
-    """Trained on; None where its state cannot be read."""
+    """Tokens trained on; None if the state cannot be read."""
     committed: float | None
     """Seconds since 1970."""
     layout: dict[str, int] | None
-    """That saved it: ranks, tensor, pipeline, data, zero."""
+    """The layout that saved it: ranks, tensor, pipeline, data, zero."""
 
 
-def one_checkpoint(place: str | Path) -> tuple[Folder, list[str]]:
-    """The checkpoint that a user means, readable or not, or the newest whole one of a run.
+def find_one_checkpoint(place: str | Path) -> tuple[Folder, list[str]]:
+    """Finds the checkpoint at a place, readable or not, or the newest whole one of a run.
 
     Returns:
-        Its folder, and one line for each newer one passed over.
+        Its folder, and one line for each newer checkpoint that cannot be read.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no checkpoint.
     """
     folder = _open_place(place)
     return (folder, []) if _is_checkpoint(folder) else find_checkpoint(place)
 
 
-def checkpoints_meant(place: str | Path, *, every: bool = False) -> list[Folder]:
-    """The checkpoint at a place, or the newest one of a run, readable or not.
+def find_checkpoints(place: str | Path, *, every: bool = False) -> list[Folder]:
+    """Finds the checkpoint at a place, or the newest one of a run, readable or not.
 
     Args:
         place: A checkpoint, a run folder, or a folder of checkpoints; a path or an fsspec URL.
-        every: All of a run instead, newest first.
+        every: Return all checkpoints of a run instead, newest first.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no checkpoint.
     """
     folder = _open_place(place)
     if _is_checkpoint(folder):
         return [folder]
     if not folder.names():
         return [find_checkpoint(place)[0]]
-    found = named_folders(checkpoints_at(place))
+    found = named_folders(find_checkpoint_folder(place))
     if not found:
         raise CheckpointError(f"{place}: the run has no checkpoint yet")
     return found if every else found[:1]
 
 
-def checkpoints_at(place: str | Path) -> Folder:
-    """The folder of checkpoints that a user means by it, or by its run folder.
+def find_checkpoint_folder(place: str | Path) -> Folder:
+    """Finds the folder of checkpoints from its own path or that of the run folder.
 
     Raises:
-        CheckpointError: It is neither.
+        CheckpointError: The place is neither.
     """
     folder = _open_place(place)
     names = folder.names()
@@ -114,43 +114,43 @@ def checkpoints_at(place: str | Path) -> Folder:
 
 
 def list_checkpoints(place: str | Path) -> list[Entry]:
-    """Looks at all that lies among a run's checkpoints, newest first, without reading tensors.
+    """Lists all folders among a run's checkpoints, newest first, without reading tensors.
 
     Raises:
-        CheckpointError: The place is no run folder, folder of checkpoints or checkpoint.
+        CheckpointError: The place is not a run folder, folder of checkpoints or checkpoint.
     """
     folder = _open_place(place)
     if _is_checkpoint(folder):
-        return [_look_at(folder, None)]
-    checkpoints = checkpoints_at(place)
+        return [_read_entry(folder, None)]
+    checkpoints = find_checkpoint_folder(place)
     named = [(match, name) for name in checkpoints.names() if (match := _NAME.match(name))]
     named.sort(key=lambda each: (int(each[0][1]), int(each[0][3] or 0), each[1]), reverse=True)
-    return [_look_at(checkpoints.child(name), match) for match, name in named]
+    return [_read_entry(checkpoints.child(name), match) for match, name in named]
 
 
 def named_step(folder: Folder) -> int | None:
-    """The step in a folder's name; None where it has another name."""
+    """Returns the step in a folder's name; None if the name has another form."""
     match = _NAME.match(folder.name)
     return int(match[1]) if match else None
 
 
 def set_aside_folders(checkpoints: Folder) -> list[Folder]:
-    """What was set aside as bad or when the run was rewound, oldest first."""
+    """Returns the folders set aside as bad or by a rewind, oldest first."""
     entries = [
         checkpoints.child(name)
         for name in checkpoints.names()
         if (match := _NAME.match(name)) and match[4] != "tmp"
     ]
-    return [folder for folder in entries if _aside_word(folder, _NAME.match(folder.name))]
+    return [folder for folder in entries if _set_aside_label(folder, _NAME.match(folder.name))]
 
 
 def folder_bytes(folder: Folder) -> int:
-    """The size of all files in a folder."""
+    """Returns the total size of the files in a folder."""
     return sum(folder.size(name) or 0 for name in folder.names())
 
 
 def entry_as_json(entry: Entry) -> dict[str, object]:
-    """An entry as `list --json` shows it."""
+    """Returns an entry as `list --json` shows it."""
     return {
         "path": str(entry.folder),
         "step": entry.step,
@@ -168,7 +168,7 @@ _RIGHT = (0, 1, 2)
 
 
 def render_rows(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
-    """The cells under ``HEADER``."""
+    """Renders the cells of the columns in ``HEADER``."""
     return [
         (
             str(entry.step),
@@ -183,12 +183,12 @@ def render_rows(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
 
 
 def render_list(entries: Sequence[Entry]) -> Iterator[str]:
-    """The entries as aligned lines, under a header."""
+    """Renders the entries as aligned lines, below a header."""
     return align_columns([HEADER, *render_rows(entries)], right=_RIGHT)
 
 
 def render_table(entries: Sequence[Entry]) -> Table:
-    """The entries as a table for a terminal."""
+    """Renders the entries as a table for a terminal."""
     table = Table()
     for number, title in enumerate(HEADER):
         table.add_column(title, justify="right" if number in _RIGHT else "left", overflow="fold")
@@ -215,7 +215,7 @@ def _is_checkpoint(folder: Folder) -> bool:
     return bool(_PARTS & {*names} or (there and _NAME.match(folder.name)))
 
 
-def _look_at(folder: Folder, match: re.Match[str] | None) -> Entry:
+def _read_entry(folder: Folder, match: re.Match[str] | None) -> Entry:
     names = folder.names()
     try:
         saved, problem = open_state(folder), ""
@@ -225,7 +225,7 @@ def _look_at(folder: Folder, match: re.Match[str] | None) -> Entry:
             saved = read_state(folder)
         except CheckpointError:
             saved = None
-    state, why = _judge(folder, match, names, problem)
+    state, why = _state_of(folder, match, names, problem)
     step = int(match[1]) if match else saved.step if saved else 0
     return Entry(
         folder=folder,
@@ -239,11 +239,11 @@ def _look_at(folder: Folder, match: re.Match[str] | None) -> Entry:
     )
 
 
-def _judge(
+def _state_of(
     folder: Folder, match: re.Match[str] | None, names: Sequence[str], problem: str
 ) -> tuple[str, str]:
-    if word := _aside_word(folder, match):
-        return SET_ASIDE, word
+    if label := _set_aside_label(folder, match):
+        return SET_ASIDE, label
     if match and match[4] == "tmp":
         doing = "deleted" if match[5] == "removed" else f"written by attempt {match[5]}"
         return UNFINISHED, f"being {doing}, or left by a kill"
@@ -254,8 +254,8 @@ def _judge(
     return WHOLE, ""
 
 
-def _aside_word(folder: Folder, match: re.Match[str] | None) -> str | None:
-    """Why and when a folder was set aside, such as ``bad-3``; None where it was not."""
+def _set_aside_label(folder: Folder, match: re.Match[str] | None) -> str | None:
+    """Returns why and when a folder was set aside, such as ``bad-3``; None if it was not."""
     if match and match[4] in ("bad", "rewound"):
         return f"{match[4]}-{match[5]}"
     names = folder.names()
@@ -265,7 +265,7 @@ def _aside_word(folder: Folder, match: re.Match[str] | None) -> str | None:
 
 
 def _short(folder: Folder, error: CheckpointError) -> str:
-    """An error without its path and its remedy, which a list need not repeat."""
+    """Removes the path and the remedy from an error, which a list need not repeat."""
     return str(error).replace(f"{folder}/", "").rsplit("; ", 1)[0]
 
 

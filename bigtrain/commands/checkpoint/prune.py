@@ -87,7 +87,7 @@ def plan_prune(run: Path, request: PruneRequest) -> PrunePlan:
     keep_every = policy.keep_every if request.keep_every is None else request.keep_every
     if keep_last is None and not request.set_aside:
         raise CheckpointError(
-            f"{run}: neither the run's checkpoint.keep_last nor --keep-last says how many stay; "
+            f"{run}: neither the run's checkpoint.keep_last nor --keep-last says how many to keep; "
             "give --keep-last N"
         )
     check_may_change(run)
@@ -147,12 +147,12 @@ def render_pruned(result: Pruned) -> Iterator[str]:
 def _check_newest(run: Path, newest: Folder | None) -> None:
     if newest is None:
         raise CheckpointError(
-            f"{run}: there is no checkpoint but those set aside, so nothing is removed; "
-            "bring one back, or delete them by hand"
+            f"{run}: every checkpoint was set aside, so nothing is removed; "
+            "rename one back, or delete them by hand"
         )
     faults = verify_checkpoint(newest).faults
     if faults:
-        more = f" (and {len(faults) - 1} faults more)" if len(faults) > 1 else ""
+        more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
         raise CheckpointError(
             f"nothing is removed, since the newest checkpoint is not whole: {faults[0]}{more}; "
             f"look with `bigtrain checkpoint verify {shlex.quote(str(run))} --all`, "

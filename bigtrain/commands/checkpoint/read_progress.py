@@ -1,4 +1,4 @@
-"""How far a long reading is: a bar with rate and time left on a terminal, lines elsewhere."""
+"""Progress of a long read: a bar with rate and time left on a terminal, lines elsewhere."""
 
 import sys
 import time
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 import typer
 
 Advance = Callable[[int], None]
-"""Takes the number of bytes just done."""
+"""Takes the number of bytes just read."""
 
 _LINE_SECONDS = 10.0
 
 
 @contextmanager
 def show_progress(what: str, total_bytes: int) -> Iterator[Advance]:
-    """Gives a function that takes the number of bytes just done, and shows them on stderr."""
+    """Yields a function that takes the number of bytes just read; shows progress on stderr."""
     if not sys.stderr.isatty():
         yield _Lines(what, total_bytes).advance
         return

@@ -1,7 +1,7 @@
-"""Whether a checkpoint is whole to its last byte: every fault, one line each. No torch.
+"""`bigtrain checkpoint verify`: reads every byte of a checkpoint, one line a fault. No torch.
 
-The commit vouches for the sizes of all files and, by hashes, for the small ones; the table, one of
-these, for every byte of the boxes. So no byte of a checkpoint can change without a fault.
+``COMMIT.json`` holds the sizes of all files and the hashes of the small ones; one of these, the
+table of tensors, holds a checksum of every box. So any changed byte is found.
 """
 
 import hashlib
@@ -39,26 +39,26 @@ from bigtrain.commands.checkpoint.listing import named_step
 from bigtrain.commands.checkpoint.read_progress import Advance, show_progress
 
 _READ_BYTES = 16 * 2**20
-"""Neighbouring boxes are read in one go up to this size."""
+"""Adjacent boxes are read together up to this size."""
 
 _Boxes = list[tuple[str, SavedBox]]
-"""Of one file, with their tensors' keys, in the order in which they lie."""
+"""The boxes of one file with their tensors' keys, in file order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a checkpoint is like."""
+    """The result of verifying a checkpoint."""
 
     folder: Folder
     faults: tuple[str, ...]
-    """One line each; none where it is whole."""
+    """One line each; empty if the checkpoint is whole."""
     step: int | None
-    """None where its state cannot be read."""
+    """None if the state cannot be read."""
     tensors: int
     bytes: int
-    """Of the boxes that were read."""
+    """Bytes of the boxes that were read."""
     not_finite: dict[str, int]
-    """Values that are no finite numbers, by tensor: no fault of the checkpoint."""
+    """Number of values that are not finite, by tensor. They are not faults of the checkpoint."""
     seconds: float
 
 
@@ -67,14 +67,14 @@ def verify_checkpoint(folder: Folder, *, workers: int = 1) -> Verification:
 
     Args:
         folder: A checkpoint, committed or not.
-        workers: Threads; each reads another file.
+        workers: Number of threads; each reads another file.
     """
     started = time.monotonic()
     faults: list[str] = []
     committed = _check_files(folder, faults)
     state = _check_state(folder, faults)
     tensors = _check_tensors(folder, faults)
-    boxes = _sound_boxes(folder, tensors, faults)
+    boxes = _valid_boxes(folder, tensors, faults)
     total = sum(box.bytes for some in boxes.values() for _, box in some)
     with show_progress(f"verifying {folder.name}", total) as advance:
         readings = _read_files(folder, boxes, advance, workers=workers)
@@ -92,7 +92,7 @@ def verify_checkpoint(folder: Folder, *, workers: int = 1) -> Verification:
 
 
 def render_verification(result: Verification) -> Iterator[str]:
-    """A line for each fault, and one that says whether the checkpoint is whole."""
+    """Renders a line for each fault, and one that says whether the checkpoint is whole."""
     yield from result.faults
     if result.faults:
         count = "1 fault" if len(result.faults) == 1 else f"{len(result.faults)} faults"
@@ -111,7 +111,7 @@ def render_verification(result: Verification) -> Iterator[str]:
 
 
 def _check_files(folder: Folder, faults: list[str]) -> set[str]:
-    """Checks the marker, and the files that it lists; gives their names."""
+    """Checks ``COMMIT.json`` and the files that it lists; returns their names."""
     try:
         files = read_commit(folder)
     except CheckpointError as error:
@@ -148,7 +148,7 @@ def _check_state(folder: Folder, faults: list[str]) -> TrainState | None:
     except CheckpointError as error:
         faults.append(str(error))
         return None
-    except OSError:  # Told with the files.
+    except OSError:  # Reported with the files.
         return state
     if tokenizer and tokenizer != state.tokenizer_sha256:
         faults.append(
@@ -162,7 +162,7 @@ def _check_state(folder: Folder, faults: list[str]) -> TrainState | None:
 
 
 def _check_tensors(folder: Folder, faults: list[str]) -> dict[str, SavedTensor]:
-    """Reads the table, and checks that each weight has its moments."""
+    """Reads the table of tensors, and checks that each weight has its moments."""
     table = TensorTable(folder)
     try:
         tensors = table.tensors
@@ -182,10 +182,10 @@ def _check_tensors(folder: Folder, faults: list[str]) -> dict[str, SavedTensor]:
     return tensors
 
 
-def _sound_boxes(
+def _valid_boxes(
     folder: Folder, tensors: dict[str, SavedTensor], faults: list[str]
 ) -> dict[str, _Boxes]:
-    """The boxes by file, in the order in which they lie; those that are none are faults."""
+    """Returns the valid boxes by file, in file order; adds a fault for each other one."""
     boxes: dict[str, _Boxes] = defaultdict(list)
     table = f"{folder}/{TENSORS_FILE}"
     for key, tensor in tensors.items():
@@ -202,16 +202,16 @@ def _sound_boxes(
 
 @dataclass(slots=True)
 class _Reading:
-    """What became of the reading of one file."""
+    """The result of reading one file."""
 
     file: str
     boxes: _Boxes
     size: int | None = None
-    """None where there is no such file."""
+    """None if there is no such file."""
     bytes: int = 0
     error: str | None = None
     failed: dict[str, list[SavedBox]] = field(default_factory=lambda: defaultdict(list))
-    """Boxes whose checksum is another, by tensor."""
+    """Boxes whose checksum does not match, by tensor."""
     not_finite: Counter[str] = field(default_factory=Counter)
 
 
@@ -226,7 +226,7 @@ def _read_files(
             reading.size = folder.size(file)
             if reading.size is not None:
                 with folder.opened(file) as opened:
-                    for some in _neighbours(_within(reading.boxes, reading.size)):
+                    for some in _adjacent(_within(reading.boxes, reading.size)):
                         _read_boxes(opened, some, reading)
                         with lock:
                             advance(sum(box.bytes for _, box in some))
@@ -239,7 +239,7 @@ def _read_files(
 
 
 def _read_boxes(file: FileToRead, boxes: _Boxes, reading: _Reading) -> None:
-    """Reads neighbours in one go, and checks each."""
+    """Reads adjacent boxes together, and checks each."""
     start = boxes[0][1].start
     data = memoryview(bytearray(max(box.start + box.bytes for _, box in boxes) - start))
     count = file.read_into(start, data)
@@ -255,7 +255,7 @@ def _read_boxes(file: FileToRead, boxes: _Boxes, reading: _Reading) -> None:
 
 
 def _reading_faults(folder: Folder, reading: _Reading, *, is_committed: bool) -> Iterator[str]:
-    """What the reading of a file found, beside what the commit told."""
+    """Yields the faults found by reading a file, except those found from ``COMMIT.json``."""
     path = f"{folder}/{reading.file}"
     if reading.size is None:
         if not is_committed:
@@ -284,8 +284,8 @@ def _within(boxes: _Boxes, size: int) -> _Boxes:
     return [(key, box) for key, box in boxes if box.start + box.bytes <= size]
 
 
-def _neighbours(boxes: _Boxes) -> Iterator[_Boxes]:
-    """Runs of boxes that lie one after the other, each small enough to read in one go."""
+def _adjacent(boxes: _Boxes) -> Iterator[_Boxes]:
+    """Groups adjacent boxes, each group small enough to read at once."""
     some: _Boxes = []
     total = 0
     for key, box in boxes:

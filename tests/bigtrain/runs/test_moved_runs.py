@@ -21,7 +21,7 @@ from bigtrain.config.saved import load_run_of
 from bigtrain.runs.launch_file import launch_file
 from bigtrain.runs.resolve_run import resolve_run
 from bigtrain.runs.resume_checks import check_run, open_checkpoints
-from bigtrain.runs.rewind import Rewound, render_rewound, rewind_run
+from bigtrain.runs.rewind import RewindResult, render_rewind, rewind_run
 from bigtrain.runs.run_folder import RunFolder
 from tests.runs import tiny_config
 
@@ -156,7 +156,7 @@ def test_the_next_command_names_the_folder_quoted_and_with_its_processes(
 ) -> None:
     _begin(config, world_size=4)
     moved = _renamed(config, "it's mine")
-    [*_, last] = render_rewound(Rewound(moved, step=0, set_aside=(), skipped=None))
+    [*_, last] = render_rewind(RewindResult(moved, step=0, set_aside=(), skipped=None))
     assert last == """next: bigtrain launch 'runs/it'"'"'s mine' --processes 4"""
 
 

@@ -151,7 +151,7 @@ def test_info_tells_what_a_checkpoint_is(
     assert facts["batch"] == "8 samples × 32 tokens, 4 microbatches of 2 a rank"
     assert facts["schema"] == "bigtrain-checkpoint/1"
     assert facts["corpus"].startswith(f"{trained_run.data.train}, fingerprint ")
-    assert facts["guard"] == "0 updates passed over, 0 in a row"
+    assert facts["guard"] == "0 updates skipped, 0 in a row"
     assert facts["wandb"] == (run / "wandb_id").read_text().strip()
 
 

@@ -116,7 +116,7 @@ def test_what_was_set_aside_stays_if_there_is_nothing_else(run: Path, command: C
     before = _left(run)
     exit_code, [line] = command("prune", run, "--set-aside")
     assert exit_code == 2
-    assert "there is no checkpoint but those set aside" in line
+    assert "every checkpoint was set aside" in line
     assert _left(run) == before
 
 

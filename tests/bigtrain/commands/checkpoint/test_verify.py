@@ -194,7 +194,7 @@ def test_a_committed_table_whose_boxes_make_no_whole_tensors_is_found(
     assert exit_code == 1
     text = "\n".join(lines)
     assert f"tensors.json: {name} has no first_moment" in text
-    assert f"weight/{name}: elements are there twice: 1 pairs of its boxes overlap" in text
+    assert f"weight/{name}: elements are saved twice: 1 pairs of its boxes overlap" in text
     assert "belong to no tensor" in text  # The bytes of the moment.
 
 
@@ -213,10 +213,18 @@ def test_a_state_of_another_step_or_tokenizer_is_found(checkpoint: Path, command
     [
         ((4, 6), [_box((0, 0), (4, 6))], []),
         ((4, 6), [_box((0, 0), (4, 2)), _box((0, 2), (2, 4)), _box((2, 2), (2, 4))], []),
-        ((4, 6), [_box((0, 0), (4, 2)), _box((0, 3), (4, 3))], ["a hole: its boxes hold 20 of 24"]),
-        ((4,), [_box((0,), (3,)), _box((2,), (2,))], ["elements are there twice: 1 pairs"]),
-        ((4,), [_box((0,), (2,)), _box((0,), (2,))], ["elements are there twice", "a hole"]),
-        ((4,), [], ["a hole: its boxes hold 0 of 4"]),
+        (
+            (4, 6),
+            [_box((0, 0), (4, 2)), _box((0, 3), (4, 3))],
+            ["elements are missing: its boxes hold 20 of 24"],
+        ),
+        ((4,), [_box((0,), (3,)), _box((2,), (2,))], ["elements are saved twice: 1 pairs"]),
+        (
+            (4,),
+            [_box((0,), (2,)), _box((0,), (2,))],
+            ["elements are saved twice", "elements are missing"],
+        ),
+        ((4,), [], ["elements are missing: its boxes hold 0 of 4"]),
     ],
 )
 def test_boxes_must_cover_a_tensor_exactly_once(
@@ -232,11 +240,11 @@ def test_boxes_must_cover_a_tensor_exactly_once(
 @pytest.mark.parametrize(
     ("box", "fault"),
     [
-        (_box((3,), (2,)), "reaches out"),
-        (_box((-1,), (2,)), "no place"),
+        (_box((3,), (2,)), "exceeds its tensor"),
+        (_box((-1,), (2,)), "not an integer from 0 on"),
         (_box((0, 0), (2, 1)), "another number of axes"),
         (SavedBox((0,), (2,), "rank-00000.bin", 0, 9, 0), "9 bytes for 2 fp32 values"),
-        (SavedBox((0,), (2,), "rank-00000.bin", "0", 8, 0), "no place"),  # type: ignore[arg-type]
+        (SavedBox((0,), (2,), "rank-00000.bin", "0", 8, 0), "not an integer from 0 on"),  # type: ignore[arg-type]
     ],
 )
 def test_a_box_that_cannot_be_is_told(box: SavedBox, fault: str) -> None:
