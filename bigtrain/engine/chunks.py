@@ -1,6 +1,6 @@
 """This rank's chunks of the model: as DeepSpeed sees them, and as megatron-core's schedule does.
 
-The schedule skips *silently* what it asks for and does not find, so everything is defined here.
+If the schedule does not find an attribute, it skips the work *silently*, so all are defined here.
 DeepSpeed's engine cannot be passed to the schedule: its attribute ``config`` is DeepSpeed's own.
 """
 

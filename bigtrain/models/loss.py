@@ -54,16 +54,16 @@ def token_hits(logits: torch.Tensor, targets: torch.Tensor, *, vocab_size: int) 
     start, real = _columns(logits, vocab_size)
     if not real:
         largest = torch.full(targets.shape, -torch.inf, device=logits.device)
-        guesses = torch.full_like(targets, vocab_size)
+        predicted = torch.full_like(targets, vocab_size)
     else:
         values, places = logits[..., :real].max(dim=-1)
-        largest, guesses = values.float(), places + start
+        largest, predicted = values.float(), places + start
     if _is_shared():
         mine = largest.clone()
         _reduce(largest, dist.ReduceOp.MAX)
-        guesses = torch.where(mine == largest, guesses, vocab_size)
-        _reduce(guesses, dist.ReduceOp.MIN)
-    return guesses == targets
+        predicted = torch.where(mine == largest, predicted, vocab_size)
+        _reduce(predicted, dist.ReduceOp.MIN)
+    return predicted == targets
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -76,7 +76,7 @@ PATCHES: tuple[Use, ...] = (
     ),
     Use(
         split_reduction_from_step,
-        "DeepSpeed reduces within its step, where nobody can see the gradients before the update",
+        "DeepSpeed reduces within its step, so gradients cannot be inspected before the update",
         (
             f"{_ENGINE}.enable_backward_allreduce",
             f"{_ENGINE}._running_engine_step",

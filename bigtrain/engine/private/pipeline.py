@@ -23,6 +23,6 @@ def reduce_after_every_backward(engine: Any, optimizer: Any) -> None:
 def skip_trace_comparison() -> None:
     """Keeps ZeRO 3 from comparing the order of its modules with that of all other ranks.
 
-    Other stages hold other layers, so the ranks would wait for each other for ever.
+    Other stages hold other layers, so the ranks would wait for each other without end.
     """
     partitioned_param_coordinator.assert_ints_same_as_other_ranks = lambda _: None
