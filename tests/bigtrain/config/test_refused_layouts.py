@@ -185,7 +185,8 @@ def test_the_ramp_grows_in_equal_shares_of_samples(folder: ConfigFolder) -> None
 def test_each_size_of_the_ramp_is_divided_by_the_data_ranks(folder: ConfigFolder) -> None:
     config = folder.load("train.batch_ramp={start: 2, increment: 2, samples: 99}")
     assert config.data_parallel_size(1) == 1
-    with pytest.raises(ConfigError, match=r"ramp\.start=2 is not a multiple of .*try 4"):
+    refused = r"train\.batch_ramp\.start=2 is not a multiple of .*try 4"
+    with pytest.raises(ConfigError, match=refused):
         config.data_parallel_size(2)
 
 
