@@ -1,6 +1,6 @@
-"""What a run is, as data: read from YAML, checked once, frozen. Never imports torch.
+"""The config of a run: read from YAML, checked once, frozen. Never imports torch.
 
-The names below are imported when they are asked for: `bigtrain --help` needs none of them.
+The names below are imported on first use, because `bigtrain --help` needs none of them.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Paths on a command line: every command hands its own to `expanded`. Imports when called."""
+"""Expands the paths on a command line. What that needs is imported when it is called."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +10,7 @@ def expanded(value: Value) -> Value:
     """Expands the path, or paths, of an argument or option; for typer's ``callback``.
 
     Raises:
-        ConfigError: One cannot be expanded; the message names it.
+        ConfigError: A path cannot be expanded; the message names it.
     """
     if value is None:
         return None

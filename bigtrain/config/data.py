@@ -1,4 +1,4 @@
-"""Where a run's tokens come from and how they become samples. Each key is documented here."""
+"""The config section `data`: corpora, mixtures, packing. Each key is documented here."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -24,37 +24,37 @@ class SourceConfig(Section):
     corpus: FolderPath
     """Corpus folder or fsspec URL."""
     weight: Annotated[float, Field(gt=0.0, le=1e9, allow_inf_nan=False)] = 1.0
-    """Its share of the samples, against the other weights of the stage; rounded to 1/16384."""
+    """Its share of the samples, relative to the other weights of the phase; rounded to 1/16384."""
 
 
 class PhaseConfig(Section):
-    """What is mixed from one sample on, until the next stage begins."""
+    """A phase of training: the mixture of corpora from one sample on, until the next phase."""
 
     start_sample: SampleNumber = 0
-    """First sample of the stage, counted from the start of the run."""
+    """First sample of the phase, counted from the start of the run."""
     sources: Annotated[tuple[SourceConfig, ...], Field(strict=False, min_length=1, max_length=256)]
-    """The corpora; each is read from where the stage before left it."""
+    """The corpora; each is read on from where the phase before stopped."""
 
     @model_validator(mode="after")
     def _names_each_corpus_once(self) -> "PhaseConfig":
         names = [source.corpus for source in self.sources]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"a stage names the corpus {name} twice; add up its weights")
+                raise ValueError(f"a phase names the corpus {name} twice; add up its weights")
         return self
 
 
 class SkipConfig(Section):
-    """Samples that are passed over, as after a spike of the loss."""
+    """A range of samples that is skipped, for example because they made the loss spike."""
 
     first_sample: SampleNumber
-    """The first sample to pass over; `bigtrain data which` names the samples of a step."""
+    """The first sample to skip; `bigtrain data which` names the samples of a step."""
     samples: SampleCount
-    """How many are passed over."""
+    """Number of samples to skip."""
 
 
 def merge_skips(skips: Iterable[SkipConfig]) -> tuple[SkipConfig, ...]:
-    """The same samples in order, as ranges that neither overlap nor touch."""
+    """The same samples as ordered ranges that neither overlap nor touch."""
     merged: list[list[int]] = []
     for skip in sorted(skips, key=lambda skip: skip.first_sample):
         end = skip.first_sample + skip.samples
@@ -66,19 +66,19 @@ def merge_skips(skips: Iterable[SkipConfig]) -> tuple[SkipConfig, ...]:
 
 
 class MaskingConfig(Section):
-    """Which tokens of a sentence pair BERT has to guess (packing: pairs)."""
+    """Which tokens of a sentence pair BERT must predict (packing: pairs)."""
 
     fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
-    """Share of the tokens that are guessed: 80 % masked, 10 % replaced, 10 % left."""
+    """Fraction of the tokens to predict: 80 % of them masked, 10 % replaced, 10 % unchanged."""
     max_ngram: Annotated[int, Field(ge=1, le=10)] = 1
-    """Longest run of whole words masked together; n words with probability ∝ 1/n."""
+    """Largest number of consecutive words masked together; n words have probability ∝ 1/n."""
 
 
 _FOLDER = TypeAdapter(FolderPath)
 
 
 def _folders(value: Any) -> str | tuple[str, ...] | None:
-    """One folder, several, or none; told as one problem, where a union would tell several."""
+    """One folder, several or none; unlike a union, it reports a wrong value as one problem."""
     several = isinstance(value, list | tuple)
     names = list(value) if several else [] if value is None else [value]
     for name in names:
@@ -94,50 +94,50 @@ def _folders(value: Any) -> str | tuple[str, ...] | None:
 
 
 class DataConfig(Section):
-    """Where the tokens come from."""
+    """Where tokens come from and how they become samples."""
 
     train: FolderPath | None = None
-    """Corpus folder (with a manifest.json) or fsspec URL that is trained on; or give stages."""
+    """Corpus to train on: a folder (with a manifest.json) or fsspec URL; or give stages."""
     stages: Annotated[tuple[PhaseConfig, ...], Field(strict=False)] = ()
-    """Mixtures of corpora, each from a sample on; instead of train."""
+    """Phases with a mixture of corpora each, instead of train."""
     validation: Annotated[str | tuple[str, ...] | None, PlainValidator(_folders), OfPaths] = None
-    """Corpus folder that is only measured on, or a list of them, each measured by itself too."""
+    """Corpus folder for validation, or a list of them; each one is also measured separately."""
     tokenizer: FolderPath | None = None
-    """Tokenizer model; the corpora must have been made with it. By default the corpus's own."""
+    """Tokenizer that the corpora were made with. When not given: the one in the corpus."""
     sequence_length: PositiveInt
     """Tokens in one sample."""
     packing: Packing = "concat"
-    """concat: windows of the token stream; bestfit: whole documents packed with hardly any
-    padding; pad: one document a row; pairs: sentence pairs for BERT. All but concat need
+    """concat: windows of the token stream; bestfit: whole documents packed with little padding;
+    pad: one document in each row; pairs: sentence pairs for BERT. All but concat need
     `bigtrain data samples` first."""
     document_attention: bool = False
-    """With concat: attention stays inside a document and positions start anew in each.
-    bestfit and pad always do so."""
+    """With concat: attention stays inside a document and positions start at 0 in each document, as
+    bestfit and pad always do."""
     shuffle: Literal["blocks", "windows"] = "blocks"
-    """blocks: neighbouring windows are read together, kind to object stores and cold disks;
-    windows: every window stands anywhere."""
+    """blocks: neighbouring windows are read together, which is faster from object stores and disks;
+    windows: all windows are permuted freely."""
     skip: Annotated[tuple[SkipConfig, ...], Field(strict=False)] = ()
-    """Ranges of samples that are passed over."""
+    """Ranges of samples that are skipped."""
     masking: MaskingConfig = MaskingConfig()
     verify: Literal["touch", "off"] = "touch"
-    """Whether a pack's checksum is verified when it is first read."""
+    """touch: the checksum of a pack is verified when it is first read; off: never."""
     workers: Annotated[int, Field(ge=0, le=64)] = 1
-    """Threads of each rank that read batches ahead of their step; 0 reads within the step."""
+    """Threads of each rank that read batches before their step; with 0 each step reads its own."""
     max_open_files: Annotated[int, Field(gt=0, le=65_536)] = 64
-    """Tars that a rank holds open at once, over all corpora that it trains on."""
+    """Tars that a rank keeps open at the same time, over all training corpora."""
     cache_dir: FolderPath | None = None
-    """Node-local folder for the pieces of remote corpora, shared by the ranks of a node; by
-    default bigtrain-cache-UID in the system's folder for temporary files."""
+    """Node-local folder for pieces of remote corpora, shared by the ranks of a node. When not
+    given: bigtrain-cache-UID in the system's folder for temporary files."""
     cache_gb: PositiveFloat = 32.0
-    """Size that the pieces of tars in the cache are kept under, in GB (1e9 bytes); indexes and
-    sample tables are whole copies beside them."""
+    """Upper limit for the pieces of tars in the cache, in GB (1e9 bytes); copies of indexes and
+    sample tables come on top."""
     validation_is_apart: bool = False
-    """Says that no text of the training corpora is in data.validation, where their manifests
-    cannot tell or suggest otherwise."""
+    """States that data.validation holds no text of the training corpora, where their manifests
+    cannot show it or suggest the opposite."""
 
     @property
     def mixture(self) -> tuple[PhaseConfig, ...]:
-        """The stages, also where only ``train`` was given."""
+        """The phases; one of a single corpus if ``train`` was given."""
         if self.train is not None:
             return (PhaseConfig(sources=(SourceConfig(corpus=self.train),)),)
         return self.stages
@@ -154,13 +154,13 @@ class DataConfig(Section):
 
     @property
     def validations(self) -> tuple[str, ...]:
-        """All corpora that are only measured on."""
+        """All validation corpora."""
         given = self.validation or ()
         return (given,) if isinstance(given, str) else given
 
     @property
     def corpora(self) -> tuple[str, ...]:
-        """All corpora that are trained on, each once, in order of appearance."""
+        """All training corpora, each once, in order of appearance."""
         names = (source.corpus for stage in self.mixture for source in stage.sources)
         return tuple(dict.fromkeys(names))
 

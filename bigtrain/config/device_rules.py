@@ -9,7 +9,7 @@ DeviceKind = Literal["cpu", "cuda"]
 
 
 def find_device_problems(config: RunConfig, device: DeviceKind) -> list[str]:
-    """What a run asks for that this kind of device cannot do, each with its remedy."""
+    """What the config asks for and this kind of device cannot do, each with its remedy."""
     return [problem for rule in _RULES[device] for problem in rule(config)]
 
 

@@ -1,4 +1,4 @@
-"""Turns what is wrong with a config into one line: the key path, the value and the remedy."""
+"""Renders the errors of a config in one line: key path, value and remedy."""
 
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -9,12 +9,12 @@ from pydantic import BaseModel, ValidationError
 
 _SHOWN_PROBLEMS = 5
 _GLANCE = Repr()
-# A value may be a whole file, or an alias that stands for a million others.
+# A value may be a whole file, or a YAML alias that expands to millions of values.
 _GLANCE.maxlevel, _GLANCE.maxdict, _GLANCE.maxlist, _GLANCE.maxstring = 2, 4, 4, 80
 
 
 class ConfigError(ValueError):
-    """What the user asked for cannot be done; the message is one line and says how to mend it."""
+    """What the user asked for cannot be done; the message is one line and names the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -29,7 +29,7 @@ def render_validation_error(error: ValidationError, schema: type[BaseModel], whe
         where: The files (and overrides) that the values came from.
 
     Returns:
-        ``where: key=value is wrong so; remedy`` for the first problem, then the next few.
+        ``where: key=value: what is wrong; remedy`` for the first problem, then the next few.
     """
     problems = [_render_problem(dict(problem), schema) for problem in error.errors()]
     first, *others = problems
@@ -41,7 +41,7 @@ def render_validation_error(error: ValidationError, schema: type[BaseModel], whe
 
 
 def show_value(value: Any) -> str:
-    """Shows a value as YAML would name it, and never more than a glance of it."""
+    """Renders a value as YAML does, shortened where it is long."""
     match value:
         case None:
             return "null"
@@ -52,7 +52,7 @@ def show_value(value: Any) -> str:
 
 
 def suggest_key(path: str, schema: type[BaseModel]) -> str:
-    """The remedy for a key that does not exist: the nearest one, or the keys of its section."""
+    """The remedy for an unknown key: the nearest known key, or the keys of its section."""
     *sections, name = path.split(".")
     section = _section_at(schema, sections)
     names = list(section.model_fields) if section is not None else []
@@ -66,9 +66,9 @@ def suggest_key(path: str, schema: type[BaseModel]) -> str:
 
 
 def key_paths(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Walks the keys of a config, each with its full path, ``model.num_layers`` for one.
+    """Yields the keys of a config with their full paths, such as ``model.num_layers``.
 
-    A section that may be left out, such as ``train.batch_ramp``, is one key.
+    An optional section, such as ``train.batch_ramp``, is one key.
     """
     for name, field in schema.model_fields.items():
         section = section_of(schema, name)
@@ -79,10 +79,10 @@ def key_paths(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def section_of(schema: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """The section that ``key`` names in ``schema``; None when it is a value, or no key at all."""
+    """The section that ``key`` names in ``schema``; None if it names a value or does not exist."""
     field = schema.model_fields.get(key)
     annotation = field.annotation if field is not None else None
-    for kind in get_args(annotation) or (annotation,):  # One that may be left out is a union.
+    for kind in get_args(annotation) or (annotation,):  # An optional section is a union with None.
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
     return None
@@ -112,7 +112,7 @@ def _render_problem(problem: dict[str, Any], schema: type[BaseModel]) -> str:
                 "or leave it out"
             )
         case "value_error":
-            # A rule of ours: its text already names key, value and remedy.
+            # One of bigtrain's own rules: its text already names key, value and remedy.
             reason = str(problem["ctx"]["error"])
             return reason if isinstance(value, dict) else f"{shown}: {reason}"
         case _:

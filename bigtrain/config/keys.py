@@ -1,4 +1,4 @@
-"""Every key of a run's config with its default and its meaning, as YAML that can be copied."""
+"""Renders every key of a run's config with its default and meaning, as YAML to copy from."""
 
 from collections.abc import Iterator
 from typing import Any, get_args

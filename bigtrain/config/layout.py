@@ -19,7 +19,7 @@ ONE_PROCESS = "one process"
 
 @dataclass(frozen=True, slots=True)
 class RankCoordinates:
-    """Where one rank stands in the grid; each number counts from 0."""
+    """The position of one rank in the grid; each number counts from 0."""
 
     tensor: int
     context: int

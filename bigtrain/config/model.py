@@ -1,4 +1,4 @@
-"""The shape of the model. Each key is documented here and nowhere else."""
+"""The config section `model`. Each key is documented here and nowhere else."""
 
 from typing import Literal
 
@@ -20,11 +20,12 @@ class RopeScalingConfig(Section):
     factor: PositiveFloat
     """What the longest wavelengths are multiplied by."""
     low_frequency_factor: PositiveFloat = 1.0
-    """Wavelengths above original_max_sequence_length over this are stretched in full."""
+    """Wavelengths above original_max_sequence_length / low_frequency_factor are multiplied by
+    factor."""
     high_frequency_factor: PositiveFloat = 4.0
-    """Wavelengths below original_max_sequence_length over this stay as they are."""
+    """Wavelengths below original_max_sequence_length / high_frequency_factor do not change."""
     original_max_sequence_length: PositiveInt = 8192
-    """Longest sequence before the stretch."""
+    """Longest sequence before the positions were stretched."""
 
     @model_validator(mode="after")
     def _frequencies_are_in_order(self) -> "RopeScalingConfig":
@@ -40,7 +41,8 @@ class ModelConfig(Section):
     """The model: GPT in the style of GPT-2 or of Llama, or BERT. The defaults are GPT-2's."""
 
     kind: ModelKind = "gpt"
-    """gpt guesses the next token; bert masked tokens and whether two texts follow each other."""
+    """gpt predicts the next token; bert predicts masked tokens, and whether one text follows
+    another."""
     num_layers: PositiveInt
     """Transformer layers."""
     hidden_size: PositiveInt
@@ -48,8 +50,8 @@ class ModelConfig(Section):
     num_heads: PositiveInt
     """Attention heads; divides hidden_size."""
     num_kv_heads: PositiveInt | None = None
-    """Key and value heads (grouped-query attention); divides num_heads, which it is when not
-    given."""
+    """Key and value heads (grouped-query attention); divides num_heads. When not given, it is
+    num_heads."""
     ffn_hidden_size: PositiveInt | None = None
     """Width inside the feed-forward block. When not given: four times hidden_size with gelu, 8/3
     of it with swiglu, rounded up to a multiple of 256."""
@@ -58,23 +60,23 @@ class ModelConfig(Section):
     vocab_multiple: PositiveInt = 128
     """The embedding is padded to a multiple of this; padded columns take no part in the loss."""
     max_sequence_length: PositiveInt
-    """The longest sequence that the model can read."""
+    """Longest sequence that the model can read."""
     positions: Literal["learned", "rope"] = "learned"
-    """learned: one vector a position is added; rope: queries and keys are rotated."""
+    """learned: a learned vector is added for each position; rope: queries and keys are rotated."""
     rope_theta: PositiveFloat = 10000.0
     """Base of the rotary wavelengths."""
     rope_scaling: RopeScalingConfig | None = None
     """Stretches rotary positions for longer sequences."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """The norm before each block and after the last."""
+    """Norm before each block and after the last one."""
     activation: Literal["gelu", "swiglu"] = "gelu"
     """gelu: GPT-2's tanh approximation (BERT: the exact one); swiglu: gated SiLU."""
     biases: bool = True
     """Whether linear layers have biases."""
     qk_norm: bool = False
-    """Whether queries and keys are normed in each head."""
+    """Whether queries and keys are normalized in each head."""
     tie_embeddings: bool = True
-    """Whether the output layer is the transposed embedding."""
+    """Whether the output layer uses the weights of the embedding."""
     dropout: Fraction = 0.0
     """Dropout of embeddings, attention weights and residual branches."""
     norm_epsilon: PositiveFloat = 1e-5
@@ -127,7 +129,7 @@ class ModelConfig(Section):
 
     @property
     def traits(self) -> ModelTraits:
-        """What this kind of model is."""
+        """The properties of this kind of model."""
         return MODEL_KINDS[self.kind]
 
     @property

@@ -1,7 +1,8 @@
-"""What each kind of model is and is trained on: one table for config, data, plan and export.
+"""The properties of each kind of model and of its training objective, in one table.
 
-Nothing here needs torch. Code asks these traits instead of comparing names of kinds; what builds or
-exports a kind has one table of its own (`models/build.py`, `convert/families.py`).
+Config, data, plan and export read these properties and do not compare names of kinds. No torch.
+Two other tables have one entry for each kind: `models/build.py` (which module is built) and
+`convert/families.py` (which transformers class it becomes).
 """
 
 from collections.abc import Mapping
@@ -14,12 +15,12 @@ Packing = Literal["concat", "bestfit", "pad", "pairs"]
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveTraits:
-    """What the rest of bigtrain must know of a training objective."""
+    """The properties of a training objective that code without torch needs."""
 
     name: str
     """Its key in `objectives/table.py`."""
     task: str
-    """What the model learns, as the end of "the model …"."""
+    """What the model does, for messages: the end of a sentence "the model …"."""
     packings: tuple[Packing, ...]
     """The values of data.packing that make its samples."""
     loss_unit: str
@@ -30,7 +31,7 @@ class ObjectiveTraits:
 
 @dataclass(frozen=True, slots=True)
 class ModelTraits:
-    """What the rest of bigtrain must know of a kind of model."""
+    """The properties of a kind of model that code outside of `models/` needs."""
 
     objective: ObjectiveTraits
     is_causal: bool
@@ -43,7 +44,7 @@ class ModelTraits:
     fixed_keys: tuple[str, ...] = ()
     """Keys of the model section that keep their defaults."""
     fixed_style: str = ""
-    """What those defaults are, in words."""
+    """What those defaults mean, for messages."""
 
 
 NEXT_TOKEN = ObjectiveTraits(

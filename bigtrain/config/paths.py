@@ -1,6 +1,6 @@
-"""What a path in a config or on a command line means: home folders, variables, relative paths.
+"""Expands and checks paths in configs and on command lines: ``~``, ``$VAR``, relative paths.
 
-Only text that a user wrote is expanded. A config that a run has saved holds paths as they are.
+Only text that a user wrote is expanded. The paths in a config that a run saved are final.
 """
 
 import os
@@ -27,7 +27,7 @@ Argument = TypeVar("Argument", str, Path)
 def expand_path(text: str) -> str:
     """Expands ``~``, ``~user``, ``$NAME`` and ``${NAME}``, as a shell does; in URLs too.
 
-    What begins with ``pipe:`` is a shell's command, and is left to that shell.
+    Text that begins with ``pipe:`` is a shell command; the shell expands it.
 
     Raises:
         ConfigError: A variable is unknown, empty or not plain, or there is no such user.
@@ -92,14 +92,14 @@ def is_there(path: Path) -> bool:
 
 
 def find_dangling_link(path: Path) -> Path | None:
-    """A path, or the nearest folder above it, that is a link to nothing; None where none is."""
+    """The path, or the nearest folder above it, that is a dangling link; None if there is none."""
     return next((each for each in (path, *path.parents) if _is_dangling(each)), None)
 
 
 def render_dangling_link(link: Path) -> str:
-    """Names a link to nothing, with the remedy."""
+    """Names a dangling link, with the remedy."""
     return (
-        f"{link}: a link to {link.readlink()}, which is not there; mount its disk, or mend or "
+        f"{link}: a link to {link.readlink()}, which is not there; mount its disk, or fix or "
         "remove the link"
     )
 
@@ -107,7 +107,7 @@ def render_dangling_link(link: Path) -> str:
 def _is_dangling(path: Path) -> bool:
     try:
         return path.is_symlink() and not path.exists()
-    except OSError:  # It is in a folder that is closed to this user, or its target is.
+    except OSError:  # This user may not enter the link's folder, or its target's.
         return False
 
 
@@ -131,7 +131,7 @@ def check_expanded(values: Mapping[str, Any], schema: type[BaseModel]) -> None:
     """Checks that no path of a config that a run has saved needs to be expanded.
 
     Raises:
-        ConfigError: One holds a variable or begins with ``~``, and nothing has that very name.
+        ConfigError: A path holds a variable or begins with ``~``, and no file has that exact name.
     """
 
     def check(key: str, path: str) -> str:
@@ -161,7 +161,7 @@ def relative_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> list[s
 def move_relative_paths(
     values: Mapping[str, Any], schema: type[BaseModel], start: Path
 ) -> dict[str, Any]:
-    """Makes relative paths start from ``start``; unchanged where that is the working folder."""
+    """Puts ``start`` in front of relative paths, unless it is the working folder."""
     if start == Path.cwd():
         return dict(values)
     return join_relative_paths(values, schema, start)
@@ -208,7 +208,7 @@ def _holds_paths(field: FieldInfo) -> bool:
 
 def _marks(field: FieldInfo) -> Iterator[object]:
     yield from field.metadata
-    for kind in get_args(field.annotation):  # One that may be left out is a union.
+    for kind in get_args(field.annotation):  # An optional field is a union with None.
         yield from getattr(kind, "__metadata__", ())
 
 
@@ -247,5 +247,5 @@ def _expand_home(text: str) -> str:
     except RuntimeError:
         raise ConfigError(f"there is no user {home[1:]}; write the path out") from None
     if not found.is_absolute() or (home == "~" and os.path.expandvars("${HOME}") == ""):
-        raise ConfigError("the environment variable HOME is no absolute path; set it to one")
+        raise ConfigError("the environment variable HOME is not an absolute path; set it to one")
     return f"{scheme}{found}{slash}{rest}"

@@ -1,4 +1,4 @@
-"""What may differ between a checkpoint's run and the run that resumes it."""
+"""Which keys may differ between a checkpoint's config and the config of the run that resumes it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from bigtrain.config.run import RunConfig
 from bigtrain.config.saved import with_paths_from_here
 
 _IDENTITY = ("model", "seed", "data.sequence_length")
-"""Another value is another run."""
+"""Keys that identify the run: a different value is refused."""
 _DELIBERATE = (
     "optim",
     "train.global_batch_size",
@@ -20,13 +20,13 @@ _DELIBERATE = (
     "data.document_attention",
     "data.masking",
 )
-"""Another value changes the loss: it must be accepted by name."""
+"""Keys that change the loss: a different value must be accepted with --accept-change."""
 
 
 def load_saved_config(saved: dict[str, Any]) -> RunConfig:
     """Reads the config that a checkpoint holds; keys that it lacks take their defaults.
 
-    Its relative paths start from where the run ran, if that is here.
+    Its relative paths start from the folder where the run was started, if it exists here.
 
     Raises:
         ConfigError: It does not fit this version.
@@ -44,13 +44,13 @@ def load_saved_config(saved: dict[str, Any]) -> RunConfig:
 def check_resume(
     saved: dict[str, Any], now: RunConfig, *, accepted: Sequence[str] = (), forks: bool = False
 ) -> None:
-    """Checks that ``now`` may go on from a checkpoint whose config is ``saved``.
+    """Checks that a run with config ``now`` may continue from a checkpoint with config ``saved``.
 
     Args:
         saved: The config in the checkpoint.
         now: The config of this attempt.
         accepted: Keys whose change the user accepts.
-        forks: Whether the checkpoint is of another run, which this one begins with.
+        forks: Whether the checkpoint belongs to another run, from which this one starts.
 
     Raises:
         ConfigError: A key of the run's identity differs, or one that must be accepted was not.
@@ -109,7 +109,7 @@ def _changes(before: RunConfig, now: RunConfig) -> dict[str, str]:
         for path in key_paths(RunConfig)
         if (old := _value_at(earlier, path)) != (new := _value_at(later, path))
     }
-    # These two matter to the past only through the step at which the decay ends.
+    # For past steps these two matter only through the step at which the decay ends.
     changes.pop("train.steps", None)
     changes.pop("optim.decay_steps", None)
     endless = {"constant", "inverse_sqrt"}

@@ -1,4 +1,4 @@
-"""The rules that cross a run's sections, each with its remedy."""
+"""The rules that relate keys of different sections, each with its remedy."""
 
 from collections.abc import Callable, Iterator
 from math import gcd
@@ -8,7 +8,7 @@ from bigtrain.config.run_sections import RunSections
 from bigtrain.config.sections import divisors
 
 PAIR_LENGTH_MULTIPLE = 8
-"""Sentence pairs are padded to a multiple of this: what tensor cores like."""
+"""Sentence pairs are padded to a multiple of this; tensor cores are faster with multiples of 8."""
 
 
 def next_multiple(number: int, divisor: int) -> int:
@@ -40,7 +40,7 @@ def _sequence_parallel_has_tensor_ranks(config: RunSections) -> Iterator[str]:
         return
     if parallel.tensor == 1:
         yield (
-            "parallel.sequence=true shares the sequence among tensor ranks, and parallel.tensor=1; "
+            "parallel.sequence=true splits the sequence over tensor ranks, but parallel.tensor=1; "
             "set parallel.tensor to 2 or more, or leave parallel.sequence out"
         )
     if length % parallel.tensor:
@@ -68,8 +68,8 @@ def _pipeline_divides_the_layers(config: RunSections) -> Iterator[str]:
         for key in ("virtual_pipeline", *ends):
             if key in ends or chunks > 1:
                 yield (
-                    f"parallel.{key}={getattr(parallel, key)} shapes a pipeline, and "
-                    "parallel.pipeline=1; raise that or leave this out"
+                    f"parallel.{key}={getattr(parallel, key)} is for a pipeline, but "
+                    f"parallel.pipeline=1; raise parallel.pipeline or leave parallel.{key} out"
                 )
         return
     for key, own in ends.items():
@@ -110,17 +110,17 @@ def _sequences_fit_the_positions(config: RunSections) -> Iterator[str]:
     if length > positions:
         yield (
             f"data.sequence_length={length} is more than model.max_sequence_length={positions}; "
-            "raise the one or lower the other"
+            "lower data.sequence_length or raise model.max_sequence_length"
         )
 
 
-def _ends(config: RunSections) -> bool:
+def _schedule_ends(config: RunSections) -> bool:
     return config.optim.schedule not in ("constant", "inverse_sqrt")
 
 
 def _warmup_ends_before_the_decay(config: RunSections) -> Iterator[str]:
     decay_key = "train.steps" if config.optim.decay_steps is None else "optim.decay_steps"
-    if config.optim.warmup_steps >= config.decay_steps and _ends(config):
+    if config.optim.warmup_steps >= config.decay_steps and _schedule_ends(config):
         yield (
             f"optim.warmup_steps={config.optim.warmup_steps} leaves no step for the decay, which "
             f"ends at step {config.decay_steps}; lower it or raise {decay_key}"
@@ -203,23 +203,23 @@ def _anneal_goes_with_wsd(config: RunSections) -> Iterator[str]:
 def _offload_has_a_partition(config: RunSections) -> Iterator[str]:
     if config.parallel.offload_optimizer and config.parallel.zero == 0:
         yield (
-            "parallel.offload_optimizer=true moves ZeRO's share of the optimizer to host memory, "
-            "and parallel.zero=0 has none; set parallel.zero to 1, 2 or 3"
+            "parallel.offload_optimizer=true moves ZeRO's partition of the optimizer state to host "
+            "memory, but parallel.zero=0 partitions nothing; set parallel.zero to 1, 2 or 3"
         )
 
 
 def _keep_every_goes_with_keep_last(config: RunSections) -> Iterator[str]:
     if config.checkpoint.keep_every is not None and config.checkpoint.keep_last is None:
         yield (
-            f"checkpoint.keep_every={config.checkpoint.keep_every} says what stays besides the "
-            "newest, and all stay; set checkpoint.keep_last as well, or leave it out"
+            f"checkpoint.keep_every={config.checkpoint.keep_every} keeps checkpoints besides the "
+            "newest ones, but all are kept; set checkpoint.keep_last as well, or leave it out"
         )
 
 
 def _run_folders_are_on_a_disk(config: RunSections) -> Iterator[str]:
     if "://" in config.runs_dir:
         yield (
-            f"runs_dir={config.runs_dir}: run folders are on a disk; give a path, and "
+            f"runs_dir={config.runs_dir}: run folders cannot be at a URL; give a path, and set "
             f"checkpoint.dir={config.runs_dir} for the checkpoints"
         )
 
@@ -227,8 +227,8 @@ def _run_folders_are_on_a_disk(config: RunSections) -> Iterator[str]:
 def _weights_come_from_somewhere(config: RunSections) -> Iterator[str]:
     if config.checkpoint.load_weights_only and config.checkpoint.load is None:
         yield (
-            "checkpoint.load_weights_only=true: no checkpoint.load says whose weights; give one or "
-            "leave it out"
+            "checkpoint.load_weights_only=true, but checkpoint.load names no checkpoint; set "
+            "checkpoint.load or leave it out"
         )
 
 

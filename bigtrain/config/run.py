@@ -1,4 +1,4 @@
-"""A whole run, and the rules that cross its sections."""
+"""The config of a whole run, checked against the rules that relate its sections."""
 
 from pathlib import Path
 
@@ -36,10 +36,10 @@ class RunConfig(RunSections):
         return Path(self.runs_dir) / self.name
 
     def data_parallel_size(self, world_size: int) -> int:
-        """Copies of the model among ``world_size`` ranks.
+        """Copies of the model on ``world_size`` ranks.
 
         Raises:
-            ConfigError: The layout divides neither the world nor the batch.
+            ConfigError: The layout does not divide the number of ranks, or not the batch.
         """
         model_ranks = self.parallel.model_parallel_size
         if world_size < 1 or world_size % model_ranks:
@@ -54,7 +54,7 @@ class RunConfig(RunSections):
         ranks = f"train.micro_batch_size={micro} × {copies} data ranks"
         per_pass = copies * micro
         if self.parallel.virtual_pipeline > 1:
-            # The interleaved schedule runs microbatches in groups of one for each stage.
+            # The interleaved schedule needs a multiple of the number of stages as microbatches.
             per_pass *= self.parallel.pipeline
             ranks += f" × {self.parallel.pipeline} stages (parallel.virtual_pipeline is above 1)"
         sizes = {"train.global_batch_size": self.train.global_batch_size}
@@ -64,12 +64,13 @@ class RunConfig(RunSections):
         for key, size in sizes.items():
             if size % per_pass:
                 raise ConfigError(
-                    f"{key}={size} is no multiple of {ranks}; try {next_multiple(size, per_pass)}"
+                    f"{key}={size} is not a multiple of {ranks}; "
+                    f"try {next_multiple(size, per_pass)}"
                 )
         return copies
 
     def batch_size(self, consumed: int) -> int:
-        """Samples of the batch that begins after ``consumed`` samples."""
+        """Number of samples in the batch that begins after ``consumed`` samples."""
         ramp, full = self.train.batch_ramp, self.train.global_batch_size
         if ramp is None or consumed >= ramp.samples:
             return full

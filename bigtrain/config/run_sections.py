@@ -1,4 +1,4 @@
-"""The sections of a run under one roof."""
+"""All sections of a run's config in one class, before the rules that relate them."""
 
 from pydantic import Field
 
@@ -19,15 +19,15 @@ from bigtrain.config.sections import (
 
 
 class RunSections(Section):
-    """Everything that decides what a run does, before its parts are held against each other."""
+    """Everything that decides what a run does; `RunConfig` adds the rules between sections."""
 
     name: str
     """Names the run folder, and the run in wandb."""
     runs_dir: FolderPath = "runs"
     """Folder that holds the run folders."""
     relative_to: FolderPath | None = None
-    """Folder that relative paths of this file start from; a run notes its own. The working folder
-    when not given."""
+    """Folder that relative paths of this file start from; a run records its own working folder
+    here. When not given: the working folder."""
     seed: int = Field(default=1, ge=0, lt=2**63)
     """Decides initial weights, the order of the data and dropout."""
     model: ModelConfig

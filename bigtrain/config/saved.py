@@ -22,7 +22,7 @@ _OF_AN_ATTEMPT = "config-attempt-*.yaml"
 
 
 def run_folder_of(place: Path) -> Path | None:
-    """The run folder that ``place`` is, or whose config it is; None where it is neither."""
+    """The run folder at ``place``, or the one whose config ``place`` is; None if it is neither."""
     is_config = place.is_file() and (place.name == CONFIG_FILE or place.match(_OF_AN_ATTEMPT))
     folder = place.parent if is_config else place
     if not (folder / CONFIG_FILE).is_file():
@@ -36,7 +36,7 @@ def load_run_of(run_dir: Path, file: str = CONFIG_FILE) -> RunConfig:
 
     Args:
         run_dir: The run folder.
-        file: Of its newest attempt, or the name of another's.
+        file: The config file to read; by default that of the newest attempt.
 
     Returns:
         The config, named as the folder is now. Its relative paths start from the working folder.
@@ -73,9 +73,9 @@ def with_paths_from_here(
 ) -> dict[str, Any]:
     """Makes the relative paths of a saved config start from the working folder.
 
-    They start from the folder that the run noted. Where nothing lies there, since a whole tree was
-    moved or an older version noted none: from the first folder of ``ran_in`` where something
-    does, else from the working folder.
+    They start from the folder that the run recorded. If none of the paths exists there, because a
+    whole tree was moved or an older version recorded no folder, they start from the first folder
+    of ``ran_in`` in which one exists, else from the working folder.
     """
     values = dict(values)
     noted = values.pop("relative_to", None)
@@ -89,7 +89,7 @@ def with_paths_from_here(
 def _first_that_holds(starts: Sequence[Path], paths: Sequence[str], *, otherwise: Path) -> Path:
     """The first folder in which one of the relative paths exists.
 
-    A folder that this user may not enter, such as another's home, holds nothing.
+    In a folder that this user may not enter, such as another user's home, nothing exists.
     """
     return next(
         (start for start in starts if any(is_there(start / path) for path in paths)), otherwise
@@ -102,7 +102,7 @@ def _itself(run_dir: Path) -> Path:
 
 
 def _tree_of(values: Mapping[str, Any], run_dir: Path) -> list[Path]:
-    """Where the run was started, if the folder still lies as its ``runs_dir`` says."""
+    """The folder where the run was started, if the folder's path still ends with ``runs_dir``."""
     runs_dir = os.path.normpath(str(values.get("runs_dir", "runs")))
     parent = Path(os.path.normpath(run_dir.absolute())).parent
     if Path(runs_dir).is_absolute() or runs_dir.startswith(".."):

@@ -1,4 +1,4 @@
-"""The sections of a run's config. Each key is documented here and nowhere else."""
+"""The sections of a run's config, except `data` and `model`; each key is documented here."""
 
 from math import isqrt
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
-    """Frozen values; an unknown key is an error, and so is a value of another type."""
+    """A section of a config: frozen; unknown keys and values of another type are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
@@ -33,13 +33,13 @@ class OptimConfig(Section):
     """Shape after the warm-up. wsd (warm-up, stable, decay) keeps the peak until the last
     anneal_steps; inverse_sqrt falls with the root of the step and never ends."""
     warmup_steps: Count = 0
-    """Steps over which the learning rate rises linearly from zero."""
+    """Steps in which the learning rate rises linearly from zero."""
     decay_steps: PositiveInt | None = None
     """Step at which the decay ends; train.steps when not given."""
     anneal_steps: PositiveInt | None = None
     """wsd: steps of the final linear decay; a tenth of decay_steps when not given."""
     weight_decay: NonNegativeFloat = 0.1
-    """Decoupled weight decay of matrices; biases and norms have none."""
+    """Decoupled weight decay of matrices; biases and norms are not decayed."""
     beta1: Fraction = 0.9
     """Decay of the first moment."""
     beta2: Fraction = 0.95
@@ -49,23 +49,23 @@ class OptimConfig(Section):
     clip_grad_norm: NonNegativeFloat = 1.0
     """Largest global norm of the gradient; 0 turns clipping off."""
     z_loss: NonNegativeFloat = 0.0
-    """Weight of the squared log of the softmax's denominator, which keeps logits small (PaLM,
-    arXiv 2204.02311, section 5)."""
+    """Weight of the squared logarithm of the softmax denominator in the loss, which keeps logits
+    small (PaLM, arXiv 2204.02311, section 5)."""
 
 
 class BatchRampConfig(Section):
-    """Small batches first: the size grows by increment, in equal shares of samples."""
+    """Batch size warm-up: the batch grows by increment, each size for as many samples."""
 
     start: PositiveInt
     """Samples of the first step."""
     increment: PositiveInt
-    """Samples by which the batch grows; whole increments lead to train.global_batch_size."""
+    """Samples that each growth adds; train.global_batch_size - start is a multiple of it."""
     samples: PositiveInt
     """Samples after which the batch has its full size."""
 
 
 class TrainConfig(Section):
-    """How long, in what batches, with which numbers."""
+    """Steps, batch sizes, precision and kernels."""
 
     steps: PositiveInt
     """Optimizer steps of the whole run."""
@@ -74,80 +74,80 @@ class TrainConfig(Section):
     micro_batch_size: PositiveInt
     """Samples of one forward pass on one rank."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Numbers of forward and backward; master weights, moments and reductions are always fp32."""
+    """Precision of forward and backward; master weights, moments and reductions are always fp32."""
     recompute: Literal["none", "selective", "full"] = "none"
-    """Activations that are computed again in the backward pass, to save memory: selective those
-    of attention (fused kernels keep none: it helps where none runs), full those of layers."""
+    """Activations that are computed again in the backward pass, to save memory. selective: those of
+    attention (of use only without a fused kernel, which keeps none); full: those of whole
+    layers."""
     batch_ramp: BatchRampConfig | None = None
-    """Grows the batch from a smaller one."""
+    """Batch size warm-up; none when not given."""
     compile: bool = False
-    """Whether torch.compile fuses the parts of a layer that it can; slower to start."""
+    """Whether torch.compile fuses operations within layers; the start takes longer."""
     kernels: Literal["torch", "transformer_engine"] = "torch"
-    """Whose layers compute: torch's own, or Transformer Engine's where it is installed."""
+    """Implementation of the layers: torch's, or Transformer Engine's, which must be installed."""
     log_every: PositiveInt = 10
     """Steps between two lines of the log; metrics.jsonl has every step."""
 
 
 class ValidationConfig(Section):
-    """The loss on data.validation, in the loop."""
+    """When and on how many samples the loss on data.validation is measured during training."""
 
     every: PositiveInt = 100
     """Steps between two validations; one more follows the last step."""
     samples: PositiveInt | None = None
-    """Samples measured each time: the first of the corpus, or rows from all over its sample table;
-    all of it when not given."""
+    """Samples measured each time: the first ones of the corpus, or evenly spaced rows of its sample
+    table. All when not given."""
 
 
 class CheckpointConfig(Section):
-    """When the state of the run is saved, where, and what it begins with."""
+    """When and where the state of the run is saved, and which checkpoint it starts from."""
 
     every: PositiveInt = 100
     """Steps between two checkpoints; one more follows the last step."""
     asynchronous: bool = True
-    """Whether training goes on while a checkpoint is written, from a copy in host memory (12 bytes
-    a parameter, over all ranks)."""
+    """Whether training continues while a checkpoint is written from a copy in host memory (12 bytes
+    for each parameter, over all ranks)."""
     keep_last: PositiveInt | None = None
-    """Newest checkpoints that stay; older ones are deleted. All stay when not given."""
+    """Number of newest checkpoints that are kept; older ones are deleted. All when not given."""
     keep_every: PositiveInt | None = None
-    """With keep_last: checkpoints of steps that are multiples of this stay for good."""
+    """With keep_last: checkpoints of steps that are multiples of this are never deleted."""
     on_error: Literal["continue", "stop"] = "continue"
-    """What a save that fails (a full disk) does: continue tells and trains on, since the next one
-    may find room. When an attempt ends, its last save must succeed."""
+    """What happens when a save fails, for example on a full disk. continue: it is reported and
+    training continues, because the next save may succeed; the last save of an attempt must."""
     dir: FolderPath | None = None
-    """Folder, or fsspec URL such as s3://bucket/runs, that holds the checkpoints of runs, each
-    under its name; the run folder's own checkpoints/ when not given. NAME.owner.json there says
-    which run folder they belong to; another is refused."""
+    """Folder, or fsspec URL such as s3://bucket/runs, with one folder of checkpoints for each run,
+    called by the run's name. When not given: checkpoints/ in the run folder. NAME.owner.json there
+    names the run folder that the checkpoints belong to; any other run folder is refused."""
     load: FolderPath | None = None
-    """Checkpoint, or run folder (its newest one), that a new run begins with. Once the run has
-    checkpoints of its own it goes on from those."""
+    """Checkpoint, or run folder (its newest one), that a new run starts from. Once the run has
+    checkpoints of its own, it resumes from those."""
     load_weights_only: bool = False
-    """Whether only the weights of load are taken, for another corpus or task; otherwise the run is
-    a fork, which goes on at load's step with its optimizer and data."""
+    """Whether only the weights of load are taken, for another corpus or task. Otherwise the run is
+    a fork: it continues from load's step, with its optimizer state and position in the data."""
 
 
 class ParallelConfig(Section):
-    """How the model is split; data parallel is what is left of the world size."""
+    """How the model is split over ranks; data parallel takes the ranks that are left."""
 
     tensor: PositiveInt = 1
-    """Ranks that share each layer (tensor parallel)."""
+    """Ranks that split each layer (tensor parallel)."""
     sequence: bool = False
-    """Whether tensor ranks also share the sequence between layers (sequence parallel)."""
+    """Whether tensor ranks also split the sequence between layers (sequence parallel)."""
     pipeline: PositiveInt = 1
-    """Stages that share the layers (pipeline parallel, 1F1B)."""
+    """Stages that the layers are split into (pipeline parallel, 1F1B)."""
     virtual_pipeline: PositiveInt = 1
-    """Chunks of layers that each stage holds (interleaved 1F1B): smaller bubble, more messages."""
+    """Chunks of layers in each stage (interleaved 1F1B): smaller bubble, more messages."""
     first_stage_layers: PositiveInt | None = None
-    """Layers of the first stage, which also embeds; an even share when not given."""
+    """Layers of the first stage, which also holds the embedding; an even share when not given."""
     last_stage_layers: PositiveInt | None = None
-    """Layers of the last stage, which also guesses; an even share when not given."""
+    """Layers of the last stage, which also holds the output layer; an even share when not given."""
     zero: Annotated[int, Field(ge=0, le=3)] = 0
-    """ZeRO stage: what data ranks share instead of repeating it. 1: optimizer state, 2: gradients
-    too, 3: weights too."""
+    """ZeRO stage: what is partitioned over data ranks. 0: nothing; 1: optimizer state; 2: gradients
+    too; 3: weights too."""
     offload_optimizer: bool = False
-    """Whether the optimizer's state and step stay in host memory (ZeRO-Offload); for GPUs whose
-    memory is short."""
+    """Whether optimizer state and update are in host memory (ZeRO-Offload), to save GPU memory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the ranks compute: auto takes GPUs when there are any."""
+    """Where the ranks compute; auto uses GPUs if there are any."""
 
     @property
     def model_parallel_size(self) -> int:
@@ -156,20 +156,21 @@ class ParallelConfig(Section):
 
 
 class GuardConfig(Section):
-    """Updates that are passed over, on all ranks alike, because their loss or gradient is off."""
+    """When an update is skipped, on all ranks, because of its loss or gradient norm."""
 
     sigmas: NonNegativeFloat = 6.0
-    """Standard deviations above its recent mean at which a loss or gradient norm is an outlier; a
-    deviation counts as 1 % of the mean at least. 0 passes over only what is not finite."""
+    """Standard deviations above the recent mean from which a loss or gradient norm is an outlier.
+    The deviation is taken as at least 1 % of the mean. With 0, only updates whose values are not
+    finite are skipped."""
     window: Annotated[int, Field(ge=16, lt=2**20)] = 128
-    """Steps that are the recent past, in which an outlier counts as a mild one; there are no
-    outliers before half of it is full."""
+    """Number of recent steps in the mean and deviation, where an outlier enters with its value
+    clipped; there are no outliers before half of them are taken."""
     stop_after: PositiveInt = 10
-    """Updates passed over in a row that stop the run."""
+    """Number of updates skipped in a row that stops the run."""
 
 
 class ProfileConfig(Section):
-    """A window of steps that torch's profiler records, into the run folder."""
+    """Steps that torch's profiler records into the run folder."""
 
     at_step: PositiveInt | None = None
     """First step recorded; none when not given."""
@@ -180,25 +181,25 @@ class ProfileConfig(Section):
 
 
 class TrackConfig(Section):
-    """Where metrics go besides the run folder."""
+    """Where metrics are sent besides the run folder."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
-    """auto: online when there are a key and a network, else offline. online without a network is
-    offline too, and the log says so."""
+    """auto: online if there are an API key and a network, else offline. online without a network is
+    offline, with a line in the log."""
     project: str = "bigtrain"
     """Project in wandb."""
     peak_tflops: PositiveFloat | None = None
-    """Dense peak of one device at train.precision, in TFLOP/s, that MFU is measured against. When
-    not given: from a table of GPUs, or measured on CPU."""
+    """Dense peak of one device at train.precision, in TFLOP/s, for MFU. When not given: from a
+    table of GPUs, or measured on CPU."""
 
 
 def divisors(number: int) -> list[int]:
-    """All divisors, smallest first."""
+    """All divisors of ``number``, smallest first."""
     small = [d for d in range(1, isqrt(number) + 1) if number % d == 0]
     return sorted({*small, *(number // d for d in small)})
 
 
 def divisors_near(number: int, wanted: int) -> str:
-    """The divisors of ``number`` nearest to ``wanted``, in words."""
+    """Up to three divisors of ``number`` nearest to ``wanted``, in words."""
     near = sorted(sorted(divisors(number), key=lambda d: (abs(d - wanted), d))[:3])
     return f"{', '.join(map(str, near[:-1]))} or {near[-1]}" if len(near) > 1 else str(near[0])

@@ -47,7 +47,7 @@ def load_config(sources: Sequence[str], schema: type[AnySection]) -> AnySection:
         The frozen config.
 
     Raises:
-        ConfigError: A file is missing or no YAML, a key is unknown, or a value cannot be; one line.
+        ConfigError: A file is missing or not YAML, a key is unknown or a value is invalid.
     """
     files = [source for source in sources if not _OVERRIDE.match(source)]
     overrides = [source for source in sources if _OVERRIDE.match(source)]
@@ -73,7 +73,7 @@ def render_config(config: RunConfig) -> str:
 
 
 def load_resolved_config(file: Path) -> RunConfig:
-    """Reads a config that was resolved and checked before, just as it is written there.
+    """Reads a config that was resolved and checked before; nothing is expanded.
 
     Raises:
         ConfigError: It cannot be read.
@@ -109,7 +109,7 @@ def _long_names_allowed(name: str) -> Iterator[None]:
     """Treats a name that is too long for a file as one that does not exist.
 
     Raises:
-        ConfigError: The place cannot be read, for another reason.
+        ConfigError: The path cannot be read for another reason.
     """
     try:
         yield
@@ -124,7 +124,7 @@ def _installed() -> str:
 
 
 def _read_source(name: str, schema: type[Section]) -> dict[str, Any]:
-    """The values of a file, or of the run in a folder, with paths from the working folder."""
+    """The values of a file or of the run in a folder; paths start from the working folder."""
     if not issubclass(schema, RunConfig):
         return _expand_file(name, schema)
     place = Path(expand_argument(name))

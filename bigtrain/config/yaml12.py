@@ -1,4 +1,4 @@
-"""YAML as YAML 1.2's core schema reads it; PyYAML alone reads 1.1, where `no` is false."""
+"""Reads and writes YAML 1.2 (core schema). PyYAML itself reads YAML 1.1, where `no` is false."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ _SCALARS = (
 
 
 class _Loader(yaml.SafeLoader):
-    """Knows the core schema and nothing else, and refuses a key given twice."""
+    """Reads the core schema only, and refuses a mapping that gives a key twice."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - the name and type are PyYAML's
     yaml_constructors: ClassVar[dict[Any, Any]] = {
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that a reader of YAML 1.1 or of 1.2 would take for something else."""
+    """Quotes text that a reader of YAML 1.1 or 1.2 would not read as text."""
 
 
 for _name, _pattern, _first in _SCALARS:
@@ -50,7 +50,7 @@ def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
         value = _TOO_LARGE
     if abs(value) >= _TOO_LARGE:
         raise ConfigError(
-            f"line {node.start_mark.line + 1}: {show_value(text)} is no whole number below 2^63"
+            f"line {node.start_mark.line + 1}: {show_value(text)} is not a whole number below 2^63"
         )
     return value
 
@@ -79,7 +79,7 @@ def parse_yaml(text: str) -> Any:
     """Reads one YAML document.
 
     Raises:
-        ConfigError: It is no YAML, or gives a key twice; one line, with the line's number.
+        ConfigError: It is not YAML, or gives a key twice; one line, with the line number.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -101,14 +101,14 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml_mapping(path: Path, name: str | None = None) -> dict[str, Any]:
-    """Reads a file that holds a mapping; nothing in it is an empty one.
+    """Reads a file that holds a mapping; an empty file is an empty mapping.
 
     Args:
         path: A file, or a pipe, which is read once.
         name: What the user calls it, for messages.
 
     Raises:
-        ConfigError: It cannot be read, or is something else; one line.
+        ConfigError: It cannot be read, or does not hold a mapping; one line.
     """
     name = name or str(path)
     try:

@@ -1,1 +1,1 @@
-"""Which tokens a rank reads, as a function of the sample's number alone."""
+"""Which samples a rank reads, as a function of their numbers, and the batches made of them."""

@@ -1,4 +1,4 @@
-"""Serves a rank its microbatches: the samples of a step, where the order says, ahead of time."""
+"""The batches of one data rank, for training and validation, read before they are needed."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ from bigtrain.data.token_reader import TokenReader
 from data_tools.tokenizer import Tokenizer
 
 LOOK_AHEAD_BATCHES = 16
-"""How far ahead storage is told what will be read."""
+"""How many batches ahead the operating system is told what will be read."""
 
 
 def _token_reader(config: RunConfig, tokenizer: Tokenizer) -> TokenReader:
@@ -59,12 +59,12 @@ class TrainingData:
         self._ahead = ReadAhead(
             self._read_batch, size=config.batch_size, workers=config.data.workers
         )
-        self._advised_to = -(2**62)  # Nowhere near.
+        self._advised_to = -(2**62)  # Far from any sample.
         self._advising = threading.Lock()
 
     @property
     def stages(self) -> list[PhaseRecord]:
-        """What a checkpoint keeps of the data."""
+        """The records of the data phases that a checkpoint keeps."""
         return record_phases(self._config, self.sources)
 
     def batch(self, consumed: int) -> Batch[Any]:
@@ -93,10 +93,10 @@ class TrainingData:
         for first in range(0, count, self._validation_size):
             numbers = first + np.arange(self._validation_size)
             rows, zeros = np.minimum(numbers, count - 1), np.zeros_like(numbers)
-            if source.table is not None:  # Its rows may stand by length: take them from all over.
+            if source.table is not None:  # Rows may be sorted by length: take evenly spaced ones.
                 rows = rows * source.num_samples // count
             locations = SampleLocations(numbers=numbers, sources=zeros, epochs=zeros, rows=rows)
-            # Every rank runs as many microbatches: what is past the end weighs nothing.
+            # Every rank runs the same number of microbatches; samples past the end weigh nothing.
             yield self._reader.read([source], locations, mine=mine, counts=numbers < count)
 
     def close(self) -> None:
@@ -115,15 +115,15 @@ class TrainingData:
         return self.order.locate(np.arange(consumed, consumed + size))
 
     def _share(self, size: int) -> Indices:
-        """Which samples of a batch are this rank's, microbatch after microbatch."""
+        """Indices in a batch of the samples that this rank reads, microbatch after microbatch."""
         micro = self._config.train.micro_batch_size
         return np.arange(size).reshape(-1, self._batch_ranks, micro)[:, self._data_rank].reshape(-1)
 
     def _advise(self, consumed: int) -> None:
-        """Tells storage what this rank will read, each batch once unless the run jumps."""
+        """Tells the operating system what this rank will read; each batch once if steps follow."""
         reach = LOOK_AHEAD_BATCHES * self._config.train.global_batch_size
         with self._advising:
-            # Threads ask out of order, by a few batches; a run that jumps is further off.
+            # Threads ask a few batches out of order; a resumed or rewound run is further away.
             jumped = not consumed - reach <= self._advised_to <= consumed + 2 * reach
             following = consumed if jumped else self._advised_to
             starts = []

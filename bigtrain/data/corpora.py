@@ -1,4 +1,4 @@
-"""The corpora of a run, opened: what each holds, cut as the run wants it, and in which order."""
+"""The opened corpora of a run, as samples, and the order in which each is read."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,22 +19,22 @@ from data_tools.samples.table import (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One corpus, as samples."""
+    """One opened corpus, as samples."""
 
     name: str
     corpus: Corpus
     table: SampleTable | None
-    """None where samples are plain windows of the stream."""
+    """The sample table; None where samples are windows of the token stream."""
     num_samples: int
     sequence_length: int
 
     @property
     def fingerprint(self) -> str:
-        """What the order of its samples depends on."""
+        """Identifies the samples: the fingerprint of the corpus, or of its sample table."""
         return self.corpus.manifest.fingerprint if self.table is None else self.table.fingerprint
 
     def extents(self, rows: Indices) -> list[tuple[int, int]]:
-        """The tokens [start, stop) of the stream that samples are read from."""
+        """The ranges [start, stop) of the token stream that samples are read from."""
         if self.table is None:
             length, end = self.sequence_length, self.corpus.num_tokens
             return [(row * length, min((row + 1) * length + 1, end)) for row in rows.tolist()]
@@ -43,7 +43,7 @@ class Source:
         return list(zip(segments.starts.tolist(), stops.tolist(), strict=True))
 
     def will_need(self, rows: Indices) -> None:
-        """Tells storage which samples will be read soon."""
+        """Tells the operating system which samples will be read soon."""
         for start, stop in self.extents(rows):
             self.corpus.will_need(start, stop)
 
@@ -61,10 +61,10 @@ class Source:
 
 
 def open_source(data: DataConfig, name: str) -> Source:
-    """Opens one corpus, with its sample table where the packing needs one.
+    """Opens one corpus, with its sample table if the packing needs one.
 
     Raises:
-        ConfigError: It is shorter than one sample.
+        ConfigError: The corpus is shorter than one sample.
         InputError: The corpus or the table cannot be read.
     """
     corpus = _open(data, name)
@@ -82,10 +82,10 @@ def open_source(data: DataConfig, name: str) -> Source:
 
 
 def count_windows(num_tokens: int, sequence_length: int, *, name: str) -> int:
-    """Windows of ``sequence_length`` tokens, each with the token after it, in a stream.
+    """Number of windows of ``sequence_length`` tokens, each with the token after it, in a stream.
 
     Raises:
-        ConfigError: There is not even one.
+        ConfigError: There is none.
     """
     count = (num_tokens - 1) // sequence_length
     if count < 1:
@@ -97,7 +97,7 @@ def count_windows(num_tokens: int, sequence_length: int, *, name: str) -> int:
 
 
 def samples_per_unit(config: RunConfig) -> int:
-    """Samples that are drawn together: rows of about one length fill a whole batch."""
+    """Samples that are drawn together: a batch, if its samples are of one length, else 1."""
     return config.train.global_batch_size if config.data.draws_whole_batches else 1
 
 
@@ -105,7 +105,7 @@ def source_order(config: RunConfig, source: Source) -> SourceOrder:
     """The order in which a source's samples are read.
 
     Raises:
-        ConfigError: There are fewer rows than fill one batch.
+        ConfigError: The corpus has fewer rows than one batch.
     """
     if config.data.draws_whole_batches:
         assert source.table is not None
@@ -125,7 +125,7 @@ def source_order(config: RunConfig, source: Source) -> SourceOrder:
         seed=config.seed,
         fingerprint=source.fingerprint,
         sequence_length=config.data.sequence_length,
-        # The rows of a table are no neighbours in the stream; `record_phases` says so too.
+        # Rows of a table are not neighbours in the stream; `record_phases` records the same.
         shuffle=config.data.shuffle if source.table is None else "windows",
     )
 

@@ -1,4 +1,4 @@
-"""Whether corpora, tokenizer and model belong together: asked before any rank starts. No torch."""
+"""Checks that corpora, tokenizer and model fit together, before any rank starts. No torch."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,18 +16,18 @@ from data_tools.tokenizer import Tokenizer, load_tokenizer
 
 @dataclass(frozen=True, slots=True)
 class CheckedData:
-    """What a run reads."""
+    """The tokenizer of a run and the records of its data phases."""
 
     tokenizer: Tokenizer
     stages: list[PhaseRecord]
 
 
 def check_data(config: RunConfig) -> CheckedData:
-    """Opens what ``config.data`` names and checks that it fits together and fits the model.
+    """Opens the corpora of ``config.data`` and checks that they fit each other and the model.
 
     Raises:
-        ConfigError: A corpus is too short, its tokenizer is another one, the vocabulary differs,
-            or validation text may be among the text trained on.
+        ConfigError: A corpus is too short, its tokenizer or vocabulary is not the run's, or
+            validation text may be among the training text.
         InputError: A corpus, a tar of it, or the tokenizer is missing or cannot be read.
     """
     sources, validations = open_sources(config)
@@ -43,24 +43,24 @@ def check_data(config: RunConfig) -> CheckedData:
 
 
 def open_sources(config: RunConfig) -> tuple[list[Source], list[Source]]:
-    """Opens the corpora that are trained on and those of validation, each as the config has them.
+    """Opens the training and the validation corpora, in the order of the config.
 
     Raises:
-        ConfigError: One is shorter than one sample.
-        InputError: One cannot be read.
+        ConfigError: A corpus is shorter than one sample.
+        InputError: A corpus cannot be read.
     """
     data = config.data
     with ExitStack() as opened:
         sources = [opened.enter_context(open_source(data, name)) for name in data.corpora]
         validations = [opened.enter_context(open_source(data, name)) for name in data.validations]
-        opened.pop_all()  # All of them stay open, or none.
+        opened.pop_all()  # Either all stay open, or none.
     return sources, validations
 
 
 def check_sources(
     config: RunConfig, sources: Sequence[Source], validations: Sequence[Source]
 ) -> Tokenizer:
-    """Checks that opened corpora fit one another, the tokenizer and the model.
+    """Checks that opened corpora fit each other, the tokenizer and the model.
 
     Returns:
         The run's tokenizer.
@@ -104,7 +104,7 @@ def _key(config: RunConfig, source: Source) -> str:
 def _check_apart(
     sources: Sequence[Source], validations: Sequence[Source], *, is_apart: bool
 ) -> None:
-    """Checks that no text is both trained on and measured on, as far as manifests can tell."""
+    """Checks that no text is in both training and validation, as far as manifests show it."""
     _check_named_once(sources)
     _check_named_once(validations)
     for source, validation in product(sources, validations):
@@ -113,7 +113,7 @@ def _check_apart(
         if problem and not (is_apart and trained.fingerprint != measured.fingerprint):
             raise ConfigError(
                 f"data.validation={validation.name} may hold text of {source.name}: {problem}, "
-                "or set data.validation_is_apart=true if you know better"
+                "or set data.validation_is_apart=true if you know that it does not"
             )
 
 
@@ -129,16 +129,16 @@ def _check_named_once(sources: Sequence[Source]) -> None:
 
 
 def _leak(train: Manifest, measured: Manifest) -> str | None:
-    """Why documents may be in both; None where they cannot.
+    """Why documents may be in both corpora; None if they cannot.
 
-    A document goes to validation where a hash of its content, keyed by the seed, is below the
-    percentage: corpora cut with the same seed never disagree on a document, if training leaves
-    out at least as many percent as validation takes.
+    A document goes to validation if a hash of its content, keyed by the seed, is below the
+    percentage. Corpora split with the same seed therefore share no document, if training leaves
+    out at least the percentage that validation takes.
     """
     if train.fingerprint == measured.fingerprint:
         return "they are the same corpus; give the validation split"
     if train.validation_percent is None or not measured.validation_percent:
-        return None  # Made elsewhere, or text of its own that was never cut: nobody can tell.
+        return None  # A corpus made by other means or never split: the manifest does not show it.
     if measured.split == "train":
         return (
             f"it is what is left to train on when {measured.validation_percent:g} % are taken for "

@@ -1,7 +1,7 @@
-"""The order of samples is arithmetic: keyed permutations, computed where they are needed.
+"""The order of samples within one corpus: keyed permutations, computed for any sample number.
 
 Nothing is shuffled in memory and nothing is saved: any sample of any epoch is found in constant
-time, whatever the number of ranks.
+time, independent of the number of ranks.
 """
 
 import hashlib
@@ -16,24 +16,24 @@ Shuffle = Literal["blocks", "windows"]
 Indices = npt.NDArray[np.int64]
 
 BLOCK_TOKENS = 1 << 20
-"""Windows that lie side by side are moved as one block: one long read of a few megabytes."""
+"""Neighbouring windows of this many tokens are moved as one block, for one long read."""
 BLOCKS_MIXED = 64
-"""Blocks whose windows are mixed with one another."""
+"""Number of blocks whose windows are permuted together."""
 _ROUNDS = 6
 
 
 class SourceOrder(Protocol):
-    """Which rows of one source are its first, second, … samples, epoch after epoch."""
+    """The order of the rows of one source, epoch after epoch."""
 
     units_per_epoch: int
-    """A unit is what is drawn together: one window, or one batch of rows of about one length."""
+    """A unit is drawn together: one window, or one batch of rows of similar length."""
 
     def rows(self, units: Indices, slots: Indices) -> tuple[Indices, Indices]:
         """The epoch and the row of each (unit, slot in the unit)."""
 
 
 class WindowOrder:
-    """Visits every window once an epoch, each epoch in an order of its own."""
+    """Visits every window once in each epoch; epochs have different orders."""
 
     def __init__(
         self, count: int, *, identity: str, windows_per_block: int = 0, blocks_mixed: int = 1
@@ -42,8 +42,8 @@ class WindowOrder:
 
         Args:
             count: Windows in the source.
-            identity: What the order depends on: seed, fingerprint and sequence length.
-            windows_per_block: Windows that are moved as one block; 0 permutes them all freely.
+            identity: The text that the order depends on: seed, fingerprint and sequence length.
+            windows_per_block: Windows moved as one block; 0 permutes all windows freely.
             blocks_mixed: Blocks whose windows are permuted together.
         """
         assert count > 0
@@ -69,7 +69,7 @@ class WindowOrder:
         blocks = count // block
         windows = np.empty_like(positions)
         groups = np.minimum(positions, blocks * block - 1) // (block * self._mixed)
-        rest = positions >= blocks * block  # What fills no whole block ends the epoch.
+        rest = positions >= blocks * block  # Windows that fill no whole block come last.
         for group in np.unique(groups[~rest]):
             here = (groups == group) & ~rest
             first = int(group) * self._mixed
@@ -86,7 +86,7 @@ class WindowOrder:
                 key=self._key(epoch, "rest"),
             )
             windows[rest] = blocks * block + mixed
-        # Blocks begin elsewhere in each epoch, so that other windows are left for its end.
+        # Blocks begin at another window in each epoch, so that different windows come last.
         shift = int.from_bytes(self._key(epoch, "shift")[:8], "big") % count
         return (windows + shift) % count
 
@@ -95,10 +95,10 @@ class WindowOrder:
 
 
 class BucketOrder:
-    """Draws whole batches of rows of about one length, in a new order each epoch.
+    """Draws whole batches of rows of similar length, in a new order in each epoch.
 
-    The rows of a source stand sorted by length, in buckets. What fills no whole batch of its
-    bucket sits an epoch out; another few do in the next.
+    The rows of a source are sorted by length, in buckets. Rows that fill no whole batch of their
+    bucket are left out of an epoch; in the next epoch others are.
     """
 
     def __init__(self, buckets: Sequence[tuple[int, int]], *, batch: int, identity: str) -> None:
@@ -107,7 +107,7 @@ class BucketOrder:
         Args:
             buckets: ``(padded length, rows)`` in the order of the rows, shortest first.
             batch: Rows drawn together.
-            identity: What the order depends on: seed, the table's fingerprint.
+            identity: The text that the order depends on: seed, fingerprint and sequence length.
         """
         self._identity, self._batch = identity, batch
         sizes = _merge_small([rows for _, rows in buckets], at_least=batch)
@@ -149,8 +149,8 @@ def window_order(
         seed: The run's seed.
         fingerprint: Of the corpus, or of the sample table.
         sequence_length: Tokens in a window.
-        shuffle: ``windows`` permutes them all freely; ``blocks`` moves neighbours together, so
-            that storage sees long reads.
+        shuffle: ``windows`` permutes all freely; ``blocks`` moves neighbours together, so that
+            reads are long.
     """
     return WindowOrder(
         count,
@@ -161,15 +161,15 @@ def window_order(
 
 
 def keyed_hash(text: str) -> bytes:
-    """32 bytes that stand for a text."""
+    """A hash of 32 bytes."""
     return hashlib.blake2b(text.encode(), digest_size=32).digest()
 
 
 def permute(positions: Indices, *, size: int, key: bytes) -> Indices:
-    """A permutation of ``range(size)``: where each position is sent.
+    """The images of positions under a keyed permutation of ``range(size)``.
 
-    A balanced Feistel network over the next even power of two, walked until it lands inside
-    (Black & Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002, section 4).
+    A balanced Feistel network over the next even power of two, applied again until the result is
+    inside    (Black & Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002, section 4).
 
     Args:
         positions: Numbers in ``range(size)``.
@@ -185,7 +185,7 @@ def permute(positions: Indices, *, size: int, key: bytes) -> Indices:
 
 
 def _merge_small(sizes: list[int], *, at_least: int) -> list[int]:
-    """Joins a bucket that is smaller than a batch to the next longer one."""
+    """Joins a bucket that has fewer rows than a batch to the next longer one."""
     merged: list[int] = []
     waiting = 0
     for size in sizes:

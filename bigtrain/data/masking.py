@@ -1,6 +1,6 @@
-"""Which tokens of a row BERT has to guess, and what it sees in their place. numpy alone, no torch.
+"""Chooses the tokens that BERT must predict, and what it reads in their place. No torch.
 
-What a row gets follows from its own key, never from the batch that it is in.
+The choice depends on the key of the row only, not on the batch that the row is in.
 """
 
 from collections.abc import Sequence
@@ -19,28 +19,28 @@ _MASK_SHARE, _RANDOM_SHARE = 0.8, 0.1
 
 @dataclass(frozen=True, slots=True)
 class MaskingRules:
-    """What is masked, and how."""
+    """How tokens are masked for one vocabulary."""
 
     mask_id: int
     word_starts: npt.NDArray[np.bool_]
     """``[vocab]``: whether an id begins a word; all True masks token by token."""
     ordinary_ids: Tokens
-    """The ids that stand for text: only these are masked, and put in at random."""
+    """The ids that stand for text: only these are masked or used as random replacements."""
     masked_fraction: float = 0.15
-    """Share of a row's text that is guessed."""
+    """Fraction of the text tokens of a row to predict."""
     max_ngram: int = 1
-    """The longest run of whole words masked together."""
+    """The largest number of consecutive words masked together."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskedRows:
-    """What the model sees and is asked; each ``[rows, sequence]``."""
+    """The model's input and targets; each ``[rows, sequence]``."""
 
     inputs: Tokens
     labels: Tokens
-    """The tokens as they were, also where nothing is asked."""
+    """The original tokens, also those that are not to be predicted."""
     weights: npt.NDArray[np.float32]
-    """1 where a token is to be guessed, 0 elsewhere."""
+    """1 where a token is to be predicted, 0 elsewhere."""
 
 
 def plan_masking(
@@ -55,10 +55,10 @@ def plan_masking(
 
     Args:
         word_starts: ``[vocab]``: whether an id begins a word, as the tokenizer says.
-        mask_id: The id that stands for a token to be guessed.
-        special_ids: Ids that stand for no text; -1 for one that the tokenizer lacks.
-        masked_fraction: Share of a row's text that is guessed.
-        max_ngram: The longest run of whole words masked together.
+        mask_id: The id of the mask token.
+        special_ids: Ids that do not stand for text; -1 for one that the tokenizer lacks.
+        masked_fraction: Fraction of the text tokens of a row to predict.
+        max_ngram: The largest number of consecutive words masked together.
     """
     ordinary = np.ones(len(word_starts), dtype=np.bool_)
     ordinary[[i for i in (*special_ids, mask_id) if i >= 0]] = False
@@ -72,12 +72,12 @@ def plan_masking(
 
 
 def sample_keys(*, seed: int, epochs: Sequence[int], samples: Sequence[int]) -> Keys:
-    """The keys of samples' random numbers, ``[samples, 2]``: 128 bits that no two share.
+    """The keys of samples' random numbers, ``[samples, 2]``: 128 bits, different for each sample.
 
     Args:
         seed: The run's seed.
-        epochs: Of each sample, how often its corpus was read before.
-        samples: The number of each in the run, or in its table.
+        epochs: For each sample, how often its corpus was read before.
+        samples: The number of each sample in the run, or in its table.
     """
     purposes = {
         epoch: int.from_bytes(blake2b(f"{seed}/{epoch}".encode(), digest_size=8).digest(), "little")
@@ -88,23 +88,23 @@ def sample_keys(*, seed: int, epochs: Sequence[int], samples: Sequence[int]) -> 
 
 
 def mask_tokens(rows: Tokens, *, keys: Keys, rules: MaskingRules) -> MaskedRows:
-    """Chooses the tokens to guess and hides most of them.
+    """Chooses the tokens to predict and replaces most of them.
 
-    About ``masked_fraction`` of each row's text is chosen, as whole words and runs of them, at
+    About ``masked_fraction`` of each row's text is chosen, as whole words and runs of words, at
     least one word. Of the chosen tokens 80 % become the mask, 10 % a random token and 10 % stay
     (Devlin et al., "BERT", arXiv 1810.04805, section 3.1 and appendix A.1; whole words as in the
-    models that its authors published in 2019). Special ids and padding are never chosen.
+    models that the authors published in 2019). Special ids and padding are never chosen.
 
     Args:
         rows: ``[rows, sequence]``, padded with a special id.
         keys: ``[rows, 2]``, from ``sample_keys``.
-        rules: What is masked, and how.
+        rules: From ``plan_masking``.
     """
     width = rows.shape[1]
     is_text = np.zeros(len(rules.word_starts), dtype=np.bool_)
     is_text[rules.ordinary_ids] = True
     text = is_text[rows]
-    # Text behind a special token begins a word whatever it is, so no word reaches over one.
+    # The first text token after a special token begins a word, so no word spans a special token.
     begins = text & rules.word_starts[rows]
     begins[:, 0] |= text[:, 0]
     begins[:, 1:] |= text[:, 1:] & ~text[:, :-1]
@@ -141,7 +141,7 @@ def _choose(
     starts = positions[np.searchsorted(word_of, np.arange(len(lengths)))]
     budget = max(1, round(rules.masked_fraction * len(positions)))
     sizes, run_keys, word_keys = uniform
-    # A word that does not follow the one before directly stands behind a special token.
+    # A word that does not directly follow the word before it comes after a special token.
     follows = np.append(False, starts[1:] == starts[:-1] + lengths[:-1])
     run_of = _cut_runs(follows, sizes[: len(lengths)], rules.max_ngram)
     run_lengths = np.bincount(run_of, weights=lengths)
@@ -178,7 +178,7 @@ def _cut_runs(
 def _fill(
     words: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int64], order: Tokens, budget: int
 ) -> None:
-    """Adds single words in random order while they fit; the shortest where none ever does."""
+    """Adds single words in random order while they fit; the shortest word if none fits."""
     room = budget - int(lengths[words].sum())
     if room:
         for word in order[~words[order] & (lengths[order] <= room)].tolist():
@@ -192,14 +192,14 @@ def _fill(
 
 
 class _Stream:
-    """Numbers of a Philox stream by key: its raw words are the same in every numpy (NEP 19)."""
+    """Philox random numbers by key; numpy guarantees that the raw words never change (NEP 19)."""
 
     def __init__(self) -> None:
         self._source: Any = np.random.Philox(0)
         self._state = self._source.state
 
     def uniform(self, key: npt.NDArray[np.uint64], count: int) -> npt.NDArray[np.float64]:
-        # Setting the state is four times as fast as making a generator.
+        # Setting the state takes a quarter of the time of making a generator.
         state = {"counter": np.zeros(4, dtype=np.uint64), "key": key}
         self._source.state = {**self._state, "state": state}
         numbers: npt.NDArray[np.float64] = (self._source.random_raw(count) >> 11) * 2.0**-53

@@ -1,4 +1,4 @@
-"""Microbatches for BERT: sentence pairs of about one length, with tokens to guess."""
+"""Reads microbatches for BERT: masked sentence pairs of similar length."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ from data_tools.tokenizer import Tokenizer
 
 
 class PairReader:
-    """Reads batches of sentence pairs from a sample table."""
+    """Reads a rank's share of batches of sentence pairs from sample tables."""
 
     def __init__(self, config: RunConfig, *, tokenizer: Tokenizer) -> None:
-        """Fixes what is masked.
+        """Prepares the masking rules.
 
         Args:
             config: The run.
@@ -49,10 +49,10 @@ class PairReader:
         """Reads a rank's share of a batch, padded to the longest pair of the whole batch.
 
         Args:
-            sources: The corpora that ``locations`` number; a batch is of one of them.
-            locations: The whole batch.
-            mine: Which of them this rank reads, microbatch after microbatch.
-            counts: Which of the whole batch count; None where all do.
+            sources: The corpora that ``locations`` refers to by number; a batch is from one.
+            locations: Where the samples of the whole batch are.
+            mine: Indices of the samples that this rank reads, microbatch after microbatch.
+            counts: Which samples of the whole batch count; None if all do.
         """
         source = sources[int(locations.sources[0])]
         assert source.table is not None

@@ -1,4 +1,4 @@
-"""Reads BERT's sentence pairs: `[CLS] A [SEP] B [SEP]`, masked, padded to one length. No torch."""
+"""Reads rows for BERT: `[CLS] A [SEP] B [SEP]`, masked and padded to one length. No torch."""
 
 from dataclasses import dataclass
 
@@ -14,31 +14,31 @@ from data_tools.tokenizer import SpecialIds
 
 @dataclass(frozen=True, slots=True)
 class PairRows:
-    """A microbatch of sentence pairs; all but `is_random` are ``[rows, padded]``."""
+    """Rows of sentence pairs; all but `is_random` are ``[rows, padded length]``."""
 
     tokens: npt.NDArray[np.int64]
-    """What the model sees."""
+    """The tokens that the model reads."""
     token_types: npt.NDArray[np.int64]
     """0 for ``[CLS] A [SEP]``, 1 for ``B [SEP]``, 0 for padding."""
     padding_mask: npt.NDArray[np.bool_]
     """True where there is a token, False in padding."""
     labels: npt.NDArray[np.int64]
-    """The tokens as they were."""
+    """The original tokens."""
     weights: npt.NDArray[np.float32]
-    """1 where a token is to be guessed, 0 elsewhere."""
+    """1 where a token is to be predicted, 0 elsewhere."""
     is_random: npt.NDArray[np.int64]
     """``[rows]``: 1 where B is from another document, 0 where it follows A."""
 
 
 def check_special_ids(special: SpecialIds, *, tokenizer: str) -> None:
-    """Refuses a tokenizer that lacks an id that sentence pairs are built with.
+    """Refuses a tokenizer that lacks a special id that sentence pairs need.
 
     Args:
-        special: Its special ids; -1 for one that it lacks.
-        tokenizer: What to call it in the message.
+        special: Its special ids; -1 for an id that it lacks.
+        tokenizer: Its name in the message.
 
     Raises:
-        InputError: One is missing.
+        InputError: An id is missing.
     """
     missing = [name for name in ("pad", "cls", "sep", "mask") if getattr(special, name) < 0]
     if missing:
@@ -58,19 +58,19 @@ def read_pairs(
     masking: MaskingRules,
     padded_length: int,
 ) -> PairRows:
-    """Reads some samples of a table of pairs as one microbatch.
+    """Reads samples of a table of pairs as rows.
 
     Args:
         corpus: The corpus that the table was made from.
         table: A table of mode ``pairs``.
-        samples: Their numbers in the table.
-        keys: ``[samples, 2]``: of each sample's random numbers, from ``sample_keys``.
+        samples: The numbers of the samples in the table.
+        keys: ``[samples, 2]``: the keys of the samples' random numbers, from ``sample_keys``.
         special: The tokenizer's special ids.
-        masking: What is masked, and how.
-        padded_length: Width of the rows: that of the samples' bucket, or more.
+        masking: From ``plan_masking``.
+        padded_length: Width of the rows; no pair is longer.
 
     Raises:
-        InputError: Corpus or table are damaged.
+        InputError: The corpus or the table is damaged.
     """
     assert table.mode == "pairs"
     assert min(special.pad, special.cls, special.sep) >= 0

@@ -1,7 +1,7 @@
-"""What a checkpoint keeps of the data: which corpora were read since which sample, and how.
+"""The record of the data in a checkpoint: which corpora are read from which sample on, and how.
 
-The record is small and of one copy, because the order is arithmetic: held against the config of
-the run that resumes, it says whether the samples read so far are the same.
+The record is small, because the order of samples is a pure function of it. Compared with the
+config of the run that resumes, it shows whether the samples read so far are the same.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from bigtrain.data.sample_order import plan_phases, skip_samples
 PhaseRecord = dict[str, Any]
 
 ORDER_VERSION = 1
-"""Of the arithmetic itself: another size of blocks, say, is another order."""
+"""Version of the functions that compute the order, such as the size of blocks."""
 
 
 def record_phases(config: RunConfig, sources: Sequence[Source]) -> list[PhaseRecord]:
-    """Describes the data stages of a run, as JSON."""
+    """Describes the data phases of a run, as JSON."""
     data = config.data
     records = []
-    for stage, planned in zip(
+    for phase, planned in zip(
         data.mixture, plan_phases(data, samples_per_unit=samples_per_unit(config)), strict=True
     ):
-        weights = {source.corpus: source.weight for source in stage.sources}
+        weights = {source.corpus: source.weight for source in phase.sources}
         records.append(
             {
-                "first_sample": stage.start_sample,
+                "first_sample": phase.start_sample,
                 "sources": [
                     {
                         "corpus": source.name,
@@ -47,7 +47,7 @@ def record_phases(config: RunConfig, sources: Sequence[Source]) -> list[PhaseRec
                 "sequence_length": data.sequence_length,
                 "packing": data.packing,
                 "samples_per_unit": samples_per_unit(config),
-                # The rows of a table are no neighbours: they are always permuted freely.
+                # Rows of a table are not neighbours in the stream: they are always permuted freely.
                 "shuffle": data.shuffle if data.packing == "concat" else "windows",
                 "skip": [[skip.first_sample, skip.samples] for skip in data.skip],
             }
@@ -63,17 +63,17 @@ def check_phases(
     where: str,
     otherwise: str = "give the new run another name",
 ) -> None:
-    """Checks that the samples consumed so far are the same in both.
+    """Checks that the samples consumed so far are the same in both records.
 
     Args:
-        before: As the checkpoint holds them.
-        now: Of the run that resumes.
-        consumed: Samples trained on.
-        where: What the first came from, for the message.
-        otherwise: What else can be done than set the values back, for the message.
+        before: The records in the checkpoint.
+        now: The records of the run that resumes.
+        consumed: Number of samples trained on.
+        where: Where the first records come from, for the message.
+        otherwise: The remedy besides setting the values back, for the message.
 
     Raises:
-        ConfigError: The past differs; the message says in what.
+        ConfigError: The consumed samples differ; the message names the value.
     """
     if not consumed:
         return
@@ -99,7 +99,7 @@ def _skips(records: Sequence[PhaseRecord]) -> list[SkipConfig]:
 
 
 def _shown(value: Any) -> str:
-    """A value in the user's words: corpora by name and weight, without what tells them apart."""
+    """Renders a value for a message; corpora by name, weight and start of the fingerprint."""
     if isinstance(value, _Mixtures):
         return value.shown
     return str(value)
@@ -107,7 +107,7 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Mixtures:
-    """What was mixed, stage by stage; equal where fingerprints, counts and their order are."""
+    """The mixtures of all phases; equal if fingerprints, counts and their order are equal."""
 
     counts: tuple[tuple[tuple[str, int], ...], ...]
     shown: str = field(compare=False)
@@ -125,9 +125,9 @@ def _mixtures(records: Sequence[PhaseRecord]) -> _Mixtures:
 
 
 def _past(records: Sequence[PhaseRecord], last: int) -> dict[str, Any]:
-    """What decided the samples up to `last`, flat, with the names that the user gave."""
+    """Everything that decided the samples up to `last`, by the names that the user knows."""
     past = [record for record in records if record["first_sample"] <= last]
-    # Ranges that touch are one, however they are written.
+    # Ranges that touch are the same as one range.
     skips = merge_skips(_skips(records))
     return {
         "order of version": past[0]["order"],
@@ -142,7 +142,7 @@ def _past(records: Sequence[PhaseRecord], last: int) -> dict[str, Any]:
 
 
 def _current(record: PhaseRecord) -> PhaseRecord:
-    """A record of the first version knew one corpus, and one way to cut it."""
+    """The record in today's form; the first version had one corpus and no packing."""
     if "sources" in record:
         return record
     source = {

@@ -1,7 +1,7 @@
-"""Batches read ahead of their step by threads of the rank itself.
+"""Reads batches before their step, in threads of the rank's own process.
 
-A thread beats a worker process here: nothing is handed between processes, and reading releases
-the interpreter.
+Threads are faster than worker processes here: no data is passed between processes, and reading
+releases the interpreter lock.
 """
 
 from collections import deque
@@ -13,17 +13,17 @@ Batch = TypeVar("Batch")
 
 
 class ReadAhead(Generic[Batch]):
-    """Calls a function of the number of consumed samples before its result is asked for."""
+    """Calls a function of the number of consumed samples before its result is needed."""
 
     def __init__(
         self, read: Callable[[int], Batch], *, size: Callable[[int], int], workers: int
     ) -> None:
-        """Begins nothing yet.
+        """Starts no reading yet.
 
         Args:
             read: Reads the batch that begins after so many samples; called from the threads.
-            size: Samples of the batch that begins after so many.
-            workers: Threads; 0 reads when asked.
+            size: Number of samples in the batch that begins after so many samples.
+            workers: Number of threads; with 0, ``get`` itself reads.
         """
         self._read, self._size, self._depth = read, size, workers and workers + 1
         self._threads = (
@@ -40,7 +40,7 @@ class ReadAhead(Generic[Batch]):
         if self._threads is None:
             return self._read(consumed)
         if not self._waiting or self._waiting[0][0] != consumed:
-            self._forget()  # The run stands elsewhere than it was thought to go.
+            self._forget()  # Not the batch that was expected: the run was resumed or rewound.
         following = self._after(self._waiting[-1][0]) if self._waiting else consumed
         while len(self._waiting) <= self._depth:
             self._waiting.append((following, self._threads.submit(self._read, following)))
@@ -48,7 +48,7 @@ class ReadAhead(Generic[Batch]):
         return self._waiting.popleft()[1].result()
 
     def close(self) -> None:
-        """Waits for the batches in work, and drops them."""
+        """Waits for the batches that are being read, and drops them."""
         self._forget()
         if self._threads is not None:
             self._threads.shutdown(wait=True)

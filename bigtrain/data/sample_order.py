@@ -1,4 +1,4 @@
-"""Sample by sample, what a run reads: skips, then the mixture, then each source's own order."""
+"""The order of all samples of a run: skips, then the mixture, then the order in each corpus."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,18 +11,18 @@ from bigtrain.config.data import DataConfig, SkipConfig
 from bigtrain.data.corpus_order import Indices, SourceOrder
 from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixturePhase, whole_counts
 
-_CHUNK = 4096  # Samples placed at once: the arithmetic costs as much for one as for a hundred.
+_CHUNK = 4096  # Samples located at once, because one costs as much as a hundred.
 
 
 @dataclass(frozen=True, slots=True)
 class SampleLocations:
-    """Where samples lie; arrays of one length."""
+    """Where samples are; arrays of one length."""
 
     numbers: Indices
     """The sample's number in the order of the run, skipped ones counted."""
     sources: Indices
     epochs: Indices
-    """How often the source was read through before, for this sample."""
+    """How many times the source was read completely before the sample."""
     rows: Indices
     """The window of the source, or the row of its sample table."""
 
@@ -43,23 +43,23 @@ class SampleOrder:
         seed: int,
         samples_per_unit: int = 1,
     ) -> None:
-        """Fixes the order.
+        """Prepares the order.
 
         Args:
-            data: The stages and the skips.
+            data: The phases and the skips.
             sources: The order of each corpus of ``data.corpora``.
             seed: The run's seed.
-            samples_per_unit: Samples drawn together: 1, or the global batch size for rows that
-                are drawn by length.
+            samples_per_unit: Samples that are drawn together: 1, or the global batch size for rows
+                that are drawn by length.
 
         Raises:
-            ConfigError: A stage or a skip does not begin where a unit does.
+            ConfigError: A phase or a skip does not begin where a unit begins.
         """
         self._sources, self._unit, self._skips = tuple(sources), samples_per_unit, data.skip
         for what, number in _borders(data):
             if number % samples_per_unit:
                 raise ConfigError(
-                    f"{what}={number} is no multiple of train.global_batch_size="
+                    f"{what}={number} is not a multiple of train.global_batch_size="
                     f"{samples_per_unit}: with packing {data.packing} a whole batch is drawn "
                     f"together; try {number // samples_per_unit * samples_per_unit}"
                 )
@@ -67,11 +67,11 @@ class SampleOrder:
         self._chunk = lru_cache(maxsize=32)(self._locate_chunk)
 
     def locate(self, consumed: Indices) -> SampleLocations:
-        """Locates samples.
+        """Locates samples in the corpora.
 
         Args:
-            consumed: For each, how many samples are trained on before it. Near each other, or
-                this is slow.
+            consumed: For each sample, how many are trained on before it. This is slow if the
+                numbers are far from each other.
         """
         first, last = int(consumed.min()) // _CHUNK, int(consumed.max()) // _CHUNK
         locations = self._chunk(first)
@@ -86,7 +86,7 @@ class SampleOrder:
         return locations[consumed - first * _CHUNK]
 
     def position(self, consumed: Indices) -> Indices:
-        """The number of a sample in the order of the run, from how many are trained on before."""
+        """The numbers of samples, with skipped ones, from how many are trained on before each."""
         return skip_samples(consumed, self._skips)
 
     def epochs(self, consumed: int) -> list[float]:
@@ -113,23 +113,23 @@ class SampleOrder:
 
 
 def plan_phases(data: DataConfig, *, samples_per_unit: int) -> list[MixturePhase]:
-    """Turns weights into whole counts, over all corpora of the run."""
-    stages = []
-    for stage in data.mixture:
-        counts = whole_counts([source.weight for source in stage.sources])
-        of_corpus = dict(zip((source.corpus for source in stage.sources), counts, strict=True))
+    """Turns the weights of each phase into whole counts, for all corpora of the run."""
+    phases = []
+    for phase in data.mixture:
+        counts = whole_counts([source.weight for source in phase.sources])
+        of_corpus = dict(zip((source.corpus for source in phase.sources), counts, strict=True))
         assert sum(counts) == UNITS_PER_BLOCK
-        stages.append(
+        phases.append(
             MixturePhase(
-                first_unit=stage.start_sample // samples_per_unit,
+                first_unit=phase.start_sample // samples_per_unit,
                 counts=tuple(of_corpus.get(corpus, 0) for corpus in data.corpora),
             )
         )
-    return stages
+    return phases
 
 
 def skip_samples(consumed: Indices, skips: Sequence[SkipConfig]) -> Indices:
-    """Passes over the skipped ranges, which are in order and apart."""
+    """Adds the skipped samples before each sample; ``skips`` are ordered and do not overlap."""
     numbers = consumed.copy()
     for skip in skips:
         numbers[numbers >= skip.first_sample] += skip.samples
@@ -137,7 +137,7 @@ def skip_samples(consumed: Indices, skips: Sequence[SkipConfig]) -> Indices:
 
 
 def _borders(data: DataConfig) -> list[tuple[str, int]]:
-    borders = [("data.stages: start_sample", stage.start_sample) for stage in data.mixture]
+    borders = [("data.stages: start_sample", phase.start_sample) for phase in data.mixture]
     for skip in data.skip:
         borders += [
             ("data.skip: first_sample", skip.first_sample),

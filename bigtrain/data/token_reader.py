@@ -1,4 +1,4 @@
-"""Microbatches for a model that guesses the next token."""
+"""Reads microbatches for next-token prediction: windows of tokens, or packed rows."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -17,10 +17,10 @@ from data_tools.tokenizer import SpecialIds
 
 
 class TokenReader:
-    """Reads batches of windows, or of rows of a sample table."""
+    """Reads a rank's share of batches of windows, or of rows of a sample table."""
 
     def __init__(self, config: RunConfig, *, special: SpecialIds) -> None:
-        """Fixes how rows are cut, padded and split.
+        """Prepares how rows are read and padded.
 
         Args:
             config: The run.
@@ -43,10 +43,10 @@ class TokenReader:
         """Reads a rank's share of a batch.
 
         Args:
-            sources: The corpora that ``locations`` number.
-            locations: The whole batch.
-            mine: Which of them this rank reads, microbatch after microbatch.
-            counts: Which of the whole batch count; None where all do.
+            sources: The corpora that ``locations`` refers to by number.
+            locations: Where the samples of the whole batch are.
+            mine: Indices of the samples that this rank reads, microbatch after microbatch.
+            counts: Which samples of the whole batch count; None if all do.
         """
         rows = self._rows(sources, locations[mine])
         share = None if counts is None else counts[mine]
@@ -92,7 +92,7 @@ class TokenReader:
 
 
 def _interleave(parts: Sequence[tuple[npt.NDArray[np.bool_], Rows]]) -> Rows:
-    """Puts rows of several sources where each belongs."""
+    """Joins rows of several sources, in the order of the batch."""
     found = {}
     for field in fields(Rows):
         arrays = [(here, getattr(rows, field.name)) for here, rows in parts]
@@ -111,7 +111,7 @@ def _num_targets(
     counts: npt.NDArray[np.bool_] | None,
     sequence_length: int,
 ) -> int:
-    """Targets of a whole batch: every rank knows it from the tables, without a reduction."""
+    """Number of targets of a whole batch, from the sample tables, without a reduction."""
     total = 0
     for number, source in enumerate(sources):
         here = locations.sources == number

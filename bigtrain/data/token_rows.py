@@ -1,4 +1,4 @@
-"""Rows of tokens, read from a corpus: windows of its stream, or packed pieces of documents."""
+"""Reads rows of tokens from a corpus: windows of its stream, or packed pieces of documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from data_tools.samples.table import Segments
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a causal model reads and is asked; each array ``[rows, sequence]``."""
+    """The input and targets of a causal model; each array is ``[rows, sequence]``."""
 
     tokens: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int64]
-    """The token after each."""
+    """The token after each token."""
     weights: npt.NDArray[np.float32] | None = None
     """1 where the loss of a target counts, 0 in padding; None where all count."""
     positions: npt.NDArray[np.int64] | None = None
-    """Position in its document; None where they are those in the row."""
+    """Position in its document; None where it is the position in the row."""
     documents: npt.NDArray[np.int64] | None = None
-    """Which document of the row a token is of; None where attention crosses documents."""
+    """Number of each token's document in the row; None where attention crosses documents."""
 
 
 def read_windows(
@@ -33,9 +33,9 @@ def read_windows(
 
     Args:
         corpus: The corpus.
-        windows: Their numbers.
+        windows: The numbers of the windows.
         sequence_length: Tokens in a window.
-        document_end: The token that ends a document, where attention must stay inside one.
+        document_end: The token that ends a document, if attention must stay inside documents.
     """
     starts = [window * sequence_length for window in windows]
     stream = corpus.read_rows(starts, sequence_length + 1).astype(np.int64)
@@ -53,11 +53,11 @@ def read_windows(
 
 
 def read_segments(corpus: Corpus, segments: Segments, *, sequence_length: int, pad: int) -> Rows:
-    """Reads rows made of pieces of documents; what is left of a row is padding that never counts.
+    """Reads rows of pieces of documents; the rest of a row is padding, which has weight 0.
 
     Args:
         corpus: The corpus.
-        segments: The pieces of each row, in tokens of the stream.
+        segments: The pieces of each row, as ranges of the token stream.
         sequence_length: Width of a row.
         pad: The token to pad with.
     """

@@ -1,1 +1,1 @@
-"""What a model is trained on: one file per training objective, registered in `table.py`."""
+"""Training objectives: one file each, registered in `table.py`."""

@@ -28,8 +28,7 @@ class LossScales:
     """What a microbatch's summed losses are multiplied by for the backward pass."""
 
     target: float | torch.Tensor = 1.0
-    """For a sum over targets; a tensor where reading the number would mean waiting for the
-    device."""
+    """For a sum over targets; a tensor on the device if its value is not known on the host."""
     sample: float = 1.0
     """For a sum over samples."""
 
@@ -66,10 +65,10 @@ class Objective(Protocol):
         """The sums that a report holds, fp32, in the order in which ranks add them up."""
 
     def figures(self, sums: SumValues) -> dict[str, float]:
-        """The means that people read; ``loss`` is what is minimized, without a z-loss."""
+        """The means that are logged; ``loss`` is what is minimized, without a z-loss."""
 
     def num_tokens(self, sums: SumValues) -> int:
-        """Tokens that were learned from."""
+        """The number of tokens trained on, for tokens per second."""
 
 
 def mean(sums: SumValues, total: str, count: str) -> float:

@@ -17,15 +17,15 @@ class ReportSums:
     objective: Objective
     values: SumValues
     extra: list[float]
-    """The numbers that were added up beside the reports."""
+    """The additional numbers that were added up in the same all-reduce."""
 
     def figures(self) -> dict[str, float]:
-        """The means that people read; ``loss`` is what is minimized, without a z-loss."""
+        """The means that are logged; ``loss`` is what is minimized, without a z-loss."""
         return self.objective.figures(self.values)
 
     @property
     def tokens(self) -> int:
-        """Tokens that were learned from."""
+        """The number of tokens trained on."""
         return self.objective.num_tokens(self.values)
 
     def __add__(self, other: "ReportSums") -> "ReportSums":
@@ -52,7 +52,7 @@ def sum_over_ranks(
         reports: This rank's; empty except on the last stage.
         objective: What the reports are of.
         sizes: What each report holds.
-        counts: Whether this rank's reports count: tensor ranks repeat each other's.
+        counts: Whether this rank's reports count; all tensor ranks have the same reports.
         device: Where the ranks compute.
         extra: Numbers that are added up with them, on every rank.
     """

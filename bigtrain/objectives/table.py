@@ -1,4 +1,4 @@
-"""All training objectives by name. A new one is a file beside this, and one line here."""
+"""All training objectives by name. A new objective is one file in this folder and one line here."""
 
 from bigtrain.config.model import ModelConfig
 from bigtrain.objectives.masked_pairs import MaskedPairs

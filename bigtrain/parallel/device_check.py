@@ -1,4 +1,4 @@
-"""Whether this machine can compute a run: asked before any process group or model is made.
+"""Checks that this machine can compute a run, before any process group or model is made.
 
 torch is imported only where the answer depends on whether there is a GPU.
 """
@@ -18,7 +18,7 @@ def check_device(config: RunConfig) -> None:
     """Refuses a run that this machine's devices, or what is installed for them, cannot compute.
 
     Raises:
-        ConfigError: It cannot; one line.
+        ConfigError: It cannot compute the run; one line.
     """
     problems: dict[DeviceKind, list[str]] = {
         "cpu": _find_problems(config, "cpu"),

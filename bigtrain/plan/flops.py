@@ -1,15 +1,15 @@
-"""The floating-point operations of one sample, per module: what MFU and HFU are counted from.
+"""Counts the floating-point operations of one sample, by module; MFU and HFU use them.
 
-Only matrix products count, a multiply-add as two operations, and a backward pass as two forward
-passes: the gradients of both factors (Korthikanti et al., arXiv 2205.05198, appendix A). Embedding
-look-ups, norms, rotations and softmax count nothing.
+Only matrix products count: a multiply-add as two operations, a backward pass as two forward passes,
+for the gradients of both factors (Korthikanti et al., arXiv 2205.05198, appendix A). Embedding
+look-ups, norms, rotations and softmax are not counted.
 
-Model FLOPs are what the model needs, however it is computed (PaLM, arXiv 2204.02311, appendix B):
-no vocabulary padding, nothing computed twice. Causal attention counts as half, as FlashAttention
-counts it (arXiv 2307.08691, section 4.1); the two papers above count it whole, and
-``full_attention`` tells their figure for comparison. Masks between documents, and padding inside
-rows, are not taken off. Hardware FLOPs are what is computed: padded vocabulary columns, activations
-computed again, and the scores that a fused attention kernel computes again in its backward pass.
+Model FLOPs are what the model needs in any implementation (PaLM, arXiv 2204.02311, appendix B): no
+vocabulary padding, nothing computed twice. Causal attention counts as half, as in FlashAttention
+(arXiv 2307.08691, section 4.1); the two papers above count all of it, and ``full_attention`` is
+their figure for comparison. Masks between documents, and padding inside rows, are not subtracted.
+Hardware FLOPs are what is computed: padded vocabulary columns, activations computed again, and the
+scores that a fused attention kernel computes again in its backward pass.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from bigtrain.config import RunConfig
 from bigtrain.config.model import ModelConfig
 
 BACKWARD = 2
-"""Forward passes that a backward pass counts as."""
+"""A backward pass counts as this many forward passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,55 +27,55 @@ class ModuleFlops:
 
     name: str
     forward: int
-    """Of the forward pass that the model needs."""
+    """Operations of the forward pass that the model needs."""
     computed_forward: int
-    """Of the forward pass as it is computed: vocabulary padding counts."""
+    """Operations of the forward pass as it is computed, with vocabulary padding."""
     recomputed: int = 0
-    """Computed once more in the backward pass."""
+    """Operations that the backward pass computes again."""
     full_attention: int | None = None
-    """``forward`` if causal attention counted whole; None where that changes nothing."""
+    """``forward`` with all of causal attention counted; None where it is the same."""
 
     @property
     def backward(self) -> int:
-        """Of the backward pass that the model needs."""
+        """Operations of the backward pass that the model needs."""
         return BACKWARD * self.forward
 
     @property
     def model(self) -> int:
-        """Of training on the sample, as the model needs it."""
+        """Operations of training on the sample that the model needs."""
         return self.forward + self.backward
 
     @property
     def hardware(self) -> int:
-        """Of training on the sample, as it is computed."""
+        """Operations of training on the sample as it is computed."""
         return (1 + BACKWARD) * self.computed_forward + self.recomputed
 
 
 @dataclass(frozen=True, slots=True)
 class SampleFlops:
-    """The operations of one sample, by module and in sum, over all ranks that share it."""
+    """The operations of one sample, by module and in total, over all ranks that compute it."""
 
     sequence_length: int
     modules: tuple[ModuleFlops, ...]
 
     @property
     def forward(self) -> int:
-        """Of the forward pass that the model needs."""
+        """Operations of the forward pass that the model needs."""
         return sum(module.forward for module in self.modules)
 
     @property
     def model(self) -> int:
-        """Model FLOPs of a sample: what MFU counts."""
+        """Model FLOPs of a sample, for MFU."""
         return sum(module.model for module in self.modules)
 
     @property
     def hardware(self) -> int:
-        """Hardware FLOPs of a sample: what HFU counts."""
+        """Hardware FLOPs of a sample, for HFU."""
         return sum(module.hardware for module in self.modules)
 
     @property
     def full_attention(self) -> int:
-        """Model FLOPs of a sample if causal attention counted whole, as in PaLM's MFU."""
+        """Model FLOPs of a sample with all of causal attention counted, as in PaLM's MFU."""
         return (1 + BACKWARD) * sum(
             module.forward if module.full_attention is None else module.full_attention
             for module in self.modules
@@ -96,7 +96,7 @@ def model_flops(config: RunConfig, *, sequence_length: int | None = None) -> Sam
     """Counts the operations of training on one sample.
 
     Args:
-        config: Decides the model, and what is computed again.
+        config: The run; its model and train.recompute count.
         sequence_length: Positions in the sample, padding included; data.sequence_length when not
             given (sentence pairs are padded to less).
     """
@@ -113,7 +113,7 @@ def model_flops(config: RunConfig, *, sequence_length: int | None = None) -> Sam
 
 def _projections(model: ModelConfig, length: int) -> list[ModuleFlops]:
     hidden, heads, kv_heads = model.hidden_size, model.num_heads, model.kv_heads
-    into = 2 if model.activation == "swiglu" else 1  # SwiGLU's gate is a matrix of its own.
+    into = 2 if model.activation == "swiglu" else 1  # SwiGLU has a second matrix, for the gate.
     widths = {
         "qkv": hidden * model.head_dim * (heads + 2 * kv_heads),
         "attention_output": heads * model.head_dim * hidden,
@@ -127,12 +127,12 @@ def _projections(model: ModelConfig, length: int) -> list[ModuleFlops]:
 def _attention(model: ModelConfig, length: int, *, recompute: str) -> list[ModuleFlops]:
     full = 2 * length * length * model.head_dim * model.num_heads * model.num_layers
     is_causal = model.traits.is_causal
-    # Fused kernels leave out the blocks that a causal mask hides.
+    # Fused kernels skip the blocks that a causal mask hides.
     needed = full // 2 if is_causal else full
     again = needed if recompute == "selective" else 0
     whole = full if is_causal else None
     return [
-        # The backward kernel computes the scores again, for it did not keep them.
+        # The backward kernel computes the scores again, because they were not kept.
         ModuleFlops("attention_scores", needed, needed, needed + again, whole),
         ModuleFlops("attention_values", needed, needed, again, whole),
     ]
@@ -148,10 +148,10 @@ def _heads(model: ModelConfig, length: int) -> list[ModuleFlops]:
     if not model.traits.reads_pairs:
         return [vocabulary]
     return [
-        # Of all positions, as megatron-core computes it, though only masked ones are guessed.
+        # For all positions, as megatron-core computes it, though only masked ones are predicted.
         _module("masked_token_head", 2 * length * hidden * hidden),
         vocabulary,
-        # Of the first position alone.
+        # For the first position only.
         _module("pooler", 2 * hidden * hidden),
         _module("sentence_head", 2 * hidden * 2),
     ]

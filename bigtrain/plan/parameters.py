@@ -1,30 +1,30 @@
-"""How many weights a model has, per module, before any is made."""
+"""Counts the weights of a model, by module, from its config."""
 
 from dataclasses import dataclass
 
 from bigtrain.config.model import ModelConfig
 
 TOKEN_TYPES = 2
-"""BERT tells the first sentence from the second."""
+"""BERT's token types: first and second sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterCounts:
-    """The weights of a model, by module and in sum, whatever the layout; tied ones once."""
+    """The weights of a model, by module and in total, in any layout; tied weights count once."""
 
     modules: dict[str, int]
-    """By module, over all layers, without vocabulary padding."""
+    """Weights by module, over all layers, without vocabulary padding."""
     padding: int
-    """Weights of padded vocabulary rows, which training holds and export drops."""
+    """Weights of padded vocabulary rows, which exist in training and not in an export."""
 
     @property
     def total(self) -> int:
-        """The size of the model, as it is published."""
+        """The size of the model as published, without padding."""
         return sum(self.modules.values())
 
     @property
     def padded_total(self) -> int:
-        """What training holds."""
+        """The number of weights in training, with padding."""
         return self.total + self.padding
 
 
@@ -42,7 +42,7 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
         modules["token_types"] = TOKEN_TYPES * hidden
     modules |= {name: size * model.num_layers for name, size in _layer(model).items()}
     modules["final_norm"] = _norm(model, hidden)
-    # Each vocabulary row of the embedding, of an output layer of its own, and of BERT's bias.
+    # Weights of a padded vocabulary row: embedding, untied output layer, BERT's output bias.
     row = hidden * (1 if model.tie_embeddings else 2) + (1 if model.traits.reads_pairs else 0)
     padded_rows = model.padded_vocab_size - model.vocab_size
     return ParameterCounts(modules | heads, padding=padded_rows * row)

@@ -1,7 +1,7 @@
-"""The dense peak of each GPU, from its vendor: what MFU is a share of.
+"""The dense peak FLOP/s of GPUs, from their vendors; MFU is a fraction of it.
 
 Datasheets often print tensor-core rates with 2:4 sparsity, twice what dense products can reach;
-these are dense. ``fp32`` is what torch computes fp32 products with: TF32 is off by default
+these are dense. ``fp32`` is the rate of torch's fp32 products: TF32 is off by default
 (``torch.backends.cuda.matmul.allow_tf32``), so it is the rate of the plain fp32 units; on AMD's
 Instinct it is that of fp32 matrix units, which their library uses. ``bf16`` is with fp32
 accumulation, where the two differ.
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """One GPU's dense peak, in TFLOP/s, and who says so."""
+    """The dense peak of one GPU, in TFLOP/s, and its source."""
 
     words: str
-    """Words that a device name must all have; the entry with the most of them wins."""
+    """A device name must contain all of these words; of several entries, the one with most words
+    is used."""
     bf16: float | None
     """None where the GPU has no bf16 matrix units."""
     fp32: float
@@ -71,14 +72,14 @@ PEAKS: tuple[Peak, ...] = (
 )
 
 _OTHER_CHIPS = {"MIG", "LAPTOP", "D", "TI", "SUPER", "MAX"}
-"""Words that make a name another, smaller device than the rest of it says."""
+"""Words in the names of different, smaller devices; such a name has no entry."""
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """The dense peak of a GPU, in FLOP/s; None where the table does not know it.
+    """The dense peak of a GPU, in FLOP/s; None if the table lacks it.
 
     Args:
-        device_name: As torch tells it, such as ``NVIDIA H100 80GB HBM3``.
+        device_name: The name that torch returns, such as ``NVIDIA H100 80GB HBM3``.
         precision: ``bf16`` or ``fp32``.
     """
     entry = find_peak(device_name)
@@ -89,7 +90,7 @@ def peak_flops(device_name: str, precision: str) -> float | None:
 
 
 def find_peak(device_name: str) -> Peak | None:
-    """The entry of a GPU, by the words of its name; None where there is none."""
+    """The entry of a GPU, by the words of its name; None if there is none."""
     words = {word for word in re.split(r"[^A-Z0-9]+", device_name.upper()) if word}
     if words & _OTHER_CHIPS:
         return None

@@ -95,7 +95,7 @@ def test_a_home_that_is_no_path_is_refused(
     folder: ConfigFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "")
-    assert "HOME is no absolute path" in folder.refuse("runs_dir=~/runs")
+    assert "HOME is not an absolute path" in folder.refuse("runs_dir=~/runs")
 
 
 def test_a_name_may_hold_variables_and_no_home(

@@ -8,7 +8,7 @@ from tests.bigtrain.config.small_run import ConfigFolder
 REFUSED = {
     "sequence alone": (
         ["parallel.sequence=true"],
-        "parallel.sequence=true shares the sequence among tensor ranks, and parallel.tensor=1; "
+        "parallel.sequence=true splits the sequence over tensor ranks, but parallel.tensor=1; "
         "set parallel.tensor to 2 or more, or leave parallel.sequence out",
     ),
     "odd sequence": (
@@ -72,11 +72,11 @@ REFUSED = {
     ),
     "virtual stages without stages": (
         ["parallel.virtual_pipeline=2"],
-        "parallel.virtual_pipeline=2 shapes a pipeline, and parallel.pipeline=1; raise that",
+        "parallel.virtual_pipeline=2 is for a pipeline, but parallel.pipeline=1; raise",
     ),
     "a last stage without stages": (
         ["parallel.last_stage_layers=1"],
-        "parallel.last_stage_layers=1 shapes a pipeline, and parallel.pipeline=1",
+        "parallel.last_stage_layers=1 is for a pipeline, but parallel.pipeline=1",
     ),
     "too many chunks": (
         ["parallel.pipeline=2", "parallel.virtual_pipeline=4"],
@@ -108,8 +108,8 @@ REFUSED = {
     ),
     "offload without a partition": (
         ["parallel.offload_optimizer=true"],
-        "parallel.offload_optimizer=true moves ZeRO's share of the optimizer to host memory, and "
-        "parallel.zero=0 has none; set parallel.zero to 1, 2 or 3",
+        "parallel.offload_optimizer=true moves ZeRO's partition of the optimizer state to host "
+        "memory, but parallel.zero=0 partitions nothing; set parallel.zero to 1, 2 or 3",
     ),
     "a fourth ZeRO stage": (["parallel.zero=4"], "parallel.zero=4"),
     "an anneal without wsd": (
@@ -185,7 +185,8 @@ def test_the_ramp_grows_in_equal_shares_of_samples(folder: ConfigFolder) -> None
 def test_each_size_of_the_ramp_is_divided_by_the_data_ranks(folder: ConfigFolder) -> None:
     config = folder.load("train.batch_ramp={start: 2, increment: 2, samples: 99}")
     assert config.data_parallel_size(1) == 1
-    with pytest.raises(ConfigError, match=r"train\.batch_ramp\.start=2 is no multiple of .*try 4"):
+    refused = r"train\.batch_ramp\.start=2 is not a multiple of .*try 4"
+    with pytest.raises(ConfigError, match=refused):
         config.data_parallel_size(2)
 
 

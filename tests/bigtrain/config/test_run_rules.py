@@ -39,7 +39,8 @@ def test_heads_divide_the_width(folder: ConfigFolder) -> None:
         ),
         (
             ["data.sequence_length=33"],
-            "data.sequence_length=33 is more than model.max_sequence_length=32; raise the one",
+            "data.sequence_length=33 is more than model.max_sequence_length=32; lower "
+            "data.sequence_length or raise model.max_sequence_length",
         ),
         (
             ["optim.warmup_steps=20"],
@@ -133,7 +134,8 @@ def test_a_world_that_the_layout_does_not_divide_is_refused(
 
 
 def test_a_batch_that_the_ranks_do_not_divide_is_refused(folder: ConfigFolder) -> None:
-    expected = "train.global_batch_size=8 is no multiple of train.micro_batch_size=2 × 3 data ranks"
+    expected = "train.global_batch_size=8 is not a multiple of "
+    expected += "train.micro_batch_size=2 × 3 data ranks"
     with pytest.raises(ConfigError, match=f"{expected}; try 12"):
         folder.load().data_parallel_size(3)
 

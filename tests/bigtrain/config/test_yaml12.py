@@ -99,7 +99,8 @@ def test_a_value_that_does_not_fit_its_tag_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["9" * 5000, "9" * 19, "-" + "9" * 400, "0x" + "f" * 9000])
 def test_a_whole_number_beyond_64_bits_is_refused_at_a_glance(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"line 1: .* is no whole number below 2\^63") as caught:
+    message = r"line 1: .* is not a whole number below 2\^63"
+    with pytest.raises(ConfigError, match=message) as caught:
         parse_yaml(text)
     assert len(str(caught.value)) < 200
 

@@ -130,7 +130,7 @@ def test_epochs_are_told_for_each_source() -> None:
 
 
 def test_stages_and_skips_must_begin_where_a_batch_does_when_batches_are_drawn_whole() -> None:
-    with pytest.raises(ConfigError, match=r"start_sample=50 is no multiple of .*=8: .* try 48"):
+    with pytest.raises(ConfigError, match=r"start_sample=50 is not a multiple of .*=8: .* try 48"):
         _sample_order({"a": 100, "b": 100}, unit=8, stages=STAGES)
-    with pytest.raises(ConfigError, match=r"data\.skip: samples=3 is no multiple"):
+    with pytest.raises(ConfigError, match=r"data\.skip: samples=3 is not a multiple"):
         _sample_order({"a": 100}, unit=8, train="a", skip=[{"first_sample": 8, "samples": 3}])

@@ -76,9 +76,9 @@ def test_a_layout_replaces_the_configs_own_and_keeps_the_rest() -> None:
     ("text", "message"),
     [
         ("tensor=3", "parallel.tensor=3 does not divide model.num_heads=4"),
-        ("sequence=true", "parallel.sequence=true shares the sequence among tensor ranks"),
-        ("data=3", "train.global_batch_size=8 is no multiple of train.micro_batch_size=2 × 3"),
-        ("pipeline=2 virtual_pipeline=2 data=4", "train.global_batch_size=8 is no multiple"),
+        ("sequence=true", "parallel.sequence=true splits the sequence over tensor ranks"),
+        ("data=3", "train.global_batch_size=8 is not a multiple of train.micro_batch_size=2 × 3"),
+        ("pipeline=2 virtual_pipeline=2 data=4", "train.global_batch_size=8 is not a multiple"),
     ],
 )
 def test_what_the_config_refuses_is_refused_in_its_words(text: str, message: str) -> None:
