@@ -354,7 +354,7 @@ add_which(data_app)
 
 def _check_is_there(model: str) -> None:
     """Reports a missing model before torch is imported, which takes seconds."""
-    from bigtrain.checkpoint.locate import find_checkpoint
+    from bigtrain.checkpoint.find_checkpoint import find_checkpoint
 
     if not (Path(model) / "config.json").is_file():
         find_checkpoint(model)

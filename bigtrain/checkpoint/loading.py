@@ -24,16 +24,11 @@ from torch.distributed.checkpoint.planner_helpers import create_read_items_for_c
 from torch.distributed.checkpoint.storage import StorageReader
 from torch.futures import Future
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
-    KINDS,
-    WEIGHT,
-    CheckpointError,
-    TrainState,
-    read_state,
-)
-from bigtrain.checkpoint.table import SavedBox, SavedTensor, TensorTable, box_slices
-from bigtrain.checkpoint.writing import tensors_of
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import KINDS, WEIGHT, CheckpointError, TrainState, read_state
+from bigtrain.checkpoint.snapshot import tensors_of
+from bigtrain.checkpoint.storage_folder import Folder
+from bigtrain.checkpoint.tensor_table import SavedBox, SavedTensor, box_slices
 from bigtrain.engine.engine import Engine
 from bigtrain.engine.pieces import Piece
 from bigtrain.parallel.groups import on_rank_zero
@@ -56,7 +51,7 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
     kinds = (WEIGHT,) if weights_only else KINDS
     state = on_rank_zero(lambda: read_state(folder))
     # Read when it is first needed: within torch's call, an error there reaches every rank.
-    table = TensorTable(folder)
+    table = CheckpointReader(folder)
     with engine.writable_pieces() as pieces:
         planner = _PieceLoader(table, pieces, kinds=kinds)
         try:
@@ -72,7 +67,7 @@ class _PieceLoader(DefaultLoadPlanner):
     """Reads into this rank's pieces whatever boxes the saved layout cut."""
 
     def __init__(
-        self, table: TensorTable, pieces: Sequence[Piece], *, kinds: Sequence[str]
+        self, table: CheckpointReader, pieces: Sequence[Piece], *, kinds: Sequence[str]
     ) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
         self._table, self._pieces, self._kinds = table, pieces, kinds
@@ -145,7 +140,7 @@ class _PieceLoader(DefaultLoadPlanner):
 class _TableReader(StorageReader):
     """Reads boxes, each whole and checked against its crc32, then cut to what is asked for."""
 
-    def __init__(self, table: TensorTable) -> None:
+    def __init__(self, table: CheckpointReader) -> None:
         self._table = table
 
     def reset(self, checkpoint_id: Any = None) -> None:

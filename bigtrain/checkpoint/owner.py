@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
-from bigtrain.checkpoint.format import named_folders
-from bigtrain.checkpoint.locate import (
+from bigtrain.checkpoint.run_checkpoints import (
     absolute_place,
     check_checkpoints_are_its_own,
     checkpoints_of_run,
 )
+from bigtrain.checkpoint.step_folders import named_folders
+from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.saved import load_run_of
 

@@ -5,14 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
-    COMMIT_FILE,
-    CheckpointError,
-    committed_folders,
-    open_state,
-    step_of,
-)
+from bigtrain.checkpoint.commit import open_state
+from bigtrain.checkpoint.schema import COMMIT_FILE, CheckpointError
+from bigtrain.checkpoint.step_folders import committed_folders, step_of
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config.sections import CheckpointConfig
 
 log = logging.getLogger(__name__)

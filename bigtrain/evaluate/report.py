@@ -10,11 +10,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from bigtrain.checkpoint.folder import Folder, FolderError
-from bigtrain.checkpoint.format import WEIGHT, CheckpointError, committed_folders
-from bigtrain.checkpoint.links import check_links
-from bigtrain.checkpoint.locate import fork_command, original_of
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.dangling_links import check_links
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.run_checkpoints import fork_command, original_of
+from bigtrain.checkpoint.schema import WEIGHT, CheckpointError
+from bigtrain.checkpoint.step_folders import committed_folders
+from bigtrain.checkpoint.storage_folder import Folder, FolderError
 from bigtrain.config import RunConfig
 from bigtrain.config.model import ModelConfig
 from bigtrain.config.saved import load_run_of
@@ -128,7 +129,7 @@ def count_parameters(checkpoints: Folder, model: ModelConfig) -> int:
     folders = committed_folders(checkpoints)
     if not folders:
         return 0
-    return TensorTable(folders[0]).count(WEIGHT) - plan_parameters(model).padding
+    return CheckpointReader(folders[0]).count(WEIGHT) - plan_parameters(model).padding
 
 
 def _count_saved(folder: RunFolder, model: ModelConfig) -> int | None:

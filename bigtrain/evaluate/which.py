@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigtrain.checkpoint.links import check_links
+from bigtrain.checkpoint.dangling_links import check_links
 from bigtrain.data.checks import check_sources, open_sources
 from bigtrain.data.run_order import Places
 from bigtrain.data.sources import Source, run_order

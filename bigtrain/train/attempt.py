@@ -7,17 +7,12 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
-    TrainState,
-    newest_attempt,
-)
 from bigtrain.checkpoint.owner import check_owner, claim_checkpoints
-from bigtrain.checkpoint.retention import (
-    clear_unfinished,
-    set_aside,
-)
+from bigtrain.checkpoint.retention import clear_unfinished, set_aside
 from bigtrain.checkpoint.saver import Saved, Saver
+from bigtrain.checkpoint.schema import TrainState
+from bigtrain.checkpoint.step_folders import newest_attempt
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.parallel.groups import on_rank_zero
 from bigtrain.track.console import ConsoleTracker
 from bigtrain.track.metrics_file import MetricsFile
@@ -88,7 +83,7 @@ class Attempt:
         state, reason = "failed", None
         epochs = self._trainer.data.epochs(self._progress.samples)
         try:
-            for result in self._trainer.steps(self._stop.is_raised, rider=self._saver):
+            for result in self._trainer.steps(self._stop.is_raised, reducer=self._saver):
                 _tell_new_epochs(epochs, result)
                 epochs = result.epochs
                 self._last = result

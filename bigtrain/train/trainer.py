@@ -79,14 +79,14 @@ class StepSeconds:
         return self.data + self.forward_backward + self.optimizer
 
 
-class Rider(Protocol):
-    """What has numbers to add up over all ranks, and rides on the reduction of each step."""
+class StepReducer(Protocol):
+    """Contributes floats to the per-step all-reduce and receives the global sums."""
 
-    def numbers(self) -> Sequence[float]:
-        """This rank's; as many each time."""
+    def contribution(self) -> Sequence[float]:
+        """This rank's floats; as many in every step."""
 
-    def take(self, sums: Sequence[float]) -> None:
-        """Takes their sums over all ranks, before the update."""
+    def receive(self, sums: Sequence[float]) -> None:
+        """Receives their sums over all ranks, before the update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +123,13 @@ class Trainer:
         self.progress = Progress()
 
     def steps(
-        self, stop_requested: Callable[[], bool], *, rider: Rider | None = None
+        self, stop_requested: Callable[[], bool], *, reducer: StepReducer | None = None
     ) -> Iterator[StepResult]:
         """Takes steps until the run is whole; the caller ends it earlier by not asking for more."""
         while self.progress.step < self.config.train.steps:
             step = self.progress.step + 1
             with nullcontext() if self._profile is None else self._profile.step(step):
-                result = self._step(step, stop_requested, rider)
+                result = self._step(step, stop_requested, reducer)
             yield result
 
     def between_steps(self, name: str) -> AbstractContextManager[None]:
@@ -162,7 +162,7 @@ class Trainer:
         return self._sum(reports, sizes)
 
     def _step(
-        self, step: int, stop_requested: Callable[[], bool], rider: Rider | None
+        self, step: int, stop_requested: Callable[[], bool], reducer: StepReducer | None
     ) -> StepResult:
         started = time.perf_counter()
         consumed = self.progress.samples
@@ -175,7 +175,7 @@ class Trainer:
 
         def accept(reports: Sequence[Report], grad_norm: float) -> bool:
             nonlocal verdict
-            verdict = self._judge(reports, grad_norm, stop=stop_requested(), rider=rider)
+            verdict = self._judge(reports, grad_norm, stop=stop_requested(), reducer=reducer)
             self._begin("optimizer")
             return verdict.reason is None
 
@@ -222,16 +222,21 @@ class Trainer:
         )
 
     def _judge(
-        self, reports: Sequence[Report], grad_norm: float, *, stop: bool, rider: Rider | None
+        self,
+        reports: Sequence[Report],
+        grad_norm: float,
+        *,
+        stop: bool,
+        reducer: StepReducer | None,
     ) -> _Verdict:
         """Lets the guard decide; on all ranks by the very same numbers, or they would part."""
         is_first = dist.get_rank() == 0
-        riding = () if rider is None else rider.numbers()
-        extra = [float(stop), is_first and grad_norm, *riding]
+        contribution = () if reducer is None else reducer.contribution()
+        extra = [float(stop), is_first and grad_norm, *contribution]
         sums = self._sum(reports, self._sizes, extra=extra)
-        stops, norm, *ridden = sums.extra
-        if rider is not None:
-            rider.take(ridden)
+        stops, norm, *reduced = sums.extra
+        if reducer is not None:
+            reducer.receive(reduced)
         return _Verdict(
             sums=sums,
             grad_norm=norm,

@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,35 @@ def test_reading_text_that_is_no_webdataset_tar_loads_nothing_heavy() -> None:
         pieces = plan_pieces(source, piece_bytes=1 << 20)
         assert all(list(read_piece(piece, ReadOptions())) for piece in pieces)
     """
+    assert _heavy_loaded_by(read) == ""
+
+
+def test_writing_and_reading_a_checkpoint_loads_nothing_heavy(tmp_path: Path) -> None:
+    write = f"""
+        import numpy as np
+        from bigtrain.checkpoint.schema import TrainState
+        from bigtrain.checkpoint.storage_folder import open_folder
+        from bigtrain.checkpoint.writing import Box, finish_checkpoint, write_boxes
+        parent = open_folder({str(tmp_path)!r})
+        folder = parent.child("step-00000001.tmp-1")
+        folder.make()
+        values = np.arange(6, dtype=np.float32).reshape(2, 3)
+        for rank in (0, 1):
+            box = Box("weight/matrix", (2, 3), (rank, 0), values[rank : rank + 1])
+            write_boxes(folder, [box], rank=rank)
+        state = TrainState(1, 0, 0, 1, [], {{}}, "")
+        finish_checkpoint(folder, parent=parent, world_size=2, state=state, tokenizer=b"")
+    """
+    read = f"""
+        import numpy as np
+        from bigtrain.checkpoint.commit import newest_complete
+        from bigtrain.checkpoint.reading import CheckpointReader
+        from bigtrain.checkpoint.storage_folder import open_folder
+        folder, _ = newest_complete(open_folder({str(tmp_path)!r}))
+        values = CheckpointReader(folder).read_tensor("weight", "matrix")
+        assert np.array_equal(values, np.arange(6, dtype=np.float32).reshape(2, 3))
+    """
+    assert _heavy_loaded_by(write) == ""
     assert _heavy_loaded_by(read) == ""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bigtrain.checkpoint.format import KINDS
+from bigtrain.checkpoint.schema import KINDS
 from bigtrain.config import RunConfig, render_config
 from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.rewind import render_rewound, rewind_run

@@ -10,7 +10,7 @@ from bigtrain.config.arguments import expanded
 
 if TYPE_CHECKING:
     from bigtrain.checkpoint.commands.prune import RunLock
-    from bigtrain.checkpoint.folder import Folder
+    from bigtrain.checkpoint.storage_folder import Folder
 
 app = typer.Typer(
     help="Look at checkpoints, verify, compare and prune them.",

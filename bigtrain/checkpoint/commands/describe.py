@@ -11,17 +11,10 @@ from bigtrain.checkpoint.commands.render import (
     render_layout,
     render_time,
 )
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
-    COMMIT_FILE,
-    SCHEMA,
-    WEIGHT,
-    TrainState,
-    check_commit,
-    read_commit,
-    read_state,
-)
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.commit import check_commit, read_commit
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import COMMIT_FILE, SCHEMA, WEIGHT, TrainState, read_state
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import ConfigError, RunConfig, render_config
 from bigtrain.config.model import ModelConfig
 from bigtrain.config.resume import load_saved_config
@@ -67,13 +60,13 @@ def describe_checkpoint(folder: Folder) -> Description:
         folder=folder,
         state=state,
         config=config,
-        parameters=count_parameters(TensorTable(folder), config.model if config else None),
+        parameters=count_parameters(CheckpointReader(folder), config.model if config else None),
         files={name: file["bytes"] for name, file in read_commit(folder).items()},
         committed=folder.modified(COMMIT_FILE),
     )
 
 
-def count_parameters(table: TensorTable, model: ModelConfig | None) -> int:
+def count_parameters(table: CheckpointReader, model: ModelConfig | None) -> int:
     """Weights in a checkpoint, without the rows that pad the vocabulary if its model is known."""
     total = 0
     for name in table.names(WEIGHT):

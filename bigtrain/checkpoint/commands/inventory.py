@@ -18,19 +18,19 @@ from bigtrain.checkpoint.commands.render import (
     render_layout,
     render_time,
 )
-from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
-from bigtrain.checkpoint.format import (
-    CHECKPOINTS,
+from bigtrain.checkpoint.commit import open_state
+from bigtrain.checkpoint.dangling_links import check_links
+from bigtrain.checkpoint.find_checkpoint import find_checkpoint
+from bigtrain.checkpoint.run_checkpoints import checkpoints_of_run
+from bigtrain.checkpoint.schema import (
     COMMIT_FILE,
     STATE_FILE,
     TENSORS_FILE,
     CheckpointError,
-    named_folders,
-    open_state,
     read_state,
 )
-from bigtrain.checkpoint.links import check_links
-from bigtrain.checkpoint.locate import checkpoints_of_run, find_checkpoint
+from bigtrain.checkpoint.step_folders import CHECKPOINTS, named_folders
+from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
 
 WHOLE, UNREADABLE, SET_ASIDE = "whole", "cannot be read", "set aside"
 UNFINISHED = "not finished"

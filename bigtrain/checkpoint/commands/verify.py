@@ -20,8 +20,10 @@ from bigtrain.checkpoint.commands.coverage import box_fault, cover_faults, file_
 from bigtrain.checkpoint.commands.inventory import named_step
 from bigtrain.checkpoint.commands.progress import Advance, show_progress
 from bigtrain.checkpoint.commands.render import render_bytes
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
+from bigtrain.checkpoint.commit import read_commit
+from bigtrain.checkpoint.object_store import FileToRead
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import (
     COMMIT_FILE,
     KINDS,
     STATE_FILE,
@@ -31,12 +33,11 @@ from bigtrain.checkpoint.format import (
     CheckpointError,
     TrainState,
     is_as_written,
-    read_commit,
     read_json,
     read_state,
 )
-from bigtrain.checkpoint.store import FileToRead
-from bigtrain.checkpoint.table import SavedBox, SavedTensor, TensorTable
+from bigtrain.checkpoint.storage_folder import Folder
+from bigtrain.checkpoint.tensor_table import SavedBox, SavedTensor
 
 _READ_BYTES = 16 * 2**20
 """Neighbouring boxes are read in one go up to this size."""
@@ -163,7 +164,7 @@ def _check_state(folder: Folder, faults: list[str]) -> TrainState | None:
 
 def _check_tensors(folder: Folder, faults: list[str]) -> dict[str, SavedTensor]:
     """Reads the table, and checks that each weight has its moments."""
-    table = TensorTable(folder)
+    table = CheckpointReader(folder)
     try:
         tensors = table.tensors
     except CheckpointError as error:

@@ -12,11 +12,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bigtrain.checkpoint import store
-from bigtrain.checkpoint.folder import DiskFolder, Folder, FolderError, UrlFolder, open_folder
-from bigtrain.checkpoint.format import COMMIT_FILE, CheckpointError, named_folders
-from bigtrain.checkpoint.locate import find_checkpoint
-from bigtrain.checkpoint.store import ReadAhead
+from bigtrain.checkpoint import object_store
+from bigtrain.checkpoint.find_checkpoint import find_checkpoint
+from bigtrain.checkpoint.object_store import ReadAhead
+from bigtrain.checkpoint.schema import COMMIT_FILE, CheckpointError
+from bigtrain.checkpoint.step_folders import named_folders
+from bigtrain.checkpoint.storage_folder import (
+    DiskFolder,
+    Folder,
+    FolderError,
+    UrlFolder,
+    open_folder,
+)
 from tests.stores import BUCKET, s3_client, s3_server, use_environment
 
 KINDS = ("disk", "file", "memory", "s3")
@@ -116,8 +123,8 @@ def test_any_part_of_a_file_is_read_as_it_was_written(
 
 def _read_ahead_little(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in (("PIECE_BYTES", 64), ("_FIRST_AHEAD", 32), ("_SMALL_GAP", 8)):
-        monkeypatch.setattr(store, name, size)
-    monkeypatch.setattr(store, "_MOST_AHEAD", 256)
+        monkeypatch.setattr(object_store, name, size)
+    monkeypatch.setattr(object_store, "_MOST_AHEAD", 256)
 
 
 class TestReadingAhead:

@@ -11,10 +11,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from bigtrain.checkpoint.folder import DiskFolder
-from bigtrain.checkpoint.retention import (
-    set_aside,
-)
+from bigtrain.checkpoint.retention import set_aside
+from bigtrain.checkpoint.storage_folder import DiskFolder
 from bigtrain.config import RunConfig, load_run_config
 from bigtrain.plan.parameters import count_parameters
 from tests.bigtrain.checkpoint.conftest import Command

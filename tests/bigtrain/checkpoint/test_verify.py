@@ -12,8 +12,8 @@ import pytest
 from bigtrain.checkpoint.commands import progress
 from bigtrain.checkpoint.commands.coverage import box_fault, cover_faults, file_cover_faults
 from bigtrain.checkpoint.commands.verify import verify_checkpoint
-from bigtrain.checkpoint.folder import DiskFolder
-from bigtrain.checkpoint.table import SavedBox, SavedTensor
+from bigtrain.checkpoint.storage_folder import DiskFolder
+from bigtrain.checkpoint.tensor_table import SavedBox, SavedTensor
 from tests.bigtrain.checkpoint.conftest import Command
 from tests.bigtrain.checkpoint.harm import change_json, commit_again, flip_bit, save_in_one_piece
 

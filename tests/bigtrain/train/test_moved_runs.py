@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from bigtrain.checkpoint.commands.prune import Wish, plan_prune
-from bigtrain.checkpoint.folder import DiskFolder
-from bigtrain.checkpoint.format import folder_name
-from bigtrain.checkpoint.locate import (
+from bigtrain.checkpoint.owner import claim_checkpoints
+from bigtrain.checkpoint.retention import set_aside
+from bigtrain.checkpoint.run_checkpoints import (
     absolute_place,
     checkpoints_of_run,
     fork_command,
     original_of,
 )
-from bigtrain.checkpoint.owner import claim_checkpoints
-from bigtrain.checkpoint.retention import set_aside
+from bigtrain.checkpoint.step_folders import folder_name
+from bigtrain.checkpoint.storage_folder import DiskFolder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.saved import load_run_of
 from bigtrain.train.resume import check_run, open_checkpoints

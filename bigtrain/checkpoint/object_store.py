@@ -87,7 +87,7 @@ class ReadAhead(FileToRead):
     def _fetch(self, start: int, stop: int) -> list[bytes]:
         starts = [*range(start, stop, PIECE_BYTES)]
         ends = [*starts[1:], stop]
-        with told_as_os_error(self._place):
+        with as_os_error(self._place):
             pieces = self._system.cat_ranges([self._path] * len(starts), starts, ends)
             for piece in pieces:
                 if isinstance(piece, Exception):
@@ -115,7 +115,7 @@ def open_store(url: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def told_as_os_error(place: str) -> Iterator[None]:
+def as_os_error(place: str) -> Iterator[None]:
     """Tells whatever goes wrong within as an ``OSError`` of one line.
 
     Each store has errors of its own; some cannot even be handed to another process.

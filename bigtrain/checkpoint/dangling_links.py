@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bigtrain.checkpoint.folder import FolderError
+from bigtrain.checkpoint.storage_folder import FolderError
 from bigtrain.config.paths import find_dangling_link, render_dangling_link
 
 

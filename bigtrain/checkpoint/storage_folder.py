@@ -15,13 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from bigtrain.checkpoint.store import (
-    FileToRead,
-    ReadAhead,
-    discard,
-    open_store,
-    told_as_os_error,
-)
+from bigtrain.checkpoint.object_store import FileToRead, ReadAhead, as_os_error, discard, open_store
 
 _WITHOUT_FOLDERS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"})
 """Protocols of stores whose one folder is the bucket; fsspec would make one of a mistyped name."""
@@ -266,7 +260,7 @@ class UrlFolder(Folder):
     def names(self) -> list[str]:
         """What is in it, sorted; nothing where it does not exist."""
         try:
-            with told_as_os_error(self.url):
+            with as_os_error(self.url):
                 self._system.invalidate_cache()
                 found = self._system.ls(self._path, detail=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -278,7 +272,7 @@ class UrlFolder(Folder):
     def size(self, name: str) -> int | None:
         """Bytes of a file; None where there is none."""
         try:
-            with told_as_os_error(f"{self.url}/{name}"):
+            with as_os_error(f"{self.url}/{name}"):
                 self._system.invalidate_cache()
                 info = self._system.info(f"{self._path}/{name}")
         except (FileNotFoundError, NotADirectoryError):
@@ -288,14 +282,14 @@ class UrlFolder(Folder):
     def modified(self, name: str) -> float | None:
         """When a file was last written, in seconds since 1970; None where nobody knows."""
         try:
-            with told_as_os_error(f"{self.url}/{name}"):
+            with as_os_error(f"{self.url}/{name}"):
                 return float(self._system.modified(f"{self._path}/{name}").timestamp())
         except OSError:  # Not every store tells.
             return None
 
     def read(self, name: str) -> bytes:
         """A whole file."""
-        with told_as_os_error(f"{self.url}/{name}"):
+        with as_os_error(f"{self.url}/{name}"):
             return bytes(self._system.cat_file(f"{self._path}/{name}"))
 
     def opened(self, name: str) -> FileToRead:
@@ -310,7 +304,7 @@ class UrlFolder(Folder):
     @contextmanager
     def created(self, name: str) -> Iterator[IO[bytes]]:
         """A new file to write, which is there once it ends, unless it ends in an error."""
-        with told_as_os_error(f"{self.url}/{name}"):
+        with as_os_error(f"{self.url}/{name}"):
             file = self._system.open(f"{self._path}/{name}", "wb")
             try:
                 yield file
@@ -322,7 +316,7 @@ class UrlFolder(Folder):
     def make(self) -> None:
         """Makes it where the store has folders at all."""
         if not self._is_of_a_bucket:
-            with told_as_os_error(self.url):
+            with as_os_error(self.url):
                 self._system.makedirs(self._path, exist_ok=True)
 
     def settle(self) -> None:
@@ -330,12 +324,12 @@ class UrlFolder(Folder):
 
     def remove_file(self, name: str) -> None:
         """Removes one file, if it is there."""
-        with suppress(FileNotFoundError), told_as_os_error(f"{self.url}/{name}"):
+        with suppress(FileNotFoundError), as_os_error(f"{self.url}/{name}"):
             self._system.rm_file(f"{self._path}/{name}")
 
     def remove(self) -> None:
         """Removes it with all that is in it, if it is there."""
-        with suppress(FileNotFoundError), told_as_os_error(self.url):
+        with suppress(FileNotFoundError), as_os_error(self.url):
             self._system.invalidate_cache()
             self._system.rm(self._path, recursive=True)
 
@@ -357,7 +351,7 @@ class UrlFolder(Folder):
             return
         bucket = self._path.split("/")[0]
         try:
-            with told_as_os_error(self.url):
+            with as_os_error(self.url):
                 self._system.info(bucket)
         except FileNotFoundError:
             raise FolderError(f"{self.url}: there is no bucket {bucket}; make it") from None
