@@ -50,8 +50,8 @@ def _distance(record: Record, alone: FloatArray, kind: str, name: str) -> Distan
     """Of the tensor and of its replicas, which must be the same: the larger counts."""
     squares = {True: 0.0, False: 0.0}
     covered = np.zeros(alone.shape, dtype=np.int8)
-    for box, values in record.boxes(kind, name):
-        difference = values.astype(np.float64) - alone[box.region]
+    for box in record.boxes(kind, name):
+        difference = box.values.astype(np.float64) - alone[box.region]
         squares[box.is_first_replica] += float(np.sum(difference**2))
         covered[box.region] += box.is_first_replica
     _check_covered(covered, f"{kind} {name}")
@@ -61,9 +61,9 @@ def _distance(record: Record, alone: FloatArray, kind: str, name: str) -> Distan
 def _assemble(record: Record, kind: str, name: str) -> FloatArray:
     shape = record.shapes(kind)[name]
     whole, covered = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.int8)
-    for box, values in record.boxes(kind, name):
+    for box in record.boxes(kind, name):
         if box.is_first_replica:
-            whole[box.region] = values
+            whole[box.region] = box.values
             covered[box.region] += 1
     _check_covered(covered, f"{kind} {name}")
     return whole

@@ -18,6 +18,7 @@ from bigtrain.parallel import groups
 from bigtrain.parity.record import (
     GRADIENT,
     PARAMETER,
+    RecordedBox,
     RecordWriter,
     StepFigures,
     perturbed_folder,
@@ -132,13 +133,15 @@ class _GradientRecorder:
 
 
 def _write(engine: Engine, writer: RecordWriter, pieces: list[Any], kind: str) -> None:
-    for piece in pieces:
-        values = piece.values if kind == GRADIENT else piece.master
-        writer.add(
-            values.detach().float().cpu().numpy(),
-            kind=kind,
+    values = [piece.values if kind == GRADIENT else piece.master for piece in pieces]
+    boxes = (
+        RecordedBox(
             name=piece.name,
             global_shape=piece.global_shape,
             offset=piece.offset,
+            values=tensor.detach().float().cpu().numpy(),
             is_first_replica=piece.is_first_replica and engine.writes_data_replicas,
         )
+        for piece, tensor in zip(pieces, values, strict=True)
+    )
+    writer.write(kind, boxes)
