@@ -28,9 +28,9 @@ from bigtrain.checkpoint.storage_folder import Folder
 
 
 def commit(written: Folder, sizes: Mapping[str, int], *, parent: Folder) -> Folder:
-    """Makes the files of a folder one checkpoint: sizes and hashes, then the name.
+    """Makes the files of a folder one checkpoint: writes sizes and hashes, then renames it.
 
-    What ranks wrote they have waited for; this writes the marker.
+    The files of the ranks must be on the disk already.
 
     Args:
         written: Holds the files.
@@ -68,7 +68,7 @@ def read_commit(folder: Folder) -> dict[str, dict[str, Any]]:
     """The files of a checkpoint: the bytes of each and, of the small ones, the sha256.
 
     Raises:
-        CheckpointError: There is no marker, or it is not as it was written.
+        CheckpointError: ``COMMIT.json`` is missing or was changed.
     """
     committed = read_json(folder, COMMIT_FILE)
     files = committed.get("files")
@@ -78,7 +78,7 @@ def read_commit(folder: Folder) -> dict[str, dict[str, Any]]:
         or not all(isinstance(each, dict) and "bytes" in each for each in files.values())
     ):
         raise CheckpointError(f"{folder}/{COMMIT_FILE} lists no files; use another checkpoint")
-    # Checkpoints of the first days have no checksum here.
+    # The earliest checkpoints have no checksum here.
     checksum = _checksum(files)
     if checksum is None or committed.get("crc32", checksum) != checksum:
         raise CheckpointError(f"{folder}/{COMMIT_FILE} fails its checksum; use another checkpoint")
@@ -86,9 +86,9 @@ def read_commit(folder: Folder) -> dict[str, dict[str, Any]]:
 
 
 def check_commit(folder: Folder) -> None:
-    """Checks that every committed file is there in its full size, and the JSON files unchanged.
+    """Checks that every committed file has its size, and that the small files are unchanged.
 
-    The boxes' own checksums are verified as they are read.
+    The checksums of the boxes are verified when they are read.
 
     Raises:
         CheckpointError: Something is missing or changed; names the file.
@@ -109,55 +109,55 @@ def check_commit(folder: Folder) -> None:
 
 
 def open_state(folder: Folder) -> TrainState:
-    """Checks that a checkpoint is committed and whole, and reads where the run stood.
+    """Checks that a checkpoint is complete, and reads where the run stood.
 
     Raises:
-        CheckpointError: It is not; one line.
+        CheckpointError: It is not complete; one line.
     """
     check_commit(folder)
     return read_state(folder)
 
 
 def newest_complete(checkpoints: Folder) -> tuple[Folder | None, list[str]]:
-    """Picks the newest checkpoint that is committed and whole, without reading its tensors.
+    """Picks the newest complete checkpoint; its tensors are not read.
 
     Returns:
-        Its folder, or None when there is none, and one line for each newer one passed over.
+        Its folder, or None when there is none, and one line for each newer one that was skipped.
 
     Raises:
-        StorageError: Nobody can tell whether one is whole.
+        StorageError: The storage does not let us read one.
     """
-    passed_over = []
+    skipped = []
     for folder in named_folders(checkpoints):
         try:
             open_state(folder)
         except StorageError:
             raise
         except CheckpointError as error:
-            passed_over.append(f"passed over {folder.name}: {error}")
+            skipped.append(f"skipped {folder.name}: {error}")
             continue
-        return folder, passed_over
-    return None, passed_over
+        return folder, skipped
+    return None, skipped
 
 
 def none_is_complete(checkpoints: Folder, reasons: Sequence[str]) -> CheckpointError:
-    """The error for a run all of whose checkpoints were passed over.
+    """The error for a run whose checkpoints are all unreadable.
 
     Args:
         checkpoints: The run's.
-        reasons: Why each was, newest first.
+        reasons: Why each was skipped, newest first.
     """
     remedy = "bring one back, or move them away to begin the run anew"
     if any("upgrade bigtrain" in reason for reason in reasons):
         remedy = f"upgrade bigtrain, {remedy}"
-    shown = [reason.removeprefix("passed over ") for reason in reasons[:3]]
+    shown = [reason.removeprefix("skipped ") for reason in reasons[:3]]
     listed = "; ".join(reason.rpartition("; ")[0] or reason for reason in shown)
     more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
     return CheckpointError(f"{checkpoints}: no checkpoint can be read: {listed}{more}; {remedy}")
 
 
 def _checksum(value: Any) -> int | None:
-    """None where the value is none that we write: text that is no Unicode."""
+    """None if the value has text that is not valid Unicode, which we never write."""
     try:
         return zlib.crc32(canonical_json(value))
     except UnicodeEncodeError:

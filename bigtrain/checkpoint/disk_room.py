@@ -4,7 +4,7 @@ from bigtrain.checkpoint.save_errors import MAKE_ROOM, save_error
 from bigtrain.checkpoint.storage_folder import Folder
 
 _MORE_BYTES = 2**20
-"""Room for all that is no tensor."""
+"""Room for all that is not a tensor."""
 
 
 def check_room(wanted: Folder, *, parent: Folder, tensor_bytes: int) -> None:

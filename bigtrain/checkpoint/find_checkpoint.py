@@ -15,15 +15,15 @@ def find_checkpoint(place: str | Path) -> tuple[Folder, list[str]]:
     """The checkpoint that a user means.
 
     Args:
-        place: A checkpoint, a run folder, or a folder of checkpoints (the newest whole one of
-            these); a path or an fsspec URL.
+        place: A checkpoint, a run folder, or a folder of checkpoints (the newest
+            complete one of these); a path or an fsspec URL.
 
     Returns:
-        Its folder, and one line for each newer one passed over.
+        Its folder, and one line for each newer one that was skipped.
 
     Raises:
         CheckpointError: There is none.
-        FolderError: No such place can be.
+        FolderError: The path or URL cannot be used.
     """
     folder = open_folder(place)
     try:
@@ -38,14 +38,14 @@ def _find_in(folder: Folder) -> tuple[Folder, list[str]]:
         return folder, []
     if not names and (tried := _newest_try(folder)) is not None:
         return tried, []
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for checkpoints in _places(folder, names):
         newest, lines = newest_complete(checkpoints)
-        passed_over += lines
+        skipped += lines
         if newest is not None:
-            return newest, passed_over
-    if passed_over:
-        raise CheckpointError(f"{folder}: no checkpoint can be read; {'; '.join(passed_over)}")
+            return newest, skipped
+    if skipped:
+        raise CheckpointError(f"{folder}: no checkpoint can be read; {'; '.join(skipped)}")
     if isinstance(folder, DiskFolder) and (link := find_dangling_link(folder.path)) is not None:
         raise CheckpointError(render_dangling_link(link))
     raise CheckpointError(
@@ -55,14 +55,14 @@ def _find_in(folder: Folder) -> tuple[Folder, list[str]]:
 
 
 def _newest_try(folder: Folder) -> Folder | None:
-    """In an object store, what the name of a step alone means."""
+    """The checkpoint in an object store that is meant by the name of a step alone."""
     checkpoints = open_folder(str(folder).rpartition("/")[0])
     tries = (t for t in named_folders(checkpoints) if t.name.startswith(f"{folder.name}.try-"))
     return next(tries, None)
 
 
 def _places(folder: Folder, names: list[str]) -> Iterator[Folder]:
-    """Where checkpoints may be that somebody calls by the name of this folder."""
+    """Folders of checkpoints that a user may mean by this folder."""
     if isinstance(folder, DiskFolder) and "config.yaml" in names:
         yield checkpoints_of_run(folder.path)
     else:

@@ -1,7 +1,7 @@
 """Loads a checkpoint of any layout into an engine, all ranks together.
 
-torch.distributed.checkpoint finds which saved boxes overlap this rank's, with a planner and a
-reader of ours: it reads straight into the optimizer's memory, and nothing is ever unpickled.
+torch.distributed.checkpoint finds which saved boxes overlap this rank's. It calls a planner and a
+reader of ours, which read straight into the optimizer's memory and never unpickle anything.
 """
 
 import math
@@ -42,15 +42,15 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
     Args:
         folder: A committed checkpoint.
         engine: Whose weights and moments are overwritten.
-        weights_only: Whether to leave the optimizer as new.
+        weights_only: Whether to leave the moments and the count of steps as they are.
 
     Raises:
         CheckpointError: It does not fit the model, cannot be read, or fails a checksum: on every
-            rank, if on one. What it then has of the engine is of no use.
+            rank, if on one. The engine's state is then undefined.
     """
     kinds = (WEIGHT,) if weights_only else KINDS
     state = on_rank_zero(lambda: read_state(folder))
-    # Read when it is first needed: within torch's call, an error there reaches every rank.
+    # The table is read inside torch's call, which tells every rank of an error.
     table = CheckpointReader(folder)
     with engine.writable_pieces() as pieces:
         planner = _PieceLoader(table, pieces, kinds=kinds)
@@ -64,7 +64,7 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
 
 
 class _PieceLoader(DefaultLoadPlanner):
-    """Reads into this rank's pieces whatever boxes the saved layout cut."""
+    """Plans which saved boxes this rank reads into its pieces."""
 
     def __init__(
         self, table: CheckpointReader, pieces: Sequence[Piece], *, kinds: Sequence[str]
@@ -77,17 +77,18 @@ class _PieceLoader(DefaultLoadPlanner):
     def set_up_planner(
         self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False
     ) -> None:
-        """The pieces stand in for a state dict, the table for the metadata."""
+        """The pieces replace the state dict, and the table the metadata."""
         self.state_dict, self.metadata, self.is_coordinator = {}, metadata, is_coordinator
 
     def create_local_plan(self) -> LoadPlan:
         """Finds the saved boxes that overlap each of ours.
 
         Returns:
-            A plan for rank 0 to gather, with names alone: what each rank reads concerns no other.
+            A plan for rank 0 to gather. It has the names only: no other rank needs to know what
+            this one reads.
 
         Raises:
-            CheckpointError: A tensor is missing, has another shape, or is not wholly there.
+            CheckpointError: A tensor is missing, has another shape, or has holes.
         """
         boxes: dict[str, list[ChunkStorageMetadata]] = defaultdict(list)
         for name, piece, view in tensors_of(self._pieces, self._kinds):
@@ -101,7 +102,7 @@ class _PieceLoader(DefaultLoadPlanner):
             self._views[name, piece.offset] = view
             boxes[name].append(ChunkStorageMetadata(torch.Size(piece.offset), view.shape))
         for name, chunks in boxes.items():
-            saved_chunks = _as_torch_knows(self._table.tensors[name])
+            saved_chunks = _torch_metadata(self._table.tensors[name])
             reads = create_read_items_for_chunk_list(name, saved_chunks, chunks)
             if sum(math.prod(r.lengths) for r in reads) != sum(math.prod(c.sizes) for c in chunks):
                 raise CheckpointError(f"the checkpoint's tensor {name} has holes; use another one")
@@ -109,10 +110,10 @@ class _PieceLoader(DefaultLoadPlanner):
         return LoadPlan([], planner_data=frozenset(boxes))
 
     def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
-        """Checks that all that was saved has a place on some rank.
+        """Checks that every saved tensor is read by some rank.
 
         Raises:
-            CheckpointError: A tensor has none.
+            CheckpointError: A tensor is not.
         """
         asked = frozenset[str]().union(*(plan.planner_data for plan in global_plan))
         for key in self._table.tensors:
@@ -138,7 +139,7 @@ class _PieceLoader(DefaultLoadPlanner):
 
 
 class _TableReader(StorageReader):
-    """Reads boxes, each whole and checked against its crc32, then cut to what is asked for."""
+    """Reads complete boxes, checks each against its crc32, and copies the parts asked for."""
 
     def __init__(self, table: CheckpointReader) -> None:
         self._table = table
@@ -147,20 +148,20 @@ class _TableReader(StorageReader):
         """Nothing is kept between loads."""
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        """Nothing: the planner looks into the table for what it wants."""
+        """Empty: the planner reads the table itself."""
         return Metadata(state_dict_metadata={})
 
     def set_up_storage_reader(
         self, metadata: Metadata, is_coordinator: bool, *_: Any, **__: Any
     ) -> None:
-        """The table is all."""
+        """Needs nothing but the table."""
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
-        """Takes the plan as it is."""
+        """Leaves the plan as it is."""
         return plan
 
     def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
-        """Takes the plans as they are."""
+        """Leaves the plans as they are."""
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
@@ -181,7 +182,7 @@ class _TableReader(StorageReader):
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
-        """Takes any folder."""
+        """Accepts any folder."""
         return True
 
     def _boxes(self) -> Iterator[tuple[str, SavedBox]]:
@@ -190,7 +191,7 @@ class _TableReader(StorageReader):
                 yield key, box
 
 
-def _as_torch_knows(tensor: SavedTensor) -> TensorStorageMetadata:
+def _torch_metadata(tensor: SavedTensor) -> TensorStorageMetadata:
     return TensorStorageMetadata(
         properties=TensorProperties(dtype=torch.float32),
         size=torch.Size(tensor.shape),
@@ -202,10 +203,10 @@ def _as_torch_knows(tensor: SavedTensor) -> TensorStorageMetadata:
 
 
 def _first_cause(folder: Folder, error: CheckpointException) -> BaseException:
-    """Why it failed: a fault of the checkpoint only where every rank that failed says so."""
+    """The cause to raise: a ``CheckpointError`` only if every rank that failed has one."""
     causes = [(rank, cause) for rank, (cause, _) in sorted(error.failures.items())]
     for _, cause in causes:
-        if not isinstance(cause, CheckpointError):  # An interrupt, or no memory.
+        if not isinstance(cause, CheckpointError):  # An interrupt, or out of memory.
             return cause
     rank, cause = causes[0]
     if str(folder) in str(cause):

@@ -14,7 +14,7 @@ from bigtrain.track.json_lines import read_lines
 def checkpoints_of_run(run_dir: Path) -> Folder:
     """The folder of a run's checkpoints, which its config may have put elsewhere.
 
-    There they stay under the name that the run had, when its folder gets another.
+    There they keep the name that the run had, if its folder is renamed.
 
     Raises:
         ConfigError: The run's config.yaml cannot be read.
@@ -27,22 +27,22 @@ def checkpoints_of_run(run_dir: Path) -> Folder:
     elsewhere = open_folder(run.checkpoint.dir)
     if original_of(run_dir) is not None and named_folders(elsewhere.child(run.name)):
         return elsewhere.child(run.name)
-    noted = _newest_start(run_dir).get("checkpoints")
-    name = noted.rpartition("/")[2] if isinstance(noted, str) else written_name(run_dir)
+    recorded = _newest_start(run_dir).get("checkpoints")
+    name = recorded.rpartition("/")[2] if isinstance(recorded, str) else written_name(run_dir)
     return elsewhere.child(name)
 
 
 def original_of(run_dir: Path) -> Path | None:
     """The run folder that this one was copied from, if it is still there.
 
-    None for a folder that was moved, and once the copy has begun an attempt of its own. If the
-    original was moved and the copy took its place, the moved folder counts as the copy. None also
-    if this user may not read the original.
+    None if the folder was moved, if the copy has begun an attempt of its own, or if this user may
+    not read the original. If the original was moved and the copy took its place, the moved folder
+    counts as the copy.
     """
-    noted = _newest_start(run_dir).get("folder")
-    if not isinstance(noted, str):
+    recorded = _newest_start(run_dir).get("folder")
+    if not isinstance(recorded, str):
         return None
-    original = Path(noted)
+    original = Path(recorded)
     try:
         is_copy = not original.samefile(run_dir) and _first_start(original) == _first_start(run_dir)
     except OSError:
@@ -82,12 +82,12 @@ def fork_command(run_dir: Path) -> str:
 
 
 def path_word(path: Path) -> str:
-    """A path as a word of a command, which is never taken for an option."""
+    """A path as an argument of a command, which cannot be taken for an option."""
     return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def is_same_place(one: Folder, other: Folder) -> bool:
-    """Whether two folders are one, however their paths are written."""
+    """Whether two paths or URLs are the same folder."""
     return absolute_place(one) == absolute_place(other)
 
 

@@ -33,7 +33,7 @@ def save_error(folder: Folder, cause: BaseException | str) -> SaveError:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong, in one line, and what to do where we know it."""
+    """What went wrong, in one line, and what to do about it if we know."""
     text = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, OSError):
         return text

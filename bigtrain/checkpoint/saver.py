@@ -32,8 +32,8 @@ from bigtrain.parallel.groups import on_rank_zero
 
 log = logging.getLogger(__name__)
 
-_TELL_SECONDS = 60.0
-"""Between two lines about a save that training waits for."""
+_LOG_SECONDS = 60.0
+"""Between two log lines about a save that training waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ class Saved:
 
     step: int
     folder: Folder
-    """The checkpoint; where it would be, if there was an error."""
+    """The checkpoint, or where it would be if there was no error."""
     error: SaveError | None
     bytes: int
     """Of the tensors, over all ranks."""
     stall_seconds: float
     """How long training waited, on this rank."""
     seconds: float
-    """From its beginning until all ranks knew its end."""
+    """From its beginning until all ranks knew that it had ended."""
 
 
 class Saver:
@@ -84,7 +84,7 @@ class Saver:
         self._bytes: int | None = None
 
     def begin(self, state: TrainState, *, copies: bool = True) -> None:
-        """Begins a save, after the end of one that is still being written.
+        """Begins a save; waits first for one that is still being written.
 
         Args:
             state: Where the run stands.
@@ -126,7 +126,7 @@ class Saver:
         return float(written), float(failed), float(not failed and pending.commits)
 
     def receive(self, sums: Sequence[float]) -> None:
-        """Takes the sums over all ranks, before the update: waits for the copy, then goes on."""
+        """Receives the sums over all ranks, before the update; waits until the copy is made."""
         pending = self._pending
         if pending is None:
             return
@@ -144,16 +144,16 @@ class Saver:
                 self._begin_commit(pending)
 
     def finish(self) -> None:
-        """Waits until the save that is being written, if there is one, has come to its end."""
-        patience, told = 0.01, time.monotonic()
+        """Waits for the end of the save that is being written, if there is one."""
+        patience, logged = 0.01, time.monotonic()
         while (pending := self._pending) is not None:
             started = time.perf_counter()
             if pending.task is not None:
                 pending.task.wait(patience)
             sums = self._sum(self.contribution())
-            if dist.get_rank() == 0 and time.monotonic() - told > _TELL_SECONDS:
-                told = time.monotonic()
-                _tell_waiting(pending, written=int(sums[0]))
+            if dist.get_rank() == 0 and time.monotonic() - logged > _LOG_SECONDS:
+                logged = time.monotonic()
+                _log_waiting(pending, written=int(sums[0]))
             pending.stall += time.perf_counter() - started
             self.receive(sums)
             patience = min(1.0, 1.5 * patience)
@@ -173,12 +173,12 @@ class Saver:
         return saved
 
     def close(self) -> None:
-        """Waits until what is left of a save that failed is gone; no rank needs another for it."""
+        """Waits until the files of a failed save are removed; does not communicate."""
         if self._cleaning is not None:
             self._cleaning.wait()
 
     def ended(self) -> list[Saved]:
-        """The saves that have come to their end since the last call, on every rank alike."""
+        """The saves that have ended since the last call; the same on every rank."""
         ended, self._ended = self._ended, []
         return ended
 
@@ -193,7 +193,7 @@ class Saver:
             Where to write, and False; or the complete checkpoint that is there already, and True.
 
         Raises:
-            SaveError: It cannot be begun; whatever the reason, training may go on.
+            SaveError: It cannot begin, whatever the reason; training may go on.
         """
         try:
             there = self._find_complete(step)
@@ -219,7 +219,7 @@ class Saver:
         check_room(wanted, parent=self._checkpoints, tensor_bytes=self._bytes)
         folder, number = wanted, self._attempt
         while not folder.renames and _was_committed(folder):
-            # What was set aside in a store keeps its folder.
+            # A checkpoint that was set aside in an object store keeps its folder.
             number += 1
             folder = new_folder(self._checkpoints, step, attempt=number)
         folder.remove()
@@ -235,7 +235,7 @@ class Saver:
                 state=pending.state,
                 tokenizer=self._tokenizer,
             )
-            # What happens to older ones, this one is saved.
+            # This checkpoint is saved, even if older ones cannot be removed.
             try:
                 remove_old(self._checkpoints, self._policy, saved=pending.state.step)
             except Exception as error:
@@ -245,7 +245,7 @@ class Saver:
         pending.task = BackgroundTask(work) if dist.get_rank() == 0 else None
 
     def _abandon(self, pending: "_PendingSave") -> SaveError:
-        """Every rank hears why; what is left of it would keep a full disk full."""
+        """Tells every rank why a save failed, and removes its files: a full disk needs the room."""
         reason = pending.task.error if pending.task is not None else None
         reasons: list[str | None] = [None] * dist.get_world_size()
         dist.all_gather_object(reasons, None if reason is None else explain(reason))
@@ -278,7 +278,7 @@ class Saver:
 
 @dataclass
 class _PendingSave:
-    """A save that is being written."""
+    """A save that has begun and not ended."""
 
     state: TrainState
     folder: Folder
@@ -299,7 +299,7 @@ def _is_complete(folder: Folder) -> bool:
     return True
 
 
-def _tell_waiting(pending: _PendingSave, *, written: int) -> None:
+def _log_waiting(pending: _PendingSave, *, written: int) -> None:
     seconds, ranks = time.perf_counter() - pending.started, dist.get_world_size()
     doing = "being committed" if pending.commits else f"written by {written} of {ranks} ranks"
     log.warning("%s: %s after %.0f s; training waits for it", pending.folder, doing, seconds)
@@ -310,7 +310,7 @@ def _was_committed(folder: Folder) -> bool:
 
 
 def _clean(folder: Folder) -> None:
-    """Removes a save that failed: first the marker, which a store may have taken all the same."""
+    """Removes a save that failed, COMMIT.json first: a store may have kept it despite an error."""
     try:
         folder.remove_file(COMMIT_FILE)
         folder.remove()

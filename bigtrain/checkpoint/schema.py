@@ -26,9 +26,9 @@ class CheckpointError(ValueError):
 
 
 class StorageError(CheckpointError):
-    """The storage does not let a checkpoint be read, which may well be whole: none is passed over.
+    """The storage does not let us read a checkpoint, which may be complete: it is not skipped.
 
-    Who went on from an older one would train again what is only out of reach for a minute.
+    Training on from an older one would repeat steps, though the storage may soon answer again.
     """
 
 
@@ -51,7 +51,7 @@ class TrainState:
     tokenizer_sha256: str
     wandb_id: str | None = None
     guard: dict[str, Any] = field(default_factory=dict)
-    """The recent past that updates are judged by; empty in older checkpoints."""
+    """The recent losses and norms that updates are compared with; empty in older checkpoints."""
 
 
 def write_json(folder: Folder, name: str, value: Any) -> None:
@@ -68,7 +68,7 @@ def read_state(folder: Folder) -> TrainState:
     """Reads ``state.json``.
 
     Raises:
-        CheckpointError: It is missing, no JSON, or of another schema.
+        CheckpointError: It is missing, not JSON, or of another schema.
     """
     try:
         return TrainState(**read_json(folder, STATE_FILE))
@@ -77,10 +77,10 @@ def read_state(folder: Folder) -> TrainState:
 
 
 def read_json(folder: Folder, name: str) -> dict[str, Any]:
-    """Reads one of a checkpoint's JSON files and takes its schema off.
+    """Reads one of a checkpoint's JSON files and returns it without its schema.
 
     Raises:
-        CheckpointError: It cannot be read, is no JSON, or of another schema.
+        CheckpointError: It cannot be read, is not JSON, or of another schema.
     """
     path = f"{folder}/{name}"
     try:
@@ -100,14 +100,14 @@ def read_json(folder: Folder, name: str) -> dict[str, Any]:
 
 
 def unreadable(path: str, error: OSError) -> CheckpointError:
-    """What to raise for a file of a checkpoint that cannot be read.
+    """The error to raise for a file of a checkpoint that cannot be read.
 
     Args:
-        path: Names it, for the message.
-        error: What the file system says.
+        path: The file, for the message.
+        error: From the file system.
 
     Returns:
-        A ``StorageError``, unless the file is not there.
+        A ``StorageError``, unless the file does not exist.
     """
     if isinstance(error, FileNotFoundError):
         return CheckpointError(f"{path} is missing; use another checkpoint")
@@ -121,7 +121,7 @@ def unreadable(path: str, error: OSError) -> CheckpointError:
 
 
 def is_as_written(folder: Folder, name: str) -> bool:
-    """Whether a JSON file is to the byte what ``write_json`` makes of its content."""
+    """Whether a JSON file has exactly the bytes that ``write_json`` writes for its content."""
     content = folder.read(name)
     try:
         return content == canonical_json(json.loads(content)) + b"\n"
@@ -130,6 +130,6 @@ def is_as_written(folder: Folder, name: str) -> bool:
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one text of a value: sorted keys, no spaces, UTF-8."""
+    """A value as JSON with sorted keys and no spaces, UTF-8: the same bytes every time."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8")

@@ -33,7 +33,7 @@ class DeviceBox:
 
 
 def boxes_to_save(engine: Engine) -> list[DeviceBox]:
-    """The boxes that this rank writes: all it keeps, but those that another rank writes as well."""
+    """The boxes that this rank writes: of equal copies on several ranks, one rank writes each."""
     if not engine.writes_data_replicas:
         return []
     pieces = [piece for piece in engine.pieces() if piece.is_first_replica]

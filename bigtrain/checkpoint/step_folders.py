@@ -2,7 +2,7 @@
 
 On a disk the folder is called ``step-00000100.tmp-2`` (2 is the attempt) until it is committed. In
 an object store it is ``step-00000100.try-2`` from the start, and ``COMMIT.json`` alone makes it a
-checkpoint; no two attempts ever write into one folder.
+checkpoint. Two attempts never write into the same folder.
 """
 
 import re
@@ -36,21 +36,24 @@ def new_folder(checkpoints: Folder, step: int, *, attempt: int) -> Folder:
 
 
 def newest_attempt(checkpoints: Folder) -> int:
-    """The newest attempt that has left its number here, 0 without any: run folders can get lost."""
+    """The highest attempt number in the names of these folders; 0 if there is none.
+
+    It is known even if the run folder, which counts the attempts, was lost.
+    """
     found = (_OF_AN_ATTEMPT.search(name) for name in checkpoints.names())
     return max((int(match[1]) for match in found if match is not None), default=0)
 
 
 def final_name(written: Folder) -> str:
-    """The name that what was written in a ``new_folder`` has once it is committed."""
+    """The name that a ``new_folder`` has once it is committed."""
     return written.name.split(".tmp-")[0]
 
 
 def named_folders(checkpoints: Folder) -> list[Folder]:
-    """All that have a checkpoint's name, newest first, whether they can be read or not.
+    """All folders that are named as checkpoints, newest first; some may be unreadable.
 
-    In an object store, and in what was copied from one, a folder without a commit is one that is
-    being written, or never was whole.
+    In an object store, and in a copy of one, a folder without a commit is not listed: it is being
+    written, or was never completed.
     """
     found = []
     for name in checkpoints.names():
@@ -58,12 +61,12 @@ def named_folders(checkpoints: Folder) -> list[Folder]:
         if match is None:
             continue
         folder = checkpoints.child(name)
-        has_its_last_name = checkpoints.renames and match[2] is None
-        if has_its_last_name or folder.size(COMMIT_FILE) is not None:
+        has_final_name = checkpoints.renames and match[2] is None
+        if has_final_name or folder.size(COMMIT_FILE) is not None:
             found.append((int(match[1]), int(match[2] or 0), folder))
     return [folder for _, _, folder in sorted(found, key=lambda each: each[:2], reverse=True)]
 
 
 def committed_folders(checkpoints: Folder) -> list[Folder]:
-    """Checkpoints that carry a final name and a commit, newest first."""
+    """Folders with a final name and a commit, newest first."""
     return [f for f in named_folders(checkpoints) if f.size(COMMIT_FILE) is not None]

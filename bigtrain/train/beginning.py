@@ -57,7 +57,7 @@ def begin_trainer(
             raise
         except CheckpointError as error:
             if dist.get_rank() == 0:
-                log.warning("passed over %s: %s", checkpoint.name, error)
+                log.warning("skipped %s: %s", checkpoint.name, error)
             unreadable.append(checkpoint)
             reasons.append(str(error))
             continue

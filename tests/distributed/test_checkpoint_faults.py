@@ -100,7 +100,7 @@ class TestAFileOfTheNewestCheckpoint:
         outcome, lines = run_ranks(train_and_listen, 1, run)[0]
         assert outcome == "finished"
         told = [line for line in lines if "step-00000008" in line]
-        assert told[0].startswith("passed over step-00000008: ")
+        assert told[0].startswith("skipped step-00000008: ")
         assert f"/step-00000008/{TENSORS_FILE} has" in told[0]
         assert told[1].endswith("is now step-00000008.bad-2")
         assert f"resumed from {checkpoint_of(run, 4)}, at step 4" in lines
@@ -197,7 +197,7 @@ class TestALaunch:
         exit_code, output = Launched(run, run.run_dir.parent).end()
         assert exit_code == 0, output
         assert f"step-00000008/{BOXES}: the bytes of" in output
-        assert output.count("passed over step-00000008") == 1
+        assert output.count("skipped step-00000008") == 1
         assert "Traceback" not in output
 
     def test_of_a_run_without_a_readable_checkpoint_is_refused_before_a_rank_starts(

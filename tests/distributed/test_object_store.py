@@ -334,7 +334,7 @@ def test_a_run_that_would_begin_in_no_store_is_refused(corpus: Path, tmp_path: P
     for place, error, message in (
         ("faulty:///unreachable", OSError, "StoreDown: the store is down"),
         ("nowhere://bucket", FolderError, "Protocol not known: nowhere"),
-        (str(tmp_path / "file"), FolderError, "file is no folder; give another place"),
+        (str(tmp_path / "file"), FolderError, "file is not a folder; give another place"),
     ):
         with pytest.raises(error, match=message):
             check_run(_config(corpus, tmp_path, checkpoint={"dir": place}))
