@@ -1,6 +1,6 @@
-"""The command from what the user asks to what it answers: a plan, its table, and what to look at.
+"""`bigtrain parity`: checks the request, runs the layouts, prints a table and where to look next.
 
-No torch: ranks are processes, and whoever calls says how to start them.
+No torch: ranks are processes, which the caller starts.
 """
 
 import shutil
@@ -18,6 +18,7 @@ from bigtrain.config.layout import ONE_PROCESS, Layout, config_in_layout
 from bigtrain.data.checks import check_data
 from bigtrain.parity.compare import Reference, Tolerances, parse_tolerances, usual_tolerances
 from bigtrain.parity.layouts import layouts_to_compare, own_layout, parse_layouts
+from bigtrain.parity.results_table import render_notes, render_plain, render_rich, render_rounding
 from bigtrain.parity.run import (
     ParityError,
     Problem,
@@ -25,11 +26,10 @@ from bigtrain.parity.run import (
     compare_layouts,
     measure_alone,
 )
-from bigtrain.parity.table import render_notes, render_plain, render_rich, render_rounding
 
 
 class StartSteps(Protocol):
-    """As ``StartRanks``, with the number of steps."""
+    """Like ``StartRanks``, with the number of steps."""
 
     def __call__(
         self, config: Path, processes: int, folder: Path, *, steps: int, perturbed_runs: int = 0
@@ -39,30 +39,30 @@ class StartSteps(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ParityPlan:
-    """What is compared, and how closely."""
+    """Which layouts are compared, over how many steps, with which tolerances."""
 
     config: RunConfig
     layouts: list[Layout]
     steps: int
     tolerances: Tolerances
     left_out: Layout | None
-    """The config's own layout, where it takes more processes than may be tried unasked."""
+    """The config's own layout, if it needs more processes than ``most_ranks``."""
 
 
 def plan_parity(
     config: RunConfig, *, layouts: Sequence[str], steps: int, tolerances: str, most_ranks: int
 ) -> ParityPlan:
-    """Reads what the user asks for, and checks it and the data before anything starts.
+    """Reads the request, and checks it and the data before any rank starts.
 
     Args:
         config: The run.
-        layouts: In config words; those that fit when none is given.
-        steps: Taken in each.
-        tolerances: What differs from the usual ones.
-        most_ranks: Of the layouts chosen when none is given.
+        layouts: Such as ``tensor=2 zero=1``; if empty, all that fit.
+        steps: Number of steps in each layout.
+        tolerances: Those that differ from the usual ones.
+        most_ranks: The most ranks of a layout, if none is given.
 
     Raises:
-        ConfigError: Something does not fit; one line.
+        ConfigError: The request does not fit the config; one line.
         InputError: A corpus or the tokenizer cannot be read.
     """
     own = own_layout(config)
@@ -84,15 +84,15 @@ def plan_parity(
 
 
 def run_parity(plan: ParityPlan, *, start: StartSteps, echo: Callable[..., None]) -> bool:
-    """Runs the plan, says which layout is running, and prints the table.
+    """Runs the plan, prints which layout is running, and prints the table.
 
     Args:
         plan: From `plan_parity`.
         start: Runs the ranks of a layout.
-        echo: Writes a line; with ``err=True`` not as part of the answer.
+        echo: Prints a line; with ``err=True`` to the standard error.
 
     Returns:
-        Whether every layout that can be asked for gave the numbers of one process.
+        Whether every layout that was not refused gave the numbers of one process.
     """
     if plan.config.model.dropout > 0:
         echo(

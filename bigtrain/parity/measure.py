@@ -1,4 +1,4 @@
-"""One rank's work in one layout: the first steps of a run, and a record of what came of them."""
+"""Takes the first steps of a run in one layout and records their results; runs in every rank."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -35,7 +35,7 @@ def measure(
     folder: Path,
     perturbed_runs: int = 0,
 ) -> None:
-    """Takes a run's first steps in its layout and writes this rank's share; every rank calls it.
+    """Takes a run's first steps in its layout and writes this rank's record; every rank calls it.
 
     The steps are those of training: same initial values, same samples, same trainer. The run's
     folder is not touched.
@@ -44,11 +44,11 @@ def measure(
         config: The run, in the layout.
         ranks: Where this process stands.
         device: From ``choose_device``.
-        steps: How many are taken; at most ``train.steps``.
-        folder: Where the record goes; it exists.
+        steps: Number of steps; at most ``train.steps``.
+        folder: For the record; it exists.
         perturbed_runs: How often the steps are taken again, each time from initial weights that
-            are moved by one unit in the last place, at random. Their records show what rounding
-            does; they go to ``perturbed_folder(folder, number)``.
+            are moved at random by one unit in the last place. Their records show what rounding
+            changes; they go to ``perturbed_folder(folder, number)``.
 
     Raises:
         ConfigError: The config does not fit the data or the number of ranks.
@@ -90,7 +90,7 @@ def measure(
 
 
 def _start_again(engine: Engine) -> None:
-    """Sets weights, moments and the count of updates back to what they were before step 1."""
+    """Resets weights, moments and the number of updates to their values before step 1."""
     engine.initialize()
     engine.optimizer_steps = 0
     for piece in engine.pieces():
@@ -99,7 +99,7 @@ def _start_again(engine: Engine) -> None:
 
 
 def _move_weights(engine: Engine, *, precision: str, seed: int) -> None:
-    """Moves weights by one unit in the last place, up or down at random; zeros stay zero."""
+    """Moves weights at random, up or down by one unit in the last place; zeros stay zero."""
     unit = torch.finfo(DTYPES[precision]).eps
     chance = torch.Generator().manual_seed(seed)
     with engine.writable_pieces() as pieces:

@@ -1,4 +1,4 @@
-"""Runs layout after layout, each in processes of its own, and says what came of it. No torch."""
+"""Runs one layout after another, each in its own processes, and compares it. No torch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from bigtrain.parity.rounding import PERTURBED_RUNS, measure_rounding
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why the ranks of a layout came to no good end; the message is one line."""
+    """Why the ranks of a layout failed; the message is one line."""
 
     message: str
     is_refusal: bool
-    """Whether it is the config, or the machine, that does not allow the layout."""
+    """Whether the config or the machine does not allow the layout."""
 
 
 class StartRanks(Protocol):
@@ -41,7 +41,7 @@ class StartRanks(Protocol):
             config: The config's file.
             processes: How many ranks.
             folder: Where their records go.
-            perturbed_runs: As `bigtrain.parity.measure.measure`.
+            perturbed_runs: See `bigtrain.parity.measure.measure`.
         """
 
 
@@ -51,20 +51,20 @@ class ParityError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of one layout."""
+    """The result of one layout."""
 
     layout: Layout
     comparison: Comparison | None = None
     failures: tuple[str, ...] = ()
-    """Which figures are not within their tolerance."""
+    """The figures that are beyond their tolerance."""
     refusal: str | None = None
     """Why the config does not allow the layout."""
     error: str | None = None
-    """Why it came to no figures."""
+    """Why it gave no figures."""
 
     @property
     def is_good(self) -> bool:
-        """Whether the layout gives the numbers of one process, or cannot be asked for."""
+        """Whether the layout gives the numbers of one process, or is refused."""
         return self.error is None and not self.failures
 
 
@@ -78,16 +78,16 @@ def compare_layouts(
     start: StartRanks,
     tell: Callable[[str], None],
 ) -> Iterator[Row]:
-    """Runs every layout, and compares each with one process as it ends.
+    """Runs the layouts in turn, and compares each with one process when it ends.
 
     Args:
         config: The run.
         layouts: The layouts.
         reference: From `measure_alone`.
-        tolerances: What passes.
-        folder: Scratch; it holds the record of one layout at a time.
-        start: Runs the ranks of one.
-        tell: Says which is running.
+        tolerances: The largest differences that pass.
+        folder: For temporary files: the record of one layout at a time.
+        start: Runs the ranks of a layout.
+        tell: Prints which layout is running.
     """
     for number, layout in enumerate(layouts, start=1):
         tell(f"layout {number} of {len(layouts)}: {layout.name}")
@@ -99,7 +99,7 @@ def compare_layouts(
 
 
 def measure_alone(config: RunConfig, *, folder: Path, start: StartRanks) -> Reference:
-    """Runs one process, which everything is held against, and measures what rounding does to it.
+    """Runs one process, the reference of all comparisons, and measures what rounding changes in it.
 
     Args:
         config: The run.

@@ -10,9 +10,9 @@ from bigtrain.config.sources import render_config
 from bigtrain.parity.compare import IN_FP32, Reference, compare_records
 from bigtrain.parity.distance import distances
 from bigtrain.parity.record import GRADIENT, PARAMETER, Record, perturbed_folder
+from bigtrain.parity.results_table import render_rounding
 from bigtrain.parity.rounding import measure_rounding
 from bigtrain.parity.run import Row, measure_alone
-from bigtrain.parity.table import render_rounding
 from tests.distributed import parity_ranks
 from tests.distributed.parity_ranks import Plant, compare_with, forked
 from tests.runs import tiny_config

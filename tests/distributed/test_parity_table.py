@@ -14,8 +14,8 @@ import pytest
 from bigtrain.config import RunConfig
 from bigtrain.parity.compare import IN_FP32, Reference, Tolerances
 from bigtrain.parity.layouts import STANDARD
+from bigtrain.parity.results_table import render_notes, render_plain, render_rounding
 from bigtrain.parity.run import Row, measure_alone
-from bigtrain.parity.table import render_notes, render_plain, render_rounding
 from tests.distributed.parity_ranks import compare_with, forked
 from tests.runs import LLAMA, bert_config, tiny_config
 

@@ -9,8 +9,8 @@ import pytest
 
 from bigtrain.parity.compare import IN_FP32, Reference
 from bigtrain.parity.record import Record, StepFigures
+from bigtrain.parity.results_table import render_rounding
 from bigtrain.parity.rounding import MARGIN, measure_rounding
-from bigtrain.parity.table import render_rounding
 from tests.bigtrain.parity.test_compare import (
     GRADIENTS,
     PARAMETERS,

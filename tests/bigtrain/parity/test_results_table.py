@@ -10,9 +10,9 @@ from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.layout import parse_layout
 from bigtrain.parity.compare import IN_FP32, Comparison, Reference
 from bigtrain.parity.record import Record, RecordWriter
+from bigtrain.parity.results_table import render_notes, render_plain, render_rich
 from bigtrain.parity.rounding import measure_rounding
 from bigtrain.parity.run import ParityError, Problem, Row, compare_layouts, measure_alone
-from bigtrain.parity.table import render_notes, render_plain, render_rich
 from tests.bigtrain.parity.test_parity_layouts import VALUES
 
 SAME = Comparison(1e-8, 2e-7, 3e-7, 0.0, gradient_of="norm", differing=())

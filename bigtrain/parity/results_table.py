@@ -1,4 +1,4 @@
-"""The rows as a table: coloured on a terminal, aligned words anywhere else."""
+"""The table of results: in colour on a terminal, as plain aligned text elsewhere."""
 
 import math
 import re
@@ -20,7 +20,7 @@ _STYLES = {PASSED: "green", DIFFERS: "bold red", REFUSED: "dim", FAILED: "bold r
 
 
 def verdict(row: Row) -> str:
-    """One word for what came of a layout."""
+    """The result of a layout in one word."""
     if row.refusal is not None:
         return REFUSED
     if row.error is not None:
@@ -29,7 +29,7 @@ def verdict(row: Row) -> str:
 
 
 def cells(row: Row) -> list[str]:
-    """The row's cells; a figure that is not within its tolerance is marked with ``!``."""
+    """The cells of a row; a figure beyond its tolerance is marked with ``!``."""
     figures = ["–"] * 4
     if row.comparison is not None:
         names = ("loss", "grad_norm", "gradients", "parameters")
@@ -38,7 +38,7 @@ def cells(row: Row) -> list[str]:
 
 
 def render_plain(rows: Iterable[Row]) -> str:
-    """The table in aligned words, as a log or a file holds it."""
+    """The table as plain aligned text, for a log or a file."""
     lines = [HEADER, *map(cells, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
     return "\n".join(
@@ -64,7 +64,7 @@ def render_rich(rows: Iterable[Row]) -> Table:
 
 
 def render_notes(rows: Sequence[Row]) -> list[str]:
-    """What to know of the layouts that are not simply the same, a line for each."""
+    """One line for each layout that failed, was refused or differs."""
     return [f"{row.layout.name}: {note}" for row in rows if (note := _note(row))]
 
 
@@ -98,7 +98,7 @@ def _look_at(row: Row) -> str:
 
 
 def render_rounding(reference: Reference) -> list[str]:
-    """Where rounding alone explains more than the usual tolerance: of what, and how much."""
+    """One line for each figure of which rounding alone explains more than the usual tolerance."""
     rounding, usual = reference.rounding, reference.usual
     return [
         *_of_gradients(rounding, usual.gradients),
@@ -149,7 +149,7 @@ def _of_parameters(parameters: Mapping[str, Distance], tolerance: float) -> Iter
 
 
 def _names(names: Sequence[str]) -> str:
-    """Names with the numbers of layers left out, each with how many tensors it stands for."""
+    """Names with ``*`` for the number of a layer, each with its number of tensors."""
     kinds = Counter(re.sub(r"\blayers\.\d+\.", "layers.*.", name) for name in names)
     return ", ".join(f"{kind} ({count})" if "*" in kind else kind for kind, count in kinds.items())
 
