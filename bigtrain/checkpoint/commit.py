@@ -147,7 +147,7 @@ def none_is_complete(checkpoints: Folder, reasons: Sequence[str]) -> CheckpointE
         checkpoints: The run's.
         reasons: Why each was skipped, newest first.
     """
-    remedy = "bring one back, or move them away to begin the run anew"
+    remedy = "bring one back, or move them away to begin the run again"
     if any("upgrade bigtrain" in reason for reason in reasons):
         remedy = f"upgrade bigtrain, {remedy}"
     shown = [reason.removeprefix("skipped ") for reason in reasons[:3]]

@@ -51,11 +51,11 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
     kinds = (WEIGHT,) if weights_only else KINDS
     state = on_rank_zero(lambda: read_state(folder))
     # The table is read inside torch's call, which tells every rank of an error.
-    table = CheckpointReader(folder)
+    reader = CheckpointReader(folder)
     with engine.writable_pieces() as pieces:
-        planner = _PieceLoader(table, pieces, kinds=kinds)
+        planner = _PieceLoader(reader, pieces, kinds=kinds)
         try:
-            dcp.load({}, storage_reader=_TableReader(table), planner=planner)
+            dcp.load({}, storage_reader=_BoxReader(reader), planner=planner)
         except CheckpointException as error:
             raise _first_cause(folder, error) from error
     if not weights_only:
@@ -67,10 +67,10 @@ class _PieceLoader(DefaultLoadPlanner):
     """Plans which saved boxes this rank reads into its pieces."""
 
     def __init__(
-        self, table: CheckpointReader, pieces: Sequence[Piece], *, kinds: Sequence[str]
+        self, reader: CheckpointReader, pieces: Sequence[Piece], *, kinds: Sequence[str]
     ) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
-        self._table, self._pieces, self._kinds = table, pieces, kinds
+        self._reader, self._pieces, self._kinds = reader, pieces, kinds
         self._views: dict[_Key, torch.Tensor] = {}
         self._items: list[ReadItem] = []
 
@@ -92,7 +92,7 @@ class _PieceLoader(DefaultLoadPlanner):
         """
         boxes: dict[str, list[ChunkStorageMetadata]] = defaultdict(list)
         for name, piece, view in tensors_of(self._pieces, self._kinds):
-            saved = self._table.tensors.get(name)
+            saved = self._reader.tensors.get(name)
             if saved is None or saved.shape != tuple(piece.global_shape):
                 found = "is missing" if saved is None else f"has shape {saved.shape}"
                 raise CheckpointError(
@@ -102,7 +102,7 @@ class _PieceLoader(DefaultLoadPlanner):
             self._views[name, piece.offset] = view
             boxes[name].append(ChunkStorageMetadata(torch.Size(piece.offset), view.shape))
         for name, chunks in boxes.items():
-            saved_chunks = _torch_metadata(self._table.tensors[name])
+            saved_chunks = _torch_metadata(self._reader.tensors[name])
             reads = create_read_items_for_chunk_list(name, saved_chunks, chunks)
             if sum(math.prod(r.lengths) for r in reads) != sum(math.prod(c.sizes) for c in chunks):
                 raise CheckpointError(f"the checkpoint's tensor {name} has holes; use another one")
@@ -116,7 +116,7 @@ class _PieceLoader(DefaultLoadPlanner):
             CheckpointError: A tensor is not.
         """
         asked = frozenset[str]().union(*(plan.planner_data for plan in global_plan))
-        for key in self._table.tensors:
+        for key in self._reader.tensors:
             if key not in asked and key.split("/")[0] in self._kinds:
                 raise CheckpointError(
                     f"the checkpoint's tensor {key} has no place in the model; it is of another "
@@ -138,11 +138,11 @@ class _PieceLoader(DefaultLoadPlanner):
         """The view was written in place."""
 
 
-class _TableReader(StorageReader):
+class _BoxReader(StorageReader):
     """Reads complete boxes, checks each against its crc32, and copies the parts asked for."""
 
-    def __init__(self, table: CheckpointReader) -> None:
-        self._table = table
+    def __init__(self, reader: CheckpointReader) -> None:
+        self._reader = reader
 
     def reset(self, checkpoint_id: Any = None) -> None:
         """Nothing is kept between loads."""
@@ -170,7 +170,7 @@ class _TableReader(StorageReader):
         for item in plan.items:
             wanted[item.storage_index.fqn, tuple(item.storage_index.offset or ())].append(item)
         boxes = ((key, box) for key, box in self._boxes() if (key, box.offset) in wanted)
-        for key, box, values in self._table.read(boxes):
+        for key, box, values in self._reader.read(boxes):
             saved = torch.from_numpy(values)
             for item in wanted[key, box.offset]:
                 target = planner.resolve_tensor(item)
@@ -186,7 +186,7 @@ class _TableReader(StorageReader):
         return True
 
     def _boxes(self) -> Iterator[tuple[str, SavedBox]]:
-        for key, tensor in self._table.tensors.items():
+        for key, tensor in self._reader.tensors.items():
             for box in tensor.boxes:
                 yield key, box
 

@@ -1,6 +1,6 @@
 """Writes boxes of numpy arrays into a rank's file, and makes one checkpoint of all ranks' files.
 
-No torch: whoever holds the values in another form makes numpy arrays of them first (`snapshot`).
+No torch: `snapshot` makes numpy arrays of the state of an engine.
 """
 
 import math
