@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bigtrain.checkpoint.folder import open_folder
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.storage_folder import open_folder
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import config_in_layout, parse_layout
 from bigtrain.environment import read_ranks
@@ -148,9 +148,9 @@ def hash_tensors(
     checkpoint: str | Path, kinds: Iterable[str] = ("weight", "first_moment")
 ) -> dict[str, str]:
     """The sha256 of every global tensor in a checkpoint, whatever boxes it was cut into."""
-    table = TensorTable(open_folder(checkpoint))
+    table = CheckpointReader(open_folder(checkpoint))
     return {
-        f"{kind}/{name}": hashlib.sha256(table.whole_tensor(kind, name)).hexdigest()
+        f"{kind}/{name}": hashlib.sha256(table.read_tensor(kind, name)).hexdigest()
         for kind in kinds
         for name in table.names(kind)
     }

@@ -1,1 +1,1 @@
-"""Checkpoints know tensors, not ranks: any layout loads what any other saved."""
+"""Checkpoints hold global tensors, whatever layout saved them: any layout can load them."""

@@ -1,7 +1,7 @@
 """Loads a checkpoint of any layout into an engine, all ranks together.
 
-torch.distributed.checkpoint finds which saved boxes overlap this rank's, with a planner and a
-reader of ours: it reads straight into the optimizer's memory, and nothing is ever unpickled.
+torch.distributed.checkpoint finds which saved boxes overlap this rank's. It calls a planner and a
+reader of ours, which read straight into the optimizer's memory and never unpickle anything.
 """
 
 import math
@@ -24,16 +24,11 @@ from torch.distributed.checkpoint.planner_helpers import create_read_items_for_c
 from torch.distributed.checkpoint.storage import StorageReader
 from torch.futures import Future
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
-    KINDS,
-    WEIGHT,
-    CheckpointError,
-    TrainState,
-    read_state,
-)
-from bigtrain.checkpoint.table import SavedBox, SavedTensor, TensorTable, box_slices
-from bigtrain.checkpoint.writing import tensors_of
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import KINDS, WEIGHT, CheckpointError, TrainState, read_state
+from bigtrain.checkpoint.snapshot import tensors_of
+from bigtrain.checkpoint.storage_folder import Folder
+from bigtrain.checkpoint.tensor_table import SavedBox, SavedTensor, box_slices
 from bigtrain.engine.boxes import StateBox
 from bigtrain.engine.engine import Engine
 from bigtrain.parallel.groups import on_rank_zero
@@ -47,20 +42,20 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
     Args:
         folder: A committed checkpoint.
         engine: Whose weights and moments are overwritten.
-        weights_only: Whether to leave the optimizer as new.
+        weights_only: Whether to leave the moments and the count of steps as they are.
 
     Raises:
         CheckpointError: It does not fit the model, cannot be read, or fails a checksum: on every
-            rank, if on one. What it then has of the engine is of no use.
+            rank, if on one. The engine's state is then undefined.
     """
     kinds = (WEIGHT,) if weights_only else KINDS
     state = on_rank_zero(lambda: read_state(folder))
-    # Read when it is first needed: within torch's call, an error there reaches every rank.
-    table = TensorTable(folder)
-    with engine.writable_boxes() as pieces:
-        planner = _PieceLoader(table, pieces, kinds=kinds)
+    # The table is read inside torch's call, which tells every rank of an error.
+    reader = CheckpointReader(folder)
+    with engine.writable_boxes() as boxes:
+        planner = _StateLoader(reader, boxes, kinds=kinds)
         try:
-            dcp.load({}, storage_reader=_TableReader(table), planner=planner)
+            dcp.load({}, storage_reader=_BoxReader(reader), planner=planner)
         except CheckpointException as error:
             raise _first_cause(folder, error) from error
     if not weights_only:
@@ -68,59 +63,60 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
     return state
 
 
-class _PieceLoader(DefaultLoadPlanner):
-    """Reads into this rank's pieces whatever boxes the saved layout cut."""
+class _StateLoader(DefaultLoadPlanner):
+    """Plans which saved boxes this rank reads into its own boxes."""
 
     def __init__(
-        self, table: TensorTable, pieces: Sequence[StateBox], *, kinds: Sequence[str]
+        self, reader: CheckpointReader, boxes: Sequence[StateBox], *, kinds: Sequence[str]
     ) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
-        self._table, self._pieces, self._kinds = table, pieces, kinds
+        self._reader, self._boxes, self._kinds = reader, boxes, kinds
         self._views: dict[_Key, torch.Tensor] = {}
         self._items: list[ReadItem] = []
 
     def set_up_planner(
         self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False
     ) -> None:
-        """The pieces stand in for a state dict, the table for the metadata."""
+        """The boxes replace the state dict, and the table the metadata."""
         self.state_dict, self.metadata, self.is_coordinator = {}, metadata, is_coordinator
 
     def create_local_plan(self) -> LoadPlan:
         """Finds the saved boxes that overlap each of ours.
 
         Returns:
-            A plan for rank 0 to gather, with names alone: what each rank reads concerns no other.
+            A plan for rank 0 to gather. It has the names only: no other rank needs to know what
+            this one reads.
 
         Raises:
-            CheckpointError: A tensor is missing, has another shape, or is not wholly there.
+            CheckpointError: A tensor is missing, has another shape, or has holes.
         """
-        boxes: dict[str, list[ChunkStorageMetadata]] = defaultdict(list)
-        for name, piece, view in tensors_of(self._pieces, self._kinds):
-            saved = self._table.tensors.get(name)
-            if saved is None or saved.shape != tuple(piece.global_shape):
+        wanted: dict[str, list[ChunkStorageMetadata]] = defaultdict(list)
+        for name, box, view in tensors_of(self._boxes, self._kinds):
+            saved = self._reader.tensors.get(name)
+            if saved is None or saved.shape != tuple(box.global_shape):
                 found = "is missing" if saved is None else f"has shape {saved.shape}"
                 raise CheckpointError(
-                    f"the checkpoint's tensor {name} {found}, the model's is {piece.global_shape}; "
+                    f"the checkpoint's tensor {name} {found}, the model's is {box.global_shape}; "
                     "it is of another model"
                 )
-            self._views[name, piece.offset] = view
-            boxes[name].append(ChunkStorageMetadata(torch.Size(piece.offset), view.shape))
-        for name, chunks in boxes.items():
-            saved_chunks = _as_torch_knows(self._table.tensors[name])
+            self._views[name, box.offset] = view
+            wanted[name].append(ChunkStorageMetadata(torch.Size(box.offset), view.shape))
+        for name, chunks in wanted.items():
+            saved_chunks = _torch_metadata(self._reader.tensors[name])
             reads = create_read_items_for_chunk_list(name, saved_chunks, chunks)
             if sum(math.prod(r.lengths) for r in reads) != sum(math.prod(c.sizes) for c in chunks):
                 raise CheckpointError(f"the checkpoint's tensor {name} has holes; use another one")
             self._items += reads
-        return LoadPlan([], planner_data=frozenset(boxes))
+        return LoadPlan([], planner_data=frozenset(wanted))
 
     def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
-        """Checks that all that was saved has a place on some rank.
+        """Checks that every saved tensor is read by some rank.
 
         Raises:
-            CheckpointError: A tensor has none.
+            CheckpointError: A tensor is not.
         """
         asked = frozenset[str]().union(*(plan.planner_data for plan in global_plan))
-        for key in self._table.tensors:
+        for key in self._reader.tensors:
             if key not in asked and key.split("/")[0] in self._kinds:
                 raise CheckpointError(
                     f"the checkpoint's tensor {key} has no place in the model; it is of another "
@@ -142,30 +138,30 @@ class _PieceLoader(DefaultLoadPlanner):
         """The view was written in place."""
 
 
-class _TableReader(StorageReader):
-    """Reads boxes, each whole and checked against its crc32, then cut to what is asked for."""
+class _BoxReader(StorageReader):
+    """Reads complete boxes, checks each against its crc32, and copies the parts asked for."""
 
-    def __init__(self, table: TensorTable) -> None:
-        self._table = table
+    def __init__(self, reader: CheckpointReader) -> None:
+        self._reader = reader
 
     def reset(self, checkpoint_id: Any = None) -> None:
         """Nothing is kept between loads."""
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        """Nothing: the planner looks into the table for what it wants."""
+        """Empty: the planner reads the table itself."""
         return Metadata(state_dict_metadata={})
 
     def set_up_storage_reader(
         self, metadata: Metadata, is_coordinator: bool, *_: Any, **__: Any
     ) -> None:
-        """The table is all."""
+        """Needs nothing but the table."""
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
-        """Takes the plan as it is."""
+        """Leaves the plan as it is."""
         return plan
 
     def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
-        """Takes the plans as they are."""
+        """Leaves the plans as they are."""
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
@@ -174,7 +170,7 @@ class _TableReader(StorageReader):
         for item in plan.items:
             wanted[item.storage_index.fqn, tuple(item.storage_index.offset or ())].append(item)
         boxes = ((key, box) for key, box in self._boxes() if (key, box.offset) in wanted)
-        for key, box, values in self._table.read(boxes):
+        for key, box, values in self._reader.read(boxes):
             saved = torch.from_numpy(values)
             for item in wanted[key, box.offset]:
                 target = planner.resolve_tensor(item)
@@ -186,16 +182,16 @@ class _TableReader(StorageReader):
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
-        """Takes any folder."""
+        """Accepts any folder."""
         return True
 
     def _boxes(self) -> Iterator[tuple[str, SavedBox]]:
-        for key, tensor in self._table.tensors.items():
+        for key, tensor in self._reader.tensors.items():
             for box in tensor.boxes:
                 yield key, box
 
 
-def _as_torch_knows(tensor: SavedTensor) -> TensorStorageMetadata:
+def _torch_metadata(tensor: SavedTensor) -> TensorStorageMetadata:
     return TensorStorageMetadata(
         properties=TensorProperties(dtype=torch.float32),
         size=torch.Size(tensor.shape),
@@ -207,10 +203,10 @@ def _as_torch_knows(tensor: SavedTensor) -> TensorStorageMetadata:
 
 
 def _first_cause(folder: Folder, error: CheckpointException) -> BaseException:
-    """Why it failed: a fault of the checkpoint only where every rank that failed says so."""
+    """The cause to raise: a ``CheckpointError`` only if every rank that failed has one."""
     causes = [(rank, cause) for rank, (cause, _) in sorted(error.failures.items())]
     for _, cause in causes:
-        if not isinstance(cause, CheckpointError):  # An interrupt, or no memory.
+        if not isinstance(cause, CheckpointError):  # An interrupt, or out of memory.
             return cause
     rank, cause = causes[0]
     if str(folder) in str(cause):

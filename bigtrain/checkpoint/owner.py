@@ -1,8 +1,8 @@
-"""Which run the checkpoints in ``checkpoint.dir`` belong to: two never share them. No torch.
+"""Which run the checkpoints in ``checkpoint.dir`` belong to; two runs never share them. No torch.
 
-The default place of checkpoints is the run folder itself. With ``checkpoint.dir`` it is a folder of
-the run's name, which two run folders may have. There ``NAME.owner.json`` says whose they are: the
-id in the run folder's file ``run_id``, which stays when the folder is renamed.
+By default checkpoints are in the run folder. With ``checkpoint.dir`` they are in a folder that has
+the run's name, and two run folders may have the same name. So ``NAME.owner.json`` records the owner
+by the id in the run folder's file ``run_id``, which is kept when the folder is renamed.
 """
 
 import json
@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
-from bigtrain.checkpoint.format import named_folders
-from bigtrain.checkpoint.locate import (
+from bigtrain.checkpoint.run_checkpoints import (
     absolute_place,
     check_checkpoints_are_its_own,
     checkpoints_of_run,
 )
+from bigtrain.checkpoint.step_folders import named_folders
+from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.saved import load_run_of
 
@@ -33,10 +33,10 @@ class Owner:
 
     run_id: str
     run_folder: str
-    """Where it was when an attempt last began; absolute."""
+    """Where the run folder was when an attempt last began; absolute."""
     host: str
     place: str
-    """The folder of the checkpoints as it was called then; absolute."""
+    """The folder of the checkpoints at that time; absolute."""
 
 
 def check_owner(config: RunConfig, checkpoints: Folder) -> None:
@@ -64,7 +64,7 @@ def check_may_change(run_dir: Path) -> None:
 
 
 def claim_checkpoints(config: RunConfig, checkpoints: Folder) -> None:
-    """Makes a run the owner of its place in ``checkpoint.dir``; its folder is locked.
+    """Makes a run the owner of its folder in ``checkpoint.dir``; the caller holds the run's lock.
 
     Args:
         config: The run.
@@ -134,7 +134,7 @@ def _is_same_folder(one: Path, other: Path) -> bool:
 
 
 def _find_run(run_id: str, there: Path, *, besides: Path) -> list[Path]:
-    """Folders that hold a run: where it was, and beside that, or beside another folder of it."""
+    """Folders that hold this run: where it was, and those beside it or beside ``besides``."""
     beside: list[Path] = []
     for parent in {there.parent, besides.parent}:
         with suppress(OSError):
@@ -143,17 +143,17 @@ def _find_run(run_id: str, there: Path, *, besides: Path) -> list[Path]:
         folder
         for folder in dict.fromkeys([there, *beside])
         if folder != besides
-        and _may_hold_run(folder, run_id, or_is_closed=folder == there)
+        and _may_hold_run(folder, run_id, or_is_unreadable=folder == there)
         and not _is_same_folder(folder, besides)
     ]
 
 
-def _may_hold_run(run_dir: Path, run_id: str, *, or_is_closed: bool) -> bool:
-    """Whether a folder holds the run of this id, or is closed to this user."""
+def _may_hold_run(run_dir: Path, run_id: str, *, or_is_unreadable: bool) -> bool:
+    """Whether a folder holds the run with this id, or cannot be read by this user."""
     try:
         return (run_dir / _ID_FILE).read_text(encoding="utf-8").strip() == run_id
     except PermissionError:
-        return or_is_closed
+        return or_is_unreadable
     except (OSError, ValueError):
         return False
 
@@ -169,7 +169,7 @@ def _read_owner(config: RunConfig, checkpoints: Folder) -> Owner | None:
         return Owner(**json.loads(open_folder(config.checkpoint.dir).read(file)))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError):  # Half of it, after a power cut: then nobody can know.
+    except (ValueError, TypeError):  # After a power cut it may be cut off: the owner is unknown.
         log.warning("%s/%s cannot be read", config.checkpoint.dir, file)
         return None
 

@@ -1,22 +1,17 @@
-"""Which checkpoints are kept, how the others go, and how a bad one is set aside. No torch."""
+"""Which checkpoints are kept, how others are removed, how a bad one is set aside. No torch."""
 
 import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
-    COMMIT_FILE,
-    CheckpointError,
-    committed_folders,
-    open_state,
-    step_of,
-)
+from bigtrain.checkpoint.commit import open_state
+from bigtrain.checkpoint.schema import COMMIT_FILE, CheckpointError
+from bigtrain.checkpoint.step_folders import committed_folders, step_of
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config.sections import CheckpointConfig
 
 log = logging.getLogger(__name__)
-
 
 _UNFINISHED = re.compile(r"^step-\d{8,}(\.try-\d+)?\.tmp-\w+$|^step-\d{8,}\.try-\d+$")
 
@@ -24,12 +19,12 @@ _UNFINISHED = re.compile(r"^step-\d{8,}(\.try-\d+)?\.tmp-\w+$|^step-\d{8,}\.try-
 def steps_to_remove(
     steps: Sequence[int], *, keep_last: int | None, keep_every: int | None
 ) -> list[int]:
-    """Steps whose checkpoints may go, oldest first: a pure function.
+    """Steps whose checkpoints may be removed, oldest first. Pure.
 
     Args:
         steps: Of all checkpoints.
-        keep_last: How many of the newest stay; all where None.
-        keep_every: Multiples of this stay as well.
+        keep_last: How many of the newest are kept; None keeps all.
+        keep_every: Multiples of this are kept as well.
     """
     if keep_last is None:
         return []
@@ -38,17 +33,17 @@ def steps_to_remove(
 
 
 def remove_old(checkpoints: Folder, policy: CheckpointConfig, *, saved: int) -> list[Folder]:
-    """Removes what the policy does not keep, if what was saved last is whole.
+    """Removes the checkpoints that the policy does not keep, if the last one is complete.
 
     Args:
         checkpoints: Of a run.
-        policy: How many stay.
-        saved: The step that was saved just now. It stays, and is the newest that counts: whatever
-            has a higher number could not be read when the run went on from before it.
+        policy: How many are kept.
+        saved: The step that was saved just now. It is kept and counts as the newest: checkpoints
+            of later steps could not be read when the run resumed from an earlier one.
 
     Returns:
-        What was removed; each is told. A removal that fails is told, and tried again after the
-        next save.
+        What was removed; each is logged. A removal that fails is logged, and tried again after
+        the next save.
     """
     folders = [f for f in committed_folders(checkpoints) if step_of(f) <= saved]
     going = set(
@@ -69,11 +64,11 @@ def remove_old(checkpoints: Folder, policy: CheckpointConfig, *, saved: int) -> 
         return []
     removed = []
     for left in (name for name in checkpoints.names() if is_being_removed(name)):
-        with _told(checkpoints.child(left)):
+        with _errors_logged(checkpoints.child(left)):
             checkpoints.child(left).remove()
     for folder in reversed(folders):
         if step_of(folder) in going:
-            with _told(folder):
+            with _errors_logged(folder):
                 remove_checkpoint(folder)
                 log.info("removed %s (checkpoint.keep_last=%s)", folder, policy.keep_last)
                 removed.append(folder)
@@ -81,10 +76,10 @@ def remove_old(checkpoints: Folder, policy: CheckpointConfig, *, saved: int) -> 
 
 
 def set_aside(folder: Folder, word: str) -> str:
-    """Makes a checkpoint none, without deleting anything of it; returns what it is called now.
+    """Renames a checkpoint so that it is not loaded; deletes nothing. Returns its new name.
 
     Args:
-        folder: The checkpoint, whole or not.
+        folder: The checkpoint, complete or not.
         word: Why and when, such as ``bad-3``.
     """
     if folder.renames:
@@ -97,17 +92,17 @@ def set_aside(folder: Folder, word: str) -> str:
 
 
 def removal_name(folder: Folder) -> str:
-    """What a checkpoint is called on a disk while it is deleted."""
+    """The name of a checkpoint on a disk while it is deleted."""
     return f"{folder.name}.tmp-removed"
 
 
 def is_being_removed(name: str) -> bool:
-    """Whether a folder on a disk is what a removal has left that did not come to its end."""
+    """Whether this is the name of a checkpoint whose deletion was not completed."""
     return bool(_UNFINISHED.match(name)) and name.endswith(".tmp-removed")
 
 
 def remove_checkpoint(folder: Folder) -> None:
-    """Deletes a checkpoint, so that a kill in the middle leaves nothing that looks like one."""
+    """Deletes a checkpoint; if it is killed halfway, the rest is not taken for a checkpoint."""
     if folder.renames:
         folder.rename(removal_name(folder)).remove()
     else:
@@ -116,7 +111,7 @@ def remove_checkpoint(folder: Folder) -> None:
 
 
 def clear_unfinished(checkpoints: Folder) -> None:
-    """Deletes what killed attempts have left of saves and removals."""
+    """Deletes what saves and removals of killed attempts have left."""
     for name in checkpoints.names():
         if not _UNFINISHED.match(name):
             continue
@@ -128,8 +123,8 @@ def clear_unfinished(checkpoints: Folder) -> None:
 
 
 @contextmanager
-def _told(folder: Folder) -> Iterator[None]:
-    """A removal that fails is no reason to end a run."""
+def _errors_logged(folder: Folder) -> Iterator[None]:
+    """Logs a removal that fails, so that it does not end the run."""
     try:
         yield
     except OSError as error:

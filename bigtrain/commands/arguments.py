@@ -32,7 +32,7 @@ def check_model_exists(model: str) -> None:
     Raises:
         CheckpointError: The place is neither an exported folder, a checkpoint nor a run folder.
     """
-    from bigtrain.checkpoint.locate import find_checkpoint
+    from bigtrain.checkpoint.find_checkpoint import find_checkpoint
 
     if not (Path(model) / "config.json").is_file():
         find_checkpoint(model)

@@ -63,7 +63,7 @@ def plan_parity(
         most_ranks: Most ranks of a standard layout.
 
     Raises:
-        ConfigError: Something does not fit; one line.
+        ConfigError: The request does not fit the config; one line.
         InputError: A corpus or the tokenizer cannot be read.
     """
     own = own_layout(config)
@@ -86,7 +86,7 @@ def plan_parity(
 
 
 def run_parity(plan: ParityPlan, *, start: StartSteps, echo: Callable[..., None]) -> bool:
-    """Runs the plan, says which layout is running, and prints the table.
+    """Runs the plan, prints which layout is running, and prints the table.
 
     Args:
         plan: From `plan_parity`.

@@ -11,15 +11,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
-    TOKENIZER_FILE,
-    WEIGHT,
-    TrainState,
-    open_state,
-)
-from bigtrain.checkpoint.locate import find_checkpoint
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.commit import open_state
+from bigtrain.checkpoint.find_checkpoint import find_checkpoint
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import TOKENIZER_FILE, WEIGHT, TrainState
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import RunConfig
 from bigtrain.config.resume import load_saved_config
 from bigtrain.convert.families import ExportError, family_of, outputs_of
@@ -141,13 +137,13 @@ def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
     special = checkpoint.tokenizer.special
     family = family_of(model)
     rules = list(expand(family.rules(model), model.num_layers))
-    table = TensorTable(checkpoint.folder)
+    table = CheckpointReader(checkpoint.folder)
     unused = set(table.names(WEIGHT)) - {rule.ours for rule in rules}
     if unused:
         raise ExportError(f"{checkpoint.folder}: transformers has no place for {sorted(unused)[0]}")
     tensors: dict[str, torch.Tensor] = {}
     for rule in rules:
-        tensors |= rule.to_hugging_face(torch.from_numpy(table.whole_tensor(WEIGHT, rule.ours)))
+        tensors |= rule.to_hugging_face(torch.from_numpy(table.read_tensor(WEIGHT, rule.ours)))
     weights = folder / "model.safetensors"
     save_file(tensors, weights, metadata={"format": "pt"})
     weights.chmod(0o644)

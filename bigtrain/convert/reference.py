@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import WEIGHT
-from bigtrain.checkpoint.table import TensorTable, box_slices
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import WEIGHT
+from bigtrain.checkpoint.storage_folder import Folder
+from bigtrain.checkpoint.tensor_table import box_slices
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout
 from bigtrain.config.sections import ParallelConfig
@@ -74,11 +75,11 @@ class Reference(AbstractContextManager["Reference"]):
 
     @torch.no_grad()
     def _load(self) -> None:
-        table = TensorTable(self._checkpoint)
+        table = CheckpointReader(self._checkpoint)
         for name, parameter in self._module.named_parameters():
             flat = parameter.view(-1)
             for shard in self._shards[name]:
-                whole = torch.from_numpy(table.whole_tensor(WEIGHT, shard.name))
+                whole = torch.from_numpy(table.read_tensor(WEIGHT, shard.name))
                 box = whole[box_slices(shard.offset, shard.shape)]
                 flat[shard.start : shard.start + box.numel()].copy_(box.reshape(-1))
 

@@ -1,6 +1,6 @@
-"""How far a layout is from one process: tensor by tensor, as a share of that tensor's norm.
+"""How much a layout differs from one process: each tensor relative to its norm. No torch.
 
-No torch. Relative difference = difference / max(norm, rounding / tolerance). So a difference no
+Relative difference = difference / max(norm, rounding / tolerance). So a difference that is not
 larger than rounding passes.
 """
 
@@ -14,8 +14,8 @@ from bigtrain.parity.record import GRADIENT, PARAMETER, Record
 from bigtrain.parity.rounding import Rounding
 
 NOISE = 2.0**-23
-"""A unit in the last place of fp32: a gradient is measured against this share of the gradient of
-all tensors at least."""
+"""A unit in the last place of fp32. A tensor's gradient is compared with its own norm, but at least
+with this share of the norm of all gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +29,29 @@ class Tolerances:
     gradients: float = 1e-5
     """Of any tensor's gradient in the first step."""
     parameters: float = 1e-4
-    """Of all parameters together after the last step. Not of each: Adam divides by the gradient's
-    own size, and so makes large steps of mere rounding where a gradient is zero."""
+    """Of all parameters together after the last step. Not of each: Adam divides by the size of the
+    gradient, so where a gradient is zero it turns rounding errors into large steps."""
 
 
 IN_FP32 = Tolerances()
 IN_BF16 = Tolerances(loss=2**-10, grad_norm=2**-6, gradients=2**-5, parameters=2**-6)
-"""Whatever tensor ranks and stages hand on is rounded to 8 bits, and Adam makes a step of its own
-size of every small gradient whose sign the rounding decides. Data ranks alone hand on fp32."""
+"""What tensor ranks and pipeline stages exchange is rounded to 8 bits, and Adam makes a full step
+even of a small gradient whose sign depends on rounding. Only data ranks exchange fp32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One process, which layouts are compared with."""
+    """The results of one process, which layouts are compared with."""
 
     record: Record
     rounding: Rounding
     usual: Tolerances
-    """What users may expect of the run's precision."""
+    """The tolerances that fit the run's precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The largest relative differences of a layout from one process, as the module says."""
+    """The largest relative differences of a layout from one process, as defined above."""
 
     loss: float
     grad_norm: float
@@ -60,11 +60,11 @@ class Comparison:
     gradient_of: str
     """The tensor whose first-step gradient differs most."""
     differing: tuple[str, ...]
-    """Tensors whose first-step gradient is not within the tolerance, in model order; if all are,
-    those whose parameters are not."""
+    """Tensors whose first-step gradient is beyond the tolerance, in model order. If there are none:
+    tensors whose parameters are."""
 
     def failures(self, tolerances: Tolerances) -> list[str]:
-        """Which of the four are not within their tolerance."""
+        """Which of the four figures are beyond their tolerance."""
         return [
             field.name
             for field in fields(tolerances)
@@ -73,15 +73,15 @@ class Comparison:
 
 
 def usual_tolerances(config: RunConfig) -> Tolerances:
-    """What users may expect of the run's precision."""
+    """The tolerances that fit the run's precision."""
     return IN_BF16 if config.train.precision == "bf16" else IN_FP32
 
 
 def parse_tolerances(text: str, base: Tolerances) -> Tolerances:
-    """Reads tolerances such as ``loss=1e-5 parameters=1e-4``; what is not named stays.
+    """Reads tolerances such as ``loss=1e-5 parameters=1e-4``; the others stay as in ``base``.
 
     Raises:
-        ConfigError: A word is not one of the four with a number above zero.
+        ConfigError: A word is not one of the four names with a number of at least zero.
     """
     names = [field.name for field in fields(base)]
     values = {name: getattr(base, name) for name in names}
@@ -94,7 +94,7 @@ def parse_tolerances(text: str, base: Tolerances) -> Tolerances:
         if name not in names or not 0 <= value < math.inf:
             raise ConfigError(
                 f"tolerances: {word} is not one of {', '.join(names)} with a number; write "
-                '"loss=1e-5 parameters=1e-4", for one'
+                '"loss=1e-5 parameters=1e-4", for example'
             )
         values[name] = value
     return Tolerances(**values)
@@ -104,7 +104,7 @@ def compare_records(record: Record, reference: Reference, tolerances: Tolerances
     """Compares what a layout wrote with what one process wrote.
 
     Raises:
-        CompareError: They took another number of steps, or hold other tensors, or one has holes.
+        CompareError: They have different numbers of steps or different tensors, or one has holes.
     """
     alone, rounding, usual = reference.record, reference.rounding, reference.usual
     if len(record.steps) != len(alone.steps):

@@ -1,4 +1,4 @@
-"""The norm of the difference of two records, tensor by tensor, from boxes on disk. No torch.
+"""The norm of the difference of two records, for each tensor, from boxes on disk. No torch.
 
 Differences are taken in fp64.
 """
@@ -13,18 +13,18 @@ from bigtrain.parity.record import FloatArray, Record
 
 
 class CompareError(ValueError):
-    """Two records are not of the same tensors; the message is one line."""
+    """Two records do not hold the same tensors; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """Norms of a difference and of what it is measured against."""
+    """The norm of a difference and the norm that it is compared with."""
 
     difference: float
     norm: float
 
     def relative(self, floor: float = 0.0) -> float:
-        """The difference as a share of the norm, or of ``floor`` where that is larger."""
+        """The difference divided by the norm, or by ``floor`` if that is larger."""
         if self.difference == 0.0:
             return 0.0
         against = max(self.norm, floor)
@@ -33,10 +33,10 @@ class Distance:
 
 
 def distances(record: Record, alone: Record, kind: str) -> dict[str, Distance]:
-    """The distance of every tensor of a kind, in model order, which is that of one process.
+    """The distance of every tensor of a kind, in the order of the record of one process.
 
     Raises:
-        CompareError: The records hold other tensors, or one has holes.
+        CompareError: The records hold different tensors, or one has holes.
     """
     expected, found = alone.shapes(kind), record.shapes(kind)
     for name in sorted({*expected, *found}):
@@ -47,11 +47,11 @@ def distances(record: Record, alone: Record, kind: str) -> dict[str, Distance]:
 
 
 def _distance(record: Record, alone: FloatArray, kind: str, name: str) -> Distance:
-    """Of the tensor and of its replicas, which must be the same: the larger counts."""
+    """The larger distance of the tensor and of its replicas, which must be equal to it."""
     squares = {True: 0.0, False: 0.0}
     covered = np.zeros(alone.shape, dtype=np.int8)
-    for box, values in record.boxes(kind, name):
-        difference = values.astype(np.float64) - alone[box.region]
+    for box in record.boxes(kind, name):
+        difference = box.values.astype(np.float64) - alone[box.region]
         squares[box.is_first_replica] += float(np.sum(difference**2))
         covered[box.region] += box.is_first_replica
     _check_covered(covered, f"{kind} {name}")
@@ -61,9 +61,9 @@ def _distance(record: Record, alone: FloatArray, kind: str, name: str) -> Distan
 def _assemble(record: Record, kind: str, name: str) -> FloatArray:
     shape = record.shapes(kind)[name]
     whole, covered = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.int8)
-    for box, values in record.boxes(kind, name):
+    for box in record.boxes(kind, name):
         if box.is_first_replica:
-            whole[box.region] = values
+            whole[box.region] = box.values
             covered[box.region] += 1
     _check_covered(covered, f"{kind} {name}")
     return whole

@@ -159,5 +159,5 @@ def _run(
 
 
 def _remove_boxes(folder: Path) -> None:
-    for boxes in folder.glob("rank-*.bin"):
+    for boxes in folder.glob("*/rank-*.bin"):
         boxes.unlink()

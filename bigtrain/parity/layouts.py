@@ -26,14 +26,14 @@ STANDARD = (
     "pipeline=2 virtual_pipeline=2 data=2 zero=2",
     "pipeline=2 virtual_pipeline=2 data=2 zero=3",
 )
-"""Every mechanism, and the products in which two of them meet."""
+"""Every kind of parallelism, and combinations of two."""
 
 
 def parse_layouts(texts: Sequence[str]) -> list[Layout]:
     """Reads the layouts that a user asks for.
 
     Raises:
-        ConfigError: As `parse_layout`, or none is left to compare with one process.
+        ConfigError: A layout cannot be read, or none is left to compare with one process.
     """
     layouts = without_repeats(parse_layout(text) for text in texts)
     if texts and not layouts:
@@ -45,9 +45,9 @@ def parse_layouts(texts: Sequence[str]) -> list[Layout]:
 
 
 def layouts_to_compare(config: RunConfig, *, most_ranks: int) -> list[Layout]:
-    """The standard layouts of at most ``most_ranks`` ranks, and the config's own where it differs.
+    """The standard layouts of at most ``most_ranks`` ranks, and the config's own if it differs.
 
-    The config does not give the number of data ranks: its own layout gets two with ZeRO, else one.
+    The config does not set the number of data ranks: its own layout has two with ZeRO, else one.
     """
     standard = [parse_layout(text) for text in STANDARD]
     own = own_layout(config)
@@ -62,5 +62,5 @@ def own_layout(config: RunConfig) -> Layout:
 
 
 def without_repeats(layouts: Iterable[Layout]) -> list[Layout]:
-    """Each layout once, without one process: all others are compared with it."""
+    """Each layout once; one process is left out, because all are compared with it."""
     return [layout for layout in dict.fromkeys(layouts) if layout != Layout()]

@@ -1,6 +1,5 @@
-"""One rank's work in one layout: the first steps of a run, and a record of what came of them."""
+"""Takes the first steps of a run in one layout and records their results; runs in every rank."""
 
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from bigtrain.models.translate import DTYPES
 from bigtrain.parity.record import (
     GRADIENT,
     PARAMETER,
+    RecordedBox,
     RecordWriter,
     StepFigures,
     perturbed_folder,
@@ -31,7 +31,7 @@ def measure(
     folder: Path,
     perturbed_runs: int = 0,
 ) -> None:
-    """Takes a run's first steps in its layout and writes this rank's share; every rank calls it.
+    """Takes a run's first steps in its layout and writes this rank's record; every rank calls it.
 
     The steps are those of training: same initial values, same samples, same trainer. The run's
     folder is not touched.
@@ -40,11 +40,11 @@ def measure(
         config: The run, in the layout.
         ranks: Where this process stands.
         device: From ``choose_device``.
-        steps: How many are taken; at most ``train.steps``.
-        folder: Where the record goes; it exists.
+        steps: Number of steps; at most ``train.steps``.
+        folder: For the record; it exists.
         perturbed_runs: How often the steps are taken again, each time from initial weights that
-            are moved by one unit in the last place, at random. Their records show what rounding
-            does; they go to ``perturbed_folder(folder, number)``.
+            are moved at random by one unit in the last place. Their records show what rounding
+            changes; they go to ``perturbed_folder(folder, number)``.
 
     Raises:
         ConfigError: The config does not fit the data or the number of ranks.
@@ -67,11 +67,11 @@ def _record_steps(trainer: Trainer, steps: int, writer: RecordWriter) -> None:
 
     def write_first_gradients(step: int) -> None:
         if step == 1:
-            _write(writer, trainer.engine.gradient_boxes(), GRADIENT)
+            writer.write(GRADIENT, map(_recorded, trainer.engine.gradient_boxes()))
 
     results = trainer.steps(lambda: False, on_gradients=write_first_gradients)
     figures = [StepFigures(result.loss, result.grad_norm) for result in islice(results, steps)]
-    _write(writer, trainer.engine.boxes(), PARAMETER)
+    writer.write(PARAMETER, map(_recorded, trainer.engine.boxes()))
     writer.finish(figures)
 
 
@@ -87,7 +87,7 @@ def _restart(trainer: Trainer) -> None:
 
 
 def _move_weights(engine: Engine, *, precision: str, seed: int) -> None:
-    """Moves weights by one unit in the last place, up or down at random; zeros stay zero."""
+    """Moves weights at random, up or down by one unit in the last place; zeros stay zero."""
     unit = torch.finfo(DTYPES[precision]).eps
     chance = torch.Generator().manual_seed(seed)
     with engine.writable_boxes() as boxes:
@@ -96,16 +96,12 @@ def _move_weights(engine: Engine, *, precision: str, seed: int) -> None:
             box.master.mul_((1 + unit * signs).to(box.master))
 
 
-def _write(
-    writer: RecordWriter, boxes: Sequence[GradientBox] | Sequence[StateBox], kind: str
-) -> None:
-    for box in boxes:
-        values = box.values if isinstance(box, GradientBox) else box.master
-        writer.add(
-            values.detach().float().cpu().numpy(),
-            kind=kind,
-            name=box.name,
-            global_shape=box.global_shape,
-            offset=box.offset,
-            is_first_replica=box.is_first_replica,
-        )
+def _recorded(box: GradientBox | StateBox) -> RecordedBox:
+    values = box.values if isinstance(box, GradientBox) else box.master
+    return RecordedBox(
+        name=box.name,
+        global_shape=box.global_shape,
+        offset=box.offset,
+        values=values.detach().float().cpu().numpy(),
+        is_first_replica=box.is_first_replica,
+    )

@@ -1,123 +1,116 @@
-"""What a rank writes down in a layout, and how it is read back: boxes of tensors on disk. No torch.
+"""What the ranks of a layout record: figures of each step, boxes of gradients and parameters.
 
-One rank holds a share of the model and writes that alone; the whole is never gathered.
+Each rank writes the boxes that it keeps, as for a checkpoint that is never committed: in one folder
+for gradients and one for parameters. No rank gathers a global tensor. No torch.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bigtrain.checkpoint.reading import read_boxes
+from bigtrain.checkpoint.schema import SCHEMA, read_json, write_json
+from bigtrain.checkpoint.storage_folder import DiskFolder
+from bigtrain.checkpoint.tensor_table import Entry, box_slices, ranks_with_tables, read_rank_table
+from bigtrain.checkpoint.writing import Box, write_boxes
+
 GRADIENT, PARAMETER = "gradient", "parameter"
+_STEPS_FILE = "steps.json"
 
 FloatArray = NDArray[np.float32]
 
 
 def perturbed_folder(folder: Path, number: int) -> Path:
-    """Where the record of a perturbed run goes, which is numbered from 1."""
+    """Where the record of a perturbed run goes; these are numbered from 1."""
     return folder / f"perturbed-{number}"
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
-    """One box of a global tensor, in a rank's file."""
+class RecordedBox:
+    """One box of a global tensor, as one rank keeps it."""
 
-    kind: str
-    """``gradient`` (of the first step) or ``parameter`` (after the last)."""
     name: str
     global_shape: tuple[int, ...]
     offset: tuple[int, ...]
-    shape: tuple[int, ...]
+    values: FloatArray
     is_first_replica: bool
-    """Of equal copies on several ranks, the one that counts as the tensor."""
-    file: str
-    start: int
-    """In bytes."""
+    """Of equal copies on several ranks, one counts as the tensor."""
 
     @property
     def region(self) -> tuple[slice, ...]:
         """Where the box lies in its global tensor."""
-        return tuple(slice(o, o + n) for o, n in zip(self.offset, self.shape, strict=True))
+        return box_slices(self.offset, self.values.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """What every rank knows of a step."""
+    """The figures of a step, which are the same on every rank."""
 
     loss: float
     grad_norm: float
 
 
 class RecordWriter:
-    """Writes one rank's boxes, and at the end the table of them."""
+    """Writes one rank's part of a record."""
 
     def __init__(self, folder: Path, *, rank: int) -> None:
-        self._table = folder / f"rank-{rank:05d}.json"
-        self._path = folder / f"rank-{rank:05d}.bin"
-        self._file = self._path.open("wb")
-        self._boxes: list[Box] = []
+        self._folder, self._rank = DiskFolder(folder), rank
 
-    def add(
-        self,
-        values: FloatArray,
-        *,
-        kind: str,
-        name: str,
-        global_shape: Sequence[int],
-        offset: Sequence[int],
-        is_first_replica: bool,
-    ) -> None:
-        """Writes one box, fp32."""
-        box = Box(
-            kind=kind,
-            name=name,
-            global_shape=tuple(global_shape),
-            offset=tuple(offset),
-            shape=values.shape,
-            is_first_replica=is_first_replica,
-            file=self._path.name,
-            start=self._file.tell(),
+    def write(self, kind: str, boxes: Iterable[RecordedBox]) -> None:
+        """Writes all boxes of a kind that this rank keeps.
+
+        Args:
+            kind: ``gradient`` (of the first step) or ``parameter`` (after the last).
+            boxes: The boxes.
+        """
+        own = self._folder.child(kind)
+        own.make()
+        keyed = ((_key(kind, box.name, box.is_first_replica), box) for box in boxes)
+        write_boxes(
+            own,
+            (Box(key, box.global_shape, box.offset, box.values) for key, box in keyed),
+            rank=self._rank,
         )
-        self._file.write(np.ascontiguousarray(values, dtype=np.float32).data)
-        self._boxes.append(box)
 
     def finish(self, steps: Sequence[StepFigures]) -> None:
-        """Writes the table; without it the rank did not come to its end."""
-        self._file.close()
-        table = {"steps": [*map(asdict, steps)], "boxes": [*map(asdict, self._boxes)]}
-        self._table.write_text(json.dumps(table), encoding="utf-8")
+        """Writes the figures of the steps; rank 0 does it for all."""
+        if self._rank == 0:
+            figures = {"schema": SCHEMA, "steps": [*map(asdict, steps)]}
+            write_json(self._folder, _STEPS_FILE, figures)
 
 
 class Record:
     """What all ranks of a layout wrote."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads the ranks' tables, not yet the boxes."""
-        tables = [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.json"))]
-        self._folder = folder
-        self.steps = [StepFigures(**figures) for figures in tables[0]["steps"]]
-        self._boxes = [_box(fields) for table in tables for fields in table["boxes"]]
+        """Reads the figures and the ranks' tables, not yet the boxes."""
+        self._folder = DiskFolder(folder)
+        self.steps = [StepFigures(**each) for each in read_json(self._folder, _STEPS_FILE)["steps"]]
+        self._entries = {kind: self._read_tables(kind) for kind in (GRADIENT, PARAMETER)}
 
     def shapes(self, kind: str) -> dict[str, tuple[int, ...]]:
-        """The global shape of every tensor, in the order in which it was written."""
-        return {box.name: box.global_shape for box in self._boxes if box.kind == kind}
+        """The global shape of every tensor, in the order in which they were written."""
+        return {key.partition("/")[2]: shape for key, shape, _ in self._entries[kind]}
 
-    def boxes(self, kind: str, name: str) -> Iterator[tuple[Box, FloatArray]]:
-        """The boxes of one tensor, replicas too, each with its values."""
-        for box in self._boxes:
-            if (box.kind, box.name) == (kind, name):
-                yield box, self._read(box)
+    def boxes(self, kind: str, name: str) -> Iterator[RecordedBox]:
+        """The boxes of one tensor, all replicas of it.
 
-    def _read(self, box: Box) -> FloatArray:
-        count = int(np.prod(box.shape, dtype=np.int64))
-        values = np.fromfile(self._folder / box.file, np.float32, count=count, offset=box.start)
-        return values.reshape(box.shape)
+        The values of each are overwritten when the next is asked for.
+        """
+        first, shape = _key(kind, name, is_first_replica=True), self.shapes(kind)[name]
+        entries = self._entries[kind]
+        wanted = [(key, box) for key, _, box in entries if key.partition("/")[2] == name]
+        for key, box, values in read_boxes(self._folder.child(kind), wanted):
+            yield RecordedBox(name, shape, box.offset, values, is_first_replica=key == first)
+
+    def _read_tables(self, kind: str) -> list[Entry]:
+        folder = self._folder.child(kind)
+        tables = (read_rank_table(folder, rank) for rank in ranks_with_tables(folder))
+        return [entry for table in tables for entry in table]
 
 
-def _box(fields: dict[str, Any]) -> Box:
-    lists = {key: tuple(fields[key]) for key in ("global_shape", "offset", "shape")}
-    return Box(**{**fields, **lists})
+def _key(kind: str, name: str, is_first_replica: bool) -> str:
+    return f"{kind}/{name}" if is_first_replica else f"{kind}_replica/{name}"

@@ -1,16 +1,17 @@
 """Measures what rounding alone changes in a run's first steps, to compare differences with it.
 
-Some gradients are zero in exact arithmetic: one number added to the scores of all keys changes no
-softmax, so a bias that does only that (``k_layernorm.bias``) has a gradient of rounding errors, and
-Adam turns them into full steps. Others cancel in part, and losses and norms of later steps can
-magnify rounding. No fixed share of a norm tells these from a fault.
+Some gradients are zero in exact arithmetic. For example, one number added to the scores of all
+keys does not change the softmax, so a bias that does only that (``k_layernorm.bias``) has a
+gradient of rounding errors, and Adam turns them into full steps. Other gradients cancel in part,
+and losses and norms of later steps can magnify rounding. A fixed share of a norm cannot tell these
+from a fault.
 
-So one process takes its steps again, several times, from initial weights that are moved by one unit
-in the last place at random. Every operation then rounds differently, as it does in another layout,
-and the exact result changes by no more than rounding would change it: Monte Carlo arithmetic with
-perturbed inputs (Parker, "Monte Carlo Arithmetic", UCLA CSD-970002, 1997). Two alternatives were
-rejected. The same sums in another order repeat the rounding errors within each sample. A reference
-in fp64 needs kernels that GPUs and DeepSpeed do not have.
+So one process takes its steps again, several times, each time from initial weights that are moved
+at random by one unit in the last place. Every operation then rounds differently, as it does in
+another layout, and the exact result changes by no more than rounding would change it. This is
+Monte Carlo arithmetic with perturbed inputs (Parker, "Monte Carlo Arithmetic", UCLA CSD-970002,
+1997). Two alternatives were rejected: the same sums in another order repeat the rounding errors
+within each sample, and a reference in fp64 needs kernels that GPUs and DeepSpeed do not have.
 
 In a tensor whose gradient is rounding only, a fault is found if its difference exceeds rounding. A
 smaller fault changes training no more than rounding does.
@@ -24,15 +25,15 @@ from bigtrain.parity.distance import Distance, distances
 from bigtrain.parity.record import GRADIENT, PARAMETER, Record, StepFigures
 
 PERTURBED_RUNS = 4
-"""The largest difference of these runs counts: a single one may be small by chance."""
+"""The largest difference of these runs is used: that of a single run may be small by chance."""
 MARGIN = 4.0
 """A difference of up to this many times the largest one of the perturbed runs is attributed to
-rounding. In 60 random models in random layouts the largest that was needed was 1.64."""
+rounding. In 60 random models in random layouts the largest factor needed was 1.64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """The largest difference that rounding explains, beside the norm of what it is part of."""
+    """The largest differences that rounding explains, each with the norm to compare it with."""
 
     gradients: Mapping[str, Distance]
     """Of each tensor's first-step gradient."""
@@ -45,7 +46,7 @@ class Rounding:
 
     @property
     def only(self) -> list[str]:
-        """Tensors whose first-step gradient is rounding and nothing else."""
+        """Tensors whose first-step gradient is nothing but rounding errors."""
         return [name for name, each in self.gradients.items() if _is_rounding_only(each)]
 
 
@@ -55,11 +56,11 @@ def measure_rounding(alone: Record, perturbed: Sequence[Record]) -> Rounding:
     Each is ``MARGIN`` times the largest difference of a perturbed run.
 
     Args:
-        alone: What one process wrote.
-        perturbed: The same from weights that were moved by one unit in the last place.
+        alone: The record of one process.
+        perturbed: Its records from weights that were moved by one unit in the last place.
 
     Raises:
-        CompareError: A record is not whole.
+        CompareError: A record has holes.
     """
     return Rounding(
         gradients=_of_tensors(alone, perturbed, GRADIENT),
@@ -83,7 +84,7 @@ def _of_steps(
 ) -> tuple[Distance, ...]:
     explained, largest = [], 0.0
     for number, step in enumerate(alone.steps):
-        # Never less than of an earlier step: two runs that are apart may meet by chance.
+        # Never less than in an earlier step: two runs that differ may agree later by chance.
         for record in perturbed:
             difference = abs(figure(record.steps[number]) - figure(step))
             largest = max(largest, _explained(difference))
@@ -92,7 +93,7 @@ def _of_steps(
 
 
 def _is_rounding_only(gradient: Distance) -> bool:
-    """Whether a perturbed run changed it by half of its norm at least."""
+    """Whether a perturbed run changed it by at least half of its norm."""
     return gradient.difference > 0.0 and gradient.difference >= MARGIN / 2 * gradient.norm
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigtrain.checkpoint.links import check_links
+from bigtrain.checkpoint.dangling_links import check_links
 from bigtrain.data.corpora import Source, build_sample_order
 from bigtrain.data.corpus_checks import check_sources, open_sources
 from bigtrain.data.sample_order import SampleLocations

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bigtrain.checkpoint.folder import FolderError
-from bigtrain.checkpoint.format import WEIGHT, CheckpointError, committed_folders
-from bigtrain.checkpoint.links import check_links
-from bigtrain.checkpoint.locate import original_of
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.dangling_links import check_links
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.run_checkpoints import original_of
+from bigtrain.checkpoint.schema import WEIGHT, CheckpointError
+from bigtrain.checkpoint.step_folders import committed_folders
+from bigtrain.checkpoint.storage_folder import FolderError
 from bigtrain.config import RunConfig
 from bigtrain.config.model import ModelConfig
 from bigtrain.config.saved import load_run_of
@@ -120,7 +121,7 @@ def _count_saved_parameters(folder: RunFolder, model: ModelConfig) -> int | None
         newest = next(iter(committed_folders(folder.checkpoints)), None)
         if newest is None:
             return 0
-        return TensorTable(newest).count(WEIGHT) - count_parameters(model).padding
+        return CheckpointReader(newest).count(WEIGHT) - count_parameters(model).padding
     except (CheckpointError, FolderError, OSError):  # A report is possible without it.
         return None
 

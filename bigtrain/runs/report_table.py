@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from bigtrain.checkpoint.locate import fork_command
+from bigtrain.checkpoint.run_checkpoints import fork_command
 from bigtrain.runs.report_figures import Report
 from bigtrain.runs.run_folder import RunFolder
 

@@ -6,24 +6,19 @@ No torch.
 from collections.abc import Sequence
 from pathlib import Path
 
-from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
-from bigtrain.checkpoint.format import (
-    CHECKPOINTS,
-    TrainState,
-    named_folders,
-    newest_whole,
-    none_is_whole,
-    open_state,
-)
-from bigtrain.checkpoint.links import check_links
-from bigtrain.checkpoint.locate import (
+from bigtrain.checkpoint.commit import newest_complete, none_is_complete, open_state
+from bigtrain.checkpoint.dangling_links import check_links
+from bigtrain.checkpoint.find_checkpoint import find_checkpoint
+from bigtrain.checkpoint.owner import check_owner
+from bigtrain.checkpoint.run_checkpoints import (
     check_checkpoints_are_its_own,
     checkpoints_of_run,
-    find_checkpoint,
     is_same_place,
     original_of,
 )
-from bigtrain.checkpoint.owner import check_owner
+from bigtrain.checkpoint.schema import TrainState
+from bigtrain.checkpoint.step_folders import CHECKPOINTS, named_folders
+from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.errors import show_value
 from bigtrain.config.resume import check_resume, load_saved_config
@@ -50,9 +45,9 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     check_not_locked(config.run_dir)
     checkpoints = open_checkpoints(config)
     check_owner(config, checkpoints)
-    checkpoint, passed_over = newest_whole(checkpoints)
+    checkpoint, passed_over = newest_complete(checkpoints)
     if checkpoint is None and passed_over:
-        raise none_is_whole(checkpoints, passed_over)
+        raise none_is_complete(checkpoints, passed_over)
     forks = checkpoint is None
     if checkpoint is None:
         check_nothing_lost(folder, checkpoints)

@@ -12,17 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
-    CheckpointError,
-    TrainState,
-    committed_folders,
-    open_state,
-    step_of,
-)
-from bigtrain.checkpoint.links import check_links
+from bigtrain.checkpoint.commit import open_state
+from bigtrain.checkpoint.dangling_links import check_links
 from bigtrain.checkpoint.owner import check_may_change
 from bigtrain.checkpoint.retention import set_aside
+from bigtrain.checkpoint.schema import CheckpointError, TrainState
+from bigtrain.checkpoint.step_folders import committed_folders, step_of
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config.data import SkipConfig, merge_skips
 from bigtrain.config.resume import load_saved_config
 from bigtrain.config.saved import load_run_of

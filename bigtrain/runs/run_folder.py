@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.locate import (
+from bigtrain.checkpoint.run_checkpoints import (
     absolute_place,
     checkpoints_of_run,
     fork_command,
     original_of,
     path_word,
 )
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import ConfigError, RunConfig, render_config
 from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of
 from bigtrain.runs.launch_file import remove_abandoned_launch_files

@@ -1,1 +1,1 @@
-"""Where a run's numbers go. A sink never stops training."""
+"""Sinks for the metrics of a run. A sink never stops training."""

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, plain lines in a log."""
+"""Shows a run to a person: a progress bar on a terminal, plain lines in a log."""
 
 import logging
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _LINE = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 def set_up_logging(rank: int, file: Path | None = None) -> None:
-    """Rank 0 tells the story, to the terminal and to a file; the others speak when it matters.
+    """Sets up logging: rank 0 logs from INFO to the terminal and a file, others from WARNING.
 
     Args:
         rank: This process's rank.
@@ -47,7 +47,7 @@ def set_up_logging(rank: int, file: Path | None = None) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
     for handler in handlers:
-        # rich writes the time in a column of its own.
+        # rich writes the time in its own column.
         pattern = "%(message)s" if isinstance(handler, RichHandler) else _LINE
         handler.setFormatter(logging.Formatter(pattern))
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
@@ -55,14 +55,14 @@ def set_up_logging(rank: int, file: Path | None = None) -> None:
 
 
 class ConsoleTracker:
-    """Shows the loss and the speed while they change."""
+    """Shows the progress, the loss and the speed."""
 
     def __init__(self, *, steps: int, first_step: int, log_every: int) -> None:
         self._steps, self._log_every = steps, log_every
         self._progress: Progress | None = None
         if console.is_terminal:
             self._progress = Progress(
-                # The losses are in the lines above; this fits a terminal of 80 columns.
+                # The losses are in the log lines; the bar fits a terminal of 80 columns.
                 BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[speed]}"),
@@ -77,10 +77,10 @@ class ConsoleTracker:
             self._progress.start()
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
-        """Moves the bar, or writes a line when one is due."""
+        """Updates the bar, and logs a line if one is due."""
         text = _render(values)
         if split == "checkpoint":
-            return  # The run tells of it in words.
+            return  # The run logs its saves itself.
         if split != "train":
             log.info("step %d/%d %s %s", step, self._steps, split, text)
         elif self._progress is not None:
@@ -90,7 +90,7 @@ class ConsoleTracker:
             log.info("step %d/%d %s", step, self._steps, text)
 
     def finish(self, state: str) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._progress is not None:
             self._progress.stop()
         log.info("run %s", state)

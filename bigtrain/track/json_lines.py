@@ -1,4 +1,4 @@
-"""Files of one JSON value a line, which a kill may leave with half a line at the end."""
+"""Files of one JSON value per line. A killed process may leave half a line at the end."""
 
 import json
 import math
@@ -16,7 +16,7 @@ def finite_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_to_append(path: Path) -> TextIO:
-    """Opens a file so that what is written begins a line; each line is written at once."""
+    """Opens a file to append whole lines, after half a line too; each is written at once."""
     is_torn = False
     if path.exists() and path.stat().st_size > 0:
         with path.open("rb") as file:
@@ -29,7 +29,7 @@ def open_to_append(path: Path) -> TextIO:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The values of all whole lines, in order; half lines are passed over."""
+    """The values of all complete lines, in order; half lines are skipped."""
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             value = json.loads(line)

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: the truth about a run, one line an event."""
+"""``metrics.jsonl``: every event of a run, one per line; other sinks repeat it."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from bigtrain.track.tracker import Value
 
 
 class MetricsFile:
-    """Appends each event as a line that carries its attempt."""
+    """Appends each event as a line, with the number of the attempt."""
 
     def __init__(self, path: Path, *, attempt: int) -> None:
         self._file = open_to_append(path)
@@ -38,9 +38,9 @@ def read_metrics(path: Path, split: str) -> list[dict[str, Any]]:
         split: ``train`` or ``validation``.
 
     Returns:
-        One event for each step: the latest attempt's, where an attempt repeated a step. What an
-        attempt did beyond the step that the newest one has reached is no part of the run: the
-        newest went on from an earlier checkpoint.
+        One event for each step; if attempts repeated a step, that of the latest attempt. Steps
+        beyond the last one of the newest attempt are left out: it resumed from a checkpoint
+        before them.
     """
     latest: dict[tuple[str, int], dict[str, Any]] = {}
     newest = reached = 0

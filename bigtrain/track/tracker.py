@@ -1,4 +1,4 @@
-"""The one protocol of all sinks, and the fan that feeds them."""
+"""The protocol of all sinks, and the class that sends events to each of them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,27 +9,27 @@ log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Takes the events of a run. ``step`` is the number of steps taken."""
+    """Receives the events of a run. ``step`` is the number of steps taken."""
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
-        """Takes the numbers of one step; ``split`` is ``train`` or ``validation``."""
+        """Receives the numbers of one step, of ``train``, ``validation`` or ``checkpoint``."""
 
     def finish(self, state: str) -> None:
-        """Takes the end of the attempt: ``finished``, ``stopped`` or ``failed``."""
+        """Receives the end of the attempt: ``finished``, ``stopped`` or ``failed``."""
 
 
 class Trackers:
-    """Hands every event to every sink; a sink that fails is dropped with a warning."""
+    """Sends every event to every sink; a sink that fails is dropped with a warning."""
 
     def __init__(self, sinks: Sequence[Tracker]) -> None:
         self._sinks = list(sinks)
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
-        """Hands on the numbers of one step."""
+        """Sends the numbers of one step."""
         self._each("record", split, step, values)
 
     def finish(self, state: str) -> None:
-        """Hands on the end of the attempt."""
+        """Sends the end of the attempt."""
         self._each("finish", state)
 
     def _each(self, method: str, *args: Any) -> None:

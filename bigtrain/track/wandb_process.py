@@ -1,7 +1,7 @@
-"""The process that talks to wandb, so that nothing wandb does can reach the training process.
+"""The process that calls wandb, so that nothing wandb does can affect the training process.
 
-`wandb_sink` starts it and sends it JSON: first what to open, then the numbers of each step, then
-the end. wandb may raise, call ``sys.exit`` or hang, here and nowhere else.
+`wandb_sink` starts it and sends it JSON: first the run to open, then the numbers of each step, then
+the end. wandb may raise, call ``sys.exit`` or hang, but only here.
 """
 
 import json
@@ -21,19 +21,19 @@ from urllib.parse import urlsplit
 from bigtrain.environment import netrc_file
 
 PROBE_SECONDS = 3.0
-"""How long the server may take to answer, names and proxies included."""
+"""How long the server may take to answer, including name look-ups and proxies."""
 ABANDONED_SECONDS = 10.0
-"""What is left for the upload once the training process has died."""
+"""Time for the upload after the training process has died."""
 _MESSAGE_LENGTH = 300
 
 
 class ConfigurationError(ValueError):
-    """What the user has set for wandb cannot be read; the message is one line."""
+    """The user's settings for wandb cannot be read; the message is one line."""
 
 
 def main(connection: Connection) -> None:
-    """Opens the run that the first message asks for, and does what the following ones say."""
-    # SLURM signals every process of a job. This one ends when the training process says so or dies.
+    """Opens the run that the first message describes, and logs the following ones."""
+    # SLURM signals every process of a job. This one must end only after the training process.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -82,7 +82,7 @@ def _open_run(wandb: Any, wanted: dict[str, Any], mode: str) -> Any:
         config=wanted["config"],
         settings=wandb.Settings(silent=True, console="off"),
     )
-    # An attempt that resumes offline counts wandb's own step from zero: ours is the axis.
+    # Offline, wandb counts its own step from zero in every attempt, so our step is the axis.
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
     return run
@@ -104,21 +104,21 @@ def _choose_mode(wanted: str, settings: Any) -> tuple[str, str | None]:
 
 
 def _has_key(settings: Any) -> bool:
-    # wandb.login would know too, but it waits for the network and writes files.
+    # wandb.login knows it too, but waits for the network and writes files.
     if settings.api_key or settings.identity_token_file:
         return True
     try:
         machines = netrc.netrc(netrc_file()).hosts
     except FileNotFoundError:
         return False
-    # wandb takes the key of its old host for its new one.
+    # wandb also uses the key of its old host for its new one.
     return not machines.keys().isdisjoint({urlsplit(settings.base_url).netloc, "api.wandb.ai"})
 
 
 def is_reachable(url: str, *, seconds: float = PROBE_SECONDS) -> bool:
-    """Whether a wandb server answers, through the proxy if there is one, within ``seconds``."""
+    """Whether a wandb server answers within ``seconds``, through the proxy if there is one."""
     answers: list[bool] = []
-    # In a thread, because looking up a host's name obeys no timeout.
+    # In a thread, because the look-up of a host's name has no timeout.
     probe = threading.Thread(target=lambda: answers.append(_probe(url, seconds)), daemon=True)
     probe.start()
     probe.join(seconds)
@@ -126,7 +126,7 @@ def is_reachable(url: str, *, seconds: float = PROBE_SECONDS) -> bool:
 
 
 def _probe(url: str, seconds: float) -> bool:
-    # No secret is sent, so it does not matter here who signed the certificate.
+    # Nothing secret is sent, so the certificate need not be verified.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     query = b'{"query": "{ __typename }"}'
@@ -137,7 +137,7 @@ def _probe(url: str, seconds: float) -> bool:
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500  # wandb retries these for minutes.
-    except Exception:  # Each layer below has errors of its own.
+    except Exception:  # Each layer below has its own exceptions.
         return False
 
 

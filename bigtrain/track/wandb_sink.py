@@ -1,7 +1,7 @@
-"""wandb: a sink of the same events, with our step as its axis, which can never stop a run.
+"""The wandb sink: the same events, with our step as the axis. It can never stop a run.
 
-wandb runs in a process of its own (`wandb_process`), and a thread here feeds it from a queue: the
-training loop waits for neither. Every wait has a deadline.
+wandb runs in its own process (`wandb_process`), and a thread here sends it events from a queue. The
+training loop waits for neither. Every wait has a time limit.
 """
 
 import json
@@ -21,11 +21,11 @@ from bigtrain.track.tracker import Tracker, Value
 
 log = logging.getLogger(__name__)
 IMPORT_SECONDS = 60.0
-"""Until wandb is imported: a slow disk, not a network."""
+"""Until wandb is imported: that depends on the disk, not on a network."""
 CONNECT_SECONDS = 5.5
-"""Until it is known whether the server answers; going offline takes two or three more."""
+"""Until it is known whether the server answers; going offline takes 2 or 3 s more."""
 OPEN_SECONDS = 30.0
-"""Until a run is open after that: a slow server is waited for, since no step waits."""
+"""Until a run is open after that: long, because no step waits for it."""
 FINISH_SECONDS = 30.0
 """For the last upload."""
 FAILED_FINISH_SECONDS = 5.0
@@ -39,7 +39,7 @@ class WandbError(RuntimeError):
 
 
 class WandbTracker:
-    """One wandb run for the life of a run folder, through any number of attempts."""
+    """The wandb run of a run folder, the same for all its attempts."""
 
     def __init__(self, config: RunConfig, *, run_dir: Path, run_id: str) -> None:
         self._wanted = {
@@ -58,10 +58,10 @@ class WandbTracker:
         self._thread.start()
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
-        """Hands on the numbers of one step; never waits.
+        """Sends the numbers of one step; never waits.
 
         Raises:
-            WandbError: wandb has taken none for so long that too many wait.
+            WandbError: Too many records are waiting for wandb.
         """
         numbers = {f"{split}/{name}": value for name, value in values.items()}
         self._put({"step": step, **numbers})
@@ -70,7 +70,7 @@ class WandbTracker:
         """Closes the run; any end but a failure is a success to wandb.
 
         Raises:
-            WandbError: wandb did not do it in time, and was killed.
+            WandbError: wandb did not finish in time, and was killed.
         """
         is_failure = state == "failed"
         seconds = FAILED_FINISH_SECONDS if is_failure else FINISH_SECONDS
@@ -81,7 +81,7 @@ class WandbTracker:
 
     def _put(self, event: dict[str, Any]) -> None:
         if not self._thread.is_alive():
-            return  # It has said why.
+            return  # The thread has logged why.
         try:
             self._events.put_nowait(event)
         except queue.Full:
@@ -98,7 +98,7 @@ class WandbTracker:
         return f"metrics.jsonl has every step, and {self._log_file} what wandb wrote"
 
     def _run(self) -> None:
-        """The life of the thread: opens the run, then feeds it."""
+        """The work of the thread: opens the run, then sends it the events."""
         try:
             process = self._open()
         except Exception as error:
@@ -117,7 +117,7 @@ class WandbTracker:
             process.kill()
 
     def _open(self) -> "_Process":
-        """Opens the run as it is wanted, else offline, else without the user's settings for wandb.
+        """Opens the run as configured, else offline, else without the user's settings for wandb.
 
         Raises:
             WandbError: All of these failed.
@@ -145,21 +145,21 @@ class WandbTracker:
         if why is None:
             log.info("wandb %s, run id %s", opened["mode"], run_id)
             return
-        # With auto, to have no key or no network is nothing unusual.
+        # With `auto` it is normal to have no key or no network.
         level = logging.INFO if is_expected else logging.WARNING
         line = "wandb offline, run id %s, because %s; `wandb sync %s` uploads it"
         log.log(level, line, run_id, why.rstrip("."), opened["folder"])
 
 
 class _Process:
-    """The process that talks to wandb, from this end."""
+    """The process that calls wandb, as the training process sees it."""
 
     def __init__(self, log_file: Path, *, bare_in: Path | None = None) -> None:
         """Starts it.
 
         Args:
-            log_file: Gets what it writes.
-            bare_in: A folder to run in so that wandb finds none of the user's settings.
+            log_file: For its output.
+            bare_in: A folder to run in, where wandb finds none of the user's settings.
         """
         environment = None
         if bare_in is not None:
@@ -169,7 +169,7 @@ class _Process:
         self._connection, theirs = Pipe()
         with theirs, log_file.open("ab") as output:
             module = (sys.executable, "-m", "bigtrain.track.wandb_process")
-            # A session of its own keeps the terminal's Ctrl-C from it.
+            # In its own session it does not get the terminal's Ctrl-C.
             self._process = subprocess.Popen(
                 (*module, str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
@@ -194,7 +194,7 @@ class _Process:
         return self.receive(OPEN_SECONDS)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Hands on a message, or says what the process said before it ended.
+        """Sends a message; if the process has ended, raises with its last message.
 
         Raises:
             WandbError: The process has ended.
@@ -222,7 +222,7 @@ class _Process:
         return message
 
     def kill(self) -> None:
-        """Kills the process; its last messages have been read."""
+        """Kills the process."""
         self._process.kill()
         self._process.wait()
 
@@ -235,15 +235,15 @@ class _Process:
 
 
 def open_wandb(config: RunConfig, run_dir: Path, run_id: str) -> Tracker | None:
-    """Opens the wandb run beside the training, which logs what came of it.
+    """Opens the wandb run in the background, and logs whether it succeeded.
 
     Args:
         config: The run's config.
         run_dir: The run folder; wandb's files go into its ``wandb/``.
-        run_id: wandb's id of this run folder.
+        run_id: The wandb id of this run folder.
 
     Returns:
-        The sink; None where ``track.wandb`` is off.
+        The sink; None if ``track.wandb`` is off.
     """
     if config.track.wandb == "off":
         return None

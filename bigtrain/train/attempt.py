@@ -94,7 +94,7 @@ class Attempt:
 
     def _take_steps(self, trackers: Trackers) -> None:
         epochs = self._trainer.data.epochs(self._progress.samples)
-        for result in self._trainer.steps(self._stop.is_raised, rider=self._saves.saver):
+        for result in self._trainer.steps(self._stop.is_raised, reducer=self._saves.saver):
             self._last = result
             _log_new_epochs(epochs, result)
             epochs = result.epochs

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import newest_attempt
 from bigtrain.checkpoint.owner import claim_checkpoints
 from bigtrain.checkpoint.retention import clear_unfinished, set_aside
+from bigtrain.checkpoint.step_folders import newest_attempt
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import RunConfig
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_lock import RunBusyError

@@ -2,9 +2,9 @@
 
 import logging
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import TrainState
 from bigtrain.checkpoint.saver import Saved, Saver
+from bigtrain.checkpoint.schema import TrainState
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.track.tracker import Trackers
 from bigtrain.train.trainer import Trainer
 

@@ -6,16 +6,12 @@ from dataclasses import dataclass, field
 
 import torch.distributed as dist
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
-    CheckpointError,
-    StorageError,
-    named_folders,
-    none_is_whole,
-    open_state,
-)
+from bigtrain.checkpoint.commit import none_is_complete, open_state
+from bigtrain.checkpoint.find_checkpoint import find_checkpoint
 from bigtrain.checkpoint.loading import load_checkpoint
-from bigtrain.checkpoint.locate import find_checkpoint
+from bigtrain.checkpoint.schema import CheckpointError, StorageError
+from bigtrain.checkpoint.step_folders import named_folders
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.parallel.groups import on_rank_zero
 from bigtrain.runs.resume_checks import check_nothing_lost, check_state, check_weights
 from bigtrain.runs.run_folder import RunFolder
@@ -70,7 +66,7 @@ def restore_trainer(
             log.info("checkpoint.load is ignored: the run has checkpoints of its own")
         return StartPoint(checkpoint, is_own=True, unreadable=unreadable)
     if unreadable:
-        raise none_is_whole(checkpoints, reasons)
+        raise none_is_complete(checkpoints, reasons)
     on_rank_zero(lambda: check_nothing_lost(folder, checkpoints))
     if load is not None:
         return StartPoint(_start_from_another(trainer, load, accept_changes))

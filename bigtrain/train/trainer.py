@@ -80,14 +80,14 @@ class StepSeconds:
         return self.data + self.forward_backward + self.optimizer
 
 
-class Rider(Protocol):
-    """What has numbers to add up over all ranks, and rides on the reduction of each step."""
+class StepReducer(Protocol):
+    """Contributes floats to the per-step all-reduce and receives the global sums."""
 
-    def numbers(self) -> Sequence[float]:
-        """This rank's; as many each time."""
+    def contribution(self) -> Sequence[float]:
+        """This rank's floats; as many in every step."""
 
-    def take(self, sums: Sequence[float]) -> None:
-        """Takes their sums over all ranks, before the update."""
+    def receive(self, sums: Sequence[float]) -> None:
+        """Receives their sums over all ranks, before the update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,21 +140,21 @@ class Trainer:
         self,
         stop_requested: Callable[[], bool],
         *,
-        rider: Rider | None = None,
+        reducer: StepReducer | None = None,
         on_gradients: Callable[[int], None] | None = None,
     ) -> Iterator[StepResult]:
         """Takes steps until ``train.steps`` are done, or until the caller asks for no more.
 
         Args:
             stop_requested: Whether this rank was asked to stop.
-            rider: Adds numbers to the sum that each step makes over all ranks.
+            reducer: Adds numbers to the sum that each step makes over all ranks.
             on_gradients: Called with the number of each step when its gradients are reduced and not
                 yet applied: the engine's ``gradient_boxes`` can be read then.
         """
         while self.progress.step < self.config.train.steps:
             step = self.progress.step + 1
             with nullcontext() if self._profile is None else self._profile.step(step):
-                result = self._step(step, stop_requested, rider, on_gradients)
+                result = self._step(step, stop_requested, reducer, on_gradients)
             yield result
 
     def between_steps(self, name: str) -> AbstractContextManager[None]:
@@ -190,7 +190,7 @@ class Trainer:
         self,
         step: int,
         stop_requested: Callable[[], bool],
-        rider: Rider | None,
+        reducer: StepReducer | None,
         on_gradients: Callable[[int], None] | None,
     ) -> StepResult:
         started = time.perf_counter()
@@ -202,7 +202,7 @@ class Trainer:
         grad_norm = self.engine.reduce()
         if on_gradients is not None:
             on_gradients(step)
-        decision = self._decide(reports, grad_norm, stop=stop_requested(), rider=rider)
+        decision = self._decide(reports, grad_norm, stop=stop_requested(), reducer=reducer)
         self._begin("optimizer")
         rate = learning_rate(self.config, step)
         if decision.skipped is None:
@@ -245,16 +245,21 @@ class Trainer:
         )
 
     def _decide(
-        self, reports: Sequence[Report], grad_norm: float, *, stop: bool, rider: Rider | None
+        self,
+        reports: Sequence[Report],
+        grad_norm: float,
+        *,
+        stop: bool,
+        reducer: StepReducer | None,
     ) -> _Decision:
         """Asks the guard whether to update. All ranks pass it the same numbers, so they agree."""
         is_first = dist.get_rank() == 0
-        riding = () if rider is None else rider.numbers()
-        extra = [float(stop), is_first and grad_norm, *riding]
+        contribution = () if reducer is None else reducer.contribution()
+        extra = [float(stop), is_first and grad_norm, *contribution]
         sums = self._sum(reports, self._sizes, extra=extra)
-        stops, norm, *ridden = sums.extra
-        if rider is not None:
-            rider.take(ridden)
+        stops, norm, *reduced = sums.extra
+        if reducer is not None:
+            reducer.receive(reduced)
         return _Decision(
             sums=sums,
             grad_norm=norm,

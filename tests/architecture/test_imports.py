@@ -69,7 +69,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "webdataset": ("data_tools.reading.webdataset_rules",),
     "pyarrow": ("data_tools.reading",),
     "datasketch": ("data_tools.cleaning",),
-    "fsspec": ("data_tools.reading", "data_tools.remote", "bigtrain.checkpoint.store"),
+    "fsspec": ("data_tools.reading", "data_tools.remote", "bigtrain.checkpoint.object_store"),
     **dict.fromkeys(
         ("os.environ", "os.environb", "os.getenv", "os.putenv", "os.unsetenv"),
         ("bigtrain.environment", "launcher.environment"),
@@ -230,7 +230,7 @@ def test_the_walk_sees_the_code_that_is_there() -> None:
         (RULES[3], "bigtrain.train.run", "import torch\nx = torch.cuda.is_available()"),
         (RULES[3], "bigtrain.train.run", "from torch import cuda"),
         (RULES[3], "bigtrain.train.run", "def f():\n    import wandb"),
-        (RULES[3], "bigtrain.checkpoint.format", "from safetensors.torch import save_file"),
+        (RULES[3], "bigtrain.checkpoint.schema", "from safetensors.torch import save_file"),
         (RULES[3], "bigtrain.models.gpt", "from transformers import GPT2Config"),
         (RULES[3], "bigtrain.data.batches", "import sentencepiece"),
         (RULES[3], "bigtrain.data.batches", "import webdataset as wds"),

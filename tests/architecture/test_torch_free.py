@@ -4,6 +4,8 @@ import resource
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,9 @@ HEAVY = ("torch", "deepspeed", "megatron", "transformers", "wandb", "safetensors
 HELP_SECONDS = 0.3
 
 
-def _modules(package: str) -> list[str]:
-    return [source.module for source in load_sources([package])]
+def _modules(package: str, *, but: Sequence[str] = ()) -> list[str]:
+    modules = (source.module for source in load_sources([package]))
+    return [module for module in modules if module.rpartition(".")[2] not in but]
 
 
 def _heavy_loaded_by(statements: str) -> str:
@@ -35,11 +38,12 @@ def _heavy_loaded_by(statements: str) -> str:
     "modules",
     [
         *map(_modules, ("data_tools", "launcher", "bigtrain/config", "bigtrain/plan")),
+        _modules("bigtrain/checkpoint", but=("snapshot", "saver", "loading")),
         _modules("bigtrain/runs"),
         _modules("bigtrain/commands"),
         ["bigtrain.cli"],
     ],
-    ids=["data_tools", "launcher", "config", "plan", "runs", "commands", "cli"],
+    ids=["data_tools", "launcher", "config", "plan", "checkpoint", "runs", "commands", "cli"],
 )
 def test_importing_it_loads_nothing_heavy(modules: list[str]) -> None:
     assert modules
@@ -59,6 +63,35 @@ def test_reading_text_that_is_no_webdataset_tar_loads_nothing_heavy() -> None:
         pieces = plan_pieces(source, piece_bytes=1 << 20)
         assert all(list(read_piece(piece, ReadOptions())) for piece in pieces)
     """
+    assert _heavy_loaded_by(read) == ""
+
+
+def test_writing_and_reading_a_checkpoint_loads_nothing_heavy(tmp_path: Path) -> None:
+    write = f"""
+        import numpy as np
+        from bigtrain.checkpoint.schema import TrainState
+        from bigtrain.checkpoint.storage_folder import open_folder
+        from bigtrain.checkpoint.writing import Box, finish_checkpoint, write_boxes
+        parent = open_folder({str(tmp_path)!r})
+        folder = parent.child("step-00000001.tmp-1")
+        folder.make()
+        values = np.arange(6, dtype=np.float32).reshape(2, 3)
+        for rank in (0, 1):
+            box = Box("weight/matrix", (2, 3), (rank, 0), values[rank : rank + 1])
+            write_boxes(folder, [box], rank=rank)
+        state = TrainState(1, 0, 0, 1, [], {{}}, "")
+        finish_checkpoint(folder, parent=parent, world_size=2, state=state, tokenizer=b"")
+    """
+    read = f"""
+        import numpy as np
+        from bigtrain.checkpoint.commit import newest_complete
+        from bigtrain.checkpoint.reading import CheckpointReader
+        from bigtrain.checkpoint.storage_folder import open_folder
+        folder, _ = newest_complete(open_folder({str(tmp_path)!r}))
+        values = CheckpointReader(folder).read_tensor("weight", "matrix")
+        assert np.array_equal(values, np.arange(6, dtype=np.float32).reshape(2, 3))
+    """
+    assert _heavy_loaded_by(write) == ""
     assert _heavy_loaded_by(read) == ""
 
 

@@ -113,8 +113,8 @@ def load(layout: str, checkpoint: Path, times: int) -> list[Seconds]:
         Of each time ``warm`` and ``cold`` seconds, and how many of them were spent until the last
         byte was read and checked; after that the ranks tell each other their weights.
     """
-    from bigtrain.checkpoint.folder import open_folder
     from bigtrain.checkpoint.loading import load_checkpoint
+    from bigtrain.checkpoint.storage_folder import open_folder
 
     _end_with_parent()
     found = []
@@ -148,7 +148,7 @@ class Trainer:
     def __init__(self, config: Any, engine: Any, device: Any) -> None:
         import torch
 
-        from bigtrain.checkpoint.writing import tensors_of
+        from bigtrain.checkpoint.snapshot import tensors_of
         from bigtrain.data.microbatch import Microbatch
         from bigtrain.objectives.forward import make_forward_step
         from bigtrain.objectives.next_token import NextToken
@@ -178,9 +178,9 @@ class Trainer:
         self.engine.backward(self._forward, [self._microbatch])
         self.engine.reduce()
         if saver is not None:
-            sums = torch.tensor(saver.numbers(), dtype=torch.float64, device=self.device)
+            sums = torch.tensor(saver.contribution(), dtype=torch.float64, device=self.device)
             dist.all_reduce(sums)
-            saver.take(sums.tolist())
+            saver.receive(sums.tolist())
         before_update()
         self.engine.update(1e-4)
         synchronize(self.device)
@@ -205,14 +205,14 @@ class Ours:
     """Savers of ours that share their memory for copies, as one does from save to save."""
 
     def __init__(self, trainer: Trainer) -> None:
-        from bigtrain.checkpoint.writing import HostCopy
+        from bigtrain.checkpoint.snapshot import HostCopy
 
         self._trainer, self._copy = trainer, HostCopy()
 
     def saver(self, folder: Path) -> Any:
         """One that saves into a folder."""
-        from bigtrain.checkpoint.folder import open_folder
         from bigtrain.checkpoint.saver import Saver
+        from bigtrain.checkpoint.storage_folder import open_folder
 
         saver = Saver(
             open_folder(folder),
@@ -231,7 +231,7 @@ class Ours:
 
     def state(self) -> Any:
         """That of step 1."""
-        from bigtrain.checkpoint.format import TrainState
+        from bigtrain.checkpoint.schema import TrainState
 
         return TrainState(
             step=1,

@@ -15,16 +15,12 @@ from typing import Any
 
 import pytest
 
-from bigtrain.checkpoint.folder import DiskFolder, Folder, UrlFolder
-from bigtrain.checkpoint.format import (
-    COMMIT_FILE,
-    STATE_FILE,
-    SaveError,
-    committed_folders,
-    newest_whole,
-    step_of,
-)
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.commit import newest_complete
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.save_errors import SaveError
+from bigtrain.checkpoint.schema import COMMIT_FILE, STATE_FILE
+from bigtrain.checkpoint.step_folders import committed_folders, step_of
+from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, UrlFolder
 from bigtrain.config import RunConfig
 from bigtrain.track.metrics_file import read_metrics
 from tests.runs import merge, modification_times, tiny_config, train_rank
@@ -73,7 +69,7 @@ def steps_of(config: RunConfig) -> list[int]:
 
 def read_all(checkpoint: Folder) -> None:
     """Reads every box; raises where one is not what was written."""
-    table = TensorTable(checkpoint)
+    table = CheckpointReader(checkpoint)
     boxes = [(key, box) for key, tensor in table.tensors.items() for box in tensor.boxes]
     assert len(list(table.read(boxes))) == len(boxes) > 0
 
@@ -152,16 +148,16 @@ def train_on_a_disk_that_turns_read_only(
 
 def train_with_a_slow_copy(config: RunConfig) -> Any:
     """Trains; each copy into host memory takes longer than a step."""
-    from bigtrain.checkpoint import writing
+    from bigtrain.checkpoint import snapshot
 
-    copy_beside = writing.copy_beside
+    copy_beside = snapshot.copy_beside
 
     def copy(pairs: Sequence[Any], device: Any) -> None:
         copy_beside(pairs[:1], device)
         time.sleep(0.5)
         copy_beside(pairs[1:], device)
 
-    writing.copy_beside = copy
+    snapshot.copy_beside = copy
     return train_rank(config)
 
 
@@ -182,7 +178,7 @@ def _saver_of(checkpoints: Folder, engine: Any, **policy: Any) -> Any:
 
 
 def _state(config: RunConfig, step: int) -> Any:
-    from bigtrain.checkpoint.format import TrainState
+    from bigtrain.checkpoint.schema import TrainState
 
     return TrainState(step, 0, 0, step, [], config.model_dump(mode="json"), "")
 
@@ -200,10 +196,10 @@ def save_where_rank_1_cannot_write(checkpoints: Path) -> tuple[str, list[str], A
         if dist.get_rank() == 1:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
         saver.begin(_state(config, 1))
-        saver._flight.task.wait()
+        saver._pending.task.wait()
         dist.barrier()
         # As the next step does.
-        saver.take(saver._sum(saver.numbers()))
+        saver.receive(saver._sum(saver.contribution()))
         [failed] = saver.ended()
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         saver.close()
@@ -230,7 +226,7 @@ def save_with_mishaps(place: Path) -> None:
             saver.save(_state(config, 1))
             saver_module.remove_old = remove_old
             saver.close()
-            first, _ = newest_whole(checkpoints)
+            first, _ = newest_complete(checkpoints)
             read_all(first)
 
             # The same step again: it is there.
@@ -241,7 +237,7 @@ def save_with_mishaps(place: Path) -> None:
             # It is there, but not whole: it makes way, and is not deleted.
             tear(Path(str(first).removeprefix("file://")) / STATE_FILE)
             assert saver.save(_state(config, 1)).error is None
-            read_all(newest_whole(checkpoints)[0])
+            read_all(newest_complete(checkpoints)[0])
             aside = checkpoints.child("step-00000001.bad-1") if first.renames else first
             assert (COMMIT_FILE if first.renames else "COMMIT.bad-1.json") in aside.names()
             assert BOXES in aside.names()

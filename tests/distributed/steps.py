@@ -113,7 +113,7 @@ def take_steps(
 
 def save_after_steps(config: RunConfig, out: Path, *, steps: int = 2) -> None:
     """Takes steps on this rank and saves a checkpoint; for ``run_ranks``."""
-    from bigtrain.checkpoint.format import TrainState
+    from bigtrain.checkpoint.schema import TrainState
     from tests.runs import save_engine
 
     with engine_of(config) as (engine, layout, coordinates):
@@ -136,8 +136,8 @@ def save_after_steps(config: RunConfig, out: Path, *, steps: int = 2) -> None:
 
 def load_and_save_again(config: RunConfig, checkpoint: Path, out: Path) -> None:
     """Loads a checkpoint in this layout and saves it, with no step between; for ``run_ranks``."""
-    from bigtrain.checkpoint.folder import open_folder
     from bigtrain.checkpoint.loading import load_checkpoint
+    from bigtrain.checkpoint.storage_folder import open_folder
     from tests.runs import save_engine
 
     with engine_of(config) as (engine, _, _):

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from bigtrain.checkpoint.folder import DiskFolder
-from bigtrain.checkpoint.format import (
+from bigtrain.checkpoint.commit import newest_complete
+from bigtrain.checkpoint.schema import (
     COMMIT_FILE,
     STATE_FILE,
     TENSORS_FILE,
     TOKENIZER_FILE,
     CheckpointError,
     StorageError,
-    newest_whole,
 )
+from bigtrain.checkpoint.storage_folder import DiskFolder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.runs.resume_checks import check_run
 from bigtrain.track.metrics_file import read_metrics
@@ -87,7 +87,7 @@ class TestAFileOfTheNewestCheckpoint:
                 read_all(DiskFolder(newest))
             lines = [str(raised.value)]
         else:
-            found, lines = newest_whole(DiskFolder(newest.parent))
+            found, lines = newest_complete(DiskFolder(newest.parent))
             assert str(found) == str(checkpoint_of(run, 4))
         [line] = lines
         assert str(newest / name) in line
@@ -186,7 +186,7 @@ class TestStorageThatDoesNotAnswer:
                 return OutOfReach(self.path / name)
 
         with pytest.raises(StorageError, match=r"step-00000008/COMMIT\.json: Input/output error"):
-            newest_whole(OutOfReach(run.run_dir / "checkpoints"))
+            newest_complete(OutOfReach(run.run_dir / "checkpoints"))
 
 
 class TestALaunch:
@@ -217,7 +217,7 @@ class TestALaunch:
 
 def test_one_checkpoint_of_a_future_schema_is_passed_over(run: RunConfig) -> None:
     _change_commit(checkpoint_of(run, 8), schema="bigtrain-checkpoint/9")
-    found, [line] = newest_whole(DiskFolder(run.run_dir / "checkpoints"))
+    found, [line] = newest_complete(DiskFolder(run.run_dir / "checkpoints"))
     assert found is not None
     assert found.name == "step-00000004"
     assert "bigtrain-checkpoint/9" in line

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from bigtrain.checkpoint.folder import open_folder
-from bigtrain.checkpoint.format import KINDS, CheckpointError, open_state, read_state
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.commit import open_state
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import KINDS, CheckpointError, read_state
+from bigtrain.checkpoint.storage_folder import open_folder
 from bigtrain.config import ConfigError, RunConfig, load_run_config, render_config
 from bigtrain.runs.report_figures import read_report
 from bigtrain.runs.report_table import render_next_commands
@@ -144,11 +145,11 @@ def test_weights_alone_begin_another_run(
     assert _starts(config)[0]["step"] == 0
     # Two small steps away from the source, and not from the weights that the seed would give.
     theirs, ours = (
-        TensorTable(open_folder(place))
+        CheckpointReader(open_folder(place))
         for place in (_checkpoint(source, 10), _checkpoint(config, 2))
     )
     for name in theirs.names("weight"):
-        distance = abs(theirs.whole_tensor("weight", name) - ours.whole_tensor("weight", name))
+        distance = abs(theirs.read_tensor("weight", name) - ours.read_tensor("weight", name))
         assert 0 < distance.max() < 3e-3
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bigtrain.checkpoint.format import COMMIT_FILE, KINDS
+from bigtrain.checkpoint.schema import COMMIT_FILE, KINDS
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import ONE_PROCESS
 from bigtrain.track.metrics_file import read_metrics

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from bigtrain.checkpoint.folder import open_folder
-from bigtrain.checkpoint.format import KINDS
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import KINDS
+from bigtrain.checkpoint.storage_folder import open_folder
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import ONE_PROCESS
 from bigtrain.parity.compare import IN_FP32
@@ -164,7 +164,7 @@ def test_another_layout_loads_every_bit_and_goes_on_alike(
 
 
 def test_the_table_is_of_a_vocabulary_that_needs_padding(table: _Table) -> None:
-    saved = TensorTable(open_folder(table.source("gpt", "data=2 zero=3").checkpoint))
+    saved = CheckpointReader(open_folder(table.source("gpt", "data=2 zero=3").checkpoint))
     config, _ = table.config("gpt", ONE_PROCESS)
     assert (config.model.vocab_size, config.model.padded_vocab_size) == (500, 512)
     embedding = "weight/embedding.word_embeddings.weight"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bigtrain.checkpoint.format import KINDS
+from bigtrain.checkpoint.schema import KINDS
 from bigtrain.config import RunConfig
 from bigtrain.environment import read_ranks
 from bigtrain.track.metrics_file import read_metrics

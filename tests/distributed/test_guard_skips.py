@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bigtrain.checkpoint.folder import open_folder
-from bigtrain.checkpoint.format import read_state
+from bigtrain.checkpoint.schema import read_state
+from bigtrain.checkpoint.storage_folder import open_folder
 from bigtrain.config import RunConfig
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import RankError, run_ranks

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from bigtrain.checkpoint.folder import DiskFolder
-from bigtrain.checkpoint.format import COMMIT_FILE, KINDS, newest_whole, step_of
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.commit import newest_complete
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import COMMIT_FILE, KINDS
+from bigtrain.checkpoint.step_folders import step_of
+from bigtrain.checkpoint.storage_folder import DiskFolder
 from bigtrain.config import RunConfig
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import RankError, run_ranks
@@ -97,9 +99,9 @@ class _Killer:
 
     def watch(self) -> None:
         """Looks on from here on."""
-        from bigtrain.checkpoint import writing
+        from bigtrain.checkpoint import snapshot, writing
 
-        copy_beside, crc32, write = writing.copy_beside, writing.crc32, DiskFolder.write
+        copy_beside, crc32, write = snapshot.copy_beside, writing.crc32, DiskFolder.write
 
         def copy(pairs: Sequence[Any], device: Any) -> None:
             if self._moment.rank:  # Rank 0 alone makes the folder.
@@ -118,7 +120,7 @@ class _Killer:
                 self._happens("half of COMMIT.json")
             write(folder, name, content)
 
-        writing.copy_beside, writing.crc32, DiskFolder.write = copy, checksum, write_half
+        snapshot.copy_beside, writing.crc32, DiskFolder.write = copy, checksum, write_half
         sys.addaudithook(self._audit)
 
     def _audit(self, event: str, values: tuple[Any, ...]) -> None:
@@ -161,10 +163,10 @@ def _config(corpus: Path, runs: Path, *, steps: int, ranks: int, **sections: Any
 
 def _newest(config: RunConfig) -> int:
     """The step of the newest whole checkpoint, of which every box is read; 0 if there is none."""
-    folder, _ = newest_whole(DiskFolder(config.run_dir / "checkpoints"))
+    folder, _ = newest_complete(DiskFolder(config.run_dir / "checkpoints"))
     if folder is None:
         return 0
-    table = TensorTable(folder)
+    table = CheckpointReader(folder)
     boxes = [(key, box) for key, tensor in table.tensors.items() for box in tensor.boxes]
     assert len(list(table.read(boxes))) == len(boxes) > 0
     return step_of(folder)

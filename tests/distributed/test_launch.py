@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bigtrain.checkpoint.format import KINDS
+from bigtrain.checkpoint.schema import KINDS
 from bigtrain.config import RunConfig, render_config
 from bigtrain.runs.resolve_run import resolve_run
 from bigtrain.runs.rewind import render_rewind, rewind_run

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bigtrain.checkpoint.folder import FolderError, UrlFolder, open_folder
-from bigtrain.checkpoint.format import COMMIT_FILE, KINDS, named_folders, newest_whole
+from bigtrain.checkpoint.commit import newest_complete
 from bigtrain.checkpoint.retention import clear_unfinished, remove_checkpoint, set_aside
+from bigtrain.checkpoint.schema import COMMIT_FILE, KINDS
+from bigtrain.checkpoint.step_folders import named_folders
+from bigtrain.checkpoint.storage_folder import FolderError, UrlFolder, open_folder
 from bigtrain.cli import app
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.runs.report_figures import read_report
@@ -112,7 +114,7 @@ def _is_killed_and_goes_on(
     config = _config(corpus, runs, checkpoint={"keep_last": 2})
     with pytest.raises(RankError, match="died without a word"):
         run_ranks(train_and_die, 2, config, moment, timeout=60)
-    newest, passed_over = newest_whole(UrlFolder(f"file://{_store(config)}"))
+    newest, passed_over = newest_complete(UrlFolder(f"file://{_store(config)}"))
     assert passed_over == []
     assert (
         newest == moment.newest
@@ -190,7 +192,7 @@ def test_a_flipped_bit_is_passed_over_and_the_step_saved_again_beside_it(
     ]
     assert hash_tensors(str(folders[0]), KINDS) == whole
     remove_checkpoint(folders[0])
-    newest, _ = newest_whole(open_folder(url))
+    newest, _ = newest_complete(open_folder(url))
     assert str(newest) == f"{url}/step-00000008.try-2"
 
 
@@ -246,7 +248,7 @@ def test_another_place_for_checkpoints_is_refused_until_they_are_moved_there(
     # And back: what lies on a disk under its last name is a checkpoint in a store as well.
     shutil.copytree(other.run_dir / "checkpoints", _store(copied))
     check_run(copied)
-    newest, _ = newest_whole(open_folder(f"file://{_store(copied)}"))
+    newest, _ = newest_complete(open_folder(f"file://{_store(copied)}"))
     assert newest is not None
     assert newest.name == "step-00000012"
 
@@ -332,7 +334,7 @@ def test_a_run_that_would_begin_in_no_store_is_refused(corpus: Path, tmp_path: P
     for place, error, message in (
         ("faulty:///unreachable", OSError, "StoreDown: the store is down"),
         ("nowhere://bucket", FolderError, "Protocol not known: nowhere"),
-        (str(tmp_path / "file"), FolderError, "file is no folder; give another place"),
+        (str(tmp_path / "file"), FolderError, "file is not a folder; give another place"),
     ):
         with pytest.raises(error, match=message):
             check_run(_config(corpus, tmp_path, checkpoint={"dir": place}))

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bigtrain.checkpoint.folder import DiskFolder, FolderError
-from bigtrain.checkpoint.format import KINDS
+from bigtrain.checkpoint.schema import KINDS
+from bigtrain.checkpoint.storage_folder import DiskFolder, FolderError
 from bigtrain.config import RunConfig
 from bigtrain.runs.resume_checks import check_run
 from tests.distributed.faulty_saves import (

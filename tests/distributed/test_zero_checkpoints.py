@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.checkpoint.format import KINDS
+from bigtrain.checkpoint.schema import KINDS
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import ONE_PROCESS
 from tests.distributed.steps import load_and_save_again, save_after_steps, steps_config

@@ -47,8 +47,8 @@ def follow_a_save(trainer: Trainer, folder: Path) -> dict[str, Any]:
     """Saves while it trains; whether the copy, the update and the loaded state are as they must."""
     import torch
 
-    from bigtrain.checkpoint.folder import open_folder
     from bigtrain.checkpoint.loading import load_checkpoint
+    from bigtrain.checkpoint.storage_folder import open_folder
 
     for _ in range(2):
         trainer.step()

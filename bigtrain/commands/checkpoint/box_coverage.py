@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bigtrain.checkpoint.table import SavedBox, SavedTensor
+from bigtrain.checkpoint.tensor_table import SavedBox, SavedTensor
 
 _FLOAT_BYTES = 4
 

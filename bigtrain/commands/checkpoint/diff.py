@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import KINDS, TrainState, open_state
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.commit import open_state
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import KINDS, TrainState
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.commands.checkpoint.formatting import align_columns
 from bigtrain.commands.checkpoint.read_progress import show_progress
 from bigtrain.config import ConfigError
@@ -70,7 +71,7 @@ def compare_checkpoints(a: Folder, b: Folder) -> Comparison:
     Raises:
         CheckpointError: One of them cannot be read.
     """
-    states, tables = [open_state(a), open_state(b)], [TensorTable(a), TensorTable(b)]
+    states, tables = [open_state(a), open_state(b)], [CheckpointReader(a), CheckpointReader(b)]
     ours, theirs = (table.tensors for table in tables)
     result = Comparison(
         a=a,
@@ -92,7 +93,7 @@ def compare_checkpoints(a: Folder, b: Folder) -> Comparison:
     with show_progress("comparing", 8 * sum(ours[key].numel for key in alike)) as advance:
         for key in alike:
             kind, _, name = key.partition("/")
-            one, other = (table.whole_tensor(kind, name) for table in tables)
+            one, other = (table.read_tensor(kind, name) for table in tables)
             result.tensors.append(measure_difference(key, one, other))
             advance(8 * ours[key].numel)
     return result

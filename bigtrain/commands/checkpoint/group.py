@@ -9,7 +9,7 @@ import typer
 from bigtrain.config.arguments import expanded
 
 if TYPE_CHECKING:
-    from bigtrain.checkpoint.folder import Folder
+    from bigtrain.checkpoint.storage_folder import Folder
 
 app = typer.Typer(
     help="Look at checkpoints, verify, compare and prune them.",

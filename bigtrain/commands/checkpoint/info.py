@@ -4,17 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
-    COMMIT_FILE,
-    SCHEMA,
-    WEIGHT,
-    TrainState,
-    check_commit,
-    read_commit,
-    read_state,
-)
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.commit import check_commit, read_commit
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import COMMIT_FILE, SCHEMA, WEIGHT, TrainState, read_state
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.commands.checkpoint.formatting import (
     describe_layout,
     render_bytes,
@@ -64,7 +57,7 @@ def describe_checkpoint(folder: Folder) -> Description:
         folder=folder,
         state=state,
         config=config,
-        parameters=TensorTable(folder).count(WEIGHT) - padding,
+        parameters=CheckpointReader(folder).count(WEIGHT) - padding,
         files={name: file["bytes"] for name, file in read_commit(folder).items()},
         committed=folder.modified(COMMIT_FILE),
     )

@@ -11,19 +11,19 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
-from bigtrain.checkpoint.format import (
-    CHECKPOINTS,
+from bigtrain.checkpoint.commit import open_state
+from bigtrain.checkpoint.dangling_links import check_links
+from bigtrain.checkpoint.find_checkpoint import find_checkpoint
+from bigtrain.checkpoint.run_checkpoints import checkpoints_of_run
+from bigtrain.checkpoint.schema import (
     COMMIT_FILE,
     STATE_FILE,
     TENSORS_FILE,
     CheckpointError,
-    named_folders,
-    open_state,
     read_state,
 )
-from bigtrain.checkpoint.links import check_links
-from bigtrain.checkpoint.locate import checkpoints_of_run, find_checkpoint
+from bigtrain.checkpoint.step_folders import CHECKPOINTS, named_folders
+from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
 from bigtrain.commands.checkpoint.formatting import (
     align_columns,
     describe_layout,

@@ -5,21 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
-    CHECKPOINTS,
-    CheckpointError,
-    committed_folders,
-    step_of,
-)
-from bigtrain.checkpoint.links import check_links
-from bigtrain.checkpoint.locate import checkpoints_of_run
+from bigtrain.checkpoint.dangling_links import check_links
 from bigtrain.checkpoint.owner import check_may_change
-from bigtrain.checkpoint.retention import (
-    removal_name,
-    remove_checkpoint,
-    steps_to_remove,
-)
+from bigtrain.checkpoint.retention import removal_name, remove_checkpoint, steps_to_remove
+from bigtrain.checkpoint.run_checkpoints import checkpoints_of_run
+from bigtrain.checkpoint.schema import CheckpointError
+from bigtrain.checkpoint.step_folders import CHECKPOINTS, committed_folders, step_of
+from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.commands.checkpoint.formatting import render_bytes
 from bigtrain.commands.checkpoint.listing import folder_bytes, set_aside_folders
 from bigtrain.commands.checkpoint.verify import verify_checkpoint

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 from isal.isal_zlib import crc32
 
-from bigtrain.checkpoint.folder import Folder
-from bigtrain.checkpoint.format import (
+from bigtrain.checkpoint.commit import read_commit
+from bigtrain.checkpoint.object_store import FileToRead
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import (
     COMMIT_FILE,
     KINDS,
     STATE_FILE,
@@ -27,12 +29,11 @@ from bigtrain.checkpoint.format import (
     CheckpointError,
     TrainState,
     is_as_written,
-    read_commit,
     read_json,
     read_state,
 )
-from bigtrain.checkpoint.store import FileToRead
-from bigtrain.checkpoint.table import SavedBox, SavedTensor, TensorTable
+from bigtrain.checkpoint.storage_folder import Folder
+from bigtrain.checkpoint.tensor_table import SavedBox, SavedTensor
 from bigtrain.commands.checkpoint.box_coverage import box_fault, cover_faults, file_cover_faults
 from bigtrain.commands.checkpoint.formatting import render_bytes
 from bigtrain.commands.checkpoint.listing import named_step
@@ -163,7 +164,7 @@ def _check_state(folder: Folder, faults: list[str]) -> TrainState | None:
 
 def _check_tensors(folder: Folder, faults: list[str]) -> dict[str, SavedTensor]:
     """Reads the table of tensors, and checks that each weight has its moments."""
-    table = TensorTable(folder)
+    table = CheckpointReader(folder)
     try:
         tensors = table.tensors
     except CheckpointError as error:

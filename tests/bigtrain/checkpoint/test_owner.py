@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.checkpoint.folder import DiskFolder, Folder, open_folder
 from bigtrain.checkpoint.owner import check_owner, claim_checkpoints
+from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
 from bigtrain.config import ConfigError, RunConfig
 from tests.runs import tiny_config
 

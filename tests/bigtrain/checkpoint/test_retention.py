@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bigtrain.checkpoint.folder import DiskFolder, Folder
-from bigtrain.checkpoint.format import (
+from bigtrain.checkpoint.commit import commit
+from bigtrain.checkpoint.retention import remove_old, steps_to_remove
+from bigtrain.checkpoint.schema import (
     COMMIT_FILE,
     SCHEMA,
     STATE_FILE,
@@ -16,14 +17,11 @@ from bigtrain.checkpoint.format import (
     TOKENIZER_FILE,
     CheckpointError,
     TrainState,
-    commit,
-    committed_folders,
-    new_folder,
-    step_of,
     write_json,
     write_state,
 )
-from bigtrain.checkpoint.retention import remove_old, steps_to_remove
+from bigtrain.checkpoint.step_folders import committed_folders, new_folder, step_of
+from bigtrain.checkpoint.storage_folder import DiskFolder, Folder
 from bigtrain.config.sections import CheckpointConfig
 
 

@@ -1,7 +1,7 @@
 """A planted difference is found, measured and named; records that do not cover are refused."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from bigtrain.parity.record import (
     PARAMETER,
     FloatArray,
     Record,
+    RecordedBox,
     RecordWriter,
     StepFigures,
 )
@@ -40,6 +41,13 @@ def _tensors(seed: int) -> Tensors:
 GRADIENTS, PARAMETERS = _tensors(1), _tensors(2)
 
 
+def _rows(tensors: Tensors, rank: int, ranks: int) -> Iterator[RecordedBox]:
+    for name, whole in tensors.items():
+        rows = np.array_split(np.arange(len(whole)), ranks)[rank]
+        offset = (int(rows[0]), *(0,) * (whole.ndim - 1))
+        yield RecordedBox(name, whole.shape, offset, whole[rows], is_first_replica=True)
+
+
 def write_record(
     folder: Path,
     *,
@@ -53,26 +61,12 @@ def write_record(
     folder.mkdir()
     for rank in range(ranks):
         writer = RecordWriter(folder, rank=rank)
-        for kind, tensors in ((GRADIENT, gradients), (PARAMETER, parameters)):
-            for name, whole in tensors.items():
-                rows = np.array_split(np.arange(len(whole)), ranks)[rank]
-                writer.add(
-                    whole[rows],
-                    kind=kind,
-                    name=name,
-                    global_shape=whole.shape,
-                    offset=(int(rows[0]), *(0,) * (whole.ndim - 1)),
-                    is_first_replica=True,
-                )
-        for name, values in (copies or {}).items():
-            writer.add(
-                values,
-                kind=GRADIENT,
-                name=name,
-                global_shape=values.shape,
-                offset=(0,) * values.ndim,
-                is_first_replica=False,
-            )
+        replicas = [
+            RecordedBox(name, values.shape, (0,) * values.ndim, values, is_first_replica=False)
+            for name, values in (copies or {}).items()
+        ]
+        writer.write(GRADIENT, [*_rows(gradients, rank, ranks), *replicas])
+        writer.write(PARAMETER, _rows(parameters, rank, ranks))
         writer.finish(steps)
     return Record(folder)
 
@@ -177,7 +171,7 @@ def test_tensors_that_another_layout_has_not_are_told(tmp_path: Path) -> None:
 def test_a_tensor_with_holes_is_told(tmp_path: Path) -> None:
     alone = write_record(tmp_path / "alone")
     halves = write_record(tmp_path / "halves", ranks=2)
-    (tmp_path / "halves" / "rank-00001.json").unlink()
+    (tmp_path / "halves" / GRADIENT / "rank-00001.json").unlink()
     with pytest.raises(CompareError, match="gradient embedding: of 32 elements no rank keeps 16"):
         compare(Record(tmp_path / "halves"), alone)
     assert halves.shapes(GRADIENT) == alone.shapes(GRADIENT)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.checkpoint.format import folder_name
-from bigtrain.checkpoint.links import check_links
-from bigtrain.checkpoint.locate import checkpoints_of_run, original_of
+from bigtrain.checkpoint.dangling_links import check_links
 from bigtrain.checkpoint.owner import check_owner, claim_checkpoints
+from bigtrain.checkpoint.run_checkpoints import checkpoints_of_run, original_of
+from bigtrain.checkpoint.step_folders import folder_name
 from bigtrain.config import ConfigError, RunConfig, load_run_config
 from bigtrain.config.saved import load_run_of
 from bigtrain.runs.resume_checks import open_checkpoints

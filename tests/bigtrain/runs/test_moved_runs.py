@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.checkpoint.folder import DiskFolder
-from bigtrain.checkpoint.format import folder_name
-from bigtrain.checkpoint.locate import (
+from bigtrain.checkpoint.owner import claim_checkpoints
+from bigtrain.checkpoint.retention import set_aside
+from bigtrain.checkpoint.run_checkpoints import (
     absolute_place,
     checkpoints_of_run,
     fork_command,
     original_of,
 )
-from bigtrain.checkpoint.owner import claim_checkpoints
-from bigtrain.checkpoint.retention import set_aside
+from bigtrain.checkpoint.step_folders import folder_name
+from bigtrain.checkpoint.storage_folder import DiskFolder
 from bigtrain.commands.checkpoint.prune import PruneRequest, plan_prune
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.saved import load_run_of

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bigtrain.checkpoint.folder import DiskFolder
-from bigtrain.checkpoint.format import COMMIT_FILE, commit, write_json
-from bigtrain.checkpoint.table import TensorTable
+from bigtrain.checkpoint.commit import commit
+from bigtrain.checkpoint.reading import CheckpointReader
+from bigtrain.checkpoint.schema import COMMIT_FILE, write_json
+from bigtrain.checkpoint.storage_folder import DiskFolder
 
 Tensors = dict[str, np.ndarray]
 
@@ -47,8 +48,8 @@ def save_in_one_piece(checkpoint: Path, change: Callable[[Tensors], None] = lamb
         checkpoint: Is replaced.
         change: What becomes of its tensors before.
     """
-    table = TensorTable(DiskFolder(checkpoint))
-    tensors = {key: table.whole_tensor(*key.split("/", 1)) for key in table.tensors}
+    table = CheckpointReader(DiskFolder(checkpoint))
+    tensors = {key: table.read_tensor(*key.split("/", 1)) for key in table.tensors}
     change(tensors)
     for file in checkpoint.glob("rank-*.bin"):
         file.unlink()

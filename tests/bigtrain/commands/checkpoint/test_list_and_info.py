@@ -11,10 +11,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from bigtrain.checkpoint.folder import DiskFolder
-from bigtrain.checkpoint.retention import (
-    set_aside,
-)
+from bigtrain.checkpoint.retention import set_aside
+from bigtrain.checkpoint.storage_folder import DiskFolder
 from bigtrain.config import RunConfig, load_run_config
 from bigtrain.plan.parameters import count_parameters
 from tests.bigtrain.commands.checkpoint.conftest import Command
@@ -235,7 +233,7 @@ def test_a_checkpoint_that_cannot_be_read_is_one_line(
     # Asked about the run, the next one answers, and the command says so.
     exit_code, lines = command("info", run)
     assert exit_code == 0
-    assert any(line.startswith("passed over step-00000006") for line in lines)
+    assert any(line.startswith("skipped step-00000006") for line in lines)
     assert _facts(lines)["step"] == "4 of 6 (4 updates)"
 
 

@@ -5,10 +5,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from bigtrain.checkpoint.folder import DiskFolder, open_folder
-from bigtrain.checkpoint.retention import (
-    set_aside,
-)
+from bigtrain.checkpoint.retention import set_aside
+from bigtrain.checkpoint.storage_folder import DiskFolder, open_folder
 from bigtrain.runs.run_folder import RunFolder
 from tests.bigtrain.commands.checkpoint.conftest import Command
 from tests.bigtrain.commands.checkpoint.damage import flip_bit

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigtrain.checkpoint.folder import DiskFolder
-from bigtrain.checkpoint.table import SavedBox, SavedTensor
+from bigtrain.checkpoint.storage_folder import DiskFolder
+from bigtrain.checkpoint.tensor_table import SavedBox, SavedTensor
 from bigtrain.commands.checkpoint import read_progress
 from bigtrain.commands.checkpoint.box_coverage import box_fault, cover_faults, file_cover_faults
 from bigtrain.commands.checkpoint.verify import verify_checkpoint

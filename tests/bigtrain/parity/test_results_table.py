@@ -10,7 +10,7 @@ from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.layout import parse_layout
 from bigtrain.parity.compare import IN_FP32, Comparison, Reference
 from bigtrain.parity.layout_runs import ParityError, Problem, Row, compare_layouts, measure_alone
-from bigtrain.parity.record import Record
+from bigtrain.parity.record import Record, RecordWriter
 from bigtrain.parity.result_table import render_notes, render_plain, render_rich
 from bigtrain.parity.rounding import measure_rounding
 from tests.bigtrain.parity.test_parity_layouts import VALUES
@@ -72,7 +72,7 @@ def test_layouts_that_are_refused_start_no_rank(tmp_path: Path) -> None:
     def start(config: Path, processes: int, folder: Path, *, perturbed_runs: int = 0) -> None:
         raise AssertionError("a rank was started")
 
-    (tmp_path / "rank-00000.json").write_text('{"steps": [], "boxes": []}')
+    RecordWriter(tmp_path, rank=0).finish([])
     alone = Record(tmp_path)
     rows = compare_layouts(
         RunConfig.model_validate(VALUES),

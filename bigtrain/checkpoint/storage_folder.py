@@ -1,8 +1,7 @@
-"""A folder of files, on a disk or behind a URL: what a checkpoint asks of a file system. No torch.
+"""A folder on a disk or in an object store, with the operations that checkpoints need. No torch.
 
-On a disk a folder gets its name in one step, and what is written waits until the disk has it. An
-object store has no folders to rename: there a file is there whole or not at all once it is closed,
-and a marker written last says that the rest is there.
+On a disk a folder can be renamed in one step, and a write returns once the disk has the file. An
+object store cannot rename folders, but a file appears there only when it is closed, and complete.
 """
 
 import errno
@@ -15,31 +14,25 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from bigtrain.checkpoint.store import (
-    FileToRead,
-    ReadAhead,
-    discard,
-    open_store,
-    told_as_os_error,
-)
+from bigtrain.checkpoint.object_store import FileToRead, ReadAhead, as_os_error, discard, open_store
 
 _WITHOUT_FOLDERS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"})
-"""Protocols of stores whose one folder is the bucket; fsspec would make one of a mistyped name."""
+"""Stores without folders below the bucket. fsspec would create a bucket of a mistyped name."""
 
 _BYTES_TO_SEND = 2**23
 
 
 class FolderError(ValueError):
-    """A place cannot be used; the message is one line and says which and why."""
+    """A folder cannot be used; the message is one line and says which and why."""
 
 
 class Folder(ABC):
-    """A folder that may not exist yet. Its errors are those of files: ``OSError``."""
+    """A folder that may not exist yet. Its methods raise ``OSError``."""
 
     renames: bool
-    """Whether a folder can get another name, in one step."""
+    """Whether a folder can be renamed, in one step."""
     name: str
-    """Its last part."""
+    """The last part of its path."""
 
     @abstractmethod
     def child(self, name: str) -> "Folder":
@@ -47,19 +40,19 @@ class Folder(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """What is in it, sorted; nothing where it does not exist."""
+        """The names in it, sorted; empty if it does not exist."""
 
     @abstractmethod
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is none."""
+        """Bytes of a file; None if it does not exist."""
 
     @abstractmethod
     def modified(self, name: str) -> float | None:
-        """When a file was last written, in seconds since 1970; None where nobody knows."""
+        """When a file was last written, in seconds since 1970; None if unknown."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """A whole file."""
+        """The content of a file."""
 
     @abstractmethod
     def opened(self, name: str) -> FileToRead:
@@ -67,42 +60,42 @@ class Folder(ABC):
 
     @abstractmethod
     def created(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """A new file to write, which will survive a power cut once the context ends."""
+        """A new file to write; it survives a power cut once the context ends."""
 
     @abstractmethod
     def make(self) -> None:
-        """Makes it, with its parents, where it does not exist."""
+        """Makes it, with its parents, if it does not exist."""
 
     @abstractmethod
     def settle(self) -> None:
-        """Waits until the names in it would survive a power cut."""
+        """Waits until the names in it survive a power cut."""
 
     @abstractmethod
     def remove_file(self, name: str) -> None:
-        """Removes one file, if it is there."""
+        """Removes one file, if it exists."""
 
     @abstractmethod
     def remove(self) -> None:
-        """Removes it with all that is in it, if it is there."""
+        """Removes it with all that is in it, if it exists."""
 
     @abstractmethod
     def rename(self, name: str) -> "Folder":
-        """Gives it another name beside its own; only where it ``renames``."""
+        """Renames it, in the same parent; only if ``renames``."""
 
     @abstractmethod
     def free_bytes(self) -> int | None:
-        """Room that is left; None where nobody knows."""
+        """Free space; None if unknown."""
 
     @abstractmethod
     def check_place(self) -> None:
-        """Checks, without writing, that it is there or can be made.
+        """Checks, without writing, that it exists or can be made.
 
         Raises:
-            FolderError: It cannot.
+            FolderError: It cannot be made.
         """
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a whole file that will survive a power cut."""
+        """Writes a file that survives a power cut."""
         with self.created(name) as file:
             file.write(content)
 
@@ -124,21 +117,21 @@ class DiskFolder(Folder):
         return DiskFolder(self.path / name)
 
     def names(self) -> list[str]:
-        """What is in it, sorted; nothing where it does not exist."""
+        """The names in it, sorted; empty if it does not exist."""
         return sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is none."""
+        """Bytes of a file; None if it does not exist."""
         path = self.path / name
         return path.stat().st_size if path.is_file() else None
 
     def modified(self, name: str) -> float | None:
-        """When a file was last written, in seconds since 1970; None where there is none."""
+        """When a file was last written, in seconds since 1970; None if it does not exist."""
         path = self.path / name
         return path.stat().st_mtime if path.is_file() else None
 
     def read(self, name: str) -> bytes:
-        """A whole file."""
+        """The content of a file."""
         return (self.path / name).read_bytes()
 
     def opened(self, name: str) -> FileToRead:
@@ -147,18 +140,18 @@ class DiskFolder(Folder):
 
     @contextmanager
     def created(self, name: str) -> Iterator[IO[bytes]]:
-        """A new file to write, which will survive a power cut once it ends."""
+        """A new file to write; it survives a power cut once the context ends."""
         with io.BufferedWriter(_FileToWrite(self.path / name, "wb")) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
 
     def make(self) -> None:
-        """Makes it, with its parents, where it does not exist."""
+        """Makes it, with its parents, if it does not exist."""
         self.path.mkdir(parents=True, exist_ok=True)
 
     def settle(self) -> None:
-        """Waits until the names in it would survive a power cut."""
+        """Waits until the names in it survive a power cut."""
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -166,31 +159,31 @@ class DiskFolder(Folder):
             os.close(descriptor)
 
     def remove_file(self, name: str) -> None:
-        """Removes one file, if it is there."""
+        """Removes one file, if it exists."""
         (self.path / name).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Removes it with all that is in it, if it is there."""
+        """Removes it with all that is in it, if it exists."""
         with suppress(FileNotFoundError):
             shutil.rmtree(self.path)
 
     def rename(self, name: str) -> "DiskFolder":
-        """Gives it another name beside its own."""
+        """Renames it, in the same parent."""
         return DiskFolder(self.path.rename(self.path.with_name(name)))
 
     def free_bytes(self) -> int | None:
-        """Room that is left for an ordinary user."""
+        """Free space for an ordinary user."""
         return shutil.disk_usage(self.path).free
 
     def check_place(self) -> None:
         """Checks that the nearest folder that exists lets us write.
 
         Raises:
-            FolderError: It does not, or is none.
+            FolderError: It does not, or is not a folder.
         """
         nearest = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if not nearest.is_dir():
-            raise FolderError(f"{self.path}: {nearest} is no folder; give another place")
+            raise FolderError(f"{self.path}: {nearest} is not a folder; give another place")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise FolderError(f"{self.path}: {nearest} cannot be written to; give another place")
 
@@ -198,7 +191,7 @@ class DiskFolder(Folder):
 class _FileToWrite(io.FileIO):
     """A file whose first bytes go to the disk while the next are written.
 
-    Else all of them would wait in memory for the fsync: half as much time again, and more.
+    Otherwise all of them wait in memory for the fsync, which takes half as much time again or more.
     """
 
     _waiting = _sent = 0
@@ -208,7 +201,7 @@ class _FileToWrite(io.FileIO):
         count = super().write(data)
         self._waiting += count
         if self._waiting >= _BYTES_TO_SEND:
-            # Of pages that are not on the disk yet, Linux makes this the beginning of a write.
+            # For pages that are not on the disk yet, this makes Linux begin to write them.
             os.posix_fadvise(self.fileno(), self._sent, self._waiting, os.POSIX_FADV_DONTNEED)
             self._sent, self._waiting = self._sent + self._waiting, 0
         return count
@@ -219,7 +212,7 @@ class _DiskFile(FileToRead):
         self._descriptor = os.open(path, os.O_RDONLY)
 
     def close(self) -> None:
-        """Ends the reading."""
+        """Closes the file."""
         os.close(self._descriptor)
 
     def read_into(self, start: int, buffer: memoryview) -> int:
@@ -234,7 +227,7 @@ class _DiskFile(FileToRead):
 
 
 class UrlFolder(Folder):
-    """A folder of an object store, or of anything else that fsspec knows."""
+    """A folder of an object store, or of another file system of fsspec."""
 
     renames = False
 
@@ -242,12 +235,12 @@ class UrlFolder(Folder):
         """Opens the file system of a URL.
 
         Raises:
-            FolderError: fsspec does not know it, lacks the package for it, or takes it for a
-                pattern.
+            FolderError: fsspec does not know it, needs another package for it, or would read it
+                as a pattern.
         """
         self.url = url.rstrip("/")
         if set(self.url) & set("*?[]"):
-            raise FolderError(f"{url}: fsspec takes *?[] for a pattern; give another name")
+            raise FolderError(f"{url}: fsspec reads *?[] as a pattern; give another name")
         self.name = self.url.rsplit("/", 1)[-1]
         if system is None or path is None:
             try:
@@ -264,21 +257,21 @@ class UrlFolder(Folder):
         return UrlFolder(f"{self.url}/{name}", self._system, f"{self._path}/{name}")
 
     def names(self) -> list[str]:
-        """What is in it, sorted; nothing where it does not exist."""
+        """The names in it, sorted; empty if it does not exist."""
         try:
-            with told_as_os_error(self.url):
+            with as_os_error(self.url):
                 self._system.invalidate_cache()
                 found = self._system.ls(self._path, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        # Some stores list the folder itself, or a file of its name.
+        # Some stores also list the folder itself, or a file of the same name.
         paths = (path.strip("/").rpartition("/") for path in found)
         return sorted({name for parent, _, name in paths if parent == self._path.strip("/")})
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is none."""
+        """Bytes of a file; None if it does not exist."""
         try:
-            with told_as_os_error(f"{self.url}/{name}"):
+            with as_os_error(f"{self.url}/{name}"):
                 self._system.invalidate_cache()
                 info = self._system.info(f"{self._path}/{name}")
         except (FileNotFoundError, NotADirectoryError):
@@ -286,16 +279,16 @@ class UrlFolder(Folder):
         return int(info["size"]) if info["type"] == "file" else None
 
     def modified(self, name: str) -> float | None:
-        """When a file was last written, in seconds since 1970; None where nobody knows."""
+        """When a file was last written, in seconds since 1970; None if unknown."""
         try:
-            with told_as_os_error(f"{self.url}/{name}"):
+            with as_os_error(f"{self.url}/{name}"):
                 return float(self._system.modified(f"{self._path}/{name}").timestamp())
-        except OSError:  # Not every store tells.
+        except OSError:  # Not every store knows.
             return None
 
     def read(self, name: str) -> bytes:
-        """A whole file."""
-        with told_as_os_error(f"{self.url}/{name}"):
+        """The content of a file."""
+        with as_os_error(f"{self.url}/{name}"):
             return bytes(self._system.cat_file(f"{self._path}/{name}"))
 
     def opened(self, name: str) -> FileToRead:
@@ -309,8 +302,8 @@ class UrlFolder(Folder):
 
     @contextmanager
     def created(self, name: str) -> Iterator[IO[bytes]]:
-        """A new file to write, which is there once it ends, unless it ends in an error."""
-        with told_as_os_error(f"{self.url}/{name}"):
+        """A new file to write; it exists once the context ends without an error."""
+        with as_os_error(f"{self.url}/{name}"):
             file = self._system.open(f"{self._path}/{name}", "wb")
             try:
                 yield file
@@ -320,44 +313,44 @@ class UrlFolder(Folder):
             file.close()
 
     def make(self) -> None:
-        """Makes it where the store has folders at all."""
-        if not self._is_of_a_bucket:
-            with told_as_os_error(self.url):
+        """Makes it, if the store has folders."""
+        if not self._is_in_bucket:
+            with as_os_error(self.url):
                 self._system.makedirs(self._path, exist_ok=True)
 
     def settle(self) -> None:
-        """A store keeps what it has taken."""
+        """Nothing to wait for: a store keeps what it has accepted."""
 
     def remove_file(self, name: str) -> None:
-        """Removes one file, if it is there."""
-        with suppress(FileNotFoundError), told_as_os_error(f"{self.url}/{name}"):
+        """Removes one file, if it exists."""
+        with suppress(FileNotFoundError), as_os_error(f"{self.url}/{name}"):
             self._system.rm_file(f"{self._path}/{name}")
 
     def remove(self) -> None:
-        """Removes it with all that is in it, if it is there."""
-        with suppress(FileNotFoundError), told_as_os_error(self.url):
+        """Removes it with all that is in it, if it exists."""
+        with suppress(FileNotFoundError), as_os_error(self.url):
             self._system.invalidate_cache()
             self._system.rm(self._path, recursive=True)
 
     def rename(self, name: str) -> "Folder":
-        """A store cannot."""
-        raise OSError(f"{self}: an object store renames no folders")
+        """Always raises: a store cannot rename folders."""
+        raise OSError(f"{self}: an object store cannot rename folders")
 
     def free_bytes(self) -> int | None:
-        """Nobody knows."""
+        """Unknown."""
         return None
 
     def check_place(self) -> None:
-        """Checks that there is such a bucket, and that it answers us.
+        """Checks that the bucket exists and answers.
 
         Raises:
-            FolderError: There is none, or it does not.
+            FolderError: It does not.
         """
-        if not self._is_of_a_bucket:
+        if not self._is_in_bucket:
             return
         bucket = self._path.split("/")[0]
         try:
-            with told_as_os_error(self.url):
+            with as_os_error(self.url):
                 self._system.info(bucket)
         except FileNotFoundError:
             raise FolderError(f"{self.url}: there is no bucket {bucket}; make it") from None
@@ -365,7 +358,7 @@ class UrlFolder(Folder):
             raise FolderError(f"{self.url}: {error.strerror or error}") from None
 
     @property
-    def _is_of_a_bucket(self) -> bool:
+    def _is_in_bucket(self) -> bool:
         protocol = self._system.protocol
         names = {protocol} if isinstance(protocol, str) else {*protocol}
         return bool(names & _WITHOUT_FOLDERS)
@@ -375,6 +368,6 @@ def open_folder(place: str | Path) -> Folder:
     """The folder at a path or a URL; it need not exist.
 
     Raises:
-        FolderError: fsspec does not know the URL, or lacks the package for it.
+        FolderError: fsspec does not know the URL, or needs another package for it.
     """
     return UrlFolder(str(place)) if "://" in str(place) else DiskFolder(Path(place))

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from bigtrain.checkpoint.folder import FolderError
+from bigtrain.checkpoint.storage_folder import FolderError
 from bigtrain.config.paths import find_dangling_link, render_dangling_link
 
 
 def check_links(path: Path) -> None:
-    """Checks that neither a path nor a folder above it is a link to nothing.
+    """Checks that neither a path nor a folder above it is a link whose target is gone.
 
     Raises:
         FolderError: One is; the message names it and its target.

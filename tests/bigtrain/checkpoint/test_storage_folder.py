@@ -12,11 +12,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bigtrain.checkpoint import store
-from bigtrain.checkpoint.folder import DiskFolder, Folder, FolderError, UrlFolder, open_folder
-from bigtrain.checkpoint.format import COMMIT_FILE, CheckpointError, named_folders
-from bigtrain.checkpoint.locate import find_checkpoint
-from bigtrain.checkpoint.store import ReadAhead
+from bigtrain.checkpoint import object_store
+from bigtrain.checkpoint.find_checkpoint import find_checkpoint
+from bigtrain.checkpoint.object_store import ReadAhead
+from bigtrain.checkpoint.schema import COMMIT_FILE, CheckpointError
+from bigtrain.checkpoint.step_folders import named_folders
+from bigtrain.checkpoint.storage_folder import (
+    DiskFolder,
+    Folder,
+    FolderError,
+    UrlFolder,
+    open_folder,
+)
 from tests.stores import BUCKET, s3_client, s3_server, use_environment
 
 KINDS = ("disk", "file", "memory", "s3")
@@ -115,9 +122,9 @@ def test_any_part_of_a_file_is_read_as_it_was_written(
 
 
 def _read_ahead_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in (("PIECE_BYTES", 64), ("_FIRST_AHEAD", 32), ("_SMALL_GAP", 8)):
-        monkeypatch.setattr(store, name, size)
-    monkeypatch.setattr(store, "_MOST_AHEAD", 256)
+    for name, size in (("REQUEST_BYTES", 64), ("_FIRST_AHEAD", 32), ("_SMALL_GAP", 8)):
+        monkeypatch.setattr(object_store, name, size)
+    monkeypatch.setattr(object_store, "_MOST_AHEAD", 256)
 
 
 class TestReadingAhead:
@@ -255,7 +262,7 @@ def test_the_errors_of_a_store_are_those_of_files_in_one_line(tmp_path: Path) ->
     ("url", "message"),
     [
         ("nowhere://bucket/runs", "Protocol not known: nowhere; give a path, or a URL such as"),
-        ("memory://runs/a*", r"fsspec takes \*\?\[\] for a pattern; give another name"),
+        ("memory://runs/a*", r"fsspec reads \*\?\[\] as a pattern; give another name"),
     ],
 )
 def test_a_url_that_cannot_be_is_named(url: str, message: str) -> None:
@@ -265,7 +272,7 @@ def test_a_url_that_cannot_be_is_named(url: str, message: str) -> None:
 
 def test_a_place_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FolderError, match=r"runs: .*/file is no folder; give another place"):
+    with pytest.raises(FolderError, match=r"runs: .*/file is not a folder; give another place"):
         DiskFolder(tmp_path / "file" / "runs").check_place()
     DiskFolder(tmp_path / "not" / "yet" / "there").check_place()
 

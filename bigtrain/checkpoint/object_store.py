@@ -1,4 +1,4 @@
-"""Object stores through fsspec: opened, read ahead, errors told as those of files. No torch."""
+"""Object stores through fsspec: opening, reading ahead, errors as ``OSError``. No torch."""
 
 import errno
 import threading
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-PIECE_BYTES = 8 * 2**20
-"""What is asked for in one request, while a file is read from front to back."""
-_FIRST_AHEAD = PIECE_BYTES // 2
-_MOST_AHEAD = 4 * PIECE_BYTES
-_SMALL_GAP = PIECE_BYTES // 8
+REQUEST_BYTES = 8 * 2**20
+"""The size of one request, while a file is read from front to back."""
+_FIRST_AHEAD = REQUEST_BYTES // 2
+_MOST_AHEAD = 4 * REQUEST_BYTES
+_SMALL_GAP = REQUEST_BYTES // 8
 
 
 class FileToRead(ABC):
-    """A file of which parts are read; its context closes it."""
+    """A file of which parts are read; as a context manager, it closes itself."""
 
     @abstractmethod
     def read_into(self, start: int, buffer: memoryview) -> int:
@@ -23,7 +23,7 @@ class FileToRead(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Ends the reading."""
+        """Closes the file."""
 
     def __enter__(self) -> "FileToRead":
         return self
@@ -33,19 +33,20 @@ class FileToRead(ABC):
 
 
 class ReadAhead(FileToRead):
-    """A file of a store that is mostly read from front to back, here and there with a gap.
+    """A file of a store that is read mostly from front to back, with some gaps.
 
-    A store answers a few large requests sooner than many small ones, and several at a time.
+    It asks for more than it needs: a store answers a few large requests, made at the same time,
+    sooner than many small ones.
     """
 
     def __init__(self, system: Any, path: str, *, size: int, place: str) -> None:
         """Reads nothing yet.
 
         Args:
-            system: A file system of fsspec.
-            path: The file there.
-            size: Its bytes.
-            place: What errors call it.
+            system: The fsspec file system.
+            path: The file in it.
+            size: The file's size in bytes.
+            place: The file's name in errors.
         """
         self._system, self._path, self._size, self._place = system, path, size, place
         self._start, self._data, self._ahead = 0, b"", 0
@@ -55,7 +56,7 @@ class ReadAhead(FileToRead):
         """Fills ``buffer`` from byte ``start`` on; returns how many bytes there were.
 
         Raises:
-            OSError: The store does not give them.
+            OSError: The store cannot read them.
         """
         stop = min(start + len(buffer), self._size)
         with self._lock:
@@ -66,7 +67,7 @@ class ReadAhead(FileToRead):
         return len(part)
 
     def close(self) -> None:
-        """Lets go of what was read."""
+        """Frees what was read."""
         with self._lock:
             self._data = b""
 
@@ -75,19 +76,19 @@ class ReadAhead(FileToRead):
         return self._start + len(self._data)
 
     def _move(self, start: int, stop: int) -> None:
-        """Makes what is at hand begin at ``start``, and reach ``stop`` at least."""
-        goes_on = self._start <= start <= self._end + _SMALL_GAP
-        self._ahead = min(max(_FIRST_AHEAD, 2 * self._ahead), _MOST_AHEAD) if goes_on else 0
-        kept = self._data[start - self._start :] if goes_on else b""
+        """Makes the data in memory begin at ``start`` and reach at least ``stop``."""
+        is_next = self._start <= start <= self._end + _SMALL_GAP
+        self._ahead = min(max(_FIRST_AHEAD, 2 * self._ahead), _MOST_AHEAD) if is_next else 0
+        kept = self._data[start - self._start :] if is_next else b""
         first = start + len(kept)
         last = min(max(stop, first + self._ahead), self._size)
         self._data = b"".join([kept, *self._fetch(first, last)])
         self._start = start
 
     def _fetch(self, start: int, stop: int) -> list[bytes]:
-        starts = [*range(start, stop, PIECE_BYTES)]
+        starts = [*range(start, stop, REQUEST_BYTES)]
         ends = [*starts[1:], stop]
-        with told_as_os_error(self._place):
+        with as_os_error(self._place):
             pieces = self._system.cat_ranges([self._path] * len(starts), starts, ends)
             for piece in pieces:
                 if isinstance(piece, Exception):
@@ -99,7 +100,7 @@ def open_store(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it.
 
     Raises:
-        ValueError: There is none, or it cannot be reached; says why.
+        ValueError: fsspec does not know the URL, or cannot open the store; says why.
     """
     import fsspec
 
@@ -109,16 +110,16 @@ def open_store(url: str) -> tuple[Any, str]:
         raise ValueError(f"{error}; install the package that fsspec needs") from None
     except ValueError as error:
         raise ValueError(f"{error}; give a path, or a URL such as s3://bucket/runs") from None
-    except Exception as error:  # Each store has errors of its own.
+    except Exception as error:  # Each store has its own exceptions.
         raise ValueError(_one_line(error)) from None
     return system, path
 
 
 @contextmanager
-def told_as_os_error(place: str) -> Iterator[None]:
-    """Tells whatever goes wrong within as an ``OSError`` of one line.
+def as_os_error(place: str) -> Iterator[None]:
+    """Turns any exception inside into an ``OSError`` of one line.
 
-    Each store has errors of its own; some cannot even be handed to another process.
+    Each store has its own exceptions; some cannot even be sent to another process.
     """
     try:
         yield
@@ -132,7 +133,7 @@ def told_as_os_error(place: str) -> Iterator[None]:
 
 
 def discard(file: Any) -> None:
-    """Ends a file that is not to be: closed, a store would take what there is of it for whole."""
+    """Abandons a file that is being written: if it were closed, the store would keep the part."""
     from fsspec.spec import AbstractBufferedFile
 
     with suppress(Exception):

@@ -10,17 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigtrain.checkpoint.folder import DiskFolder
-from bigtrain.checkpoint.format import (
+from bigtrain.checkpoint.commit import check_commit, newest_complete, open_state
+from bigtrain.checkpoint.schema import (
     COMMIT_FILE,
     STATE_FILE,
     TENSORS_FILE,
     CheckpointError,
-    check_commit,
-    newest_whole,
-    open_state,
     read_json,
 )
+from bigtrain.checkpoint.storage_folder import DiskFolder
 from tests.bigtrain.checkpoint.test_retention import make_checkpoint
 
 JSON_FILES = (COMMIT_FILE, STATE_FILE, TENSORS_FILE)
@@ -168,11 +166,11 @@ def test_names_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "step-00000007").mkdir()
     for name in ("step-5", "step-00000006.bad-1", "step-00000006.tmp-2", "notes.txt"):
         (tmp_path / name).mkdir()
-    newest, passed_over = newest_whole(checkpoints)
+    newest, skipped = newest_complete(checkpoints)
     assert newest is not None
     assert newest.name == "step-00000004"
-    assert [line.split(":")[0] for line in passed_over] == [
-        f"passed over step-0000000{step}" for step in (9, 8, 7)
+    assert [line.split(":")[0] for line in skipped] == [
+        f"skipped step-0000000{step}" for step in (9, 8, 7)
     ]
 
 

@@ -1,0 +1,26 @@
+"""Whether a checkpoint has room where it is to be written. No torch."""
+
+from bigtrain.checkpoint.save_errors import MAKE_ROOM, save_error
+from bigtrain.checkpoint.storage_folder import Folder
+
+_MORE_BYTES = 2**20
+"""Room for all that is not a tensor."""
+
+
+def check_room(wanted: Folder, *, parent: Folder, tensor_bytes: int) -> None:
+    """Checks that a checkpoint fits on the disk.
+
+    Args:
+        wanted: Where it will be written.
+        parent: The folder of checkpoints, which exists.
+        tensor_bytes: Bytes of its tensors.
+
+    Raises:
+        SaveError: It does not fit.
+    """
+    free, needed = parent.free_bytes(), tensor_bytes + tensor_bytes // 50 + _MORE_BYTES
+    if free is not None and free < needed:
+        raise save_error(
+            wanted,
+            f"it needs {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; {MAKE_ROOM}",
+        )

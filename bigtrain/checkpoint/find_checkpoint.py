@@ -1,0 +1,70 @@
+"""Which checkpoint a user means by a path or a URL. No torch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bigtrain.checkpoint.commit import newest_complete
+from bigtrain.checkpoint.run_checkpoints import checkpoints_of_run
+from bigtrain.checkpoint.schema import COMMIT_FILE, STATE_FILE, CheckpointError
+from bigtrain.checkpoint.step_folders import CHECKPOINTS, named_folders
+from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
+from bigtrain.config.paths import find_dangling_link, render_dangling_link
+
+
+def find_checkpoint(place: str | Path) -> tuple[Folder, list[str]]:
+    """The checkpoint that a user means.
+
+    Args:
+        place: A checkpoint, a run folder, or a folder of checkpoints (the newest
+            complete one of these); a path or an fsspec URL.
+
+    Returns:
+        Its folder, and one line for each newer one that was skipped.
+
+    Raises:
+        CheckpointError: There is none.
+        FolderError: The path or URL cannot be used.
+    """
+    folder = open_folder(place)
+    try:
+        return _find_in(folder)
+    except OSError as error:
+        raise CheckpointError(f"{place}: {error.strerror or error}") from None
+
+
+def _find_in(folder: Folder) -> tuple[Folder, list[str]]:
+    names = folder.names()
+    if COMMIT_FILE in names or STATE_FILE in names:
+        return folder, []
+    if not names and (tried := _newest_try(folder)) is not None:
+        return tried, []
+    skipped: list[str] = []
+    for checkpoints in _places(folder, names):
+        newest, lines = newest_complete(checkpoints)
+        skipped += lines
+        if newest is not None:
+            return newest, skipped
+    if skipped:
+        raise CheckpointError(f"{folder}: no checkpoint can be read; {'; '.join(skipped)}")
+    if isinstance(folder, DiskFolder) and (link := find_dangling_link(folder.path)) is not None:
+        raise CheckpointError(render_dangling_link(link))
+    raise CheckpointError(
+        f"{folder}: neither a checkpoint nor a run folder with one; "
+        "give a folder such as runs/NAME/checkpoints/step-00000100"
+    )
+
+
+def _newest_try(folder: Folder) -> Folder | None:
+    """The checkpoint in an object store that is meant by the name of a step alone."""
+    checkpoints = open_folder(str(folder).rpartition("/")[0])
+    tries = (t for t in named_folders(checkpoints) if t.name.startswith(f"{folder.name}.try-"))
+    return next(tries, None)
+
+
+def _places(folder: Folder, names: list[str]) -> Iterator[Folder]:
+    """Folders of checkpoints that a user may mean by this folder."""
+    if isinstance(folder, DiskFolder) and "config.yaml" in names:
+        yield checkpoints_of_run(folder.path)
+    else:
+        yield folder.child(CHECKPOINTS)
+    yield folder
