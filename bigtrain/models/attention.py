@@ -14,7 +14,7 @@ from bigtrain.models.documents import DocumentMasks, attend_in_blocks
 
 
 class _CoreAttention(torch.nn.Module):
-    """The softmax(QKᵀ)V of one layer; what sees what is its subclasses' to say."""
+    """The softmax(QKᵀ)V of one layer; subclasses apply the mask."""
 
     mask_type: AttnMaskType
 
@@ -50,7 +50,7 @@ class _CoreAttention(torch.nn.Module):
             query: ``[sequence, batch, heads, head_dim]``.
             key: ``[sequence, batch, key heads, head_dim]``; each serves as many query heads.
             value: As ``key``.
-            attention_mask: What the subclass says.
+            attention_mask: As the subclass documents.
 
         Returns:
             ``[sequence, batch, heads × head_dim]``.
@@ -96,7 +96,7 @@ class _CoreAttention(torch.nn.Module):
 
 
 class CausalAttention(_CoreAttention):
-    """Each position sees itself and what came before, in its document where those are told.
+    """Each position attends to itself and earlier ones, within its document if documents are given.
 
     ``attention_mask`` is None, or ``[batch, sequence]``: the number of each token's document.
     """
@@ -126,7 +126,7 @@ class CausalAttention(_CoreAttention):
 
 
 class PaddedAttention(_CoreAttention):
-    """Each position sees all tokens and no padding.
+    """Each position attends to all tokens, and not to padding.
 
     ``attention_mask`` is ``[batch, 1, 1, key]``, True at tokens.
     """

@@ -52,10 +52,10 @@ def bert_chunk(
 
     Args:
         run: The run.
-        config: The same in megatron-core's words.
-        chunk: Which of this rank's chunks; None where a rank holds one alone.
-        first: Whether it embeds.
-        last: Whether it guesses.
+        config: The same as megatron-core's config.
+        chunk: Which of this rank's chunks; None if each rank has one chunk.
+        first: Whether this chunk owns the embedding.
+        last: Whether this chunk owns the output layer.
     """
     model = run.model
     return _Bert(

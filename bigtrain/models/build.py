@@ -1,4 +1,4 @@
-"""What this rank holds of a model: built without memory, then given storage, one by one."""
+"""Builds this rank's chunks of a model on the meta device, and then allocates their weights."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
 
     Args:
         config: The run.
-        layout: The grid; the process groups must stand.
+        layout: The layout; the process groups must exist.
 
     Returns:
         parallel.virtual_pipeline modules of megatron-core, in the order in which a microbatch
@@ -39,10 +39,10 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
         for chunk in chunks:
             first, last = groups.is_first_stage(chunk), groups.is_last_stage(chunk)
             module = build_chunk(config, translated, chunk=chunk, first=first, last=last)
-            # Embeddings and heads of torch's own classes begin in fp32.
+            # Embeddings and heads of torch's own classes are created in fp32.
             modules.append(module.to(translated.params_dtype))
     if config.model.tie_embeddings and layout.pipeline > 1 and last:
-        # The same weight stands on the first stage: the gradient's norm counts it once.
+        # The first stage has the same weight: the gradient norm counts it once.
         modules[-1].shared_embedding_or_output_weight().ds_pipe_replicated = True
     return modules
 
@@ -53,13 +53,13 @@ def materialize(
     *,
     after_each: Callable[[torch.nn.Parameter], None] | None = None,
 ) -> None:
-    """Gives each meta parameter storage, not yet values, keeping what is written on it.
+    """Allocates each meta parameter, without values, and keeps its attributes.
 
     Args:
         module: Its parameters are replaced.
-        device: Where they shall live.
-        after_each: Called with each new parameter before the next one is made; it may take the
-            storage away again, so that no rank ever holds all of it.
+        device: Where they are allocated.
+        after_each: Called with each new parameter before the next one is allocated; it may
+            partition the parameter, so that no rank ever holds all of the model.
     """
     for submodule in module.modules():
         for name, meta in list(submodule._parameters.items()):

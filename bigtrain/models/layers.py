@@ -1,4 +1,4 @@
-"""What a transformer layer is made of: megatron-core's, with our norms, attention and rotation."""
+"""Builds transformer layers: megatron-core's, with bigtrain's norms, attention and rotation."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,10 +31,10 @@ def chunk_layers(
 
     Args:
         run: The run.
-        config: The same in megatron-core's words.
-        chunk: Which of this rank's chunks; None where a rank holds one alone.
-        specs: The layers of this family of models.
-        core_attention: Makes the softmax(QKᵀ)V of a layer.
+        config: The same as megatron-core's config.
+        chunk: Which of this rank's chunks; None if each rank has one chunk.
+        specs: megatron-core's descriptions of this model's layers.
+        core_attention: Makes the module that computes softmax(QKᵀ)V.
     """
     norm, _ = NORMS[run.model.norm]
     layer = _complete(specs[run.train.kernels](), run, core_attention)
@@ -49,7 +49,7 @@ def _complete(
 ) -> ModuleSpec:
     norm, head_norm = NORMS[run.model.norm]
     if run.train.kernels == "torch":
-        # Transformer Engine norms within its linear layers.
+        # Transformer Engine has the norms inside its linear layers.
         layer.submodules.input_layernorm = layer.submodules.pre_mlp_layernorm = norm
     attention = layer.submodules.self_attention
     attention.submodules.core_attention = core_attention

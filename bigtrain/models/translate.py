@@ -1,4 +1,4 @@
-"""Our model config in megatron-core's field names; nothing else in bigtrain knows those."""
+"""Translates a run's config to megatron-core's field names, which only this module knows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,11 +25,11 @@ _RECOMPUTE: dict[str, dict[str, Any]] = {
 
 
 def megatron_config(run: RunConfig, layout: Layout) -> TransformerConfig:
-    """Translates what a run says of its model, its precision and its layout.
+    """Translates model, precision and layout of a run.
 
     Args:
         run: The run.
-        layout: The grid that the model is split over.
+        layout: The layout that the model is split over.
     """
     dtype = DTYPES[run.train.precision]
     return TransformerConfig(
@@ -39,11 +39,11 @@ def megatron_config(run: RunConfig, layout: Layout) -> TransformerConfig:
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=run.train.precision == "bf16",
-        # Weights are made on the meta device, where this means no work and no memory.
+        # Weights are created on the meta device, where this costs neither time nor memory.
         use_cpu_initialization=True,
         gradient_accumulation_fusion=False,
         masked_softmax_fusion=False,
-        # What torch.compile makes one kernel of: bias + activation, bias + dropout + residual.
+        # torch.compile makes one kernel of bias + activation, and of bias + dropout + residual.
         bias_activation_fusion=_fuses_activation(run),
         bias_dropout_fusion=run.train.compile,
     )
@@ -72,7 +72,7 @@ def _activation(run: RunConfig) -> Callable[[torch.Tensor], torch.Tensor]:
     if run.model.activation == "swiglu":
         return torch.nn.functional.silu
     if run.model.traits.exact_gelu or _fuses_activation(run):
-        # The fused one computes the approximation, whatever this one does.
+        # The fused kernel computes the approximation, whichever function is given.
         return torch.nn.functional.gelu
     # GPT-2's GELU is the tanh approximation (Hendrycks & Gimpel, arXiv 1606.08415, section 2).
     return partial(torch.nn.functional.gelu, approximate="tanh")
