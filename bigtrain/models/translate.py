@@ -29,7 +29,7 @@ def megatron_config(run: RunConfig, layout: Layout) -> TransformerConfig:
 
     Args:
         run: The run.
-        layout: The grid that the model is split over.
+        layout: The layout that the model is split over.
     """
     dtype = DTYPES[run.train.precision]
     return TransformerConfig(

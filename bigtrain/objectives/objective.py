@@ -11,7 +11,7 @@ from bigtrain.config.model import ModelConfig
 from bigtrain.parallel.schedule import Report
 
 LOSS_SUM, WEIGHT_SUM = "loss_sum", "weight_sum"
-"""Sums that every objective reports: the loss over its targets, in nats, and their weights."""
+"""Sums that both objectives report: the loss over the targets, in nats, and their weights."""
 
 Sizes = Mapping[str, int]
 """How many numbers each sum of a report holds."""

@@ -1,4 +1,4 @@
-"""Every key of the order counts: epoch, group, stage, seed; and whole batches keep their places."""
+"""Every key of the order counts: epoch, group, phase, seed; and whole batches keep their places."""
 
 import numpy as np
 
