@@ -104,10 +104,10 @@ def forget_to_add_over_the_sequence() -> None:
 
 def add_over_tensor_ranks_twice() -> None:
     """Sums what tensor ranks share, and sums the sums, where data ranks hold shares."""
-    from bigtrain.engine import shared
+    from bigtrain.engine import shared_gradients
 
-    add = shared._sum_over_tensor_ranks
-    shared._sum_over_tensor_ranks = lambda gradient: add(add(gradient))
+    add = shared_gradients._sum_over_tensor_ranks
+    shared_gradients._sum_over_tensor_ranks = lambda gradient: add(add(gradient))
 
 
 def forget_to_add_over_heads() -> None:
