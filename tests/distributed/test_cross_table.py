@@ -126,16 +126,16 @@ def table(
 
 def save_what_is_loaded_and_train(config: RunConfig, out: Path) -> None:
     """Trains, and saves what the run begins with as soon as it is loaded; for ``run_ranks``."""
-    from bigtrain.train import beginning
+    from bigtrain.train import start_point
 
-    load = beginning.load_checkpoint
+    load = start_point.load_checkpoint
 
     def load_and_save(folder: Any, engine: Any, **options: Any) -> Any:
         state = load(folder, engine, **options)
         save_engine(engine, state, out)
         return state
 
-    beginning.load_checkpoint = load_and_save
+    start_point.load_checkpoint = load_and_save
     train_rank(config)
 
 
