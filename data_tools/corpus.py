@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.errors import InputError
-from data_tools.index import PackPlace, index_path, load_index
 from data_tools.local_files import MEND, LocalFiles
 from data_tools.manifest import Manifest, ShardInfo, load_manifest
-from data_tools.remote import Cache, RemoteFiles, RemoteFolder, is_url
+from data_tools.remote_files import Cache, RemoteFiles, RemoteFolder, is_url
+from data_tools.tar_index import PackPlace, index_path, load_index
 
 Verify = Literal["touch", "off"]
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from data_tools.corpus import DOCS_TYPE
 from data_tools.errors import InputError
-from data_tools.index import PackPlace, index_path, load_index
 from data_tools.manifest import Manifest, ShardInfo
+from data_tools.tar_index import PackPlace, index_path, load_index
 
 Level = Literal["header", "crc", "full"]
 

@@ -12,8 +12,8 @@ from bigtrain.config import RunConfig
 from bigtrain.config.layout import config_in_layout, parse_layout
 from bigtrain.environment import read_ranks
 from bigtrain.train.skips import with_skips
-from data_tools.samples.job import build_sample_table
-from data_tools.sharding.job import shard_corpus
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.sharding.shard_corpus import shard_corpus
 from data_tools.tokenizer import train_tokenizer
 
 VOCAB_SIZE = 500

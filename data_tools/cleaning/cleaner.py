@@ -4,17 +4,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data_tools.cleaning.config import CleanConfig
-from data_tools.cleaning.redact import build_redactions, redact
-from data_tools.cleaning.repetition import find_repetition_fault
-from data_tools.cleaning.rules import (
+from data_tools.cleaning.clean_config import CleanConfig
+from data_tools.cleaning.quality_rules import (
     find_c4_fault,
     find_length_fault,
     find_quality_fault,
     keep_c4_lines,
 )
-from data_tools.cleaning.spelling import compose, remove_control_characters, unify_line_ends
-from data_tools.cleaning.words import Words, split_words
+from data_tools.cleaning.redaction_rules import build_redactions, redact
+from data_tools.cleaning.repetition_rules import find_repetition_fault
+from data_tools.cleaning.unicode_rules import compose, remove_control_characters, unify_line_ends
+from data_tools.cleaning.word_splitter import Words, split_words
 
 EMPTY = "empty"
 """Why a document goes of which the rules left nothing but white space."""

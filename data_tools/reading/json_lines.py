@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import IO
 
 from data_tools.errors import InputError
-from data_tools.reading.formats import HEAD_BYTES, holds_json_values, wrong_content
+from data_tools.reading.byte_streams import is_url, open_file, open_unpacked, read_head
+from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions, Skipped, refuse
+from data_tools.reading.file_formats import HEAD_BYTES, holds_json_values, wrong_content
+from data_tools.reading.json_record import JsonRecord
 from data_tools.reading.json_values import read_json_values
-from data_tools.reading.records import JsonRecord
-from data_tools.reading.streams import is_url, open_file, open_unpacked, read_head
-from data_tools.reading.values import Document, InputFile, Piece, ReadOptions, Skipped, refuse
 
 _BLOCK_BYTES = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

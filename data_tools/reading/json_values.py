@@ -7,8 +7,8 @@ from functools import partial
 from typing import IO, Any
 
 from data_tools.errors import InputError
-from data_tools.reading.records import JsonRecord
-from data_tools.reading.values import Document, InputFile, ReadOptions, Skipped
+from data_tools.reading.documents import Document, InputFile, ReadOptions, Skipped
+from data_tools.reading.json_record import JsonRecord
 
 _BLOCK_BYTES = 1 << 20
 _LITERAL_CHARACTERS = 16  # A value that the end of a block cuts is noticed so close to it.

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from data_tools.reading.formats import HEAD_BYTES, wrong_content
-from data_tools.reading.streams import open_unpacked
-from data_tools.reading.values import Document, Piece, ReadOptions, Skipped, refuse
+from data_tools.reading.byte_streams import open_unpacked
+from data_tools.reading.documents import Document, Piece, ReadOptions, Skipped, refuse
+from data_tools.reading.file_formats import HEAD_BYTES, wrong_content
 
 
 def read_text_file(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:

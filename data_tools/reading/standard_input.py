@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import IO
 
 from data_tools.errors import InputError
-from data_tools.reading.formats import compression_by_content, foreign_content, kind_by_content
-from data_tools.reading.sources import TextSource
-from data_tools.reading.streams import UNPACKING
-from data_tools.reading.values import InputFile
+from data_tools.reading.byte_streams import UNPACKING
+from data_tools.reading.documents import InputFile
+from data_tools.reading.file_formats import compression_by_content, foreign_content, kind_by_content
+from data_tools.reading.text_sources import TextSource
 
 _BLOCK_BYTES = 1 << 20
 _LABEL = "standard input"

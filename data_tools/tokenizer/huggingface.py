@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.errors import InputError
-from data_tools.tokenizer.base import (
+from data_tools.tokenizer.plain_tokenizer_json import plain_values
+from data_tools.tokenizer.special_token_roles import choose_roles, remember_roles
+from data_tools.tokenizer.special_tokens import NONE, SpecialIds
+from data_tools.tokenizer.tokenizer_interface import (
     check_id,
     cut_at_raw_bytes,
     gives_back,
@@ -24,10 +27,7 @@ from data_tools.tokenizer.base import (
     move_blanks,
     text_of,
 )
-from data_tools.tokenizer.plain import plain_values
-from data_tools.tokenizer.roles import choose_roles, remember_roles
-from data_tools.tokenizer.special import NONE, SpecialIds
-from data_tools.tokenizer.words import starts_word
+from data_tools.tokenizer.word_starts import starts_word
 
 _SPACE_MARK = "\u2581"
 _LONG_CHARACTERS = 1 << 18  # The library takes some 400 bytes a token while it works.

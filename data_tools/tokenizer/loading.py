@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_tools.errors import InputError
-from data_tools.tokenizer.base import Tokenizer
 from data_tools.tokenizer.huggingface import load_huggingface
 from data_tools.tokenizer.sentencepiece import load_sentencepiece
+from data_tools.tokenizer.tokenizer_interface import Tokenizer
 
 
 def load_tokenizer(path: Path, *, special: Mapping[str, str] | None = None) -> Tokenizer:

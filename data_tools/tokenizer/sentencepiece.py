@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 
 from data_tools.errors import InputError
 from data_tools.files import write_file
-from data_tools.tokenizer.base import (
+from data_tools.tokenizer.sentencepiece_model_file import round_scores
+from data_tools.tokenizer.sentencepiece_to_json import sentencepiece_json
+from data_tools.tokenizer.special_tokens import NONE, ROLES, USUAL_NAMES, SpecialIds
+from data_tools.tokenizer.tokenizer_interface import (
     check_id,
     cut_at_raw_bytes,
     gives_back,
@@ -27,10 +30,7 @@ from data_tools.tokenizer.base import (
     move_blanks,
     text_of,
 )
-from data_tools.tokenizer.exchange import sentencepiece_json
-from data_tools.tokenizer.model_file import round_scores
-from data_tools.tokenizer.special import NONE, ROLES, USUAL_NAMES, SpecialIds
-from data_tools.tokenizer.words import starts_word
+from data_tools.tokenizer.word_starts import starts_word
 
 TokenizerKind = Literal["bpe", "unigram"]
 

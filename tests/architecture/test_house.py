@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bigtrain.config import RunConfig, Section, load_config
-from data_tools.cleaning.config import CleanConfig
+from data_tools.cleaning.clean_config import CleanConfig
 from tests.architecture.source_tree import PACKAGES, REPOSITORY
 
 LONGEST_FILE = 400

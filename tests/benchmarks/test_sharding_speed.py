@@ -16,7 +16,7 @@ import sentencepiece
 from rich.console import Console
 from rich.table import Table
 
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
 from data_tools.tokenizer import load_tokenizer, train_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
 from data_tools.tokenizer import Tokenizer, train_tokenizer
 from tests.data_tools.small_texts import write_texts
 

@@ -14,9 +14,9 @@ from webdataset.writer import TarWriter
 
 from data_tools.errors import InputError
 from data_tools.files import render_json
-from data_tools.reading.left_out import LeftOut
-from data_tools.reading.sources import find_sources
-from data_tools.reading.walking import FOLDER_OF_A_GLOB, TOO_MANY_NAMES
+from data_tools.reading.left_out_files import LeftOut
+from data_tools.reading.text_sources import find_sources
+from data_tools.reading.walk_folders import FOLDER_OF_A_GLOB, TOO_MANY_NAMES
 
 _NOBODY = 65534
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.cleaning.job import clean_corpus
+from data_tools.cleaning.clean_corpus import clean_corpus
 from data_tools.errors import InputError
-from data_tools.sharding.job import shard_corpus
-from data_tools.workers import open_pool, run_each
+from data_tools.jobs.workers import open_pool, run_each
+from data_tools.sharding.shard_corpus import shard_corpus
 from tests.data_tools.cleaning.documents import make_config, random_prose, write_json_lines
 from tests.data_tools.small_texts import tree_bytes
 

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from data_tools import megatron as megatron_module
+from data_tools import convert_megatron as megatron_module
 from data_tools.cli import app
+from data_tools.convert_megatron import export_megatron, import_megatron
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
 from data_tools.files import only_writer
-from data_tools.index import scan_tar
-from data_tools.inspect import inspect_corpus
+from data_tools.inspect_corpus import inspect_corpus
 from data_tools.manifest import Manifest, load_manifest, render_manifest, total_of
-from data_tools.megatron import export_megatron, import_megatron
-from data_tools.shards import ShardWriter
-from data_tools.verify import verify_corpus
+from data_tools.tar_index import scan_tar
+from data_tools.tar_writer import ShardWriter
+from data_tools.verify_corpus import verify_corpus
 from tests.data_tools.small_texts import tree_bytes
 
 TYPES = ("uint8", "int16", "int32", "int64", "uint16")

@@ -8,14 +8,14 @@ import pytest
 import yaml
 from webdataset.writer import TarWriter
 
-from data_tools.cleaning.config import CleanConfig
-from data_tools.cleaning.job import clean_corpus
+from data_tools.cleaning.clean_config import CleanConfig
+from data_tools.cleaning.clean_corpus import clean_corpus
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.reading.left_out import LeftOut
-from data_tools.reading.sources import find_sources, hash_sources
-from data_tools.sharding.job import shard_corpus
-from data_tools.tokenizer.job import build_tokenizer
+from data_tools.reading.left_out_files import LeftOut
+from data_tools.reading.text_sources import find_sources, hash_sources
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.tokenizer.build_tokenizer import build_tokenizer
 from tests.data_tools.small_texts import tree_bytes, write_texts
 
 OURS = "written by bigtrain"

@@ -150,8 +150,9 @@ def reasons_and_peak(path: Path) -> tuple[list[str], int]:
     script = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from data_tools.reading.documents import ReadOptions, plan_pieces, read_piece\n"
-        "from data_tools.reading.sources import find_sources\n"
+        "from data_tools.reading.documents import ReadOptions\n"
+        "from data_tools.reading.read_pieces import plan_pieces, read_piece\n"
+        "from data_tools.reading.text_sources import find_sources\n"
         "(source,) = find_sources([sys.argv[1]])\n"
         "options = ReadOptions(on_invalid='skip', max_document_bytes=16 << 20)\n"
         "(piece,) = plan_pieces(source, piece_bytes=1 << 40)\n"

@@ -16,9 +16,10 @@ import zstandard
 from webdataset.writer import TarWriter
 
 from data_tools.errors import InputError
-from data_tools.reading.documents import Document, Skipped, sample_text
-from data_tools.reading.sources import find_sources
+from data_tools.reading.documents import Document, Skipped
+from data_tools.reading.sample_text import sample_text
 from data_tools.reading.standard_input import standard_input
+from data_tools.reading.text_sources import find_sources
 from tests.data_tools.test_reading_records import LINES, ROWS, read
 
 TEXTS = [row["text"] for row in ROWS]

@@ -10,8 +10,8 @@ import pytest
 
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.samples import writing
-from data_tools.samples.job import build_sample_table
+from data_tools.samples import sample_table_writer as writing
+from data_tools.samples.build_sample_table import build_sample_table
 from data_tools.samples.plan_pairs import Coins, Pair, PairMaker, plan_cuts
 from tests.data_tools.sample_corpora import (
     EOS,

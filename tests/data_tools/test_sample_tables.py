@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from data_tools.commands import samples as samples_command
 from data_tools.errors import InputError
 from data_tools.files import only_writer
-from data_tools.samples import job
-from data_tools.samples.job import build_sample_table
+from data_tools.samples import build_sample_table as job
+from data_tools.samples.build_sample_table import build_sample_table
 from data_tools.samples.plan_rows import plan_bestfit
-from data_tools.samples.table import load_sample_table, table_folder
+from data_tools.samples.sample_table import load_sample_table, table_folder
 from tests.data_tools.sample_corpora import (
     FIRST_WORD,
     LENGTH,

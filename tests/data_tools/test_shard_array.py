@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from data_tools.cli import app
 from data_tools.errors import InputError
 from data_tools.files import only_writer
-from data_tools.sharding.job import ArrayPart, seal_corpus, shard_corpus
-from data_tools.sharding.locks import some_tasks
+from data_tools.sharding.shard_corpus import ArrayPart, seal_corpus, shard_corpus
+from data_tools.sharding.task_locks import some_tasks
 from tests.data_tools.small_texts import tree_bytes
 
 TINY = {"task_bytes": 1000, "pack_tokens": 100, "validation_percent": 20}

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_tools.files import file_sha256
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
 from tests.data_tools.small_texts import WORDS
 
 OPTIONS = {"pack_tokens": 2000, "validation_percent": 20, "shuffle": True, "sentences": True}
@@ -32,7 +32,7 @@ def write_lines(path: Path, count: int) -> Path:
 def command(text: Path, tokenizer: Path, out: Path, workers: int, task_bytes: int) -> list[str]:
     code = (
         "import json, sys; from pathlib import Path\n"
-        "from data_tools.sharding.job import shard_corpus\n"
+        "from data_tools.sharding.shard_corpus import shard_corpus\n"
         "if __name__ == '__main__':\n"
         "    text, tokenizer, out, options = sys.argv[1:]\n"
         "    options = json.loads(options)\n"

@@ -13,9 +13,9 @@ from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
 from data_tools.files import only_writer
 from data_tools.manifest import load_manifest
-from data_tools.reading.sources import find_sources
-from data_tools.sharding.job import plan_tasks, shard_corpus
-from data_tools.verify import verify_corpus
+from data_tools.reading.text_sources import find_sources
+from data_tools.sharding.shard_corpus import plan_tasks, shard_corpus
+from data_tools.verify_corpus import verify_corpus
 from tests.data_tools.small_texts import tree_bytes, write_texts
 
 TINY = {"task_bytes": 3000, "pack_tokens": 100, "validation_percent": 20}

@@ -24,14 +24,14 @@ from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
 from data_tools.manifest import load_manifest
 from data_tools.reading.documents import ReadOptions
-from data_tools.reading.sources import find_sources
 from data_tools.reading.standard_input import standard_input
-from data_tools.sentences import split_sentences
-from data_tools.sharding.job import shard_corpus
-from data_tools.sharding.plan import plan_tasks
-from data_tools.sharding.task import TokenDocument, shuffled
+from data_tools.reading.text_sources import find_sources
+from data_tools.sentence_splitter import split_sentences
+from data_tools.sharding.plan_tasks import plan_tasks
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_task import TokenDocument, shuffled
 from data_tools.tokenizer import train_tokenizer
-from data_tools.tokenizer.base import move_blanks
+from data_tools.tokenizer.tokenizer_interface import move_blanks
 from tests.data_tools.small_texts import tree_bytes, write_texts
 
 TINY = {"task_bytes": 3000, "pack_tokens": 100}
@@ -327,7 +327,7 @@ def test_the_job_keeps_the_tokenizer_it_began_with(texts, tokenizer, sharded, tm
 
 def test_a_text_that_changes_during_the_run_is_noticed(tokenizer, tmp_path, monkeypatch):
     texts = write_texts(tmp_path / "text", 40)
-    import data_tools.sharding.job as job
+    import data_tools.sharding.shard_corpus as job
 
     def change_and_claim(*arguments):
         (texts / "0030.txt").write_text("changed under way")

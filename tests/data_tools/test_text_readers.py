@@ -8,9 +8,10 @@ import pyarrow.parquet
 import pytest
 
 from data_tools.errors import InputError
-from data_tools.reading.documents import Document, Piece, ReadOptions, Skipped, read_piece
-from data_tools.reading.documents import sample_text as sample_sources
-from data_tools.reading.sources import find_sources
+from data_tools.reading.documents import Document, Piece, ReadOptions, Skipped
+from data_tools.reading.read_pieces import read_piece
+from data_tools.reading.sample_text import sample_text as sample_sources
+from data_tools.reading.text_sources import find_sources
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.index import index_path, load_index, render_index, scan_tar
 from data_tools.manifest import load_manifest
-from data_tools.shards import ShardWriter
+from data_tools.tar_index import index_path, load_index, render_index, scan_tar
+from data_tools.tar_writer import ShardWriter
 
 
 @pytest.fixture

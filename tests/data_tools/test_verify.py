@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from data_tools.cli import app
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, render_json
-from data_tools.index import index_path, scan_tar
 from data_tools.manifest import (
     InputInfo,
     Manifest,
@@ -23,7 +22,8 @@ from data_tools.manifest import (
     render_manifest,
     total_of,
 )
-from data_tools.verify import rebuild_indexes, render_verification, verify_corpus
+from data_tools.tar_index import index_path, scan_tar
+from data_tools.verify_corpus import rebuild_indexes, render_verification, verify_corpus
 from tests.data_tools.small_texts import tree_bytes
 
 LEVELS = ("header", "crc", "full")

@@ -23,7 +23,7 @@ from bigtrain.checkpoint.format import (
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.track.metrics_file import read_metrics
 from bigtrain.train.resume import check_run
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
 from tests.bigtrain.checkpoint.harm import commit_again
 from tests.distributed.faulty_saves import (
     BOXES,

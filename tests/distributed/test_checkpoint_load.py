@@ -153,7 +153,7 @@ def test_weights_alone_begin_another_run(
 
 def _sharded_anew(source: RunConfig, folder: Path) -> Path:
     """Another corpus of the same tokenizer."""
-    from data_tools.sharding.job import shard_corpus
+    from data_tools.sharding.shard_corpus import shard_corpus
 
     (folder / "texts").mkdir()
     for number in range(20):

@@ -8,8 +8,8 @@ import pytest
 from bigtrain.config import RunConfig
 from bigtrain.evaluate.report import read_report, render_report
 from bigtrain.track.metrics_file import read_metrics
-from data_tools.samples.job import build_sample_table
-from data_tools.sharding.job import shard_corpus
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.sharding.shard_corpus import shard_corpus
 from tests.ranks import run_ranks
 from tests.runs import bert_config, tiny_config, train_rank
 

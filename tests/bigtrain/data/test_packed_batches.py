@@ -12,8 +12,8 @@ from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
 from bigtrain.data.microbatch import PairMicrobatch
 from data_tools.errors import InputError
-from data_tools.samples.job import build_sample_table
-from data_tools.sharding.job import shard_corpus
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.sharding.shard_corpus import shard_corpus
 from tests.runs import tiny_config
 
 LENGTH = 128

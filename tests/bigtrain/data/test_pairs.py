@@ -12,9 +12,9 @@ from bigtrain.data.masking import plan_masking, sample_keys
 from bigtrain.data.pairs import PairRows, check_special_ids, read_pairs
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.samples.job import build_sample_table
-from data_tools.samples.table import load_sample_table
-from data_tools.sharding.job import shard_corpus
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.samples.sample_table import load_sample_table
+from data_tools.sharding.shard_corpus import shard_corpus
 from data_tools.tokenizer import SpecialIds, Tokenizer, train_tokenizer
 
 LENGTH = 64

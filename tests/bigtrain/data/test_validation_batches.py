@@ -9,8 +9,8 @@ import torch
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
-from data_tools.samples.job import build_sample_table
-from data_tools.sharding.job import shard_corpus
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.sharding.shard_corpus import shard_corpus
 from tests.runs import tiny_config
 
 LENGTH = 128

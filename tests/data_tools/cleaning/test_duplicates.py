@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from data_tools.cleaning.config import NearDuplicateRules
-from data_tools.cleaning.exact import digest_text, find_exact_duplicates
-from data_tools.cleaning.near import Sketcher, find_near_duplicates, hash_shingles
-from data_tools.cleaning.words import split_terms
+from data_tools.cleaning.clean_config import NearDuplicateRules
+from data_tools.cleaning.exact_duplicates import digest_text, find_exact_duplicates
+from data_tools.cleaning.near_duplicates import Sketcher, find_near_duplicates, hash_shingles
+from data_tools.cleaning.word_splitter import split_terms
 from tests.data_tools.cleaning.documents import CHINESE_NEWS, change_words, random_prose
 
 RULES = NearDuplicateRules()

@@ -1,0 +1,67 @@
+"""Looks into files whose names do not say what is in them."""
+
+from dataclasses import dataclass, replace
+
+from data_tools.errors import InputError
+from data_tools.reading.byte_streams import open_file, read_head
+from data_tools.reading.documents import InputFile
+from data_tools.reading.file_formats import (
+    HEAD_BYTES,
+    FileFormat,
+    compression_by_content,
+    compression_by_name,
+    foreign_content,
+    format_by_name,
+    is_text_by_name,
+    kind_by_content,
+)
+
+_TEXT = "read as text, each file a document"
+_READ_AS = {
+    "text": _TEXT,
+    "json lines": "read as JSON, by content",
+    "parquet": "read as Parquet, by content",
+    "arrow": "read as Arrow, by content",
+    "tar": "read as webdataset tars, by content",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look into a file has shown."""
+
+    file: InputFile
+    how: str | None = None
+    """How it is read, where its name does not say so."""
+    foreign: str | None = None
+    """What it is, if it is of a kind that is not read, and the way out."""
+
+
+def look_inside(file: InputFile) -> Look:
+    """Decides what a file holds: by its name, or else by its first bytes.
+
+    A file whose first line is a whole JSON object is JSON Lines, and one that begins with an array
+    of objects is JSON; Parquet, Arrow, tars and packed files are known by their first bytes.
+    Everything else is text.
+    """
+    if format_by_name(file.name):
+        return Look(file)
+    if is_text_by_name(file.name):
+        return Look(file, how=_TEXT)
+    try:
+        packed = _packed_head(file)
+        compression = compression_by_name(file.name) or compression_by_content(packed)
+        seen = replace(file, known=FileFormat("text", compression))
+        head = read_head(seen, HEAD_BYTES) if compression else packed
+    except InputError:  # Damaged: who reads it says so.
+        return Look(file, how=_TEXT)
+    if foreign := foreign_content(head):
+        return Look(file, foreign=f"{foreign[0]}, which is not read: {foreign[1]}")
+    kind = kind_by_content(head) or "text"
+    known = FileFormat(kind, compression)
+    return Look(replace(file, known=None if known == file.format else known), how=_READ_AS[kind])
+
+
+def _packed_head(file: InputFile) -> bytes:
+    with open_file(file) as stream:
+        return stream.read(HEAD_BYTES)

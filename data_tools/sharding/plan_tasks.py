@@ -1,0 +1,83 @@
+"""Cuts a corpus into tasks: which piece of which file goes where. Pure arithmetic on sizes."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+from data_tools.reading.documents import Piece
+from data_tools.reading.read_pieces import plan_pieces
+from data_tools.reading.text_sources import TextSource
+
+MIB = 1 << 20
+SHUFFLE_UNIT_BYTES = 16 * MIB
+"""What stays together when the pieces of a job are shuffled."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPart:
+    """A piece, and the label of the source that it belongs to."""
+
+    source: str
+    piece: Piece
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """Some pieces that become at most one tar for each split."""
+
+    number: int
+    parts: tuple[TaskPart, ...]
+    bytes: int
+
+
+def choose_task_bytes(sources: Sequence[TextSource]) -> int:
+    """Takes a 64th of the text per task, within 4 and 256 MiB."""
+    total = sum(file.bytes for source in sources for file in source.files)
+    return min(max(total // 64, 4 * MIB), 256 * MIB)
+
+
+def plan_tasks(
+    sources: Sequence[TextSource], *, task_bytes: int, shuffle_seed: int | None = None
+) -> list[ShardTask]:
+    """Cuts the files of each source, in order, into tasks of about `task_bytes`.
+
+    Args:
+        sources: What to cut.
+        task_bytes: A task is closed with the piece that brings it to this size.
+        shuffle_seed: Puts pieces of 16 MiB, of all sources together, into an order of their own.
+    """
+    if shuffle_seed is None:
+        runs = [_parts(source, task_bytes) for source in sources]
+    else:
+        unit = min(task_bytes, SHUFFLE_UNIT_BYTES)
+        parts = [part for source in sources for part in _parts(source, unit)]
+        lots = [_lot(number, shuffle_seed) for number in range(len(parts))]
+        runs = [[part for _, part in sorted(zip(lots, parts, strict=True), key=itemgetter(0))]]
+    groups = (group for run in runs for group in _group(run, task_bytes))
+    return [
+        ShardTask(number, tuple(group), sum(part.piece.bytes for part in group))
+        for number, group in enumerate(groups)
+    ]
+
+
+def _parts(source: TextSource, piece_bytes: int) -> list[TaskPart]:
+    pieces = plan_pieces(source, piece_bytes=piece_bytes)
+    return [TaskPart(source.label, piece) for piece in pieces]
+
+
+def _lot(number: int, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {number}".encode(), digest_size=16).digest()
+
+
+def _group(parts: list[TaskPart], task_bytes: int) -> Iterator[list[TaskPart]]:
+    group: list[TaskPart] = []
+    size = 0
+    for part in parts:
+        group.append(part)
+        size += part.piece.bytes
+        if size >= task_bytes:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
