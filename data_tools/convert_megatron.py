@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 
 from data_tools.corpus import Corpus, open_corpus
 from data_tools.errors import InputError
-from data_tools.files import finish_file, only_writer, part_path, write_file
+from data_tools.files import finish_file, part_path, write_file
+from data_tools.jobs.output_folder import LOCK_NAME, only_writer
+from data_tools.jobs.tool_version import tool_version
 from data_tools.manifest import (
     MANIFEST_NAME,
     InputInfo,
@@ -37,7 +38,7 @@ from data_tools.megatron_files import (
     file_paths,
 )
 from data_tools.progress import show_progress
-from data_tools.tar_writer import ShardWriter
+from data_tools.tar_writer import ShardWriter, check_name
 from data_tools.tokenizer import Tokenizer, check_exportable, load_tokenizer
 
 
@@ -129,8 +130,7 @@ def import_megatron(
     source = MegatronFiles(prefix)
     loaded = load_tokenizer(tokenizer)
     check_exportable(loaded)
-    if not name or "." in name or "/" in name:
-        raise InputError(f"name={name!r} must be a plain word without dots and slashes")
+    check_name(name)
     if min(pack_tokens, shard_tokens) < 1:
         raise InputError(f"pack of {pack_tokens}, tar of {shard_tokens} tokens: at least 1 each")
     if out.exists() and any(out.iterdir()):
@@ -153,7 +153,7 @@ def import_megatron(
             manifest = _manifest(source, loaded, shards, name, split, counts["empty"])
             write_file(work / loaded.file_name, loaded.content)
             write_file(work / MANIFEST_NAME, render_manifest(manifest))
-            (work / ".lock").unlink()
+            (work / LOCK_NAME).unlink()
             work.rename(out)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
@@ -312,19 +312,12 @@ def _manifest(
         shards=shards,
         totals=total_of(shards),
         inputs=(read,),
-        tool_version=_tool_version(),
+        tool_version=tool_version(),
         seed=0,
     )
 
 
-def _tool_version() -> str:
-    try:
-        return version("bigtrain")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _clear(folder: Path) -> None:
     for path in folder.iterdir():
-        if path.name != ".lock":
+        if path.name != LOCK_NAME:
             path.unlink()

@@ -5,7 +5,6 @@ reader sees a whole chunk or none. One process fetches a chunk while the others 
 chunks used longest ago make room.
 """
 
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.files import PART_SUFFIX, finish_file, part_path, write_file
+from data_tools.locks import wait_for_lock
 from data_tools.manifest import MANIFEST_NAME
 
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -209,7 +209,7 @@ class RemoteFolder:
         self._cache.folder.mkdir(parents=True, exist_ok=True)
         slot = hashlib.sha256(f"{self.url}/{what}".encode()).digest()[0] % _LOCKS
         with (self._cache.folder / f".lock-{slot:02d}").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock)
             yield
 
     def _make_room(self, added: int) -> None:
@@ -219,7 +219,7 @@ class RemoteFolder:
             return
         self._added = 0
         with (self._cache.folder / ".lock-room").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock)
             _evict(self._cache)
 
 

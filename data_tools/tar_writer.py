@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.corpus import DOCS_TYPE
+from data_tools.errors import InputError
 from data_tools.files import file_sha256, finish_file, part_path, write_file
 from data_tools.manifest import ShardInfo
 from data_tools.tar_index import index_path, render_index, scan_tar
@@ -142,6 +143,16 @@ class ShardWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._stack.enter_context(self._part.open("wb", buffering=_BUFFER_BYTES))
         return tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
+
+
+def check_name(name: str) -> None:
+    """Checks what the names of tars are to begin with.
+
+    Raises:
+        InputError: It has a dot or a slash, or is empty.
+    """
+    if not name or "." in name or "/" in name:
+        raise InputError(f"name={name!r} must be a plain word without dots and slashes")
 
 
 def render_pack(pack: Pack, dtype: np.dtype[Any]) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from data_tools.cleaning.clean_config import CleanConfig
 from data_tools.cleaning.cleaned_files import part_name, read_lines, render_line, write_lines
@@ -26,7 +26,8 @@ from data_tools.cleaning.duplicate_tables import TableWriter, open_table
 from data_tools.cleaning.exact_duplicates import DIGEST_BYTES, digest_text
 from data_tools.cleaning.near_duplicates import Sketcher
 from data_tools.errors import InputError
-from data_tools.files import finish_file, load_json, part_path, render_json, write_file
+from data_tools.files import finish_file, part_path
+from data_tools.jobs.completion_markers import JobMarker, has_size, load_marker, write_marker
 from data_tools.reading.documents import Document, Piece, ReadOptions, Skipped
 from data_tools.reading.read_pieces import read_piece
 
@@ -81,12 +82,9 @@ class PartInfo(BaseModel):
     documents: int
 
 
-class Marker(BaseModel):
+class CleanMarker(JobMarker):
     """What half a task has done; written last."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    job_sha256: str
     candidates: int
     candidate_bytes: int
     """Of their lines, before compression."""
@@ -95,7 +93,7 @@ class Marker(BaseModel):
     """None after a scan, and where no document was kept."""
 
 
-def scan(task: CleanTask, settings: CleanSettings) -> Marker:
+def scan(task: CleanTask, settings: CleanSettings) -> CleanMarker:
     """Applies the rules to the documents of a task."""
     config = settings.config
     options = ReadOptions(
@@ -121,17 +119,17 @@ def scan(task: CleanTask, settings: CleanSettings) -> Marker:
                 lines.write(line)
                 rows.add(cleaned.text)
                 candidates, size = candidates + 1, size + len(line)
-    marker = Marker(
+    marker = CleanMarker(
         job_sha256=settings.job_sha256,
         candidates=candidates,
         candidate_bytes=size,
         counts=counts,
     )
-    _write_marker(settings.path(task, "scan.json"), marker)
+    write_marker(settings.path(task, "scan.json"), marker)
     return marker
 
 
-def finish(task: CleanTask, settings: CleanSettings, duplicates: NDArray[np.uint8]) -> Marker:
+def finish(task: CleanTask, settings: CleanSettings, duplicates: NDArray[np.uint8]) -> CleanMarker:
     """Writes the part of a task, without the duplicates among its candidates.
 
     Args:
@@ -139,7 +137,7 @@ def finish(task: CleanTask, settings: CleanSettings, duplicates: NDArray[np.uint
         settings: The job's.
         duplicates: [candidates of the task]: which are kept, and why the others are not.
     """
-    scanned = _load(settings.path(task, "scan.json"), settings)
+    scanned = _load(task, "scan.json", settings)
     if scanned is None or scanned.candidates != len(duplicates):
         raise InputError(f"{settings.out} changed while the job ran: run the same command again")
     candidates, path = settings.path(task, "candidates"), settings.out / part_name(task.number)
@@ -153,30 +151,30 @@ def finish(task: CleanTask, settings: CleanSettings, duplicates: NDArray[np.uint
         _write_part(path if kept else None, candidates, duplicates, counts)
     part = PartInfo(file=path.name, bytes=path.stat().st_size, documents=kept) if kept else None
     marker = scanned.model_copy(update={"counts": counts, "part": part})
-    _write_marker(settings.path(task, "json"), marker)
+    write_marker(settings.path(task, "json"), marker)
     candidates.unlink()
     return marker
 
 
-def load_scan(task: CleanTask, settings: CleanSettings) -> Marker | None:
+def load_scan(task: CleanTask, settings: CleanSettings) -> CleanMarker | None:
     """Reads what a scan has left; None where it must be done, for the first time or again."""
-    marker = _load(settings.path(task, "scan.json"), settings)
+    marker = _load(task, "scan.json", settings)
     if marker is None or not settings.path(task, "candidates").is_file():
         return None
     whole = all(
-        _has_bytes(settings.path(task, ending), marker.candidates * width)
+        has_size(settings.path(task, ending), marker.candidates * width)
         for ending, width in settings.tables.items()
     )
     return marker if whole else None
 
 
-def load_finished(task: CleanTask, settings: CleanSettings) -> Marker | None:
+def load_finished(task: CleanTask, settings: CleanSettings) -> CleanMarker | None:
     """Reads what a finished task has made; None where it is not done, or its part is not whole."""
-    marker = _load(settings.path(task, "json"), settings)
+    marker = _load(task, "json", settings)
     if marker is None:
         return None
     part = marker.part
-    return marker if part is None or _has_bytes(settings.out / part.file, part.bytes) else None
+    return marker if part is None or has_size(settings.out / part.file, part.bytes) else None
 
 
 def open_tables(
@@ -234,19 +232,6 @@ def _write_part(
                 counts.drop(_RULE_OF[code], json.loads(line)["source"])
 
 
-def _write_marker(path: Path, marker: Marker) -> None:
-    write_file(path, render_json(marker.model_dump(mode="json")))
-
-
-def _load(path: Path, settings: CleanSettings) -> Marker | None:
-    if not path.is_file():
-        return None
-    try:
-        marker = Marker.model_validate(load_json(path))
-    except (InputError, ValidationError):
-        return None
-    return marker if marker.job_sha256 == settings.job_sha256 else None
-
-
-def _has_bytes(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def _load(task: CleanTask, ending: str, settings: CleanSettings) -> CleanMarker | None:
+    path = settings.path(task, ending)
+    return load_marker(path, CleanMarker, job_sha256=settings.job_sha256)

@@ -27,6 +27,15 @@ ShardInputs = Annotated[
     ),
 ]
 
+ArrayTask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="One part of N from 0 on, then `seal`; in a SLURM array: "
+        "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
+    ),
+]
+
 
 def shard(
     inputs: ShardInputs,
@@ -48,14 +57,7 @@ def shard(
     shuffle: Annotated[bool, typer.Option(help="Puts the documents in an order by lot.")] = False,
     sentences: Annotated[bool, typer.Option(help="Also marks where sentences start.")] = False,
     workers: Annotated[int, typer.Option(help="Processes; the result is the same.")] = 1,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="One part of N from 0 on, then `seal`; in a SLURM array: "
-            "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
-        ),
-    ] = None,
+    task: ArrayTask = None,
     task_mb: Annotated[
         float | None,
         typer.Option(help="Input per tar in MB.  [default: a 64th of it, 4 to 256 MiB]"),
@@ -66,30 +68,29 @@ def shard(
     """Turns text into token tars; the same command goes on."""
     with stop_when_interrupted():
         from data_tools.sharding.shard_corpus import shard_corpus
+        from data_tools.sharding.shard_options import ShardOptions
 
-        result = shard_corpus(
-            inputs,
-            tokenizer=tokenizer,
-            out=out,
+        options = ShardOptions(
             name=name,
             folder_glob=glob,
             exclude=exclude or (),
             validation_percent=validation_percent,
-            workers=workers,
             task_bytes=None if task_mb is None else int(task_mb * 1e6),
             pack_tokens=pack_tokens,
             seed=seed,
             reading=read_options(text_field, on_invalid, max_document_mb),
             shuffle=shuffle,
             sentences=sentences,
+        )
+        result = shard_corpus(
+            inputs,
+            tokenizer=tokenizer,
+            out=out,
+            options=options,
+            workers=workers,
             part=_part(task),
         )
-    how = "already done" if result.already_done else f"{result.tokens_per_second:,.0f} tokens/s"
-    where = ", ".join(map(str, result.folders))
-    if task is not None:
-        where = f"{out}: {result.tasks} of {result.tasks_of_job} tars"
-        how += f"; when all parts are done: bigtrain data seal {out}"
-    typer.echo(f"{where}: {_summary(result)}, {how}")
+    _report(result, out, task)
 
 
 def seal(
@@ -103,6 +104,15 @@ def seal(
     result = seal_corpus(out)
     how = "already sealed" if result.already_done else "sealed"
     typer.echo(f"{', '.join(map(str, result.folders))}: {_summary(result)}, {how}")
+
+
+def _report(result: "ShardResult", out: Path, task: str | None) -> None:
+    how = "already done" if result.already_done else f"{result.tokens_per_second:,.0f} tokens/s"
+    where = ", ".join(map(str, result.folders))
+    if task is not None:
+        where = f"{out}: {result.tasks} of {result.tasks_of_job} tars"
+        how += f"; when all parts are done: bigtrain data seal {out}"
+    typer.echo(f"{where}: {_summary(result)}, {how}")
 
 
 def _part(task: str | None) -> "ArrayPart | None":

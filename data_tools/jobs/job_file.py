@@ -1,10 +1,13 @@
-"""Says what differs between the job that is in a folder and the one that somebody wants there."""
+"""The file in an output folder that says which job the folder belongs to."""
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
+from data_tools.files import load_json, render_json, write_file
 
 _HASH_CHARACTERS = 12  # Enough to tell two apart.
 _SHOWN_CHARACTERS = 40
@@ -15,56 +18,99 @@ _OTHER_TEXT = (
     "out, as .tar, .arrow and .xz: put the old files back, or leave the new ones out with exclude"
 )
 
-MayChange = Callable[[Mapping[str, Any], Mapping[str, Any]], set[str]]
-"""Takes the choices that are there and the new ones; gives the keys that need not agree."""
+MayChange = Callable[[Mapping[str, Any], Mapping[str, Any]], Collection[str]]
+"""Takes the choices in the file and the new ones; gives the keys that may differ."""
 
 
-def check_same_job(
-    ours: Mapping[str, Any], there: Any, *, folder: Path, may_change: MayChange, way_out: str
-) -> None:
-    """Compares a job with the one that a folder belongs to.
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """The job file of a folder, and the job that wants to write there."""
 
-    Args:
-        ours: The choices of a job, as its file has them; sections may hold more.
-        there: What that file has.
-        folder: The job's folder.
-        may_change: Which choices need not agree.
-        way_out: How to name another folder.
+    folder: Path
+    path: Path
+    choices: Mapping[str, Any]
+    """What decides the output of the job, as the file holds it; sections may hold more."""
+    may_change: MayChange
+    remedy: str
+    """How to name another folder, as "choose another --out"."""
 
-    Raises:
-        InputError: They differ; the message has every choice with both its values.
-    """
-    theirs = there if isinstance(there, dict) else {}
-    free = may_change(theirs, ours)
-    changes = [
-        f"{key} ({_show(old)} → {_show(new)})"
-        for key, old, new in sorted(_differences(theirs, ours, ""), key=lambda change: change[0])
-        if key not in free
-    ]
-    if changes:
-        if _differ_in(_TEXT, theirs, ours):
-            way_out = f"{_OTHER_TEXT}; {way_out}"
-        left = len(changes) - _NAMED_CHANGES
-        more = f" and {left} more" if left > 0 else ""
+    def is_of_this_job(self, outputs: Iterable[Path]) -> bool:
+        """Says whether this job has begun in its folder.
+
+        Args:
+            outputs: What a job writes and is there.
+
+        Raises:
+            InputError: Another job has begun there, or there are outputs without a job file.
+        """
+        if self.path.is_file():
+            self._check_same(load_json(self.path))
+            return True
+        for found in outputs:
+            raise InputError(f"{found} is there already, from no known job: {self.remedy}")
+        return False
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the file is there and holds these very choices."""
+        return self.path.is_file() and self.path.read_bytes() == render_json(self.choices)
+
+    def write(self) -> None:
+        """Writes the choices, unless the file holds them."""
+        if not self.is_written:
+            write_file(self.path, render_json(self.choices))
+
+    def _check_same(self, there: Any) -> None:
+        theirs = there if isinstance(there, dict) else {}
+        may_change = self.may_change(theirs, self.choices)
+        if not (changes := describe_changes(theirs, self.choices, without=may_change)):
+            return
+        remedy = self.remedy
+        if _TEXT in theirs and theirs[_TEXT] != self.choices.get(_TEXT):
+            remedy = f"{_OTHER_TEXT}; {remedy}"
         raise InputError(
-            f"{folder} belongs to a job with other {', '.join(changes[:_NAMED_CHANGES])}{more}: "
-            f"nothing was changed; {way_out}, or delete that folder"
+            f"{self.folder} belongs to a job with other {changes}: "
+            f"nothing was changed; {remedy}, or delete that folder"
         )
 
 
-def _differ_in(key: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
-    return key in theirs and theirs[key] != ours.get(key)
+def hash_choices(choices: Mapping[str, Any], *, without: Collection[str]) -> str:
+    """Hashes the choices that may never change; every marker of the job carries the hash."""
+    lasting = {key: value for key, value in choices.items() if key not in without}
+    return hashlib.sha256(render_json(lasting)).hexdigest()
+
+
+def describe_changes(
+    theirs: Mapping[str, Any], ours: Mapping[str, Any], *, without: Collection[str] = ()
+) -> str:
+    """Lists what differs, each with old and new value: `seed (0 → 1), kind (bpe → unigram)`.
+
+    Args:
+        theirs: What was chosen before; sections may hold more.
+        ours: What is chosen now.
+        without: Keys that may differ.
+
+    Returns:
+        The list in one line; empty if nothing differs.
+    """
+    changes = [
+        f"{key} ({_show(old)} → {_show(new)})"
+        for key, old, new in sorted(_differences(theirs, ours, ""), key=lambda change: change[0])
+        if key not in without
+    ]
+    left = len(changes) - _NAMED_CHANGES
+    return ", ".join(changes[:_NAMED_CHANGES]) + (f" and {left} more" if left > 0 else "")
 
 
 def _differences(
-    theirs: Mapping[str, Any], ours: Mapping[str, Any], where: str
+    theirs: Mapping[str, Any], ours: Mapping[str, Any], section: str
 ) -> Iterator[tuple[str, Any, Any]]:
     for key in {**theirs, **ours}:
         old, new = theirs.get(key), ours.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{where}{key}.")
+            yield from _differences(old, new, f"{section}{key}.")
         elif old != new:
-            yield f"{where}{key}", old, new
+            yield f"{section}{key}", old, new
 
 
 def _show(value: Any) -> str:

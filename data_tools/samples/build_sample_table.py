@@ -7,14 +7,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
 from data_tools.corpus import Corpus, open_corpus
 from data_tools.errors import InputError
-from data_tools.files import only_writer, remove_parts, write_file
+from data_tools.files import write_file
+from data_tools.jobs.job_file import describe_changes
+from data_tools.jobs.output_folder import only_writer, without_parts
+from data_tools.jobs.tool_version import tool_version
 from data_tools.progress import Advance, show_progress
 from data_tools.samples.corpus_sentences import CorpusSentences
 from data_tools.samples.plan_pairs import (
@@ -162,14 +164,10 @@ def _finished(job: _Job) -> SamplesManifest | None:
         "seed": manifest.seed,
         **manifest.parameters,
     }
-    changed = [
-        f"{key} {_short(there.get(key))} → {_short(value)}"
-        for key, value in job.identity.items()
-        if there.get(key) != value
-    ]
-    if changed:
+    identity = job.identity
+    if changes := describe_changes({key: there.get(key) for key in identity}, identity):
         raise InputError(
-            f"{job.folder} is another table ({', '.join(changed)}): nothing was changed; "
+            f"{job.folder} is a table made with other {changes}: nothing was changed; "
             "delete that folder to make it anew"
         )
     files = {job.folder / name: info.bytes for name, info in manifest.files.items()}
@@ -179,14 +177,12 @@ def _finished(job: _Job) -> SamplesManifest | None:
 
 def _make(job: _Job) -> SamplesManifest:
     job.folder.mkdir(exist_ok=True)
-    remove_parts(job.folder)
     what = f"planning {job.mode} samples"
     total = job.corpus.num_tokens * job.corpus.manifest.token_type.itemsize
     try:
-        with show_progress(what, total) as advance:
+        with without_parts([(job.folder, "")]), show_progress(what, total) as advance:
             planned = _plan(job, advance)
     except BaseException:
-        remove_parts(job.folder)
         if not any(job.folder.iterdir()):
             job.folder.rmdir()
         raise
@@ -201,7 +197,7 @@ def _make(job: _Job) -> SamplesManifest:
         buckets=planned.buckets,
         statistics=planned.statistics,
         files=planned.files,
-        tool_version=_tool_version(),
+        tool_version=tool_version(),
     )
     write_file(job.folder / MANIFEST_NAME, render_samples_manifest(manifest))
     return manifest
@@ -328,14 +324,3 @@ def _refuse_none(job: _Job, count: int) -> None:
             f"{job.corpus.folder}: no document has the two tokens that a sample needs: "
             "shard other text"
         )
-
-
-def _short(value: object) -> str:
-    return value[:12] if isinstance(value, str) else str(value)
-
-
-def _tool_version() -> str:
-    try:
-        return version("bigtrain")
-    except PackageNotFoundError:
-        return "unknown"

@@ -1,15 +1,15 @@
 """Cuts a corpus into tasks: which piece of which file goes where. Pure arithmetic on sizes."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
+from data_tools.jobs.task_sizes import MIB, group_by_bytes
 from data_tools.reading.documents import Piece
 from data_tools.reading.read_pieces import plan_pieces
 from data_tools.reading.text_sources import TextSource
 
-MIB = 1 << 20
 SHUFFLE_UNIT_BYTES = 16 * MIB
 """What stays together when the pieces of a job are shuffled."""
 
@@ -31,12 +31,6 @@ class ShardTask:
     bytes: int
 
 
-def choose_task_bytes(sources: Sequence[TextSource]) -> int:
-    """Takes a 64th of the text per task, within 4 and 256 MiB."""
-    total = sum(file.bytes for source in sources for file in source.files)
-    return min(max(total // 64, 4 * MIB), 256 * MIB)
-
-
 def plan_tasks(
     sources: Sequence[TextSource], *, task_bytes: int, shuffle_seed: int | None = None
 ) -> list[ShardTask]:
@@ -54,9 +48,13 @@ def plan_tasks(
         parts = [part for source in sources for part in _parts(source, unit)]
         lots = [_lot(number, shuffle_seed) for number in range(len(parts))]
         runs = [[part for _, part in sorted(zip(lots, parts, strict=True), key=itemgetter(0))]]
-    groups = (group for run in runs for group in _group(run, task_bytes))
+    groups = (
+        group
+        for run in runs
+        for group in group_by_bytes(run, lambda part: part.piece.bytes, task_bytes=task_bytes)
+    )
     return [
-        ShardTask(number, tuple(group), sum(part.piece.bytes for part in group))
+        ShardTask(number, group, sum(part.piece.bytes for part in group))
         for number, group in enumerate(groups)
     ]
 
@@ -68,16 +66,3 @@ def _parts(source: TextSource, piece_bytes: int) -> list[TaskPart]:
 
 def _lot(number: int, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed} {number}".encode(), digest_size=16).digest()
-
-
-def _group(parts: list[TaskPart], task_bytes: int) -> Iterator[list[TaskPart]]:
-    group: list[TaskPart] = []
-    size = 0
-    for part in parts:
-        group.append(part)
-        size += part.piece.bytes
-        if size >= task_bytes:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group

@@ -6,23 +6,29 @@ job leaves the same bytes.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from data_tools.errors import InputError
-from data_tools.files import only_writer, remove_parts
-from data_tools.jobs.workers import open_pool, run_each
-from data_tools.progress import show_progress
-from data_tools.reading.documents import Document, ReadOptions, Skipped
+from data_tools.jobs.output_folder import only_writer, without_parts
+from data_tools.jobs.run_tasks import find_done, in_order, run_tasks
+from data_tools.jobs.task_sizes import choose_task_bytes
+from data_tools.jobs.workers import open_pool
+from data_tools.reading.documents import Document, Skipped
 from data_tools.reading.left_out_files import LeftOut
 from data_tools.reading.read_pieces import read_piece
 from data_tools.reading.standard_input import remove_stale_input, standard_input
-from data_tools.reading.text_sources import STANDARD_INPUT, TextSource, find_sources, hash_sources
-from data_tools.sharding.plan_tasks import MIB, ShardTask, choose_task_bytes, plan_tasks
-from data_tools.sharding.seal_corpus import (
+from data_tools.reading.text_sources import (
+    STANDARD_INPUT,
+    TextSource,
+    find_sources,
+    hash_sources,
+)
+from data_tools.sharding.plan_tasks import ShardTask, plan_tasks
+from data_tools.sharding.seal_job import (
     is_sealed,
     seal_folder,
     skipped_by_reason,
@@ -38,13 +44,13 @@ from data_tools.sharding.shard_job import (
     make_job,
     own_files,
 )
+from data_tools.sharding.shard_markers import ShardMarker, load_shard_marker
+from data_tools.sharding.shard_options import ShardOptions, check_positive
 from data_tools.sharding.shard_task import choose_split, run_task
 from data_tools.sharding.task_locks import note_parts, one_claimant, remove_locks, some_tasks
-from data_tools.sharding.task_markers import TaskMarker, load_marker
-from data_tools.tokenizer import check_exportable, load_tokenizer
+from data_tools.tokenizer import Tokenizer, check_exportable, load_tokenizer
 from data_tools.tokenizer.build_tokenizer import files_of_tokenizer
 
-DEFAULT_PACK_TOKENS = MIB
 logger = logging.getLogger(__name__)
 
 
@@ -96,17 +102,8 @@ def shard_corpus(
     *,
     tokenizer: Path,
     out: Path,
-    name: str = "tokens",
-    folder_glob: str | None = None,
-    exclude: Sequence[str] = (),
-    validation_percent: float = 0.0,
+    options: ShardOptions | None = None,
     workers: int = 1,
-    task_bytes: int | None = None,
-    pack_tokens: int = DEFAULT_PACK_TOKENS,
-    seed: int = 0,
-    reading: ReadOptions | None = None,
-    shuffle: bool = False,
-    sentences: bool = False,
     part: ArrayPart | None = None,
 ) -> ShardResult:
     """Turns text into token tars in `out/train` and `out/validation`.
@@ -116,18 +113,8 @@ def shard_corpus(
             Lines on standard input.
         tokenizer: The tokenizer model; its bytes are copied beside the tars.
         out: The job's folder; one that holds the same job unfinished is continued.
-        name: How the tars' names begin.
-        folder_glob: Which files of a folder are text; None takes every known kind.
-        exclude: Which files to leave out.
-        validation_percent: Share of documents for validation, chosen by content; 0 makes none.
+        options: What the corpus is to be like.
         workers: Processes; does not change the result.
-        task_bytes: Input per task and so per tar; chosen from the amount of input by default.
-        pack_tokens: A pack is closed with the document that brings it to this many tokens.
-        seed: Chooses which documents are for validation, and the order of a shuffle.
-        reading: Where the text is in a record, and what to do with invalid ones.
-        shuffle: Puts pieces of 16 MiB of the whole job, and then the documents of each task, into
-            an order by lot.
-        sentences: Also writes where sentences start.
         part: Runs only some tasks, beside other processes that run others, and writes no manifest.
 
     Raises:
@@ -135,51 +122,18 @@ def shard_corpus(
             in `out`, or another process writing there.
     """
     started = time.monotonic()
-    reading = reading or ReadOptions()
-    _check_options(name, validation_percent)
-    _check_counts(
-        {
-            "workers": workers,
-            "task size": task_bytes,
-            "pack": pack_tokens,
-            "longest document": reading.max_document_bytes,
-        }
-    )
+    options = options or ShardOptions()
+    check_positive("workers", workers)
     loaded = load_tokenizer(tokenizer)
     check_exportable(loaded)
-    find = partial(
-        find_sources,
-        exclude=exclude,
-        folder_glob=folder_glob,
-        own=[*own_files(out, loaded.file_name), *files_of_tokenizer(tokenizer)],
-    )
-    with _find_text(patterns, out, find=find, part=part) as text:
-        task_bytes = task_bytes or choose_task_bytes(text.sources)
-        tasks = plan_tasks(
-            text.sources, task_bytes=task_bytes, shuffle_seed=seed if shuffle else None
-        )
-        choices = JobChoices(
-            max_document_bytes=reading.max_document_bytes,
-            name=name,
-            on_invalid=reading.on_invalid,
-            pack_tokens=pack_tokens,
-            seed=seed,
-            sentences=sentences,
-            shuffle=shuffle,
-            task_bytes=task_bytes,
-            tasks=len(tasks),
-            text=text.digest,
-            text_field=reading.text_field,
-            tokenizer=loaded.sha256,
-            tokenizer_file=loaded.file_name,
-            validation_percent=validation_percent,
-        )
-        job = make_job(out, choices, text.left_out.record())
+    own = [*own_files(out, loaded.file_name), *files_of_tokenizer(tokenizer)]
+    with _find_text(patterns, out, options=options, own=own, part=part) as text:
+        tasks, job = _plan_job(text, loaded, out, options)
         if not is_claimed(job):
             _check_splits(tasks, job)
         if part:
             return _run_part(tasks, job, loaded.content, part, workers=workers, started=started)
-        return _run_whole(tasks, job, loaded.content, workers=workers, started=started)
+        return _run_all(tasks, job, loaded.content, workers=workers, started=started)
 
 
 def seal_corpus(out: Path) -> ShardResult:
@@ -193,36 +147,55 @@ def seal_corpus(out: Path) -> ShardResult:
     return _result(markers, [], job, started=started, already_done=sealed)
 
 
-def _check_options(name: str, validation_percent: float) -> None:
-    if not name or "." in name or "/" in name:
-        raise InputError(f"name={name!r} must be a plain word without dots and slashes")
-    if not 0 <= validation_percent < 100:
-        raise InputError(f"validation percent {validation_percent} must be from 0 to below 100")
-
-
-def _check_counts(counts: Mapping[str, int | None]) -> None:
-    for what, value in counts.items():
-        if value is not None and value < 1:
-            raise InputError(f"{what} {value} must be at least 1")
-
-
 @contextmanager
 def _find_text(
     patterns: Sequence[str],
     out: Path,
     *,
-    find: Callable[..., list[TextSource]],
+    options: ShardOptions,
+    own: Sequence[Path],
     part: ArrayPart | None,
 ) -> Iterator[_Text]:
     left_out = LeftOut()
     if STANDARD_INPUT not in patterns:
-        sources = find(patterns, left_out=left_out)
+        sources = find_sources(
+            patterns,
+            exclude=options.exclude,
+            folder_glob=options.folder_glob,
+            own=own,
+            left_out=left_out,
+        )
         yield _Text(sources, hash_sources(sources), left_out)
         return
     if len(patterns) > 1 or part:
         raise InputError("standard input (-) must be the only input, and not with --task")
     with standard_input(out / TASKS_FOLDER) as (source, sha256):
         yield _Text([source], sha256, left_out)
+
+
+def _plan_job(
+    text: _Text, tokenizer: Tokenizer, out: Path, options: ShardOptions
+) -> tuple[list[ShardTask], Job]:
+    task_bytes = options.task_bytes or choose_task_bytes(text.sources)
+    shuffle_seed = options.seed if options.shuffle else None
+    tasks = plan_tasks(text.sources, task_bytes=task_bytes, shuffle_seed=shuffle_seed)
+    choices = JobChoices(
+        max_document_bytes=options.reading.max_document_bytes,
+        name=options.name,
+        on_invalid=options.reading.on_invalid,
+        pack_tokens=options.pack_tokens,
+        seed=options.seed,
+        sentences=options.sentences,
+        shuffle=options.shuffle,
+        task_bytes=task_bytes,
+        tasks=len(tasks),
+        text=text.digest,
+        text_field=options.reading.text_field,
+        tokenizer=tokenizer.sha256,
+        tokenizer_file=tokenizer.file_name,
+        validation_percent=options.validation_percent,
+    )
+    return tasks, make_job(out, choices, text.left_out.record())
 
 
 def _check_splits(tasks: Sequence[ShardTask], job: Job) -> None:
@@ -250,13 +223,13 @@ def _check_splits(tasks: Sequence[ShardTask], job: Job) -> None:
     )
 
 
-def _run_whole(
+def _run_all(
     tasks: Sequence[ShardTask], job: Job, tokenizer: bytes, *, workers: int, started: float
 ) -> ShardResult:
     with only_writer(job.out):
         claim_folder(job, tokenizer)
         remove_stale_input(job.out / TASKS_FOLDER)
-        with _tidied(partial(_remove_parts, job)):
+        with without_parts([(job.out / folder, "") for folder in (TASKS_FOLDER, *job.splits)]):
             markers, fresh = _run_missing(tasks, job, workers)
         done = not fresh and is_sealed(job)
         if not done:
@@ -279,55 +252,35 @@ def _run_part(
         with one_claimant(job.out):
             claim_folder(job, tokenizer)
             note_parts(job, part.count)
-        with _tidied(partial(_remove_parts_of, mine, job)):
+        with without_parts(_parts_of(mine, job)):
             markers, fresh = _run_missing(mine, job, workers)
     return _result(markers, fresh, job, started=started, already_done=not fresh)
 
 
-@contextmanager
-def _tidied(remove: Callable[[], None]) -> Iterator[None]:
-    """Removes what killed processes left half-written: before, and after an error."""
-    remove()
-    try:
-        yield
-    except BaseException:
-        remove()
-        raise
-
-
-def _remove_parts(job: Job) -> None:
-    for folder in (TASKS_FOLDER, *job.splits):
-        remove_parts(job.out / folder)
-
-
-def _remove_parts_of(tasks: Sequence[ShardTask], job: Job) -> None:
-    for task in tasks:
-        for split in job.splits:
-            remove_parts(job.out / split, prefix=f"{job.choices.name}-{task.number:06d}.")
-        remove_parts(job.out / TASKS_FOLDER, prefix=f"{task.number:06d}.")
+def _parts_of(tasks: Sequence[ShardTask], job: Job) -> list[tuple[Path, str]]:
+    """Where tasks write: folders, and how the names of their files begin."""
+    places = [(job.out / TASKS_FOLDER, f"{task.number:06d}.") for task in tasks]
+    for split in job.splits:
+        places += [(job.out / split, f"{job.choices.name}-{task.number:06d}.") for task in tasks]
+    return places
 
 
 def _run_missing(
     tasks: Sequence[ShardTask], job: Job, workers: int
-) -> tuple[list[TaskMarker], list[TaskMarker]]:
-    found = {task.number: load_marker(task.number, job) for task in tasks}
-    missing = [task for task in tasks if found[task.number] is None]
-    fresh: dict[int, TaskMarker] = {}
-    if missing:
-        logger.info("%d of %d tasks to do", len(missing), len(tasks))
-        size = sum(task.bytes for task in missing)
-        processes = min(workers, len(missing))
-        with show_progress("sharding", size) as advance, open_pool(processes) as pool:
-            for task, marker in run_each(partial(run_task, job=job), missing, pool=pool):
-                fresh[task.number] = marker
-                advance(task.bytes)
-    markers = [fresh.get(task.number) or found[task.number] for task in tasks]
-    return [marker for marker in markers if marker], list(fresh.values())
+) -> tuple[list[ShardMarker], list[ShardMarker]]:
+    """Runs every task that is not done; returns all markers in order, and those of this run."""
+    done, missing = find_done(tasks, lambda task: load_shard_marker(task.number, job))
+    if not missing:
+        return in_order(tasks, done), []
+    logger.info("%d of %d tasks to do", len(missing), len(tasks))
+    with open_pool(min(workers, len(missing))) as pool:
+        fresh = run_tasks("sharding", partial(run_task, job=job), missing, pool=pool)
+    return in_order(tasks, done, fresh), list(fresh.values())
 
 
 def _result(
-    markers: Sequence[TaskMarker],
-    fresh: Sequence[TaskMarker],
+    markers: Sequence[ShardMarker],
+    fresh: Sequence[ShardMarker],
     job: Job,
     *,
     started: float,

@@ -1,6 +1,5 @@
 """What a sharding job is: the choices that decide its bytes, kept in the job's own folder."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, load_json, render_json, write_file
-from data_tools.jobs.job_file import check_same_job
+from data_tools.jobs.job_file import JobFile, hash_choices
+from data_tools.jobs.output_folder import LOCK_NAME
 from data_tools.manifest import SCHEMA
 from data_tools.reading.documents import ReadOptions
 
@@ -83,15 +83,14 @@ class Job:
 
 def own_files(out: Path, tokenizer_file: str) -> list[Path]:
     """What a job itself writes into its folder, which may lie among its inputs."""
-    files = [out / ".lock", out / TASKS_FOLDER / tokenizer_file]
+    files = [out / LOCK_NAME, out / TASKS_FOLDER / tokenizer_file]
     folders = [out / name for name in (TASKS_FOLDER, "train", "validation")]
     return [*files, *folders] if _job_path(out).is_file() else files
 
 
 def make_job(out: Path, choices: JobChoices, left_out: Mapping[str, Any] | None = None) -> Job:
     """Joins choices and folder."""
-    lasting = choices.model_dump(exclude=_LENIENT)
-    sha256 = hashlib.sha256(render_json(lasting)).hexdigest()
+    sha256 = hash_choices(choices.model_dump(), without=_LENIENT)
     return Job(out, choices, sha256, left_out or {})
 
 
@@ -118,20 +117,8 @@ def is_claimed(job: Job) -> bool:
     Raises:
         InputError: Another job has, or what lies there comes from no known job.
     """
-    path = _job_path(job.out)
-    if path.is_file():
-        check_same_job(
-            job.choices.model_dump(),
-            load_json(path),
-            folder=job.out,
-            may_change=_may_relax,
-            way_out="choose another --out",
-        )
-        return True
-    for split in ("train", "validation"):
-        if (job.out / split).exists():
-            raise InputError(f"{job.out / split} is there already, from no known job: change --out")
-    return False
+    splits = (job.out / split for split in ("train", "validation"))
+    return _job_file(job).is_of_this_job(path for path in splits if path.exists())
 
 
 def claim_folder(job: Job, tokenizer: bytes) -> None:
@@ -143,12 +130,20 @@ def claim_folder(job: Job, tokenizer: bytes) -> None:
     is_claimed(job)
     if not job.tokenizer.is_file() or file_sha256(job.tokenizer) != job.choices.tokenizer:
         write_file(job.tokenizer, tokenizer)
-    path, content = _job_path(job.out), render_json(job.choices.model_dump())
-    if not path.is_file() or path.read_bytes() != content:  # Not there, or now more lenient.
-        write_file(path, content)
+    _job_file(job).write()
     record = job.out / TASKS_FOLDER / _LEFT_OUT_NAME
     if job.left_out and not record.is_file():
         write_file(record, render_json({"schema": LEFT_OUT_SCHEMA, "left_out": job.left_out}))
+
+
+def _job_file(job: Job) -> JobFile:
+    return JobFile(
+        folder=job.out,
+        path=_job_path(job.out),
+        choices=job.choices.model_dump(),
+        may_change=_may_relax,
+        remedy="choose another --out",
+    )
 
 
 def _job_path(out: Path) -> Path:

@@ -24,7 +24,7 @@ from data_tools.reading.read_pieces import read_piece
 from data_tools.sentence_splitter import split_sentences
 from data_tools.sharding.plan_tasks import ShardTask
 from data_tools.sharding.shard_job import Job, Split
-from data_tools.sharding.task_markers import SourceCount, TaskMarker, write_marker
+from data_tools.sharding.shard_markers import ShardMarker, SourceCount, write_shard_marker
 from data_tools.tar_writer import ShardWriter
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 
@@ -49,7 +49,7 @@ class _Count:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-def run_task(task: ShardTask, job: Job) -> TaskMarker:
+def run_task(task: ShardTask, job: Job) -> ShardMarker:
     """Encodes the documents of a task into their shards and writes the marker.
 
     Raises:
@@ -72,7 +72,7 @@ def run_task(task: ShardTask, job: Job) -> TaskMarker:
                 document.tokens, sentences=document.sentences, source=document.source
             )
         shards = {split: writer.finish() for split, writer in writers.items()}
-    marker = TaskMarker(
+    marker = ShardMarker(
         job_sha256=job.sha256,
         sources=tuple(
             SourceCount(
@@ -85,7 +85,7 @@ def run_task(task: ShardTask, job: Job) -> TaskMarker:
         ),
         shards={split: shard for split, shard in shards.items() if shard},
     )
-    write_marker(task.number, marker, job)
+    write_shard_marker(task.number, marker, job)
     return marker
 
 

@@ -1,15 +1,15 @@
 """Who may write in a job's folder: one whole job, or several parts of it, each with its tasks."""
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from data_tools.errors import InputError
 from data_tools.files import write_file
+from data_tools.jobs.output_folder import LOCK_NAME
+from data_tools.locks import try_lock, try_lock_byte, wait_for_lock
 from data_tools.sharding.shard_job import TASKS_FOLDER, Job
 
-_LOCK_NAME = ".lock"  # The one that `data_tools.files.only_writer` takes for itself.
 _TASKS_LOCK = ".tasks.lock"
 _CLAIM_LOCK = ".claim.lock"
 _PARTS_NOTE = ".parts"
@@ -24,21 +24,18 @@ def some_tasks(out: Path, numbers: Sequence[int]) -> Iterator[None]:
     """
     folder = out / TASKS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    with (out / _LOCK_NAME).open("a+") as whole, (folder / _TASKS_LOCK).open("a+") as tasks:
-        try:
-            fcntl.flock(whole, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+    with (out / LOCK_NAME).open("a+") as job_lock, (folder / _TASKS_LOCK).open("a+") as task_lock:
+        if not try_lock(job_lock, shared=True):
             raise InputError(
                 f"another process is writing to {out}: wait for it, or choose another --out"
-            ) from error
+            )
         for number in numbers:
-            try:  # One byte of the file for each task, so that any two ways to divide them agree.
-                fcntl.lockf(tasks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
-            except (BlockingIOError, PermissionError) as error:
+            # One byte of the file for each task, so that any two ways to divide them agree.
+            if not try_lock_byte(task_lock, number):
                 raise InputError(
                     f"another process is at work on task {number} of {out}: "
                     "wait for it, or choose another --task"
-                ) from error
+                )
         yield
 
 
@@ -46,7 +43,7 @@ def some_tasks(out: Path, numbers: Sequence[int]) -> Iterator[None]:
 def one_claimant(out: Path) -> Iterator[None]:
     """Lets one process at a time say what the job of a folder is; the others wait for it."""
     with (out / TASKS_FOLDER / _CLAIM_LOCK).open("a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_for_lock(lock)
         yield
 
 

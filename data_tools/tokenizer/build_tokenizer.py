@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.files import file_sha256, load_json, only_writer, render_json, write_file
+from data_tools.files import file_sha256, load_json, render_json, write_file
+from data_tools.jobs.job_file import describe_changes
+from data_tools.jobs.output_folder import LOCK_NAME, only_writer
 from data_tools.reading.documents import ReadOptions
 from data_tools.reading.left_out_files import LeftOut
 from data_tools.reading.sample_text import sample_text
@@ -22,7 +24,6 @@ from data_tools.tokenizer.special_token_roles import CONFIG_NAME
 NOTE_SCHEMA = "bigtrain-tokenizer/1"
 _SMALLEST_ADVISED = 512
 _BYTES_PER_ID = 300  # With less, many pieces are whole words of a few documents.
-_SHOWN_CHARACTERS = 12
 logger = logging.getLogger(__name__)
 
 
@@ -70,7 +71,7 @@ def build_tokenizer(
         patterns,
         exclude=exclude,
         folder_glob=folder_glob,
-        own=[out.parent / ".lock", *files_of_tokenizer(out)],
+        own=[out.parent / LOCK_NAME, *files_of_tokenizer(out)],
         left_out=left_out,
     )
     texts = list(sample_text(sources, max_bytes=max_bytes, options=options or ReadOptions()))
@@ -131,19 +132,8 @@ def _check_same(out: Path, note: dict[str, Any]) -> None:
     path = _note_path(out)
     there = load_json(path) if path.is_file() else {}
     wanted = {**note, "model_sha256": file_sha256(out)}
-    changed = [
-        f"{key} ({_short(there.get(key))} → {_short(value)})"
-        for key, value in sorted(wanted.items())
-        if there.get(key) != value
-    ]
-    if changed:
+    if changes := describe_changes({key: there.get(key) for key in wanted}, wanted):
         raise InputError(
-            f"{out} exists and was made with other {', '.join(changed)}: "
+            f"{out} exists and was made with other {changes}: "
             "choose another --out, or replace it with --force"
         )
-
-
-def _short(value: Any) -> str:
-    text = "none" if value is None else str(value)
-    is_hash = isinstance(value, str) and len(value) == 64
-    return text[:_SHOWN_CHARACTERS] if is_hash else text

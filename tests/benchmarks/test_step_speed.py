@@ -100,7 +100,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = folder / "tokenizer.model"
     pieces = (file.read_text() for file in sorted(texts.iterdir()))
     train_tokenizer(pieces, tokenizer, vocab_size=VOCAB_SIZE)
-    shard_corpus([str(texts)], tokenizer=tokenizer, out=folder / "corpus", validation_percent=0)
+    shard_corpus([str(texts)], tokenizer=tokenizer, out=folder / "corpus")
     return folder / "corpus"
 
 

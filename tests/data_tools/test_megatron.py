@@ -16,8 +16,8 @@ from data_tools.cli import app
 from data_tools.convert_megatron import export_megatron, import_megatron
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.files import only_writer
 from data_tools.inspect_corpus import inspect_corpus
+from data_tools.jobs.output_folder import only_writer
 from data_tools.manifest import Manifest, load_manifest, render_manifest, total_of
 from data_tools.tar_index import scan_tar
 from data_tools.tar_writer import ShardWriter

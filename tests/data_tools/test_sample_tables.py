@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from data_tools.commands import samples as samples_command
 from data_tools.errors import InputError
-from data_tools.files import only_writer
+from data_tools.jobs.output_folder import only_writer
 from data_tools.samples import build_sample_table as job
 from data_tools.samples.build_sample_table import build_sample_table
 from data_tools.samples.plan_rows import plan_bestfit
@@ -155,7 +155,7 @@ def test_a_finished_table_is_left_alone(own_corpus):
 def test_other_parameters_are_refused_with_old_and_new(own_corpus):
     build_sample_table(own_corpus, mode="pairs", sequence_length=LENGTH)
     before = tree_bytes(own_corpus)
-    with pytest.raises(InputError, match=r"seed 0 → 4, copies 1 → 2\): nothing was changed"):
+    with pytest.raises(InputError, match=r"copies \(1 → 2\), seed \(0 → 4\): nothing was"):
         build_sample_table(own_corpus, mode="pairs", sequence_length=LENGTH, seed=4, copies=2)
     assert tree_bytes(own_corpus) == before
 

@@ -16,7 +16,7 @@ import pytest
 from data_tools.cleaning.clean_corpus import clean_corpus
 from data_tools.cleaning.document_counts import Counts, Tally, add_counts
 from data_tools.errors import InputError
-from data_tools.files import only_writer
+from data_tools.jobs.output_folder import only_writer
 from tests.data_tools.cleaning.documents import (
     CHINESE_NEWS,
     ENGLISH_STORY,

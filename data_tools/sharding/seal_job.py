@@ -1,11 +1,12 @@
 """Closes a sharding job: looks whether every task is there, then writes the manifests."""
 
 from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from data_tools.errors import InputError
-from data_tools.files import only_writer, remove_parts, write_file
+from data_tools.files import remove_parts, write_file
+from data_tools.jobs.output_folder import only_writer
+from data_tools.jobs.tool_version import tool_version
 from data_tools.manifest import (
     MANIFEST_NAME,
     InputInfo,
@@ -16,14 +17,14 @@ from data_tools.manifest import (
     total_of,
 )
 from data_tools.sharding.shard_job import TASKS_FOLDER, Job, Split, load_job
+from data_tools.sharding.shard_markers import ShardMarker, SourceCount, load_shard_marker
 from data_tools.sharding.task_locks import known_parts, remove_locks
-from data_tools.sharding.task_markers import SourceCount, TaskMarker, load_marker
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 
 _NAMED = 8
 
 
-def seal_folder(out: Path) -> tuple[Job, list[TaskMarker], bool]:
+def seal_folder(out: Path) -> tuple[Job, list[ShardMarker], bool]:
     """Writes the manifests of a job whose tasks were run one by one.
 
     Returns:
@@ -35,7 +36,7 @@ def seal_folder(out: Path) -> tuple[Job, list[TaskMarker], bool]:
     load_job(out)  # Before anything is made there.
     with only_writer(out):
         job = load_job(out)
-        found = {number: load_marker(number, job) for number in range(job.choices.tasks)}
+        found = {number: load_shard_marker(number, job) for number in range(job.choices.tasks)}
         missing = [number for number, marker in found.items() if marker is None]
         if missing:
             raise InputError(_missing(missing, job))
@@ -54,7 +55,7 @@ def is_sealed(job: Job) -> bool:
     return all((job.out / split / MANIFEST_NAME).is_file() for split in job.splits)
 
 
-def write_manifests(markers: Sequence[TaskMarker], job: Job) -> None:
+def write_manifests(markers: Sequence[ShardMarker], job: Job) -> None:
     """Writes a manifest for each split, and a copy of the tokenizer beside it.
 
     Args:
@@ -70,7 +71,7 @@ def write_manifests(markers: Sequence[TaskMarker], job: Job) -> None:
         write_file(job.out / split / MANIFEST_NAME, render_manifest(manifest))
 
 
-def skipped_by_reason(markers: Iterable[TaskMarker]) -> dict[str, int]:
+def skipped_by_reason(markers: Iterable[ShardMarker]) -> dict[str, int]:
     """Counts the documents that were left out."""
     total: dict[str, int] = {}
     for marker in markers:
@@ -81,7 +82,7 @@ def skipped_by_reason(markers: Iterable[TaskMarker]) -> dict[str, int]:
 
 
 def _manifest(
-    split: Split, markers: Sequence[TaskMarker], job: Job, tokenizer: Tokenizer
+    split: Split, markers: Sequence[ShardMarker], job: Job, tokenizer: Tokenizer
 ) -> Manifest:
     shards = tuple(marker.shards[split] for marker in markers if split in marker.shards)
     return Manifest(
@@ -97,13 +98,13 @@ def _manifest(
         shards=shards,
         totals=total_of(shards),
         inputs=_inputs(markers),
-        tool_version=_tool_version(),
+        tool_version=tool_version(),
         seed=job.choices.seed,
         validation_percent=job.choices.validation_percent,
     )
 
 
-def _inputs(markers: Sequence[TaskMarker]) -> tuple[InputInfo, ...]:
+def _inputs(markers: Sequence[ShardMarker]) -> tuple[InputInfo, ...]:
     of_source: dict[str, list[SourceCount]] = {}
     for marker in markers:
         for count in marker.sources:
@@ -133,10 +134,3 @@ def _missing(missing: list[int], job: Job) -> str:
 def _some_of(names: Sequence[str]) -> str:
     left = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {left} more" if left > 0 else "")
-
-
-def _tool_version() -> str:
-    try:
-        return version("bigtrain")
-    except PackageNotFoundError:
-        return "unknown"
