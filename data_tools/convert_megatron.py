@@ -1,4 +1,4 @@
-"""Corpora to and from Megatron-LM's indexed datasets, streaming."""
+"""Converts corpora to and from Megatron-LM's indexed datasets, in bounded memory."""
 
 import shutil
 from collections import Counter
@@ -55,16 +55,16 @@ class MegatronExport:
 
 @dataclass(frozen=True, slots=True)
 class MegatronImport:
-    """What an import made, and where it had to touch the documents."""
+    """What an import made, and how often it had to change a document."""
 
     folder: Path
     manifest: Manifest
     added_ends: int
-    """Documents that did not end with eos, and now do."""
+    """Documents that got an eos at the end."""
     cuts: int
-    """Places where eos stood inside a document, and now ends one."""
+    """Places inside a document where it was cut, after an eos."""
     empty: int
-    """Documents without a token, left out."""
+    """Documents without a token; they were left out."""
 
 
 def export_megatron(
@@ -75,8 +75,8 @@ def export_megatron(
     Args:
         folder: The corpus folder.
         prefix: Where the two files go, without their endings.
-        sentences: One sequence per sentence, as Megatron's BERT reads, not one per document.
-        force: Replace two files that are there.
+        sentences: Writes one sequence per sentence, as Megatron's BERT reads, not per document.
+        force: Replaces existing files.
 
     Raises:
         InputError: The corpus is damaged or has no sentences, or the files are there already.
@@ -93,7 +93,7 @@ def export_megatron(
         prefix.parent.mkdir(parents=True, exist_ok=True)
         with _part(bin_path) as bin_part, _part(idx_path) as idx_part:
             _export(corpus, bin_part, idx_part, sentences)
-            idx_path.unlink(missing_ok=True)  # The old index must never meet the new tokens.
+            idx_path.unlink(missing_ok=True)  # So that an old index never lies beside new tokens.
             finish_file(bin_part, bin_path)
             finish_file(idx_part, idx_path)
     sequences = totals.sents if sentences else totals.docs
@@ -115,9 +115,9 @@ def import_megatron(
 
     Args:
         prefix: The two files, without their endings.
-        out: The corpus folder to make; it appears when it is whole.
+        out: The corpus folder to make; it appears when it is complete.
         tokenizer: The tokenizer that made the ids; its eos ends every document.
-        sentences: Whether every sequence is a sentence, whose start is to be kept.
+        sentences: Whether every sequence is a sentence; then its start is kept.
         name: How the tars' names begin.
         split: What the manifest calls this part of the data.
         pack_tokens: A pack is closed with the document that brings it to this many tokens.
@@ -216,15 +216,15 @@ def _check_longest(corpus: Corpus, lengths: NDArray[Any]) -> None:
     longest = int(lengths.max(initial=0))
     if longest > np.iinfo(LENGTH).max:
         raise InputError(
-            f"{corpus.folder} has a document of {longest} tokens, and the format holds no more "
-            f"than {np.iinfo(LENGTH).max}: shard the text again in shorter documents"
+            f"{corpus.folder} has a document of {longest} tokens, and the format holds at most "
+            f"{np.iinfo(LENGTH).max}: shard the text again in shorter documents"
         )
 
 
 def _ended(
     source: MegatronFiles, tokenizer: Tokenizer, counts: Counter[str]
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-    """Yields documents that end with eos and hold no other; counts where they were changed."""
+    """Yields documents that end with eos and have no other eos; counts the changes."""
     eos = tokenizer.special.eos
     with show_progress("importing", source.bytes) as advance:
         for number, (ids, starts) in enumerate(source.documents()):
@@ -261,7 +261,7 @@ def _write_shards(
     pack_tokens: int,
     shard_tokens: int,
 ) -> tuple[ShardInfo, ...]:
-    """Writes `PATH-000000.tar` and so on; each begins with the first document after the last."""
+    """Writes `PATH-000000.tar`, `PATH-000001.tar` and so on, until there are no more documents."""
     shards: list[ShardInfo] = []
     rest = iter(documents)
     while True:

@@ -1,4 +1,4 @@
-"""What is in a corpus, for a person: counts, lengths, where it came from, some documents."""
+"""Shows what is in a corpus: counts, document lengths, sources, and some documents."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +23,8 @@ from data_tools.progress import show_progress
 from data_tools.tokenizer import load_tokenizer, printable
 
 _CHARACTERS = 400
-_TOKENS_PER_CHARACTER = 4  # The most: a character outside every piece becomes four bytes.
-_EXACT_PACKS = 65_536  # Some 70 billion tokens; a bigger corpus is sampled.
+_TOKENS_PER_CHARACTER = 4  # At most: a character outside the vocabulary becomes up to four bytes.
+_EXACT_PACKS = 65_536  # About 70 billion tokens; a larger corpus is sampled.
 _SAMPLE_SHARDS = 1024
 _SAMPLE_PACKS = 64
 _FEW_SHARDS = 20
@@ -34,7 +34,7 @@ _LENGTH_BITS = 63
 
 @dataclass(frozen=True, slots=True)
 class DocumentSample:
-    """The beginning of one document, and where it lies."""
+    """The beginning of one document, and where it is."""
 
     number: int
     """Its number in the corpus, from 0."""
@@ -56,7 +56,7 @@ class LengthBin:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How long documents are, in bins of powers of two; exact where every pack was counted."""
+    """How long documents are, in bins of powers of two; exact if every pack was counted."""
 
     bins: tuple[LengthBin, ...]
     packs: int
@@ -76,7 +76,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A corpus's manifest, its lengths, and some documents, decoded."""
+    """A corpus's manifest, its document lengths, and some decoded documents."""
 
     folder: Path
     manifest: Manifest
@@ -87,15 +87,15 @@ class Inspection:
 def inspect_corpus(
     folder: Path, *, documents: int = 3, characters: int = _CHARACTERS
 ) -> Inspection:
-    """Opens a corpus, counts its lengths, and decodes documents spread evenly over it.
+    """Opens a corpus, counts its document lengths, and decodes documents spread evenly over it.
 
     Args:
         folder: The corpus folder.
         documents: How many documents to decode.
-        characters: Where each is cut.
+        characters: How many characters to keep of each.
 
     Raises:
-        InputError: The corpus is damaged, or the tokenizer beside it is not the one it was made by.
+        InputError: The corpus is damaged, or its tokenizer is not the one it was made with.
     """
     if documents < 0:
         raise InputError(f"--documents {documents} must be 0 or more")
@@ -124,7 +124,7 @@ def count_lengths(corpus: Corpus, *, exact_packs: int = _EXACT_PACKS) -> Histogr
     Args:
         corpus: An open corpus.
         exact_packs: A corpus of more packs is sampled: evenly spread shards, and evenly spread
-            packs of each, the same ones every time.
+            packs of each, always the same.
 
     Raises:
         InputError: A tar on disk is damaged.
@@ -162,13 +162,13 @@ def _lengths(corpus: Corpus, pack: int) -> NDArray[np.int64]:
     if np.any(lengths < 1):
         raise InputError(
             f"{corpus.folder}: the document starts of pack number {pack} do not ascend: "
-            "look closer with `bigtrain data verify`"
+            "check it with `bigtrain data verify`"
         )
     return lengths
 
 
 def _spread(total: int, count: int) -> Sequence[int]:
-    """At most `count` of the numbers below `total`, evenly spread, the first among them."""
+    """At most `count` of the numbers below `total`, evenly spread, from 0 on."""
     count = min(count, total)
     return [number * total // count for number in range(count)]
 
@@ -254,7 +254,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         manifest.tokenizer.file: manifest.tokenizer.sha256,
         "fingerprint": manifest.fingerprint,
         "made by": f"bigtrain {manifest.tool_version}, seed {manifest.seed}",
-        "validation": "not told" if percent is None else f"{percent:g} % of documents, by content",
+        "validation": "unknown" if percent is None else f"{percent:g} % of documents, by content",
         **{
             f"input {source.source}": f"{source.documents:,} documents, {source.bytes:,} bytes, "
             f"{source.skipped:,} skipped"

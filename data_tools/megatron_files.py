@@ -1,4 +1,4 @@
-"""Megatron-LM's `.bin` and `.idx` files: what they look like, and reading them.
+"""Megatron-LM's `.bin` and `.idx` files: their format, and reading them.
 
 The `.idx` file, little-endian: nine bytes `MMIDIDX\\0\\0`, version 1 (u64), the code of the token
 type (u8), the number of sequences (u64) and of document marks (u64), then every sequence's length
@@ -31,7 +31,7 @@ TYPES: dict[int, np.dtype[Any]] = {
     5: np.dtype("<i8"),
     8: np.dtype("<u2"),
 }
-"""The types of integers by their codes; 6 and 7 are floats."""
+"""The integer types by their codes; 6 and 7 are floats."""
 
 _DOCUMENTS_AT_ONCE = 4096
 _MEND = "restore both files from a good copy"
@@ -43,7 +43,7 @@ def file_paths(prefix: Path) -> tuple[Path, Path]:
 
 
 class MegatronFiles:
-    """Two files of Megatron's, held to each other; read from front to back, in little memory.
+    """The two files of a Megatron dataset, checked against each other; read in bounded memory.
 
     Raises:
         InputError: One is missing, or they are damaged or do not belong together.
@@ -77,12 +77,12 @@ class MegatronFiles:
 
     def _read_head(self, head: bytes) -> None:
         if len(head) < HEAD.size or not head.startswith(MAGIC):
-            raise InputError(f"{self.idx} does not begin as an index of Megatron's does: {_MEND}")
+            raise InputError(f"{self.idx} does not begin like a Megatron index: {_MEND}")
         _, found_version, code, self._num_sequences, num_marks = HEAD.unpack(head)
         if found_version != VERSION:
             raise InputError(f"{self.idx} has version {found_version}; only {VERSION} is known")
         if code not in TYPES:
-            raise InputError(f"{self.idx}: token type {code} at byte 17 is no type of integers")
+            raise InputError(f"{self.idx}: token type {code} at byte 17 is not an integer type")
         self.dtype = TYPES[code]
         if num_marks < 1:
             raise InputError(f"{self.idx} has no document mark, not even the first: {_MEND}")
@@ -93,7 +93,7 @@ class MegatronFiles:
     def _check_sizes(self, file: IO[bytes]) -> None:
         size = os.fstat(file.fileno()).st_size
         plain = self._marks_at + (self.num_documents + 1) * PLACE.itemsize
-        if size not in (plain, plain + self._num_sequences):  # The latter tells modes as well.
+        if size not in (plain, plain + self._num_sequences):  # The latter with a mode for each.
             raise InputError(f"{self.idx} has {size} bytes, and its header needs {plain}: {_MEND}")
         first, last = (self._marks(file, number, 1)[0] for number in (0, self.num_documents))
         if (first, last) != (0, self._num_sequences):
@@ -107,8 +107,8 @@ class MegatronFiles:
             end = int(pointer[0]) + int(length[0]) * self.dtype.itemsize
         if end != self.bytes:
             raise InputError(
-                f"{self.bin} has {self.bytes} bytes, and {self.idx} tells of {end}: "
-                f"one of them is cut or belongs to other tokens; {_MEND}"
+                f"{self.bin} has {self.bytes} bytes, and {self.idx} says {end}: "
+                f"one of them is truncated or belongs to other tokens; {_MEND}"
             )
 
     def _sizes(

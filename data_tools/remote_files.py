@@ -1,8 +1,8 @@
-"""Corpora behind a URL: pieces of their tars, kept in a bounded folder that a node's ranks share.
+"""Corpora behind a URL: parts of their tars, in a cache folder that the ranks of a node share.
 
-A tar is fetched in chunks of 8 MiB, each a file of the cache that appears by a rename, so that a
-reader sees a whole chunk or none. One process fetches a chunk while the others wait for it. The
-chunks used longest ago make room.
+A tar is fetched in chunks of 8 MiB. Each chunk is a file of the cache that gets its name by a
+rename, so that a reader sees a complete chunk or none. One process fetches a chunk while the others
+wait for it. The size of the cache is limited: the least recently used chunks are removed.
 """
 
 import hashlib
@@ -45,10 +45,10 @@ def is_url(name: str) -> bool:
 
 
 class RemoteFolder:
-    """A remote corpus folder: tars come in chunks as they are needed, all else is copied whole."""
+    """A remote corpus folder: tars are fetched in chunks when needed, other files are copied."""
 
     def __init__(self, url: str, cache: Cache) -> None:
-        """Connects.
+        """Connects to the file system of a URL.
 
         Args:
             url: Any URL that fsspec knows.
@@ -71,19 +71,19 @@ class RemoteFolder:
             raise InputError(
                 f"{self.url} holds no {MANIFEST_NAME}: check the URL, or copy a corpus folder there"
             ) from error
-        # A corpus that was replaced behind its URL has another mirror.
+        # If the corpus behind the URL is replaced, it gets another mirror.
         names = hashlib.sha256(self.url.encode()), hashlib.sha256(manifest)
         self.mirror = cache.folder / "-".join(name.hexdigest()[:16] for name in names)
-        """The local folder that holds whole copies of all but the tars."""
+        """The local folder that holds copies of all files but the tars."""
         write_file(self.mirror / MANIFEST_NAME, manifest)
-        self._added = cache.limit_bytes  # What is there from before counts at the first chance.
+        self._added = cache.limit_bytes  # So that the first chunk counts what is there already.
 
     def copy(self, name: str, *, again: bool = False) -> Path | None:
-        """Copies a file into the mirror, piece by piece; None where the corpus has no such file.
+        """Copies a file into the mirror in chunks; gives None if the corpus has no such file.
 
         Args:
             name: The file, relative to the corpus.
-            again: Though there is a copy.
+            again: Copies it even if there is a copy.
         """
         path = self.mirror / name
         if path.is_file() and not again:
@@ -97,9 +97,9 @@ class RemoteFolder:
         return path
 
     def copy_folder(self, name: str) -> None:
-        """Copies a sealed folder into the mirror, again where its manifest is another.
+        """Copies a sealed folder into the mirror, again if its manifest has changed.
 
-        The manifest comes last, as it does where the folder was made.
+        The manifest is written last, as it was when the folder was made.
         """
         try:
             manifest = self.fetch(f"{name}/{MANIFEST_NAME}", 0, None)
@@ -125,7 +125,7 @@ class RemoteFolder:
         finish_file(part, path)
 
     def fetch(self, name: str, start: int, stop: int | None) -> bytes:
-        """Reads bytes of a remote file, trying again when the network fails.
+        """Reads bytes of a remote file, and tries again if the network fails.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -137,7 +137,7 @@ class RemoteFolder:
                 return content
             except FileNotFoundError:
                 raise
-            except Exception as error:  # Each protocol has errors of its own.
+            except Exception as error:  # Each protocol raises its own errors.
                 if attempt == _TRIES:
                     raise InputError(
                         f"{self.url}/{name}: {type(error).__name__}: {error}; tried {_TRIES} "
@@ -147,7 +147,7 @@ class RemoteFolder:
         raise AssertionError
 
     def chunk(self, name: str, number: int, size: int) -> Path:
-        """The local file of one chunk of a tar, fetched if it is not there.
+        """The local file of one chunk of a tar; fetches it if it is not there.
 
         Args:
             name: The tar.
@@ -184,7 +184,7 @@ class RemoteFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = part_path(path)
         try:
-            part.write_bytes(content)  # No fsync: the first reader checks what a crash left.
+            part.write_bytes(content)  # No fsync: a reader checks the size and the crc32.
             part.replace(path)
         except OSError as error:
             part.unlink(missing_ok=True)
@@ -194,7 +194,7 @@ class RemoteFolder:
             ) from error
 
     def has_chunk(self, name: str, number: int) -> bool:
-        """Whether a chunk lies in the cache."""
+        """Whether a chunk is in the cache."""
         return self._chunk_path(name, number).is_file()
 
     def drop(self, name: str, number: int) -> None:
@@ -224,7 +224,7 @@ class RemoteFolder:
 
 
 def _evict(cache: Cache) -> None:
-    """Removes what was read longest ago, to nine tenths of the limit, and what kills left."""
+    """Removes the least recently read chunks, down to 90 % of the limit, and unfinished files."""
     for part in cache.folder.glob(f"*/.*{PART_SUFFIX}"):
         with suppress(FileNotFoundError):
             if time.time() - part.stat().st_mtime > _STALE_SECONDS:
@@ -243,7 +243,7 @@ def _evict(cache: Cache) -> None:
 
 
 class RemoteFiles:
-    """The files of a remote corpus; what `LocalFiles` is for a local one."""
+    """The files of a remote corpus, with the methods that `LocalFiles` has for a local one."""
 
     def __init__(self, remote: RemoteFolder, sizes: Mapping[str, int]) -> None:
         self.folder = remote.mirror
@@ -277,18 +277,18 @@ class RemoteFiles:
             self._ask(name, number)
 
     def forget(self, name: str, offset: int, size: int) -> bool:
-        """Drops what is cached of a place in a tar: the copy here may be what is damaged."""
+        """Drops cached bytes of a tar, because the local copy may be damaged; says that it did."""
         for number in range(offset // CHUNK_BYTES, -(-(offset + size) // CHUNK_BYTES)):
             self._remote.drop(name, number)
         return True
 
     @property
     def name(self) -> str:
-        """What errors call the corpus."""
+        """The corpus as error messages name it."""
         return self._remote.url
 
     def bring_index(self, name: str, *, again: bool = False) -> bool:
-        """Copies the index of a tar into the mirror; says that it did.
+        """Copies the index of a tar into the mirror, and says that it did.
 
         Raises:
             InputError: The corpus has none.
@@ -301,17 +301,17 @@ class RemoteFiles:
         return True
 
     def local_file(self, name: str) -> Path:
-        """Where a copy of a small file of the corpus lies, made now if there is none."""
+        """The path of the copy of a small file; copies the file if there is none."""
         self._remote.copy(name)
         return self.folder / name
 
     def local_folder(self, name: str) -> Path:
-        """Where copies of a folder's small files lie, made now if there are none."""
+        """The path of the copy of a folder of small files; copies them if there are none."""
         self._remote.copy_folder(name)
         return self.folder / name
 
     def check(self, name: str) -> None:
-        """Nothing: asking a store for thousands of sizes takes longer than the first batch."""
+        """Does nothing: asking a store for thousands of sizes takes longer than the first batch."""
 
     def close(self) -> None:
         """Stops fetching."""
@@ -323,11 +323,11 @@ class RemoteFiles:
         for _ in range(_TRIES):
             path = self._remote.chunk(name, number, self._sizes[name])
             with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
-                os.utime(file.fileno())  # The cache lets go of what was read longest ago.
+                os.utime(file.fileno())  # The cache removes what was read longest ago.
                 file.seek(within)
                 if file.readinto(content) == len(content):
                     return
-                path.unlink(missing_ok=True)  # Cut short by a crash: fetch it again.
+                path.unlink(missing_ok=True)  # A crash has truncated it: fetch it again.
         raise InputError(
             f"{path}: is removed as soon as it is fetched; raise data.cache_gb to hold more than "
             "a few chunks of 8 MiB for each rank"
@@ -340,7 +340,7 @@ class RemoteFiles:
                 return
             if self._fetchers is None or self._owner != os.getpid():
                 self._fetchers, self._owner = ThreadPoolExecutor(_FETCHERS), os.getpid()
-            # A failure here is no error: whoever needs the chunk tries again, and tells.
+            # A failure here is not an error: the reader of the chunk tries again, and reports it.
             future = self._fetchers.submit(self._remote.chunk, name, number, self._sizes[name])
             self._asked[key] = future
         future.add_done_callback(lambda _: self._asked.pop(key, None))

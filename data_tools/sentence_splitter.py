@@ -1,6 +1,7 @@
-"""Where sentences end, in any language: BERT's sentence pairs and the cleaning rules need it.
+"""Splits text into sentences, in any language, for BERT's sentence pairs and the cleaning rules.
 
-Rules, not a model: the same on every machine, and quick enough for a whole corpus.
+Uses rules and not a model: the result is the same on every machine, and it is fast enough for a
+large corpus.
 """
 
 import re
@@ -8,13 +9,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 MAX_CHARACTERS = 10_000
-"""Longer sentences are cut, at a blank where there is one."""
+"""Longer sentences are cut, at a blank if there is one."""
 
 _LINE_ENDS = "\n\r\v\f\x85\u2028\u2029"
-# They end a sentence wherever they stand: Chinese and Japanese, danda, Urdu, Arabic, Burmese,
-# Khmer, Ethiopic, Armenian, Tibetan.
+# These always end a sentence: Chinese and Japanese marks, danda, Urdu, Arabic, Burmese, Khmer,
+# Ethiopic, Armenian, Tibetan.
 _STRONG = "。！？；｡।॥۔؟။។៕።፧։།"
-_WEAK = ".!?…‼⁇⁈⁉‽．"  # They end one where another begins behind them.
+_WEAK = ".!?…‼⁇⁈⁉‽．"  # These end a sentence only if another one begins after them.
 _CLOSERS = "\"'”’」』）】》〉›»)\\]}｣〕"
 _OPENERS = "\"'“‘「『（【《〈‹«([{｢〔¿¡-–—*_"
 _GOES_ON = ",;:)]}，、；：,）】》」』”’…"
@@ -26,7 +27,7 @@ _HAS_LINE_END = re.compile(f"[{_LINE_ENDS}]")
 _BLANKS = re.compile(r"\s*+")
 _UP_TO_LAST_BLANK = re.compile(r"(?s).*\s")
 _WORD_BEFORE = re.compile(r"[^\s\"'“‘«(\[{]*$")
-# Scripts that put no blank between sentences.
+# Scripts without blanks between sentences.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff\uff66-\uff9f]"
 )
@@ -44,11 +45,12 @@ _LONGEST_WORD = 24
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cuts a text into sentences; put together again, they are the text to the letter.
+    """Splits a text into sentences; joined again, they are exactly the text.
 
-    A sentence ends at 。！？； and their like, at `.`, `!`, `?` or `…` before blanks and a new
-    beginning (not after `Dr.`, initials or `e.g.`), and at every line end. Closing quotes and the
-    blanks behind it belong to it. None is blank unless the whole text is; none is empty.
+    A sentence ends at 。！？； and similar marks, at `.`, `!`, `?` or `…` before blanks and the
+    beginning of another sentence (not after `Dr.`, initials or `e.g.`), and at every line end.
+    Closing quotes and the blanks after a sentence belong to it. No sentence is empty, and none is
+    blank unless all the text is.
     """
     start = first = _end_of_blanks(text, 0)
     if first == len(text):
@@ -84,7 +86,7 @@ def _is_end(text: str, start: int, candidate: re.Match[str]) -> bool:
         return True
     end = candidate.end()
     following = text[end : end + 1]
-    if following in _GOES_ON:  # The end of the text is in it too.
+    if following in _GOES_ON:  # True also at the end of the text, where `following` is empty.
         return not following
     if _IS_STRONG.search(marks):
         return True

@@ -1,6 +1,6 @@
-"""Where each pack of a tar begins, so that a reader can go straight to any token.
+"""The index of a tar: at which byte each pack begins, so that a reader can seek to any token.
 
-The index stands beside its tar as JSON. It is made from the tar's own headers and nothing else,
+The index is a JSON file beside its tar. It is made from the headers in the tar and nothing else,
 so it can always be made again.
 """
 
@@ -18,9 +18,9 @@ from data_tools.files import load_json, render_json
 from data_tools.manifest import ShardInfo
 
 INDEX_SCHEMA = "bigtrain-index/2"
-# What tarfile, json and numpy's header parser raise where bits have flipped.
+# What tarfile, json and numpy's header parser raise for a damaged file.
 _DAMAGE = (tarfile.TarError, ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError)
-_READABLE_SCHEMAS = ("bigtrain-index/1", INDEX_SCHEMA)  # The first knew no sentences.
+_READABLE_SCHEMAS = ("bigtrain-index/1", INDEX_SCHEMA)  # The first has no sentences.
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class PackPlace:
     docs_crc32: int
     sents_offset: int = 0
     num_sents: int = 0
-    """0 where the corpus was made without sentence starts."""
+    """0 if the corpus was made without sentence starts."""
     sents_crc32: int = 0
 
 
@@ -55,7 +55,7 @@ def scan_tar(tar: Path) -> list[PackPlace]:
     """Finds the packs of a tar from its headers, without reading the tokens.
 
     Raises:
-        InputError: The file is not a whole tar of packs.
+        InputError: The file is not a complete tar of packs.
     """
     parts: dict[str, dict[str, Any]] = {}
     try:
@@ -66,15 +66,16 @@ def scan_tar(tar: Path) -> list[PackPlace]:
         return [PackPlace(key=key, **facts) for key, facts in parts.items()]
     except _DAMAGE as error:
         raise InputError(
-            f"{tar} is not a whole tar of token packs ({error}): restore it or shard the text again"
+            f"{tar} is not a complete tar of token packs ({error}): restore it or shard the text "
+            "again"
         ) from error
 
 
 def load_index(tar: Path, shard: ShardInfo) -> list[PackPlace]:
-    """Reads the index beside a tar; one that is absent is made again in memory.
+    """Reads the index beside a tar; if there is none, makes it in memory.
 
     Raises:
-        InputError: The index belongs to another version of the tar, or does not add up.
+        InputError: The index belongs to another version of the tar, or its counts are wrong.
     """
     path = index_path(tar)
     if path.is_file():
@@ -85,7 +86,7 @@ def load_index(tar: Path, shard: ShardInfo) -> list[PackPlace]:
     packs = scan_tar(tar)
     if not _adds_up(packs, shard):
         raise InputError(
-            f"{tar} holds other packs than the manifest says: look with `bigtrain data verify "
+            f"{tar} holds other packs than the manifest says: check it with `bigtrain data verify "
             f"{tar.parent}`, then restore it or shard the text again"
         )
     return packs
@@ -112,7 +113,7 @@ def _read_index(path: Path, shard: ShardInfo) -> list[PackPlace]:
 
 def _stale(path: Path) -> str:
     return (
-        f"{path} does not belong to its tar as the manifest knows it: "
+        f"{path} does not belong to its tar, as the manifest lists it: "
         f"make it again with `bigtrain data index {path.parent}`"
     )
 
@@ -132,7 +133,7 @@ def _member_facts(kind: str, member: tarfile.TarInfo, file: IO[bytes]) -> dict[s
         case "json":
             facts = json.loads(file.read(member.size))
             return {name: crc32 for name, crc32 in facts.items() if name.endswith("_crc32")}
-        case _:  # A member that a later version adds.
+        case _:  # A member that a later version may add.
             return {}
 
 

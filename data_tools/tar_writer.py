@@ -1,6 +1,6 @@
-"""Writes one tar of token packs, the same bytes every time.
+"""Writes one tar of token packs; equal documents give equal bytes.
 
-They are the bytes that webdataset's own `TarWriter` gives, without loading torch, as it would.
+They are the bytes that webdataset's `TarWriter` would write, but without loading torch.
 """
 
 import io
@@ -28,21 +28,21 @@ _BUFFER_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class Pack:
-    """Whole documents in a row, and where the sentences of each begin."""
+    """Some complete documents, and where the sentences of each begin."""
 
     source: str
-    """Where they come from; several sources are joined by commas."""
+    """Where the documents come from; several sources are joined by commas."""
     documents: list[NDArray[Any]] = field(default_factory=list)
     sentences: list[NDArray[Any]] = field(default_factory=list)
-    """One array `[sentences]` for each document, counted from its start; or none at all."""
+    """One array `[sentences]` for each document, counted from its start; or no array at all."""
     num_tokens: int = 0
 
 
 class ShardWriter:
-    """Gathers documents into packs and packs into one tar, which gets its name when finished.
+    """Collects documents into packs, and packs into one tar, which gets its name when finished.
 
-    Nothing is written until there is a first pack, so a shard without documents leaves no file.
-    Used as a context, it removes what it wrote where the body fails.
+    Writes nothing before the first pack is complete, so without documents there is no file.
+    As a context manager, it removes what it wrote if the block fails.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class ShardWriter:
         sentences: NDArray[Any] | None = None,
         source: str | None = None,
     ) -> None:
-        """Takes one whole document, its end token included.
+        """Adds one document, its end token included.
 
         Args:
             document: Its ids `[tokens]`.
             sentences: Where its sentences start, `[sentences]` from 0 on; for all documents of a
-                shard or for none.
-            source: Where it comes from, if not from the source of the shard.
+                tar or for none.
+            source: Where it comes from, if not from the source of the tar.
         """
         self._pack.documents.append(document)
         self._pack.num_tokens += len(document)
@@ -84,7 +84,7 @@ class ShardWriter:
             self._flush()
 
     def finish(self) -> ShardInfo | None:
-        """Gives tar and index their final names; None where there was no document."""
+        """Gives the tar and its index their final names; gives None if there was no document."""
         if self._pack.documents:
             self._flush()
         if self._tar is None:
@@ -116,7 +116,7 @@ class ShardWriter:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            # First the space, which may be what is wanting: closing writes what is buffered.
+            # Removed first, as the disk may be full: closing the file writes what is buffered.
             self._part.unlink(missing_ok=True)
             try:
                 self._stack.close()
@@ -158,7 +158,7 @@ def check_name(name: str) -> None:
 def render_pack(pack: Pack, dtype: np.dtype[Any]) -> dict[str, bytes]:
     """Makes the members of one pack, in the order of their names.
 
-    `tokens.npy` is `[tokens]`, `docs.npy` and `sents.npy` hold where in the pack each document and
+    `tokens.npy` is `[tokens]`; `docs.npy` and `sents.npy` say where in the pack each document and
     each sentence starts.
     """
     tokens = np.concatenate(pack.documents).astype(dtype, copy=False)
@@ -183,8 +183,8 @@ def _place_told(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None:
             raise
-        # What a full disk says names no file.
-        remedy = f"{error.strerror}: make room, then run the same command again to go on"
+        # The error of a full disk does not name the file.
+        remedy = f"{error.strerror}: make room, then run the same command again to continue"
         raise OSError(error.errno, remedy, str(path)) from error
 
 

@@ -1,7 +1,7 @@
-"""Whether a corpus on disk is what its manifest says: every fault named with file, pack and byte.
+"""Checks that a corpus on disk is what its manifest says; a fault names file, pack and byte.
 
-Checking changes nothing. `header` looks at sizes, headers and indexes, `crc` reads every pack as
-well, and `full` hashes every tar too.
+Checking changes nothing. `header` checks sizes, headers and indexes; `crc` also reads every pack;
+`full` also hashes every tar.
 """
 
 import threading
@@ -27,30 +27,30 @@ _MEND_MANIFEST = "restore the manifest from a good copy"
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """What one tar and its index are like."""
+    """The faults of one tar and its index."""
 
     file: str
     faults: tuple[Fault, ...]
 
     @property
     def state(self) -> str:
-        """`whole` or `damaged`; an index is told apart from its tar, since it can be made again."""
+        """`intact` or `damaged`; a damaged index counts less, because it can be made again."""
         if not self.faults:
-            return "whole"
+            return "intact"
         of_tar = any(fault.file == self.file for fault in self.faults)
-        return "damaged" if of_tar else "whole, but its index is damaged"
+        return "damaged" if of_tar else "intact, but its index is damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a corpus folder is like, its shards in the order of the manifest."""
+    """The faults of a corpus folder, its shards in the order of the manifest."""
 
     folder: Path
     level: Level
     manifest: Manifest
     shards: tuple[ShardReport, ...]
     folder_faults: tuple[Fault, ...]
-    """Faults of the manifest, the tokenizer, sample tables, and tars that nobody lists."""
+    """Faults of the manifest, the tokenizer, sample tables, and tars that are not listed."""
     seconds: float
 
     @property
@@ -61,16 +61,16 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What became of the indexes of a corpus, by their names."""
+    """What was done with the indexes of a corpus, by their names."""
 
     made: tuple[str, ...]
     left: tuple[str, ...]
     refused: tuple[str, ...]
-    """One line for each tar that is not as the manifest says, and so got no index."""
+    """One line for each tar that is not as the manifest says; it gets no index."""
 
 
 def verify_corpus(folder: Path, level: Level = "crc", *, workers: int = 1) -> Verification:
-    """Looks for every fault of a corpus folder, and changes nothing.
+    """Finds every fault of a corpus folder, and changes nothing.
 
     Args:
         folder: The folder that holds `manifest.json`.
@@ -80,7 +80,7 @@ def verify_corpus(folder: Path, level: Level = "crc", *, workers: int = 1) -> Ve
         workers: Threads; each holds one pack in memory.
 
     Raises:
-        InputError: The manifest cannot be read, so that nothing is known of the rest.
+        InputError: The manifest cannot be read, so nothing else can be checked.
     """
     if level not in get_args(Level):
         raise InputError(f"level {level!r} must be one of {', '.join(get_args(Level))}")
@@ -104,17 +104,17 @@ def verify_corpus(folder: Path, level: Level = "crc", *, workers: int = 1) -> Ve
 
 
 def render_verification(result: Verification) -> Iterator[str]:
-    """Makes the lines of a report: the state of every shard, whole neighbours in one line."""
+    """Makes the lines of a report: the state of every shard; intact neighbours share a line."""
     yield from (fault.line for fault in result.folder_faults)
     for state, group in groupby(result.shards, key=lambda shard: shard.state):
         shards = list(group)
-        if state == "whole" and len(shards) > 1:
-            yield f"{shards[0].file} to {shards[-1].file}: {len(shards)} shards whole"
+        if state == "intact" and len(shards) > 1:
+            yield f"{shards[0].file} to {shards[-1].file}: {len(shards)} shards intact"
             continue
         for shard in shards:
             yield f"{shard.file}: {state}"
             yield from (f"  {fault.line}" for fault in shard.faults)
-    whole = sum(shard.state != "damaged" for shard in result.shards)
+    intact = sum(shard.state != "damaged" for shard in result.shards)
     count = len(result.shards)
     megabytes = result.manifest.totals.bytes / 1e6
     seconds = max(result.seconds, 1e-9)
@@ -123,7 +123,7 @@ def render_verification(result: Verification) -> Iterator[str]:
     else:
         rate = f"{megabytes / seconds:,.0f} MB/s"
     yield (
-        f"{result.folder}: {whole} of {count} shards whole at level {result.level}, "
+        f"{result.folder}: {intact} of {count} shards intact at level {result.level}, "
         f"{megabytes:,.1f} MB in {seconds:.2f} s, {rate}"
     )
 
@@ -134,17 +134,17 @@ def summarize_faults(result: Verification) -> str:
     count = len(result.faults)
     return (
         f"{result.folder} has {count} {'fault' if count == 1 else 'faults'}, {damaged} of "
-        f"{len(result.shards)} shards damaged: mend them as the lines above say; "
+        f"{len(result.shards)} shards damaged: repair them as the lines above say; "
         "the other shards can stay"
     )
 
 
 def rebuild_indexes(folder: Path, *, everything: bool = False) -> IndexReport:
-    """Makes the indexes of a corpus again from its tars, those that are missing or stale.
+    """Makes missing and stale indexes of a corpus again from its tars.
 
     Args:
         folder: The folder that holds `manifest.json`.
-        everything: Also those that are there and belong to their tars.
+        everything: Also makes those again that are up to date.
 
     Raises:
         InputError: The manifest cannot be read.

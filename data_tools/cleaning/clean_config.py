@@ -1,9 +1,9 @@
-"""What a cleaning job is, as data: the rules, each with its threshold and where that comes from.
+"""The config of a cleaning job: the rules, each with its threshold and where that comes from.
 
 Gopher is Rae et al. 2021 (arXiv 2112.11446), appendix A.1.1; its table A1 has the thresholds for
-repetition. C4 is Raffel et al. 2020 (arXiv 1910.10683), section 2.2. A threshold that is null is
-off, and so is a section with `enabled: false`. A *word* is what stands between white space; in
-scripts without spaces (Chinese, Japanese, Thai, ...) and in Hangul each character is one.
+repetition. C4 is Raffel et al. 2020 (arXiv 1910.10683), section 2.2. A threshold of null is off,
+and so is a section with `enabled: false`. A *word* is what is between white space; in scripts
+without spaces (Chinese, Japanese, Thai, ...) and in Hangul each character is a word.
 """
 
 import re
@@ -24,8 +24,8 @@ def _is_pattern(text: str) -> str:
         pattern = re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"not a regular expression of Python ({error}); mend it, and write it in single "
-            "quotes so that YAML leaves its backslashes alone"
+            f"not a regular expression of Python ({error}); correct it, and write it in single "
+            "quotes so that YAML does not change its backslashes"
         ) from error
     if pattern.match(""):
         raise ValueError("matches the empty text too, so it would match everywhere; use + for *")
@@ -43,20 +43,20 @@ PatternText = Annotated[str, AfterValidator(_is_pattern)]
 
 
 class UnicodeRules(Section):
-    """Changes how text is written, never what it says. In this order."""
+    """Changes how text is encoded, never what it says. In this order."""
 
     line_ends: bool = True
     """Writes CR LF and a lone CR as LF."""
     control_characters: bool = True
-    """Removes what has no place in text: Unicode's category Cc but for tab, LF and CR (which is
-    `line_ends`'), halves of surrogate pairs, noncharacters, and the byte order mark. Joiners and
-    marks of direction, which scripts need, stay."""
+    """Removes Unicode's category Cc except tab, LF and CR (see `line_ends`), lone surrogates,
+    noncharacters, and the byte order mark. Keeps joiners and direction marks, which scripts
+    need."""
     nfc: bool = True
     """Composes characters: Unicode Normalization Form C (Unicode Standard Annex 15)."""
 
 
 class C4LineRules(Section):
-    """Drops lines, as C4 does with English web pages; the other lines of the document stay."""
+    """Drops lines, as C4 does with English web pages; keeps the other lines of the document."""
 
     enabled: bool = False
     """Off by default: headings, lists, verse and code end without punctuation."""
@@ -66,7 +66,7 @@ class C4LineRules(Section):
     min_words: Count | None = 3
     """Words of a line, at least. C4, section 2.2 (its code in TensorFlow Datasets takes 5)."""
     javascript: bool = True
-    """Drops lines with the word Javascript, for most tell to turn it on. C4, section 2.2."""
+    """Drops lines with the word Javascript; most ask to turn it on. C4, section 2.2."""
     policy: bool = True
     """Drops lines about terms of use, privacy policies and cookies, in English. C4, section 2.2."""
 
@@ -87,14 +87,14 @@ class C4PageRules(Section):
 
 
 class RedactPattern(Section):
-    """One thing to replace wherever it stands."""
+    """One pattern to replace everywhere."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     """What the report calls it: lower-case letters, digits and underscores."""
     pattern: PatternText
     """A regular expression of Python's `re`."""
     replacement: str = "|||REDACTED|||"
-    """What stands there instead, letter by letter; choose one that no pattern matches."""
+    """The text that replaces it, used literally; choose one that no pattern matches."""
 
 
 class RedactRules(Section):
@@ -110,7 +110,7 @@ class RedactRules(Section):
     """Telephone numbers in the international notation of ITU-T E.123 (+, country code, 7 to 15
     digits in groups) and the North American one, (415) 555-0100, become |||PHONE_NUMBER|||."""
     patterns: list[RedactPattern] = Field(default=[])
-    """More of your own; applied after those above, in this order."""
+    """Your own patterns; applied after those above, in this order."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "RedactRules":
@@ -148,14 +148,14 @@ class LengthRules(Section):
 
 
 class GopherQualityRules(Section):
-    """Drops documents that hardly are running text. Gopher, A.1.1, quality filtering."""
+    """Drops documents that are probably not running text. Gopher, A.1.1, quality filtering."""
 
     enabled: bool = True
     """Whether these rules apply."""
     min_mean_word_length: Ratio | None = 3.0
-    """Mean characters of a word, at least. Not asked of text mostly in scripts without spaces."""
+    """Mean characters of a word, at least. Not checked if most is in scripts without spaces."""
     max_mean_word_length: Ratio | None = 10.0
-    """Mean characters of a word, at most. Not asked of text mostly in scripts without spaces."""
+    """Mean characters of a word, at most. Not checked if most is in scripts without spaces."""
     max_symbol_ratio: Ratio | None = 0.1
     """Hash signs per word, and ellipses per word, at most."""
     max_bullet_lines: Share | None = 0.9
@@ -168,16 +168,16 @@ class GopherQualityRules(Section):
     """How many of `stop_words` occur, at least; Gopher takes 2. Off by default: the words are
     English."""
     stop_words: list[str] = Field(default=["the", "be", "to", "of", "and", "that", "have", "with"])
-    """Words that running text has, in lower case."""
+    """Words that are frequent in running text, in lower case."""
 
 
 class GopherRepetitionRules(Section):
     """Drops documents that repeat themselves. Gopher, table A1: the largest shares allowed.
 
-    A line, paragraph or n-gram is a duplicate where it occurred before in the same document.
-    Shares of characters are of all characters in words, for n-grams, or in lines and paragraphs.
-    Where scripts without spaces prevail, an n-gram is 2n characters long, for a Chinese word has
-    about two.
+    A line, paragraph or n-gram is a duplicate if it occurred before in the same document. Shares
+    of characters are of all characters in words, for n-grams, or in lines and paragraphs. If most
+    text is in scripts without spaces, an n-gram has 2n characters, because a Chinese word has about
+    two.
     """
 
     enabled: bool = True
@@ -185,7 +185,7 @@ class GopherRepetitionRules(Section):
     duplicate_lines: Share | None = 0.30
     """Share of lines."""
     duplicate_paragraphs: Share | None = 0.30
-    """Share of paragraphs; an empty line parts them."""
+    """Share of paragraphs, which are separated by empty lines."""
     duplicate_line_characters: Share | None = 0.20
     """Share of characters in duplicate lines."""
     duplicate_paragraph_characters: Share | None = 0.20
@@ -211,14 +211,17 @@ class GopherRepetitionRules(Section):
 
 
 class ExactDuplicateRules(Section):
-    """Drops documents whose cleaned text, white space aside, came before: 128-bit BLAKE2b."""
+    """Drops documents whose cleaned text, except white space, is equal to an earlier one's.
+
+    Compares 128-bit BLAKE2b hashes.
+    """
 
     enabled: bool = True
     """Whether duplicates are looked for."""
 
 
 class NearDuplicateRules(Section):
-    """Drops documents that resemble a kept one before them: MinHash with bands.
+    """Drops documents that are similar to an earlier one that is kept: MinHash with bands.
 
     Two documents whose sets of shingles have Jaccard similarity s become candidates with
     probability 1 - (1 - s^(num_perm/bands))^bands: with the defaults 0.95 at s = 0.8, 0.06 at
@@ -236,8 +239,8 @@ class NearDuplicateRules(Section):
     num_perm: Annotated[int, Field(ge=2, le=4096)] = 128
     """MinHash values of one document; 4 bytes each on disk while the job runs."""
     bands: Annotated[int, Field(ge=1, le=512)] = 16
-    """Groups of MinHash values; documents that agree in one whole group are compared. Divides
-    num_perm. FineWeb takes 14 groups of 8."""
+    """Groups of MinHash values; documents that agree in all values of a group are compared. Must
+    divide num_perm. FineWeb takes 14 groups of 8."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Chooses the hash functions."""
 
@@ -255,8 +258,7 @@ class CleanConfig(Section):
     """A cleaning job: what to read, which rules to apply, where to write."""
 
     inputs: Annotated[Paths, Field(min_length=1)]
-    """Folders, globs, files and URLs: a list, in the order in which documents win over duplicates,
-    or one."""
+    """Folders, globs, files and URLs: a list or one; of several duplicates the first is kept."""
     exclude: NamePatterns = Field(default=[])
     """Leaves out files whose path inside a folder matches, as '*/tests/*'."""
     glob: NamePattern | None = None
@@ -279,7 +281,7 @@ class CleanConfig(Section):
     redact: RedactRules = RedactRules()
     """Personal data."""
     c4_lines: C4LineRules = C4LineRules()
-    """Lines that go."""
+    """Lines to drop."""
     length: LengthRules = LengthRules()
     """Too short, too long."""
     c4_page: C4PageRules = C4PageRules()

@@ -1,7 +1,6 @@
 """The cleaning job: scans the input, finds duplicates over all of it, writes parts and a report.
 
-Whatever the number of workers, and however often it was killed on the way, the same job leaves
-the same bytes.
+The same job writes the same bytes, for any number of workers and however often it was killed.
 """
 
 import logging
@@ -47,7 +46,7 @@ from data_tools.reading.read_pieces import plan_pieces
 from data_tools.reading.text_sources import TextSource, find_sources, hash_sources
 
 _NOT_OF_THE_RESULT = {"inputs", "exclude", "glob", "out", "workers", "task_mb"}
-# Tasks that were done before a stop found nothing invalid, so they stay good under skip.
+# Tasks that were done before a stop found nothing invalid, so they are valid for skip too.
 _LENIENT = {"on_invalid"}
 
 logger = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CleanResult:
-    """What a cleaning job made; `seconds` are of this run alone."""
+    """What a cleaning job made; `seconds` are only of this run."""
 
     out: Path
     counts: Counts
@@ -69,8 +68,8 @@ def clean_corpus(config: CleanConfig) -> CleanResult:
     """Cleans documents into `config.out`: parts of JSON Lines, and report.json.
 
     Raises:
-        InputError: No input, an invalid line where the config says to stop, another job in the
-            folder, or another process writing there.
+        InputError: There is no input, or an invalid line if the config says to stop; or the folder
+            holds another job, or another process is writing there.
     """
     started = time.monotonic()
     out = Path(config.out)
@@ -132,8 +131,8 @@ def _check_apart(sources: Sequence[TextSource], out: Path) -> None:
         for file in source.files:
             if file.path.startswith(folder):
                 raise InputError(
-                    f"{file.path} is input and lies in out={out}: choose an out that is in none "
-                    "of the inputs, or exclude it"
+                    f"{file.path} is input and is in out={out}: choose an out that is not in an "
+                    "input, or exclude it"
                 )
 
 

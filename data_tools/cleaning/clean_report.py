@@ -27,7 +27,7 @@ def report_dict(
     parts: list[dict[str, Any]],
     tool_version: str,
 ) -> dict[str, Any]:
-    """Collects what report.json holds; nothing in it depends on time, place or workers."""
+    """Makes the content of report.json, which depends only on the input and the options."""
     return {
         "schema": SCHEMA,
         "tool_version": tool_version,
@@ -74,7 +74,7 @@ def render_report(counts: Counts) -> RenderableType:
 
 
 def _foldable(name: str) -> str:
-    """Cuts a long name into lines where its words end."""
+    """Breaks a long name into lines at the ends of words."""
     lines = [""]
     for word in re.findall(r"[^._/ ]*[._/ ]?", name):
         if lines[-1] and len(lines[-1] + word.rstrip()) > _NAME_CHARACTERS:

@@ -1,8 +1,8 @@
-"""One task of a cleaning job, in its two halves, with the search for duplicates between them.
+"""The two steps of a cleaning task; all duplicates are found between them.
 
-`scan` reads the input, applies the rules and leaves candidates and the tables that duplicates are
-found by; `finish` takes the duplicates out and leaves a part of the result. Both depend on nothing
-but the input, the job's settings and what was left before, so that they can run in any process, at
+`scan` reads the input, applies the rules, and writes the candidates and the tables that duplicates
+are found with. `finish` removes the duplicates and writes a part of the result. Both depend only on
+the input, the job's settings and the files of the step before, so they can run in any process, at
 any time, and again after a crash.
 """
 
@@ -31,7 +31,7 @@ from data_tools.jobs.completion_markers import JobMarker, has_size, load_marker,
 from data_tools.reading.documents import Document, Piece, ReadOptions, Skipped
 from data_tools.reading.read_pieces import read_piece
 
-# Hidden, so that a reader of the whole folder passes it over.
+# Hidden, so that a command that reads the folder skips it.
 TASKS_FOLDER = ".tasks"
 KEPT, EXACT_CODE, NEAR_CODE = 0, 1, 2
 _RULE_OF = {EXACT_CODE: EXACT, NEAR_CODE: NEAR}
@@ -59,12 +59,12 @@ class CleanSettings:
     config: CleanConfig
 
     def path(self, task: CleanTask, ending: str) -> Path:
-        """Names a file that a task leaves for the job."""
+        """Names a file that a task writes for the job."""
         return self.out / TASKS_FOLDER / f"{task.number:06d}.{ending}"
 
     @property
     def tables(self) -> dict[str, int]:
-        """The tables that the job needs, by ending, with the bytes of a row."""
+        """The tables that the job needs, by ending, with the bytes per row."""
         near = self.config.near_duplicates
         exact = {"digests": DIGEST_BYTES} if self.config.exact_duplicates.enabled else {}
         if not near.enabled:
@@ -83,14 +83,14 @@ class PartInfo(BaseModel):
 
 
 class CleanMarker(JobMarker):
-    """What half a task has done; written last."""
+    """What one step of a task has made; written last."""
 
     candidates: int
     candidate_bytes: int
-    """Of their lines, before compression."""
+    """Bytes of their lines, before compression."""
     counts: Counts
     part: PartInfo | None = None
-    """None after a scan, and where no document was kept."""
+    """None after a scan, and if no document was kept."""
 
 
 def scan(task: CleanTask, settings: CleanSettings) -> CleanMarker:
@@ -133,9 +133,9 @@ def finish(task: CleanTask, settings: CleanSettings, duplicates: NDArray[np.uint
     """Writes the part of a task, without the duplicates among its candidates.
 
     Args:
-        task: A task that is scanned.
-        settings: The job's.
-        duplicates: [candidates of the task]: which are kept, and why the others are not.
+        task: A task that has been scanned.
+        settings: The job's settings.
+        duplicates: [candidates of the task]: which are kept, and why others are not.
     """
     scanned = _load(task, "scan.json", settings)
     if scanned is None or scanned.candidates != len(duplicates):
@@ -157,19 +157,19 @@ def finish(task: CleanTask, settings: CleanSettings, duplicates: NDArray[np.uint
 
 
 def load_scan(task: CleanTask, settings: CleanSettings) -> CleanMarker | None:
-    """Reads what a scan has left; None where it must be done, for the first time or again."""
+    """Reads the marker of a scan; None if it must run, for the first time or again."""
     marker = _load(task, "scan.json", settings)
     if marker is None or not settings.path(task, "candidates").is_file():
         return None
-    whole = all(
+    is_complete = all(
         has_size(settings.path(task, ending), marker.candidates * width)
         for ending, width in settings.tables.items()
     )
-    return marker if whole else None
+    return marker if is_complete else None
 
 
 def load_finished(task: CleanTask, settings: CleanSettings) -> CleanMarker | None:
-    """Reads what a finished task has made; None where it is not done, or its part is not whole."""
+    """Reads the marker of a finished task; None if it is not done or its part is incomplete."""
     marker = _load(task, "json", settings)
     if marker is None:
         return None
@@ -187,13 +187,13 @@ def open_tables(
 
 
 def sweep(task: CleanTask, settings: CleanSettings) -> None:
-    """Removes what a finished job needs no more."""
+    """Removes what a finished job does not need any more."""
     for ending in ("scan.json", "candidates", "digests", "bands", "values"):
         settings.path(task, ending).unlink(missing_ok=True)
 
 
 class _Rows:
-    """The tables of a task, as it is scanned."""
+    """Writes the tables of a task while it is scanned."""
 
     def __init__(self, files: ExitStack, task: CleanTask, settings: CleanSettings) -> None:
         self._tables = {

@@ -1,4 +1,4 @@
-"""Cleaned documents on disk: zstandard JSON Lines that every reader of text takes."""
+"""Writes and reads cleaned documents: JSON Lines, compressed with zstandard."""
 
 import json
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ _BLOCK_BYTES = 1 << 20
 
 
 class LineWriter(Protocol):
-    """Takes whole lines."""
+    """Writes complete lines."""
 
     def write(self, line: bytes, /) -> object:
-        """Adds a line, its end included."""
+        """Writes a line with its newline."""
         ...
 
 
@@ -28,16 +28,16 @@ def part_name(number: int) -> str:
 
 
 def render_line(document: Document, text: str) -> bytes:
-    """Makes the line of a document: its cleaned text, its name if it has one, where it was."""
+    """Makes the line of a document: its cleaned text, its id if it has one, and its source."""
     name = {} if document.id is None else {"id": document.id}
     line = json.dumps({"text": text, **name, "source": document.place}, ensure_ascii=False)
-    # Half a surrogate pair has no UTF-8; its escape by a backslash is JSON too.
+    # A lone surrogate has no UTF-8, but escaped by a backslash it is JSON.
     return line.encode("utf-8", "backslashreplace") + b"\n"
 
 
 @contextmanager
 def write_lines(path: Path) -> Iterator[LineWriter]:
-    """Opens a file for lines; it gets its name when all is written and safe."""
+    """Opens a file for lines; it gets its name when all lines are on the disk."""
     import zstandard
 
     part = part_path(path)

@@ -1,4 +1,4 @@
-"""All rules that look at one document, in their order: text in, text or a reason out."""
+"""Applies all rules for single documents, in order, to a text."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from data_tools.cleaning.unicode_rules import compose, remove_control_characters
 from data_tools.cleaning.word_splitter import Words, split_words
 
 EMPTY = "empty"
-"""Why a document goes of which the rules left nothing but white space."""
+"""Why a document is dropped if the rules leave nothing but white space."""
 _Judge = Callable[[str, Words], str | None]
 
 
@@ -27,13 +27,13 @@ class Cleaned:
 
     text: str
     fault: str | None
-    """The key of the first threshold it breaks, as `length.min_words`; None keeps it."""
+    """The key of the first threshold that it breaks, as `length.min_words`; None keeps it."""
     edits: Counter[str]
-    """How often each rule changed it, by key; rules of spelling count once."""
+    """How often each rule changed it, by key; a Unicode rule counts once."""
 
 
 class Cleaner:
-    """The rules of a job, ready to use."""
+    """The rules of a job, prepared for use."""
 
     def __init__(self, config: CleanConfig) -> None:
         self._line_rules = config.c4_lines
@@ -50,7 +50,7 @@ class Cleaner:
         self._judges = _judges(config)
 
     def clean(self, text: str) -> Cleaned:
-        """Applies the rules: first those that change a text, then those that judge it."""
+        """Applies the rules: first those that change a text, then those that may drop it."""
         text, edits = self._edit(text)
         if not text.strip():
             return Cleaned(text, EMPTY, edits)

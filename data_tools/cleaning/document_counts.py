@@ -1,6 +1,6 @@
-"""What happened to the documents: how many were read, changed, dropped by which rule, kept.
+"""Counts of documents: how many were read, changed, dropped by which rule, kept.
 
-Counts of tasks add up, in any grouping; the example of each rule is its first document.
+Counts of tasks can be added; the example of each rule is its first document.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ class Tally(BaseModel):
     documents: int = 0
     """Documents dropped, skipped or changed."""
     changes: int = 0
-    """How often it changed something in them; 0 for a rule that drops."""
+    """How often the rule changed something in them; 0 for a rule that drops documents."""
     example: str = ""
     """Where the first of these documents is."""
 

@@ -1,6 +1,6 @@
-"""What duplicates are found by: tables of plain little-endian numbers, one row per document.
+"""The tables that duplicates are found with: little-endian numbers, one row per document.
 
-Tasks write them, row by row; then they are read as they lie on disk, a part at a time.
+Tasks write them row by row; later they are memory-mapped and read part by part.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from data_tools.files import finish_file, part_path
 
 KEYS_AT_ONCE = 1 << 24
-"""Rows that are sorted in memory together."""
+"""The number of rows that are sorted in memory together."""
 
 Keys = NDArray[np.uint64]
-"""[documents, columns]; the first bits of a key are as good as random."""
+"""[documents, columns]; keys are hashes, so their bits are uniformly distributed."""
 
 
 class TableWriter:
-    """Writes the rows of a table; it gets its name when all is written."""
+    """Writes the rows of a table, which gets its name when all rows are written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -49,7 +49,7 @@ class TableWriter:
 
 
 def open_table(path: Path, *, dtype: str, columns: int) -> NDArray[Any]:
-    """Maps a table; pages come from disk when they are touched.
+    """Maps a table into memory; its pages are read when they are used.
 
     Returns:
         [documents, columns].
@@ -62,7 +62,7 @@ def open_table(path: Path, *, dtype: str, columns: int) -> NDArray[Any]:
 def gather_rows(
     tables: Sequence[Keys], *, column: int, part: int, parts: int
 ) -> tuple[Keys, NDArray[np.int64]]:
-    """Collects the rows whose key in `column` falls in one of `parts` parts.
+    """Collects the rows whose key in `column`, modulo `parts`, is `part`.
 
     Returns:
         The rows, [chosen, columns], and the number of their documents, [chosen], ascending.

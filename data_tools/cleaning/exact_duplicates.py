@@ -1,8 +1,7 @@
-"""Equal documents: 16 bytes stand for each, and sorting brings the equal ones together.
+"""Finds equal documents, by sorting a hash of 16 bytes per document.
 
-The table of a job, 16 bytes per document, lies on disk. In memory are 16 Mi documents of it at a
-time, about 0.7 GB with their places and order, however large the corpus is, and one byte per
-document for the result.
+The table of a job, 16 bytes per document, is on disk. At most 16 Mi documents of it are in memory
+at a time, about 0.7 GB with their places and order. The result takes one byte per document.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ DIGEST_BYTES = 16
 
 
 def digest_text(text: str) -> bytes:
-    """Stands for a text; differences in white space do not count."""
+    """Hashes a text; texts that differ only in white space have the same hash."""
     content = " ".join(text.split()).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
@@ -25,14 +24,14 @@ def digest_text(text: str) -> bytes:
 def find_exact_duplicates(
     digests: Sequence[Keys], *, keys_at_once: int = KEYS_AT_ONCE
 ) -> NDArray[np.bool_]:
-    """Marks the documents that came before.
+    """Marks the documents that are equal to an earlier one.
 
     Args:
         digests: [documents, 2] of every task, in the order of tasks and of documents.
         keys_at_once: How many documents are sorted in memory together.
 
     Returns:
-        [documents], over all tasks; False for the first of each kind.
+        [documents], over all tasks; False for the first of several equal documents.
     """
     duplicate = np.zeros(sum(map(len, digests)), dtype=bool)
     parts = -(-len(duplicate) // keys_at_once)

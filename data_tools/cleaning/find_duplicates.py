@@ -1,4 +1,4 @@
-"""Duplicates over the whole job: one code per candidate, found once and kept in a file."""
+"""Finds the duplicates of a job: one code per candidate, kept in a file while the job runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,14 +22,14 @@ Codes = NDArray[np.uint8]
 
 
 def duplicates_path(settings: CleanSettings) -> Path:
-    """Where the codes are kept while a job runs."""
+    """The file that holds the codes while a job runs."""
     return settings.out / TASKS_FOLDER / "duplicates"
 
 
 def find_duplicates(
     tasks: Sequence[CleanTask], settings: CleanSettings, *, candidates: int
 ) -> Codes:
-    """Looks for duplicates among all candidates, in the order of tasks; writes what it found.
+    """Finds duplicates among all candidates, in the order of tasks, and writes the codes.
 
     Returns:
         [candidates], with a code for each.
@@ -42,7 +42,7 @@ def find_duplicates(
         similar = find_near_duplicates(
             tables["bands"],
             tables["values"],
-            passed_over=codes == EXACT_CODE,
+            skipped=codes == EXACT_CODE,
             threshold=settings.config.near_duplicates.threshold,
         )
         codes[similar] = NEAR_CODE
@@ -51,6 +51,6 @@ def find_duplicates(
 
 
 def load_duplicates(settings: CleanSettings) -> Codes | None:
-    """Reads the codes; None where they must be found, for the first time or again."""
+    """Reads the codes; None if they must be found, for the first time or again."""
     path = duplicates_path(settings)
     return np.fromfile(path, np.uint8) if path.is_file() else None

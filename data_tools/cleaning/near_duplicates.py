@@ -1,10 +1,10 @@
-"""Almost equal documents: MinHash sketches by datasketch, compared where a band of them agrees.
+"""Finds almost equal documents: MinHash sketches by datasketch, compared if they share a band.
 
 datasketch's own index keeps Python objects in memory for every band of every document, several
-kilobytes each. Here a document is 4 bytes per MinHash value and 8 per band on disk (656 bytes
-with the exact table, by default), and of these one band at a time is in memory, at most 16 Mi
-documents together: about 0.6 GB, and one byte per document for the result. Besides, only
-documents that share a band with another take 16 bytes for each such band.
+kilobytes per document. Here a document takes 4 bytes per MinHash value and 8 per band on disk
+(656 bytes with the exact table, by default). Only one band at a time is in memory, for at most
+16 Mi documents together: about 0.6 GB. The result takes one byte per document, and a document that
+shares a band with another takes 16 bytes for each such band.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,11 +41,11 @@ class Sketcher:
         return np.asarray(sketch.hashvalues, dtype="<u4")
 
     def empty(self) -> Values:
-        """Gives the values that stand in the table for a text without words."""
+        """Gives the values that the table holds for a text without words."""
         return np.asarray(self._empty.hashvalues, dtype="<u4")
 
     def band_keys(self, values: Values | None) -> Keys:
-        """Gives one key per band, [bands]: equal where all values of the band are."""
+        """Gives one key per band, [bands]; keys are equal if all values of the band are equal."""
         bands = self._rules.bands
         if values is None:
             return np.full(bands, _NO_BAND, dtype="<u8")
@@ -74,32 +74,32 @@ def find_near_duplicates(
     bands: Sequence[Keys],
     values: Sequence[Values],
     *,
-    passed_over: NDArray[np.bool_],
+    skipped: NDArray[np.bool_],
     threshold: float,
     keys_at_once: int = KEYS_AT_ONCE,
 ) -> NDArray[np.bool_]:
-    """Marks the documents that resemble a kept one before them, first come, first kept.
+    """Marks the documents that are similar to an earlier document that is kept.
 
-    In each band a document meets the first kept one with the same key, and is dropped if the
-    share of equal MinHash values with any of those it meets reaches the threshold.
+    In each band, a document is compared with the first kept one that has the same key. It is
+    dropped if the share of equal MinHash values with any of these reaches the threshold.
 
     Args:
         bands: [documents, bands] of every task, in the order of tasks and of documents.
         values: [documents, num_perm] of every task.
-        passed_over: [documents] that are neither dropped nor compared with.
+        skipped: [documents] that are neither dropped nor compared.
         threshold: Estimated Jaccard similarity from which documents are the same.
         keys_at_once: How many documents are sorted in memory together.
     """
-    places, groups = _find_meetings(bands, passed_over, keys_at_once)
+    places, groups = _find_groups(bands, skipped, keys_at_once)
     starts = np.cumsum([0, *map(len, values)])
-    duplicate = np.zeros(len(passed_over), dtype=bool)
-    # The first kept document of each group; -1 where none is kept yet.
+    duplicate = np.zeros(len(skipped), dtype=bool)
+    # The first kept document of each group; -1 if none is kept yet.
     first = np.full(int(groups.max(initial=-1)) + 1, -1, np.int64)
     for place, mine in _by_document(places, groups):
-        met = np.unique(first[mine])
-        met = met[met >= 0]
+        others = np.unique(first[mine])
+        others = others[others >= 0]
         own = _row(values, starts, place)
-        if any(np.mean(own == _row(values, starts, other)) >= threshold for other in met):
+        if any(np.mean(own == _row(values, starts, other)) >= threshold for other in others):
             duplicate[place] = True
         else:
             first[mine] = np.where(first[mine] < 0, place, first[mine])
@@ -116,23 +116,27 @@ def _hash_terms(terms: Sequence[str]) -> NDArray[np.uint64]:
     return _mix(np.add.reduceat(characters * factors[positions], starts))
 
 
-def _find_meetings(
-    bands: Sequence[Keys], passed_over: NDArray[np.bool_], keys_at_once: int
+def _find_groups(
+    bands: Sequence[Keys], skipped: NDArray[np.bool_], keys_at_once: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Gives, for each document and band in which it meets another, its place and their group."""
+    """Groups the documents that have the same key in a band.
+
+    Returns:
+        The place of a document and its group, for each band in which it is not alone.
+    """
     places: list[NDArray[np.int64]] = []
     groups: list[NDArray[np.int64]] = []
     num_groups = 0
-    parts = -(-len(passed_over) // keys_at_once)
+    parts = -(-len(skipped) // keys_at_once)
     for band in range(bands[0].shape[1] if bands else 0):
         for part in range(parts):
-            keys, found = _gather_band(bands, passed_over, band=band, part=part, parts=parts)
+            keys, found = _gather_band(bands, skipped, band=band, part=part, parts=parts)
             _, kind, count = np.unique(keys, return_inverse=True, return_counts=True)
             shared = count > 1
             number = np.cumsum(shared) - 1 + num_groups
-            meets = shared[kind]
-            places.append(found[meets])
-            groups.append(number[kind[meets]])
+            is_shared = shared[kind]
+            places.append(found[is_shared])
+            groups.append(number[kind[is_shared]])
             num_groups += int(shared.sum())
     if not places:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -140,12 +144,12 @@ def _find_meetings(
 
 
 def _gather_band(
-    bands: Sequence[Keys], passed_over: NDArray[np.bool_], *, band: int, part: int, parts: int
+    bands: Sequence[Keys], skipped: NDArray[np.bool_], *, band: int, part: int, parts: int
 ) -> tuple[Keys, NDArray[np.int64]]:
     keys, places, start = [], [], 0
     for table in bands:
         column = np.asarray(table[:, band])
-        counts = (column != _NO_BAND) & ~passed_over[start : start + len(column)]
+        counts = (column != _NO_BAND) & ~skipped[start : start + len(column)]
         chosen = np.flatnonzero(counts & (column % np.uint64(parts) == part))
         keys.append(column[chosen])
         places.append(chosen + start)
@@ -171,7 +175,7 @@ def _row(values: Sequence[Values], starts: NDArray[np.int64], place: int) -> Val
 
 
 def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spreads every bit over all others: the finalizer of SplitMix64."""
+    """Mixes the bits of every key: the finalizer of SplitMix64."""
     keys = keys + np.uint64(0x9E3779B97F4A7C15)
     keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""The rules that judge one document or its lines: pure functions of the text.
+"""Rules for one document or its lines, from C4 and Gopher: pure functions of the text.
 
 Each `find_..._fault` names the first threshold that a text breaks, by its key in the config, or
 None.
@@ -33,10 +33,10 @@ _EDGE_MARKS = ".,;:!?\"'()[]{}“”‘’"
 
 
 def keep_c4_lines(text: str, rules: C4LineRules) -> tuple[str, Counter[str]]:
-    """Drops the lines that C4 would drop; an empty line stays between lines that do.
+    """Drops the lines that C4 would drop; keeps empty lines.
 
     Returns:
-        The text that is left, and the number of lines dropped by each rule.
+        The remaining text, and the number of lines dropped by each rule.
     """
     dropped: Counter[str] = Counter()
     kept = []
@@ -65,7 +65,7 @@ def _find_line_fault(line: str, rules: C4LineRules) -> str | None:
 
 
 def find_length_fault(text: str, words: Words, rules: LengthRules) -> str | None:
-    """Judges how long a document is."""
+    """Checks the length of a document."""
     for what, length in (("characters", len(text)), ("words", len(words.all))):
         least, most = getattr(rules, f"min_{what}"), getattr(rules, f"max_{what}")
         if least is not None and length < least:
@@ -76,7 +76,7 @@ def find_length_fault(text: str, words: Words, rules: LengthRules) -> str | None
 
 
 def find_c4_fault(text: str, rules: C4PageRules) -> str | None:
-    """Judges a document as C4 judges web pages."""
+    """Checks a document as C4 checks web pages."""
     if rules.lorem_ipsum and _LOREM_IPSUM.search(text):
         return "lorem_ipsum"
     if rules.curly_brace and "{" in text:
@@ -87,14 +87,14 @@ def find_c4_fault(text: str, rules: C4PageRules) -> str | None:
 
 
 def count_sentences(text: str) -> int:
-    """Counts the sentences of a text that have any words."""
+    """Counts the sentences of a text that have at least one letter."""
     from data_tools.sentence_splitter import split_sentences
 
     return sum(1 for sentence in split_sentences(text) if _LETTER.search(sentence))
 
 
 def find_quality_fault(text: str, words: Words, rules: GopherQualityRules) -> str | None:
-    """Judges whether a document is running text; one without any words is not."""
+    """Checks whether a document is running text; one without words is not."""
     if not words.all:
         return "min_alphabetic_words" if rules.min_alphabetic_words else None
     return (
@@ -149,7 +149,7 @@ def _find_vocabulary_fault(words: Words, rules: GopherQualityRules) -> str | Non
 
 
 def _are_alphabetic(words: Sequence[str], least: float) -> bool:
-    """Says whether so many words have a letter; the first characters nearly always tell."""
+    """Whether at least this many words have a letter; tries their first characters first."""
     if sum(map(str.isalpha, map(itemgetter(0), words))) >= least:
         return True
     counts = Counter(words)

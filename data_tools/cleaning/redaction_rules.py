@@ -1,4 +1,4 @@
-"""Personal data and whatever else is to be replaced, by patterns that are counted."""
+"""Replaces personal data, and anything else that the user has a pattern for."""
 
 import re
 from collections import Counter
@@ -8,8 +8,8 @@ from functools import partial
 
 from data_tools.cleaning.clean_config import RedactRules
 
-# Each run of characters is tried from its start only, so that a long one costs its length once;
-# and what follows a replacement is left as it is, so that redacting twice changes nothing more.
+# Each run of characters is tried only from its start, so that the time is linear in its length.
+# What follows a replacement is not matched, so that redacting twice changes nothing more.
 _LOCAL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{}~-]"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = rf"(?<!{_LOCAL})(?<!\|\|\|){_LOCAL}+(?:@{_LABEL}(?:\.{_LABEL})+)+"
@@ -31,11 +31,11 @@ class Redaction:
     pattern: re.Pattern[str]
     replacement: str
     needs: str
-    """A character without which the pattern cannot match; empty where there is none."""
+    """A character that every match contains; empty if there is none."""
 
 
 def build_redactions(rules: RedactRules) -> list[Redaction]:
-    """Compiles the patterns that are switched on, in the order in which they apply."""
+    """Compiles the enabled patterns, in the order in which they apply."""
     known = [
         (rules.email, Redaction("email", _compile(_EMAIL), "|||EMAIL_ADDRESS|||", "@")),
         (rules.ipv4, Redaction("ipv4", _compile(_IPV4), "|||IP_ADDRESS|||", ".")),
@@ -51,7 +51,7 @@ def redact(text: str, redactions: Sequence[Redaction]) -> tuple[str, Counter[str
     """Replaces every match.
 
     Returns:
-        The text that is left, and how often each pattern matched.
+        The new text, and how often each pattern matched.
     """
     counts: Counter[str] = Counter()
     for redaction in redactions:

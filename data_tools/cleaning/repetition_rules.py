@@ -1,7 +1,8 @@
-"""How much a document repeats itself, by Gopher's measures; near-linear in its length.
+"""Measures how much a document repeats itself, as Gopher does, in nearly linear time.
 
-Words are numbered, and an n-gram is the pair of an (n-1)-gram's number and a word's: exact, and
-only what already repeated at n-1 can repeat at n, so long n-grams cost next to nothing.
+Words are numbered, and an n-gram is identified by the numbers of its first (n-1)-gram and its last
+word, so counts are exact. An n-gram can repeat only if its (n-1)-gram does, so few long n-grams
+must be counted.
 """
 
 import re
@@ -23,7 +24,7 @@ _BREAK = re.compile(r"\n\s*\n")
 
 @dataclass(frozen=True, slots=True)
 class _Grams:
-    """The n-grams of one n that occur more than once: where they start, which they are."""
+    """The n-grams, for one n, that occur more than once: where each starts and which it is."""
 
     length: int
     starts: NDArray[np.int64]
@@ -48,7 +49,7 @@ def find_repetition_fault(text: str, words: Words, rules: GopherRepetitionRules)
 
 
 def duplicate_shares(parts: Iterable[str]) -> tuple[float, float]:
-    """Gives the share of parts that occurred before, and the share of characters in them."""
+    """Gives the share of parts that repeat an earlier part, and their share of the characters."""
     counts = Counter(parts)
     total = sum(counts.values())
     if total == len(counts):
@@ -61,8 +62,7 @@ def duplicate_shares(parts: Iterable[str]) -> tuple[float, float]:
 def gram_shares(words: Words) -> Iterator[tuple[str, float]]:
     """Gives the shares of characters of `top_2_gram` to `duplicate_10_grams`, in that order.
 
-    A most frequent n-gram that occurs once has share 0; among equally frequent ones the longest
-    counts.
+    If no n-gram occurs twice, the share is 0; among equally frequent n-grams the longest counts.
     """
     lengths = np.fromiter(map(len, words.all), np.int64, len(words.all))
     total = int(lengths.sum())

@@ -1,9 +1,9 @@
-"""How text is written: line ends, control characters, composed characters. Pure functions."""
+"""Rules that normalize line ends, control characters and Unicode composition: pure functions."""
 
 import re
 import unicodedata
 
-# Cc but for tab, LF and CR, surrogates, the byte order mark, and the noncharacters: a row in the
+# Cc except tab, LF and CR, surrogates, the byte order mark, and the noncharacters: a range in the
 # basic plane, and the last two of every plane.
 _CONTROL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufdd0-\ufdef\ufffe\uffff"
@@ -21,8 +21,8 @@ def unify_line_ends(text: str) -> str:
 
 
 def remove_control_characters(text: str) -> str:
-    """Removes what has no place in text; see `UnicodeRules.control_characters`."""
-    # All of them are unprintable, and that is quick to see.
+    """Removes control characters, as `UnicodeRules.control_characters` describes."""
+    # All of them are unprintable, which is quick to check.
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return (_ASCII_CONTROL if text.isascii() else _CONTROL).sub("", text)

@@ -1,8 +1,8 @@
-"""Words in any script, so that one set of rules can judge English and Chinese.
+"""Splits text of any script into words, so that the same rules can be used for all languages.
 
-Where a script puts spaces between words, a word is what stands between spaces, punctuation
-included. Elsewhere, and in Hangul, whose words are too short for rules made for English, each
-character is a word, and punctuation of full width parts words as a space does.
+If a script puts spaces between words, a word is what is between spaces, with its punctuation. In
+other scripts, and in Hangul, whose words are too short for rules made for English, each character
+is a word, and full-width punctuation separates words as a space does.
 """
 
 import re
@@ -16,7 +16,7 @@ DENSE = (
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001aff0-\U0001b16f"
     "\U00020000-\U0003ffff"
 )
-"""The inside of a regular expression's class: characters that are words by themselves."""
+"""The content of a regular expression's character class: characters that are words themselves."""
 
 _WIDE_MARKS = "\u2026\u2018-\u201f\u3000-\u3004\u3008-\u3020\u3030\u303d\ufe10-\ufe6b\uff01-\uff0f"
 _WIDE_MARKS += "\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
@@ -28,19 +28,19 @@ _MIXED_TERM = re.compile(f"[{DENSE}]|[^\\W{DENSE}]+")
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The words of a text, in order, and how many of them are single characters by script."""
+    """The words of a text, in order, and how many are characters of scripts without spaces."""
 
     all: Sequence[str]
     num_dense: int
 
     @property
     def mostly_dense(self) -> bool:
-        """Whether scripts without spaces prevail."""
+        """Whether most words are characters of scripts without spaces."""
         return 2 * self.num_dense > len(self.all)
 
 
 def split_words(text: str) -> Words:
-    """Finds the words of a text, numbers and free-standing marks among them."""
+    """Finds the words of a text; numbers and separate punctuation marks are words too."""
     if text.isascii() or not _ANY_DENSE.search(text):
         return Words(text.split(), 0)
     words = _MIXED_WORD.findall(text)
@@ -48,7 +48,7 @@ def split_words(text: str) -> Words:
 
 
 def split_terms(text: str) -> list[str]:
-    """Finds words without their punctuation and in lower case, to compare documents by."""
+    """Finds words in lower case and without punctuation, for comparing documents."""
     lower = text.lower()
     pattern = _PLAIN_TERM if text.isascii() else _MIXED_TERM
     return pattern.findall(lower)

@@ -16,7 +16,7 @@ def clean(
         ),
     ],
 ) -> None:
-    """Drops bad and repeated documents, by counted rules."""
+    """Drops bad and repeated documents, and counts them by rule."""
     with stop_when_interrupted():
         from rich.console import Console
 

@@ -14,7 +14,7 @@ CorpusFolder = Annotated[
 
 
 class CheckLevel(StrEnum):
-    """How closely a corpus is looked at."""
+    """How thoroughly a corpus is checked."""
 
     header = "header"
     crc = "crc"
@@ -48,7 +48,7 @@ def verify(
     ] = CheckLevel.crc,
     workers: Annotated[int, typer.Option(help="Threads; each reads another tar.")] = 1,
 ) -> None:
-    """Looks for every fault of a corpus, and changes nothing."""
+    """Finds every fault of a corpus, and changes nothing."""
     from data_tools.errors import InputError
     from data_tools.verify_corpus import render_verification, summarize_faults, verify_corpus
 
@@ -62,7 +62,7 @@ def verify(
 def index(
     corpus: CorpusFolder,
     everything: Annotated[
-        bool, typer.Option("--all", help="Write those again too that are good.")
+        bool, typer.Option("--all", help="Also write those again that are good.")
     ] = False,
 ) -> None:
     """Makes missing and stale indexes from the tars."""
@@ -76,5 +76,5 @@ def index(
     if report.refused:
         raise InputError(
             f"{corpus}: {len(report.refused)} of its tars cannot be indexed: "
-            "mend them as the lines above say"
+            "repair them as the lines above say"
         )

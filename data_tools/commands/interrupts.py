@@ -1,4 +1,4 @@
-"""How a long command ends when somebody interrupts it: soon, whatever they press."""
+"""Ends a long command when the user presses Ctrl-C, once or several times."""
 
 import os
 import signal
@@ -11,19 +11,19 @@ from types import FrameType
 import typer
 
 EXIT_CODE = 130
-"""What shells give for a command that an interrupt ended: 128 + SIGINT."""
+"""The exit code that shells use for a command ended by an interrupt: 128 + SIGINT."""
 _PATIENCE_SECONDS = 10.0
 
 
 @contextmanager
 def stop_when_interrupted() -> Iterator[None]:
-    """Runs a job that can go on later; the front door says so if it is interrupted.
+    """Runs a job that can be continued later, and exits with 130 if it is interrupted.
 
-    Interrupts after the first do not disturb the end of the workers; after ten seconds, one ends
-    the process on the spot.
+    Further interrupts are ignored while the workers end; ten seconds after the first, another
+    interrupt ends the process at once.
 
     Raises:
-        typer.Exit: It was interrupted.
+        typer.Exit: The job was interrupted.
     """
     if threading.current_thread() is not threading.main_thread():  # It gets no signals.
         yield
@@ -32,7 +32,7 @@ def stop_when_interrupted() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise typer.Exit(EXIT_CODE) from None  # The handler stays: nothing but the end follows.
+        raise typer.Exit(EXIT_CODE) from None  # The handler stays, as the process ends now.
     except BaseException:
         signal.signal(signal.SIGINT, before)
         raise

@@ -1,4 +1,4 @@
-"""Samples that are no plain windows: `samples`."""
+"""Samples that are not plain windows: `samples`."""
 
 from enum import StrEnum
 from pathlib import Path

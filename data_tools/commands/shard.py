@@ -54,7 +54,7 @@ def shard(
     validation_percent: Annotated[
         float, typer.Option(help="Share of documents for validation, in percent; 0 makes none.")
     ] = 0.0,
-    shuffle: Annotated[bool, typer.Option(help="Puts the documents in an order by lot.")] = False,
+    shuffle: Annotated[bool, typer.Option(help="Puts the documents in random order.")] = False,
     sentences: Annotated[bool, typer.Option(help="Also marks where sentences start.")] = False,
     workers: Annotated[int, typer.Option(help="Processes; the result is the same.")] = 1,
     task: ArrayTask = None,
@@ -65,7 +65,7 @@ def shard(
     pack_tokens: Annotated[int, typer.Option(help="Tokens per pack.")] = 1_048_576,
     seed: Annotated[int, typer.Option(help="Chooses the validation split and the order.")] = 0,
 ) -> None:
-    """Turns text into token tars; the same command goes on."""
+    """Turns text into token tars; run it again to continue."""
     with stop_when_interrupted():
         from data_tools.sharding.shard_corpus import shard_corpus
         from data_tools.sharding.shard_options import ShardOptions
@@ -98,7 +98,7 @@ def seal(
         Path, typer.Argument(callback=expanded, help="The folder that `shard --task` wrote to.")
     ],
 ) -> None:
-    """Checks that a `shard --task` job is whole, and ends it."""
+    """Checks that a `shard --task` job is complete, and ends it."""
     from data_tools.sharding.shard_corpus import seal_corpus
 
     result = seal_corpus(out)

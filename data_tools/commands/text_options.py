@@ -1,4 +1,4 @@
-"""Options that the commands which read text have in common."""
+"""The options that are shared by the commands that read text."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class OnInvalid(StrEnum):
-    """What becomes of invalid documents."""
+    """What to do with invalid documents."""
 
     stop = "stop"
     skip = "skip"

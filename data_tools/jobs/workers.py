@@ -1,4 +1,4 @@
-"""Runs tasks in several processes, which live no longer than the one that started them."""
+"""Runs tasks in several processes, which end when the process that started them ends."""
 
 import multiprocessing
 import os
@@ -17,14 +17,14 @@ from typing import Any, TypeVar
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
-_END_SECONDS = 5.0  # For a killed process to be gone.
+_END_SECONDS = 5.0  # How long to wait for killed processes to end.
 
 
 class WorkerPool:
-    """Processes with a pipe to each, and nothing that they share: any may be killed at any time.
+    """Worker processes with a pipe to each; they share nothing, so any may be killed at any time.
 
-    They never hear an interrupt of the keyboard, which goes to all processes of a terminal: the
-    one that started them ends them.
+    They ignore Ctrl-C, which reaches all processes of a terminal: the process that started them
+    ends them.
     """
 
     def __init__(self, workers: int) -> None:
@@ -35,7 +35,7 @@ class WorkerPool:
     def run(
         self, function: Callable[[Work], Result], items: Sequence[Work]
     ) -> Iterator[tuple[Work, Result]]:
-        """Yields items as they are finished; `run_each` says more."""
+        """Yields items as they are finished, as `run_each` describes."""
         while len(self._pipes) < min(self._most, len(items)):
             self._start_one()
         waiting, idle = deque(items), list(self._pipes)
@@ -69,9 +69,9 @@ class WorkerPool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        resource_tracker.ensure_running()  # To start it later would open the mask again.
+        resource_tracker.ensure_running()  # Started later, it would unblock the signal again.
         with _interrupts_wait():
-            # A process inherits the mask, so that it is deaf from its first instruction on.
+            # The process inherits the mask, so it ignores the signal from its first instruction on.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 process.start()
@@ -103,7 +103,7 @@ def run_each(
     Args:
         function: A function of a module, or a partial of one, so that it can be sent.
         items: What to call it with.
-        pool: Where to call it; None is this process. After an error it is good for nothing.
+        pool: Where to call it; None is this process. A pool cannot be used after an error.
 
     Raises:
         ChildProcessError: A worker was killed.
@@ -116,10 +116,10 @@ def run_each(
 
 @contextmanager
 def _interrupts_wait() -> Iterator[None]:
-    """Holds interrupts back until its end: one that comes between would leave half a process.
+    """Delays interrupts until the block ends, because one inside it could lose track of a process.
 
-    To block the signal is not enough: another thread, such as one of a math library, may take it,
-    and then Python's handler runs in this one all the same.
+    Blocking the signal is not enough: another thread, such as one of a math library, may receive
+    it, and then Python's handler still runs in this thread.
     """
     if threading.current_thread() is not threading.main_thread():  # It gets no signals.
         yield
@@ -140,13 +140,13 @@ def _told_of_death() -> Iterator[None]:
         yield
     except (EOFError, ConnectionError) as error:
         raise ChildProcessError(
-            "a worker process was killed, perhaps for want of memory: "
-            "run the same command again to go on, with fewer workers"
+            "a worker process was killed, perhaps because memory ran out: "
+            "run the same command again to continue, with fewer workers"
         ) from error
 
 
 def _serve(pipe: Connection) -> None:
-    """Does what comes through the pipe until it is closed."""
+    """Runs what comes through the pipe until the pipe is closed."""
     _die_with_parent()
     while True:
         try:

@@ -1,6 +1,6 @@
-"""The job that makes a sample table: plans the samples of a corpus and seals them with a manifest.
+"""The job that makes a sample table: plans the samples of a corpus, then writes a manifest.
 
-A table is planned from where documents and sentences begin, never from the tokens themselves.
+It reads only where documents and sentences begin, never the tokens.
 """
 
 import time
@@ -14,6 +14,7 @@ import numpy as np
 from data_tools.corpus import Corpus, open_corpus
 from data_tools.errors import InputError
 from data_tools.files import write_file
+from data_tools.jobs.completion_markers import has_size
 from data_tools.jobs.job_file import describe_changes
 from data_tools.jobs.output_folder import only_writer, without_parts
 from data_tools.jobs.tool_version import tool_version
@@ -46,7 +47,7 @@ from data_tools.samples.sample_table_writer import PAIR_RECORD, PairSorter, Tabl
 
 @dataclass(frozen=True, slots=True)
 class SamplesResult:
-    """What the job has made, or found done."""
+    """What the job has made, now or in an earlier run."""
 
     folder: Path
     manifest: SamplesManifest
@@ -66,14 +67,14 @@ class _Job:
 
     @property
     def identity(self) -> dict[str, int | float | str]:
-        """What the table's content follows from."""
+        """Everything that decides the content of the table."""
         fingerprint = self.corpus.manifest.fingerprint
         return {"corpus_fingerprint": fingerprint, "seed": self.seed, **self.parameters}
 
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """What a plan has written."""
+    """What has been written of a table, for its manifest."""
 
     buckets: tuple[tuple[int, int], ...]
     num_samples: int
@@ -91,14 +92,14 @@ def build_sample_table(
     copies: int = 1,
     short_probability: float = 0.1,
 ) -> SamplesResult:
-    """Makes the sample table of a corpus, or finds it made.
+    """Makes the sample table of a corpus, unless it is there already.
 
     Args:
         corpus_folder: The corpus folder; the table goes to `samples/MODE-LENGTH` in it.
-        mode: `bestfit` packs whole documents into rows with little left empty, `pad` gives each
-            a row of its own, `pairs` makes BERT's sentence pairs (the corpus needs sentences).
-        sequence_length: Tokens of a row; longer documents are cut, but for `pairs`.
-        seed: Chooses the pairs; the other modes leave nothing to choose.
+        mode: `bestfit` packs complete documents into rows that are nearly full, `pad` gives each
+            document its own row, `pairs` makes BERT's sentence pairs (the corpus needs sentences).
+        sequence_length: Tokens of a row; longer documents are cut, except for `pairs`.
+        seed: Chooses the pairs; the other modes make no random choices.
         copies: How many times a document is cut into pairs, each time differently.
         short_probability: How often pairs are made shorter than they could be.
 
@@ -148,13 +149,13 @@ def _check_options(
     if copies < 1:
         raise InputError(f"copies {copies} must be at least 1")
     if copies > 1 and mode != "pairs":
-        raise InputError(f"copies {copies} is for pairs alone: leave it out for {mode}")
+        raise InputError(f"copies {copies} is only for pairs: leave it out for {mode}")
     if not 0 <= short_probability <= 1:
         raise InputError(f"short probability {short_probability} must be from 0 to 1")
 
 
 def _finished(job: _Job) -> SamplesManifest | None:
-    """The manifest of this very table if it is there and whole."""
+    """The manifest of this table, if it is there and complete."""
     path = job.folder / MANIFEST_NAME
     if not path.is_file():
         return None
@@ -168,11 +169,11 @@ def _finished(job: _Job) -> SamplesManifest | None:
     if changes := describe_changes({key: there.get(key) for key in identity}, identity):
         raise InputError(
             f"{job.folder} is a table made with other {changes}: nothing was changed; "
-            "delete that folder to make it anew"
+            "delete that folder to make it again"
         )
     files = {job.folder / name: info.bytes for name, info in manifest.files.items()}
-    whole = all(file.is_file() and file.stat().st_size == size for file, size in files.items())
-    return manifest if whole else None
+    is_complete = all(has_size(file, size) for file, size in files.items())
+    return manifest if is_complete else None
 
 
 def _make(job: _Job) -> SamplesManifest:

@@ -15,7 +15,7 @@ _PACKS_IN_MEMORY = 2 * _PARTNERS
 
 
 class PackSentences:
-    """Where the sentences of each document of a pack begin."""
+    """Where the sentences of each document in a pack begin."""
 
     def __init__(self, corpus: Corpus, pack: int) -> None:
         documents = corpus.document_starts(pack)
@@ -28,24 +28,24 @@ class PackSentences:
         self.num_documents = len(documents)
 
     def document(self, number: int) -> Bounds:
-        """The sentence starts of a document and the place of its eos; one value if it is empty."""
+        """The sentence starts of a document, then the position of its eos; only that if empty."""
         inside = self._starts[self._firsts[number] : self._stops[number]].tolist()
         return [*inside, int(self._ends[number])]
 
 
 class CorpusSentences:
-    """Every document of a corpus by its number."""
+    """Gives the sentences of every document of a corpus, by its number."""
 
     def __init__(self, corpus: Corpus) -> None:
         """Counts the documents of each pack.
 
         Raises:
-            InputError: The corpus has one document alone, or no sentence starts.
+            InputError: The corpus has only one document, or no sentence starts.
         """
         self._corpus = corpus
         counts = (len(corpus.document_starts(pack)) for pack in range(corpus.num_packs))
         self.first_documents = [0, *accumulate(counts)]
-        """Of each pack, and behind the last."""
+        """The number of the first document of each pack, then the number of all documents."""
         if self.num_documents < 2:
             raise self._lonely()
         self._packs: OrderedDict[int, PackSentences] = OrderedDict()
@@ -56,7 +56,7 @@ class CorpusSentences:
         return self.first_documents[-1]
 
     def pack(self, number: int) -> PackSentences:
-        """The sentences of a pack, read unless they were read lately."""
+        """The sentences of a pack; those of the packs that were used last stay in memory."""
         found = self._packs.pop(number, None) or PackSentences(self._corpus, number)
         self._packs[number] = found
         while len(self._packs) > _PACKS_IN_MEMORY:
@@ -64,16 +64,16 @@ class CorpusSentences:
         return found
 
     def choose_partners(self, coins: Coins) -> list[int]:
-        """Draws the packs that give one pack its random documents, each by its documents' number.
+        """Draws the packs from which the random documents for one pack are taken.
 
-        So each random document is any document of the corpus with the same chance, and a pack
-        costs nine reads however many pairs it makes.
+        The chance of a pack is proportional to its documents, so all documents of the corpus are
+        equally likely. A pack needs only nine reads, however many pairs it makes.
         """
         draws = (coins.below(self.num_documents) for _ in range(_PARTNERS))
         return [bisect_right(self.first_documents, number) - 1 for number in draws]
 
     def choose_other(self, document: int, partners: list[int], coins: Coins) -> Bounds:
-        """Gives the sentences of a random document of the partners, but not of `document`.
+        """Gives the sentences of a random document in the packs `partners`, but not of `document`.
 
         Raises:
             InputError: No other document has any text.

@@ -1,8 +1,8 @@
-"""Sentence pairs for BERT from the sentences of documents, as BERT's own data were made.
+"""Plans sentence pairs for BERT from the sentences of documents, as BERT's own data were made.
 
 Devlin et al., "BERT", arXiv 1810.04805, appendix A.2, and the steps of the program published with
-it: consecutive sentences up to a target length, split at random into A and B; half of the time B
-is replaced by text of another document, and the sentences it displaced are used again.
+it: consecutive sentences up to a target length, split at random into A and B. Half of the time B
+is replaced by text of another document, and the sentences of the old B are used again.
 """
 
 from bisect import bisect_left
@@ -18,7 +18,7 @@ BUCKET_STEP = 8
 SHORTEST_SEQUENCE = 8
 
 Bounds = Sequence[int]
-"""The sentence starts of a document in the corpus's stream, and behind its last sentence."""
+"""The sentence starts of a document in the corpus's stream, then the end of its last sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Pair:
 
 
 class Coins:
-    """Random numbers of one document and one purpose: a stream of Philox, found by its key alone.
+    """The random numbers of one document for one purpose: a Philox stream with its own key.
 
     The raw stream is the same in every version of numpy (NEP 19).
     """
@@ -55,7 +55,7 @@ class Coins:
         return int(self.uniform() * stop)
 
     def heads(self, tosses: int) -> int:
-        """How many of some fair coins show heads."""
+        """How many of some fair coin tosses give heads."""
         found = 0
         for first in range(0, tosses, 64):
             found += (self._word() & ((1 << min(64, tosses - first)) - 1)).bit_count()
@@ -70,12 +70,13 @@ class Coins:
 class PairMaker:
     """Makes the pairs of some documents, half of them with a random B.
 
-    A document's last sentence, where it stands alone, can only get a random B. Each such pair is
-    made up for by the next one with a choice, so that both kinds come out equally often.
+    A document's last sentence, if it is left alone, can only get a random B. After each such pair,
+    the next pair that could be of either kind is not random, so that both kinds are equally
+    frequent.
     """
 
     def __init__(self, *, sequence_length: int, short_probability: float) -> None:
-        """Takes the rules.
+        """Sets the rules.
 
         Args:
             sequence_length: The most tokens of a pair with its special tokens.
@@ -126,7 +127,7 @@ class PairMaker:
     def _fit(
         self, a: tuple[int, int], b: tuple[int, int], coins: Coins, *, is_random: bool
     ) -> Pair:
-        """Cuts the longer one, token by token, at its front or its back."""
+        """Makes a pair that fits, by cutting tokens of A and B at random ends."""
         a_length, b_length = a[1] - a[0], b[1] - b[0]
         a_cut, b_cut = plan_cuts(a_length, b_length, longest=self._longest)
         return Pair(
@@ -139,7 +140,7 @@ class PairMaker:
 
 
 def plan_cuts(a_length: int, b_length: int, *, longest: int) -> tuple[int, int]:
-    """How many tokens A and B lose when, one by one, the longer loses one (B where they tie)."""
+    """How many tokens to cut from A and B, if the longer always loses the next one (B in a tie)."""
     excess = max(0, a_length + b_length - longest)
     until_equal = min(excess, abs(a_length - b_length))
     a_more, b_more = (excess - until_equal) // 2, (excess - until_equal + 1) // 2
@@ -149,13 +150,13 @@ def plan_cuts(a_length: int, b_length: int, *, longest: int) -> tuple[int, int]:
 
 
 def padded_length(pair: Pair, *, sequence_length: int) -> int:
-    """The length of a pair's row with special tokens and padding: a multiple of 8, or the most."""
+    """The length of a pair's row with special tokens: padded to a multiple of 8, if it fits."""
     length = pair.a_length + pair.b_length + SPECIAL_TOKENS
     return min(-(-length // BUCKET_STEP) * BUCKET_STEP, sequence_length)
 
 
 def _text_from(document: Bounds, target: int, coins: Coins) -> tuple[int, int]:
-    """Whole sentences of a document from a random one on, of `target` tokens or some more."""
+    """Complete sentences of a document from a random one on, with at least `target` tokens."""
     last = len(document) - 1
     first = coins.below(last)
     stop = bisect_left(document, document[first] + max(1, target), first + 1)

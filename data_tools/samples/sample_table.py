@@ -1,8 +1,8 @@
-"""Which tokens make up each sample, where samples are no plain windows: a sealed table on disk.
+"""A sample table: which tokens make up each sample, for samples that are not plain windows.
 
-A table lies in `CORPUS/samples/NAME/`. Its arrays are cut by sample: `rows.npy` says where the
-segments of a sample begin, `starts.npy` and `lengths.npy` where a segment lies in the corpus's
-stream. Reads with `os.preadv`, never a memory map, as the corpus does.
+A table is the folder `CORPUS/samples/NAME/`. `rows.npy` says at which segment each sample begins,
+`starts.npy` and `lengths.npy` where each segment is in the corpus's stream. Reads with `os.preadv`
+and not through a memory map, as the corpus does.
 """
 
 import hashlib
@@ -35,19 +35,19 @@ ARRAY_TYPES: Final[dict[str, np.dtype[Any]]] = {
 
 
 class _Part(BaseModel):
-    # A key that a later writer of the same schema adds must not stop an older reader.
+    # A later version may add keys to the same schema; this version must still read the file.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class FileInfo(_Part):
-    """One array as it was written."""
+    """The size and hash of one array file."""
 
     bytes: int
     sha256: str
 
 
 class SamplesManifest(_Part):
-    """A sample table in one value; frozen."""
+    """Everything in the `manifest.json` of a sample table."""
 
     samples_schema: Literal["bigtrain-samples/1"] = SCHEMA
     mode: SampleMode
@@ -55,13 +55,13 @@ class SamplesManifest(_Part):
     corpus_fingerprint: str
     seed: int
     parameters: dict[str, int | float]
-    """What else chose the samples."""
+    """The other options that decided the samples."""
     num_samples: int = Field(gt=0)
     num_segments: int = Field(gt=0)
     buckets: tuple[tuple[int, int], ...]
-    """Padded length and number of samples, in the order of the samples; pairs alone have any."""
+    """Padded length and number of samples, in the order of the samples; only for pairs."""
     statistics: dict[str, int | float]
-    """What came of it, as the share of a row that tokens fill."""
+    """Figures of the result, as the share of a row that tokens fill."""
     files: dict[str, FileInfo]
     tool_version: str
 
@@ -77,7 +77,7 @@ class Segments:
     lengths: NDArray[np.int64]
     """`[segments]`: its input tokens; in bestfit and pad the target of each is the token after."""
     is_random: NDArray[np.bool_] | None = None
-    """`[samples]`: whether B is from another document; pairs alone have it."""
+    """`[samples]`: whether B is from another document; only for pairs."""
 
 
 def table_folder(corpus_folder: Path, *, mode: SampleMode, sequence_length: int) -> Path:
@@ -110,7 +110,7 @@ class SampleTable:
 
     @property
     def mode(self) -> SampleMode:
-        """How the samples were made."""
+        """How samples are made from documents."""
         return self.manifest.mode
 
     @property
@@ -125,11 +125,11 @@ class SampleTable:
 
     @property
     def buckets(self) -> tuple[tuple[int, int], ...]:
-        """Padded length and number of samples, ascending; samples stand in this order."""
+        """Padded length and number of samples, ascending; the samples are in this order."""
         return self.manifest.buckets
 
     def read(self, samples: NDArray[np.int64]) -> Segments:
-        """Reads where the tokens of some samples lie.
+        """Reads where the tokens of some samples are.
 
         Args:
             samples: Numbers from 0 to below `num_samples`, in any order.
@@ -187,19 +187,19 @@ class SampleTable:
             raise InputError(f"{self.folder / MANIFEST_NAME} lists no {name}: {_remake(self)}")
         return _ArrayFile(self.folder / name, info, length=length, mend=_remake(self))
 
-    def _check(self, whole: bool, name: str) -> None:
-        if not whole:
+    def _check(self, is_good: bool, name: str) -> None:
+        if not is_good:
             raise InputError(f"{self.folder / name} is damaged: {_remake(self)}")
 
 
 class _ArrayFile:
-    """A one-dimensional `.npy` file, read at any place."""
+    """A one-dimensional `.npy` file that is read at any position."""
 
     def __init__(self, path: Path, info: FileInfo, *, length: int, mend: str) -> None:
         self._path, self._mend = path, mend
         self._type = ARRAY_TYPES[path.name]
         try:
-            # Closes itself when the last reader lets go of it.
+            # Python closes it when the last reader has released it.
             self._file = path.open("rb", buffering=0)
         except FileNotFoundError as error:
             raise InputError(
@@ -219,7 +219,7 @@ class _ArrayFile:
             self._refuse(f"holds {dtype} {shape}, not {self._type} ({length},)")
 
     def read(self, firsts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[Any]:
-        """Reads ranges one after the other; neighbours are read at once."""
+        """Reads ranges one after the other; adjacent ranges are read together."""
         ends = firsts + counts
         values = np.empty(int(counts.sum()), dtype=self._type)
         content = memoryview(values.view(np.uint8))  # type: ignore[arg-type]
@@ -275,7 +275,7 @@ def load_sample_table(
     if (manifest.mode, manifest.sequence_length) != (mode, sequence_length):
         raise InputError(
             f"{path} is of {manifest.mode} samples of {manifest.sequence_length} tokens, "
-            f"which its folder's name denies: delete {folder} and run {again}"
+            f"but its folder has another name: delete {folder} and run {again}"
         )
     if manifest.corpus_fingerprint != corpus_fingerprint:
         raise InputError(
@@ -290,7 +290,7 @@ def load_samples_manifest(path: Path) -> SamplesManifest:
     """Reads and checks the manifest of a table.
 
     Raises:
-        InputError: It cannot be read, or has a schema that this version lacks.
+        InputError: It cannot be read, or has a schema that this version does not know.
     """
     values = load_json(path)
     schema = values.pop("schema", None) if isinstance(values, dict) else None

@@ -1,4 +1,4 @@
-"""Writes the arrays of a sample table in pieces, so that memory does not grow with the corpus."""
+"""Writes the arrays of a sample table in parts, so that memory does not grow with the corpus."""
 
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +20,13 @@ from data_tools.samples.sample_table import (
 PAIR_RECORD = np.dtype(
     [("padded", "<i4"), ("starts", "<i8", (2,)), ("lengths", "<i4", (2,)), ("is_random", "u1")]
 )
-"""A sentence pair on its way into a table."""
+"""A sentence pair before it is written into a table."""
 SPILL_NAME = "spill"
 _BLOCK = 1 << 18
 
 
 class ArrayWriter:
-    """One `.npy` file that grows, under a temporary name until it is finished."""
+    """One `.npy` file that grows; it has a temporary name until it is finished."""
 
     def __init__(self, path: Path) -> None:
         self.count = 0
@@ -41,7 +41,7 @@ class ArrayWriter:
         self.write_at(self.count, values)
 
     def write_at(self, place: int, values: NDArray[Any]) -> None:
-        """Writes values from the `place`-th on."""
+        """Writes values from index `place` on."""
         self._file.seek(self._offset + place * self._type.itemsize)
         self._file.write(values.astype(self._type).tobytes())
         self.count = max(self.count, place + len(values))
@@ -50,7 +50,7 @@ class ArrayWriter:
         """Gives the file its final name."""
         self._file.seek(0)
         self._write_header()
-        # numpy leaves room in the header for a longer shape.
+        # numpy pads the header, so a longer shape does not change its size.
         assert self._file.tell() == self._offset
         self._file.close()
         info = FileInfo(bytes=self._part.stat().st_size, sha256=file_sha256(self._part))
@@ -75,7 +75,7 @@ class TableWriter:
         self._arrays = {name: ArrayWriter(folder / name) for name in names}
 
     def write(self, name: str, values: NDArray[Any], *, place: int | None = None) -> None:
-        """Writes values into one array: at its end, or from the `place`-th on."""
+        """Writes values into one array: at its end, or from index `place` on."""
         array = self._arrays[name]
         array.write_at(array.count if place is None else place, values)
 
@@ -107,7 +107,7 @@ class TableWriter:
 
 
 class PairSorter:
-    """Puts pairs in the order of their padded length, through a file: memory stays flat."""
+    """Sorts pairs by their padded length, through a file, so that memory does not grow."""
 
     def __init__(self, folder: Path, *, sequence_length: int) -> None:
         self._part = part_path(folder / SPILL_NAME)
@@ -116,17 +116,17 @@ class PairSorter:
 
     @property
     def buckets(self) -> tuple[tuple[int, int], ...]:
-        """Padded lengths, ascending, and how many pairs have them."""
+        """Padded lengths, ascending, each with the number of its pairs."""
         lengths = np.flatnonzero(self._counts)
         return tuple((int(length), int(self._counts[length])) for length in lengths)
 
     def add(self, pairs: NDArray[Any]) -> None:
-        """Takes pairs `[pairs]` of `PAIR_RECORD`."""
+        """Adds pairs `[pairs]` of `PAIR_RECORD`."""
         self._file.write(pairs.tobytes())
         self._counts += np.bincount(pairs["padded"], minlength=len(self._counts))
 
     def write(self, table: TableWriter) -> None:
-        """Writes the pairs into a table: by padded length, then as they came."""
+        """Writes the pairs into a table: by padded length, then in the order they were added."""
         next_places = np.cumsum(self._counts) - self._counts
         self._file.seek(0)
         while content := self._file.read(_BLOCK * PAIR_RECORD.itemsize):

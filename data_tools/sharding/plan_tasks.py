@@ -1,4 +1,7 @@
-"""Cuts a corpus into tasks: which piece of which file goes where. Pure arithmetic on sizes."""
+"""Plans the tasks of a sharding job: which piece of which file belongs to which task.
+
+Only computes with sizes.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,12 +14,12 @@ from data_tools.reading.read_pieces import plan_pieces
 from data_tools.reading.text_sources import TextSource
 
 SHUFFLE_UNIT_BYTES = 16 * MIB
-"""What stays together when the pieces of a job are shuffled."""
+"""The size of the pieces that a shuffle puts into random order."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskPart:
-    """A piece, and the label of the source that it belongs to."""
+    """A piece of a file, and the label of its source."""
 
     source: str
     piece: Piece
@@ -38,8 +41,8 @@ def plan_tasks(
 
     Args:
         sources: What to cut.
-        task_bytes: A task is closed with the piece that brings it to this size.
-        shuffle_seed: Puts pieces of 16 MiB, of all sources together, into an order of their own.
+        task_bytes: A task ends with the piece that brings it to this size.
+        shuffle_seed: Puts pieces of 16 MiB, of all sources together, into a random order.
     """
     if shuffle_seed is None:
         runs = [_parts(source, task_bytes) for source in sources]

@@ -1,4 +1,4 @@
-"""Closes a sharding job: looks whether every task is there, then writes the manifests."""
+"""Ends a sharding job: checks that every task is done, then writes the manifests."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,15 +25,15 @@ _NAMED = 8
 
 
 def seal_folder(out: Path) -> tuple[Job, list[ShardMarker], bool]:
-    """Writes the manifests of a job whose tasks were run one by one.
+    """Writes the manifests of a job whose tasks were run part by part.
 
     Returns:
         The job, the markers of all its tasks, and whether it was sealed already.
 
     Raises:
-        InputError: There is no job, a task is missing, or somebody is still writing.
+        InputError: There is no job, a task is missing, or a process is still writing.
     """
-    load_job(out)  # Before anything is made there.
+    load_job(out)  # Raises an error before the lock file is made.
     with only_writer(out):
         job = load_job(out)
         found = {number: load_shard_marker(number, job) for number in range(job.choices.tasks)}
@@ -51,7 +51,7 @@ def seal_folder(out: Path) -> tuple[Job, list[ShardMarker], bool]:
 
 
 def is_sealed(job: Job) -> bool:
-    """Says whether every split has its manifest."""
+    """Whether every split has its manifest."""
     return all((job.out / split / MANIFEST_NAME).is_file() for split in job.splits)
 
 

@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What a sharding job made, over all splits; `seconds` and the rate are of this run alone."""
+    """What a sharding job made, over all splits; `seconds` and the rate are only of this run."""
 
     folders: tuple[Path, ...]
     documents: int
@@ -66,7 +66,7 @@ class ShardResult:
     skipped: int
     skipped_by_reason: dict[str, int]
     tasks: int
-    """Tasks that these numbers are of."""
+    """How many tasks these numbers cover."""
     tasks_of_job: int
     seconds: float
     tokens_per_second: float
@@ -75,7 +75,7 @@ class ShardResult:
 
 @dataclass(frozen=True, slots=True)
 class ArrayPart:
-    """Which tasks of a job are meant: those whose number leaves `index` when divided by `count`."""
+    """Some tasks of a job: those whose number modulo `count` is `index`."""
 
     index: int
     count: int
@@ -113,13 +113,13 @@ def shard_corpus(
             Lines on standard input.
         tokenizer: The tokenizer model; its bytes are copied beside the tars.
         out: The job's folder; one that holds the same job unfinished is continued.
-        options: What the corpus is to be like.
+        options: How the text is read, split, cut and ordered.
         workers: Processes; does not change the result.
         part: Runs only some tasks, beside other processes that run others, and writes no manifest.
 
     Raises:
-        InputError: No text, no tokenizer or one whose model could never be exported, another job
-            in `out`, or another process writing there.
+        InputError: There is no text, no tokenizer, or one that cannot be exported; or `out` holds
+            another job, or another process is writing there.
     """
     started = time.monotonic()
     options = options or ShardOptions()
@@ -140,7 +140,7 @@ def seal_corpus(out: Path) -> ShardResult:
     """Writes the manifests of a job whose tasks were run part by part.
 
     Raises:
-        InputError: There is no job in `out`, a task is missing, or somebody is still writing.
+        InputError: There is no job in `out`, a task is missing, or a process is still writing.
     """
     started = time.monotonic()
     job, markers, sealed = seal_folder(out)
@@ -199,7 +199,7 @@ def _plan_job(
 
 
 def _check_splits(tasks: Sequence[ShardTask], job: Job) -> None:
-    """Looks for a first document of each split, before the work and not after it."""
+    """Checks that each split will get a document, before the work begins."""
     choices, wanted = job.choices, set(job.splits)
     documents, skipped = 0, dict[str, int]()
     for part in (part for task in tasks for part in task.parts):

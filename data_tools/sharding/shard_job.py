@@ -1,4 +1,4 @@
-"""What a sharding job is: the choices that decide its bytes, kept in the job's own folder."""
+"""A sharding job: the choices that decide its bytes, and the file in its folder that holds them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,8 +24,8 @@ _LENIENT = {"on_invalid", "max_document_bytes"}
 class JobChoices(BaseModel):
     """Everything that decides what a job writes; two jobs with equal choices write equal bytes.
 
-    `on_invalid` and `max_document_bytes` do so only where a document breaks them, and a task that
-    stopped there has written nothing. So a job that stops may become a more lenient one.
+    `on_invalid` and `max_document_bytes` matter only for a document that is invalid or too long,
+    and a task that stopped at one has written nothing. So these two may become more lenient later.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,9 +40,9 @@ class JobChoices(BaseModel):
     shuffle: bool
     task_bytes: int
     tasks: int
-    """How many there are."""
+    """The number of tasks."""
     text: str
-    """A hash of all that is read."""
+    """A hash of all the input."""
     text_field: str
     tokenizer: str
     """Its sha256."""
@@ -66,9 +66,9 @@ class Job:
     out: Path
     choices: JobChoices
     sha256: str
-    """Of the choices but the lenient ones; every marker carries it."""
+    """The hash of the choices that may not change; every marker holds it."""
     left_out: Mapping[str, Any] = field(default_factory=dict)
-    """What lies in the inputs and is not read; the first run writes it down."""
+    """What is in the inputs but is not read; the first run records it."""
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -82,14 +82,14 @@ class Job:
 
 
 def own_files(out: Path, tokenizer_file: str) -> list[Path]:
-    """What a job itself writes into its folder, which may lie among its inputs."""
+    """What a job writes into its folder, which may be inside a folder of its inputs."""
     files = [out / LOCK_NAME, out / TASKS_FOLDER / tokenizer_file]
     folders = [out / name for name in (TASKS_FOLDER, "train", "validation")]
     return [*files, *folders] if _job_path(out).is_file() else files
 
 
 def make_job(out: Path, choices: JobChoices, left_out: Mapping[str, Any] | None = None) -> Job:
-    """Joins choices and folder."""
+    """Makes a job from its folder and its choices."""
     sha256 = hash_choices(choices.model_dump(), without=_LENIENT)
     return Job(out, choices, sha256, left_out or {})
 
@@ -98,7 +98,7 @@ def load_job(out: Path) -> Job:
     """Reads the job of a folder.
 
     Raises:
-        InputError: There is none, or another version of the tool made it.
+        InputError: There is none, or another version of bigtrain made it.
     """
     path = _job_path(out)
     if not path.is_file():
@@ -112,20 +112,20 @@ def load_job(out: Path) -> Job:
 
 
 def is_claimed(job: Job) -> bool:
-    """Says whether this very job has begun in its folder.
+    """Says whether this job has begun in its folder.
 
     Raises:
-        InputError: Another job has, or what lies there comes from no known job.
+        InputError: Another job has, or there is a corpus without a job file.
     """
     splits = (job.out / split for split in ("train", "validation"))
     return _job_file(job).is_of_this_job(path for path in splits if path.exists())
 
 
 def claim_folder(job: Job, tokenizer: bytes) -> None:
-    """Writes down what the job is, and keeps the file of its tokenizer.
+    """Writes the job file, and a copy of the tokenizer.
 
     Raises:
-        InputError: As `is_claimed`.
+        InputError: Another job has begun in the folder, or there is a corpus without a job file.
     """
     is_claimed(job)
     if not job.tokenizer.is_file() or file_sha256(job.tokenizer) != job.choices.tokenizer:

@@ -1,4 +1,4 @@
-"""What a finished task leaves behind: a marker, written last, that says what it made."""
+"""The completion markers of a sharding job, which say what each task has made."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from data_tools.tar_index import index_path
 
 
 class SourceCount(BaseModel):
-    """What one source gave to a task."""
+    """What a task has read of one source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     documents: int
     bytes: int
-    """Of text, as UTF-8."""
+    """Bytes of text, as UTF-8."""
     skipped: dict[str, int]
     """How many documents were left out, by reason."""
 

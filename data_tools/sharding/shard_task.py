@@ -1,7 +1,7 @@
-"""One task of a sharding job: some pieces in, at most one tar per split out, then a marker.
+"""Runs one task of a sharding job: reads some pieces, writes at most one tar per split, a marker.
 
-A task depends on nothing but its own pieces and the job's choices, so it can run in any process,
-at any time, and again after a crash.
+A task depends only on its pieces and the job's choices, so it can run in any process, at any time,
+and again after a crash.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ from data_tools.tar_writer import ShardWriter
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 
 SHUFFLE_BUFFER_TOKENS = 64 << 20
-"""The documents that wait to be drawn in a shuffled task; 128 MiB where ids have two bytes."""
+"""The buffer from which a shuffled task draws documents; 128 MiB if an id has two bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenDocument:
-    """One document as ids, its end included."""
+    """One document as ids, with its eos."""
 
     tokens: NDArray[Any]
     sentences: NDArray[np.int64] | None
@@ -53,8 +53,8 @@ def run_task(task: ShardTask, job: Job) -> ShardMarker:
     """Encodes the documents of a task into their shards and writes the marker.
 
     Raises:
-        InputError: A file is damaged, has changed, or holds what the job stops at.
-        OSError: A disk is full.
+        InputError: A file is damaged, has changed, or holds an invalid document.
+        OSError: The disk is full.
     """
     tokenizer = _tokenizer(job.tokenizer, job.choices.tokenizer)
     dtype = np.dtype(token_dtype(tokenizer.vocab_size)).newbyteorder("<")
@@ -90,7 +90,7 @@ def run_task(task: ShardTask, job: Job) -> ShardMarker:
 
 
 def choose_split(content: bytes, *, percent: float, seed: int) -> Split:
-    """Sends a document to a split by its content alone, so that equal texts stay together."""
+    """Chooses the split of a document by its content, so that equal texts are in the same split."""
     if not percent:
         return "train"
     key = seed.to_bytes(8, "little", signed=True)
@@ -101,7 +101,7 @@ def choose_split(content: bytes, *, percent: float, seed: int) -> Split:
 def shuffled(
     documents: Iterable[TokenDocument], lots: Random, *, buffer_tokens: int
 ) -> Iterator[TokenDocument]:
-    """Draws documents from a buffer that holds up to `buffer_tokens`, in an order by lot."""
+    """Draws documents in random order from a buffer of up to `buffer_tokens`."""
     buffer: list[TokenDocument] = []
     held = 0
     for document in documents:
@@ -118,11 +118,11 @@ def shuffled(
 def encode_document(
     text: str, tokenizer: Tokenizer, dtype: np.dtype[Any], *, sentences: bool
 ) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
-    """Turns a text into ids with the end after them, and finds where its sentences start.
+    """Turns a text into ids, followed by eos, and finds where its sentences start.
 
     Returns:
-        Ids `[tokens]` of `dtype`; sentence starts `[sentences]`, the first of them 0, or None.
-        A sentence is encoded after the one before it; the end belongs to the last one.
+        Ids `[tokens]` of `dtype`; sentence starts `[sentences]`, of which the first is 0, or None.
+        The eos belongs to the last sentence.
     """
     if sentences:
         parts = [ids for ids in tokenizer.encode_parts(split_sentences(text)) if len(ids)]
@@ -137,7 +137,7 @@ def encode_document(
 
 
 def _draw(buffer: list[TokenDocument], lots: Random) -> TokenDocument:
-    # Only `random()` itself is promised to stay the same from one Python to the next.
+    # Of all methods, Python promises only for `random()` that its values never change.
     chosen = int(lots.random() * len(buffer))
     buffer[chosen], buffer[-1] = buffer[-1], buffer[chosen]
     return buffer.pop()

@@ -1,4 +1,4 @@
-"""Who may write in a job's folder: one whole job, or several parts of it, each with its tasks."""
+"""Locks of a sharding job: one process runs all its tasks, or several processes some tasks each."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +17,10 @@ _PARTS_NOTE = ".parts"
 
 @contextmanager
 def some_tasks(out: Path, numbers: Sequence[int]) -> Iterator[None]:
-    """Holds some tasks of a job, beside other processes on any machine that hold others.
+    """Locks some tasks of a job; other processes, on any machine, may lock other tasks.
 
     Raises:
-        InputError: A whole job is being run or sealed there, or one of the tasks is.
+        InputError: A process runs one of the tasks, or runs all tasks, or seals the job.
     """
     folder = out / TASKS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def some_tasks(out: Path, numbers: Sequence[int]) -> Iterator[None]:
                 f"another process is writing to {out}: wait for it, or choose another --out"
             )
         for number in numbers:
-            # One byte of the file for each task, so that any two ways to divide them agree.
+            # One byte of the file for each task, so it does not matter how the tasks are divided.
             if not try_lock_byte(task_lock, number):
                 raise InputError(
                     f"another process is at work on task {number} of {out}: "
@@ -41,26 +41,26 @@ def some_tasks(out: Path, numbers: Sequence[int]) -> Iterator[None]:
 
 @contextmanager
 def one_claimant(out: Path) -> Iterator[None]:
-    """Lets one process at a time say what the job of a folder is; the others wait for it."""
+    """Lets one process at a time write the job file; the others wait for it."""
     with (out / TASKS_FOLDER / _CLAIM_LOCK).open("a+") as lock:
         wait_for_lock(lock)
         yield
 
 
 def note_parts(job: Job, count: int) -> None:
-    """Keeps into how many parts a job was divided last, until it is whole; for its claimant."""
+    """Records into how many parts the tasks were divided last; call it inside `one_claimant`."""
     if known_parts(job) != count:
         write_file(job.out / TASKS_FOLDER / _PARTS_NOTE, f"{count}\n".encode())
 
 
 def known_parts(job: Job) -> int:
-    """Reads into how many parts a job was divided last; if nobody knows, one for each task."""
+    """Reads into how many parts the tasks were divided last; if not known, one for each task."""
     path = job.out / TASKS_FOLDER / _PARTS_NOTE
     text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
     return int(text) if text.isdecimal() and int(text) else job.choices.tasks
 
 
 def remove_locks(out: Path) -> None:
-    """Removes the locks of single tasks, and the note; for who holds the whole folder."""
+    """Removes the lock files of tasks and the record of parts; call it inside `only_writer`."""
     for name in (_TASKS_LOCK, _CLAIM_LOCK, _PARTS_NOTE):
         (out / TASKS_FOLDER / name).unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def test_no_file_is_longer_than_a_reader_can_hold() -> None:
 
 def test_no_function_is_longer_than_60_lines() -> None:
     long = {name for file in PACKAGE_FILES for name in long_functions(file.read_text())}
-    assert long == STILL_LONGER
+    assert not long - STILL_LONGER
 
 
 def test_every_module_says_why_it_exists() -> None:

@@ -102,7 +102,7 @@ def test_a_document_says_where_it_is_from(tmp_path):
     assert found[299].place == "a.parquet row 299"
 
 
-def test_blank_lines_are_passed_over_and_empty_texts_counted(tmp_path):
+def test_blank_lines_are_skipped_and_empty_texts_counted(tmp_path):
     (tmp_path / "a.jsonl").write_text('\ufeff\n{"text": ""}\r\n\n  \n{"text": null}\n{"text": "x"}')
     found, _ = read(tmp_path / "a.jsonl")
     empty = [Skipped("empty", "a.jsonl line 2"), Skipped("empty", "a.jsonl line 5")]

@@ -208,5 +208,5 @@ def test_a_shard_without_documents_leaves_no_file(tmp_path):
 
 
 def test_a_url_is_told_apart_from_a_missing_folder():
-    with pytest.raises(InputError, match="is a URL, which training reads and no other command"):
+    with pytest.raises(InputError, match="is a URL, which only training can read"):
         load_manifest(Path("s3://bucket/corpus"))
