@@ -1,6 +1,7 @@
-"""Arrow's own files: IPC files and streams (Hugging Face `datasets`, Polars), Feather 1 and 2.
+"""Reads Arrow files: IPC files and streams (Hugging Face `datasets`, Polars), Feather 1 and 2.
 
-The record batches of an IPC file can be read apart, so they make pieces; the others are read whole.
+The record batches of an IPC file can be read separately, so such a file is cut into pieces; the
+other kinds are not.
 """
 
 from collections.abc import Iterator
@@ -24,14 +25,14 @@ class _Batches:
 
     schema: Any
     numbers: range
-    """Those that are there; none in a stream, which does not know."""
+    """The numbers of the batches; empty for a stream, where they are unknown."""
     stream: Any
-    """The batches in order, where only that is possible."""
+    """The batches in order, if they can only be read in order."""
     get: Any
-    """Reads one by its number, where that is possible."""
+    """Reads a batch by its number, if that is possible."""
 
     def between(self, start: int, stop: int | None) -> Iterator[tuple[str, Any]]:
-        """Gives batches and what they are called in places."""
+        """Gives batches, each with its name for the places of its rows."""
         if self.get is None:
             yield from (("", batch) for batch in self.stream)
             return
@@ -40,10 +41,10 @@ class _Batches:
 
 
 def plan_batches(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
-    """Cuts an IPC file into runs of record batches of about `piece_bytes`; others stay whole.
+    """Cuts an IPC file into runs of record batches of about `piece_bytes`; others are one piece.
 
     Raises:
-        InputError: It is not a whole file.
+        InputError: The file is incomplete or damaged.
     """
     with _open(file) as batches:
         count = len(batches.numbers)
@@ -57,7 +58,7 @@ def plan_batches(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
 
 
 def arrow_text_bytes(file: InputFile, options: ReadOptions) -> int:
-    """Says about how many bytes of text a file holds."""
+    """Estimates how many bytes of text a file holds."""
     with _open(file) as batches:
         if find_fault(file, batches.schema, options):
             return 0
@@ -97,7 +98,7 @@ def _open(file: InputFile) -> Iterator[_Batches]:
     except (pyarrow.ArrowException, OSError, EOFError) as error:
         why = (str(error).splitlines() or ["empty"])[0].rstrip(".")
         raise InputError(
-            f"{file.path} is no whole Arrow file ({why}): fetch it again, or exclude it"
+            f"{file.path} is not a complete Arrow file ({why}): fetch it again, or exclude it"
         ) from error
 
 
@@ -109,7 +110,7 @@ def _open_bytes(file: InputFile) -> Iterator[Any]:
         with open_file(file) as stream:
             yield stream
     else:
-        # A batch may be as long as the file: mapped, its pages need no memory of their own.
+        # A batch may be as long as the file; mapped into memory, it needs no copy.
         with pyarrow.memory_map(file.path) as source:
             yield source
 
@@ -134,12 +135,12 @@ def _read_schema(file: InputFile, source: Any) -> _Batches:
 
 
 def _lacks_its_end(file: InputFile) -> bool:
-    """Whether a stream stops between two batches, which its reader takes for the end."""
+    """Whether a stream stops between two batches, which its reader takes for its end."""
     with open_file(file) as stream:
         head = stream.read(len(_FILE))
         if head.startswith((_FILE, _FEATHER_1)):
             return False
-        # Older writers mark neither a message nor the end with the four bytes before its length.
+        # Older writers do not write the four bytes before the length of a message or the end mark.
         end = _STREAM_END if head.startswith(_STREAM_END[:4]) else _STREAM_END[4:]
         stream.seek(-len(end), 2)
         return stream.read() != end

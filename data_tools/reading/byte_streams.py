@@ -1,7 +1,4 @@
-"""Opens files, local, behind a URL or from a command, packed or not, as one kind of byte stream.
-
-Knows fsspec.
-"""
+"""Opens files as byte streams: local, behind a URL (fsspec) or from a command; decompresses."""
 
 import bz2
 import gzip
@@ -21,15 +18,16 @@ from data_tools.reading.webdataset_rules import open_command
 
 _BUFFER_BYTES = 1 << 20
 _PACKED_BLOCK_BYTES = 1 << 16
-# One compressed block of four bytes may unfold to 128 KiB: so much at a time stays below 32 MiB.
+# A compressed block of four bytes may expand to 128 KiB, so this much gives at most 32 MiB.
 _ZSTD_INPUT_BYTES = 1 << 10
-# As S3, Google, Azure, HTTP, local disks and fsspec's own memory call it, the surest first.
+# The names of a stamp in S3, Google, Azure, HTTP, local disks and fsspec's memory file system, the
+# most reliable first.
 _STAMP_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
 _ZSTD_MAX_WINDOW = 1 << 31  # What `zstd --long=31` asks for.
 _COMMAND = "pipe:"
-_STATUS_OF_BROKEN_PIPE = (-13, 141)  # Of a process, and as a shell says it.
+_STATUS_OF_BROKEN_PIPE = (-13, 141)  # From the process itself, and from a shell.
 UNPACKING = {"gzip": "gzip -d", "zstd": "zstd -d", "xz": "xz -d", "bzip2": "bzip2 -d"}
-"""The tools that unpack a file."""
+"""The commands that decompress a file."""
 
 
 def is_url(path: str) -> bool:
@@ -38,7 +36,7 @@ def is_url(path: str) -> bool:
 
 
 def is_command(path: str) -> bool:
-    """Whether it is a command whose output is read, as webdataset's users write it: `pipe:…`."""
+    """Whether it is a command whose output is to be read, in webdataset's notation: `pipe:…`."""
     return path.startswith(_COMMAND)
 
 
@@ -46,7 +44,7 @@ def file_system(url: str) -> tuple[Any, str]:
     """Finds the fsspec file system of a URL, and the path in it.
 
     Raises:
-        InputError: The protocol is not known here.
+        InputError: The protocol is unknown, or the package for it is not installed.
     """
     import fsspec
 
@@ -58,23 +56,23 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def size_and_stamp(url: str, info: dict[str, Any] | None = None) -> tuple[int, str]:
-    """Says how long a file behind a URL is, and something that changes when it does.
+    """Gives the size of a file behind a URL, and a stamp that changes when the file changes.
 
     Args:
         url: The file.
-        info: What its file system says of it; asked for anew by default.
+        info: What its file system says of it; by default the file system is asked.
     """
     if info is None or info.get("size") is None:
         system, path = file_system(url)
         system.invalidate_cache()
         info = system.info(path)
-    # A listing says more or less than a look at one file does, so only one thing is compared.
+    # A listing and a query for one file may give different keys, so only one value is compared.
     values = (info[key] for key in _STAMP_KEYS if info.get(key) is not None)
     return int(info["size"] or 0), _as_text(next(values, ""))
 
 
 def _as_text(stamp: Any) -> str:
-    # The same time may be a number in a listing and a date when one file is looked at.
+    # The same time may be a number in a listing and a date in a query for one file.
     seconds = stamp.timestamp() if isinstance(stamp, datetime) else stamp
     return f"{seconds:.3f}" if isinstance(seconds, int | float) else str(seconds)
 
@@ -86,7 +84,7 @@ def check_unchanged(file: "InputFile") -> None:
         InputError: It has changed or is gone.
     """
     if is_command(file.path):
-        return  # Its output has neither size nor time.
+        return  # Its output has neither a size nor a time.
     try:
         if is_url(file.path):
             now = size_and_stamp(file.path)
@@ -98,22 +96,22 @@ def check_unchanged(file: "InputFile") -> None:
     if now != (file.bytes, file.stamp):
         raise InputError(
             f"{file.path} changed while the job ran: put the old file back and run the same "
-            "command again, or start anew in another folder"
+            "command again, or start again in another folder"
         )
 
 
 @contextmanager
 def open_file(file: "InputFile") -> Iterator[IO[bytes]]:
-    """Opens the bytes of a file as they lie on disk; the stream can seek, but for a command's."""
+    """Opens a file without decompressing it; the stream can seek, except that of a command."""
     if is_command(file.path):
         with open_command(file.path) as output:
-            output.ignore_errors = True  # Its error has the command in Python's words.
+            output.ignore_errors = True  # Its error message is a Python representation.
             try:
                 yield output.stream
-            except InputError as error:  # What came is wrong, perhaps for the command failed.
+            except InputError as error:  # Perhaps because the command failed.
                 _check_status(file, output)
                 raise error
-        # Who stops early, which ends the command with an error, does not come here.
+        # Not reached if the reader stops early, which makes the command end with an error.
         _check_status(file, output)
     elif is_url(file.path):
         system, path = file_system(file.path)
@@ -127,22 +125,22 @@ def open_file(file: "InputFile") -> Iterator[IO[bytes]]:
 def _check_status(file: "InputFile", output: Any) -> None:
     output.close()
     if output.status not in (0, *_STATUS_OF_BROKEN_PIPE):
-        raise InputError(f"{file.path} ended with status {output.status}: mend the command")
+        raise InputError(f"{file.path} ended with status {output.status}: correct the command")
 
 
 @contextmanager
 def open_unpacked(file: "InputFile") -> Iterator[io.BufferedReader]:
-    """Opens what is inside a file: a packed one is unpacked as it is read.
+    """Opens the content of a file; a compressed file is decompressed while it is read.
 
     Raises:
-        InputError: While reading, where the file is truncated or damaged.
+        InputError: While reading, if the file is truncated or damaged.
     """
-    with open_file(file) as raw, damage_told(file):
+    with open_file(file) as raw, damage_refused(file):
         yield unpack(file, raw)
 
 
 def unpack(file: "InputFile", raw: IO[bytes]) -> io.BufferedReader:
-    """Gives the stream of what is inside `raw`, which holds the bytes of a file."""
+    """Gives the decompressed stream of `raw`, which holds the bytes of a file."""
     compression = file.format.compression
     if is_command(file.path) and isinstance(raw, io.BufferedReader):
         compression = compression_by_content(raw.peek(8))
@@ -166,7 +164,7 @@ def unpack(file: "InputFile", raw: IO[bytes]) -> io.BufferedReader:
 
 
 def read_head(file: "InputFile", size: int) -> bytes:
-    """Reads the first bytes of what is inside a file.
+    """Reads the first bytes of the content of a file.
 
     Raises:
         InputError: It is damaged.
@@ -189,12 +187,12 @@ def check_not_packed(file: "InputFile") -> None:
 
 
 @contextmanager
-def damage_told(file: "InputFile") -> Iterator[None]:
-    """Turns what a damaged file makes its library raise into one line."""
+def damage_refused(file: "InputFile") -> Iterator[None]:
+    """Turns the error that a library raises for a damaged file into an `InputError`."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # Of the disk, not of a library.
+        if getattr(error, "errno", None) is not None:  # From the disk, not from a library.
             raise
         raise InputError(
             f"{file.path} is truncated or damaged ({error}): fetch it again, or exclude it"
@@ -202,7 +200,7 @@ def damage_told(file: "InputFile") -> Iterator[None]:
 
 
 class _CompressedStreams(io.RawIOBase):
-    """xz or bzip2 streams in a row, unpacked little by little.
+    """Consecutive xz or bzip2 streams, decompressed step by step.
 
     Python's own readers silently stop at bytes after a stream that are not another stream. Here
     such bytes raise an error, except zeros, which are padding.
@@ -238,7 +236,7 @@ class _CompressedStreams(io.RawIOBase):
         return 0
 
     def _find_next(self) -> bool:
-        """Goes to the stream after one that has ended; False where there is none."""
+        """Goes to the next stream after one that has ended; returns False if there is none."""
         zeros, packed = 0, self._unpacker.unused_data or self._packed
         while True:
             rest = packed.lstrip(b"\0")
@@ -254,7 +252,7 @@ class _CompressedStreams(io.RawIOBase):
 
 
 class _ZstdStream(io.RawIOBase):
-    """Zstandard frames in a row, unpacked little by little; raises EOFError inside a frame."""
+    """Consecutive zstandard frames, decompressed step by step; EOFError if one is incomplete."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         import zstandard

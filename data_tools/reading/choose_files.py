@@ -1,4 +1,4 @@
-"""Which files of a folder are text: known endings or a glob, without records and exclusions."""
+"""Chooses the files of a folder that are text: by known endings or a glob, minus exclusions."""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,7 +16,7 @@ from data_tools.reading.walk_folders import chooses_by_folder, compile_glob
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the user wants of the folders, and where it is noted what is not taken."""
+    """What the user wants from folders, and the record of what is not chosen."""
 
     exclude: Sequence[str] = ()
     folder_glob: str | None = None
@@ -26,7 +26,7 @@ class Choice:
 
     @property
     def compiled(self) -> re.Pattern[str] | None:
-        """The glob of folders; one that names no folder chooses in all, `./*.md` at the top only.
+        """The glob; without a slash it applies in every subfolder, `./*.md` only at the top.
 
         Raises:
             InputError: It is not valid.
@@ -48,22 +48,22 @@ class Choice:
         read: ReadHead,
         *,
         glob: re.Pattern[str] | None,
-        is_told: bool = True,
+        is_counted: bool = True,
     ) -> Iterator[str]:
         """Yields the names of a folder's files that are text.
 
         Args:
-            names: All that are there.
+            names: All files that are there.
             read: Reads the first bytes of one.
             glob: Chooses names; None takes every known kind.
-            is_told: Whether what the glob does not choose is counted.
+            is_counted: Whether files that the glob does not choose are counted.
         """
         records = find_records(names, read)
         for name in names:
             if self.is_excluded(name):
                 self.left_out.add("excluded", name)
             elif glob and not glob.match(name):
-                if is_told:
+                if is_counted:
                     self.left_out.add("not chosen by the glob", name)
             elif name in records:
                 self.left_out.add(records[name], name)
@@ -73,10 +73,10 @@ class Choice:
                 self.left_out.add(ending_of(name), name)
 
     def look(self, file: InputFile, *, is_named: bool = False) -> InputFile | None:
-        """Finds out how a chosen file is read; None where it is of a kind that is not.
+        """Finds out how to read a chosen file; gives None if its kind is not supported.
 
         Raises:
-            InputError: The user named that very file.
+            InputError: Its kind is not supported, and the user named this file.
         """
         seen = look_inside(file)
         if seen.foreign:

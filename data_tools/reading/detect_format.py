@@ -1,4 +1,4 @@
-"""Looks into files whose names do not say what is in them."""
+"""Detects the format of files by their content, if their names do not tell it."""
 
 from dataclasses import dataclass, replace
 
@@ -28,21 +28,21 @@ _READ_AS = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look into a file has shown."""
+    """The format of a file, as its name or its content shows it."""
 
     file: InputFile
     how: str | None = None
-    """How it is read, where its name does not say so."""
+    """How it is read, if its name does not say so."""
     foreign: str | None = None
-    """What it is, if it is of a kind that is not read, and the way out."""
+    """If its kind is not supported: what it is, and what the user can do."""
 
 
 def look_inside(file: InputFile) -> Look:
-    """Decides what a file holds: by its name, or else by its first bytes.
+    """Finds out what a file holds: by its name, or else by its first bytes.
 
-    A file whose first line is a whole JSON object is JSON Lines, and one that begins with an array
-    of objects is JSON; Parquet, Arrow, tars and packed files are known by their first bytes.
-    Everything else is text.
+    If the first line is a complete JSON object, the file is JSON Lines; if it begins with an array
+    of objects, it is JSON. Parquet, Arrow, tars and compressed files are recognized by their first
+    bytes. Everything else is text.
     """
     if format_by_name(file.name):
         return Look(file)
@@ -53,7 +53,7 @@ def look_inside(file: InputFile) -> Look:
         compression = compression_by_name(file.name) or compression_by_content(packed)
         seen = replace(file, known=FileFormat("text", compression))
         head = read_head(seen, HEAD_BYTES) if compression else packed
-    except InputError:  # Damaged: who reads it says so.
+    except InputError:  # The file is damaged, which is reported when it is read.
         return Look(file, how=_TEXT)
     if foreign := foreign_content(head):
         return Look(file, foreign=f"{foreign[0]}, which is not read: {foreign[1]}")

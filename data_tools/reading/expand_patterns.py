@@ -1,4 +1,4 @@
-"""Patterns that stand for several files, as webdataset's users write them: braces and `::`."""
+"""Expands patterns that mean several files, as webdataset's users write them: braces and `::`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ def expand_pattern(pattern: str) -> list[str]:
         InputError: The braces are not balanced.
     """
     parts = pattern.split(_BETWEEN_URLS)
-    # fsspec joins file systems the same way, as in `simplecache::s3://…`.
+    # fsspec uses `::` too, to join file systems, as in `simplecache::s3://…`.
     if len(parts) == 1 or not all(map(_is_tar, parts)):
         parts = [pattern]
     return [name for part in parts for name in _expand_braces(part)]

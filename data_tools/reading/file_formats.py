@@ -1,4 +1,4 @@
-"""What is in a file: by its ending, or by its first bytes where the ending does not say."""
+"""File formats: by the ending of a name, or by the first bytes of a file."""
 
 import json
 import re
@@ -12,7 +12,7 @@ Compression = Literal["gzip", "zstd", "xz", "bzip2"]
 
 NO_ENDING = "without an ending"
 HEAD_BYTES = 64 * 1024
-"""So much of a file is looked at to tell what is in it."""
+"""How much of a file is read to find out its format."""
 
 KNOWN_ENDINGS = (
     ".txt, .jsonl, .ndjson, .jl, .json, .parquet, .arrow, .feather and .tar, "
@@ -35,7 +35,7 @@ _KINDS: dict[str, FileKind] = {
     ".tar": "tar",
 }
 _LINES = (".jsonl", ".jsonlines", ".ndjson", ".jl")
-"""The endings of files of which every line is a value."""
+"""The endings of files with one value per line."""
 _COMPRESSIONS: dict[str, Compression] = {
     ".gz": "gzip",
     ".zst": "zstd",
@@ -68,9 +68,9 @@ WAYS_OUT = {
     ".docx": "take its text out into .txt",
     ".warc": "take its text out into JSON Lines",
 }
-"""How to get at the text in files that are not read, by their last ending."""
+"""How to get the text out of files of unsupported kinds, by their last ending."""
 NEVER_TEXT = WAYS_OUT.keys() - {".csv", ".tsv", ".warc"}
-"""Those that nobody can mean as plain text."""
+"""The endings that are certainly not plain text."""
 
 _PACKED_MAGIC: tuple[tuple[bytes, Compression], ...] = (
     (b"\x1f\x8b", "gzip"),
@@ -96,7 +96,7 @@ _FOREIGN_MAGIC = (
     (b"Obj\x01", "an Avro file", ".avro"),
     (b"ORC", "an ORC file", ".orc"),
 )
-# UTF-32 before UTF-16, whose mark begins it.
+# UTF-32 comes before UTF-16, because its mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = (
     (b"\xff\xfe\x00\x00", "UTF-32"),
     (b"\x00\x00\xfe\xff", "UTF-32"),
@@ -109,20 +109,20 @@ _ENDING = re.compile(r"\.(?=\w*[^\W\d])\w{1,16}")
 _BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")
 _ARRAY_OF_OBJECTS = re.compile(rb"\[\s*\{\s*(\"|\})")
 _TAR_MAGIC = slice(257, 262)
-# Its own table alone: the files of a system differ from one machine to the next.
+# Uses only Python's own table, because the system's files differ between machines.
 _MIME_TYPES = MimeTypes(filenames=())
 
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """What is in a file, and how it is packed."""
+    """What a file holds, and how it is compressed."""
 
     kind: FileKind
     compression: Compression | None = None
 
 
 def format_by_name(name: str) -> FileFormat | None:
-    """Says what is in a file of this name; None for a name of no known kind."""
+    """The format of a file by its name; None if the name has no known ending."""
     path = PurePosixPath(name.lower())
     if path.suffix in _SHORT_TARS:
         return FileFormat("tar", _SHORT_TARS[path.suffix])
@@ -132,35 +132,35 @@ def format_by_name(name: str) -> FileFormat | None:
 
 
 def compression_by_name(name: str) -> Compression | None:
-    """Says how a file of this name is packed."""
+    """The compression of a file by its name."""
     return _COMPRESSIONS.get(PurePosixPath(name.lower()).suffix)
 
 
 def ending_of(name: str) -> str:
-    """The ending by which a file is counted: `.csv`, `.csv.gz`, or `without an ending`."""
+    """The ending under which a file is counted: `.csv`, `.csv.gz`, or `without an ending`."""
     path = PurePosixPath(name.lower())
     is_packed = path.suffix in _COMPRESSIONS or path.suffix in WAYS_OUT
     inner = path.with_suffix("").suffix if is_packed else ""
-    # `report.1` and `v1.2 of my notes` have none.
+    # `report.1` and `v1.2 of my notes` have no ending.
     is_ending = _ENDING.fullmatch(path.suffix) is not None
     return inner * (_ENDING.fullmatch(inner) is not None) + path.suffix if is_ending else NO_ENDING
 
 
 def is_text_by_name(name: str) -> bool:
-    """Whether the ending is one that people use for text alone, as `.py` or `.md`."""
+    """Whether the ending is used only for text, as `.py` or `.md`."""
     kind, encoding = _MIME_TYPES.guess_type("x/" + name)
     return encoding is None and kind is not None and kind.startswith("text/")
 
 
 def compression_by_content(head: bytes) -> Compression | None:
-    """Says how a file that begins so is packed."""
+    """The compression of a file by its first bytes."""
     if head.startswith(b"BZh") and head[4:10] in _BZIP2_BLOCKS:
         return "bzip2"
     return next((name for magic, name in _PACKED_MAGIC if head.startswith(magic)), None)
 
 
 def kind_by_content(head: bytes) -> FileKind | None:
-    """Says what an unpacked file that begins so holds; None for text, and for what is not read."""
+    """The kind of an uncompressed file by its first bytes; None for text and unsupported kinds."""
     if head[_TAR_MAGIC] == b"ustar" and _CONTROL.search(head[: _TAR_MAGIC.start]):
         return "tar"
     if kind := next((name for magic, name in _KIND_MAGIC if _begins(head, magic)), None):
@@ -172,7 +172,7 @@ def kind_by_content(head: bytes) -> FileKind | None:
 
 
 def foreign_content(head: bytes) -> tuple[str, str] | None:
-    """Names what a file that begins so is, if it is of a kind that is not read, and the way out."""
+    """Says what a file of an unsupported kind is, by its first bytes, and what the user can do."""
     for magic, what, ending in _FOREIGN_MAGIC:
         if _begins(head, magic):
             return what, WAYS_OUT[ending]
@@ -180,7 +180,7 @@ def foreign_content(head: bytes) -> tuple[str, str] | None:
 
 
 def wrong_content(head: bytes) -> str | None:
-    """Names what a file is that should be text in UTF-8 and begins so; None where that is open."""
+    """Says what a file is, by its first bytes, if it is not UTF-8 text; None if it may be."""
     if compression := compression_by_content(head):
         return compression
     if foreign := foreign_content(head):
@@ -190,10 +190,10 @@ def wrong_content(head: bytes) -> str | None:
 
 
 def holds_json_values(head: bytes, name: str) -> bool:
-    """Whether a JSON file that begins so is an array or a printed object rather than lines.
+    """Whether a JSON file is an array or objects over several lines, by its first bytes.
 
-    A file that is called `.jsonl` and has a whole object in its second line holds lines, of which
-    the first is damaged; unless the first may begin an array with an object a line.
+    If the file is called `.jsonl` and its second line is a complete object, it holds lines and the
+    first one is damaged; unless the first line may begin an array with one object per line.
     """
     text = head.removeprefix(_UTF8_MARK).lstrip()
     line, newline, rest = text.partition(b"\n")
@@ -211,7 +211,7 @@ def _is_called_lines(name: str) -> bool:
 
 
 def _begins(head: bytes, magic: bytes) -> bool:
-    """Whether a file begins with a mark, and is not a text that begins with the same letters."""
+    """Whether a file begins with these bytes, and is not text that begins with the same letters."""
     if magic == _PDF_MAGIC:
         return _PDF_LINE.match(head) is not None
     return head.startswith(magic) and (not magic.isalnum() or _CONTROL.search(head) is not None)

@@ -1,4 +1,4 @@
-"""Text on this machine: folders, globs, and files that the user named one by one."""
+"""Finds text on this machine: in folders, by globs, and in files that the user named."""
 
 import glob
 import os
@@ -22,12 +22,12 @@ from data_tools.reading.webdataset_tars import is_token_tar
 
 
 def is_glob(pattern: str) -> bool:
-    """Whether a local pattern stands for names rather than being one."""
+    """Whether a local pattern is a glob and not the name of a file or folder."""
     return glob.has_magic(pattern) and not Path(pattern).exists()
 
 
 def find_local(pattern: str, choice: Choice) -> Finding:
-    """Finds the files of text of a folder or a glob.
+    """Finds the text files of a folder or a glob.
 
     Raises:
         InputError: The pattern is not valid.
@@ -53,17 +53,17 @@ def find_local(pattern: str, choice: Choice) -> Finding:
     )
     found = {file.name: file for file in there}
     read = first_bytes_of(lambda name: found[name].path)
-    names = choice.choose_names(list(found), read, glob=regex, is_told=not walked)
+    names = choice.choose_names(list(found), read, glob=regex, is_counted=not walked)
     chosen_files = each_once((found[name] for name in names), choice.left_out)
     files = ((it.real, choice.look(_input_file(it.path, it.name))) for it in chosen_files)
     return Finding(f"{root.name}/{label}", tuple((key, file) for key, file in files if file))
 
 
 def find_singles(patterns: Sequence[str], choice: Choice) -> Finding:
-    """Finds the files that the user named themselves.
+    """Finds the files that the user named one by one.
 
     Raises:
-        InputError: One is not there, cannot be read, or is of a kind that is not read.
+        InputError: One is not there, cannot be read, or is of a kind that is not supported.
     """
     for pattern in patterns:
         _check_single(pattern)
@@ -80,8 +80,8 @@ def find_singles(patterns: Sequence[str], choice: Choice) -> Finding:
 
 
 def absent(pattern: str) -> str:
-    """Says that a pattern names nothing."""
-    return f"{pattern} is no file, folder or glob that exists: check its spelling"
+    """The message for a pattern that names nothing."""
+    return f"{pattern} is not a file, folder or glob that exists: check its spelling"
 
 
 def _input_file(path: str, name: str) -> InputFile:
@@ -98,17 +98,17 @@ def _check_single(pattern: str) -> None:
             raise InputError(f"{pattern} is a broken link to {path.readlink()}") from error
         raise InputError(absent(pattern)) from error
     except OSError as error:
-        raise InputError(f"{pattern} cannot be read ({error.strerror}): mend it") from error
+        raise InputError(f"{pattern} cannot be read ({error.strerror}): repair it") from error
     if stat.S_ISFIFO(mode):
         raise InputError(
-            f"{pattern} is a pipe, which can be read only once: send it to standard input and name "
-            "that (-)"
+            f"{pattern} is a pipe, which can be read only once: send it to standard input and give "
+            "- instead"
         )
     if not stat.S_ISREG(mode):
         raise InputError(f"{pattern} is not a regular file, so it cannot be read as text")
     if not may_read(path):
-        raise InputError(f"{pattern} may not be read by you: change its permissions")
+        raise InputError(f"you may not read {pattern}: change its permissions")
     if (ending := path.suffix.lower()) in NEVER_TEXT:
         raise InputError(f"{pattern} is of a kind that is not read: {WAYS_OUT[ending]}")
     if is_token_tar(first_bytes_of(str)(pattern, 512)):
-        raise InputError(f"{pattern} holds tokens that `bigtrain data shard` wrote, and no text")
+        raise InputError(f"{pattern} holds tokens that `bigtrain data shard` wrote, not text")

@@ -1,4 +1,4 @@
-"""Text elsewhere: what URLs name, through fsspec, and the output of commands (`pipe:…`)."""
+"""Finds text behind URLs, through fsspec, and takes the output of commands (`pipe:…`)."""
 
 import glob
 import re
@@ -19,7 +19,7 @@ _TAR_NAME = re.compile(r"[^/\s'\"]+\.(?:tar(?:\.\w+)?|t[gx]z)\b")
 
 
 def find_commands(commands: Sequence[str]) -> Finding:
-    """Takes the output of commands for webdataset tars; nobody knows its size before."""
+    """Treats the output of each command as a webdataset tar of unknown size."""
     files = []
     for number, command in enumerate(commands):
         names = _TAR_NAME.findall(command)
@@ -64,7 +64,7 @@ def _is_local(system: Any) -> bool:
 
 
 def _as_urls(system: Any, path: str, finding: Finding) -> Finding:
-    """Names local files by URLs, in the order of those; fsspec itself goes round with links."""
+    """Gives local files their URLs, sorted by name; fsspec's own search follows link cycles."""
     files = []
     for key, file in sorted(finding.files, key=lambda pair: pair[1].name):
         url = system.unstrip_protocol(file.path)

@@ -1,4 +1,4 @@
-"""One JSON object as a document: its text field, or one line that says what is wrong with it."""
+"""Makes a document from one JSON object, or says in one line what is wrong with the object."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ _NAMED_FIELDS = 12
 
 
 class JsonRecord:
-    """A JSON object, and where it is."""
+    """A JSON object and its place in the input."""
 
     __slots__ = ("_exact", "_options", "_place")
 
@@ -18,9 +18,9 @@ class JsonRecord:
         """Notes where the object is.
 
         Args:
-            options: Where the text is in it.
-            place: Where it came from, for the document.
-            exact: Gives its place for an error; called only where there is one.
+            options: Which field holds the text.
+            place: The place, for the document.
+            exact: Gives the exact place for an error message; called only if there is an error.
         """
         self._options = options
         self._place = place
@@ -39,7 +39,7 @@ class JsonRecord:
         return self.take(value, may_have_surrogates=b"\\ud" in content or b"\\uD" in content)
 
     def take(self, value: Any, *, may_have_surrogates: bool = True) -> Document | Skipped:
-        """Takes the text out of a value that was read."""
+        """Takes the text out of a parsed value."""
         if not isinstance(value, dict):
             kind = type(value).__name__
             return self._refuse("invalid JSON", f"holds a JSON {kind}, not an object")
@@ -62,7 +62,7 @@ class JsonRecord:
         return Document(text, self._place, None if identity is None else str(identity))
 
     def too_long(self) -> Skipped:
-        """Says that it is longer than the longest document."""
+        """Skips or refuses the object because it is longer than the longest allowed document."""
         return self._refuse("too long", f"is {self._options.too_long}")
 
     def _invalid(self, what: str, column: int | None = None) -> Skipped:

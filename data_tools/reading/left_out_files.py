@@ -1,4 +1,4 @@
-"""What was found in the inputs and is not read: counted by reason, with an example of each."""
+"""Counts the files in the inputs that are not read, by reason, with an example of each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from data_tools.reading.file_formats import WAYS_OUT
 _NAMED = 10
 
 OWN_OUTPUT = "written by this very command"
-"""Differs from the first run to the next, so no record holds it."""
+"""A reason that no record holds, because its count differs between the first run and the next."""
 
 
 @dataclass(slots=True)
@@ -25,22 +25,22 @@ class LeftOut:
         self._taken: dict[str, _Tally] = {}
 
     def add(self, reason: str, example: str) -> None:
-        """Counts one more."""
+        """Counts one file, folder or link."""
         _count(self._tallies, reason, example)
 
     def note_taken(self, how: str, example: str) -> None:
-        """Counts a file that is read, in a way that its name does not say."""
+        """Counts a file that is read, if its name does not tell its format."""
         _count(self._taken, how, example)
 
     def lines(self) -> Iterator[str]:
-        """Says it in a line or two; nothing where there is nothing to say."""
+        """Renders the counts in up to two lines; none if nothing was counted."""
         if self._tallies:
             yield f"left out: {_render(self._tallies)}"
         if self._taken:
             yield f"without a known ending: {_render(self._taken)}"
 
     def record(self) -> dict[str, dict[str, object]]:
-        """What a job keeps of it: files and the first example, by reason."""
+        """What a job records: number of files and first example, by reason."""
         return {
             reason: {"files": tally.files, "example": tally.example}
             for reason, tally in sorted(self._tallies.items())
@@ -77,5 +77,5 @@ def _example(tally: _Tally) -> str:
 
 
 def _printable(name: str) -> str:
-    """A name need not be UTF-8, and may hold line ends."""
+    """Replaces what cannot be printed: a name need not be UTF-8, and may hold line ends."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)

@@ -1,6 +1,6 @@
-"""Files in a folder of text that are no text but records: of this project and of Hugging Face's.
+"""Recognizes files in a folder that tools wrote and that are not text: bigtrain's, Hugging Face's.
 
-They are told by what they hold, for a user's own `manifest.json` may well be text.
+They are recognized by their content, because a user's own `manifest.json` may be text.
 """
 
 import json
@@ -31,22 +31,22 @@ _OF_A_MODEL = {
     "tokenizer.json": "added_tokens",
     "tokenizer_config.json": "tokenizer_class",
 }
-"""The files of an exported model, and a key that each has."""
+"""The files of an exported model, each with a key that it has."""
 _OF_DATASETS = ("dataset_info.json", "state.json", "dataset_dict.json")
 
 ReadHead = Callable[[str, int], bytes]
-"""Gives the first bytes of a file by its name, at most so many; none where it cannot be read."""
+"""Gives the first bytes of a file, at most so many; no bytes if it cannot be read."""
 
 
 def find_records(paths: Iterable[str], read: ReadHead) -> dict[str, str]:
-    """Finds records among the files of a folder.
+    """Finds the files of a folder that tools wrote.
 
     Args:
         paths: All files, relative to the folder, with slashes.
-        read: Reads one.
+        read: Reads the first bytes of one.
 
     Returns:
-        Why a file is no text, by its name.
+        Why a file is not text, by its name.
     """
     folders: dict[str, set[str]] = defaultdict(set)
     for path in paths:
@@ -88,7 +88,7 @@ def _parts_beside_text(
 
 
 def _whole_folders(folder: str, folders: dict[str, set[str]], read: ReadHead) -> Iterator[str]:
-    """Folders that hold nothing but what this project wrote."""
+    """Finds folders in which bigtrain wrote every file."""
     files = folders[folder]
     for file in ("manifest.json", "COMMIT.json", "state.json"):
         if file in files and _schema(_load(folder + file, read)).startswith(
@@ -132,7 +132,7 @@ def _files_of_a_model(folder: str, files: set[str], read: ReadHead) -> Iterator[
 
 
 def _load(name: str, read: ReadHead) -> Any:
-    # What this project writes is printed with sorted keys, over several lines.
+    # bigtrain writes JSON objects with sorted keys, over several lines.
     if not read(name, _HEAD_BYTES).startswith(b"{"):
         return None
     try:

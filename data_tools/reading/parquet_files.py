@@ -1,4 +1,4 @@
-"""Parquet: row groups as pieces, and of them only the columns that are needed. Knows pyarrow."""
+"""Reads Parquet files with pyarrow: row groups are pieces, and only needed columns are read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ def plan_row_groups(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
     """Cuts a file into runs of row groups of about `piece_bytes` on disk.
 
     Raises:
-        InputError: It is not a whole Parquet file.
+        InputError: The file is incomplete or damaged.
     """
     with _open(file) as parquet:
         groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
@@ -30,7 +30,7 @@ def plan_row_groups(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
 
 
 def text_bytes(file: InputFile, options: ReadOptions) -> int:
-    """Says about how many bytes of text a file holds, from its footer alone."""
+    """Estimates how many bytes of text a file holds, from its footer."""
     with _open(file) as parquet:
         return sum(
             _group_bytes(parquet.metadata.row_group(i), options)
@@ -77,13 +77,13 @@ def _open(file: InputFile) -> Iterator[Any]:
     check_not_packed(file)
     with open_file(file) as stream:
         try:
-            # Without buffering ahead, a row group larger than memory is still read page by page.
+            # Without pre-buffering, a row group larger than memory can be read page by page.
             with pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20) as it:
                 yield it
         except (pyarrow.ArrowException, OSError, EOFError) as error:
             why = str(error).splitlines()[0].rstrip(".")
             raise InputError(
-                f"{file.path} is no whole Parquet file ({why}): fetch it again, or exclude it"
+                f"{file.path} is not a complete Parquet file ({why}): fetch it again, or exclude it"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Cuts files into pieces that can be read apart, and reads one with the reader of its kind."""
+"""Cuts files into pieces that can be read separately, and reads a piece with the right reader."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from data_tools.reading.webdataset_tars import read_tar
 
 def plan_pieces(source: TextSource, *, piece_bytes: int) -> list[Piece]:
     """Cuts the files of a source, in order: plain JSON Lines into ranges of `piece_bytes`, Parquet
-    into runs of row groups, Arrow files into runs of record batches; other files stay whole.
+    into runs of row groups, Arrow files into runs of record batches; other files are one piece.
 
     Raises:
         InputError: A large Parquet or Arrow file cannot be read.
@@ -23,11 +23,11 @@ def plan_pieces(source: TextSource, *, piece_bytes: int) -> list[Piece]:
 
 
 def read_piece(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
-    """Reads the documents of a piece; none is read by two pieces, or by none.
+    """Reads the documents of a piece; each document belongs to exactly one piece.
 
     Raises:
-        InputError: The file is damaged or has changed since it was found, or holds what
-            `options.on_invalid` says to stop at.
+        InputError: The file is damaged or has changed since it was found; or a document is invalid
+            and `options.on_invalid` says to stop.
     """
     check_unchanged(piece.file)
     match piece.file.kind:
@@ -45,7 +45,7 @@ def read_piece(piece: Piece, options: ReadOptions) -> Iterator[Document | Skippe
 
 
 def _cut(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
-    if is_command(file.path):  # How much it gives is not known: each makes a task of its own.
+    if is_command(file.path):  # Its size is unknown, so each command gets its own task.
         yield Piece(file, 0, None, piece_bytes)
     elif file.compressed or file.kind in ("text", "tar") or file.bytes <= piece_bytes:
         yield Piece(file, 0, None, file.bytes)

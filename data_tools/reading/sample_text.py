@@ -1,9 +1,9 @@
-"""An even sample of the text of many files, the same every time: what tokenizers are trained on."""
+"""Takes an even sample of the text of many files, always the same, to train tokenizers on."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from data_tools.reading.arrow_files import arrow_text_bytes
-from data_tools.reading.byte_streams import damage_told, is_command, open_file, unpack
+from data_tools.reading.byte_streams import damage_refused, is_command, open_file, unpack
 from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions
 from data_tools.reading.json_lines import is_cut_by_lines
 from data_tools.reading.parquet_files import text_bytes
@@ -14,7 +14,7 @@ from data_tools.reading.webdataset_tars import tar_text_bytes
 _BLOCK_BYTES = 64 * 1024
 _LEAST_BLOCK_BYTES = 64
 _RATIO_BYTES = 8 << 20
-_BYTES_OF_A_COMMAND = 256 << 20  # A guess: only running it would tell.
+_BYTES_OF_A_COMMAND = 256 << 20  # A guess, because the size is unknown before it runs.
 
 
 def sample_text(
@@ -22,12 +22,12 @@ def sample_text(
 ) -> Iterator[str]:
     """Yields at most about `max_bytes` of text in parts spread evenly over all the files.
 
-    Plain text and JSON Lines are read only where the sample falls; files of other kinds and
-    compressed ones are read whole. Which parts is arithmetic on the sizes, so the same files give
+    Of plain text and JSON Lines only the sampled parts are read; files of other kinds and
+    compressed files are read completely. The parts depend only on the sizes, so the same files give
     the same sample.
 
     Raises:
-        InputError: A file is damaged, or what is sampled is invalid and the options say to stop.
+        InputError: A file is damaged, or a sampled part is invalid and the options say to stop.
     """
     options = options or ReadOptions()
     files = [file for source in sources for file in source.files]
@@ -44,7 +44,7 @@ def sample_text(
 
 
 def _block_bytes(max_bytes: int) -> int:
-    """Says how long the parts are: a small sample has some too, and not one that is too long."""
+    """How long the parts are; shorter for a small sample, so that it too has several."""
     if max_bytes >= 2 * _BLOCK_BYTES:
         return _BLOCK_BYTES
     return max(_LEAST_BLOCK_BYTES, max_bytes // 4)
@@ -70,8 +70,8 @@ def _is_read_whole(file: InputFile) -> bool:
 
 
 def _ratio(file: InputFile) -> float:
-    """How much longer the text is than the file, judged by its first part."""
-    with open_file(file) as raw, damage_told(file):
+    """How much longer the text is than the file, estimated from its first part."""
+    with open_file(file) as raw, damage_refused(file):
         length = len(unpack(file, raw).read(_RATIO_BYTES))
         return length / max(1, raw.tell())
 
@@ -97,7 +97,7 @@ def _blocks(
 ) -> Iterator[str]:
     for offset in range(0, file.bytes, block_bytes):
         length = min(block_bytes, file.bytes - offset)
-        # The block in which the running share passes the next whole block's worth is taken.
+        # A block is taken if the bytes due up to its end reach the next multiple of a block.
         earlier, later = (int(n * share / block_bytes) for n in (before, before + length))
         before += length
         if share < 1.0 and later == earlier:
@@ -112,7 +112,7 @@ def _read_block(file: InputFile, offset: int, length: int) -> str | None:
     with open_file(file) as stream:
         stream.seek(offset)
         content = stream.read(length)
-    while offset and content and content[0] & 0xC0 == 0x80:  # The rest of a cut character.
+    while offset and content and content[0] & 0xC0 == 0x80:  # The rest of a character that was cut.
         content = content[1:]
     try:
         return content.decode("utf-8")

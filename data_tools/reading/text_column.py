@@ -1,4 +1,4 @@
-"""The text column of an Arrow table, of whatever type it is; Parquet and Arrow files share it."""
+"""Reads the text column of an Arrow table, of any type, for Parquet and Arrow files."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ _BATCH_BYTES = 8 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why no row of a file has text."""
+    """The reason why no row of a file has text."""
 
     reason: str
     message: str
 
     def skip_row(self, place: str, options: ReadOptions) -> Skipped:
-        """Leaves out a row.
+        """Skips a row.
 
         Raises:
             InputError: The options say to stop.
@@ -28,10 +28,10 @@ class Fault:
 
 
 def find_fault(file: InputFile, schema: Any, options: ReadOptions) -> Fault | None:
-    """Looks whether the text column is there and holds text.
+    """Checks that the text column is there and holds text.
 
     Raises:
-        InputError: The column that names documents is not there.
+        InputError: The column of the documents' ids is not there.
     """
     if options.id_field and options.id_field not in schema.names:
         raise InputError(_no_column(file, schema, options.id_field, options.spell("id_field")))
@@ -51,12 +51,12 @@ def find_fault(file: InputFile, schema: Any, options: ReadOptions) -> Fault | No
 
 
 def wanted_columns(options: ReadOptions) -> list[str]:
-    """The columns that are read."""
+    """The names of the columns to read."""
     return [options.text_field, *([options.id_field] if options.id_field else [])]
 
 
 def few_rows(mean_bytes: int) -> int:
-    """So few rows of a mean length that long documents do not fill the memory."""
+    """How many rows of this mean size to read at once, so that long documents fit into memory."""
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, mean_bytes)))
 
 
@@ -66,9 +66,9 @@ def read_rows(
     """Reads the documents of a record batch.
 
     Args:
-        batch: It holds the wanted columns.
-        options: Which they are.
-        place: Says where the row of a number in the batch came from.
+        batch: A record batch with the wanted columns.
+        options: The names of these columns.
+        place: Gives the place of a row from its number in the batch.
     """
     column = _decoded(batch.column(options.text_field))
     ids = batch.column(options.id_field) if options.id_field else None
@@ -105,14 +105,14 @@ def _is_text(kind: Any) -> bool:
 
 
 def _decoded(column: Any) -> Any:
-    """Brings text of any type to one: bytes, each value by itself."""
+    """Converts text of any type to an array of bytes, one value per row."""
     import pyarrow
     from pyarrow import compute, types
 
     kind = column.type
     if isinstance(kind, pyarrow.BaseExtensionType):
         return _decoded(column.storage)
-    # Views in a dictionary or in runs have no function of their own to decode them.
+    # pyarrow has no function that decodes views inside a dictionary or runs.
     if types.is_dictionary(kind):
         values = _decoded(column.dictionary)
         return pyarrow.DictionaryArray.from_arrays(column.indices, values).dictionary_decode()

@@ -1,4 +1,4 @@
-"""Which files a corpus is made from, in an order and under names that depend on no machine."""
+"""Finds the files of a corpus; their order and names do not depend on the machine."""
 
 import hashlib
 import logging
@@ -19,13 +19,13 @@ from data_tools.reading.find_remote_text import find_commands, find_remote
 from data_tools.reading.left_out_files import LeftOut
 
 STANDARD_INPUT = "-"
-_HASH_CONTENT_BELOW = 1 << 30  # Two seconds of hashing; above it, sizes and stamps must do.
+_HASH_CONTENT_BELOW = 1 << 30  # Two seconds of hashing; above it, only sizes and stamps are hashed.
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class TextSource:
-    """One thing the user named: a folder, a glob pattern, or all the single files together."""
+    """One source of text: a folder, a glob, or all the files that the user named together."""
 
     label: str
     files: tuple[InputFile, ...]
@@ -39,22 +39,22 @@ def find_sources(
     own: Iterable[Path] = (),
     left_out: LeftOut | None = None,
 ) -> list[TextSource]:
-    """Finds files of text: in the order of `patterns`, sorted by path within each, none twice.
+    """Finds text files: in the order of `patterns`, sorted by path within each, none twice.
 
-    What lies in a folder and is not taken is logged in a line or two, by reason and with examples.
+    Logs what is in a folder and is not read, in one or two lines, by reason and with examples.
 
     Args:
         patterns: Folders, globs (`**` crosses folders), single files, URLs of all three, commands
             (`pipe:…`), and `shards-{000..099}.tar` for many.
-        exclude: Shell patterns held against `/` and the path inside the folder or glob; here `*`
-            crosses folders too, so `*/tests/*` leaves out every folder called tests.
-        folder_glob: Which files of a folder are text; one without `/` chooses in every subfolder.
+        exclude: Shell patterns that are matched with `/` and the path inside the folder or glob.
+            Here `*` matches slashes too, so `*/tests/*` leaves out every folder called tests.
+        folder_glob: Which files of a folder are text; without `/` it applies in every subfolder.
             None takes every known kind.
         own: Files and folders that the command itself reads or writes for another purpose.
-        left_out: Counts what is not taken, for a record of the job.
+        left_out: Counts what is not read, for the job's record.
 
     Raises:
-        InputError: A pattern names nothing, or no file is left.
+        InputError: A pattern names nothing, or there is no file.
     """
     if STANDARD_INPUT in patterns:
         raise InputError("standard input (-) can only be read by `data shard`: name files")
@@ -72,7 +72,7 @@ def find_sources(
 
 
 def hash_sources(sources: Sequence[TextSource]) -> str:
-    """Hashes names, sizes and contents of all files; of many, or far ones, stamps for contents."""
+    """Hashes names, sizes and contents of all files; stamps, not contents, if remote or large."""
     files = [file for source in sources for file in source.files]
     is_little = sum(file.bytes for file in files) < _HASH_CONTENT_BELOW
     digest = hashlib.sha256()
@@ -86,7 +86,7 @@ def hash_sources(sources: Sequence[TextSource]) -> str:
 
 
 def _find_all(patterns: Sequence[str], choice: Choice) -> list[Finding]:
-    """Finds what each pattern names; single local files come last, all together."""
+    """Finds what each pattern names; single local files come last, in one source."""
     findings: list[Finding] = []
     singles: list[str] = []
     for pattern in patterns:
@@ -105,7 +105,7 @@ def _find_all(patterns: Sequence[str], choice: Choice) -> list[Finding]:
 
 
 def _as_one(findings: Sequence[Finding], pattern: str) -> Sequence[Finding]:
-    """Joins what the braces of a pattern stand for, unless that mixes equal names."""
+    """Joins what the braces of a pattern give into one source, unless two files have one name."""
     files = [pair for finding in findings for pair in finding.files]
     if len(findings) < 2 or len({file.name for _, file in files}) < len(files):
         return findings

@@ -1,4 +1,4 @@
-"""Walks a local folder, follows links, and counts by reason what is not a readable file."""
+"""Finds all files below a local folder, behind links too; counts by reason what cannot be read."""
 
 import os
 import re
@@ -25,9 +25,9 @@ class FoundFile:
     """Relative to the folder, with slashes."""
     path: str
     real: str
-    """Where it truly lies."""
+    """Its path without links."""
     is_linked: bool
-    """Whether a link leads to it."""
+    """Whether it was found through a link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class _Folder:
     path: str
     real: str
     through: tuple[str, ...] = ()
-    """The real folders from which links lead here, one after another."""
+    """The real folders that hold the links through which this folder was found, in order."""
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """Makes the regular expression of a glob over names with slashes; `**` is any folders.
+    """Makes a regular expression from a glob for names with slashes; `**` is any folders.
 
     Raises:
         InputError: It is not a valid pattern for names inside a folder.
@@ -59,7 +59,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
 
 
 def chooses_by_folder(pattern: str) -> bool:
-    """Whether a glob looks at the names of folders, and not only at those of files."""
+    """Whether a glob depends on the names of folders, and not only on those of files."""
     return any(part != _ANY_DEPTH for part in pattern.split("/")[:-1])
 
 
@@ -77,16 +77,16 @@ def walk(
     own: Collection[str] = (),
     names_decide: bool = False,
 ) -> list[FoundFile]:
-    """Finds all files below a folder, behind links too; links in a circle end there.
+    """Finds all files below a folder, behind links too; does not follow links in a cycle.
 
     Args:
         root: The folder.
-        left_out: Counts links that lead nowhere or round in a circle, and what cannot be read.
-        parts: The parts of a glob: folders that it cannot choose are not entered.
-        hidden: Whether hidden files and folders count.
+        left_out: Counts broken links, links in a cycle, and what cannot be read.
+        parts: The parts of a glob; folders that it cannot match are not entered.
+        hidden: Whether hidden files and folders are included.
         own: Real paths of files and folders that the command itself writes; they are not entered.
-        names_decide: Whether the names of folders choose files: then a folder that links give
-            several names is entered by up to 16 of them, and otherwise once.
+        names_decide: Whether the choice of files depends on the names of folders. Then a folder
+            that has several names, through links, is entered by up to 16 of them; otherwise once.
 
     Returns:
         The files, sorted by the parts of their names.
@@ -96,7 +96,7 @@ def walk(
 
 
 def each_once(files: Iterable[FoundFile], left_out: LeftOut) -> list[FoundFile]:
-    """Keeps one name of each real file: that without a link, or else the first.
+    """Keeps one name for each real file: the one without a link, or else the first.
 
     Returns:
         The files, sorted by the parts of their names.
@@ -133,7 +133,7 @@ class _Walker:
         self._linked: deque[_Folder] = deque()
 
     def files(self) -> Iterator[FoundFile]:
-        """Goes through real folders first, so that their names win over those of links."""
+        """Enters real folders first, so that their names are preferred to those through links."""
         while self._here or self._linked:
             folder = (self._here or self._linked).popleft()
             if not self._names_decide and self._entered[folder.real]:

@@ -1,4 +1,4 @@
-"""webdataset tars with text in them: `.txt` members, or `.json` members with a text field."""
+"""Reads webdataset tars with text: `.txt` members, or `.json` members with a text field."""
 
 import re
 import tarfile
@@ -18,18 +18,18 @@ _REST_BYTES = 1 << 20
 
 
 def is_token_tar(head: bytes) -> bool:
-    """Whether a tar that begins so is one of this project's, which holds tokens and no text."""
+    """Whether a tar, by its first bytes, is one of bigtrain's, which hold tokens and not text."""
     return _FIRST_OF_A_PACK.match(head) is not None
 
 
 def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
-    """Reads the samples of a tar: a text member is a document, or else a JSON member.
+    """Reads the samples of a tar: a document is a text member, or else a JSON member.
 
-    Members of other kinds are left out, each with its ending; so are links. A member that is
-    longer than the longest document is not read into memory.
+    Skips members of other kinds, by their ending, and links. A member that is too long for a
+    document is not read into memory.
 
     Raises:
-        InputError: The tar is damaged, or holds what the options say to stop at.
+        InputError: The tar is damaged, or has an invalid member and the options say to stop.
     """
     with open_unpacked(piece.file) as stream:
         watched = _Watched(stream)
@@ -45,16 +45,16 @@ def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]
             if isinstance(error, InputError):
                 raise
             raise _damaged(piece.file, error) from error
-        if not watched.is_whole:
+        if not watched.is_complete:
             message = (
-                f"{piece.file.path} does not stop with a tar's end mark: it is truncated, or "
+                f"{piece.file.path} does not end with a tar's end mark: it is truncated, or "
                 "several tars were joined"
             )
             yield refuse(options, "tar without an end", place=piece.file.name, message=message)
 
 
 def tar_text_bytes(file: InputFile) -> int:
-    """Says how many bytes the members that may be text have, from their headers alone."""
+    """Adds the sizes of the members that may be text, from their headers."""
     with open_unpacked(file) as stream:
         try:
             with tarfile.open(fileobj=stream, mode="r|*") as tar:
@@ -71,7 +71,7 @@ def _damaged(file: InputFile, error: Exception) -> InputError:
 
 def _headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
-        tar.members = []  # type: ignore[attr-defined]  # Or it keeps the headers of all.
+        tar.members = []  # type: ignore[attr-defined]  # Otherwise it keeps all headers.
         yield member
 
 
@@ -85,7 +85,7 @@ def _may_be_text(name: str) -> bool:
 
 
 class _TextMembers:
-    """Reads the members that may be text and keeps count of the others."""
+    """Reads the members that may be text, and counts the others."""
 
     def __init__(self, tar: tarfile.TarFile, file: InputFile, options: ReadOptions) -> None:
         self._tar = tar
@@ -94,7 +94,7 @@ class _TextMembers:
         self._left_out: list[Skipped] = []
 
     def contents(self) -> Iterator[tuple[str, bytes | None]]:
-        """Yields names and contents, in the order of the tar; None stands for one too long."""
+        """Yields names and contents, in the order of the tar; None if one is too long."""
         sample, suffixes = "", set[str]()
         for member in _headers(self._tar):
             if reason := _not_text(member):
@@ -111,7 +111,7 @@ class _TextMembers:
             yield member.name, content.read() if content else None
 
     def left_out(self) -> Iterator[Skipped]:
-        """Gives those that were left out since the last time."""
+        """Gives the members that were skipped since the last call."""
         left_out, self._left_out = self._left_out, []
         yield from left_out
 
@@ -182,10 +182,10 @@ def _json(
 
 
 class _Watched:
-    """A stream that a tar is read from; knows in the end whether all of it was taken in.
+    """The stream of a tar, which checks at the end that the tar is complete.
 
-    Python's tarfile, and so webdataset, takes a tar that was cut between two members for whole, and
-    stops at the first end mark where several tars were joined.
+    Python's tarfile, and so webdataset, does not notice if a tar was truncated between two members,
+    and if several tars were joined, it stops at the first end mark.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -193,16 +193,16 @@ class _Watched:
         self._last = b""
 
     def read(self, size: int = -1) -> bytes:
-        """Reads as the stream does."""
+        """Reads from the stream."""
         content = self._stream.read(size)
         if content:
             self._last = (self._last + content)[-_BLOCK_BYTES:]
         return content
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the stream stops with the end mark of a tar, and only with that."""
-        is_whole = not any(self._last)
-        while is_whole and (rest := self.read(_REST_BYTES)):
-            is_whole = not any(rest)
-        return is_whole
+    def is_complete(self) -> bool:
+        """Whether the stream ends with the end mark of a tar and nothing after it."""
+        is_complete = not any(self._last)
+        while is_complete and (rest := self.read(_REST_BYTES)):
+            is_complete = not any(rest)
+        return is_complete

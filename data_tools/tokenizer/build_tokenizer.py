@@ -1,6 +1,6 @@
-"""The tokenizer job: text in, one model file out, with a note that says what it was made of.
+"""The tokenizer job: trains one model file on text, and writes a note of what it was made from.
 
-The note (`tokenizer.model.json`) lets the same command, run again, see that its work is done.
+By the note (`tokenizer.model.json`), the same command, run again, sees that its work is done.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ from data_tools.tokenizer.special_token_roles import CONFIG_NAME
 
 NOTE_SCHEMA = "bigtrain-tokenizer/1"
 _SMALLEST_ADVISED = 512
-_BYTES_PER_ID = 300  # With less, many pieces are whole words of a few documents.
+_BYTES_PER_ID = 300  # With less, many pieces are words that only a few documents have.
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerResult:
-    """A trained tokenizer and the amount of text it saw."""
+    """A trained tokenizer and the amount of text it was trained on."""
 
     tokenizer: Tokenizer
     sample_bytes: int
@@ -49,7 +49,7 @@ def build_tokenizer(
     seed: int = 0,
     force: bool = False,
 ) -> TokenizerResult:
-    """Trains a tokenizer on text, or on an even sample of it where there is much.
+    """Trains a tokenizer on text, or on an even sample of it if there is much.
 
     Args:
         patterns: Folders, globs and files, as `find_sources` takes them.
@@ -58,13 +58,14 @@ def build_tokenizer(
         kind: `bpe` or `unigram`.
         folder_glob: Which files of a folder are text; None takes every known kind.
         exclude: Which files to leave out.
-        options: Which field of JSON Lines and Parquet is the text, and what else reading needs.
+        options: Where the text is in a record, and what to do with invalid ones.
         max_bytes: The most text to train on.
         seed: Seeds SentencePiece's own sampling.
-        force: Replace another model at `out`.
+        force: Replaces another model at `out`.
 
     Raises:
-        InputError: No text, another model at `out`, or a vocabulary the text cannot give.
+        InputError: There is no text, there is another model at `out`, or the text cannot give a
+            vocabulary of this size.
     """
     left_out = LeftOut()
     sources = find_sources(
@@ -97,7 +98,7 @@ def build_tokenizer(
 
 
 def files_of_tokenizer(path: Path) -> list[Path]:
-    """Files of a tokenizer that may lie beside its texts: the model, its note, its config."""
+    """Files of a tokenizer that may be beside its texts: the model, its note, its config."""
     return [path, _note_path(path), path.with_name(CONFIG_NAME)]
 
 

@@ -1,4 +1,4 @@
-"""Whether a model trained with a tokenizer can be exported: asked before any text is sharded."""
+"""Checks, before any text is sharded, that a model trained with a tokenizer can be exported."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -34,10 +34,10 @@ _PIECES_IN_TEXT = 12
 
 
 def check_exportable(tokenizer: Tokenizer) -> None:
-    """Refuses a tokenizer if its `tokenizer.json` gives other ids, on hard texts or its own pieces.
+    """Checks that the `tokenizer.json` of a tokenizer gives the same ids for difficult texts.
 
     Raises:
-        InputError: The ids differ; the message says on which text. Or the model has no such file.
+        InputError: The ids differ, and the message says for which text; or there is no such file.
     """
     values = tokenizer.exchange_json()
     if values is None:
@@ -50,7 +50,7 @@ def check_exportable(tokenizer: Tokenizer) -> None:
     for text in (*HARD_TEXTS, *_made_of_pieces(tokenizer)):
         try:
             ours, theirs = tokenizer.encode(text).tolist(), encode(text)
-        except InputError:  # A text that it has no ids for is refused wherever it is met.
+        except InputError:  # A text without ids is refused when it is sharded, too.
             continue
         if ours != theirs and not equally_likely(values, ours, theirs):
             raise _refusal(
@@ -61,8 +61,8 @@ def check_exportable(tokenizer: Tokenizer) -> None:
 def equally_likely(values: dict[str, Any], ours: Sequence[int], theirs: Sequence[int]) -> bool:
     """Whether a unigram model gives two ways to cut a text the same score, except for rounding.
 
-    SentencePiece adds scores in single precision and the tokenizers library in double. If the
-    scores differ by rounding only, the two may choose differently: mostly the same pieces in
+    SentencePiece adds scores in single precision and the tokenizers library in double precision.
+    If the scores differ only by rounding, the two may choose differently, mostly the same pieces in
     another order.
     """
     if values["model"]["type"] != "Unigram":

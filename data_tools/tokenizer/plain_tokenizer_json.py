@@ -1,9 +1,8 @@
-"""A `tokenizer.json` as a corpus needs it: the same ids always, and no text is a special token.
+"""Changes a `tokenizer.json` so that ids are always the same and no text becomes a special token.
 
-Truncation, padding, BPE dropout and post-processing are removed. The library does not look for
-special tokens in a text, but a model may still spell one, by merges or as a piece. A pre-tokenizer
-that is added to the file cuts the names of these, so that every reader of the file gets the same
-ids.
+Removes truncation, padding, BPE dropout and post-processing. The library does not look for special
+tokens in a text, but a model may still produce one, by merges or as a piece. A pre-tokenizer that
+is added to the file cuts the names of these tokens, so every reader of the file gets the same ids.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,12 +16,12 @@ def plain_values(
     special: Mapping[str, int],
     encoder_of: Callable[[Mapping[str, Any]], Encode],
 ) -> dict[str, Any]:
-    """The same tokenizer, without what a corpus does not need.
+    """The same tokenizer, without what a corpus must not have.
 
     Args:
         values: What is in a `tokenizer.json`.
-        special: The ids that no text may give, by name.
-        encoder_of: Builds the tokenizer of such values, which gives the ids of a text.
+        special: The ids that no text may become, by name.
+        encoder_of: Builds a function from text to ids from such values.
     """
     model = dict(values["model"])
     if "dropout" in model:
@@ -47,10 +46,10 @@ def plain_values(
 
 
 def cut_in_names(names: Collection[str], *, behavior: str) -> dict[str, Any]:
-    """A pre-tokenizer that cuts each of these names, where a text has one, behind its first letter.
+    """A pre-tokenizer that cuts each of these names in a text after its first letter.
 
     Args:
-        names: What is cut.
+        names: The names to cut.
         behavior: `Isolated`, or `MergedWithPrevious`: the letter stays with the text before.
     """
     pattern = "|".join(f"{literal(name[0])}(?={literal(name[1:])})" for name in names)
@@ -86,10 +85,10 @@ def _with_cuts(
 
 
 def _words_with_names(names: Collection[str], model: Mapping[str, Any]) -> str:
-    """A pattern for the first letter of the words that such a model would make a special token of.
+    """A pattern for the first letter of words that such a model would turn into a special token.
 
-    A WordLevel model does it to a word that is the name, a WordPiece model to one that begins with
-    the name and goes on with letters that its other pieces have. All other words keep their ids.
+    A WordLevel model does so if the word is the name, a WordPiece model if the word begins with the
+    name and continues with letters of its other pieces. All other words keep their ids.
     """
     rest = ""
     if model["type"] == "WordPiece":

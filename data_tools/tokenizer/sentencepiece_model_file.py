@@ -1,6 +1,6 @@
-"""Reads the fields of a SentencePiece model file that its library does not give access to.
+"""Reads the fields of a SentencePiece model file that its library gives no access to.
 
-Numbers of fields and kinds are those of `sentencepiece_model.proto`.
+The numbers of fields and kinds are those of `sentencepiece_model.proto`.
 """
 
 import struct
@@ -18,7 +18,7 @@ _STEPS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One id of a model."""
+    """One entry of a model's vocabulary."""
 
     text: str
     score: float
@@ -35,11 +35,11 @@ class ModelFile:
     charsmap: bytes
     """The compiled normalisation rules; empty for identity."""
     adds_blank: bool
-    """Whether a blank is put before every text (`add_dummy_prefix`)."""
+    """Whether a blank is added before every text (`add_dummy_prefix`)."""
     removes_blanks: bool
-    """Whether blanks at both ends are removed and several in a row become one."""
+    """Whether blanks at both ends are removed and consecutive blanks become one."""
     is_usual: bool
-    """Whether blanks become U+2581 and stand before words: the defaults of SentencePiece."""
+    """Whether blanks become U+2581 and belong to the word after them, as by default."""
 
 
 def read_model(model: bytes) -> ModelFile:
@@ -65,8 +65,9 @@ def read_model(model: bytes) -> ModelFile:
 def round_scores(model: bytes) -> bytes:
     """A SentencePiece model with its scores rounded to multiples of 1/1024.
 
-    SentencePiece adds scores as single floats, the tokenizers library as doubles. With such scores
-    both sums are exact, so that equally good ways to cut a text stay equal in both.
+    SentencePiece adds scores in single precision, the tokenizers library in double precision. With
+    rounded scores both sums are exact, so two ways to cut a text with equal scores are equal in
+    both.
     """
     rounded = bytearray(model)
     for number, message, begin in _fields(model):
@@ -85,7 +86,7 @@ def _piece(message: bytes) -> Piece:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any, int]]:
-    """Fields of a protobuf message: number, value (int, else bytes) and where the value begins."""
+    """The fields of a protobuf message: number, value (int or bytes) and where the value begins."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)

@@ -1,7 +1,7 @@
-"""A SentencePiece model as a `tokenizer.json` that gives the same ids.
+"""Converts a SentencePiece model to a `tokenizer.json` that gives the same ids.
 
-The `tokenizer.json` has these steps. The normaliser maps characters, removes surplus blanks and
-writes the remaining ones as U+2581. The pre-tokenizer puts U+2581 before the text and splits at
+The `tokenizer.json` has these steps. The normalizer maps characters, removes surplus blanks and
+writes the other blanks as U+2581. The pre-tokenizer adds U+2581 before the text and splits at
 user-defined symbols. The model is a list of merges (BPE) or of scores (unigram).
 """
 
@@ -37,7 +37,7 @@ def sentencepiece_json(model: bytes, spell: Callable[[str], list[str]]) -> dict[
 
     Args:
         model: The bytes of a SentencePiece model.
-        spell: Gives the pieces of a text by SentencePiece, with no blank put before it.
+        spell: Gives SentencePiece's pieces of a text, without a blank added before it.
 
     Returns:
         None if the tokenizers library cannot express the model: `model_type=word`, unused BPE
@@ -79,10 +79,10 @@ def _normalizers(file: ModelFile, spell: Callable[[str], list[str]]) -> Iterator
 
 
 def _mapped(charsmap: bytes, spell: Callable[[str], list[str]]) -> Iterator[dict[str, Any]]:
-    # Precompiled maps a grapheme by its first character and loses the marks behind it, or does not
+    # Precompiled maps a grapheme by its first character and loses the marks after it, or does not
     # map it at all. So NFKC (and Lowercase) come first, and Precompiled applies the other rules.
-    # NFKC reorders combining marks, SentencePiece does not. A noncharacter behind the marks that
-    # Hebrew and Arabic texts hold keeps their order.
+    # NFKC reorders combining marks, SentencePiece does not. A noncharacter after the marks of
+    # Hebrew and Arabic keeps their order.
     if spell("\uff21\u2460\ufb01") == spell("A1fi"):  # False for rules of the user's own.
         for mark in _MARKS_BEFORE_VOWELS:
             yield _replace({"String": mark}, mark + _BREAK)
@@ -103,9 +103,9 @@ def _keeps_text(file: ModelFile) -> bool:
 
 
 def _blank_before_text() -> Iterator[dict[str, Any]]:
-    # Metaspace puts its mark before the first part of a text unless the text begins with that mark.
-    # The first step's mark is a blank, which no normalised text begins with, so it is always put.
-    # The second step writes it as U+2581.
+    # Metaspace adds its mark before the first part of a text unless the text begins with that mark.
+    # The mark of the first step is a blank, which no normalized text begins with, so it is always
+    # added. The second step writes it as U+2581.
     yield {"type": "Metaspace", "replacement": " ", "prepend_scheme": "first", "split": False}
     yield {
         "type": "Metaspace",
@@ -126,7 +126,7 @@ def _unigram(pieces: Sequence[Piece]) -> dict[str, Any]:
     best = max((piece.score for piece in pieces if piece.kind == NORMAL), default=0.0)
 
     def score(piece: Piece) -> float:
-        if piece.kind == USER_DEFINED:  # The score that SentencePiece gives it, so that it wins.
+        if piece.kind == USER_DEFINED:  # As in SentencePiece, where such a piece is always chosen.
             return len(piece.text.encode()) * best - 0.1
         return piece.score if piece.kind == NORMAL else _NEVER
 
@@ -140,7 +140,8 @@ def _unigram(pieces: Sequence[Piece]) -> dict[str, Any]:
 
 def _unigram_cuts(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
     # A letter outside the vocabulary costs more than any symbol. So a symbol whose name has such a
-    # letter would be found in a text with the name: the name is cut behind its first letter.
+    # letter would be found in a text with that name. Therefore the name is cut after its first
+    # letter.
     known = {piece.text for piece in pieces if piece.kind == NORMAL}
     names = [piece.text for piece in pieces if piece.kind in (UNKNOWN, CONTROL, BYTE, UNUSED)]
     at_risk = [name for name in names if not known >= set(name)]
@@ -156,7 +157,8 @@ def _bpe(pieces: Sequence[Piece]) -> dict[str, Any]:
         "end_of_word_suffix": None,
         "fuse_unk": False,
         "byte_fallback": True,
-        # A part that is a piece becomes it without merges, as user-defined symbols must.
+        # A part that is equal to a piece becomes that piece without merges. User-defined symbols
+        # need this.
         "ignore_merges": any(piece.kind == USER_DEFINED for piece in pieces),
         "vocab": {piece.text: i for i, piece in enumerate(pieces)},
         "merges": _merges(pieces),
@@ -184,8 +186,8 @@ def _bpe_cuts(pieces: Sequence[Piece], spell: Callable[[str], list[str]]) -> lis
         return []
     longest_first = sorted(symbols, key=len, reverse=True)
     steps = [{**_SPLIT, "pattern": {"Regex": "|".join(map(literal, longest_first))}}]
-    # With ignore_merges, a part between the symbols may become a piece that no merges make, such as
-    # a control symbol. Such a part is cut where SentencePiece cuts it.
+    # With ignore_merges, a part between the symbols may become a piece that merges cannot make,
+    # such as a control symbol. Such a part is cut where SentencePiece cuts it.
     patterns = []
     for piece in pieces:
         name = piece.text

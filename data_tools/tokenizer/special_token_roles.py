@@ -1,7 +1,7 @@
-"""Which tokens of a `tokenizer.json` are pad, bos, eos and the rest, and how a copy remembers it.
+"""Finds which tokens of a `tokenizer.json` are pad, bos, eos and so on, and records it in a copy.
 
-The format itself does not say. Where the usual names do not tell, the choice is written into the
-file's added tokens as `roles`, a key that the tokenizers library and transformers pass over.
+The format itself does not say. If the usual names do not show the roles, they are written into the
+file's added tokens as `roles`, a key that the tokenizers library and transformers ignore.
 """
 
 from collections.abc import Mapping
@@ -23,11 +23,12 @@ def choose_roles(
     vocabulary: Mapping[str, int],
     chosen: Mapping[str, str],
 ) -> dict[str, int]:
-    """Finds the id of every role, -1 where there is none.
+    """Finds the id of every role, -1 if there is none.
 
-    First counts what the user says, then what a copy remembers, then the `tokenizer_config.json`
-    beside the file, then the usual names among its special tokens. If none of them names the eos,
-    the missing roles are taken from the `special_tokens_map.json` beside it.
+    A role is taken from the user's choice, or else from the roles recorded in a copy, or else from
+    the `tokenizer_config.json` beside the file, or else from the usual names among its special
+    tokens. If none of these gives the eos, the missing roles are taken from the
+    `special_tokens_map.json` beside it.
 
     Args:
         path: The `tokenizer.json`.
@@ -57,17 +58,17 @@ def choose_roles(
             if roles[role] == NONE:
                 roles[role] = vocabulary.get(token, NONE)
     if roles["eos"] == NONE:
-        raise InputError(f"{path} does not tell which token ends a document: {_remedy('eos')}")
+        raise InputError(f"{path} does not say which token ends a document: {_remedy('eos')}")
     return roles
 
 
 def remember_roles(
     values: dict[str, Any], roles: Mapping[str, int], vocabulary: Mapping[str, int]
 ) -> bool:
-    """Writes the roles into `values` where a reader of the file alone would find others.
+    """Writes the roles into `values`, if a reader of the file alone would find other roles.
 
     Returns:
-        Whether anything had to be written.
+        Whether anything was written.
     """
     alone = _candidates(values)
     if all(

@@ -1,15 +1,15 @@
-"""The ids that stand for no text, which every tokenizer and every corpus must agree on."""
+"""The special ids of a tokenizer, which represent no text, and their usual names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 NONE = -1
-"""What a special id is where the tokenizer has none."""
+"""The value of a special id that the tokenizer does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpecialIds:
-    """The ids that stand for no text; -1 where the tokenizer has none. There is always an eos."""
+    """The ids that represent no text; -1 if the tokenizer has none. There is always an eos."""
 
     pad: int
     bos: int
@@ -20,7 +20,7 @@ class SpecialIds:
     mask: int
 
     def present(self) -> dict[str, int]:
-        """Those that there are, by name."""
+        """The ids that the tokenizer has, by name."""
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: token_id for name, token_id in every.items() if token_id != NONE}
 
@@ -36,5 +36,5 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "sep": ("<sep>", "[SEP]"),
     "mask": ("<mask>", "[MASK]", "<|mask|>"),
 }
-"""What models of the field call them. Ends of a chat turn (`<|im_end|>`, `<|eot_id|>`) are no ends
-of a document, so they are eos only where somebody says so."""
+"""Their names in published models. Ends of a chat turn (`<|im_end|>`, `<|eot_id|>`) are not ends of
+a document, so they are eos only if the user says so."""

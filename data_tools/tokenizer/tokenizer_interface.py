@@ -1,4 +1,4 @@
-"""What every tokenizer does, whatever library is behind it, and what they share."""
+"""The interface of all tokenizers, whatever library they use, and functions that they share."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +29,9 @@ _PROBES = (
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back; text never becomes a special id.
+    """Turns text into ids and back; text never becomes a special id.
 
-    Raw bytes that are no UTF-8 stand in a text as the lone surrogates U+DC80 to U+DCFF
+    In a text, bytes that are not UTF-8 are the lone surrogates U+DC80 to U+DCFF
     (`surrogateescape`, PEP 383): `encode` turns them into byte tokens, `decode` gives them back.
     """
 
@@ -41,7 +41,7 @@ class Tokenizer(Protocol):
 
     @property
     def content(self) -> bytes:
-        """A file that gives this very tokenizer, special ids included, wherever it is copied."""
+        """The bytes of a file that gives this tokenizer, special ids included."""
 
     @property
     def sha256(self) -> str:
@@ -49,81 +49,81 @@ class Tokenizer(Protocol):
 
     @property
     def special(self) -> SpecialIds:
-        """The ids that stand for no text."""
+        """The ids that represent no text."""
 
     @property
     def vocab_size(self) -> int:
-        """The highest id, and one."""
+        """The highest id plus one."""
 
     @property
     def kind(self) -> TokenizerLibrary:
-        """The library behind it."""
+        """The library that it uses."""
 
     @property
     def file_name(self) -> str:
-        """What a copy of its file is called."""
+        """The name of a copy of its file."""
 
     @property
     def exact(self) -> bool:
-        """Whether texts come back to the letter; False where the model normalises them."""
+        """Whether decoding gives back exactly the text; False if the model normalizes text."""
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """Turns text into ids `[tokens]`, adding nothing.
 
         Raises:
-            InputError: The text holds what this tokenizer has no ids for.
+            InputError: A part of the text has no ids in this tokenizer.
         """
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Encodes several texts, each as `encode` does."""
 
     def encode_parts(self, parts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Encodes the parts of one text, as its sentences: together the ids decode to the text.
+        """Encodes the parts of one text, as its sentences; together the ids decode to the text.
 
-        Blanks at the end of a part go to the next one, to whose first word they belong. A part may
-        have no ids, where a token of the part before reaches over it.
+        Blanks at the end of a part are moved to the next part, because they belong to its first
+        word. A part has no ids if a token of the part before covers it.
         """
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """Turns ids back into text; special ids vanish."""
+        """Turns ids back into text; special ids become nothing."""
 
     def piece(self, token_id: int) -> str:
-        """Names one id, as the model spells it.
+        """The text of one id in the vocabulary.
 
         Raises:
             InputError: There is no such id.
         """
 
     def special_ids(self) -> list[int]:
-        """All ids that stand for no text, spare ones and unknown included."""
+        """All ids that represent no text, including spare ones and unknown."""
 
     def word_starts(self) -> NDArray[np.bool_]:
-        """Tells for every id `[vocab_size]` whether it begins a word, for whole-word masking."""
+        """For every id `[vocab_size]`, whether it begins a word; for whole-word masking."""
 
     def exchange_json(self) -> dict[str, Any] | None:
         """The `tokenizer.json` that gives the same ids; None if it cannot express the model.
 
-        It adds nothing before or after a text. It marks as special what no text becomes.
+        It adds nothing before or after a text. It marks as special the ids that no text becomes.
         """
 
 
 def has_surrogates(text: str) -> bool:
-    """Whether a text holds what UTF-8 cannot write."""
+    """Whether a text holds surrogates, which UTF-8 cannot encode."""
     return _SURROGATE.search(text) is not None
 
 
 def cut_at_raw_bytes(text: str) -> Iterator[str | bytes]:
-    """Cuts a text into text that UTF-8 can write and raw bytes between.
+    """Cuts a text into parts that UTF-8 can encode and raw bytes between them.
 
     Raises:
-        InputError: A surrogate stands for no raw byte.
+        InputError: A surrogate does not represent a raw byte.
     """
     for part in filter(None, _RAW_BYTES.split(text)):
         if fault := _SURROGATE.search(part):
             if not _RAW_BYTES.fullmatch(part):
                 raise InputError(
                     f"the text holds the lone surrogate U+{ord(fault[0]):04X}, which is half a "
-                    "character: mend the text (in JSON it is written as "
+                    "character: correct the text (in JSON it is written as "
                     f"\\u{ord(fault[0]):04x} without its other half)"
                 )
             yield part.encode("utf-8", "surrogateescape")
@@ -132,7 +132,7 @@ def cut_at_raw_bytes(text: str) -> Iterator[str | bytes]:
 
 
 def move_blanks(parts: Sequence[str]) -> list[str]:
-    """Gives the blanks at the end of each part to the next; the last keeps its own."""
+    """Moves the blanks at the end of each part to the next part; the last part keeps its own."""
     moved, blanks = [], ""
     for part in parts[:-1]:
         kept = part.rstrip(" ")
@@ -142,22 +142,26 @@ def move_blanks(parts: Sequence[str]) -> list[str]:
 
 
 def text_of(content: bytes) -> str:
-    """Reads bytes as text, with raw bytes as lone surrogates."""
+    """Decodes bytes as UTF-8; bytes that are not UTF-8 become lone surrogates."""
     return content.decode("utf-8", "surrogateescape")
 
 
 def printable(text: str) -> str:
-    """A decoded text as a terminal can show it: stray bytes become question marks."""
+    """A decoded text for a terminal: raw bytes become question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def gives_back(round_trip: Callable[[str], str]) -> bool:
-    """Whether a tokenizer gives hard texts back to the letter."""
+    """Whether a tokenizer gives difficult texts back exactly."""
     return all(round_trip(text) == text for text in _PROBES)
 
 
 def check_id(token_id: int, vocab_size: int) -> int:
-    """Refuses an id that is none."""
+    """Checks that an id is in the vocabulary.
+
+    Raises:
+        InputError: It is not.
+    """
     if not 0 <= token_id < vocab_size:
         raise InputError(f"token id {token_id} is outside the vocabulary of {vocab_size}")
     return int(token_id)

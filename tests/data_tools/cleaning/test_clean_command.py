@@ -139,6 +139,6 @@ def test_the_cleaned_folder_becomes_a_corpus(pages, tokenizer, tmp_path):
 def test_a_recipe_without_inputs_there_is_refused(tmp_path, monkeypatch):
     shutil.copytree("configs/data", tmp_path / "configs/data")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="corpora/raw is no file, folder or glob"):
+    with pytest.raises(ValueError, match="corpora/raw is not a file, folder or glob"):
         run("clean", RECIPE)
     assert not (tmp_path / "corpora").exists()
