@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.errors import InputError
-from data_tools.local_files import MEND, LocalFiles
+from data_tools.local_files import REMEDY, LocalFiles
 from data_tools.manifest import Manifest, ShardInfo, load_manifest
 from data_tools.remote_files import Cache, RemoteFiles, RemoteFolder, is_url
 from data_tools.tar_index import PackPlace, index_path, load_index
@@ -311,7 +311,7 @@ class Corpus:
         if zlib.crc32(content) != crc32:
             raise InputError(
                 f"{self._files.name}/{shard.file}: pack {place.key}, {what} at byte {offset}: "
-                f"crc32 is {zlib.crc32(content)}, not {crc32}; {MEND}"
+                f"crc32 is {zlib.crc32(content)}, not {crc32}; {REMEDY}"
             )
         return content
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_tools.errors import InputError
 
-MEND = "restore it from a good copy or shard the text again"
+REMEDY = "restore it from a good copy or shard the text again"
 
 
 class _Descriptor:
@@ -51,7 +51,7 @@ class LocalFiles:
             if not count:
                 raise InputError(
                     f"{self.folder / name}: only {filled} of {len(content)} "
-                    f"bytes at byte {offset}; {MEND}"
+                    f"bytes at byte {offset}; {REMEDY}"
                 )
             filled += count
 
@@ -74,10 +74,10 @@ class LocalFiles:
         try:
             size = path.stat().st_size
         except FileNotFoundError as error:
-            raise InputError(f"{path} is missing, and the manifest lists it: {MEND}") from error
+            raise InputError(f"{path} is missing, and the manifest lists it: {REMEDY}") from error
         if size != self._sizes[name]:
             raise InputError(
-                f"{path} has {size} bytes, not the manifest's {self._sizes[name]}: {MEND}"
+                f"{path} has {size} bytes, not the manifest's {self._sizes[name]}: {REMEDY}"
             )
 
     def forget(self, name: str, offset: int, size: int) -> bool:

@@ -21,10 +21,10 @@ from data_tools.tar_index import PackPlace, index_path, load_index
 
 Level = Literal["header", "crc", "full"]
 
-AGAIN = "run the same `bigtrain data shard` again"
-MEND = f"restore it from a good copy, or delete it and {AGAIN}"
+SHARD_AGAIN = "run the same `bigtrain data shard` again"
+REMEDY = f"restore it from a good copy, or delete it and {SHARD_AGAIN}"
 """A job checks only the size of a tar that it has finished, so a damaged one must be deleted."""
-MEND_MISSING = f"restore it from a good copy, or {AGAIN}"
+REMEDY_IF_MISSING = f"restore it from a good copy, or {SHARD_AGAIN}"
 
 _Span = tuple[int, int]  # Where something begins, in bytes of the file, and its length.
 
@@ -39,7 +39,7 @@ class Fault:
 
     file: str
     what: str
-    mend: str = MEND
+    remedy: str = REMEDY
     pack: str | None = None
     offset: int | None = None
     """In bytes from the beginning of the file."""
@@ -49,7 +49,7 @@ class Fault:
         """The fault in one line."""
         pack = f" pack {self.pack}:" if self.pack is not None else ""
         place = f" byte {self.offset}:" if self.offset is not None else ""
-        return f"{self.file}:{pack}{place} {self.what}; {self.mend}"
+        return f"{self.file}:{pack}{place} {self.what}; {self.remedy}"
 
 
 def check_tar(tar: Path, manifest: Manifest, info: ShardInfo, level: Level) -> list[Fault]:
@@ -271,8 +271,8 @@ class _TarCheck:
         except (InputError, TypeError):
             is_good = False
         if not is_good:
-            mend = f"make it again with `bigtrain data index {tar.parent}`"
-            self._faults.append(Fault(path.name, "does not belong to its tar", mend))
+            remedy = f"make it again with `bigtrain data index {tar.parent}`"
+            self._faults.append(Fault(path.name, "does not belong to its tar", remedy))
 
 
 def _parse_header(block: bytes) -> tarfile.TarInfo | None:

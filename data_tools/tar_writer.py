@@ -89,7 +89,7 @@ class ShardWriter:
             self._flush()
         if self._tar is None:
             return None
-        with _place_told(self._path):
+        with _errors_name_file(self._path):
             self._tar.close()
             self._stack.close()
             sha256 = file_sha256(self._part)
@@ -126,7 +126,7 @@ class ShardWriter:
     def _flush(self) -> None:
         self._pack.source = ", ".join(sorted(self._pack_sources))
         key = f"{self._task:06d}-{self._packs:05d}"
-        with _place_told(self._path):
+        with _errors_name_file(self._path):
             tar = self._tar = self._tar or self._open_tar()
             for name, content in render_pack(self._pack, self._dtype).items():
                 member = tarfile.TarInfo(f"{key}.{name}")
@@ -177,7 +177,7 @@ def render_pack(pack: Pack, dtype: np.dtype[Any]) -> dict[str, bytes]:
 
 
 @contextmanager
-def _place_told(path: Path) -> Iterator[None]:
+def _errors_name_file(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

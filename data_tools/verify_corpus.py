@@ -19,10 +19,10 @@ from data_tools.files import file_sha256, write_file
 from data_tools.manifest import MANIFEST_NAME, Manifest, ShardInfo, load_manifest
 from data_tools.progress import show_progress
 from data_tools.samples.sample_table import SampleMode, load_sample_table
-from data_tools.tar_check import MEND, MEND_MISSING, Fault, Level, check_tar
+from data_tools.tar_check import REMEDY, REMEDY_IF_MISSING, Fault, Level, check_tar
 from data_tools.tar_index import PackPlace, index_path, render_index, scan_tar
 
-_MEND_MANIFEST = "restore the manifest from a good copy"
+_RESTORE_MANIFEST = "restore the manifest from a good copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +172,11 @@ def rebuild_indexes(folder: Path, *, everything: bool = False) -> IndexReport:
 
 def _scan_listed(tar: Path, info: ShardInfo) -> list[PackPlace]:
     if not tar.is_file():
-        raise InputError(f"{tar} is missing, and the manifest lists it: {MEND_MISSING}")
+        raise InputError(f"{tar} is missing, and the manifest lists it: {REMEDY_IF_MISSING}")
     packs = scan_tar(tar)
     found = (tar.stat().st_size, len(packs), sum(pack.num_tokens for pack in packs))
     if found != (info.bytes, info.packs, info.tokens):
-        raise InputError(f"{tar} is not the tar that the manifest lists, or damaged: {MEND}")
+        raise InputError(f"{tar} is not the tar that the manifest lists, or damaged: {REMEDY}")
     return packs
 
 
@@ -184,20 +184,22 @@ def _check_folder(folder: Path, manifest: Manifest) -> Iterator[Fault]:
     names = Counter(shard.file for shard in manifest.shards)
     for name, count in names.items():
         if count > 1:
-            yield Fault(MANIFEST_NAME, f"lists {name} {count} times", _MEND_MANIFEST)
+            yield Fault(MANIFEST_NAME, f"lists {name} {count} times", _RESTORE_MANIFEST)
     for path in sorted(folder.glob("*.tar")):
         if path.name not in names:
-            yield Fault(path.name, "is not in the manifest", f"move it away, or {_MEND_MANIFEST}")
+            yield Fault(
+                path.name, "is not in the manifest", f"move it away, or {_RESTORE_MANIFEST}"
+            )
     tokenizer = manifest.tokenizer
     if not 0 <= tokenizer.special.eos < tokenizer.vocab_size:
         what = f"eos {tokenizer.special.eos} lies outside the vocabulary of {tokenizer.vocab_size}"
-        yield Fault(MANIFEST_NAME, what, _MEND_MANIFEST)
+        yield Fault(MANIFEST_NAME, what, _RESTORE_MANIFEST)
     path = folder / tokenizer.file
-    mend = f"restore the one with sha256 {tokenizer.sha256}"
+    remedy = f"restore the one with sha256 {tokenizer.sha256}"
     if not path.is_file():
-        yield Fault(tokenizer.file, "is missing", mend)
+        yield Fault(tokenizer.file, "is missing", remedy)
     elif file_sha256(path) != tokenizer.sha256:
-        yield Fault(tokenizer.file, "is not the tokenizer that wrote this corpus", mend)
+        yield Fault(tokenizer.file, "is not the tokenizer that wrote this corpus", remedy)
 
 
 def _check_tables(folder: Path, manifest: Manifest, level: Level) -> Iterator[Fault]:
@@ -214,8 +216,8 @@ def _check_tables(folder: Path, manifest: Manifest, level: Level) -> Iterator[Fa
                 table.check_content()
             table.close()
         except ValueError as error:  # An InputError, or a folder of another name.
-            mend = "delete that folder and plan it again with `bigtrain data samples`"
-            yield Fault(f"samples/{path.name}", str(error), mend)
+            remedy = "delete that folder and plan it again with `bigtrain data samples`"
+            yield Fault(f"samples/{path.name}", str(error), remedy)
 
 
 def _check_shard(folder: Path, manifest: Manifest, info: ShardInfo, level: Level) -> list[Fault]:
@@ -227,7 +229,7 @@ def _check_shard(folder: Path, manifest: Manifest, info: ShardInfo, level: Level
         if level == "full" and is_good and file_sha256(tar) != info.sha256:
             faults.append(Fault(info.file, f"its sha256 is not the manifest's {info.sha256}"))
     except FileNotFoundError:
-        faults.append(Fault(info.file, "is missing, and the manifest lists it", MEND_MISSING))
+        faults.append(Fault(info.file, "is missing, and the manifest lists it", REMEDY_IF_MISSING))
     except OSError as error:
         faults.append(Fault(info.file, f"cannot be read ({error.strerror})"))
     return faults

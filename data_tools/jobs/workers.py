@@ -44,11 +44,11 @@ class WorkerPool:
             while waiting and idle:
                 pipe = idle.pop()
                 busy[pipe] = waiting.popleft()
-                with _told_of_death():
+                with _death_reported():
                     pipe.send((function, busy[pipe]))
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
-                with _told_of_death():
+                with _death_reported():
                     result, error = ready.recv()
                 if error:
                     raise error
@@ -135,7 +135,7 @@ def _interrupts_wait() -> Iterator[None]:
 
 
 @contextmanager
-def _told_of_death() -> Iterator[None]:
+def _death_reported() -> Iterator[None]:
     try:
         yield
     except (EOFError, ConnectionError) as error:

@@ -32,8 +32,8 @@ def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]
         InputError: The tar is damaged, or has an invalid member and the options say to stop.
     """
     with open_unpacked(piece.file) as stream:
-        watched = _Watched(stream)
-        readable: Any = watched  # Only its `read` is called.
+        tar_stream = _TarStream(stream)
+        readable: Any = tar_stream  # Only its `read` is called.
         try:
             with tarfile.open(fileobj=readable, mode="r|*") as tar:
                 members = _TextMembers(tar, piece.file, options)
@@ -45,7 +45,7 @@ def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]
             if isinstance(error, InputError):
                 raise
             raise _damaged(piece.file, error) from error
-        if not watched.is_complete:
+        if not tar_stream.is_complete:
             message = (
                 f"{piece.file.path} does not end with a tar's end mark: it is truncated, or "
                 "several tars were joined"
@@ -181,7 +181,7 @@ def _json(
     return record.too_long() if content is None else record.parse(content)
 
 
-class _Watched:
+class _TarStream:
     """The stream of a tar, which checks at the end that the tar is complete.
 
     Python's tarfile, and so webdataset, does not notice if a tar was truncated between two members,

@@ -23,9 +23,9 @@ from data_tools.samples.corpus_sentences import CorpusSentences
 from data_tools.samples.plan_pairs import (
     SHORTEST_SEQUENCE,
     SPECIAL_TOKENS,
-    Coins,
     Pair,
     PairMaker,
+    RandomStream,
     padded_length,
 )
 from data_tools.samples.plan_rows import Chunks, cut_documents, plan_bestfit
@@ -301,16 +301,16 @@ def _plan_pairs(job: _Job, advance: Advance) -> _Planned:
 def _pairs_of_pack(job: _Job, sentences: CorpusSentences, pack: int, copy: int) -> Iterator[Pair]:
     purpose = f"pairs/{job.seed}/{copy}"
     first = sentences.first_documents[pack]
-    partners = sentences.choose_partners(Coins(f"{purpose}/partners", pack))
+    partners = sentences.choose_partners(RandomStream(f"{purpose}/partners", pack))
     here = sentences.pack(pack)
     maker = PairMaker(
         sequence_length=job.sequence_length,
         short_probability=job.parameters["short_probability"],
     )
     for number in range(here.num_documents):
-        coins = Coins(purpose, first + number)
-        choose_other = partial(sentences.choose_other, first + number, partners, coins)
-        yield from maker.pairs(here.document(number), coins, choose_other=choose_other)
+        rng = RandomStream(purpose, first + number)
+        choose_other = partial(sentences.choose_other, first + number, partners, rng)
+        yield from maker.pairs(here.document(number), rng, choose_other=choose_other)
 
 
 def _record(pair: Pair, sequence_length: int) -> tuple[int, tuple[int, int], tuple[int, int], bool]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_tools.corpus import Corpus
 from data_tools.errors import InputError
-from data_tools.samples.plan_pairs import Bounds, Coins
+from data_tools.samples.plan_pairs import Bounds, RandomStream
 
 _PARTNERS = 8
 _PACKS_IN_MEMORY = 2 * _PARTNERS
@@ -63,24 +63,24 @@ class CorpusSentences:
             self._packs.popitem(last=False)
         return found
 
-    def choose_partners(self, coins: Coins) -> list[int]:
+    def choose_partners(self, rng: RandomStream) -> list[int]:
         """Draws the packs from which the random documents for one pack are taken.
 
         The chance of a pack is proportional to its documents, so all documents of the corpus are
         equally likely. A pack needs only nine reads, however many pairs it makes.
         """
-        draws = (coins.below(self.num_documents) for _ in range(_PARTNERS))
+        draws = (rng.below(self.num_documents) for _ in range(_PARTNERS))
         return [bisect_right(self.first_documents, number) - 1 for number in draws]
 
-    def choose_other(self, document: int, partners: list[int], coins: Coins) -> Bounds:
+    def choose_other(self, document: int, partners: list[int], rng: RandomStream) -> Bounds:
         """Gives the sentences of a random document in the packs `partners`, but not of `document`.
 
         Raises:
             InputError: No other document has any text.
         """
-        pack = partners[coins.below(len(partners))]
+        pack = partners[rng.below(len(partners))]
         first, stop = self.first_documents[pack : pack + 2]
-        number = first + coins.below(stop - first)
+        number = first + rng.below(stop - first)
         for _ in range(self.num_documents):
             if number != document and len(found := self._document(number)) > 1:
                 return found

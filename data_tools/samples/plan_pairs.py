@@ -33,7 +33,7 @@ class Pair:
     """Whether B is from another document than A."""
 
 
-class Coins:
+class RandomStream:
     """The random numbers of one document for one purpose: a Philox stream with its own key.
 
     The raw stream is the same in every version of numpy (NEP 19).
@@ -84,56 +84,56 @@ class PairMaker:
         """
         self._longest = sequence_length - SPECIAL_TOKENS
         self._short_probability = short_probability
-        self._owed = 0
+        self._extra_random = 0
 
     def pairs(
-        self, document: Bounds, coins: Coins, *, choose_other: Callable[[], Bounds]
+        self, document: Bounds, rng: RandomStream, *, choose_other: Callable[[], Bounds]
     ) -> Iterator[Pair]:
         """Yields the pairs of one document.
 
         Args:
             document: Its sentences.
-            coins: Its random numbers.
+            rng: Its random numbers.
             choose_other: Gives the sentences of a random other document.
         """
         target = self._longest
-        if coins.uniform() < self._short_probability:
-            target = 2 + coins.below(self._longest - 1)
+        if rng.uniform() < self._short_probability:
+            target = 2 + rng.below(self._longest - 1)
         last = len(document) - 1
         first = 0
         while first < last:
             stop = min(bisect_left(document, document[first] + target, first + 1), last)
             split = first + 1
             if stop > split:
-                split += coins.below(stop - split)
+                split += rng.below(stop - split)
             a = (document[first], document[split])
-            if self._is_random(stop - first, coins):
-                b = _text_from(choose_other(), target - (a[1] - a[0]), coins)
-                yield self._fit(a, b, coins, is_random=True)
+            if self._is_random(stop - first, rng):
+                b = _text_from(choose_other(), target - (a[1] - a[0]), rng)
+                yield self._fit(a, b, rng, is_random=True)
                 first = split
             else:
-                yield self._fit(a, (document[split], document[stop]), coins, is_random=False)
+                yield self._fit(a, (document[split], document[stop]), rng, is_random=False)
                 first = stop
 
-    def _is_random(self, num_sentences: int, coins: Coins) -> bool:
+    def _is_random(self, num_sentences: int, rng: RandomStream) -> bool:
         if num_sentences == 1:
-            self._owed += 1
+            self._extra_random += 1
             return True
-        if self._owed:
-            self._owed -= 1
+        if self._extra_random:
+            self._extra_random -= 1
             return False
-        return coins.uniform() < 0.5
+        return rng.uniform() < 0.5
 
     def _fit(
-        self, a: tuple[int, int], b: tuple[int, int], coins: Coins, *, is_random: bool
+        self, a: tuple[int, int], b: tuple[int, int], rng: RandomStream, *, is_random: bool
     ) -> Pair:
         """Makes a pair that fits, by cutting tokens of A and B at random ends."""
         a_length, b_length = a[1] - a[0], b[1] - b[0]
         a_cut, b_cut = plan_cuts(a_length, b_length, longest=self._longest)
         return Pair(
-            a_start=a[0] + coins.heads(a_cut),
+            a_start=a[0] + rng.heads(a_cut),
             a_length=a_length - a_cut,
-            b_start=b[0] + coins.heads(b_cut),
+            b_start=b[0] + rng.heads(b_cut),
             b_length=b_length - b_cut,
             is_random=is_random,
         )
@@ -155,9 +155,9 @@ def padded_length(pair: Pair, *, sequence_length: int) -> int:
     return min(-(-length // BUCKET_STEP) * BUCKET_STEP, sequence_length)
 
 
-def _text_from(document: Bounds, target: int, coins: Coins) -> tuple[int, int]:
+def _text_from(document: Bounds, target: int, rng: RandomStream) -> tuple[int, int]:
     """Complete sentences of a document from a random one on, with at least `target` tokens."""
     last = len(document) - 1
-    first = coins.below(last)
+    first = rng.below(last)
     stop = bisect_left(document, document[first] + max(1, target), first + 1)
     return document[first], document[min(stop, last)]

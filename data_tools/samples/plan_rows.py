@@ -72,23 +72,23 @@ def plan_bestfit(lengths: NDArray[np.int32], *, capacity: int) -> Packing:
 
 def _assign_rows(counts: Indices, *, capacity: int) -> tuple[Indices, int]:
     """Gives each chunk, longest first, the number of its row."""
-    room = _Room(capacity)
+    free_rows = _FreeRows(capacity)
     parts = []
     for length in np.flatnonzero(counts)[::-1].tolist():
         todo = int(counts[length])
         while todo:
-            free, rows = room.take_fullest(length, todo)
+            free, rows = free_rows.take_fullest(length, todo)
             each = free // length
             placed = min(todo, len(rows) * each)
             parts.append(np.repeat(rows, each)[:placed])
             full, left = divmod(placed, each)
-            room.give(free - each * length, rows[:full])
-            room.give(free - left * length, rows[full:])
+            free_rows.give(free - each * length, rows[:full])
+            free_rows.give(free - left * length, rows[full:])
             todo -= placed
-    return np.concatenate(parts), room.num_rows
+    return np.concatenate(parts), free_rows.num_rows
 
 
-class _Room:
+class _FreeRows:
     """The rows that have free space, grouped by how much they have."""
 
     def __init__(self, capacity: int) -> None:

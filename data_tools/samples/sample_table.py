@@ -185,7 +185,7 @@ class SampleTable:
         info = self.manifest.files.get(name)
         if info is None:
             raise InputError(f"{self.folder / MANIFEST_NAME} lists no {name}: {_remake(self)}")
-        return _ArrayFile(self.folder / name, info, length=length, mend=_remake(self))
+        return _ArrayFile(self.folder / name, info, length=length, remedy=_remake(self))
 
     def _check(self, is_good: bool, name: str) -> None:
         if not is_good:
@@ -195,15 +195,15 @@ class SampleTable:
 class _ArrayFile:
     """A one-dimensional `.npy` file that is read at any position."""
 
-    def __init__(self, path: Path, info: FileInfo, *, length: int, mend: str) -> None:
-        self._path, self._mend = path, mend
+    def __init__(self, path: Path, info: FileInfo, *, length: int, remedy: str) -> None:
+        self._path, self._remedy = path, remedy
         self._type = ARRAY_TYPES[path.name]
         try:
             # Python closes it when the last reader has released it.
             self._file = path.open("rb", buffering=0)
         except FileNotFoundError as error:
             raise InputError(
-                f"{path} is missing, and the manifest lists it: {self._mend}"
+                f"{path} is missing, and the manifest lists it: {self._remedy}"
             ) from error
         size = os.fstat(self._file.fileno()).st_size
         if size != info.bytes:
@@ -212,7 +212,7 @@ class _ArrayFile:
             np.lib.format.read_magic(self._file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(self._file)
         except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}): {self._mend}") from error
+            raise InputError(f"{path} is damaged ({error}): {self._remedy}") from error
         self._offset = self._file.tell()
         end = self._offset + length * self._type.itemsize
         if shape != (length,) or dtype != self._type or end != size:
@@ -246,7 +246,7 @@ class _ArrayFile:
             filled += count
 
     def _refuse(self, fault: str) -> None:
-        raise InputError(f"{self._path} {fault}: {self._mend}")
+        raise InputError(f"{self._path} {fault}: {self._remedy}")
 
 
 def load_sample_table(

@@ -49,8 +49,8 @@ def plan_tasks(
     else:
         unit = min(task_bytes, SHUFFLE_UNIT_BYTES)
         parts = [part for source in sources for part in _parts(source, unit)]
-        lots = [_lot(number, shuffle_seed) for number in range(len(parts))]
-        runs = [[part for _, part in sorted(zip(lots, parts, strict=True), key=itemgetter(0))]]
+        keys = [_random_key(number, shuffle_seed) for number in range(len(parts))]
+        runs = [[part for _, part in sorted(zip(keys, parts, strict=True), key=itemgetter(0))]]
     groups = (
         group
         for run in runs
@@ -67,5 +67,5 @@ def _parts(source: TextSource, piece_bytes: int) -> list[TaskPart]:
     return [TaskPart(source.label, piece) for piece in pieces]
 
 
-def _lot(number: int, seed: int) -> bytes:
+def _random_key(number: int, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed} {number}".encode(), digest_size=16).digest()

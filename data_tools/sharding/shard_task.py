@@ -61,8 +61,8 @@ def run_task(task: ShardTask, job: Job) -> ShardMarker:
     counts = {part.source: _Count() for part in task.parts}
     documents: Iterable[TokenDocument] = _documents(task, job, tokenizer, dtype, counts)
     if job.choices.shuffle:
-        lots = Random(f"{job.choices.seed} {task.number}")
-        documents = shuffled(documents, lots, buffer_tokens=SHUFFLE_BUFFER_TOKENS)
+        generator = Random(f"{job.choices.seed} {task.number}")
+        documents = shuffled(documents, generator, buffer_tokens=SHUFFLE_BUFFER_TOKENS)
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(_writer(task, job, split, dtype)) for split in job.splits
@@ -99,7 +99,7 @@ def choose_split(content: bytes, *, percent: float, seed: int) -> Split:
 
 
 def shuffled(
-    documents: Iterable[TokenDocument], lots: Random, *, buffer_tokens: int
+    documents: Iterable[TokenDocument], generator: Random, *, buffer_tokens: int
 ) -> Iterator[TokenDocument]:
     """Draws documents in random order from a buffer of up to `buffer_tokens`."""
     buffer: list[TokenDocument] = []
@@ -108,11 +108,11 @@ def shuffled(
         buffer.append(document)
         held += len(document.tokens)
         while held > buffer_tokens:
-            drawn = _draw(buffer, lots)
+            drawn = _draw(buffer, generator)
             held -= len(drawn.tokens)
             yield drawn
     while buffer:
-        yield _draw(buffer, lots)
+        yield _draw(buffer, generator)
 
 
 def encode_document(
@@ -136,9 +136,9 @@ def encode_document(
     return document, starts
 
 
-def _draw(buffer: list[TokenDocument], lots: Random) -> TokenDocument:
+def _draw(buffer: list[TokenDocument], generator: Random) -> TokenDocument:
     # Of all methods, Python promises only for `random()` that its values never change.
-    chosen = int(lots.random() * len(buffer))
+    chosen = int(generator.random() * len(buffer))
     buffer[chosen], buffer[-1] = buffer[-1], buffer[chosen]
     return buffer.pop()
 

@@ -226,7 +226,7 @@ def test_braces_and_double_colons_name_many_files(tmp_path):
     assert find(f"file://{tmp_path}/s-0{{08,10}}.txt")[0] == ["s-008.txt", "s-010.txt"]
     assert find(f"{tmp_path}/a.tar::{tmp_path}/b.tar")[0] == ["a.tar", "b.tar"]
     assert find(tmp_path / "{x}.txt")[0] == ["{x}.txt"]
-    with pytest.raises(InputError, match=r"s-011\.txt is no file"):
+    with pytest.raises(InputError, match=r"s-011\.txt is not a file"):
         find(f"{tmp_path}/s-{{008..011}}.txt")
     with pytest.raises(InputError, match=r"\{.*write it as shards-\{000\.\.099\}\.tar"):
         find(f"{tmp_path}/s-{{008..011.txt")

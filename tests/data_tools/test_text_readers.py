@@ -80,9 +80,9 @@ def test_a_url_gives_the_same_files_as_a_path(folder, pattern):
 def test_finding_nothing_is_an_error_that_says_what_to_change(folder):
     with pytest.raises(InputError, match=r"found .*Chosen by the glob: \*\*/\*\.md; use --glob"):
         find_sources([str(folder)], folder_glob="**/*.md")
-    with pytest.raises(InputError, match=r"absent\.txt is no file"):
+    with pytest.raises(InputError, match=r"absent\.txt is not a file"):
         find_sources([str(folder / "absent.txt")])
-    with pytest.raises(InputError, match=r"absent\.txt is no file"):
+    with pytest.raises(InputError, match=r"absent\.txt is not a file"):
         find_sources([f"file://{folder}/absent.txt"])
     with pytest.raises(InputError, match=r"nonsense://a cannot be opened: Protocol not known"):
         find_sources(["nonsense://a"])

@@ -228,7 +228,7 @@ def test_two_writers_an_unknown_folder_and_input_in_the_output_are_refused(web, 
     (out / "report.json").write_text("{}")
     with pytest.raises(InputError, match="from no known job"):
         clean_corpus(make_config(web, out, **TINY))
-    with pytest.raises(InputError, match="lies in out="):
+    with pytest.raises(InputError, match="is in out="):
         clean_corpus(make_config(web, web, **TINY))
 
 
