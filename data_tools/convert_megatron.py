@@ -149,7 +149,7 @@ def import_megatron(
                 shard_tokens=shard_tokens,
             )
             if not shards:
-                raise InputError(f"{prefix}.bin holds no token, so there is no corpus")
+                raise InputError(f"{prefix}.bin holds no tokens, so there is nothing to import")
             manifest = _manifest(source, loaded, shards, name, split, counts["empty"])
             write_file(work / loaded.file_name, loaded.content)
             write_file(work / MANIFEST_NAME, render_manifest(manifest))

@@ -292,11 +292,11 @@ def _render_histogram(histogram: Histogram) -> Table:
     return table
 
 
-def _share(part: int, whole: int) -> RenderableType:
+def _share(part: int, total: int) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=5, justify="right")
     grid.add_column(width=_BAR_CELLS - 6)
-    grid.add_row(f"{100 * part / whole:.1f}", Bar(whole, 0, part, width=_BAR_CELLS - 6))
+    grid.add_row(f"{100 * part / total:.1f}", Bar(total, 0, part, width=_BAR_CELLS - 6))
     return grid
 
 

@@ -52,7 +52,7 @@ class JobFile:
 
     @property
     def is_written(self) -> bool:
-        """Whether the file is there and holds these very choices."""
+        """Whether the file is there and holds exactly these choices."""
         return self.path.is_file() and self.path.read_bytes() == render_json(self.choices)
 
     def write(self) -> None:

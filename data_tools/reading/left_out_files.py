@@ -7,7 +7,7 @@ from data_tools.reading.file_formats import WAYS_OUT
 
 _NAMED = 10
 
-OWN_OUTPUT = "written by this very command"
+OWN_OUTPUT = "written by this command"
 """A reason that no record holds, because its count differs between the first run and the next."""
 
 

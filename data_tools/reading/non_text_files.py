@@ -52,10 +52,10 @@ def find_records(paths: Iterable[str], read: ReadHead) -> dict[str, str]:
     for path in paths:
         folder, slash, file = path.rpartition("/")
         folders[folder + slash].add(file)
-    whole = tuple(path for folder in folders for path in _whole_folders(folder, folders, read))
+    ours = tuple(path for folder in folders for path in _folders_of_bigtrain(folder, folders, read))
     found: dict[str, str] = {}
     for folder, files in folders.items():
-        if whole and folder.startswith(whole):
+        if ours and folder.startswith(ours):
             found.update((folder + file, OURS) for file in files)
             continue
         for reason, names in (
@@ -87,7 +87,9 @@ def _parts_beside_text(
     return parts if has_other_text else {}
 
 
-def _whole_folders(folder: str, folders: dict[str, set[str]], read: ReadHead) -> Iterator[str]:
+def _folders_of_bigtrain(
+    folder: str, folders: dict[str, set[str]], read: ReadHead
+) -> Iterator[str]:
     """Finds folders in which bigtrain wrote every file."""
     files = folders[folder]
     for file in ("manifest.json", "COMMIT.json", "state.json"):

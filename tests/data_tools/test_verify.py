@@ -366,7 +366,7 @@ def test_the_index_command_makes_what_is_missing_and_leaves_what_is_good(damaged
     shown = CliRunner().invoke(app, ["index", str(damaged)]).output
     count = len(load_manifest(damaged).shards)
     assert "tokens-000001.index.json: made again" in shown
-    assert f"1 indexes made, {count - 1} good and left alone" in shown
+    assert f"1 indexes made, {count - 1} good and unchanged" in shown
     assert tree_bytes(damaged) == before
     assert len(rebuild_indexes(damaged, everything=True).made) == count
     assert tree_bytes(damaged) == before
