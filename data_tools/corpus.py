@@ -275,11 +275,11 @@ class Corpus:
     def _load_places(self, number: int) -> list[PackPlace]:
         info = self.manifest.shards[number]
         name = index_path(Path(info.file)).name
-        self._files.bring_index(name)
+        self._files.fetch_index(name)
         try:
             return load_index(self.folder / info.file, info)
         except InputError:
-            if not self._files.bring_index(name, again=True):
+            if not self._files.fetch_index(name, again=True):
                 raise
             return load_index(self.folder / info.file, info)
 
@@ -306,7 +306,7 @@ class Corpus:
     ) -> bytearray:
         content = bytearray(size)
         self._files.read_into(shard.file, offset, memoryview(content))
-        if zlib.crc32(content) != crc32 and self._files.forget(shard.file, offset, size):
+        if zlib.crc32(content) != crc32 and self._files.drop_cached(shard.file, offset, size):
             self._files.read_into(shard.file, offset, memoryview(content))
         if zlib.crc32(content) != crc32:
             raise InputError(

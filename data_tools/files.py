@@ -69,10 +69,10 @@ def write_file(path: Path, content: bytes) -> None:
     part = part_path(path)
     try:
         part.write_bytes(content)
+        finish_file(part, path)
     except OSError as error:  # The error of a full disk does not name the file.
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
-    finish_file(part, path)
 
 
 def remove_parts(folder: Path, *, prefix: str = "") -> None:

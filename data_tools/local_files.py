@@ -80,11 +80,11 @@ class LocalFiles:
                 f"{path} has {size} bytes, not the manifest's {self._sizes[name]}: {REMEDY}"
             )
 
-    def forget(self, name: str, offset: int, size: int) -> bool:
+    def drop_cached(self, name: str, offset: int, size: int) -> bool:
         """Drops cached bytes, and says whether there were any: a local file has none."""
         return False
 
-    def bring_index(self, name: str, *, again: bool = False) -> bool:
+    def fetch_index(self, name: str, *, again: bool = False) -> bool:
         """Fetches the index of a tar, and says whether it did: a local index is already there."""
         return False
 

@@ -276,7 +276,7 @@ class RemoteFiles:
         for number in range(offset // CHUNK_BYTES, -(-(offset + size) // CHUNK_BYTES)):
             self._ask(name, number)
 
-    def forget(self, name: str, offset: int, size: int) -> bool:
+    def drop_cached(self, name: str, offset: int, size: int) -> bool:
         """Drops cached bytes of a tar, because the local copy may be damaged; says that it did."""
         for number in range(offset // CHUNK_BYTES, -(-(offset + size) // CHUNK_BYTES)):
             self._remote.drop(name, number)
@@ -287,7 +287,7 @@ class RemoteFiles:
         """The corpus as error messages name it."""
         return self._remote.url
 
-    def bring_index(self, name: str, *, again: bool = False) -> bool:
+    def fetch_index(self, name: str, *, again: bool = False) -> bool:
         """Copies the index of a tar into the mirror, and says that it did.
 
         Raises:

@@ -23,8 +23,8 @@ from data_tools.cleaning.clean_task import (
     finish,
     load_finished,
     load_scan,
+    remove_intermediate_files,
     scan,
-    sweep,
 )
 from data_tools.cleaning.document_counts import Counts, add_counts
 from data_tools.cleaning.find_duplicates import (
@@ -107,7 +107,7 @@ def clean_corpus(config: CleanConfig) -> CleanResult:
         already_done = not fresh and (out / REPORT_NAME).is_file()
         if not already_done:
             _seal(counts, markers, settings, sources, left_out)
-        _sweep_all(tasks, settings)
+        _remove_intermediate_files(tasks, settings)
     return CleanResult(
         out=out,
         counts=counts,
@@ -227,7 +227,7 @@ def _seal(
     write_file(settings.out / REPORT_NAME, render_json(report))
 
 
-def _sweep_all(tasks: Sequence[CleanTask], settings: CleanSettings) -> None:
+def _remove_intermediate_files(tasks: Sequence[CleanTask], settings: CleanSettings) -> None:
     for task in tasks:
-        sweep(task, settings)
+        remove_intermediate_files(task, settings)
     duplicates_path(settings).unlink(missing_ok=True)

@@ -186,7 +186,7 @@ def open_tables(
     return [open_table(settings.path(task, ending), dtype=dtype, columns=columns) for task in tasks]
 
 
-def sweep(task: CleanTask, settings: CleanSettings) -> None:
+def remove_intermediate_files(task: CleanTask, settings: CleanSettings) -> None:
     """Removes what a finished job does not need any more."""
     for ending in ("scan.json", "candidates", "digests", "bands", "values"):
         settings.path(task, ending).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from data_tools.cleaning.word_splitter import Words, split_words
 
 EMPTY = "empty"
 """Why a document is dropped if the rules leave nothing but white space."""
-_Judge = Callable[[str, Words], str | None]
+_Check = Callable[[str, Words], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Cleaner:
             )
             if getattr(config.unicode, name)
         ]
-        self._judges = _judges(config)
+        self._checks = _checks(config)
 
     def clean(self, text: str) -> Cleaned:
         """Applies the rules: first those that change a text, then those that may drop it."""
@@ -55,8 +55,8 @@ class Cleaner:
         if not text.strip():
             return Cleaned(text, EMPTY, edits)
         words = split_words(text)
-        for section, judge in self._judges:
-            if fault := judge(text, words):
+        for section, check in self._checks:
+            if fault := check(text, words):
                 return Cleaned(text, f"{section}.{fault}", edits)
         return Cleaned(text, None, edits)
 
@@ -74,10 +74,10 @@ class Cleaner:
         return text, +edits
 
 
-def _judges(config: CleanConfig) -> list[tuple[str, _Judge]]:
+def _checks(config: CleanConfig) -> list[tuple[str, _Check]]:
     length, page = config.length, config.c4_page
     quality, repetition = config.gopher_quality, config.gopher_repetition
-    known: list[tuple[bool, str, _Judge]] = [
+    known: list[tuple[bool, str, _Check]] = [
         (length.enabled, "length", lambda text, words: find_length_fault(text, words, length)),
         (page.enabled, "c4_page", lambda text, _: find_c4_fault(text, page)),
         (
@@ -91,4 +91,4 @@ def _judges(config: CleanConfig) -> list[tuple[str, _Judge]]:
             lambda text, words: find_repetition_fault(text, words, repetition),
         ),
     ]
-    return [(section, judge) for enabled, section, judge in known if enabled]
+    return [(section, check) for enabled, section, check in known if enabled]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
 from data_tools.errors import InputError
-from data_tools.reading.detect_format import look_inside
+from data_tools.reading.detect_format import detect_format
 from data_tools.reading.documents import InputFile
 from data_tools.reading.file_formats import ending_of, format_by_name
 from data_tools.reading.left_out_files import LeftOut
@@ -72,13 +72,13 @@ class Choice:
             else:
                 self.left_out.add(ending_of(name), name)
 
-    def look(self, file: InputFile, *, is_named: bool = False) -> InputFile | None:
+    def detect(self, file: InputFile, *, is_named: bool = False) -> InputFile | None:
         """Finds out how to read a chosen file; gives None if its kind is not supported.
 
         Raises:
             InputError: Its kind is not supported, and the user named this file.
         """
-        seen = look_inside(file)
+        seen = detect_format(file)
         if seen.foreign:
             if is_named:
                 raise InputError(f"{file.path} is {seen.foreign}")
@@ -86,7 +86,7 @@ class Choice:
             self.left_out.add(what.removeprefix("a ").removeprefix("an "), file.name)
             return None
         if seen.how:
-            self.left_out.note_taken(seen.how, file.name)
+            self.left_out.count_read(seen.how, file.name)
         if not file.bytes and seen.file.kind == "json lines":
             self.left_out.add("empty", file.name)
         return seen.file

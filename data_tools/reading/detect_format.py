@@ -27,7 +27,7 @@ _READ_AS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DetectedFormat:
     """The format of a file, as its name or its content shows it."""
 
     file: InputFile
@@ -37,7 +37,7 @@ class Look:
     """If its kind is not supported: what it is, and what the user can do."""
 
 
-def look_inside(file: InputFile) -> Look:
+def detect_format(file: InputFile) -> DetectedFormat:
     """Finds out what a file holds: by its name, or else by its first bytes.
 
     If the first line is a complete JSON object, the file is JSON Lines; if it begins with an array
@@ -45,21 +45,23 @@ def look_inside(file: InputFile) -> Look:
     bytes. Everything else is text.
     """
     if format_by_name(file.name):
-        return Look(file)
+        return DetectedFormat(file)
     if is_text_by_name(file.name):
-        return Look(file, how=_TEXT)
+        return DetectedFormat(file, how=_TEXT)
     try:
         packed = _packed_head(file)
         compression = compression_by_name(file.name) or compression_by_content(packed)
         seen = replace(file, known=FileFormat("text", compression))
         head = read_head(seen, HEAD_BYTES) if compression else packed
     except InputError:  # The file is damaged, which is reported when it is read.
-        return Look(file, how=_TEXT)
+        return DetectedFormat(file, how=_TEXT)
     if foreign := foreign_content(head):
-        return Look(file, foreign=f"{foreign[0]}, which is not read: {foreign[1]}")
+        return DetectedFormat(file, foreign=f"{foreign[0]}, which is not read: {foreign[1]}")
     kind = kind_by_content(head) or "text"
     known = FileFormat(kind, compression)
-    return Look(replace(file, known=None if known == file.format else known), how=_READ_AS[kind])
+    return DetectedFormat(
+        replace(file, known=None if known == file.format else known), how=_READ_AS[kind]
+    )
 
 
 def _packed_head(file: InputFile) -> bytes:

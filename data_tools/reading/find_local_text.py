@@ -55,7 +55,7 @@ def find_local(pattern: str, choice: Choice) -> Finding:
     read = first_bytes_of(lambda name: found[name].path)
     names = choice.choose_names(list(found), read, glob=regex, is_counted=not walked)
     chosen_files = each_once((found[name] for name in names), choice.left_out)
-    files = ((it.real, choice.look(_input_file(it.path, it.name))) for it in chosen_files)
+    files = ((it.real, choice.detect(_input_file(it.path, it.name))) for it in chosen_files)
     return Finding(f"{root.name}/{label}", tuple((key, file) for key, file in files if file))
 
 
@@ -74,7 +74,7 @@ def find_singles(patterns: Sequence[str], choice: Choice) -> Finding:
         name = path.relative_to(root).as_posix()
         if choice.is_excluded(name):
             choice.left_out.add("excluded", name)
-        elif file := choice.look(_input_file(str(path), name), is_named=True):
+        elif file := choice.detect(_input_file(str(path), name), is_named=True):
             files.append((os.path.realpath(path), file))
     return Finding("files", tuple(files))
 

@@ -51,7 +51,7 @@ def find_remote(pattern: str, choice: Choice) -> Finding:
     if system.isfile(path):
         root, _, name = path.rpartition("/")
         file = _remote_file(system, path, root, system.info(path))
-        seen = choice.look(file, is_named=True)
+        seen = choice.detect(file, is_named=True)
         files = ((file.path, seen),) if seen and not choice.is_excluded(name) else ()
         return Finding(f"{root.rpartition('/')[2]}/{name}", files)
     raise InputError(absent(pattern))
@@ -89,7 +89,7 @@ def _found(
     files = []
     for name in choice.choose_names(list(paths), read, glob=regex):
         found = _remote_file(system, paths[name], root, infos[paths[name]])
-        if seen := choice.look(found):
+        if seen := choice.detect(found):
             files.append((seen.path, seen))
     return Finding(f"{root.rpartition('/')[2]}/{label}", tuple(files))
 

@@ -28,7 +28,7 @@ class LeftOut:
         """Counts one file, folder or link."""
         _count(self._tallies, reason, example)
 
-    def note_taken(self, how: str, example: str) -> None:
+    def count_read(self, how: str, example: str) -> None:
         """Counts a file that is read, if its name does not tell its format."""
         _count(self._taken, how, example)
 

@@ -8,7 +8,7 @@ from typing import Any
 from data_tools.errors import InputError
 from data_tools.reading.byte_streams import check_not_packed, open_file
 from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions, Skipped
-from data_tools.reading.text_column import few_rows, find_fault, read_rows, wanted_columns
+from data_tools.reading.text_column import find_fault, read_rows, rows_per_batch, wanted_columns
 
 
 def plan_row_groups(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
@@ -89,4 +89,4 @@ def _open(file: InputFile) -> Iterator[Any]:
 
 def _batch_rows(groups: list[Any], options: ReadOptions) -> int:
     means = (_group_bytes(it, options) // max(1, int(it.num_rows)) for it in groups)
-    return few_rows(max(means, default=0))
+    return rows_per_batch(max(means, default=0))

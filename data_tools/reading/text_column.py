@@ -55,7 +55,7 @@ def wanted_columns(options: ReadOptions) -> list[str]:
     return [options.text_field, *([options.id_field] if options.id_field else [])]
 
 
-def few_rows(mean_bytes: int) -> int:
+def rows_per_batch(mean_bytes: int) -> int:
     """How many rows of this mean size to read at once, so that long documents fit into memory."""
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, mean_bytes)))
 
@@ -72,7 +72,7 @@ def read_rows(
     """
     column = _decoded(batch.column(options.text_field))
     ids = batch.column(options.id_field) if options.id_field else None
-    rows = few_rows(column.nbytes // max(1, len(column)))
+    rows = rows_per_batch(column.nbytes // max(1, len(column)))
     for start in range(0, len(column), rows):
         texts = column.slice(start, rows).to_pylist()
         names = ids.slice(start, rows).to_pylist() if ids is not None else [None] * len(texts)

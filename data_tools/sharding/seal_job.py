@@ -18,7 +18,7 @@ from data_tools.manifest import (
 )
 from data_tools.sharding.shard_job import TASKS_FOLDER, Job, Split, load_job
 from data_tools.sharding.shard_markers import ShardMarker, SourceCount, load_shard_marker
-from data_tools.sharding.task_locks import known_parts, remove_locks
+from data_tools.sharding.task_locks import read_part_count, remove_locks
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 
 _NAMED = 8
@@ -121,7 +121,7 @@ def _inputs(markers: Sequence[ShardMarker]) -> tuple[InputInfo, ...]:
 
 
 def _missing(missing: list[int], job: Job) -> str:
-    count = known_parts(job)
+    count = read_part_count(job)
     parts = [f"{index}/{count}" for index in sorted({number % count for number in missing})]
     tars = [f"{number:06d}" for number in missing]
     return (

@@ -47,7 +47,7 @@ from data_tools.sharding.shard_job import (
 from data_tools.sharding.shard_markers import ShardMarker, load_shard_marker
 from data_tools.sharding.shard_options import ShardOptions, check_positive
 from data_tools.sharding.shard_task import choose_split, run_task
-from data_tools.sharding.task_locks import note_parts, one_claimant, remove_locks, some_tasks
+from data_tools.sharding.task_locks import lock_job_file, lock_tasks, remove_locks, write_part_count
 from data_tools.tokenizer import Tokenizer, check_exportable, load_tokenizer
 from data_tools.tokenizer.build_tokenizer import files_of_tokenizer
 
@@ -248,10 +248,10 @@ def _run_part(
     started: float,
 ) -> ShardResult:
     mine = [task for task in tasks if task.number % part.count == part.index]
-    with some_tasks(job.out, [task.number for task in mine]):
-        with one_claimant(job.out):
+    with lock_tasks(job.out, [task.number for task in mine]):
+        with lock_job_file(job.out):
             claim_folder(job, tokenizer)
-            note_parts(job, part.count)
+            write_part_count(job, part.count)
         with without_parts(_parts_of(mine, job)):
             markers, fresh = _run_missing(mine, job, workers)
     return _result(markers, fresh, job, started=started, already_done=not fresh)

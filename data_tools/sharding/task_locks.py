@@ -16,7 +16,7 @@ _PARTS_NOTE = ".parts"
 
 
 @contextmanager
-def some_tasks(out: Path, numbers: Sequence[int]) -> Iterator[None]:
+def lock_tasks(out: Path, numbers: Sequence[int]) -> Iterator[None]:
     """Locks some tasks of a job; other processes, on any machine, may lock other tasks.
 
     Raises:
@@ -40,20 +40,20 @@ def some_tasks(out: Path, numbers: Sequence[int]) -> Iterator[None]:
 
 
 @contextmanager
-def one_claimant(out: Path) -> Iterator[None]:
+def lock_job_file(out: Path) -> Iterator[None]:
     """Lets one process at a time write the job file; the others wait for it."""
     with (out / TASKS_FOLDER / _CLAIM_LOCK).open("a+") as lock:
         wait_for_lock(lock)
         yield
 
 
-def note_parts(job: Job, count: int) -> None:
-    """Records into how many parts the tasks were divided last; call it inside `one_claimant`."""
-    if known_parts(job) != count:
+def write_part_count(job: Job, count: int) -> None:
+    """Records into how many parts the tasks were divided last; call it inside `lock_job_file`."""
+    if read_part_count(job) != count:
         write_file(job.out / TASKS_FOLDER / _PARTS_NOTE, f"{count}\n".encode())
 
 
-def known_parts(job: Job) -> int:
+def read_part_count(job: Job) -> int:
     """Reads into how many parts the tasks were divided last; if not known, one for each task."""
     path = job.out / TASKS_FOLDER / _PARTS_NOTE
     text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""

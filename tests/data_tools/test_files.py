@@ -46,6 +46,14 @@ def test_a_write_that_fails_names_the_file_and_leaves_the_old_one(tmp_path, monk
     assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208 - hidden ones too
 
 
+def test_a_folder_in_the_place_of_a_file_is_an_error_that_leaves_nothing(tmp_path):
+    path = tmp_path / "file"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match=str(path)):
+        write_file(path, b"new")
+    assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208 - hidden ones too
+
+
 def test_what_killed_processes_left_is_removed_by_its_name(tmp_path):
     left = [tmp_path / f".{name}.123.part" for name in ("a.json", "a[1].json", "b.json")]
     for path in [*left, tmp_path / "a.json"]:
