@@ -4,8 +4,10 @@ import glob
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data_tools.errors import InputError
 
@@ -57,6 +59,18 @@ def finish_file(part: Path, path: Path) -> None:
     sync_path(path.parent)
 
 
+@contextmanager
+def new_file(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
+    """Opens a file to write; it gets its name when the block ends, and is removed if that fails."""
+    part = part_path(path)
+    try:
+        with part.open("wb", buffering=buffering) as file:
+            yield file
+        finish_file(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Writes a small file, or replaces it: after a crash there is the old file or the new one.
 
@@ -66,12 +80,10 @@ def write_file(path: Path, content: bytes) -> None:
         OSError: It cannot be written; the error names `path`, and the old file is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_path(path)
     try:
-        part.write_bytes(content)
-        finish_file(part, path)
+        with new_file(path) as file:
+            file.write(content)
     except OSError as error:  # The error of a full disk does not name the file.
-        part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.files import PART_SUFFIX, finish_file, part_path, write_file
+from data_tools.files import PART_SUFFIX, new_file, part_path, write_file
 from data_tools.locks import wait_for_lock
 from data_tools.manifest import MANIFEST_NAME
 
@@ -118,11 +118,9 @@ class RemoteFolder:
     def _copy_in_pieces(self, name: str, path: Path) -> None:
         size = int(self._system.info(f"{self._root}/{name}")["size"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = part_path(path)
-        with part.open("wb") as file:
+        with new_file(path) as file:
             for start in range(0, size, CHUNK_BYTES):
                 file.write(self.fetch(name, start, min(start + CHUNK_BYTES, size)))
-        finish_file(part, path)
 
     def fetch(self, name: str, start: int, stop: int | None) -> bytes:
         """Reads bytes of a remote file, and tries again if the network fails.

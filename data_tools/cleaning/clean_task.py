@@ -22,11 +22,11 @@ from data_tools.cleaning.clean_config import CleanConfig
 from data_tools.cleaning.cleaned_files import part_name, read_lines, render_line, write_lines
 from data_tools.cleaning.cleaner import Cleaner
 from data_tools.cleaning.document_counts import EXACT, NEAR, Counts
-from data_tools.cleaning.duplicate_tables import TableWriter, open_table
+from data_tools.cleaning.duplicate_tables import open_table
 from data_tools.cleaning.exact_duplicates import DIGEST_BYTES, digest_text
 from data_tools.cleaning.near_duplicates import Sketcher
 from data_tools.errors import InputError
-from data_tools.files import finish_file, part_path
+from data_tools.files import new_file
 from data_tools.jobs.completion_markers import JobMarker, has_size, load_marker, write_marker
 from data_tools.reading.documents import Document, Piece, ReadOptions, Skipped
 from data_tools.reading.read_pieces import read_piece
@@ -145,8 +145,8 @@ def finish(task: CleanTask, settings: CleanSettings, duplicates: NDArray[np.uint
     if kept == len(duplicates):
         counts.keep(kept, scanned.candidate_bytes)
         if kept:
-            shutil.copyfile(candidates, part_path(path))
-            finish_file(part_path(path), path)
+            with candidates.open("rb") as source, new_file(path) as copy:
+                shutil.copyfileobj(source, copy)
     else:
         _write_part(path if kept else None, candidates, duplicates, counts)
     part = PartInfo(file=path.name, bytes=path.stat().st_size, documents=kept) if kept else None
@@ -197,7 +197,7 @@ class _Rows:
 
     def __init__(self, files: ExitStack, task: CleanTask, settings: CleanSettings) -> None:
         self._tables = {
-            ending: files.enter_context(TableWriter(settings.path(task, ending)))
+            ending: files.enter_context(new_file(settings.path(task, ending), buffering=1 << 20))
             for ending in settings.tables
         }
         near = settings.config.near_duplicates
@@ -205,12 +205,12 @@ class _Rows:
 
     def add(self, text: str) -> None:
         if "digests" in self._tables:
-            self._tables["digests"].add(digest_text(text))
+            self._tables["digests"].write(digest_text(text))
         if self._sketcher:
             values = self._sketcher.sketch(text)
-            self._tables["bands"].add(self._sketcher.band_keys(values).tobytes())
+            self._tables["bands"].write(self._sketcher.band_keys(values).tobytes())
             stored = self._sketcher.empty() if values is None else values
-            self._tables["values"].add(stored.tobytes())
+            self._tables["values"].write(stored.tobytes())
 
 
 def _read(task: CleanTask, options: ReadOptions) -> Iterator[Document | Skipped]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from data_tools.files import finish_file, part_path
+from data_tools.files import new_file
 from data_tools.reading.documents import Document
 
 PART_PATTERN = "part-{:06d}.jsonl.zst"
@@ -40,14 +40,9 @@ def write_lines(path: Path) -> Iterator[LineWriter]:
     """Opens a file for lines; it gets its name when all lines are on the disk."""
     import zstandard
 
-    part = part_path(path)
-    try:
-        compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
-        with part.open("wb") as file, compressor.stream_writer(file, closefd=False) as lines:
-            yield lines
-        finish_file(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+    with new_file(path) as file, compressor.stream_writer(file, closefd=False) as lines:
+        yield lines
 
 
 def read_lines(path: Path) -> Iterator[bytes]:

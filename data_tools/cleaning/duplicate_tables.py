@@ -5,47 +5,16 @@ Tasks write them row by row; later they are memory-mapped and read part by part.
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from data_tools.files import finish_file, part_path
 
 KEYS_AT_ONCE = 1 << 24
 """The number of rows that are sorted in memory together."""
 
 Keys = NDArray[np.uint64]
 """[documents, columns]; keys are hashes, so their bits are uniformly distributed."""
-
-
-class TableWriter:
-    """Writes the rows of a table, which gets its name when all rows are written."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._part = part_path(path)
-        self._file = self._part.open("wb", buffering=1 << 20)
-
-    def __enter__(self) -> "TableWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
-        if kind is None:
-            finish_file(self._part, self._path)
-        else:
-            self._part.unlink(missing_ok=True)
-
-    def add(self, row: bytes) -> None:
-        """Adds the bytes of one document."""
-        self._file.write(row)
 
 
 def open_table(path: Path, *, dtype: str, columns: int) -> NDArray[Any]:

@@ -39,7 +39,7 @@ def test_a_write_that_fails_names_the_file_and_leaves_the_old_one(tmp_path, monk
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match=f"No space left on device.*{path}"):
         write_file(path, b"new")
     assert path.read_bytes() == b"old"
