@@ -1,1 +1,1 @@
-"""Text becomes a tokenizer, token tars and a manifest. Never imports torch by itself."""
+"""Makes a tokenizer, token tars and a manifest from text. Importing it never loads torch."""

@@ -2,21 +2,21 @@
 
 import typer
 
-from data_tools.commands import clean, corpora, samples, text
+from data_tools.commands import clean, corpus, megatron, samples, shard, tokenizer
 
 app = typer.Typer(
     help="Text to a tokenizer and token tars.", no_args_is_help=True, rich_markup_mode=None
 )
 for command in (
     clean.clean,
-    text.tokenizer,
-    text.shard,
-    text.seal,
+    tokenizer.tokenizer,
+    shard.shard,
+    shard.seal,
     samples.samples,
-    corpora.inspect,
-    corpora.verify,
-    corpora.index,
+    corpus.inspect,
+    corpus.verify,
+    corpus.index,
 ):
     app.command()(command)
-app.command("import-megatron")(corpora.import_megatron)
-app.command("export-megatron")(corpora.export_megatron)
+app.command("import-megatron")(megatron.import_megatron)
+app.command("export-megatron")(megatron.export_megatron)

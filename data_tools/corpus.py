@@ -1,7 +1,7 @@
-"""Any tokens of a corpus by their place in its global stream, read straight from the tars.
+"""Reads any tokens of a corpus, by their position in its global stream, directly from the tars.
 
-Reads with `os.preadv`, never a memory map: a truncated file must be an error line, not a SIGBUS.
-Opening costs the manifest alone; a tar's index is read when the tar is first touched.
+Reads with `os.preadv`, not through a memory map, so that a truncated file gives an error line and
+not a SIGBUS. Opening reads only the manifest; a tar's index is read when the tar is first used.
 """
 
 import threading
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.errors import InputError
-from data_tools.index import PackPlace, index_path, load_index
-from data_tools.local_files import MEND, LocalFiles
+from data_tools.local_files import REMEDY, LocalFiles
 from data_tools.manifest import Manifest, ShardInfo, load_manifest
-from data_tools.remote import Cache, RemoteFiles, RemoteFolder, is_url
+from data_tools.remote_files import Cache, RemoteFiles, RemoteFolder, is_url
+from data_tools.tar_index import PackPlace, index_path, load_index
 
 Verify = Literal["touch", "off"]
 
@@ -44,7 +44,7 @@ class DocumentPlace:
 
 @dataclass(slots=True)
 class _Shard:
-    """One tar, in a few bytes a pack: a corpus may have millions of packs."""
+    """One tar, in a few bytes per pack, because a corpus may have millions of packs."""
 
     info: ShardInfo
     starts: "array[int]"
@@ -84,7 +84,7 @@ class Corpus:
         return self._first_packs[-1]
 
     def check_files(self) -> None:
-        """Looks at the size of every tar.
+        """Checks the size of every tar.
 
         Raises:
             InputError: One is missing, or of another size than the manifest says.
@@ -125,7 +125,7 @@ class Corpus:
         return rows
 
     def pack_range(self, pack: int) -> tuple[int, int]:
-        """The tokens [start, stop) of the global stream that a pack holds."""
+        """The range [start, stop) of the global stream that a pack holds."""
         shard, number, place = self._pack(pack)
         start = self._first_tokens[shard] + self._open(shard).starts[number]
         return start, start + place.num_tokens
@@ -138,7 +138,7 @@ class Corpus:
         )
 
     def sentence_starts(self, pack: int) -> NDArray[np.int64]:
-        """Where each sentence of a pack starts in the global stream; a document starts one.
+        """Where each sentence of a pack starts in the global stream; the first one at a document.
 
         Raises:
             InputError: The corpus was made without sentences.
@@ -172,7 +172,7 @@ class Corpus:
         return found
 
     def documents(self, limit: int | None = None) -> Iterator[NDArray[Any]]:
-        """Yields documents in order, each with the end-of-document token it was stored with."""
+        """Yields documents in order, each with its end-of-document token."""
         given = 0
         for pack in range(self.num_packs):
             starts = self.document_starts(pack).tolist()
@@ -183,7 +183,7 @@ class Corpus:
                 given += 1
 
     def will_need(self, start: int, stop: int) -> None:
-        """Begins to bring tokens [start, stop) near, where they lie on a disk or behind a URL."""
+        """Starts to read or fetch tokens [start, stop) in the background."""
         size = self._type.itemsize
         position = start
         while position < stop:
@@ -275,11 +275,11 @@ class Corpus:
     def _load_places(self, number: int) -> list[PackPlace]:
         info = self.manifest.shards[number]
         name = index_path(Path(info.file)).name
-        self._files.bring_index(name)
+        self._files.fetch_index(name)
         try:
             return load_index(self.folder / info.file, info)
         except InputError:
-            if not self._files.bring_index(name, again=True):
+            if not self._files.fetch_index(name, again=True):
                 raise
             return load_index(self.folder / info.file, info)
 
@@ -306,12 +306,12 @@ class Corpus:
     ) -> bytearray:
         content = bytearray(size)
         self._files.read_into(shard.file, offset, memoryview(content))
-        if zlib.crc32(content) != crc32 and self._files.forget(shard.file, offset, size):
+        if zlib.crc32(content) != crc32 and self._files.drop_cached(shard.file, offset, size):
             self._files.read_into(shard.file, offset, memoryview(content))
         if zlib.crc32(content) != crc32:
             raise InputError(
                 f"{self._files.name}/{shard.file}: pack {place.key}, {what} at byte {offset}: "
-                f"crc32 is {zlib.crc32(content)}, not {crc32}; {MEND}"
+                f"crc32 is {zlib.crc32(content)}, not {crc32}; {REMEDY}"
             )
         return content
 
@@ -328,8 +328,8 @@ def open_corpus(
     Args:
         folder: The folder that holds `manifest.json`, or its fsspec URL.
         verify: `touch` checks the crc32 of each pack when it is first read; `off` never does.
-        max_open_files: Bound on the tars held open at once.
-        cache: Where the pieces of a remote corpus are kept; by default beside other caches of
+        max_open_files: How many tars may be open at once.
+        cache: Where the pieces of a remote corpus are kept; by default in a temporary folder of
             the user, up to 32 GB.
 
     Raises:

@@ -1,5 +1,5 @@
-"""What a user can put right: one error type that the command line shows as a single line."""
+"""The error type for what a user can correct; the command line shows it as a single line."""
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message says what, where and how to mend it."""
+    """The user's input cannot be used; the message says what is wrong, where, and how to fix it."""

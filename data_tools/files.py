@@ -1,6 +1,5 @@
-"""Files that are whole or not there: a final name appears by a rename, after an fsync."""
+"""Files that appear complete or not at all: written under a temporary name, synced, renamed."""
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -8,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data_tools.errors import InputError
 
@@ -44,52 +43,51 @@ def part_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{PART_SUFFIX}")
 
 
-def finish_file(part: Path, path: Path) -> None:
-    """Makes a written temporary file durable, then gives it its final name."""
-    _fsync(part)
-    part.replace(path)
-    _fsync(path.parent)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a small file atomically and durably, making its folder where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_path(path)
-    try:
-        part.write_bytes(content)
-    except OSError as error:  # A full disk does not say which file it was.
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finish_file(part, path)
-
-
-def remove_parts(folder: Path, *, prefix: str = "") -> None:
-    """Removes what a killed process left half-written of files whose names begin with `prefix`."""
-    for part in folder.glob(f".{glob.escape(prefix)}*{PART_SUFFIX}"):
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Holds `folder` for one writing process; the lock ends with the process, however it ends.
-
-    Raises:
-        InputError: Another process is writing there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another process is writing to {folder}: wait for it, or write to another folder"
-            ) from error
-        yield
-
-
-def _fsync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Waits until a file, or the names in a folder, would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def finish_file(part: Path, path: Path) -> None:
+    """Gives a temporary file, once it is on the disk, its final name; waits for that name too."""
+    sync_path(part)
+    part.replace(path)
+    sync_path(path.parent)
+
+
+@contextmanager
+def new_file(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
+    """Opens a file to write; it gets its name when the block ends, and is removed if that fails."""
+    part = part_path(path)
+    try:
+        with part.open("wb", buffering=buffering) as file:
+            yield file
+        finish_file(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a small file, or replaces it: after a crash there is the old file or the new one.
+
+    Makes the folder if there is none.
+
+    Raises:
+        OSError: It cannot be written; the error names `path`, and the old file is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with new_file(path) as file:
+            file.write(content)
+    except OSError as error:  # The error of a full disk does not name the file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def remove_parts(folder: Path, *, prefix: str = "") -> None:
+    """Removes what killed processes left unfinished of files whose names begin with `prefix`."""
+    for part in folder.glob(f".{glob.escape(prefix)}*{PART_SUFFIX}"):
+        part.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""The tars read last, held open: a bounded number, shared by threads."""
+"""The files of a corpus on a local disk; the tars that were read last stay open.
+
+The number of open tars is limited. Threads share them.
+"""
 
 import os
 import threading
@@ -9,11 +12,11 @@ from pathlib import Path
 
 from data_tools.errors import InputError
 
-MEND = "restore it from a good copy or shard the text again"
+REMEDY = "restore it from a good copy or shard the text again"
 
 
 class _Descriptor:
-    """An open file that closes with the last thread that holds it."""
+    """An open file that is closed when the last thread that uses it has released it."""
 
     __slots__ = ("number",)
 
@@ -26,7 +29,7 @@ class _Descriptor:
 
 
 class LocalFiles:
-    """The files of a local corpus; each tar is held to its known size when it is opened."""
+    """The files of a local corpus; the size of each tar is checked when it is opened."""
 
     def __init__(self, folder: Path, sizes: Mapping[str, int], *, limit: int) -> None:
         self.folder = folder
@@ -48,18 +51,21 @@ class LocalFiles:
             if not count:
                 raise InputError(
                     f"{self.folder / name}: only {filled} of {len(content)} "
-                    f"bytes at byte {offset}; {MEND}"
+                    f"bytes at byte {offset}; {REMEDY}"
                 )
             filled += count
 
     def will_need(self, name: str, offset: int, size: int) -> None:
-        """Tells the system to read ahead; what cannot be opened is told by whoever reads it."""
+        """Asks the system to read ahead.
+
+        A file that cannot be opened gives an error when it is read.
+        """
         with suppress(InputError, OSError):
             descriptor = self._descriptor(name)
             os.posix_fadvise(descriptor.number, offset, size, os.POSIX_FADV_WILLNEED)
 
     def check(self, name: str) -> None:
-        """Looks at a file's size.
+        """Checks a file's size.
 
         Raises:
             InputError: The file is missing, or of another size.
@@ -68,35 +74,35 @@ class LocalFiles:
         try:
             size = path.stat().st_size
         except FileNotFoundError as error:
-            raise InputError(f"{path} is missing, and the manifest lists it: {MEND}") from error
+            raise InputError(f"{path} is missing, and the manifest lists it: {REMEDY}") from error
         if size != self._sizes[name]:
             raise InputError(
-                f"{path} has {size} bytes, not the manifest's {self._sizes[name]}: {MEND}"
+                f"{path} has {size} bytes, not the manifest's {self._sizes[name]}: {REMEDY}"
             )
 
-    def forget(self, name: str, offset: int, size: int) -> bool:
-        """Whether reading the place again could give other bytes: no, these are the tar's own."""
+    def drop_cached(self, name: str, offset: int, size: int) -> bool:
+        """Drops cached bytes, and says whether there were any: a local file has none."""
         return False
 
-    def bring_index(self, name: str, *, again: bool = False) -> bool:
-        """Whether another index could be had: no, it lies where it is read."""
+    def fetch_index(self, name: str, *, again: bool = False) -> bool:
+        """Fetches the index of a tar, and says whether it did: a local index is already there."""
         return False
 
     @property
     def name(self) -> str:
-        """What errors call the corpus."""
+        """The corpus as error messages name it."""
         return str(self.folder)
 
     def local_file(self, name: str) -> Path:
-        """Where a small file of the corpus lies."""
+        """The path of a small file of the corpus."""
         return self.folder / name
 
     def local_folder(self, name: str) -> Path:
-        """Where a folder of small files lies."""
+        """The path of a folder of small files."""
         return self.folder / name
 
     def close(self) -> None:
-        """Closes every file that no thread reads just now."""
+        """Closes every file that no thread is reading."""
         with self._lock:
             self._descriptors.clear()
 

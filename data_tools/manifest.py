@@ -1,7 +1,7 @@
-"""What a corpus folder holds and who made it: the one file that every reader trusts.
+"""The manifest of a corpus folder: what the folder holds and how it was made.
 
-`manifest.json` is canonical JSON and holds nothing that differs between equal jobs, so that its
-sha256, the corpus fingerprint, names the tokens themselves.
+`manifest.json` is canonical JSON. It holds nothing that differs between two equal jobs, so its
+sha256, the corpus fingerprint, identifies the tokens.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ TOKENIZER_NAME = "tokenizer.model"
 
 
 class _Part(BaseModel):
-    # A key that a later writer of the same schema adds must not stop an older reader.
+    # A later version may add keys to the same schema; this version must still read the file.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
@@ -56,7 +56,7 @@ class Totals(_Part):
     docs: int
     tokens: int
     sents: int = 0
-    """0 where the corpus was made without sentence starts."""
+    """0 if the corpus was made without sentence starts."""
 
 
 class InputInfo(_Part):
@@ -69,7 +69,7 @@ class InputInfo(_Part):
 
 
 class Manifest(_Part):
-    """A corpus in one value; frozen."""
+    """Everything in `manifest.json`."""
 
     corpus_schema: Literal["bigtrain-tokens/1"] = SCHEMA
     name: str
@@ -83,7 +83,7 @@ class Manifest(_Part):
     tool_version: str
     seed: int
     validation_percent: float | None = None
-    """The share of documents that went to validation, by content; None where nobody knows."""
+    """The share of documents that went to validation, by content; None if it is not known."""
     _fingerprint: str | None = PrivateAttr(default=None)
 
     @property
@@ -133,13 +133,12 @@ def load_manifest(folder: Path) -> Manifest:
     """Reads and checks the manifest of a corpus folder.
 
     Raises:
-        InputError: Folder or manifest is missing, unreadable, or of a schema this version lacks.
+        InputError: The folder or its manifest is missing, or this version cannot read it.
     """
     path = folder / MANIFEST_NAME
     if re.match(r"\w+:/", str(folder)):
         raise InputError(
-            f"{folder} is a URL, which training reads and no other command: name the folder where "
-            "the files lie"
+            f"{folder} is a URL, which only training can read: name the folder where the files are"
         )
     if not folder.is_dir():
         raise InputError(
@@ -170,7 +169,7 @@ def load_manifest(folder: Path) -> Manifest:
 def _no_manifest(folder: Path) -> str:
     names = [manifest.parent.name for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}"))]
     if names:
-        return f"{folder} is no corpus but holds some: name {' or '.join(names)} inside it"
+        return f"{folder} is not a corpus but holds some: name {' or '.join(names)} inside it"
     job = folder.parent if (folder.parent / "tasks").is_dir() else folder
     return (
         f"{folder} has no {MANIFEST_NAME}: if sharding was cut short, run the same command again; "

@@ -1,4 +1,4 @@
-"""Megatron-LM's `.bin` and `.idx` files: what they look like, and reading them.
+"""Megatron-LM's `.bin` and `.idx` files: their format, and reading them.
 
 The `.idx` file, little-endian: nine bytes `MMIDIDX\\0\\0`, version 1 (u64), the code of the token
 type (u8), the number of sequences (u64) and of document marks (u64), then every sequence's length
@@ -31,10 +31,10 @@ TYPES: dict[int, np.dtype[Any]] = {
     5: np.dtype("<i8"),
     8: np.dtype("<u2"),
 }
-"""The types of integers by their codes; 6 and 7 are floats."""
+"""The integer types by their codes; 6 and 7 are floats."""
 
 _DOCUMENTS_AT_ONCE = 4096
-_MEND = "restore both files from a good copy"
+_REMEDY = "restore both files from a good copy"
 
 
 def file_paths(prefix: Path) -> tuple[Path, Path]:
@@ -43,7 +43,7 @@ def file_paths(prefix: Path) -> tuple[Path, Path]:
 
 
 class MegatronFiles:
-    """Two files of Megatron's, held to each other; read from front to back, in little memory.
+    """The two files of a Megatron dataset, checked against each other; read in bounded memory.
 
     Raises:
         InputError: One is missing, or they are damaged or do not belong together.
@@ -71,21 +71,21 @@ class MegatronFiles:
                     size = int(ends[stop] - ends[start]) * self.dtype.itemsize
                     content = tokens.read(size)
                     if len(content) != size:
-                        raise InputError(f"{self.bin} ends too early, at byte {place}: {_MEND}")
+                        raise InputError(f"{self.bin} ends too early, at byte {place}: {_REMEDY}")
                     place += size
                     yield np.frombuffer(content, self.dtype), ends[start:stop] - ends[start]
 
     def _read_head(self, head: bytes) -> None:
         if len(head) < HEAD.size or not head.startswith(MAGIC):
-            raise InputError(f"{self.idx} does not begin as an index of Megatron's does: {_MEND}")
+            raise InputError(f"{self.idx} does not begin like a Megatron index: {_REMEDY}")
         _, found_version, code, self._num_sequences, num_marks = HEAD.unpack(head)
         if found_version != VERSION:
             raise InputError(f"{self.idx} has version {found_version}; only {VERSION} is known")
         if code not in TYPES:
-            raise InputError(f"{self.idx}: token type {code} at byte 17 is no type of integers")
+            raise InputError(f"{self.idx}: token type {code} at byte 17 is not an integer type")
         self.dtype = TYPES[code]
         if num_marks < 1:
-            raise InputError(f"{self.idx} has no document mark, not even the first: {_MEND}")
+            raise InputError(f"{self.idx} has no document mark, not even the first: {_REMEDY}")
         self.num_documents = num_marks - 1
         self._pointers_at = HEAD.size + self._num_sequences * LENGTH.itemsize
         self._marks_at = self._pointers_at + self._num_sequences * PLACE.itemsize
@@ -93,13 +93,15 @@ class MegatronFiles:
     def _check_sizes(self, file: IO[bytes]) -> None:
         size = os.fstat(file.fileno()).st_size
         plain = self._marks_at + (self.num_documents + 1) * PLACE.itemsize
-        if size not in (plain, plain + self._num_sequences):  # The latter tells modes as well.
-            raise InputError(f"{self.idx} has {size} bytes, and its header needs {plain}: {_MEND}")
+        if size not in (plain, plain + self._num_sequences):  # The latter with a mode for each.
+            raise InputError(
+                f"{self.idx} has {size} bytes, and its header needs {plain}: {_REMEDY}"
+            )
         first, last = (self._marks(file, number, 1)[0] for number in (0, self.num_documents))
         if (first, last) != (0, self._num_sequences):
             raise InputError(
                 f"{self.idx}: the document marks from byte {self._marks_at} on run from {first} "
-                f"to {last}, not from 0 to {self._num_sequences} sequences: {_MEND}"
+                f"to {last}, not from 0 to {self._num_sequences} sequences: {_REMEDY}"
             )
         end = 0
         if self._num_sequences:
@@ -107,8 +109,8 @@ class MegatronFiles:
             end = int(pointer[0]) + int(length[0]) * self.dtype.itemsize
         if end != self.bytes:
             raise InputError(
-                f"{self.bin} has {self.bytes} bytes, and {self.idx} tells of {end}: "
-                f"one of them is cut or belongs to other tokens; {_MEND}"
+                f"{self.bin} has {self.bytes} bytes, and {self.idx} says {end}: "
+                f"one of them is truncated or belongs to other tokens; {_REMEDY}"
             )
 
     def _sizes(
@@ -122,7 +124,7 @@ class MegatronFiles:
         if np.any(np.diff(marks) < 0) or marks[-1] > self._num_sequences:
             raise InputError(
                 f"{self.idx}: the document marks of documents {first} to {first + count - 1} "
-                f"do not ascend: {_MEND}"
+                f"do not ascend: {_REMEDY}"
             )
         pointers, lengths = self._sequences(file, int(marks[0]), int(marks[-1]))
         ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
@@ -130,7 +132,7 @@ class MegatronFiles:
         if wrong.any():
             number = int(marks[0]) + int(np.argmax(wrong))
             raise InputError(
-                f"{self.idx}: sequence {number} does not follow the one before: {_MEND}"
+                f"{self.idx}: sequence {number} does not follow the one before: {_REMEDY}"
             )
         return marks - marks[0], ends
 

@@ -1,4 +1,4 @@
-"""How far a long job is: a bar on a terminal, log lines elsewhere."""
+"""How far a long job is: a bar on a terminal, plain lines elsewhere."""
 
 import logging
 import sys
@@ -6,58 +6,71 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
 Advance = Callable[[int], None]
+"""Takes the number of bytes just done."""
 
 _LINE_SECONDS = 10.0
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def show_progress(what: str, total_bytes: int) -> Iterator[Advance]:
-    """Gives a function that takes the number of bytes just done and shows rate and time left."""
-    if sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(what, total=total_bytes)
-            yield lambda done: bar.advance(task, done)
-    else:
-        yield _LogLines(what, total_bytes).advance
+def show_progress(
+    what: str,
+    total_bytes: int,
+    *,
+    write_line: Callable[[str], None] = logger.info,
+    transient: bool = False,
+) -> Iterator[Advance]:
+    """Gives a function that takes the number of bytes just done, and shows rate and time left.
+
+    Args:
+        what: What is being done, as "sharding".
+        total_bytes: How much there is to do.
+        write_line: Writes a line where standard error is not a terminal, every ten seconds.
+        transient: Leaves nothing on the terminal at the end, and no last line elsewhere.
+    """
+    if not sys.stderr.isatty():
+        yield _Lines(what, total_bytes, write_line, has_last=not transient).advance
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=transient) as bar:
+        task = bar.add_task(what, total=total_bytes)
+        yield lambda done: bar.advance(task, done)
 
 
-class _LogLines:
-    def __init__(self, what: str, total_bytes: int) -> None:
-        self._what = what
-        self._total = max(1, total_bytes)
-        self._done = 0
+class _Lines:
+    def __init__(
+        self, what: str, total_bytes: int, write_line: Callable[[str], None], *, has_last: bool
+    ) -> None:
+        self._what, self._total, self._done = what, max(1, total_bytes), 0
+        self._write_line, self._has_last = write_line, has_last
         self._start = self._last_line = time.monotonic()
 
     def advance(self, done: int) -> None:
         self._done += done
         now = time.monotonic()
-        if now - self._last_line < _LINE_SECONDS and self._done < self._total:
+        is_last = self._has_last and self._done >= self._total
+        if now - self._last_line < _LINE_SECONDS and not is_last:
             return
         self._last_line = now
-        rate = self._done / max(1e-9, now - self._start)
-        logger.info(
-            "%s: %.0f%%, %.1f MB/s, %.0f s left",
-            self._what,
-            100 * self._done / self._total,
-            rate / 1e6,
-            (self._total - self._done) / rate,
+        rate = max(1e-9, self._done / max(1e-9, now - self._start))
+        self._write_line(
+            f"{self._what}: {self._done / self._total:.0%}, {rate / 1e6:,.1f} MB/s, "
+            f"{(self._total - self._done) / rate:,.0f} s left"
         )

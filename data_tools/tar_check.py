@@ -1,4 +1,4 @@
-"""Every fault of one tar of token packs, from its headers to its ids, with the byte it is at."""
+"""Finds every fault of one tar of token packs, from headers to ids, with its byte offset."""
 
 import errno
 import io
@@ -16,40 +16,40 @@ from numpy.typing import NDArray
 
 from data_tools.corpus import DOCS_TYPE
 from data_tools.errors import InputError
-from data_tools.index import PackPlace, index_path, load_index
 from data_tools.manifest import Manifest, ShardInfo
+from data_tools.tar_index import PackPlace, index_path, load_index
 
 Level = Literal["header", "crc", "full"]
 
-AGAIN = "run the same `bigtrain data shard` again"
-MEND = f"restore it from a good copy, or delete it and {AGAIN}"
-"""A job trusts the size of a tar that it has finished, so a damaged one must go first."""
-MEND_MISSING = f"restore it from a good copy, or {AGAIN}"
+SHARD_AGAIN = "run the same `bigtrain data shard` again"
+REMEDY = f"restore it from a good copy, or delete it and {SHARD_AGAIN}"
+"""A job checks only the size of a tar that it has finished, so a damaged one must be deleted."""
+REMEDY_IF_MISSING = f"restore it from a good copy, or {SHARD_AGAIN}"
 
-_Span = tuple[int, int]  # Where something begins, and its length.
+_Span = tuple[int, int]  # Where something begins, in bytes of the file, and its length.
 
 _BROKEN_HEADER = (ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError)
 _BLOCK = tarfile.BLOCKSIZE
-_ARRAY_HEADER_BYTES = 4096  # Far more than the header of an array with one axis takes.
+_ARRAY_HEADER_BYTES = 4096  # Far more than the header of an array with one axis needs.
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is not as it should be, and how to mend it."""
+    """One thing that is wrong, and how to repair it."""
 
     file: str
     what: str
-    mend: str = MEND
+    remedy: str = REMEDY
     pack: str | None = None
     offset: int | None = None
     """In bytes from the beginning of the file."""
 
     @property
     def line(self) -> str:
-        """All of it in one line."""
+        """The fault in one line."""
         pack = f" pack {self.pack}:" if self.pack is not None else ""
         place = f" byte {self.offset}:" if self.offset is not None else ""
-        return f"{self.file}:{pack}{place} {self.what}; {self.mend}"
+        return f"{self.file}:{pack}{place} {self.what}; {self.remedy}"
 
 
 def check_tar(tar: Path, manifest: Manifest, info: ShardInfo, level: Level) -> list[Fault]:
@@ -58,8 +58,8 @@ def check_tar(tar: Path, manifest: Manifest, info: ShardInfo, level: Level) -> l
     Args:
         tar: The file.
         manifest: The corpus it belongs to.
-        info: What that says of this tar.
-        level: `header` reads headers and indexes alone, all others every pack.
+        info: What the manifest says of this tar.
+        level: `header` reads only headers and indexes; the other levels read every pack.
 
     Raises:
         OSError: The file is missing or cannot be read.
@@ -69,7 +69,7 @@ def check_tar(tar: Path, manifest: Manifest, info: ShardInfo, level: Level) -> l
 
 
 class _TarCheck:
-    """One tar, walked header by header, so that what lies behind a damaged one is checked too."""
+    """Reads one tar header by header, so that what follows a damaged header is checked too."""
 
     def __init__(self, file: int, manifest: Manifest, info: ShardInfo, level: Level) -> None:
         self._file = file
@@ -126,7 +126,7 @@ class _TarCheck:
     def _check_pack(self, key: str, members: dict[str, _Span], is_walked: bool) -> PackPlace | None:
         missing = {"tokens.npy", "docs.npy", "json"} - set(members)
         if missing:
-            if is_walked:  # Else a damaged header has told of it.
+            if is_walked:  # Otherwise a damaged header was reported already.
                 self._add(f"there is no {' and no '.join(sorted(missing))}", key)
             return None
         names = [name for name in ("tokens", "docs", "sents") if f"{name}.npy" in members]
@@ -157,7 +157,7 @@ class _TarCheck:
         return facts
 
     def _read_span(self, key: str, name: str, span: _Span) -> _Span | None:
-        """Where the numbers of an array begin, in bytes of the file, and how many there are."""
+        """Where the values of an array begin, in bytes of the file, and how many there are."""
         start, size = span
         dtype = self._manifest.token_type if name == "tokens" else DOCS_TYPE
         header = io.BytesIO(self._read(start, min(size, _ARRAY_HEADER_BYTES)))
@@ -170,8 +170,8 @@ class _TarCheck:
         expected = ((size - header.tell()) // dtype.itemsize,)
         if found != dtype or shape != expected:
             self._add(
-                f"the header of {name}.npy tells of {found}{list(shape)}, "
-                f"where {dtype}{list(expected)} belongs",
+                f"the header of {name}.npy says {found}{list(shape)}, "
+                f"and not {dtype}{list(expected)}",
                 key,
                 start,
             )
@@ -201,7 +201,7 @@ class _TarCheck:
         if place.num_sents:
             sents = self._check_starts(key, "sentence", sents, place.sents_offset, place.num_tokens)
             if sents is not None and docs is not None and not np.isin(docs, sents).all():
-                self._add("a document starts in mid-sentence", key, place.sents_offset)
+                self._add("a document starts inside a sentence", key, place.sents_offset)
 
     def _check_starts(
         self, key: str, name: str, starts: NDArray[Any] | None, offset: int, num_tokens: int
@@ -242,7 +242,7 @@ class _TarCheck:
 
     def _read(self, offset: int, size: int) -> bytes:
         content = os.pread(self._file, size, offset)
-        while len(content) < size:  # One call gives 2 GiB at most.
+        while len(content) < size:  # One call reads at most 2 GiB.
             more = os.pread(self._file, size - len(content), offset + len(content))
             if not more:
                 raise OSError(errno.EIO, "the file shrank while it was read")
@@ -264,15 +264,15 @@ class _TarCheck:
 
     def _check_index(self, tar: Path, places: list[PackPlace] | None) -> None:
         path = index_path(tar)
-        if not path.is_file():  # Readers make it in memory.
+        if not path.is_file():  # A reader makes it in memory.
             return
         try:
             is_good = load_index(tar, self._info) == places or places is None
         except (InputError, TypeError):
             is_good = False
         if not is_good:
-            mend = f"make it again with `bigtrain data index {tar.parent}`"
-            self._faults.append(Fault(path.name, "does not belong to its tar", mend))
+            remedy = f"make it again with `bigtrain data index {tar.parent}`"
+            self._faults.append(Fault(path.name, "does not belong to its tar", remedy))
 
 
 def _parse_header(block: bytes) -> tarfile.TarInfo | None:

@@ -1,1 +1,1 @@
-"""A run config becomes a running job, on this machine or on a cluster. Never imports torch."""
+"""Starts the job of a run config, on this machine or on a cluster. Never imports torch."""

@@ -1,4 +1,4 @@
-"""Which rank failed first, and in what words: one lost rank makes all others fail after it."""
+"""Finds the rank that failed first, because a failed rank makes all other ranks fail after it."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 MESSAGE_LENGTH = 400
 LAST_LINE_BYTES = 8192
 
-# How gloo, NCCL and sockets speak of a peer that is gone.
+# Words in the messages of gloo, NCCL and sockets about a lost peer.
 LOST_PEER_WORDS = (
     "connection",
     "peer",
@@ -36,44 +36,47 @@ class RankEnd:
     """How the process of one rank ended, as the launcher saw it."""
 
     rank: int
-    code: int  # as subprocess tells it: the exit code, or minus the signal's number
+    code: int  # as subprocess gives it: the exit code, or minus the signal's number
     time: float  # seconds since the epoch
-    signalled: bool  # it died of a signal that the launcher had sent
+    signalled: bool  # a signal from the launcher ended it
     report: ErrorReport | None
     last_line: str | None
     log: Path | None
 
     @property
     def failed(self) -> bool:
-        """Whether the rank failed by itself: not well, and not of a signal from the launcher.
+        """Whether the rank failed by itself, and was not ended by a signal from the launcher.
 
-        A rank that has reported an error failed, even if it then hung and had to be killed.
+        A rank that reported an error failed, even if it then hung and had to be killed.
         """
         return self.code != 0 and (self.report is not None or not self.signalled)
 
     @property
     def failure_time(self) -> float:
-        """When the failure was known, in seconds since the epoch; ending may take a while more."""
+        """When the failure was reported, in seconds since the epoch; the process may end later."""
         return self.report.time if self.report else self.time
 
 
 @dataclass(frozen=True, slots=True)
 class RankFailure:
-    """The failure that brought a job down."""
+    """The failure that ended a job."""
 
     rank: int
-    exit_code: int | None  # None if a signal killed the rank
-    signal_name: str | None  # None if the rank exited by itself
+    exit_code: int | None  # None if a signal ended the rank
+    signal_name: str | None  # None if no signal ended the rank
     message: str  # one line
     log: Path | None  # None for rank 0, which writes to the launcher's own output
 
 
 def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
-    """Finds the rank that failed first, or None if none failed or all that did lost a stopped peer.
+    """Finds the rank that failed first.
 
-    Failures come in the order of their reports. But a killed rank reports nothing, and its peers
-    may notice, and report, before the launcher sees it end. So the earliest report yields to a
-    rank that a signal killed, if it speaks of a lost peer and outlived that rank.
+    Failures are ordered by the time of their reports. But a killed rank reports nothing, and its
+    peers may notice this and report an error before the launcher sees it end. So if the earliest
+    report is about a lost peer, a rank that a signal killed before that counts as first.
+
+    Returns:
+        None if no rank failed, or if a rank failed only because a peer was stopped.
     """
     failed = [end for end in ends if end.failed]
     if not failed:
@@ -86,13 +89,13 @@ def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
 
 
 def render_failure(failure: RankFailure) -> str:
-    """Renders one line for the user: which rank failed first, of what, and where to read on."""
-    where = f"Its log: {failure.log}" if failure.log else "Its output stands above."
+    """Renders one line for the user: which rank failed first, why, and where its log is."""
+    where = f"Its log: {failure.log}" if failure.log else "Its output is above."
     return f"Rank {failure.rank} failed first: {failure.message.rstrip('.')}. {where}"
 
 
 def load_error_report(path: Path) -> ErrorReport | None:
-    """Reads the error file of a rank; None where there is none, or only a part of one."""
+    """Reads the error file of a rank; None if there is none, or if it is incomplete."""
     try:
         fields = json.loads(path.read_text(errors="replace"))
         return ErrorReport(str(fields["message"]), int(fields["exit_code"]), float(fields["time"]))
@@ -101,7 +104,7 @@ def load_error_report(path: Path) -> ErrorReport | None:
 
 
 def load_last_line(log: Path, *, start: int) -> str | None:
-    """Reads the last line of a log that is not blank, from byte `start` on; None without one."""
+    """Reads the last non-blank line of a log, from byte `start` on; None if there is none."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
@@ -118,7 +121,7 @@ def _speaks_of_lost_peer(end: RankEnd) -> bool:
 
 
 def _describe(end: RankEnd) -> RankFailure:
-    # A rank that reported and then had to be killed has said what it was about to exit with.
+    # If a rank reported an error and then had to be killed, its report has the exit code.
     exit_code = end.report.exit_code if end.report and end.code < 0 else end.code
     name = _name_signal(-exit_code) if exit_code < 0 else None
     message = " ".join(_choose_message(end, name).split())

@@ -1,7 +1,8 @@
-"""Starts the ranks of one run on this machine, watches them, and says which failed first.
+"""Starts the ranks of one run on this machine, watches them, and reports which failed first.
 
-One thread per rank waits for its end; those ends and the launcher's own signals meet in one queue,
-so that a single loop sees everything in order. Linux only: its kernel ends what we cannot.
+One thread per rank waits for its end. These ends and the launcher's own signals go into one queue,
+so that a single loop handles all events in order. Works only on Linux, which can end processes that
+the launcher cannot.
 """
 
 import logging
@@ -55,8 +56,8 @@ class LocalJob:
     command: tuple[str, ...]  # what every rank runs
     processes: int
     log_dir: Path
-    threads_per_process: int | None = None  # None shares the cores out evenly
-    grace_seconds: float = 10  # what the others get to end, once one rank has failed
+    threads_per_process: int | None = None  # None divides the cores evenly
+    grace_seconds: float = 10  # how long the other ranks may take to end after one has failed
 
     def __post_init__(self) -> None:
         if self.processes < 1:
@@ -73,22 +74,22 @@ class LocalJob:
 class JobResult:
     """How a job ended.
 
-    `exit_code` is what the launcher should exit with: 0 if all ranks finished, or saved and
-    stopped after SIGTERM or SIGUSR2; 130 after Ctrl-C; 2 if the first failure exited with 2 (bad
-    input), 1 for any other failure; 128 plus the signal if SIGTERM or SIGUSR2 came before the
-    ranks could heed it, so that nothing was saved.
+    `exit_code` is the exit code for the launcher: 0 if all ranks finished, or saved and stopped
+    after SIGTERM or SIGUSR2; 130 after Ctrl-C; 2 if the rank that failed first exited with 2 (bad
+    input); 1 for any other failure; 128 plus the signal if SIGTERM or SIGUSR2 came before the ranks
+    could handle it, so that nothing was saved.
     """
 
     exit_code: int
     failure: RankFailure | None
     interrupted: bool
-    stop_signal: str | None = field(default=None, compare=False)  # as the user would call it
+    stop_signal: str | None = field(default=None, compare=False)  # as users call it, such as Ctrl-C
     rank_zero_pid: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Exit:
-    """The end of a rank's process, told by the thread that waited for it."""
+    """The end of a rank's process, sent by the thread that waited for it."""
 
     rank: int
     time: float
@@ -108,11 +109,11 @@ _Events = queue.SimpleQueue[_Exit | signal.Signals]
 
 
 def run_local(job: LocalJob) -> JobResult:
-    """Runs a job to its end and leaves no process of it behind.
+    """Runs a job to its end; after that none of its processes is left.
 
-    Call it from the main thread: signals arrive there, and the ranks are tied to the thread that
-    starts them. Ctrl-C, SIGTERM and SIGUSR2 ask the ranks to save and stop; a further Ctrl-C kills
-    them.
+    Call it from the main thread: signals arrive there, and the ranks are stopped when the thread
+    that started them ends. Ctrl-C, SIGTERM and SIGUSR2 ask the ranks to save and stop; another
+    Ctrl-C kills them.
 
     Raises:
         OSError: A rank could not be started.
@@ -135,9 +136,9 @@ def run_local(job: LocalJob) -> JobResult:
 def render_environment(
     job: LocalJob, *, rank: int, port: int, cores: int, base: Mapping[str, str]
 ) -> dict[str, str]:
-    """Renders the environment of one rank: `base`, and its place in the job.
+    """Renders the environment of one rank: `base`, its rank and the size of the job.
 
-    An OMP_NUM_THREADS that stands in `base` is the user's own and stays.
+    If `base` has OMP_NUM_THREADS, the user's value is kept.
     """
     threads = job.threads_per_process or max(1, cores // job.processes)
     return {
@@ -170,7 +171,7 @@ def _prepare_log_dir(job: LocalJob) -> None:
 
 
 def _find_free_port() -> int:
-    # Free now, and almost surely still when rank 0 takes it a moment later.
+    # It is free now, and almost certainly still free when rank 0 uses it a moment later.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -179,7 +180,7 @@ def _find_free_port() -> int:
 @contextmanager
 def _signals_into(events: _Events) -> Iterator[None]:
     def deliver(number: int, _frame: FrameType | None) -> None:
-        events.put(signal.Signals(number))  # A SimpleQueue may be filled from inside its own get.
+        events.put(signal.Signals(number))  # A SimpleQueue allows put while its get is running.
 
     before = {number: signal.signal(number, deliver) for number in STOP_SIGNALS}
     try:
@@ -196,7 +197,7 @@ def _start_ranks(job: LocalJob, events: _Events) -> list[_Rank]:
         environment = render_environment(job, rank=number, port=port, cores=cores, base=base)
         rank = _start_rank(job, number, environment)
         # A daemon, so that a rank hung inside the kernel cannot keep the launcher from ending.
-        threading.Thread(target=_tell_exit, args=(rank, events), daemon=True).start()
+        threading.Thread(target=_send_exit, args=(rank, events), daemon=True).start()
         ranks.append(rank)
     return ranks
 
@@ -205,14 +206,14 @@ def _start_rank(job: LocalJob, rank: int, environment: dict[str, str]) -> _Rank:
     wrapper = (sys.executable, "-I", "-S", str(rank_exec.__file__), str(os.getpid()))
     command = (*wrapper, *job.command)
     error_file = _error_file(job.log_dir, rank)
-    # A session of its own keeps the terminal's Ctrl-C from a rank: it is the launcher's to pass on.
+    # In its own session a rank does not receive the terminal's Ctrl-C; the launcher passes it on.
     if rank == 0:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
         )
         return _Rank(rank, process, log=None, log_start=0, error_file=error_file)
     path = job.log_dir / f"rank-{rank}.log"
-    with path.open("ab") as log:  # Appended: the log of an earlier attempt tells why it ended.
+    with path.open("ab") as log:  # Keeps the log of earlier attempts.
         start = log.tell()
         process = subprocess.Popen(
             command,
@@ -225,9 +226,9 @@ def _start_rank(job: LocalJob, rank: int, environment: dict[str, str]) -> _Rank:
     return _Rank(rank, process, log=path, log_start=start, error_file=error_file)
 
 
-def _tell_exit(rank: _Rank, events: _Events) -> None:
-    # WNOWAIT leaves the process id taken, so that no signal of ours can reach a stranger; the
-    # loop reaps the process when it has seen the event, and signals it no more.
+def _send_exit(rank: _Rank, events: _Events) -> None:
+    # With WNOWAIT the process id stays in use, so our signals cannot reach another process. The
+    # loop reaps the process when it handles the event, and does not signal it after that.
     os.waitid(os.P_PID, rank.process.pid, os.WEXITED | os.WNOWAIT)
     events.put(_Exit(rank.rank, time.time()))
 
@@ -250,14 +251,15 @@ class _Watch:
                 event = events.get(timeout=self._seconds_left())
             except queue.Empty:
                 if self.killed:
-                    logger.error("ranks %s do not die of SIGKILL", [r.rank for r in self._alive()])
+                    alive = [rank.rank for rank in self._alive()]
+                    logger.error("ranks %s did not end after SIGKILL", alive)
                     return
                 self._kill()
                 continue
             if isinstance(event, _Exit):
                 self._note_end(event)
             else:
-                self._heed(event)
+                self._handle(event)
 
     def _seconds_left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
@@ -268,16 +270,16 @@ class _Watch:
     def _note_end(self, event: _Exit) -> None:
         end = self.ends[event.rank] = _load_end(self.ranks[event.rank], event.time)
         if end.code != 0 and self.deadline is None:
-            # The others may hang in a collective, waiting for the lost rank, and never see this.
+            # The others may wait for the lost rank in a collective forever.
             self._send(signal.SIGTERM)
             self.deadline = time.monotonic() + self.grace_seconds
 
-    def _heed(self, number: signal.Signals) -> None:
+    def _handle(self, number: signal.Signals) -> None:
         stopping = self.stop_signal is not None or self.deadline is not None
         if self.stop_signal is not signal.SIGINT:
             self.stop_signal = number
         if not stopping:
-            # Ctrl-C reaches the ranks as SIGTERM; here they read what it was.
+            # Ctrl-C reaches the ranks as SIGTERM; from this file they know the original signal.
             with suppress(OSError):
                 self.stop_signal_file.write_text(number.name)
             logger.warning(
@@ -291,7 +293,7 @@ class _Watch:
             self._send(signal.SIGUSR2 if number is signal.SIGUSR2 else signal.SIGTERM)
 
     def _send(self, number: signal.Signals) -> None:
-        # To the rank alone: its helpers, such as wandb's, must outlive its last save.
+        # Only to the rank: its child processes, such as wandb's, must run until its last save.
         for rank in self._alive():
             rank.sent.setdefault(number, time.time())
             os.kill(rank.process.pid, number)

@@ -1,8 +1,8 @@
-"""Leaves no process behind, however far it moved away from the rank that started it.
+"""Kills all processes that the ranks have started and left running.
 
-Killing process groups misses a helper that opened a session of its own, as wandb's service does.
-So the launcher asks the kernel to become the parent of every orphan below it; what is still its
-child when the job has ended is a stray.
+Killing process groups misses a process that opened its own session, as wandb's service does. So the
+launcher asks the kernel to make it the parent of every orphan among its descendants. Any process
+that is its child when the job has ended is killed.
 """
 
 import ctypes
@@ -23,17 +23,17 @@ POLL_SECONDS = 0.01
 
 @contextmanager
 def no_orphans() -> Iterator[None]:
-    """Kills, on leaving the block, every process that was born in it below this one.
+    """At the end of the block, kills every descendant process that was started inside it.
 
-    No other part of this process may start children meanwhile. A process that does not die within
-    `END_SECONDS`, because it hangs inside the kernel, is named in the log and left.
+    No other part of this process may start children during the block. A process that does not end
+    within `END_SECONDS`, because it hangs inside the kernel, is named in the log and left running.
     """
     before = _find_children()
     _adopt_orphans(True)
     try:
         yield
     finally:
-        _kill_children_born_since(before)
+        _kill_new_children(before)
         _adopt_orphans(False)
 
 
@@ -42,16 +42,16 @@ def _adopt_orphans(yes: bool) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
-def _kill_children_born_since(before: set[int]) -> None:
+def _kill_new_children(before: set[int]) -> None:
     deadline = time.monotonic() + END_SECONDS
-    # Each round may make orphans of the next generation, which then become children of ours.
-    while strays := _find_children() - before:
-        for pid in strays:
+    # Killing a process makes its children orphans, which then become our children.
+    while left := _find_children() - before:
+        for pid in left:
             with suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, os.WNOHANG)
         if time.monotonic() > deadline:
-            logger.error("processes %s do not die of SIGKILL and are left behind", sorted(strays))
+            logger.error("processes %s did not end after SIGKILL and still run", sorted(left))
             return
         time.sleep(POLL_SECONDS)
 
@@ -63,7 +63,7 @@ def _find_children() -> set[int]:
 
 def _read_parent(pid: int) -> int | None:
     with suppress(OSError):
-        # The command's name stands in parentheses and may hold anything; state and parent follow.
+        # The name of the command is in parentheses and may hold anything; state and parent follow.
         return int(
             Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1]
         )

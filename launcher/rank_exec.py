@@ -1,9 +1,9 @@
-"""Ties a rank's life to its launcher, then becomes the rank.
+"""Runs a rank's command, after making sure that the rank is stopped if the launcher dies.
 
-The launcher runs this file by its path, in front of every rank's command. It asks the kernel for a
-SIGTERM when the launcher dies, and `exec` keeps that promise. A `preexec_fn` would do the same
-between fork and exec, where Python code can deadlock once threads run, and the launcher has one
-thread per rank.
+The launcher runs this file by its path, with the rank's command as arguments. It asks the kernel to
+send a SIGTERM when the launcher dies, which stays in effect after `exec`. A `preexec_fn` could do
+the same between fork and exec, but Python code can deadlock there if threads run, and the launcher
+has one thread per rank.
 """
 
 import ctypes
@@ -15,10 +15,10 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def die_with_parent(parent: int) -> None:
-    """Has the kernel send SIGTERM to this process when `parent` dies, and exits if it has died."""
+    """Makes the kernel send SIGTERM to this process when `parent` dies; exits if it is dead."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    # Asked after the promise is made: a parent that died before it leaves us another parent.
+    # Checked after the call: if the parent died before it, this process has another parent now.
     if os.getppid() != parent:
         sys.exit("the launcher has died; this rank does not start")
 

@@ -12,8 +12,9 @@ from bigtrain.config import RunConfig
 from bigtrain.config.layout import config_in_layout, parse_layout
 from bigtrain.environment import read_ranks
 from bigtrain.runs.skip_file import with_skips
-from data_tools.samples.job import build_sample_table
-from data_tools.sharding.job import shard_corpus
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
 from data_tools.tokenizer import train_tokenizer
 
 VOCAB_SIZE = 500
@@ -38,7 +39,10 @@ def make_corpus(
     )
     corpus = folder / "corpus"
     shard_corpus(
-        [str(texts)], tokenizer=tokenizer, out=corpus, validation_percent=20, sentences=sentences
+        [str(texts)],
+        tokenizer=tokenizer,
+        out=corpus,
+        options=ShardOptions(validation_percent=20, sentences=sentences),
     )
     return corpus
 

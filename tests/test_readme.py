@@ -46,7 +46,7 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     assert (tmp_path / "exports/first/model.safetensors").is_file()
     cleaned, verified, which = outputs["data"][3:]
     assert "kept" in cleaned
-    assert "1 of 1 shards whole at level full" in verified
+    assert "1 of 1 shards intact at level full" in verified
     assert "sample 16: corpora/mine/train, epoch 1" in which
 
 

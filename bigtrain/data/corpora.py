@@ -8,8 +8,8 @@ from bigtrain.config.data import DataConfig
 from bigtrain.data.corpus_order import BucketOrder, Indices, SourceOrder, window_order
 from bigtrain.data.sample_order import SampleOrder
 from data_tools.corpus import Corpus, open_corpus
-from data_tools.remote import Cache
-from data_tools.samples.table import (
+from data_tools.remote_files import Cache
+from data_tools.samples.sample_table import (
     SAMPLES_FOLDER,
     SampleTable,
     load_sample_table,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from bigtrain.data.masking import Keys, MaskingRules, mask_tokens
 from data_tools.corpus import Corpus
 from data_tools.errors import InputError
-from data_tools.samples.table import SampleTable
+from data_tools.samples.sample_table import SampleTable
 from data_tools.tokenizer import SpecialIds
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.corpus import Corpus
-from data_tools.samples.table import Segments
+from data_tools.samples.sample_table import Segments
 
 
 @dataclass(frozen=True, slots=True)

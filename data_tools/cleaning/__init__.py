@@ -1,1 +1,1 @@
-"""Cleaning: which documents are worth training on, by named rules that are counted."""
+"""Cleaning: drops or changes documents by named rules, and counts what each rule does."""

@@ -1,24 +1,24 @@
-"""All rules that look at one document, in their order: text in, text or a reason out."""
+"""Applies all rules for single documents, in order, to a text."""
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data_tools.cleaning.config import CleanConfig
-from data_tools.cleaning.redact import build_redactions, redact
-from data_tools.cleaning.repetition import find_repetition_fault
-from data_tools.cleaning.rules import (
+from data_tools.cleaning.clean_config import CleanConfig
+from data_tools.cleaning.quality_rules import (
     find_c4_fault,
     find_length_fault,
     find_quality_fault,
     keep_c4_lines,
 )
-from data_tools.cleaning.spelling import compose, remove_control_characters, unify_line_ends
-from data_tools.cleaning.words import Words, split_words
+from data_tools.cleaning.redaction_rules import build_redactions, redact
+from data_tools.cleaning.repetition_rules import find_repetition_fault
+from data_tools.cleaning.unicode_rules import compose, remove_control_characters, unify_line_ends
+from data_tools.cleaning.word_splitter import Words, split_words
 
 EMPTY = "empty"
-"""Why a document goes of which the rules left nothing but white space."""
-_Judge = Callable[[str, Words], str | None]
+"""Why a document is dropped if the rules leave nothing but white space."""
+_Check = Callable[[str, Words], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class Cleaned:
 
     text: str
     fault: str | None
-    """The key of the first threshold it breaks, as `length.min_words`; None keeps it."""
+    """The key of the first threshold that it breaks, as `length.min_words`; None keeps it."""
     edits: Counter[str]
-    """How often each rule changed it, by key; rules of spelling count once."""
+    """How often each rule changed it, by key; a Unicode rule counts once."""
 
 
 class Cleaner:
-    """The rules of a job, ready to use."""
+    """The rules of a job, prepared for use."""
 
     def __init__(self, config: CleanConfig) -> None:
         self._line_rules = config.c4_lines
@@ -47,16 +47,16 @@ class Cleaner:
             )
             if getattr(config.unicode, name)
         ]
-        self._judges = _judges(config)
+        self._checks = _checks(config)
 
     def clean(self, text: str) -> Cleaned:
-        """Applies the rules: first those that change a text, then those that judge it."""
+        """Applies the rules: first those that change a text, then those that may drop it."""
         text, edits = self._edit(text)
         if not text.strip():
             return Cleaned(text, EMPTY, edits)
         words = split_words(text)
-        for section, judge in self._judges:
-            if fault := judge(text, words):
+        for section, check in self._checks:
+            if fault := check(text, words):
                 return Cleaned(text, f"{section}.{fault}", edits)
         return Cleaned(text, None, edits)
 
@@ -74,10 +74,10 @@ class Cleaner:
         return text, +edits
 
 
-def _judges(config: CleanConfig) -> list[tuple[str, _Judge]]:
+def _checks(config: CleanConfig) -> list[tuple[str, _Check]]:
     length, page = config.length, config.c4_page
     quality, repetition = config.gopher_quality, config.gopher_repetition
-    known: list[tuple[bool, str, _Judge]] = [
+    known: list[tuple[bool, str, _Check]] = [
         (length.enabled, "length", lambda text, words: find_length_fault(text, words, length)),
         (page.enabled, "c4_page", lambda text, _: find_c4_fault(text, page)),
         (
@@ -91,4 +91,4 @@ def _judges(config: CleanConfig) -> list[tuple[str, _Judge]]:
             lambda text, words: find_repetition_fault(text, words, repetition),
         ),
     ]
-    return [(section, judge) for enabled, section, judge in known if enabled]
+    return [(section, check) for enabled, section, check in known if enabled]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from data_tools.commands.stopping import stop_when_interrupted
+from data_tools.commands.interrupts import stop_when_interrupted
 
 
 def clean(
@@ -16,14 +16,14 @@ def clean(
         ),
     ],
 ) -> None:
-    """Drops bad and repeated documents, by counted rules."""
+    """Drops bad and repeated documents, and counts them by rule."""
     with stop_when_interrupted():
         from rich.console import Console
 
         from bigtrain.config import load_config
-        from data_tools.cleaning.config import CleanConfig
-        from data_tools.cleaning.job import clean_corpus
-        from data_tools.cleaning.report import render_report
+        from data_tools.cleaning.clean_config import CleanConfig
+        from data_tools.cleaning.clean_corpus import clean_corpus
+        from data_tools.cleaning.clean_report import render_report
 
         result = clean_corpus(load_config(sources, CleanConfig))
     Console().print(render_report(result.counts))

@@ -1,4 +1,4 @@
-"""Samples that are no plain windows: `samples`."""
+"""Samples that are not plain windows: `samples`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -32,7 +32,7 @@ def samples(
     ] = 0.1,
 ) -> None:
     """Plans the samples of a corpus once, for training to read."""
-    from data_tools.samples.job import build_sample_table
+    from data_tools.samples.build_sample_table import build_sample_table
 
     result = build_sample_table(
         corpus,

@@ -1,1 +1,1 @@
-"""Finding and reading text: files, globs and streams, in an order no machine changes."""
+"""Finds and reads text: files, globs and streams, in the same order on every machine."""

@@ -1,6 +1,7 @@
-"""JSON Lines: one object a line, the text in one field; any range of bytes is read by itself.
+"""Reads JSON Lines: one object per line, with the text in one field.
 
-A file of JSON that is one array, or whose objects are printed over several lines, is read whole.
+Any range of bytes can be read by itself. A JSON file that is one array, or whose objects take
+several lines, is read completely.
 """
 
 import json
@@ -8,11 +9,11 @@ from collections.abc import Iterator
 from typing import IO
 
 from data_tools.errors import InputError
-from data_tools.reading.formats import HEAD_BYTES, holds_json_values, wrong_content
+from data_tools.reading.byte_streams import is_url, open_file, open_unpacked, read_head
+from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions, Skipped, refuse
+from data_tools.reading.file_formats import HEAD_BYTES, holds_json_values, wrong_content
+from data_tools.reading.json_record import JsonRecord
 from data_tools.reading.json_values import read_json_values
-from data_tools.reading.records import JsonRecord
-from data_tools.reading.streams import is_url, open_file, open_unpacked, read_head
-from data_tools.reading.values import Document, InputFile, Piece, ReadOptions, Skipped, refuse
 
 _BLOCK_BYTES = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -44,7 +45,7 @@ def _not_json(file: InputFile, wrong: str, options: ReadOptions) -> Skipped:
 def _read_lines(
     stream: IO[bytes], piece: Piece, options: ReadOptions
 ) -> Iterator[Document | Skipped]:
-    """Reads the documents of the lines that begin in a piece; blank lines are passed over."""
+    """Reads the documents of the lines that begin in a piece; skips blank lines."""
     limit, name = options.max_document_bytes, piece.file.name
     offset, number = _first_line(stream, piece.start), 0
     while piece.stop is None or offset < piece.stop:
@@ -64,7 +65,7 @@ def _read_lines(
 
 
 def _text_at_once(line: bytes, limit: int, options: ReadOptions) -> str | None:
-    """The quick way, for a plain good line; None leaves it to be looked at with care."""
+    """The fast path, for a simple valid line; None if the line needs the slow path."""
     if options.id_field or len(line) > limit or b"\\ud" in line or b"\\uD" in line:
         return None
     try:
@@ -75,7 +76,7 @@ def _text_at_once(line: bytes, limit: int, options: ReadOptions) -> str | None:
 
 
 class _Line:
-    """One line and where it is: the number counts from 1 within the piece."""
+    """One line and its place; its number counts from 1 within the piece."""
 
     __slots__ = ("_number", "_offset", "_options", "_piece")
 
@@ -101,7 +102,7 @@ class _Line:
 
     def _exact_place(self) -> str:
         file = self._piece.file
-        if self._piece.start and is_url(file.path):  # Counting would fetch all that is before.
+        if self._piece.start and is_url(file.path):  # Counting lines would fetch all before it.
             return f"{file.path} byte {self._offset}"
         before = _count_lines(self._piece) if self._piece.start else 0
         return f"{file.path} line {before + self._number} (byte {self._offset})"

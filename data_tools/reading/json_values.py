@@ -1,4 +1,4 @@
-"""A JSON file that is one array, or printed objects, rather than lines; read value by value."""
+"""Reads a JSON file that is one array, or objects over several lines, value by value."""
 
 import codecs
 import json
@@ -7,23 +7,23 @@ from functools import partial
 from typing import IO, Any
 
 from data_tools.errors import InputError
-from data_tools.reading.records import JsonRecord
-from data_tools.reading.values import Document, InputFile, ReadOptions, Skipped
+from data_tools.reading.documents import Document, InputFile, ReadOptions, Skipped
+from data_tools.reading.json_record import JsonRecord
 
 _BLOCK_BYTES = 1 << 20
-_LITERAL_CHARACTERS = 16  # A value that the end of a block cuts is noticed so close to it.
+_LITERAL_CHARACTERS = 16  # An error this close to the end of a block may be due to the cut.
 _JSON = json.JSONDecoder()
 
 
 def read_json_values(
     stream: IO[bytes], file: InputFile, options: ReadOptions
 ) -> Iterator[Document | Skipped]:
-    """Reads the objects of an array, or objects one after another, however they are printed.
+    """Reads the objects of an array, or consecutive objects, with any white space.
 
     Memory stays within a few times the longest document.
 
     Raises:
-        InputError: It is not valid JSON: what follows cannot be read either.
+        InputError: The file is not valid JSON, so the rest of it cannot be read.
     """
     values = _Values(stream, file, options)
     for number, value in enumerate(values, 1):
@@ -32,7 +32,7 @@ def read_json_values(
 
 
 class _Values:
-    """The values of a stream; those of an array count one by one."""
+    """The values of a stream; each element of an array is a value."""
 
     def __init__(self, stream: IO[bytes], file: InputFile, options: ReadOptions) -> None:
         self._stream = stream
@@ -63,7 +63,7 @@ class _Values:
                     yield self._take_value()
 
     def _next_character(self, *, in_array: bool) -> str:
-        """Goes to where the next value or bracket is; empty at the end."""
+        """Goes to the next value or bracket; returns its first character, or none at the end."""
         between = " \t\r\n," if in_array else " \t\r\n"
         while True:
             while self._at < len(self._text):
@@ -84,7 +84,7 @@ class _Values:
                     raise self._fault(f"is not valid JSON ({error.msg})") from error
                 continue
             if end == len(self._text) and self._read_more():
-                continue  # A number may go on.
+                continue  # A number may continue in the next block.
             self._at = end
             return value
 
@@ -95,7 +95,7 @@ class _Values:
         return near_the_end or error.msg.startswith("Unterminated string")
 
     def _read_more(self) -> bool:
-        """Doubles what is held of the value at hand, so that it is not tried too often."""
+        """Reads a block at least as long as the current value, so that it is parsed rarely."""
         if self._ended:
             return False
         kept = self._text[self._at :]
@@ -109,6 +109,6 @@ class _Values:
 
     def _fault(self, what: str) -> InputError:
         return InputError(
-            f"{self._file.path} value {self._number} {what}; what follows cannot be read: mend it, "
-            "write one object a line (jq -c '.[]' makes that of an array), or exclude it"
+            f"{self._file.path} value {self._number} {what}; what follows cannot be read: correct "
+            "it, write one object per line (jq -c '.[]' does that for an array), or exclude it"
         )

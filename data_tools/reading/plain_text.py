@@ -1,14 +1,14 @@
-"""Text files: one file, one document, in strict UTF-8."""
+"""Reads text files: one document per file, in strict UTF-8."""
 
 from collections.abc import Iterator
 
-from data_tools.reading.formats import HEAD_BYTES, wrong_content
-from data_tools.reading.streams import open_unpacked
-from data_tools.reading.values import Document, Piece, ReadOptions, Skipped, refuse
+from data_tools.reading.byte_streams import open_unpacked
+from data_tools.reading.documents import Document, Piece, ReadOptions, Skipped, refuse
+from data_tools.reading.file_formats import HEAD_BYTES, wrong_content
 
 
 def read_text_file(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
-    """Reads one document to the letter; a byte order mark before it is no part of it."""
+    """Reads one document, unchanged except that a byte order mark at its start is removed."""
     place, limit = piece.file.name, options.max_document_bytes
     with open_unpacked(piece.file) as stream:
         content = stream.read(limit + 1)

@@ -1,4 +1,4 @@
-"""Standard input as a source: kept in a file while the job runs, for it can be read only once."""
+"""Standard input as a source: copied to a file while the job runs, as it can be read only once."""
 
 import hashlib
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import IO
 
 from data_tools.errors import InputError
-from data_tools.reading.formats import compression_by_content, foreign_content, kind_by_content
-from data_tools.reading.sources import TextSource
-from data_tools.reading.streams import UNPACKING
-from data_tools.reading.values import InputFile
+from data_tools.reading.byte_streams import UNPACKING
+from data_tools.reading.documents import InputFile
+from data_tools.reading.file_formats import compression_by_content, foreign_content, kind_by_content
+from data_tools.reading.text_sources import TextSource
 
 _BLOCK_BYTES = 1 << 20
 _LABEL = "standard input"
@@ -23,10 +23,10 @@ _NAME = "stdin.jsonl"
 def standard_input(
     folder: Path, stream: IO[bytes] | None = None
 ) -> Iterator[tuple[TextSource, str]]:
-    """Copies JSON Lines from standard input to a file in `folder`, and removes that in the end.
+    """Copies JSON Lines from standard input to a file in `folder`, and removes it at the end.
 
     Args:
-        folder: Where to keep it.
+        folder: Where to put the file.
         stream: What to read; by default standard input.
 
     Yields:
@@ -66,7 +66,7 @@ def _check_plain(block: bytes) -> None:
 
 
 def remove_stale_input(folder: Path) -> None:
-    """Removes what killed processes kept in `folder`; for who alone may write there."""
+    """Removes the copies that killed processes left in `folder`; call it as its only writer."""
     for path in folder.glob(f"*-{_NAME}"):
         if path != _path(folder, os.getpid()):
             path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""What webdataset decides: which members of a tar make a sample, and how a command is opened.
+"""Calls webdataset to decide which members of a tar make a sample, and to run a command.
 
-Knows webdataset, which imports torch; so it is imported where it is used, and nowhere else.
+webdataset imports torch, so it is imported only inside these functions.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def key_and_suffix(name: str) -> tuple[str, str] | None:
-    """Cuts the name of a member at its first dot; None where webdataset takes it for no part of a
+    """Cuts the name of a member at its first dot; None if webdataset does not take it for part of a
     sample, as `README` and `._a.txt`.
     """
     from webdataset.tariterators import base_plus_ext
@@ -19,7 +19,7 @@ def key_and_suffix(name: str) -> tuple[str, str] | None:
 
 
 def group_samples(members: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Joins members of one key that follow one another: yields key, and contents by suffix."""
+    """Joins consecutive members with the same key: yields the key, and contents by suffix."""
     from webdataset.tariterators import group_by_keys
 
     files = ({"fname": name, "data": content, "__url__": ""} for name, content in members)
@@ -29,7 +29,7 @@ def group_samples(members: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, dic
 
 
 def open_command(url: str) -> AbstractContextManager[Any]:
-    """Runs the command of a URL `pipe:COMMAND`, and gives its output."""
+    """Runs the command of `pipe:COMMAND`, and gives its output."""
     from webdataset.gopen import gopen
 
     output: AbstractContextManager[Any] = gopen(url)

@@ -1,1 +1,1 @@
-"""Samples that are no plain windows, planned once and kept as a sealed table beside the corpus."""
+"""Sample tables: samples that are not plain windows, planned once and stored with the corpus."""

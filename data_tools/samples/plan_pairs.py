@@ -1,8 +1,8 @@
-"""Sentence pairs for BERT from the sentences of documents, as BERT's own data were made.
+"""Plans sentence pairs for BERT from the sentences of documents, as BERT's own data were made.
 
 Devlin et al., "BERT", arXiv 1810.04805, appendix A.2, and the steps of the program published with
-it: consecutive sentences up to a target length, split at random into A and B; half of the time B
-is replaced by text of another document, and the sentences it displaced are used again.
+it: consecutive sentences up to a target length, split at random into A and B. Half of the time B
+is replaced by text of another document, and the sentences of the old B are used again.
 """
 
 from bisect import bisect_left
@@ -18,7 +18,7 @@ BUCKET_STEP = 8
 SHORTEST_SEQUENCE = 8
 
 Bounds = Sequence[int]
-"""The sentence starts of a document in the corpus's stream, and behind its last sentence."""
+"""The sentence starts of a document in the corpus's stream, then the end of its last sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Pair:
     """Whether B is from another document than A."""
 
 
-class Coins:
-    """Random numbers of one document and one purpose: a stream of Philox, found by its key alone.
+class RandomStream:
+    """The random numbers of one document for one purpose: a Philox stream with its own key.
 
     The raw stream is the same in every version of numpy (NEP 19).
     """
@@ -55,7 +55,7 @@ class Coins:
         return int(self.uniform() * stop)
 
     def heads(self, tosses: int) -> int:
-        """How many of some fair coins show heads."""
+        """How many of some fair coin tosses give heads."""
         found = 0
         for first in range(0, tosses, 64):
             found += (self._word() & ((1 << min(64, tosses - first)) - 1)).bit_count()
@@ -70,12 +70,13 @@ class Coins:
 class PairMaker:
     """Makes the pairs of some documents, half of them with a random B.
 
-    A document's last sentence, where it stands alone, can only get a random B. Each such pair is
-    made up for by the next one with a choice, so that both kinds come out equally often.
+    A document's last sentence, if it is left alone, can only get a random B. After each such pair,
+    the next pair that could be of either kind is not random, so that both kinds are equally
+    frequent.
     """
 
     def __init__(self, *, sequence_length: int, short_probability: float) -> None:
-        """Takes the rules.
+        """Sets the rules.
 
         Args:
             sequence_length: The most tokens of a pair with its special tokens.
@@ -83,63 +84,63 @@ class PairMaker:
         """
         self._longest = sequence_length - SPECIAL_TOKENS
         self._short_probability = short_probability
-        self._owed = 0
+        self._extra_random = 0
 
     def pairs(
-        self, document: Bounds, coins: Coins, *, choose_other: Callable[[], Bounds]
+        self, document: Bounds, rng: RandomStream, *, choose_other: Callable[[], Bounds]
     ) -> Iterator[Pair]:
         """Yields the pairs of one document.
 
         Args:
             document: Its sentences.
-            coins: Its random numbers.
+            rng: Its random numbers.
             choose_other: Gives the sentences of a random other document.
         """
         target = self._longest
-        if coins.uniform() < self._short_probability:
-            target = 2 + coins.below(self._longest - 1)
+        if rng.uniform() < self._short_probability:
+            target = 2 + rng.below(self._longest - 1)
         last = len(document) - 1
         first = 0
         while first < last:
             stop = min(bisect_left(document, document[first] + target, first + 1), last)
             split = first + 1
             if stop > split:
-                split += coins.below(stop - split)
+                split += rng.below(stop - split)
             a = (document[first], document[split])
-            if self._is_random(stop - first, coins):
-                b = _text_from(choose_other(), target - (a[1] - a[0]), coins)
-                yield self._fit(a, b, coins, is_random=True)
+            if self._is_random(stop - first, rng):
+                b = _text_from(choose_other(), target - (a[1] - a[0]), rng)
+                yield self._fit(a, b, rng, is_random=True)
                 first = split
             else:
-                yield self._fit(a, (document[split], document[stop]), coins, is_random=False)
+                yield self._fit(a, (document[split], document[stop]), rng, is_random=False)
                 first = stop
 
-    def _is_random(self, num_sentences: int, coins: Coins) -> bool:
+    def _is_random(self, num_sentences: int, rng: RandomStream) -> bool:
         if num_sentences == 1:
-            self._owed += 1
+            self._extra_random += 1
             return True
-        if self._owed:
-            self._owed -= 1
+        if self._extra_random:
+            self._extra_random -= 1
             return False
-        return coins.uniform() < 0.5
+        return rng.uniform() < 0.5
 
     def _fit(
-        self, a: tuple[int, int], b: tuple[int, int], coins: Coins, *, is_random: bool
+        self, a: tuple[int, int], b: tuple[int, int], rng: RandomStream, *, is_random: bool
     ) -> Pair:
-        """Cuts the longer one, token by token, at its front or its back."""
+        """Makes a pair that fits, by cutting tokens of A and B at random ends."""
         a_length, b_length = a[1] - a[0], b[1] - b[0]
         a_cut, b_cut = plan_cuts(a_length, b_length, longest=self._longest)
         return Pair(
-            a_start=a[0] + coins.heads(a_cut),
+            a_start=a[0] + rng.heads(a_cut),
             a_length=a_length - a_cut,
-            b_start=b[0] + coins.heads(b_cut),
+            b_start=b[0] + rng.heads(b_cut),
             b_length=b_length - b_cut,
             is_random=is_random,
         )
 
 
 def plan_cuts(a_length: int, b_length: int, *, longest: int) -> tuple[int, int]:
-    """How many tokens A and B lose when, one by one, the longer loses one (B where they tie)."""
+    """How many tokens to cut from A and B, if the longer always loses the next one (B in a tie)."""
     excess = max(0, a_length + b_length - longest)
     until_equal = min(excess, abs(a_length - b_length))
     a_more, b_more = (excess - until_equal) // 2, (excess - until_equal + 1) // 2
@@ -149,14 +150,14 @@ def plan_cuts(a_length: int, b_length: int, *, longest: int) -> tuple[int, int]:
 
 
 def padded_length(pair: Pair, *, sequence_length: int) -> int:
-    """The length of a pair's row with special tokens and padding: a multiple of 8, or the most."""
+    """The length of a pair's row with special tokens: padded to a multiple of 8, if it fits."""
     length = pair.a_length + pair.b_length + SPECIAL_TOKENS
     return min(-(-length // BUCKET_STEP) * BUCKET_STEP, sequence_length)
 
 
-def _text_from(document: Bounds, target: int, coins: Coins) -> tuple[int, int]:
-    """Whole sentences of a document from a random one on, of `target` tokens or some more."""
+def _text_from(document: Bounds, target: int, rng: RandomStream) -> tuple[int, int]:
+    """Complete sentences of a document from a random one on, with at least `target` tokens."""
     last = len(document) - 1
-    first = coins.below(last)
+    first = rng.below(last)
     stop = bisect_left(document, document[first] + max(1, target), first + 1)
     return document[first], document[min(stop, last)]

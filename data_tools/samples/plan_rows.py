@@ -1,7 +1,7 @@
-"""How documents become rows of one length: cut into chunks, then packed so that little is empty.
+"""Plans rows of one length: cuts documents into chunks, then packs chunks into nearly full rows.
 
-A chunk of `n` is `n` input tokens and their targets, the token after each, in one document. So a
-document of `n` tokens gives `n - 1` of these pairs, and every pair is in one chunk.
+A chunk of length `n` is `n` input tokens with their targets, which are the next tokens, in one
+document. So a document of `n` tokens gives `n - 1` inputs, and each of them is in one chunk.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def cut_documents(starts: Indices, stops: Indices, *, sequence_length: int) -> C
 
     Args:
         starts: `[documents]`: the first token of each.
-        stops: `[documents]`: behind its last token; a document of one token gives nothing.
+        stops: `[documents]`: after its last token; a document of one token gives no chunk.
         sequence_length: The longest chunk.
     """
     pairs = stops - starts - 1
@@ -53,8 +53,8 @@ def plan_bestfit(lengths: NDArray[np.int32], *, capacity: int) -> Packing:
 
     Each chunk, longest first, goes into the fullest row that still has room for it (Best-fit
     Packing: Ding et al., "Fewer Truncations Improve Language Modeling", arXiv 2404.10830).
-    Chunks of one length and rows of one free space are interchangeable, so they are placed
-    together: at most `capacity ** 2 / 2` steps, whatever the number of chunks. Memory: about 50
+    Chunks of the same length and rows with the same free space are interchangeable, so they are
+    handled together: at most `capacity ** 2 / 2` steps for any number of chunks. Memory: about 50
     bytes per chunk.
 
     Args:
@@ -72,33 +72,37 @@ def plan_bestfit(lengths: NDArray[np.int32], *, capacity: int) -> Packing:
 
 def _assign_rows(counts: Indices, *, capacity: int) -> tuple[Indices, int]:
     """Gives each chunk, longest first, the number of its row."""
-    room = _Room(capacity)
+    free_rows = _FreeRows(capacity)
     parts = []
     for length in np.flatnonzero(counts)[::-1].tolist():
         todo = int(counts[length])
         while todo:
-            free, rows = room.take_fullest(length, todo)
+            free, rows = free_rows.take_fullest(length, todo)
             each = free // length
             placed = min(todo, len(rows) * each)
             parts.append(np.repeat(rows, each)[:placed])
-            whole, left = divmod(placed, each)
-            room.give(free - each * length, rows[:whole])
-            room.give(free - left * length, rows[whole:])
+            full, left = divmod(placed, each)
+            free_rows.give(free - each * length, rows[:full])
+            free_rows.give(free - left * length, rows[full:])
             todo -= placed
-    return np.concatenate(parts), room.num_rows
+    return np.concatenate(parts), free_rows.num_rows
 
 
-class _Room:
-    """The rows that have free space, by how much."""
+class _FreeRows:
+    """The rows that have free space, grouped by how much they have."""
 
     def __init__(self, capacity: int) -> None:
         self.num_rows = 0
         self._capacity = capacity
         self._rows: list[list[Indices]] = [[] for _ in range(capacity + 1)]
-        self._present = 0  # Bit `n` is set where rows with `n` free tokens exist.
+        self._present = 0  # Bit `n` is set if there are rows with `n` free tokens.
 
     def take_fullest(self, length: int, wanted: int) -> tuple[int, Indices]:
-        """Takes rows of the least free space that holds `length`: as `wanted` chunks need."""
+        """Takes rows of the least free space that fits `length`, as many as `wanted` chunks need.
+
+        Returns:
+            Their free space, and their numbers, which may be too few for all the chunks.
+        """
         above = self._present >> length
         free = length + (above & -above).bit_length() - 1 if above else self._capacity
         needed = -(-wanted // (free // length))

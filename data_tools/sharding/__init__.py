@@ -1,1 +1,1 @@
-"""The sharding job: text in, token tars and a manifest out, the same bytes every time."""
+"""The sharding job: turns text into token tars and a manifest; the same text gives equal bytes."""

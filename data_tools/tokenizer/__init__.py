@@ -1,10 +1,10 @@
-"""Text to token ids and back, exactly: SentencePiece and Hugging Face tokenizers live here."""
+"""Tokenizers of SentencePiece and Hugging Face: text to token ids and back, exactly."""
 
-from data_tools.tokenizer.base import Tokenizer, printable
-from data_tools.tokenizer.exportable import HARD_TEXTS, check_exportable, equally_likely
+from data_tools.tokenizer.export_check import HARD_TEXTS, check_exportable, equally_likely
 from data_tools.tokenizer.loading import load_tokenizer
 from data_tools.tokenizer.sentencepiece import TokenizerKind, train_tokenizer
-from data_tools.tokenizer.special import SpecialIds
+from data_tools.tokenizer.special_tokens import SpecialIds
+from data_tools.tokenizer.tokenizer_interface import Tokenizer, printable
 
 __all__ = [
     "HARD_TEXTS",

@@ -1,7 +1,7 @@
-"""A Hugging Face `tokenizer.json` as it is. The one module that knows the tokenizers library.
+"""Hugging Face `tokenizer.json` files: loading them, encoding and decoding, with `tokenizers`.
 
-Text never becomes a special token, and nothing is added before or after it. What the file says of
-truncation, padding and BPE dropout is left aside: a corpus is whole, and the same every time.
+Text never becomes a special token, and nothing is added before or after it. Truncation, padding and
+BPE dropout in the file are ignored, so that a corpus is complete and always the same.
 """
 
 import hashlib
@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.errors import InputError
-from data_tools.tokenizer.base import (
+from data_tools.tokenizer.plain_tokenizer_json import plain_values
+from data_tools.tokenizer.special_token_roles import choose_roles, remember_roles
+from data_tools.tokenizer.special_tokens import NONE, SpecialIds
+from data_tools.tokenizer.tokenizer_interface import (
     check_id,
     cut_at_raw_bytes,
     gives_back,
@@ -24,25 +27,22 @@ from data_tools.tokenizer.base import (
     move_blanks,
     text_of,
 )
-from data_tools.tokenizer.plain import plain_values
-from data_tools.tokenizer.roles import choose_roles, remember_roles
-from data_tools.tokenizer.special import NONE, SpecialIds
-from data_tools.tokenizer.words import starts_word
+from data_tools.tokenizer.word_starts import starts_word
 
 _SPACE_MARK = "\u2581"
-_LONG_CHARACTERS = 1 << 18  # The library takes some 400 bytes a token while it works.
-# Where no word of the field's byte-level vocabularies reaches over, up to the last such place.
+_LONG_CHARACTERS = 1 << 18  # The library needs about 400 bytes per token while it encodes.
+# Matches up to the last place that no word of the usual byte-level vocabularies crosses.
 _UP_TO_LAST_CUT = re.compile(r"(?s).+(?<=\S)(?:\n(?=\S)|(?= ))")
 
 
 class HuggingFaceTokenizer:
     """A `tokenizer.json` from disk; text never becomes one of its special ids.
 
-    Byte-level models give every text and every raw byte back, unless an added token takes the
-    blanks beside it. Texts of more than 262,144 characters go through exact ones in parts, cut at
-    line ends and blanks, which bounds the memory. Other models may normalise (then `exact` is
-    False), and write what is outside their vocabulary as `unk`, the one special id that a text may
-    give.
+    Byte-level models give every text and every raw byte back, unless an added token removes the
+    blanks beside it. If a byte-level model is exact, it encodes texts of more than 262,144
+    characters in parts, cut at line ends and blanks, to limit memory. Other models may normalize
+    text (then `exact` is False), and encode what is outside their vocabulary as `unk`, the only
+    special id that a text may become.
     """
 
     kind: Literal["huggingface"] = "huggingface"
@@ -94,12 +94,12 @@ class HuggingFaceTokenizer:
         """Turns text into ids, adding nothing.
 
         Raises:
-            InputError: The text holds raw bytes and the vocabulary is not of bytes, or half a
-                character, or nothing but a special token can stand for a part of it.
+            InputError: The text holds raw bytes and the vocabulary has no bytes; or half a
+                character; or a part of it can only become a special token.
         """
         try:
             return self._encode_plain(text)
-        except (TypeError, ValueError):  # How tokenizers refuses surrogates.
+        except (TypeError, ValueError):  # What the library raises for surrogates.
             if not has_surrogates(text):
                 raise
         return np.concatenate([self._encode_part(part) for part in cut_at_raw_bytes(text)])
@@ -109,10 +109,10 @@ class HuggingFaceTokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_parts(self, parts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Encodes the parts of one text, as its sentences: together they are the ids of the text.
+        """Encodes the parts of one text, as its sentences; together they are the ids of the text.
 
-        Blanks at the end of a part go to the next one, to whose first word they belong. A part may
-        have no ids, where a token of the part before reaches over it.
+        Blanks at the end of a part are moved to the next part, because they belong to its first
+        word. A part has no ids if a token of the part before covers it.
         """
         parts = move_blanks(parts)
         text = "".join(parts)
@@ -123,7 +123,7 @@ class HuggingFaceTokenizer:
         return np.split(ids, np.searchsorted(begins, starts)) if parts else []
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """Turns ids back into text; special ids vanish."""
+        """Turns ids back into text; special ids become nothing."""
         known = [check_id(i, self.vocab_size) for i in ids]
         if self._contents is not None:
             contents = self._contents
@@ -132,15 +132,15 @@ class HuggingFaceTokenizer:
         return text
 
     def piece(self, token_id: int) -> str:
-        """Names one id, as `Ġthe`, `##ing` or `[MASK]`; an unused id has an empty name."""
+        """The text of one id in the vocabulary, as `Ġthe`, `##ing` or `[MASK]`; empty if unused."""
         return self._pieces[check_id(token_id, self.vocab_size)]
 
     def special_ids(self) -> list[int]:
-        """All ids that stand for no text: special tokens of every kind."""
+        """All ids that represent no text: special tokens of every kind."""
         return self._special_ids
 
     def word_starts(self) -> NDArray[np.bool_]:
-        """Tells for every id `[vocab_size]` whether it begins a word."""
+        """For every id `[vocab_size]`, whether it begins a word."""
         return np.array([self._starts_word(i) for i in range(self.vocab_size)], dtype=np.bool_)
 
     def exchange_json(self) -> dict[str, Any] | None:
@@ -167,7 +167,8 @@ class HuggingFaceTokenizer:
         if self._byte_ids is None:
             raise InputError(
                 f"{self.path} has no tokens for raw bytes, and the text holds the byte "
-                f"0x{part[0]:02X}, which is no UTF-8: mend the text, or take a byte-level tokenizer"
+                f"0x{part[0]:02X}, which is not UTF-8: correct the text, or use a byte-level "
+                "tokenizer"
             )
         return self._byte_ids[np.frombuffer(part, dtype=np.uint8)]
 
@@ -188,7 +189,7 @@ class HuggingFaceTokenizer:
         forbidden = places[self._is_forbidden[ids]]
         if not len(forbidden):
             return ids, places[:, 0]
-        # A vocabulary may spell a special token by merges or as a piece: cut within its letters.
+        # The model produces a special token, by merges or as a piece: cut the text inside its name.
         for begin, end in forbidden.tolist():
             if end - begin < 2:
                 raise InputError(
@@ -235,12 +236,11 @@ def load_huggingface(
 
     Args:
         path: The file.
-        special: Which tokens are special, by role (`{"eos": "<|endoftext|>"}`); where it says
-            nothing, the file decides, then a `tokenizer_config.json` beside it, then the usual
-            names.
+        special: Which tokens are special, by role (`{"eos": "<|endoftext|>"}`). For other roles the
+            file decides, then a `tokenizer_config.json` beside it, then the usual names.
 
     Raises:
-        InputError: It is no `tokenizer.json`, or nothing tells which token ends a document.
+        InputError: It is not a `tokenizer.json`, or nothing says which token ends a document.
     """
     content = path.read_bytes()
     try:
@@ -250,7 +250,7 @@ def load_huggingface(
         raise InputError(f"{path} is not a tokenizer.json: name another file") from error
     roles = choose_roles(path, values, vocabulary, special or {})
     if remember_roles(values, roles, vocabulary):
-        # The choice becomes part of the file, so that a copy alone gives the same ids.
+        # The roles become part of the file, so that a copy of it gives the same ids.
         content = json.dumps(values, ensure_ascii=False, indent=2).encode()
     return HuggingFaceTokenizer(path, content, values, SpecialIds(**roles))
 
@@ -274,10 +274,10 @@ def _vocabulary(values: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _byte_characters() -> list[str]:
-    """The characters that stand for the bytes 0 to 255 in byte-level vocabularies.
+    """The characters that represent the bytes 0 to 255 in byte-level vocabularies.
 
-    Those of Radford et al. 2019 (GPT-2): a printable byte is its Latin-1 character, and the others
-    are U+0100 onwards in their order.
+    As in Radford et al. 2019 (GPT-2): a printable byte is its Latin-1 character, and the others
+    are U+0100 and following, in order.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
@@ -289,7 +289,7 @@ def _build(values: Mapping[str, Any], path: Path) -> Any:
 
     try:
         tokenizer = tokenizers.Tokenizer.from_str(json.dumps(values))
-    except Exception as error:  # The library raises nothing narrower.
+    except Exception as error:  # The library raises no narrower error.
         raise InputError(
             f"{path}: tokenizers {tokenizers.__version__} cannot read it: {error}"
         ) from error
@@ -298,7 +298,8 @@ def _build(values: Mapping[str, Any], path: Path) -> Any:
         if found != token["id"]:
             raise InputError(
                 f"{path}: {token['content']} has the id {token['id']}, which the tokenizers "
-                f"library reads as {found}: number the added tokens behind the vocabulary, in a row"
+                f"library reads as {found}: number the added tokens consecutively after the "
+                "vocabulary"
             )
     tokenizer.encode_special_tokens = True
     return tokenizer

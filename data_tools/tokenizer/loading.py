@@ -1,24 +1,24 @@
-"""Reading a tokenizer of either kind, told apart by what is in the file."""
+"""Reads a tokenizer of either kind, which it recognizes by the content of the file."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from data_tools.errors import InputError
-from data_tools.tokenizer.base import Tokenizer
 from data_tools.tokenizer.huggingface import load_huggingface
 from data_tools.tokenizer.sentencepiece import load_sentencepiece
+from data_tools.tokenizer.tokenizer_interface import Tokenizer
 
 
 def load_tokenizer(path: Path, *, special: Mapping[str, str] | None = None) -> Tokenizer:
-    """Reads a SentencePiece `.model` or a Hugging Face `tokenizer.json`, whatever it is called.
+    """Reads a SentencePiece `.model` or a Hugging Face `tokenizer.json`, under any name.
 
     Args:
         path: The file.
-        special: Tokens of a `tokenizer.json` by role, as `{"eos": "<|endoftext|>"}`, where neither
-            its names nor a `tokenizer_config.json` beside it tell. A `.model` knows its own.
+        special: Tokens of a `tokenizer.json` by role, as `{"eos": "<|endoftext|>"}`, if neither
+            their names nor a `tokenizer_config.json` beside it show the roles. Not for a `.model`.
 
     Raises:
-        InputError: There is no such file, it is no tokenizer, or it has no end of a document.
+        InputError: There is no such file, it is not a tokenizer, or it has no end of a document.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the tokenizer.model or tokenizer.json in it")

@@ -1,8 +1,9 @@
-"""Text to token ids and back, exactly. The one module that knows SentencePiece.
+"""SentencePiece models: loading and training them, encoding and decoding exactly.
 
-Ids 0 to 70 are control symbols, which no text can ever become: `<pad>` 0, `<s>` 1 (bos), `</s>` 2
-(eos), `<unk>` 3 (never produced, because unknown characters fall back to bytes), `<cls>` 4,
-`<sep>` 5, `<mask>` 6, and 64 spare ones for what comes later. Then the 256 bytes, then pieces.
+In a model trained here, ids 0 to 70 are control symbols, which no text can become: `<pad>` 0, `<s>`
+1 (bos), `</s>` 2 (eos), `<unk>` 3 (never produced, because unknown characters become bytes),
+`<cls>` 4, `<sep>` 5, `<mask>` 6, and 64 spare ones for later use. Then come the 256 bytes, then
+pieces.
 """
 
 import hashlib
@@ -19,7 +20,10 @@ from numpy.typing import NDArray
 
 from data_tools.errors import InputError
 from data_tools.files import write_file
-from data_tools.tokenizer.base import (
+from data_tools.tokenizer.sentencepiece_model_file import round_scores
+from data_tools.tokenizer.sentencepiece_to_json import sentencepiece_json
+from data_tools.tokenizer.special_tokens import NONE, ROLES, USUAL_NAMES, SpecialIds
+from data_tools.tokenizer.tokenizer_interface import (
     check_id,
     cut_at_raw_bytes,
     gives_back,
@@ -27,10 +31,7 @@ from data_tools.tokenizer.base import (
     move_blanks,
     text_of,
 )
-from data_tools.tokenizer.exchange import sentencepiece_json
-from data_tools.tokenizer.model_file import round_scores
-from data_tools.tokenizer.special import NONE, ROLES, USUAL_NAMES, SpecialIds
-from data_tools.tokenizer.words import starts_word
+from data_tools.tokenizer.word_starts import starts_word
 
 TokenizerKind = Literal["bpe", "unigram"]
 
@@ -38,15 +39,15 @@ NUM_SPARE = 64
 _CONTROL_PIECES = ["<cls>", "<sep>", "<mask>", *(f"<spare_{i}>" for i in range(NUM_SPARE))]
 _SPACE_MARK = "\u2581"  # SentencePiece writes a blank as this character.
 _MARKS = re.compile(f"({_SPACE_MARK}+)")
-# Messages of protobuf merge when they are put in a row: normalizer_spec.add_dummy_prefix = false,
-# and .remove_extra_whitespaces = false.
+# Concatenated protobuf messages are merged. These set normalizer_spec.add_dummy_prefix = false, and
+# .remove_extra_whitespaces = false.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 _ALL_BLANKS = b"\x1a\x02\x20\x00"
 _CHUNK_CHARACTERS = 4096
 _SHORT_CHARACTERS = 1 << 20
 _WHOLE_MATCH = itemgetter(0)
-# Ways to cut text into words with the blanks before them, finest first, each with what a piece
-# that reaches from one word into the next would hold.
+# Ways to cut text into words with the blanks before them, finest first; each with a pattern that
+# matches a piece which crosses from one word into the next.
 _WORDS = [
     (
         re.compile(r" *[^\W\d_]+| *(?:[^\w ]++|[\d_]++)+| +"),
@@ -56,11 +57,11 @@ _WORDS = [
 ]
 _REMEMBERED_CHARACTERS = 32
 _REMEMBERED_WORDS = 1 << 20
-_BLANKS_IN = 1000  # One character of so many is surely within the character coverage.
-_NUM_THREADS = 8  # Part of the recipe: another number may train another unigram model.
+_BLANKS_IN = 1000  # A character this frequent is certainly within the character coverage.
+_NUM_THREADS = 8  # Another number may train another unigram model.
 _NO_TEXT = "there is no text to train a tokenizer on: name other files"
 _RECIPE: dict[str, Any] = {
-    # What makes decode(encode(text)) == text, and transformers agree on every id.
+    # With these, decode(encode(text)) == text, and transformers gives the same ids.
     "add_dummy_prefix": False,
     "remove_extra_whitespaces": False,
     "normalization_rule_name": "identity",
@@ -77,7 +78,7 @@ _RECIPE: dict[str, Any] = {
     "unk_piece": "<unk>",
     "control_symbols": _CONTROL_PIECES,
     "num_threads": _NUM_THREADS,
-    "max_sentence_length": 1 << 20,  # Longer ones are dropped; chunks stay far below.
+    "max_sentence_length": 1 << 20,  # Longer ones are dropped; our chunks are far shorter.
     "minloglevel": 2,
 }
 
@@ -85,8 +86,8 @@ _RECIPE: dict[str, Any] = {
 class SentencePieceTokenizer:
     """A SentencePiece model from disk; text never becomes one of its special ids.
 
-    Models made elsewhere keep their own ids. One that normalises text or drops blanks is taken as
-    it is, and says so with `exact`.
+    Models made elsewhere keep their own ids. A model that normalizes text or drops blanks is used
+    as it is, and `exact` is False.
     """
 
     kind: Literal["sentencepiece"] = "sentencepiece"
@@ -104,23 +105,23 @@ class SentencePieceTokenizer:
         self._byte_ids = np.array(bytes_in_order, dtype=np.int32)
         self._word: re.Pattern[str] | None
         self._adds_blank = self._contents[processor.encode("a")[0]].startswith(b" ")
-        if self._adds_blank:  # The blank comes from here instead, so that texts can be cut.
-            self._ask(_load(content + _NO_DUMMY_PREFIX), " ")
+        if self._adds_blank:  # The blank is added by `encode` instead, so that texts can be cut.
+            self._encode_with(_load(content + _NO_DUMMY_PREFIX), " ")
         else:
-            self._ask(processor, "")
+            self._encode_with(processor, "")
         self.exact = gives_back(lambda text: self.decode(self.encode(text)))
         if not self.exact:
-            self._ask(processor, "")
+            self._encode_with(processor, "")
         else:
             self._word = _independent_words(processor)
 
-    def _ask(self, processor: Any, blank: str) -> None:
+    def _encode_with(self, processor: Any, blank: str) -> None:
         self._blank = blank
         self._word = None
         self._ids_of_word = _RememberedWords(processor)
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        """Turns text into ids, adding nothing. `decode` gives the very same text back.
+        """Turns text into ids, adding nothing. `decode` gives back exactly the same text.
 
         Raises:
             InputError: The text holds half a character (a lone surrogate).
@@ -132,9 +133,10 @@ class SentencePieceTokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_parts(self, parts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Encodes the parts of one text, as its sentences: together the ids decode to the text.
+        """Encodes the parts of one text, as its sentences; together the ids decode to the text.
 
-        Blanks at the end of a part go to the next one, to whose first word they belong.
+        Blanks at the end of a part are moved to the next part, because they belong to its first
+        word.
         """
         ids, blank = [], self._blank
         for part in move_blanks(parts):
@@ -143,7 +145,7 @@ class SentencePieceTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """Turns ids back into text; special ids vanish."""
+        """Turns ids back into text; special ids become nothing."""
         contents = self._contents
         found = b"".join([contents[check_id(i, self.vocab_size)] for i in ids])
         if self._adds_blank and found.startswith(b" "):
@@ -151,17 +153,17 @@ class SentencePieceTokenizer:
         return text_of(found)
 
     def piece(self, token_id: int) -> str:
-        """Names one id, as `▁the`, `<0x0A>` or `<mask>`."""
+        """The text of one id in the vocabulary, as `▁the`, `<0x0A>` or `<mask>`."""
         piece: str = self._processor.id_to_piece(check_id(token_id, self.vocab_size))
         return piece
 
     def special_ids(self) -> list[int]:
-        """All ids that stand for no text, spare ones and unknown included."""
+        """All ids that represent no text, including spare ones and unknown."""
         is_byte, processor = self._processor.is_byte, self._processor
         return [i for i in range(self.vocab_size) if _is_symbol(processor, i) and not is_byte(i)]
 
     def word_starts(self) -> NDArray[np.bool_]:
-        """Tells for every id `[vocab_size]` whether it begins a word; single ASCII bytes do."""
+        """For every id `[vocab_size]`, whether it begins a word; single ASCII bytes do."""
         is_byte = self._processor.is_byte
         found = [
             (is_byte(i) and content[0] < 0x80) or starts_word(content)
@@ -179,7 +181,7 @@ class SentencePieceTokenizer:
             return self._encode_odd(text, blank)
         try:
             return self._encode_plain(blank + text if text else text)
-        except (RuntimeError, TypeError, UnicodeError):  # How SentencePiece refuses surrogates.
+        except (RuntimeError, TypeError, UnicodeError):  # What SentencePiece raises for surrogates.
             if not has_surrogates(text):
                 raise
         return self._encode_odd(text, blank)
@@ -195,7 +197,7 @@ class SentencePieceTokenizer:
         return np.frombuffer(b"".join(found), dtype=np.int32)
 
     def _encode_odd(self, text: str, blank: str) -> NDArray[np.int32]:
-        # A literal U+2581 would come back as a blank, so it goes in as its three bytes.
+        # A literal U+2581 would be decoded as a blank, so it is encoded as its three bytes.
         ids = []
         for part in cut_at_raw_bytes(text):
             pieces = _MARKS.split(part) if isinstance(part, str) else [part]
@@ -210,7 +212,7 @@ class SentencePieceTokenizer:
 
 
 class _RememberedWords(dict[str, bytes]):
-    """The ids of words seen before, as bytes: four times as fast as asking SentencePiece again."""
+    """A cache of the ids of words, as bytes: four times as fast as calling SentencePiece again."""
 
     def __init__(self, processor: Any) -> None:
         super().__init__()
@@ -226,8 +228,8 @@ class _RememberedWords(dict[str, bytes]):
 
 
 def _independent_words(processor: Any) -> re.Pattern[str] | None:
-    # Where no piece reaches from one word into the next and nothing is put before a text, the ids
-    # of a text are those of its words in a row.
+    # If no piece crosses from one word into the next, and nothing is added before a text, the ids
+    # of a text are the ids of its words, concatenated.
     ids = range(processor.vocab_size())
     pieces = [processor.id_to_piece(i) for i in ids if not _is_symbol(processor, i)]
     for word, crossing in _WORDS:
@@ -245,10 +247,10 @@ def _is_symbol(processor: Any, token_id: int) -> bool:
 
 
 def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
-    """Reads a SentencePiece model, ours or another.
+    """Reads a SentencePiece model, trained here or elsewhere.
 
     Raises:
-        InputError: It is no SentencePiece model, has no eos, or cannot write every text.
+        InputError: It is not a SentencePiece model, has no eos, or cannot encode every text.
     """
     return _read(path, path.read_bytes())
 
@@ -295,7 +297,7 @@ def train_tokenizer(
 ) -> SentencePieceTokenizer:
     """Trains a SentencePiece model and writes it to `out`; equal texts give equal bytes.
 
-    Line ends are part of the pieces (`):` with its newline is one token), which source code likes.
+    Line ends are part of the pieces (`):` with its newline is one token), which suits source code.
 
     Args:
         texts: Documents of any length.
@@ -305,8 +307,8 @@ def train_tokenizer(
         seed: Seeds SentencePiece's own sampling.
 
     Raises:
-        InputError: There is no text, it cannot give `vocab_size` pieces, or the model would not
-            give every text back. Nothing is written then.
+        InputError: There is no text, it cannot give `vocab_size` pieces, or the model does not
+            give every text back exactly. Then nothing is written.
     """
     import sentencepiece
 
@@ -339,8 +341,8 @@ def train_tokenizer(
 
 
 def _required(texts: Sequence[str]) -> dict[str, str]:
-    # Where blanks are rare or none, coverage would leave them out, and they could not be told from
-    # U+2581 then. Elsewhere the setting would only change the bytes of the model.
+    # If blanks are rare, the character coverage may exclude them, and then a blank could not be
+    # distinguished from U+2581. Otherwise the setting would only change the bytes of the model.
     characters = sum(map(len, texts))
     blanks = sum(text.count(" ") for text in texts)
     return {"required_chars": _SPACE_MARK} if blanks * _BLANKS_IN < characters else {}
@@ -348,7 +350,7 @@ def _required(texts: Sequence[str]) -> dict[str, str]:
 
 def _chunks(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        if has_surrogates(text):  # Raw bytes have ids already, and are no text to learn from.
+        if has_surrogates(text):  # Raw bytes have ids already, and are not text to learn from.
             text = "".join(part for part in cut_at_raw_bytes(text) if isinstance(part, str))
         for start in range(0, len(text), _CHUNK_CHARACTERS):
             yield text[start : start + _CHUNK_CHARACTERS]

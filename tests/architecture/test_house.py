@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from bigtrain.config import RunConfig, Section, load_config
-from data_tools.cleaning.config import CleanConfig
+from data_tools.cleaning.clean_config import CleanConfig
 from tests.architecture.source_tree import PACKAGES, REPOSITORY
 
 LONGEST_FILE = 400
+LONGEST_FUNCTION = 60
 ROOMS = (*PACKAGES, "configs", "tests")
 SYSTEM_FOLDERS = {Path(f"/{name}") for name in ("", "home", "opt", "root", "srv", "tmp", "usr")}
 """Too common to give a machine away."""
@@ -38,6 +39,16 @@ def prints(text: str) -> bool:
         in {"print", "builtins.print", "pprint", "pprint.pprint", "sys.stdout.write"}
         for node in ast.walk(ast.parse(text))
     )
+
+
+def long_functions(text: str) -> list[str]:
+    """Functions and methods that have more lines than a reader should have to hold."""
+    return [
+        node.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > LONGEST_FUNCTION
+    ]
 
 
 def has_docstring(text: str) -> bool:
@@ -73,6 +84,11 @@ def _tracked_files() -> list[Path]:
 def test_no_file_is_longer_than_a_reader_can_hold() -> None:
     long = [file for file in PYTHON_FILES if len(file.read_text().splitlines()) > LONGEST_FILE]
     assert not long, _of_files(long)
+
+
+def test_no_function_is_longer_than_60_lines() -> None:
+    long = [name for file in PACKAGE_FILES for name in long_functions(file.read_text())]
+    assert not long
 
 
 def test_every_module_says_why_it_exists() -> None:
@@ -127,6 +143,9 @@ def test_no_file_knows_the_machine_that_it_was_written_on() -> None:
 def test_a_breach_of_these_rules_would_be_seen() -> None:
     assert prints("def f():\n    print('x')")
     assert not prints("typer.echo('x')  # print(x)")
+    body = "".join(f"    x = {number}\n" for number in range(LONGEST_FUNCTION))
+    assert long_functions(f"class A:\n def f(self):\n{body}") == ["f"]
+    assert not long_functions(f"async def f():\n{body.partition(chr(10))[2]}")
     assert not has_docstring("import os")
     assert has_docstring('"""Why."""\nimport os')
     assert mentions("see '/builds/me/x.txt'", "/builds/me")

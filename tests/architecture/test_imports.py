@@ -18,9 +18,12 @@ Rule = Callable[[Source], Iterator[Reach]]
 
 FORMAT_MODULES = tuple(
     f"data_tools.{name}"
-    for name in ("corpus", "manifest", "tokenizer", "errors", "index", "remote", "samples.table")
+    for name in (
+        *("corpus", "manifest", "remote_files", "samples.sample_table", "tokenizer"),
+        *("errors", "files", "locks", "progress"),
+    )
 )
-"""What bigtrain may know of data_tools: the formats that it reads, and the tokenizer."""
+"""What bigtrain may import of data_tools: the formats that it reads, the tokenizer, and files."""
 
 _BEFORE_MODELS = {"config", "parallel", "track", "health"}
 _BEFORE_TRAIN = _BEFORE_MODELS | {"models", "data", "objectives", "engine", "checkpoint", "runs"}
@@ -69,7 +72,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "webdataset": ("data_tools.reading.webdataset_rules",),
     "pyarrow": ("data_tools.reading",),
     "datasketch": ("data_tools.cleaning",),
-    "fsspec": ("data_tools.reading", "data_tools.remote", "bigtrain.checkpoint.object_store"),
+    "fsspec": ("data_tools.reading", "data_tools.remote_files", "bigtrain.checkpoint.object_store"),
     **dict.fromkeys(
         ("os.environ", "os.environb", "os.getenv", "os.putenv", "os.unsetenv"),
         ("bigtrain.environment", "launcher.environment"),
@@ -191,10 +194,14 @@ def test_the_walk_sees_the_code_that_is_there() -> None:
         (RULES[0], "launcher.local", "from bigtrain.environment import Ranks"),
         (RULES[0], "launcher.local", "import data_tools.corpus"),
         (RULES[0], "launcher.local", "from bigtrain import train"),
-        (RULES[1], "bigtrain.data.batches", "from data_tools.sharding.job import shard_corpus"),
+        (
+            RULES[1],
+            "bigtrain.data.batches",
+            "from data_tools.sharding.shard_corpus import shard_corpus",
+        ),
         (RULES[1], "bigtrain.data.batches", "from data_tools import cli"),
         (RULES[1], "bigtrain.data.batches", "import launcher.local"),
-        (RULES[1], "bigtrain.environment", "import data_tools.files as files"),
+        (RULES[1], "bigtrain.environment", "import data_tools.verify_corpus as verify"),
         (RULES[1], "bigtrain.commands.which", "from data_tools.cli import app"),
         (RULES[1], "bigtrain.cli", "from launcher.local import run_local"),
         (RULES[1], "bigtrain.runs.launch_end", "from launcher.local import JobResult"),

@@ -57,8 +57,9 @@ def test_checking_a_config_loads_nothing_heavy() -> None:
 
 def test_reading_text_that_is_no_webdataset_tar_loads_nothing_heavy() -> None:
     read = """
-        from data_tools.reading.documents import ReadOptions, plan_pieces, read_piece
-        from data_tools.reading.sources import find_sources
+        from data_tools.reading.documents import ReadOptions
+        from data_tools.reading.read_pieces import plan_pieces, read_piece
+        from data_tools.reading.text_sources import find_sources
         (source,) = find_sources(["tests/{README.md,conftest.py}"])
         pieces = plan_pieces(source, piece_bytes=1 << 20)
         assert all(list(read_piece(piece, ReadOptions())) for piece in pieces)

@@ -7,7 +7,6 @@ import numpy as np
 
 from data_tools.corpus import DOCS_TYPE
 from data_tools.files import write_file
-from data_tools.index import PackPlace, index_path, render_index
 from data_tools.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -16,7 +15,8 @@ from data_tools.manifest import (
     render_manifest,
     total_of,
 )
-from data_tools.shards import ShardWriter
+from data_tools.tar_index import PackPlace, index_path, render_index
+from data_tools.tar_writer import ShardWriter
 from data_tools.tokenizer import SpecialIds
 
 PACK_TOKENS = 1 << 20

@@ -16,7 +16,8 @@ import sentencepiece
 from rich.console import Console
 from rich.table import Table
 
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
 from data_tools.tokenizer import load_tokenizer, train_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -103,7 +104,8 @@ def _seconds_alone(path: Path, tokenizer: Path, alone: str) -> float:
 def _seconds_sharding(path: Path, tokenizer: Path, out: Path, **options: bool) -> float:
     """From the call to the sealed corpus, the start of the processes included."""
     started = time.perf_counter()
-    shard_corpus([str(path)], tokenizer=tokenizer, out=out, workers=WORKERS, **options)
+    chosen = ShardOptions(**options)
+    shard_corpus([str(path)], tokenizer=tokenizer, out=out, workers=WORKERS, options=chosen)
     return time.perf_counter() - started
 
 

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from bigtrain.parallel.bf16 import find_slow_bf16
 from bigtrain.plan.flops import model_flops
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
 from data_tools.tokenizer import train_tokenizer
 from tests.benchmarks.step_contenders import CONTENDERS, LENGTH, ROWS, VOCAB_SIZE, run_config
 
@@ -100,7 +100,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = folder / "tokenizer.model"
     pieces = (file.read_text() for file in sorted(texts.iterdir()))
     train_tokenizer(pieces, tokenizer, vocab_size=VOCAB_SIZE)
-    shard_corpus([str(texts)], tokenizer=tokenizer, out=folder / "corpus", validation_percent=0)
+    shard_corpus([str(texts)], tokenizer=tokenizer, out=folder / "corpus")
     return folder / "corpus"
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
 from data_tools.tokenizer import Tokenizer, train_tokenizer
 from tests.data_tools.small_texts import write_texts
 
@@ -29,8 +30,6 @@ def sharded(tmp_path_factory, texts, tokenizer) -> Path:
         [str(texts)],
         tokenizer=tokenizer.path,
         out=out,
-        validation_percent=20,
-        task_bytes=3000,
-        pack_tokens=100,
+        options=ShardOptions(validation_percent=20, task_bytes=3000, pack_tokens=100),
     )
     return out

@@ -11,7 +11,6 @@ import numpy as np
 
 from data_tools.corpus import open_corpus
 from data_tools.files import file_sha256, write_file
-from data_tools.index import index_path, render_index, scan_tar
 from data_tools.manifest import (
     Manifest,
     ShardInfo,
@@ -19,7 +18,8 @@ from data_tools.manifest import (
     render_manifest,
     total_of,
 )
-from data_tools.samples.table import SampleMode, SampleTable, Segments, load_sample_table
+from data_tools.samples.sample_table import SampleMode, SampleTable, Segments, load_sample_table
+from data_tools.tar_index import index_path, render_index, scan_tar
 from data_tools.tokenizer import SpecialIds
 
 EOS = 2

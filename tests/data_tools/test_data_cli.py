@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import data_tools
 from data_tools.cli import app
 from data_tools.errors import InputError
-from data_tools.inspect import inspect_corpus
+from data_tools.inspect_corpus import inspect_corpus
 
 
 def run(*arguments) -> str:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from data_tools.cli import app
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.inspect import count_lengths, inspect_corpus, render_inspection
+from data_tools.inspect_corpus import count_lengths, inspect_corpus, render_inspection
 from data_tools.manifest import load_manifest
 
 
@@ -45,7 +45,7 @@ def test_lengths_are_counted_over_all_documents(sharded, documents):
 
 
 def test_a_corpus_of_many_packs_is_sampled_evenly_and_says_so(sharded, monkeypatch):
-    monkeypatch.setattr("data_tools.inspect._SAMPLE_PACKS", 2)
+    monkeypatch.setattr("data_tools.inspect_corpus._SAMPLE_PACKS", 2)
     with open_corpus(sharded / "train") as corpus:
         first, again = (count_lengths(corpus, exact_packs=3) for _ in range(2))
     assert first == again

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.cleaning.job import clean_corpus
+from data_tools.cleaning.clean_corpus import clean_corpus
 from data_tools.errors import InputError
-from data_tools.sharding.job import shard_corpus
-from data_tools.workers import open_pool, run_each
+from data_tools.jobs.workers import open_pool, run_each
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
 from tests.data_tools.cleaning.documents import make_config, random_prose, write_json_lines
 from tests.data_tools.small_texts import tree_bytes
 
@@ -83,9 +84,8 @@ def test_sharding_interrupted_twice_at_two_places_goes_on_to_the_same_bytes(
     whole, out = tmp_path / "whole", tmp_path / "out"
 
     def shard(folder: Path):
-        return shard_corpus(
-            [str(pages)], tokenizer=tokenizer.path, out=folder, task_bytes=TASK_BYTES
-        )
+        options = ShardOptions(task_bytes=TASK_BYTES)
+        return shard_corpus([str(pages)], tokenizer=tokenizer.path, out=folder, options=options)
 
     shard(whole)
     command = ["shard", pages, "--tokenizer", tokenizer.path, "--out", out, "--workers", 2]

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from data_tools import megatron as megatron_module
+from data_tools import convert_megatron as megatron_module
 from data_tools.cli import app
+from data_tools.convert_megatron import export_megatron, import_megatron
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.files import only_writer
-from data_tools.index import scan_tar
-from data_tools.inspect import inspect_corpus
+from data_tools.inspect_corpus import inspect_corpus
+from data_tools.jobs.output_folder import only_writer
 from data_tools.manifest import Manifest, load_manifest, render_manifest, total_of
-from data_tools.megatron import export_megatron, import_megatron
-from data_tools.shards import ShardWriter
-from data_tools.verify import verify_corpus
+from data_tools.tar_index import scan_tar
+from data_tools.tar_writer import ShardWriter
+from data_tools.verify_corpus import verify_corpus
 from tests.data_tools.small_texts import tree_bytes
 
 TYPES = ("uint8", "int16", "int32", "int64", "uint16")
@@ -242,16 +242,19 @@ def put(path, offset, content):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda bin, idx: cut(bin, 17), r"made\.bin has 17 bytes, and .*made\.idx tells of 20"),
+        (lambda bin, idx: cut(bin, 17), r"made\.bin has 17 bytes, and .*made\.idx says 20"),
         (lambda bin, idx: cut(idx, 60), r"made\.idx has 60 bytes, and its header needs 82"),
-        (lambda bin, idx: cut(idx, 20), r"made\.idx does not begin as an index"),
-        (lambda bin, idx: put(idx, 0, b"XMIDIDX"), r"made\.idx does not begin as an index"),
+        (lambda bin, idx: cut(idx, 20), r"made\.idx does not begin like"),
+        (
+            lambda bin, idx: put(idx, 0, b"XMIDIDX"),
+            r"made\.idx does not begin like",
+        ),
         (lambda bin, idx: put(idx, 9, b"\2"), r"made\.idx has version 2; only 1 is known"),
-        (lambda bin, idx: put(idx, 17, b"\7"), "token type 7 at byte 17 is no type of integers"),
+        (lambda bin, idx: put(idx, 17, b"\7"), "token type 7 at byte 17 is not an integer type"),
         (lambda bin, idx: put(idx, 26, b"\0"), "has no document mark"),
         (lambda bin, idx: put(idx, 34, b"\1"), "sequence 1 does not follow the one before"),
         (lambda bin, idx: put(idx, 42, b"\7"), "sequence 0 does not follow the one before"),
-        (lambda bin, idx: put(idx, 50, b"\7"), r"made\.bin has 20 bytes, and .* tells of 15"),
+        (lambda bin, idx: put(idx, 50, b"\7"), r"made\.bin has 20 bytes, and .* says 15"),
         (lambda bin, idx: put(idx, 58, b"\1"), "the document marks from byte 58 on run from 1"),
         (lambda bin, idx: bin.unlink(), r"no file .*made\.bin"),
         (lambda bin, idx: bin.write_bytes(b""), r"made\.bin has 0 bytes"),

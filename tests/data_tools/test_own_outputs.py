@@ -8,14 +8,15 @@ import pytest
 import yaml
 from webdataset.writer import TarWriter
 
-from data_tools.cleaning.config import CleanConfig
-from data_tools.cleaning.job import clean_corpus
+from data_tools.cleaning.clean_config import CleanConfig
+from data_tools.cleaning.clean_corpus import clean_corpus
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.reading.left_out import LeftOut
-from data_tools.reading.sources import find_sources, hash_sources
-from data_tools.sharding.job import shard_corpus
-from data_tools.tokenizer.job import build_tokenizer
+from data_tools.reading.left_out_files import LeftOut
+from data_tools.reading.text_sources import find_sources, hash_sources
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
+from data_tools.tokenizer.build_tokenizer import build_tokenizer
 from tests.data_tools.small_texts import tree_bytes, write_texts
 
 OURS = "written by bigtrain"
@@ -58,7 +59,8 @@ def test_a_corpus_among_its_texts_goes_on_and_ends_the_same(
     own = folder / "tok.model"
     shutil.copy(tokenizer.path, own)
     own.with_name("tok.model.json").write_text('{"schema": "bigtrain-tokenizer/1"}')
-    settings = {"tokenizer": own, "task_bytes": 1000, "validation_percent": 20, **options}
+    chosen = ShardOptions(task_bytes=1000, validation_percent=20, **options)
+    settings = {"tokenizer": own, "options": chosen}
     before = tree_bytes(folder)
     shard_corpus([str(folder)], out=folder / place, **settings)
     whole = {name: it for name, it in tree_bytes(folder).items() if ".lock" not in name}
@@ -161,7 +163,7 @@ def test_every_kind_becomes_the_same_corpus_for_any_number_of_workers(tokenizer,
     with TarWriter(str(folder / "c.tar")) as tar:
         for number, text in enumerate(texts[60:]):
             tar.write({"__key__": f"{number:03d}", "txt": text, "jpg": b"\xff"})
-    settings = {"tokenizer": tokenizer.path, "task_bytes": 700}
+    settings = {"tokenizer": tokenizer.path, "options": ShardOptions(task_bytes=700)}
     one = shard_corpus([str(folder)], out=tmp_path / "one", **settings)
     shard_corpus([str(folder)], out=tmp_path / "two", workers=2, **settings)
     assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")

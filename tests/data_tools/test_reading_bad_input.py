@@ -90,7 +90,9 @@ def test_a_truncated_file_is_told_in_one_line(tmp_path, name):
     content = path.read_bytes()
     for size in (0, 1, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
-        with pytest.raises(InputError, match=rf"{name} is (truncated|no whole).*fetch it") as error:
+        with pytest.raises(
+            InputError, match=rf"{name} is (truncated|not a complete).*fetch it"
+        ) as error:
             read(path)
         assert "\n" not in str(error.value)
 
@@ -108,7 +110,7 @@ def test_a_damaged_packed_file_is_told_in_one_line(tmp_path, name, pack):
 def test_something_else_under_a_known_ending_is_told_in_one_line(tmp_path):
     for name in ("a.jsonl.gz", "a.jsonl.zst", "a.parquet"):
         (tmp_path / name).write_bytes(b"this is plain text\n" * 10)
-        with pytest.raises(InputError, match=r"(damaged|no whole Parquet)"):
+        with pytest.raises(InputError, match=r"(damaged|not a complete Parquet)"):
             read(tmp_path / name)
 
 
@@ -150,8 +152,9 @@ def reasons_and_peak(path: Path) -> tuple[list[str], int]:
     script = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from data_tools.reading.documents import ReadOptions, plan_pieces, read_piece\n"
-        "from data_tools.reading.sources import find_sources\n"
+        "from data_tools.reading.documents import ReadOptions\n"
+        "from data_tools.reading.read_pieces import plan_pieces, read_piece\n"
+        "from data_tools.reading.text_sources import find_sources\n"
         "(source,) = find_sources([sys.argv[1]])\n"
         "options = ReadOptions(on_invalid='skip', max_document_bytes=16 << 20)\n"
         "(piece,) = plan_pieces(source, piece_bytes=1 << 40)\n"

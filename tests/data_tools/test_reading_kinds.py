@@ -16,9 +16,10 @@ import zstandard
 from webdataset.writer import TarWriter
 
 from data_tools.errors import InputError
-from data_tools.reading.documents import Document, Skipped, sample_text
-from data_tools.reading.sources import find_sources
+from data_tools.reading.documents import Document, Skipped
+from data_tools.reading.sample_text import sample_text
 from data_tools.reading.standard_input import standard_input
+from data_tools.reading.text_sources import find_sources
 from tests.data_tools.test_reading_records import LINES, ROWS, read
 
 TEXTS = [row["text"] for row in ROWS]
@@ -184,7 +185,7 @@ def test_a_truncated_arrow_file_is_told_in_one_line(tmp_path, name):
     content = write_table(TABLE, tmp_path / name).read_bytes()
     for size in (0, 1, len(content) // 2, len(content) - 1, len(content) - 8):
         (tmp_path / name).write_bytes(content[:size])
-        with pytest.raises(InputError, match=rf"{name} is (truncated|no whole)") as error:
+        with pytest.raises(InputError, match=rf"{name} is (truncated|not a complete)") as error:
             read(tmp_path / name)
         assert "\n" not in str(error.value)
 

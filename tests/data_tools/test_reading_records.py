@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_tools.errors import InputError
-from data_tools.reading.documents import Document, ReadOptions, Skipped, plan_pieces, read_piece
+from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions, Skipped
 from data_tools.reading.json_lines import read_json_lines
-from data_tools.reading.sources import find_sources
-from data_tools.reading.values import InputFile, Piece
+from data_tools.reading.read_pieces import plan_pieces, read_piece
+from data_tools.reading.text_sources import find_sources
 
 ROWS = [
     {"id": number, "text": f"text {number} 中\r\n" + "x" * (number % 70)} for number in range(300)
@@ -102,7 +102,7 @@ def test_a_document_says_where_it_is_from(tmp_path):
     assert found[299].place == "a.parquet row 299"
 
 
-def test_blank_lines_are_passed_over_and_empty_texts_counted(tmp_path):
+def test_blank_lines_are_skipped_and_empty_texts_counted(tmp_path):
     (tmp_path / "a.jsonl").write_text('\ufeff\n{"text": ""}\r\n\n  \n{"text": null}\n{"text": "x"}')
     found, _ = read(tmp_path / "a.jsonl")
     empty = [Skipped("empty", "a.jsonl line 2"), Skipped("empty", "a.jsonl line 5")]

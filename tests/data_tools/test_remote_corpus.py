@@ -9,13 +9,13 @@ import fsspec
 import numpy as np
 import pytest
 
-from data_tools import remote
+from data_tools import remote_files as remote
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.index import scan_tar
-from data_tools.remote import Cache, RemoteFolder
-from data_tools.samples.job import build_sample_table
-from data_tools.samples.table import load_sample_table
+from data_tools.remote_files import Cache, RemoteFolder
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.samples.sample_table import load_sample_table
+from data_tools.tar_index import scan_tar
 
 
 @pytest.fixture

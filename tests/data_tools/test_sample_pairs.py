@@ -10,9 +10,9 @@ import pytest
 
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.samples import writing
-from data_tools.samples.job import build_sample_table
-from data_tools.samples.plan_pairs import Coins, Pair, PairMaker, plan_cuts
+from data_tools.samples import sample_table_writer as writing
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.samples.plan_pairs import Pair, PairMaker, RandomStream, plan_cuts
 from tests.data_tools.sample_corpora import (
     EOS,
     LENGTH,
@@ -105,7 +105,7 @@ def pairs_of(documents: int, **options) -> list[list[Pair]]:
     maker = PairMaker(**{"sequence_length": 43, "short_probability": 0.0, **options})
     sentences = range(0, 61, 5)
     return [
-        list(maker.pairs(sentences, Coins("pairs", n), choose_other=lambda: [100, 105, 110]))
+        list(maker.pairs(sentences, RandomStream("pairs", n), choose_other=lambda: [100, 105, 110]))
         for n in range(documents)
     ]
 
@@ -209,13 +209,13 @@ def test_truncation_takes_from_the_longer_one_token_by_token():
 
 
 def test_coins_are_fair_and_follow_from_their_key():
-    coins = [Coins("test", number) for number in range(200)]
-    draws = [[coin.below(10) for _ in range(100)] for coin in coins]
-    assert draws[3] == [coin.below(10) for coin in [Coins("test", 3)] for _ in range(100)]
+    rng = [RandomStream("test", number) for number in range(200)]
+    draws = [[coin.below(10) for _ in range(100)] for coin in rng]
+    assert draws[3] == [coin.below(10) for coin in [RandomStream("test", 3)] for _ in range(100)]
     counts = Counter(value for row in draws for value in row)
     assert set(counts) == set(range(10))
     assert all(1800 < count < 2200 for count in counts.values())
-    heads = [Coins("heads", number).heads(150) for number in range(500)]
+    heads = [RandomStream("heads", number).heads(150) for number in range(500)]
     assert np.mean(heads) == pytest.approx(75, abs=1)
     assert min(heads) < 65 < 85 < max(heads) < 130
 

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from data_tools.commands import samples as samples_command
 from data_tools.errors import InputError
-from data_tools.files import only_writer
-from data_tools.samples import job
-from data_tools.samples.job import build_sample_table
+from data_tools.jobs.output_folder import only_writer
+from data_tools.samples import build_sample_table as job
+from data_tools.samples.build_sample_table import build_sample_table
 from data_tools.samples.plan_rows import plan_bestfit
-from data_tools.samples.table import load_sample_table, table_folder
+from data_tools.samples.sample_table import load_sample_table, table_folder
 from tests.data_tools.sample_corpora import (
     FIRST_WORD,
     LENGTH,
@@ -155,7 +155,7 @@ def test_a_finished_table_is_left_alone(own_corpus):
 def test_other_parameters_are_refused_with_old_and_new(own_corpus):
     build_sample_table(own_corpus, mode="pairs", sequence_length=LENGTH)
     before = tree_bytes(own_corpus)
-    with pytest.raises(InputError, match=r"seed 0 → 4, copies 1 → 2\): nothing was changed"):
+    with pytest.raises(InputError, match=r"copies \(1 → 2\), seed \(0 → 4\): nothing was"):
         build_sample_table(own_corpus, mode="pairs", sequence_length=LENGTH, seed=4, copies=2)
     assert tree_bytes(own_corpus) == before
 
@@ -211,7 +211,7 @@ def test_two_writers_do_not_meet(own_corpus):
         ([[], []], {"mode": "bestfit"}, "no document has the two tokens"),
         ([[], []], {"mode": "pad"}, "no document has the two tokens"),
         ([[[80]], [[81]]], {"mode": "pairs", "sequence_length": 7}, "sequence length 7 is out of"),
-        ([[[80]], [[81]]], {"mode": "pad", "copies": 2}, "copies 2 is for pairs alone"),
+        ([[[80]], [[81]]], {"mode": "pad", "copies": 2}, "copies 2 is only for pairs"),
         ([[[80]], [[81]]], {"mode": "pairs", "copies": 0}, "copies 0 must be at least 1"),
         ([[[80]], [[81]]], {"mode": "pairs", "seed": -1}, "seed -1 is negative"),
     ],
@@ -247,7 +247,7 @@ def test_a_table_of_another_corpus_is_refused(own_corpus):
         (lambda f: edit(f, schema="bigtrain-samples/2"), "schema 'bigtrain-samples/2'"),
         (lambda f: edit(f, num_samples=3), "rows.npy holds int64"),
         (lambda f: edit(f, num_segments="many"), "num_segments: Input should be"),
-        (lambda f: edit(f, mode="bestfit"), "which its folder's name denies"),
+        (lambda f: edit(f, mode="bestfit"), "but its folder has another name"),
         (lambda f: edit(f, files={}), "lists no rows.npy"),
         (lambda f: (f / "manifest.json").write_bytes(b"{"), "is not JSON"),
         (lambda f: overwrite(f / "lengths.npy", 0, b"XXXXXX"), "lengths.npy is damaged"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.sentences import MAX_CHARACTERS, split_sentences
+from data_tools.sentence_splitter import MAX_CHARACTERS, split_sentences
 
 # Where a bar stands, a sentence ends.
 EXAMPLES = [

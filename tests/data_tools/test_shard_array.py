@@ -9,18 +9,32 @@ from typer.testing import CliRunner
 
 from data_tools.cli import app
 from data_tools.errors import InputError
-from data_tools.files import only_writer
-from data_tools.sharding.job import ArrayPart, seal_corpus, shard_corpus
-from data_tools.sharding.locks import some_tasks
+from data_tools.jobs.output_folder import only_writer
+from data_tools.sharding.shard_corpus import ArrayPart, seal_corpus, shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
+from data_tools.sharding.task_locks import lock_tasks
 from tests.data_tools.small_texts import tree_bytes
 
 TINY = {"task_bytes": 1000, "pack_tokens": 100, "validation_percent": 20}
 
 
-def shard(texts: Path, tokenizer, out: Path, part: tuple[int, int] | None = None, **options):
-    chosen = ArrayPart(*part) if part else None
-    wishes = {**TINY, **options}
-    return shard_corpus([str(texts)], tokenizer=tokenizer.path, out=out, part=chosen, **wishes)
+def shard(
+    texts: Path,
+    tokenizer,
+    out: Path,
+    part: tuple[int, int] | None = None,
+    *,
+    workers: int = 1,
+    **options,
+):
+    return shard_corpus(
+        [str(texts)],
+        tokenizer=tokenizer.path,
+        out=out,
+        options=ShardOptions(**{**TINY, **options}),
+        workers=workers,
+        part=ArrayPart(*part) if part else None,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +121,7 @@ def test_a_part_of_another_job_is_refused(texts, tokenizer, tmp_path):
 
 
 def hold_tasks(out: Path, numbers, ready, done) -> None:
-    with some_tasks(out, numbers):
+    with lock_tasks(out, numbers):
         ready.set()
         done.wait()
 

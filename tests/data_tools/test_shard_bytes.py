@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data_tools.files import file_sha256
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
 from tests.data_tools.small_texts import WORDS
 
 OPTIONS = {"pack_tokens": 2000, "validation_percent": 20, "shuffle": True, "sentences": True}
@@ -32,11 +33,16 @@ def write_lines(path: Path, count: int) -> Path:
 def command(text: Path, tokenizer: Path, out: Path, workers: int, task_bytes: int) -> list[str]:
     code = (
         "import json, sys; from pathlib import Path\n"
-        "from data_tools.sharding.job import shard_corpus\n"
+        "from data_tools.sharding.shard_corpus import shard_corpus\n"
+        "from data_tools.sharding.shard_options import ShardOptions\n"
         "if __name__ == '__main__':\n"
         "    text, tokenizer, out, options = sys.argv[1:]\n"
         "    options = json.loads(options)\n"
-        "    shard_corpus([text], tokenizer=Path(tokenizer), out=Path(out), **options)\n"
+        "    out, workers = Path(out), options.pop('workers')\n"
+        "    options = ShardOptions(**options)\n"
+        "    shard_corpus(\n"
+        "        [text], tokenizer=Path(tokenizer), out=out, options=options, workers=workers\n"
+        "    )\n"
     )
     options = json.dumps({**OPTIONS, "workers": workers, "task_bytes": task_bytes})
     return [sys.executable, "-c", code, str(text), str(tokenizer), str(out), options]
@@ -85,8 +91,13 @@ def test_every_shard_has_one_sha256_whatever_the_workers_and_the_kills(
             for _ in range(times):
                 while not kill_on_the_way(words, out, lots):
                     shutil.rmtree(out)  # It had finished before.
-            options = {**OPTIONS, "workers": workers, "task_bytes": task_bytes}
-            shard_corpus([str(text)], tokenizer=tokenizer.path, out=out, **options)
+            shard_corpus(
+                [str(text)],
+                tokenizer=tokenizer.path,
+                out=out,
+                options=ShardOptions(**OPTIONS, task_bytes=task_bytes),
+                workers=workers,
+            )
             columns[f"{workers}, killed {times}×" if times else str(workers)] = hashes(out)
     show(columns)
     first = columns["1"]

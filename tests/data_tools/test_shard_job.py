@@ -11,18 +11,21 @@ import pytest
 
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.files import only_writer
+from data_tools.jobs.output_folder import only_writer
 from data_tools.manifest import load_manifest
-from data_tools.reading.sources import find_sources
-from data_tools.sharding.job import plan_tasks, shard_corpus
-from data_tools.verify import verify_corpus
+from data_tools.reading.text_sources import find_sources
+from data_tools.sharding.shard_corpus import plan_tasks, shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
+from data_tools.verify_corpus import verify_corpus
 from tests.data_tools.small_texts import tree_bytes, write_texts
 
 TINY = {"task_bytes": 3000, "pack_tokens": 100, "validation_percent": 20}
 
 
-def shard(texts: Path, tokenizer, out: Path, **options):
-    return shard_corpus([str(texts)], tokenizer=tokenizer.path, out=out, **{**TINY, **options})
+def shard(texts: Path, tokenizer, out: Path, *, workers: int = 1, **options):
+    chosen = ShardOptions(**{**TINY, **options})
+    path = tokenizer.path
+    return shard_corpus([str(texts)], tokenizer=path, out=out, options=chosen, workers=workers)
 
 
 def test_one_and_two_workers_leave_the_same_bytes(texts, tokenizer, sharded, tmp_path):

@@ -24,22 +24,25 @@ from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
 from data_tools.manifest import load_manifest
 from data_tools.reading.documents import ReadOptions
-from data_tools.reading.sources import find_sources
 from data_tools.reading.standard_input import standard_input
-from data_tools.sentences import split_sentences
-from data_tools.sharding.job import shard_corpus
-from data_tools.sharding.plan import plan_tasks
-from data_tools.sharding.task import TokenDocument, shuffled
+from data_tools.reading.text_sources import find_sources
+from data_tools.sentence_splitter import split_sentences
+from data_tools.sharding.plan_tasks import plan_tasks
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
+from data_tools.sharding.shard_task import TokenDocument, shuffled
 from data_tools.tokenizer import train_tokenizer
-from data_tools.tokenizer.base import move_blanks
+from data_tools.tokenizer.tokenizer_interface import move_blanks
 from tests.data_tools.small_texts import tree_bytes, write_texts
 
 TINY = {"task_bytes": 3000, "pack_tokens": 100}
 SPLIT = {"validation_percent": 20}
 
 
-def shard(inputs, tokenizer, out: Path, **options):
-    return shard_corpus([str(inputs)], tokenizer=tokenizer.path, out=out, **{**TINY, **options})
+def shard(inputs, tokenizer, out: Path, *, workers: int = 1, **options):
+    chosen = ShardOptions(**{**TINY, **options})
+    path = tokenizer.path
+    return shard_corpus([str(inputs)], tokenizer=path, out=out, options=chosen, workers=workers)
 
 
 def decoded(folder: Path, tokenizer) -> list[str]:
@@ -203,7 +206,8 @@ def test_a_shuffle_mixes_sources_and_each_keeps_its_count(texts, lines, tokenize
     for path in copy.iterdir():
         path.write_text("More. " + path.read_text())
     inputs = [str(texts), str(copy)]
-    shard_corpus(inputs, tokenizer=tokenizer.path, out=tmp_path / "out", shuffle=True, **TINY)
+    options = ShardOptions(shuffle=True, **TINY)
+    shard_corpus(inputs, tokenizer=tokenizer.path, out=tmp_path / "out", options=options)
     counts = {it.source: it.documents for it in load_manifest(tmp_path / "out" / "train").inputs}
     assert counts == {"stories/**": 60, "more/**": 60}
     tar = tmp_path / "out" / "train" / "tokens-000000.tar"
@@ -317,8 +321,8 @@ def test_the_job_keeps_the_tokenizer_it_began_with(texts, tokenizer, sharded, tm
     swapped = tmp_path / "tokenizer.model"
     shutil.copy(tokenizer.path, swapped)
     out = tmp_path / "out"
-    first = {**TINY, **SPLIT, "tokenizer": swapped, "out": out}
-    shard_corpus([str(texts)], **first)
+    options = ShardOptions(**TINY, **SPLIT)
+    shard_corpus([str(texts)], tokenizer=swapped, out=out, options=options)
     swapped.unlink()
     (out / "train" / "manifest.json").unlink()
     shard(texts, tokenizer, out, **SPLIT)
@@ -327,7 +331,7 @@ def test_the_job_keeps_the_tokenizer_it_began_with(texts, tokenizer, sharded, tm
 
 def test_a_text_that_changes_during_the_run_is_noticed(tokenizer, tmp_path, monkeypatch):
     texts = write_texts(tmp_path / "text", 40)
-    import data_tools.sharding.job as job
+    import data_tools.sharding.shard_corpus as job
 
     def change_and_claim(*arguments):
         (texts / "0030.txt").write_text("changed under way")

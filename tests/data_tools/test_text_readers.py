@@ -8,9 +8,10 @@ import pyarrow.parquet
 import pytest
 
 from data_tools.errors import InputError
-from data_tools.reading.documents import Document, Piece, ReadOptions, Skipped, read_piece
-from data_tools.reading.documents import sample_text as sample_sources
-from data_tools.reading.sources import find_sources
+from data_tools.reading.documents import Document, Piece, ReadOptions, Skipped
+from data_tools.reading.read_pieces import read_piece
+from data_tools.reading.sample_text import sample_text as sample_sources
+from data_tools.reading.text_sources import find_sources
 
 
 @pytest.fixture
@@ -79,9 +80,9 @@ def test_a_url_gives_the_same_files_as_a_path(folder, pattern):
 def test_finding_nothing_is_an_error_that_says_what_to_change(folder):
     with pytest.raises(InputError, match=r"found .*Chosen by the glob: \*\*/\*\.md; use --glob"):
         find_sources([str(folder)], folder_glob="**/*.md")
-    with pytest.raises(InputError, match=r"absent\.txt is no file"):
+    with pytest.raises(InputError, match=r"absent\.txt is not a file"):
         find_sources([str(folder / "absent.txt")])
-    with pytest.raises(InputError, match=r"absent\.txt is no file"):
+    with pytest.raises(InputError, match=r"absent\.txt is not a file"):
         find_sources([f"file://{folder}/absent.txt"])
     with pytest.raises(InputError, match=r"nonsense://a cannot be opened: Protocol not known"):
         find_sources(["nonsense://a"])

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.index import index_path, load_index, render_index, scan_tar
 from data_tools.manifest import load_manifest
-from data_tools.shards import ShardWriter
+from data_tools.tar_index import index_path, load_index, render_index, scan_tar
+from data_tools.tar_writer import ShardWriter
 
 
 @pytest.fixture
@@ -208,5 +208,5 @@ def test_a_shard_without_documents_leaves_no_file(tmp_path):
 
 
 def test_a_url_is_told_apart_from_a_missing_folder():
-    with pytest.raises(InputError, match="is a URL, which training reads and no other command"):
+    with pytest.raises(InputError, match="is a URL, which only training can read"):
         load_manifest(Path("s3://bucket/corpus"))

@@ -6,7 +6,7 @@ import pytest
 import sentencepiece
 
 from data_tools.errors import InputError
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
 from data_tools.tokenizer import HARD_TEXTS, check_exportable, load_tokenizer
 from data_tools.tokenizer.huggingface import encoder_of
 from tests.data_tools.test_tokenizer_brought import AS_IT_IS, bring

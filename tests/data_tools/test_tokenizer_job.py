@@ -8,7 +8,7 @@ import pytest
 
 from data_tools.errors import InputError
 from data_tools.reading.documents import ReadOptions
-from data_tools.tokenizer.job import build_tokenizer
+from data_tools.tokenizer.build_tokenizer import build_tokenizer
 
 STORIES = [f"story {n}: the cat sat on a mat, and saw {n * 7} dogs\n" for n in range(80)]
 

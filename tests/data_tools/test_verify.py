@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from data_tools.cli import app
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, render_json
-from data_tools.index import index_path, scan_tar
 from data_tools.manifest import (
     InputInfo,
     Manifest,
@@ -23,7 +22,8 @@ from data_tools.manifest import (
     render_manifest,
     total_of,
 )
-from data_tools.verify import rebuild_indexes, render_verification, verify_corpus
+from data_tools.tar_index import index_path, scan_tar
+from data_tools.verify_corpus import rebuild_indexes, render_verification, verify_corpus
 from tests.data_tools.small_texts import tree_bytes
 
 LEVELS = ("header", "crc", "full")
@@ -116,7 +116,7 @@ def test_a_whole_corpus_has_no_fault_and_is_left_as_it_was(damaged, level, worke
     result = verify_corpus(damaged, level, workers=workers)
     assert result.faults == ()
     assert len(result.shards) == len(load_manifest(damaged).shards)
-    assert {shard.state for shard in result.shards} == {"whole"}
+    assert {shard.state for shard in result.shards} == {"intact"}
     assert tree_bytes(damaged) == before
 
 
@@ -149,7 +149,7 @@ def test_a_flipped_bit_in_a_tar_header_does_not_hide_what_follows(damaged, secon
         (b"NUMPY", 1, "is damaged"),
         (b"descr", 1, "is damaged"),
         (b"}", 1, "is damaged"),
-        (b"<u2", 2, "tells of >u2"),
+        (b"<u2", 2, "says >u2"),
         (b"), }", 4, "is damaged"),
         (b",)", 1, "is damaged"),
     ],
@@ -200,7 +200,7 @@ def test_a_missing_shard_is_the_only_damaged_one(damaged, second, level):
         "restore it from a good copy, or run the same `bigtrain data shard` again"
     ]
     states = [shard.state for shard in result.shards]
-    assert states == ["whole", "damaged", *["whole"] * (len(states) - 2)]
+    assert states == ["intact", "damaged", *["intact"] * (len(states) - 2)]
 
 
 def change_an_offset(path):
@@ -225,7 +225,7 @@ def test_a_stale_index_is_told_apart_from_its_tar_and_can_be_made_again(damaged,
     [fault] = result.faults
     assert fault.file == index_path(second).name
     assert f"`bigtrain data index {damaged}`" in fault.line
-    assert result.shards[1].state == "whole, but its index is damaged"
+    assert result.shards[1].state == "intact, but its index is damaged"
     assert rebuild_indexes(damaged).made == (fault.file,)
     assert tree_bytes(damaged) == whole
 
@@ -289,7 +289,7 @@ def test_a_manifest_that_does_not_add_up_is_refused_at_once(damaged):
         ({"tokens": [90, 2, 91, 2], "docs": [0, 4]}, "the start of document 1 is not after"),
         (
             {"tokens": [90, 2, 91, 2], "docs": [0, 2], "sents": [0, 1]},
-            "a document starts in mid-sentence",
+            "a document starts inside a sentence",
         ),
         (
             {"tokens": [90, 2, 91, 2], "docs": [0, 2], "sents": [0, 2, 9]},
@@ -336,16 +336,16 @@ def test_every_fault_is_reported_and_the_report_names_the_whole_shards(damaged, 
     assert len(result.faults) == 4
     report = list(render_verification(result))
     assert report[0].startswith("tokenizer.model: is not")
-    assert f"{shards[0].file}: whole" in report
+    assert f"{shards[0].file}: intact" in report
     assert f"{second.name}: damaged" in report
-    assert f"{len(shards) - 2} of {len(shards)} shards whole at level crc" in report[-1]
+    assert f"{len(shards) - 2} of {len(shards)} shards intact at level crc" in report[-1]
 
 
 def test_the_command_prints_faults_and_ends_with_one_line(damaged, second):
     good = CliRunner().invoke(app, ["verify", str(damaged), "--level", "full"])
     assert good.exit_code == 0
     count = len(load_manifest(damaged).shards)
-    assert f"to tokens-{count - 1:06d}.tar: {count} shards whole" in good.output
+    assert f"to tokens-{count - 1:06d}.tar: {count} shards intact" in good.output
     flip(second, scan_tar(second)[0].tokens_offset)
     bad = CliRunner().invoke(app, ["verify", str(damaged)])
     assert "  tokens-000001.tar: pack 000001-00000: byte" in bad.output
@@ -366,7 +366,7 @@ def test_the_index_command_makes_what_is_missing_and_leaves_what_is_good(damaged
     shown = CliRunner().invoke(app, ["index", str(damaged)]).output
     count = len(load_manifest(damaged).shards)
     assert "tokens-000001.index.json: made again" in shown
-    assert f"1 indexes made, {count - 1} good and left alone" in shown
+    assert f"1 indexes made, {count - 1} good and unchanged" in shown
     assert tree_bytes(damaged) == before
     assert len(rebuild_indexes(damaged, everything=True).made) == count
     assert tree_bytes(damaged) == before

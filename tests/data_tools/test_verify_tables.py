@@ -2,8 +2,8 @@
 
 import shutil
 
-from data_tools.samples.job import build_sample_table
-from data_tools.verify import verify_corpus
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.verify_corpus import verify_corpus
 
 
 def test_a_damaged_sample_table_is_named_and_a_whole_one_is_not(sharded, tmp_path):

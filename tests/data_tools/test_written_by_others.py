@@ -14,7 +14,7 @@ import pytest
 from webdataset.writer import TarWriter
 
 from data_tools.corpus import open_corpus
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
 
 TEXTS = [f"Story {number} of a cat and {number * 7} dogs.\n" for number in range(60)]
 

@@ -16,7 +16,7 @@ from bigtrain.models.initial import fill_initial_values
 from bigtrain.models.shards import shards_of
 from bigtrain.parallel.device import choose_device
 from bigtrain.parallel.groups import process_groups
-from data_tools.tokenizer.special import ROLES, SpecialIds
+from data_tools.tokenizer.special_tokens import ROLES, SpecialIds
 
 ONE_RANK = Layout()
 

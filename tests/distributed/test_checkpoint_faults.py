@@ -23,7 +23,8 @@ from bigtrain.checkpoint.storage_folder import DiskFolder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.runs.resume_checks import check_run
 from bigtrain.track.metrics_file import read_metrics
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
 from tests.bigtrain.commands.checkpoint.damage import commit_again
 from tests.distributed.faulty_saves import (
     BOXES,
@@ -254,7 +255,8 @@ def strangers(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     out = tmp_path_factory.mktemp("texts") / "corpus"
     tokenizer = corpus.parent / "tokenizer.model"
     texts = str(other.parent / "texts")
-    shard_corpus([texts], tokenizer=tokenizer, out=out, validation_percent=20)
+    options = ShardOptions(validation_percent=20)
+    shard_corpus([texts], tokenizer=tokenizer, out=out, options=options)
     return {"tokenizer": other, "texts": out}
 
 

@@ -155,7 +155,8 @@ def test_weights_alone_begin_another_run(
 
 def _sharded_anew(source: RunConfig, folder: Path) -> Path:
     """Another corpus of the same tokenizer."""
-    from data_tools.sharding.job import shard_corpus
+    from data_tools.sharding.shard_corpus import shard_corpus
+    from data_tools.sharding.shard_options import ShardOptions
 
     (folder / "texts").mkdir()
     for number in range(20):
@@ -163,7 +164,8 @@ def _sharded_anew(source: RunConfig, folder: Path) -> Path:
     tokenizer = folder / "tokenizer.model"
     shutil.copy(Path(_checkpoint(source, 10)) / "tokenizer.model", tokenizer)
     corpus = folder / "other"
-    shard_corpus([str(folder / "texts")], tokenizer=tokenizer, out=corpus, validation_percent=10)
+    options = ShardOptions(validation_percent=10)
+    shard_corpus([str(folder / "texts")], tokenizer=tokenizer, out=corpus, options=options)
     return corpus
 
 

@@ -9,8 +9,9 @@ from bigtrain.config import RunConfig
 from bigtrain.runs.report_figures import read_report
 from bigtrain.runs.report_table import render_report
 from bigtrain.track.metrics_file import read_metrics
-from data_tools.samples.job import build_sample_table
-from data_tools.sharding.job import shard_corpus
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
 from tests.ranks import run_ranks
 from tests.runs import bert_config, tiny_config, train_rank
 
@@ -28,7 +29,8 @@ def planned(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus, with tables of rows long enough that the last of a document is never full."""
     out = tmp_path_factory.mktemp("planned") / "corpus"
     tokenizer, texts = corpus / "train" / "tokenizer.model", [str(corpus.parent / "texts")]
-    shard_corpus(texts, tokenizer=tokenizer, out=out, validation_percent=20, sentences=True)
+    options = ShardOptions(validation_percent=20, sentences=True)
+    shard_corpus(texts, tokenizer=tokenizer, out=out, options=options)
     for split in ("train", "validation"):
         for mode in ("pad", "bestfit"):
             build_sample_table(out / split, mode=mode, sequence_length=32)

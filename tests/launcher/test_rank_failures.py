@@ -89,7 +89,7 @@ def test_a_failure_renders_as_one_line_with_rank_error_and_log():
 
 def test_a_failure_of_rank_0_points_at_the_terminal():
     rendered = render_failure(RankFailure(0, 1, None, "ValueError: boom", None))
-    assert rendered == "Rank 0 failed first: ValueError: boom. Its output stands above."
+    assert rendered == "Rank 0 failed first: ValueError: boom. Its output is above."
 
 
 @pytest.mark.parametrize("text", ["", '{"rank": 0, "mess', "[]", '{"message": "a"}', "null"])

@@ -12,7 +12,7 @@ from bigtrain.config import ConfigError, load_config
 from bigtrain.config.arguments import expanded
 from bigtrain.config.paths import relative_paths
 from bigtrain.config.run import RunConfig
-from data_tools.cleaning.config import CleanConfig
+from data_tools.cleaning.clean_config import CleanConfig
 from tests.bigtrain.config.small_run import ConfigFolder, leaf
 
 USER = pwd.getpwall()[0]

@@ -15,7 +15,7 @@ from bigtrain.data.batches import TrainingData
 from bigtrain.data.microbatch import Microbatch
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.index import scan_tar
+from data_tools.tar_index import scan_tar
 from data_tools.tokenizer import train_tokenizer
 from tests.runs import tiny_config
 

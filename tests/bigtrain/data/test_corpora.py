@@ -15,10 +15,10 @@ from bigtrain.data.batches import TrainingData
 from bigtrain.data.corpora import Source, count_windows, open_source, source_order
 from bigtrain.data.corpus_checks import check_data
 from bigtrain.data.corpus_order import Indices
-from data_tools import remote
+from data_tools import remote_files as remote
 from data_tools.errors import InputError
-from data_tools.index import scan_tar
-from data_tools.samples.job import build_sample_table
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.tar_index import scan_tar
 from tests.data_tools.sample_corpora import FIRST_WORD, LENGTH, write_corpus, write_mixed_corpus
 from tests.runs import tiny_config
 

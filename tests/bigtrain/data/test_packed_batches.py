@@ -12,8 +12,9 @@ from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
 from bigtrain.data.microbatch import PairMicrobatch
 from data_tools.errors import InputError
-from data_tools.samples.job import build_sample_table
-from data_tools.sharding.job import shard_corpus
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
 from tests.runs import tiny_config
 
 LENGTH = 128
@@ -28,8 +29,7 @@ def planned(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [texts],
         tokenizer=corpus / "train" / "tokenizer.model",
         out=out,
-        validation_percent=20,
-        sentences=True,
+        options=ShardOptions(validation_percent=20, sentences=True),
     )
     for split in ("train", "validation"):
         for mode in ("bestfit", "pad", "pairs"):

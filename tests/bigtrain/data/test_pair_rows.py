@@ -12,9 +12,10 @@ from bigtrain.data.masking import plan_masking, sample_keys
 from bigtrain.data.pair_rows import PairRows, check_special_ids, read_pairs
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
-from data_tools.samples.job import build_sample_table
-from data_tools.samples.table import load_sample_table
-from data_tools.sharding.job import shard_corpus
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.samples.sample_table import load_sample_table
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
 from data_tools.tokenizer import SpecialIds, Tokenizer, train_tokenizer
 
 LENGTH = 64
@@ -58,8 +59,7 @@ class World:
             [str(folder / "texts")],
             tokenizer=self.tokenizer.path,
             out=folder / "corpus",
-            pack_tokens=300,
-            sentences=True,
+            options=ShardOptions(pack_tokens=300, sentences=True),
         )
         train = folder / "corpus" / "train"
         build_sample_table(train, mode="pairs", sequence_length=LENGTH, copies=2)

@@ -15,7 +15,7 @@ from bigtrain.data.corpus_order import Indices
 from bigtrain.data.microbatch import Microbatch
 from bigtrain.data.sample_order import SampleLocations
 from bigtrain.data.token_reader import TokenReader
-from data_tools.samples.job import build_sample_table
+from data_tools.samples.build_sample_table import build_sample_table
 from tests.data_tools.sample_corpora import EOS, SPECIAL, random_documents, write_corpus
 from tests.runs import tiny_config
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from bigtrain.data.token_rows import read_segments, read_windows
 from data_tools.corpus import open_corpus
-from data_tools.samples.table import Segments
+from data_tools.samples.sample_table import Segments
 
 EOS = 2
 

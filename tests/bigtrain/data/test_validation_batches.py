@@ -9,8 +9,9 @@ import torch
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
-from data_tools.samples.job import build_sample_table
-from data_tools.sharding.job import shard_corpus
+from data_tools.samples.build_sample_table import build_sample_table
+from data_tools.sharding.shard_corpus import shard_corpus
+from data_tools.sharding.shard_options import ShardOptions
 from tests.runs import tiny_config
 
 LENGTH = 128
@@ -23,7 +24,8 @@ def planned(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("planned") / "corpus"
     tokenizer = corpus / "train" / "tokenizer.model"
     texts = [str(corpus.parent / "texts")]
-    shard_corpus(texts, tokenizer=tokenizer, out=out, validation_percent=20, sentences=True)
+    options = ShardOptions(validation_percent=20, sentences=True)
+    shard_corpus(texts, tokenizer=tokenizer, out=out, options=options)
     for split in ("train", "validation"):
         for mode in ("pad", "pairs"):
             build_sample_table(out / split, mode=mode, sequence_length=LENGTH)

@@ -9,7 +9,7 @@ from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.resume import check_resume
 from bigtrain.data.corpus_checks import check_data
 from bigtrain.track.metrics_file import read_metrics
-from data_tools.sharding.job import shard_corpus
+from data_tools.sharding.shard_corpus import shard_corpus
 from tests.ranks import run_ranks
 from tests.runs import tiny_config, train_rank
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import zstandard
 
-from data_tools.cleaning.config import CleanConfig
+from data_tools.cleaning.clean_config import CleanConfig
 
 CHINESE_NEWS = (
     "新华社北京十一月二十二日电（记者李明）国家统计局今天公布的数据显示，今年前三季度全国居民人均可支配收入"

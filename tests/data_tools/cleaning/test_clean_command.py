@@ -9,9 +9,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from bigtrain.config import ConfigError, load_config
-from data_tools.cleaning.config import CleanConfig
-from data_tools.cleaning.counts import Counts, Tally
-from data_tools.cleaning.report import render_report
+from data_tools.cleaning.clean_config import CleanConfig
+from data_tools.cleaning.clean_report import render_report
+from data_tools.cleaning.document_counts import Counts, Tally
 from data_tools.cli import app
 from data_tools.corpus import open_corpus
 from tests.data_tools.cleaning.documents import random_prose, read_parts, write_json_lines
@@ -139,6 +139,6 @@ def test_the_cleaned_folder_becomes_a_corpus(pages, tokenizer, tmp_path):
 def test_a_recipe_without_inputs_there_is_refused(tmp_path, monkeypatch):
     shutil.copytree("configs/data", tmp_path / "configs/data")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="corpora/raw is no file, folder or glob"):
+    with pytest.raises(ValueError, match="corpora/raw is not a file, folder or glob"):
         run("clean", RECIPE)
     assert not (tmp_path / "corpora").exists()

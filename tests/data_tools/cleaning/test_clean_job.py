@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.cleaning.counts import Counts, Tally, add_counts
-from data_tools.cleaning.job import clean_corpus
+from data_tools.cleaning.clean_corpus import clean_corpus
+from data_tools.cleaning.document_counts import Counts, Tally, add_counts
 from data_tools.errors import InputError
-from data_tools.files import only_writer
+from data_tools.jobs.output_folder import only_writer
 from tests.data_tools.cleaning.documents import (
     CHINESE_NEWS,
     ENGLISH_STORY,
@@ -175,7 +175,7 @@ def test_a_killed_job_with_workers_goes_on_to_the_same_bytes(web, cleaned, tmp_p
     out, script = tmp_path / "out", tmp_path / "job.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from data_tools.cleaning.job import clean_corpus\n"
+        "from data_tools.cleaning.clean_corpus import clean_corpus\n"
         "from tests.data_tools.cleaning.documents import make_config\n"
         "if __name__ == '__main__':\n"
         f"    clean_corpus(make_config(Path({str(web)!r}), Path({str(out)!r}),\n"
@@ -228,7 +228,7 @@ def test_two_writers_an_unknown_folder_and_input_in_the_output_are_refused(web, 
     (out / "report.json").write_text("{}")
     with pytest.raises(InputError, match="from no known job"):
         clean_corpus(make_config(web, out, **TINY))
-    with pytest.raises(InputError, match="lies in out="):
+    with pytest.raises(InputError, match="is in out="):
         clean_corpus(make_config(web, web, **TINY))
 
 
@@ -299,7 +299,7 @@ def test_a_scan_of_which_something_was_lost_is_made_again(
     def fail(*_, **__):
         raise OSError("no space left")
 
-    monkeypatch.setattr("data_tools.cleaning.job.find_duplicates", fail)
+    monkeypatch.setattr("data_tools.cleaning.clean_corpus.find_duplicates", fail)
     with pytest.raises(OSError, match="no space"):
         clean_corpus(make_config(web, tmp_path / "out", **TINY))
     monkeypatch.undo()

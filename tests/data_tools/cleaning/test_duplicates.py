@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from data_tools.cleaning.config import NearDuplicateRules
-from data_tools.cleaning.exact import digest_text, find_exact_duplicates
-from data_tools.cleaning.near import Sketcher, find_near_duplicates, hash_shingles
-from data_tools.cleaning.words import split_terms
+from data_tools.cleaning.clean_config import NearDuplicateRules
+from data_tools.cleaning.exact_duplicates import digest_text, find_exact_duplicates
+from data_tools.cleaning.near_duplicates import Sketcher, find_near_duplicates, hash_shingles
+from data_tools.cleaning.word_splitter import split_terms
 from tests.data_tools.cleaning.documents import CHINESE_NEWS, change_words, random_prose
 
 RULES = NearDuplicateRules()
@@ -23,17 +23,17 @@ def exact(texts: list[str], *, tables: int = 1, keys_at_once: int = 1 << 20) -> 
     return find_exact_duplicates(split_rows(rows, tables), keys_at_once=keys_at_once).tolist()
 
 
-def near(texts, *, rules=RULES, tables=1, keys_at_once=1 << 20, passed_over=None) -> list[bool]:
+def near(texts, *, rules=RULES, tables=1, keys_at_once=1 << 20, skipped=None) -> list[bool]:
     sketcher = Sketcher(rules)
     sketches = [sketcher.sketch(text) for text in texts]
     bands = np.stack([sketcher.band_keys(sketch) for sketch in sketches])
     values = np.stack([sketcher.empty() if s is None else s for s in sketches])
-    if passed_over is None:
-        passed_over = [False] * len(texts)
+    if skipped is None:
+        skipped = [False] * len(texts)
     found = find_near_duplicates(
         split_rows(bands, tables),
         split_rows(values, tables),
-        passed_over=np.array(passed_over),
+        skipped=np.array(skipped),
         threshold=rules.threshold,
         keys_at_once=keys_at_once,
     )
@@ -128,9 +128,9 @@ def test_a_document_is_compared_with_kept_ones_only():
     assert near([second, first, third]) == [False, True, True]
 
 
-def test_documents_passed_over_drop_nothing():
+def test_documents_skipped_drop_nothing():
     text = random_prose(random.Random(4))
-    assert near([text, text, text], passed_over=[True, False, False]) == [False, False, True]
+    assert near([text, text, text], skipped=[True, False, False]) == [False, False, True]
 
 
 def test_texts_without_words_and_short_ones_are_not_all_the_same():

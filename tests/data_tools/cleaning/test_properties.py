@@ -5,11 +5,11 @@ import unicodedata
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_tools.cleaning.clean_config import CleanConfig
 from data_tools.cleaning.cleaner import Cleaner
-from data_tools.cleaning.config import CleanConfig
-from data_tools.cleaning.exact import digest_text
-from data_tools.cleaning.spelling import compose
-from data_tools.cleaning.words import split_words
+from data_tools.cleaning.exact_duplicates import digest_text
+from data_tools.cleaning.unicode_rules import compose
+from data_tools.cleaning.word_splitter import split_words
 
 ANY = st.text(st.characters(), max_size=40)
 PIECES = st.sampled_from(

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from data_tools.cleaning.config import RedactRules
-from data_tools.cleaning.redact import build_redactions, redact
+from data_tools.cleaning.clean_config import RedactRules
+from data_tools.cleaning.redaction_rules import build_redactions, redact
 
 
 def run(text: str, **rules):

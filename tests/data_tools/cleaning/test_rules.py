@@ -5,11 +5,11 @@ import re
 
 import pytest
 
+from data_tools.cleaning.clean_config import C4LineRules, CleanConfig
 from data_tools.cleaning.cleaner import Cleaner
-from data_tools.cleaning.config import C4LineRules, CleanConfig
-from data_tools.cleaning.repetition import duplicate_shares, gram_shares
-from data_tools.cleaning.rules import keep_c4_lines
-from data_tools.cleaning.words import split_words
+from data_tools.cleaning.quality_rules import keep_c4_lines
+from data_tools.cleaning.repetition_rules import duplicate_shares, gram_shares
+from data_tools.cleaning.word_splitter import split_words
 from tests.data_tools.cleaning.documents import (
     CHINESE_NEWS,
     ENGLISH_STORY,

@@ -1,0 +1,67 @@
+"""Corpora from and to Megatron-LM's files: `import-megatron` and `export-megatron`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bigtrain.config.arguments import expanded
+from data_tools.commands.corpus import CorpusFolder
+
+
+def import_megatron(
+    prefix: Annotated[
+        Path, typer.Argument(callback=expanded, help="The two files, without .bin and .idx.")
+    ],
+    tokenizer: Annotated[
+        Path, typer.Option(callback=expanded, help="The tokenizer that made the ids.")
+    ],
+    out: Annotated[Path, typer.Option(callback=expanded, help="The corpus folder to make.")],
+    sentences: Annotated[
+        bool,
+        typer.Option("--sentences", help="Every sequence is a sentence; keep where it starts."),
+    ] = False,
+    name: Annotated[str, typer.Option(help="How the tars' names begin.")] = "tokens",
+    split: Annotated[str, typer.Option(help="What the manifest calls this part.")] = "train",
+    pack_tokens: Annotated[int, typer.Option(help="Tokens per pack.")] = 1_048_576,
+    shard_tokens: Annotated[int, typer.Option(help="Tokens per tar.")] = 67_108_864,
+) -> None:
+    """Makes a corpus of Megatron-LM's .bin and .idx files."""
+    from data_tools.convert_megatron import import_megatron
+
+    result = import_megatron(
+        prefix,
+        out,
+        tokenizer=tokenizer,
+        sentences=sentences,
+        name=name,
+        split=split,
+        pack_tokens=pack_tokens,
+        shard_tokens=shard_tokens,
+    )
+    totals = result.manifest.totals
+    typer.echo(
+        f"{out}: {totals.docs:,} documents, {totals.tokens:,} tokens; eos added to "
+        f"{result.added_ends:,} documents, {result.cuts:,} cut at an eos inside, "
+        f"{result.empty:,} empty ones left out"
+    )
+
+
+def export_megatron(
+    corpus: CorpusFolder,
+    prefix: Annotated[
+        Path, typer.Argument(callback=expanded, help="The two files to write, without endings.")
+    ],
+    sentences: Annotated[
+        bool, typer.Option("--sentences", help="One sequence per sentence, for BERT.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+) -> None:
+    """Writes a corpus as Megatron-LM's .bin and .idx files."""
+    from data_tools.convert_megatron import export_megatron
+
+    result = export_megatron(corpus, prefix, sentences=sentences, force=force)
+    typer.echo(
+        f"{result.bin}, {result.idx}: {result.documents:,} documents, "
+        f"{result.sequences:,} sequences, {result.tokens:,} tokens"
+    )

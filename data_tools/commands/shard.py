@@ -1,0 +1,137 @@
+"""Text to token tars: `shard` and `seal`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bigtrain.config.arguments import expanded
+from data_tools.commands.interrupts import stop_when_interrupted
+from data_tools.commands.text_options import (
+    Exclude,
+    Glob,
+    Invalid,
+    MaxDocument,
+    OnInvalid,
+    TextField,
+    read_options,
+)
+
+if TYPE_CHECKING:
+    from data_tools.sharding.shard_corpus import ArrayPart, ShardResult
+
+ShardInputs = Annotated[
+    list[str],
+    typer.Argument(
+        callback=expanded, help="Folders, globs (quote them), files and URLs of text; or - alone."
+    ),
+]
+
+ArrayTask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="One part of N from 0 on, then `seal`; in a SLURM array: "
+        "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
+    ),
+]
+
+
+def shard(
+    inputs: ShardInputs,
+    tokenizer: Annotated[
+        Path, typer.Option(callback=expanded, help="A .model, or a tokenizer.json.")
+    ],
+    out: Annotated[
+        Path, typer.Option(callback=expanded, help="Folder for train/ and validation/.")
+    ],
+    name: Annotated[str, typer.Option(help="How the tars' names begin.")] = "tokens",
+    glob: Glob = None,
+    exclude: Exclude = None,
+    text_field: TextField = "text",
+    on_invalid: Invalid = OnInvalid.stop,
+    max_document_mb: MaxDocument = 256.0,
+    validation_percent: Annotated[
+        float, typer.Option(help="Share of documents for validation, in percent; 0 makes none.")
+    ] = 0.0,
+    shuffle: Annotated[bool, typer.Option(help="Puts the documents in random order.")] = False,
+    sentences: Annotated[bool, typer.Option(help="Also marks where sentences start.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes; the result is the same.")] = 1,
+    task: ArrayTask = None,
+    task_mb: Annotated[
+        float | None,
+        typer.Option(help="Input per tar in MB.  [default: a 64th of it, 4 to 256 MiB]"),
+    ] = None,
+    pack_tokens: Annotated[int, typer.Option(help="Tokens per pack.")] = 1_048_576,
+    seed: Annotated[int, typer.Option(help="Chooses the validation split and the order.")] = 0,
+) -> None:
+    """Turns text into token tars; run it again to continue."""
+    with stop_when_interrupted():
+        from data_tools.sharding.shard_corpus import shard_corpus
+        from data_tools.sharding.shard_options import ShardOptions
+
+        options = ShardOptions(
+            name=name,
+            folder_glob=glob,
+            exclude=exclude or (),
+            validation_percent=validation_percent,
+            task_bytes=None if task_mb is None else int(task_mb * 1e6),
+            pack_tokens=pack_tokens,
+            seed=seed,
+            reading=read_options(text_field, on_invalid, max_document_mb),
+            shuffle=shuffle,
+            sentences=sentences,
+        )
+        result = shard_corpus(
+            inputs,
+            tokenizer=tokenizer,
+            out=out,
+            options=options,
+            workers=workers,
+            part=_part(task),
+        )
+    _report(result, out, task)
+
+
+def seal(
+    out: Annotated[
+        Path, typer.Argument(callback=expanded, help="The folder that `shard --task` wrote to.")
+    ],
+) -> None:
+    """Checks that a `shard --task` job is complete, and ends it."""
+    from data_tools.sharding.shard_corpus import seal_corpus
+
+    result = seal_corpus(out)
+    how = "already sealed" if result.already_done else "sealed"
+    typer.echo(f"{', '.join(map(str, result.folders))}: {_summary(result)}, {how}")
+
+
+def _report(result: "ShardResult", out: Path, task: str | None) -> None:
+    how = "already done" if result.already_done else f"{result.tokens_per_second:,.0f} tokens/s"
+    where = ", ".join(map(str, result.folders))
+    if task is not None:
+        where = f"{out}: {result.tasks} of {result.tasks_of_job} tars"
+        how += f"; when all parts are done: bigtrain data seal {out}"
+    typer.echo(f"{where}: {_summary(result)}, {how}")
+
+
+def _part(task: str | None) -> "ArrayPart | None":
+    from data_tools.errors import InputError
+    from data_tools.sharding.shard_corpus import ArrayPart
+
+    if task is None:
+        return None
+    index, _, count = task.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise InputError(f"--task {task!r} must be I/N, as 0/4: part 0 of 4")
+    return ArrayPart(int(index), int(count))
+
+
+def _summary(result: "ShardResult") -> str:
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in result.skipped_by_reason.items())
+    splits = ", ".join(f"{n:,} {split}" for split, n in result.documents_of_split.items())
+    return (
+        f"{result.documents:,} documents ({splits}), {result.tokens:,} tokens "
+        f"of {result.bytes / 1e6:.1f} MB, {result.skipped:,} skipped"
+        + (f" ({reasons})" if reasons else "")
+    )

@@ -1,0 +1,172 @@
+"""Runs tasks in several processes, which end when the process that started them ends."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
+
+_END_SECONDS = 5.0  # How long to wait for killed processes to end.
+
+
+class WorkerPool:
+    """Worker processes with a pipe to each; they share nothing, so any may be killed at any time.
+
+    They ignore Ctrl-C, which reaches all processes of a terminal: the process that started them
+    ends them.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._most = workers
+        self._processes: list[SpawnProcess] = []
+        self._pipes: list[Connection] = []
+
+    def run(
+        self, function: Callable[[Work], Result], items: Sequence[Work]
+    ) -> Iterator[tuple[Work, Result]]:
+        """Yields items as they are finished, as `run_each` describes."""
+        while len(self._pipes) < min(self._most, len(items)):
+            self._start_one()
+        waiting, idle = deque(items), list(self._pipes)
+        busy: dict[Any, Work] = {}
+        while waiting or busy:
+            while waiting and idle:
+                pipe = idle.pop()
+                busy[pipe] = waiting.popleft()
+                with _death_reported():
+                    pipe.send((function, busy[pipe]))
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                with _death_reported():
+                    result, error = ready.recv()
+                if error:
+                    raise error
+                idle.append(ready)
+                yield busy.pop(ready), result
+
+    def kill(self) -> None:
+        """Ends the processes at once, whatever they are doing."""
+        for process in self._processes:
+            process.kill()
+        deadline = time.monotonic() + _END_SECONDS
+        for process in self._processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        for pipe in self._pipes:
+            pipe.close()
+
+    def _start_one(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        resource_tracker.ensure_running()  # Started later, it would unblock the signal again.
+        with _interrupts_wait():
+            # The process inherits the mask, so it ignores the signal from its first instruction on.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process.start()
+                self._processes.append(process)
+                self._pipes.append(ours)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                theirs.close()
+
+
+@contextmanager
+def open_pool(workers: int) -> Iterator[WorkerPool | None]:
+    """Opens a pool of processes, which start when there is work; None for one worker."""
+    if workers <= 1:
+        yield None
+        return
+    pool = WorkerPool(workers)
+    try:
+        yield pool
+    finally:
+        pool.kill()
+
+
+def run_each(
+    function: Callable[[Work], Result], items: Sequence[Work], *, pool: WorkerPool | None
+) -> Iterator[tuple[Work, Result]]:
+    """Yields items as they are finished, with what the function made of them.
+
+    Args:
+        function: A function of a module, or a partial of one, so that it can be sent.
+        items: What to call it with.
+        pool: Where to call it; None is this process. A pool cannot be used after an error.
+
+    Raises:
+        ChildProcessError: A worker was killed.
+    """
+    if pool is None:
+        yield from ((item, function(item)) for item in items)
+        return
+    yield from pool.run(function, items)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Delays interrupts until the block ends, because one inside it could lose track of a process.
+
+    Blocking the signal is not enough: another thread, such as one of a math library, may receive
+    it, and then Python's handler still runs in this thread.
+    """
+    if threading.current_thread() is not threading.main_thread():  # It gets no signals.
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def _death_reported() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise ChildProcessError(
+            "a worker process was killed, perhaps because memory ran out: "
+            "run the same command again to continue, with fewer workers"
+        ) from error
+
+
+def _serve(pipe: Connection) -> None:
+    """Runs what comes through the pipe until the pipe is closed."""
+    _die_with_parent()
+    while True:
+        try:
+            function, item = pipe.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            answer: tuple[Any, Exception | None] = (function(item), None)
+        except Exception as error:
+            error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+            answer = (None, error)
+        pipe.send(answer)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

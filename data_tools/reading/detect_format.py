@@ -1,0 +1,69 @@
+"""Detects the format of files by their content, if their names do not tell it."""
+
+from dataclasses import dataclass, replace
+
+from data_tools.errors import InputError
+from data_tools.reading.byte_streams import open_file, read_head
+from data_tools.reading.documents import InputFile
+from data_tools.reading.file_formats import (
+    HEAD_BYTES,
+    FileFormat,
+    compression_by_content,
+    compression_by_name,
+    foreign_content,
+    format_by_name,
+    is_text_by_name,
+    kind_by_content,
+)
+
+_TEXT = "read as text, each file a document"
+_READ_AS = {
+    "text": _TEXT,
+    "json lines": "read as JSON, by content",
+    "parquet": "read as Parquet, by content",
+    "arrow": "read as Arrow, by content",
+    "tar": "read as webdataset tars, by content",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedFormat:
+    """The format of a file, as its name or its content shows it."""
+
+    file: InputFile
+    how: str | None = None
+    """How it is read, if its name does not say so."""
+    foreign: str | None = None
+    """If its kind is not supported: what it is, and what the user can do."""
+
+
+def detect_format(file: InputFile) -> DetectedFormat:
+    """Finds out what a file holds: by its name, or else by its first bytes.
+
+    If the first line is a complete JSON object, the file is JSON Lines; if it begins with an array
+    of objects, it is JSON. Parquet, Arrow, tars and compressed files are recognized by their first
+    bytes. Everything else is text.
+    """
+    if format_by_name(file.name):
+        return DetectedFormat(file)
+    if is_text_by_name(file.name):
+        return DetectedFormat(file, how=_TEXT)
+    try:
+        packed = _packed_head(file)
+        compression = compression_by_name(file.name) or compression_by_content(packed)
+        seen = replace(file, known=FileFormat("text", compression))
+        head = read_head(seen, HEAD_BYTES) if compression else packed
+    except InputError:  # The file is damaged, which is reported when it is read.
+        return DetectedFormat(file, how=_TEXT)
+    if foreign := foreign_content(head):
+        return DetectedFormat(file, foreign=f"{foreign[0]}, which is not read: {foreign[1]}")
+    kind = kind_by_content(head) or "text"
+    known = FileFormat(kind, compression)
+    return DetectedFormat(
+        replace(file, known=None if known == file.format else known), how=_READ_AS[kind]
+    )
+
+
+def _packed_head(file: InputFile) -> bytes:
+    with open_file(file) as stream:
+        return stream.read(HEAD_BYTES)

@@ -1,0 +1,81 @@
+"""Counts the files in the inputs that are not read, by reason, with an example of each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from data_tools.reading.file_formats import WAYS_OUT
+
+_NAMED = 10
+
+OWN_OUTPUT = "written by this command"
+"""A reason that no record holds, because its count differs between the first run and the next."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    files: int
+    example: str
+
+
+class LeftOut:
+    """Counts files, folders and links that are not read."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[str, _Tally] = {}
+        self._taken: dict[str, _Tally] = {}
+
+    def add(self, reason: str, example: str) -> None:
+        """Counts one file, folder or link."""
+        _count(self._tallies, reason, example)
+
+    def count_read(self, how: str, example: str) -> None:
+        """Counts a file that is read, if its name does not tell its format."""
+        _count(self._taken, how, example)
+
+    def lines(self) -> Iterator[str]:
+        """Renders the counts in up to two lines; none if nothing was counted."""
+        if self._tallies:
+            yield f"left out: {_render(self._tallies)}"
+        if self._taken:
+            yield f"without a known ending: {_render(self._taken)}"
+
+    def record(self) -> dict[str, dict[str, object]]:
+        """What a job records: number of files and first example, by reason."""
+        return {
+            reason: {"files": tally.files, "example": tally.example}
+            for reason, tally in sorted(self._tallies.items())
+            if reason != OWN_OUTPUT
+        }
+
+
+def _count(tallies: dict[str, _Tally], reason: str, example: str) -> None:
+    reason, example = _printable(reason), _printable(example)
+    tally = tallies.setdefault(reason, _Tally(0, example))
+    tally.files += 1
+    tally.example = min(tally.example, example, key=lambda name: (name.count("/"), name))
+
+
+def _render(tallies: dict[str, _Tally]) -> str:
+    rows = sorted(tallies.items(), key=lambda row: (-row[1].files, row[0]))
+    named = [
+        f"{tally.files:,} {reason} ({_example(tally)}{_way_out(reason)})"
+        for reason, tally in rows[:_NAMED]
+    ]
+    if others := rows[_NAMED:]:
+        files = sum(tally.files for _, tally in others)
+        named.append(f"{files:,} more for {len(others)} other reasons or endings")
+    return ", ".join(named)
+
+
+def _way_out(reason: str) -> str:
+    way_out = WAYS_OUT.get("." + reason.rpartition(".")[2]) if reason.startswith(".") else None
+    return f"; {way_out}" if way_out else ""
+
+
+def _example(tally: _Tally) -> str:
+    return f"e.g. {tally.example}" if tally.files > 1 else tally.example
+
+
+def _printable(name: str) -> str:
+    """Replaces what cannot be printed: a name need not be UTF-8, and may hold line ends."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)

@@ -1,0 +1,137 @@
+"""Finds the files of a corpus; their order and names do not depend on the machine."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_tools.errors import InputError
+from data_tools.files import file_sha256
+from data_tools.reading.byte_streams import is_command, is_url
+from data_tools.reading.choose_files import Choice
+from data_tools.reading.documents import Finding, InputFile
+from data_tools.reading.expand_patterns import expand_pattern
+from data_tools.reading.file_formats import KNOWN_ENDINGS
+from data_tools.reading.find_local_text import find_local, find_singles, is_glob
+from data_tools.reading.find_remote_text import find_commands, find_remote
+from data_tools.reading.left_out_files import LeftOut
+
+STANDARD_INPUT = "-"
+_HASH_CONTENT_BELOW = 1 << 30  # Two seconds of hashing; above it, only sizes and stamps are hashed.
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TextSource:
+    """One source of text: a folder, a glob, or all the files that the user named together."""
+
+    label: str
+    files: tuple[InputFile, ...]
+
+
+def find_sources(
+    patterns: Sequence[str],
+    *,
+    exclude: Sequence[str] = (),
+    folder_glob: str | None = None,
+    own: Iterable[Path] = (),
+    left_out: LeftOut | None = None,
+) -> list[TextSource]:
+    """Finds text files: in the order of `patterns`, sorted by path within each, none twice.
+
+    Logs what is in a folder and is not read, in one or two lines, by reason and with examples.
+
+    Args:
+        patterns: Folders, globs (`**` crosses folders), single files, URLs of all three, commands
+            (`pipe:…`), and `shards-{000..099}.tar` for many.
+        exclude: Shell patterns that are matched with `/` and the path inside the folder or glob.
+            Here `*` matches slashes too, so `*/tests/*` leaves out every folder called tests.
+        folder_glob: Which files of a folder are text; without `/` it applies in every subfolder.
+            None takes every known kind.
+        own: Files and folders that the command itself reads or writes for another purpose.
+        left_out: Counts what is not read, for the job's record.
+
+    Raises:
+        InputError: A pattern names nothing, or there is no file.
+    """
+    if STANDARD_INPUT in patterns:
+        raise InputError("standard input (-) can only be read by `data shard`: name files")
+    left_out = LeftOut() if left_out is None else left_out
+    real = frozenset(os.path.realpath(path) for path in own)
+    choice = Choice(exclude, folder_glob, real, left_out)
+    try:
+        sources = _join(_find_all(patterns, choice), left_out)
+        if not sources:
+            raise InputError(_nothing(patterns, folder_glob))
+        return sources
+    finally:
+        for line in left_out.lines():
+            logger.warning("%s", line)
+
+
+def hash_sources(sources: Sequence[TextSource]) -> str:
+    """Hashes names, sizes and contents of all files; stamps, not contents, if remote or large."""
+    files = [file for source in sources for file in source.files]
+    is_little = sum(file.bytes for file in files) < _HASH_CONTENT_BELOW
+    digest = hashlib.sha256()
+    for source in sources:
+        for file in source.files:
+            by_content = is_little and not is_url(file.path)
+            seen = file_sha256(Path(file.path)) if by_content else file.stamp
+            line = f"{source.label}\0{file.name}\0{file.bytes}\0{seen}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _find_all(patterns: Sequence[str], choice: Choice) -> list[Finding]:
+    """Finds what each pattern names; single local files come last, in one source."""
+    findings: list[Finding] = []
+    singles: list[str] = []
+    for pattern in patterns:
+        names = expand_pattern(pattern)
+        far = [find_remote(it, choice) for it in names if is_url(it) and not is_command(it)]
+        findings += _as_one(far, pattern)
+        if commands := [name for name in names if is_command(name)]:
+            findings.append(find_commands(commands))
+        near = [name for name in names if not is_url(name)]
+        folders = [name for name in near if is_glob(name) or Path(name).is_dir()]
+        findings += [find_local(name, choice) for name in folders]
+        singles += [name for name in near if name not in folders]
+    if singles:
+        findings.append(find_singles(singles, choice))
+    return findings
+
+
+def _as_one(findings: Sequence[Finding], pattern: str) -> Sequence[Finding]:
+    """Joins what the braces of a pattern give into one source, unless two files have one name."""
+    files = [pair for finding in findings for pair in finding.files]
+    if len(findings) < 2 or len({file.name for _, file in files}) < len(files):
+        return findings
+    return [Finding("/".join(pattern.rsplit("/", 2)[-2:]), tuple(files))]
+
+
+def _join(findings: Sequence[Finding], left_out: LeftOut) -> list[TextSource]:
+    sources, seen = [], set[str]()
+    for finding in findings:
+        files = []
+        for key, file in finding.files:
+            if key in seen:
+                left_out.add("named twice", file.name)
+            else:
+                seen.add(key)
+                files.append(file)
+        if files:
+            sources.append(TextSource(finding.label, tuple(files)))
+    return sources
+
+
+def _nothing(patterns: Sequence[str], folder_glob: str | None) -> str:
+    read = (
+        f"Chosen by the glob: {folder_glob}" if folder_glob else f"Read by default: {KNOWN_ENDINGS}"
+    )
+    return (
+        f"no text file found in {', '.join(patterns)}. {read}; use --glob to choose other names, "
+        "or check --exclude (in a recipe: glob and exclude)"
+    )

@@ -1,0 +1,98 @@
+"""The sentences of any document of a corpus, with few packs in memory at once."""
+
+from bisect import bisect_right
+from collections import OrderedDict
+from itertools import accumulate
+
+import numpy as np
+
+from data_tools.corpus import Corpus
+from data_tools.errors import InputError
+from data_tools.samples.plan_pairs import Bounds, RandomStream
+
+_PARTNERS = 8
+_PACKS_IN_MEMORY = 2 * _PARTNERS
+
+
+class PackSentences:
+    """Where the sentences of each document in a pack begin."""
+
+    def __init__(self, corpus: Corpus, pack: int) -> None:
+        documents = corpus.document_starts(pack)
+        stop = corpus.pack_range(pack)[1]
+        self._ends = np.append(documents[1:], stop) - 1  # Without eos.
+        sentences = corpus.sentence_starts(pack)
+        self._starts = sentences[np.diff(sentences, append=stop) > 0]  # Those with tokens.
+        self._firsts = np.searchsorted(self._starts, documents)
+        self._stops = np.searchsorted(self._starts, self._ends)
+        self.num_documents = len(documents)
+
+    def document(self, number: int) -> Bounds:
+        """The sentence starts of a document, then the position of its eos; only that if empty."""
+        inside = self._starts[self._firsts[number] : self._stops[number]].tolist()
+        return [*inside, int(self._ends[number])]
+
+
+class CorpusSentences:
+    """Gives the sentences of every document of a corpus, by its number."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        """Counts the documents of each pack.
+
+        Raises:
+            InputError: The corpus has only one document, or no sentence starts.
+        """
+        self._corpus = corpus
+        counts = (len(corpus.document_starts(pack)) for pack in range(corpus.num_packs))
+        self.first_documents = [0, *accumulate(counts)]
+        """The number of the first document of each pack, then the number of all documents."""
+        if self.num_documents < 2:
+            raise self._lonely()
+        self._packs: OrderedDict[int, PackSentences] = OrderedDict()
+
+    @property
+    def num_documents(self) -> int:
+        """Documents in the corpus."""
+        return self.first_documents[-1]
+
+    def pack(self, number: int) -> PackSentences:
+        """The sentences of a pack; those of the packs that were used last stay in memory."""
+        found = self._packs.pop(number, None) or PackSentences(self._corpus, number)
+        self._packs[number] = found
+        while len(self._packs) > _PACKS_IN_MEMORY:
+            self._packs.popitem(last=False)
+        return found
+
+    def choose_partners(self, rng: RandomStream) -> list[int]:
+        """Draws the packs from which the random documents for one pack are taken.
+
+        The chance of a pack is proportional to its documents, so all documents of the corpus are
+        equally likely. A pack needs only nine reads, however many pairs it makes.
+        """
+        draws = (rng.below(self.num_documents) for _ in range(_PARTNERS))
+        return [bisect_right(self.first_documents, number) - 1 for number in draws]
+
+    def choose_other(self, document: int, partners: list[int], rng: RandomStream) -> Bounds:
+        """Gives the sentences of a random document in the packs `partners`, but not of `document`.
+
+        Raises:
+            InputError: No other document has any text.
+        """
+        pack = partners[rng.below(len(partners))]
+        first, stop = self.first_documents[pack : pack + 2]
+        number = first + rng.below(stop - first)
+        for _ in range(self.num_documents):
+            if number != document and len(found := self._document(number)) > 1:
+                return found
+            number = (number + 1) % self.num_documents
+        raise self._lonely()
+
+    def _document(self, number: int) -> Bounds:
+        pack = bisect_right(self.first_documents, number) - 1
+        return self.pack(pack).document(number - self.first_documents[pack])
+
+    def _lonely(self) -> InputError:
+        return InputError(
+            f"{self._corpus.folder} has a single document with text, and a random B is taken "
+            "from another one: shard more documents"
+        )

@@ -1,0 +1,333 @@
+"""A sample table: which tokens make up each sample, for samples that are not plain windows.
+
+A table is the folder `CORPUS/samples/NAME/`. `rows.npy` says at which segment each sample begins,
+`starts.npy` and `lengths.npy` where each segment is in the corpus's stream. Reads with `os.preadv`
+and not through a memory map, as the corpus does.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_tools.errors import InputError
+from data_tools.files import file_sha256, load_json, render_json
+
+SCHEMA: Final = "bigtrain-samples/1"
+MANIFEST_NAME = "manifest.json"
+SAMPLES_FOLDER = "samples"
+
+SampleMode = Literal["bestfit", "pad", "pairs"]
+
+ROWS, STARTS, LENGTHS, IS_RANDOM = "rows.npy", "starts.npy", "lengths.npy", "is_random.npy"
+ARRAY_TYPES: Final[dict[str, np.dtype[Any]]] = {
+    ROWS: np.dtype("<i8"),
+    STARTS: np.dtype("<i8"),
+    LENGTHS: np.dtype("<i4"),
+    IS_RANDOM: np.dtype("u1"),
+}
+
+
+class _Part(BaseModel):
+    # A later version may add keys to the same schema; this version must still read the file.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class FileInfo(_Part):
+    """The size and hash of one array file."""
+
+    bytes: int
+    sha256: str
+
+
+class SamplesManifest(_Part):
+    """Everything in the `manifest.json` of a sample table."""
+
+    samples_schema: Literal["bigtrain-samples/1"] = SCHEMA
+    mode: SampleMode
+    sequence_length: int
+    corpus_fingerprint: str
+    seed: int
+    parameters: dict[str, int | float]
+    """The other options that decided the samples."""
+    num_samples: int = Field(gt=0)
+    num_segments: int = Field(gt=0)
+    buckets: tuple[tuple[int, int], ...]
+    """Padded length and number of samples, in the order of the samples; only for pairs."""
+    statistics: dict[str, int | float]
+    """Figures of the result, as the share of a row that tokens fill."""
+    files: dict[str, FileInfo]
+    tool_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Some samples: sample `i` is the segments `offsets[i]` to `offsets[i + 1]`."""
+
+    offsets: NDArray[np.int64]
+    """`[samples + 1]`."""
+    starts: NDArray[np.int64]
+    """`[segments]`: where each begins in the corpus's stream."""
+    lengths: NDArray[np.int64]
+    """`[segments]`: its input tokens; in bestfit and pad the target of each is the token after."""
+    is_random: NDArray[np.bool_] | None = None
+    """`[samples]`: whether B is from another document; only for pairs."""
+
+
+def table_folder(corpus_folder: Path, *, mode: SampleMode, sequence_length: int) -> Path:
+    """Names the folder of a table: `CORPUS/samples/bestfit-2048`."""
+    return corpus_folder / SAMPLES_FOLDER / table_name(mode, sequence_length)
+
+
+def table_name(mode: SampleMode, sequence_length: int) -> str:
+    """Names a table within its corpus: `bestfit-2048`."""
+    return f"{mode}-{sequence_length}"
+
+
+class SampleTable:
+    """A sample table, open for reading; safe to use from several threads, and after a fork."""
+
+    def __init__(self, folder: Path, manifest: SamplesManifest, *, fingerprint: str) -> None:
+        """Opens the arrays that the manifest lists.
+
+        Raises:
+            InputError: One is missing, or of another size, type or length.
+        """
+        self.folder = folder
+        self.manifest = manifest
+        self.fingerprint = fingerprint
+        samples, segments = manifest.num_samples, manifest.num_segments
+        self._rows = self._open(ROWS, samples + 1)
+        self._starts = self._open(STARTS, segments)
+        self._lengths = self._open(LENGTHS, segments)
+        self._is_random = self._open(IS_RANDOM, samples) if manifest.mode == "pairs" else None
+
+    @property
+    def mode(self) -> SampleMode:
+        """How samples are made from documents."""
+        return self.manifest.mode
+
+    @property
+    def sequence_length(self) -> int:
+        """The most tokens that a sample has, special ones included."""
+        return self.manifest.sequence_length
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in the table."""
+        return self.manifest.num_samples
+
+    @property
+    def buckets(self) -> tuple[tuple[int, int], ...]:
+        """Padded length and number of samples, ascending; the samples are in this order."""
+        return self.manifest.buckets
+
+    def read(self, samples: NDArray[np.int64]) -> Segments:
+        """Reads where the tokens of some samples are.
+
+        Args:
+            samples: Numbers from 0 to below `num_samples`, in any order.
+
+        Raises:
+            InputError: A file of the table is damaged.
+        """
+        samples = np.asarray(samples, dtype=np.int64)
+        assert samples.size == 0 or 0 <= samples.min() <= samples.max() < self.num_samples
+        bounds = self._rows.read(samples, np.full_like(samples, 2)).reshape(-1, 2)
+        counts = bounds[:, 1] - bounds[:, 0]
+        self._check(bool((counts > 0).all() and (bounds >= 0).all()), ROWS)
+        self._check(bool((bounds <= self.manifest.num_segments).all()), ROWS)
+        lengths = self._lengths.read(bounds[:, 0], counts).astype(np.int64)
+        self._check(bool(((lengths > 0) & (lengths <= self.sequence_length)).all()), LENGTHS)
+        is_random = None
+        if self._is_random is not None:
+            is_random = self._is_random.read(samples, np.ones_like(samples)).astype(np.bool_)
+        return Segments(
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
+            starts=self._starts.read(bounds[:, 0], counts),
+            lengths=lengths,
+            is_random=is_random,
+        )
+
+    def check_content(self) -> None:
+        """Reads every file and compares its sha256 with the manifest's.
+
+        Raises:
+            InputError: One differs.
+        """
+        for name, info in self.manifest.files.items():
+            self._check(file_sha256(self.folder / name) == info.sha256, name)
+
+    def close(self) -> None:
+        """Closes every file."""
+        for array in (self._rows, self._starts, self._lengths, self._is_random):
+            if array is not None:
+                array.close()
+
+    def __enter__(self) -> "SampleTable":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self, name: str, length: int) -> "_ArrayFile":
+        info = self.manifest.files.get(name)
+        if info is None:
+            raise InputError(f"{self.folder / MANIFEST_NAME} lists no {name}: {_remake(self)}")
+        return _ArrayFile(self.folder / name, info, length=length, remedy=_remake(self))
+
+    def _check(self, is_good: bool, name: str) -> None:
+        if not is_good:
+            raise InputError(f"{self.folder / name} is damaged: {_remake(self)}")
+
+
+class _ArrayFile:
+    """A one-dimensional `.npy` file that is read at any position."""
+
+    def __init__(self, path: Path, info: FileInfo, *, length: int, remedy: str) -> None:
+        self._path, self._remedy = path, remedy
+        self._type = ARRAY_TYPES[path.name]
+        try:
+            # Python closes it when the last reader has released it.
+            self._file = path.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{path} is missing, and the manifest lists it: {self._remedy}"
+            ) from error
+        size = os.fstat(self._file.fileno()).st_size
+        if size != info.bytes:
+            self._refuse(f"has {size} bytes, not the manifest's {info.bytes}")
+        try:
+            np.lib.format.read_magic(self._file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(self._file)
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}): {self._remedy}") from error
+        self._offset = self._file.tell()
+        end = self._offset + length * self._type.itemsize
+        if shape != (length,) or dtype != self._type or end != size:
+            self._refuse(f"holds {dtype} {shape}, not {self._type} ({length},)")
+
+    def read(self, firsts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[Any]:
+        """Reads ranges one after the other; adjacent ranges are read together."""
+        ends = firsts + counts
+        values = np.empty(int(counts.sum()), dtype=self._type)
+        content = memoryview(values.view(np.uint8))  # type: ignore[arg-type]
+        breaks = np.flatnonzero(firsts[1:] != ends[:-1]) + 1
+        filled = 0
+        for begin, stop in zip([0, *breaks], [*breaks, len(firsts)], strict=True):
+            if begin == stop:
+                continue
+            size = int(ends[stop - 1] - firsts[begin]) * self._type.itemsize
+            place = self._offset + int(firsts[begin]) * self._type.itemsize
+            self._read_into(content[filled : filled + size], place)
+            filled += size
+        return values
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _read_into(self, content: memoryview, place: int) -> None:
+        filled = 0
+        while filled < len(content):
+            count = os.preadv(self._file.fileno(), [content[filled:]], place + filled)
+            if not count:
+                self._refuse(f"ends before byte {place + len(content)}")
+            filled += count
+
+    def _refuse(self, fault: str) -> None:
+        raise InputError(f"{self._path} {fault}: {self._remedy}")
+
+
+def load_sample_table(
+    corpus_folder: Path, *, mode: SampleMode, sequence_length: int, corpus_fingerprint: str
+) -> SampleTable:
+    """Opens the table of a corpus for one mode and one length.
+
+    Args:
+        corpus_folder: The corpus folder that the table was made from.
+        mode: How samples are made.
+        sequence_length: Tokens of a sample.
+        corpus_fingerprint: The fingerprint of the corpus as it is now.
+
+    Raises:
+        InputError: The table is missing, was made for another corpus, or is damaged.
+    """
+    folder = table_folder(corpus_folder, mode=mode, sequence_length=sequence_length)
+    again = make_command(corpus_folder, mode=mode, sequence_length=sequence_length)
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise InputError(
+            f"{corpus_folder} has no table of {mode} samples of {sequence_length} tokens: "
+            f"make it with {again}"
+        )
+    manifest = load_samples_manifest(path)
+    if (manifest.mode, manifest.sequence_length) != (mode, sequence_length):
+        raise InputError(
+            f"{path} is of {manifest.mode} samples of {manifest.sequence_length} tokens, "
+            f"but its folder has another name: delete {folder} and run {again}"
+        )
+    if manifest.corpus_fingerprint != corpus_fingerprint:
+        raise InputError(
+            f"{folder} was made for another corpus (fingerprint "
+            f"{manifest.corpus_fingerprint[:12]}, not {corpus_fingerprint[:12]}): "
+            f"delete it and run {again}"
+        )
+    return SampleTable(folder, manifest, fingerprint=file_sha256(path))
+
+
+def load_samples_manifest(path: Path) -> SamplesManifest:
+    """Reads and checks the manifest of a table.
+
+    Raises:
+        InputError: It cannot be read, or has a schema that this version does not know.
+    """
+    values = load_json(path)
+    schema = values.pop("schema", None) if isinstance(values, dict) else None
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} has schema {schema!r}, and this version reads {SCHEMA!r}: "
+            f"use the version of bigtrain that wrote it, or delete {path.parent} and make it again"
+        )
+    try:
+        return SamplesManifest.model_validate({"samples_schema": schema, **values})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise InputError(
+            f"{path}: {where}: {fault['msg']}; delete {path.parent} and make it again"
+        ) from error
+
+
+def render_samples_manifest(manifest: SamplesManifest) -> bytes:
+    """Makes the bytes of `manifest.json`; their sha256 is the table's fingerprint."""
+    values = manifest.model_dump(mode="json")
+    return render_json({"schema": values.pop("samples_schema"), **values})
+
+
+def manifest_fingerprint(manifest: SamplesManifest) -> str:
+    """The sha256 of the manifest file."""
+    return hashlib.sha256(render_samples_manifest(manifest)).hexdigest()
+
+
+def make_command(corpus_folder: Path, *, mode: SampleMode, sequence_length: int) -> str:
+    """The command that makes a table."""
+    return (
+        f"`bigtrain data samples {corpus_folder} --mode {mode} --sequence-length {sequence_length}`"
+    )
+
+
+def _remake(table: SampleTable) -> str:
+    corpus_folder = table.folder.parent.parent
+    again = make_command(corpus_folder, mode=table.mode, sequence_length=table.sequence_length)
+    return f"delete {table.folder} and run {again}"
