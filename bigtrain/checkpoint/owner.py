@@ -19,9 +19,10 @@ from bigtrain.checkpoint.run_checkpoints import (
     checkpoints_of_run,
 )
 from bigtrain.checkpoint.step_folders import named_folders
-from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
+from bigtrain.checkpoint.storage_folder import Folder, open_folder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.saved import load_run_of
+from data_tools.files import write_file
 
 log = logging.getLogger(__name__)
 _ID_FILE = "run_id"
@@ -183,6 +184,5 @@ def _run_id(run_dir: Path) -> str | None:
 
 def _make_run_id(run_dir: Path) -> str:
     run_id = secrets.token_hex(8)
-    DiskFolder(run_dir).write(f"{_ID_FILE}.tmp", f"{run_id}\n".encode())
-    (run_dir / f"{_ID_FILE}.tmp").replace(run_dir / _ID_FILE)
+    write_file(run_dir / _ID_FILE, f"{run_id}\n".encode())
     return run_id

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bigtrain.checkpoint.object_store import FileToRead, ReadAhead, as_os_error, discard, open_store
+from data_tools.files import sync_path
 
 _WITHOUT_FOLDERS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"})
 """Stores without folders below the bucket. fsspec would create a bucket of a mistyped name."""
@@ -152,11 +153,7 @@ class DiskFolder(Folder):
 
     def settle(self) -> None:
         """Waits until the names in it survive a power cut."""
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_path(self.path)
 
     def remove_file(self, name: str) -> None:
         """Removes one file, if it exists."""

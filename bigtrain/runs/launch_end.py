@@ -8,9 +8,10 @@ import logging
 import socket
 from typing import Any, Protocol
 
-from bigtrain.runs.run_folder import RunFolder, write_atomically
+from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_lock import RunBusyError, run_lock
 from bigtrain.track.json_lines import read_lines
+from data_tools.files import write_file
 
 log = logging.getLogger(__name__)
 
@@ -109,4 +110,4 @@ def _load_status(folder: RunFolder) -> dict[str, Any]:
 def _replace_event(folder: RunFolder, old: dict[str, Any], new: dict[str, Any]) -> None:
     lines = folder.attempts.read_text(encoding="utf-8").splitlines()
     replaced = (json.dumps(new) if line == json.dumps(old) else line for line in lines)
-    write_atomically(folder.attempts, "".join(f"{line}\n" for line in replaced))
+    write_file(folder.attempts, "".join(f"{line}\n" for line in replaced).encode())

@@ -1,12 +1,12 @@
 """The checked config of one launch, as a file in the run folder that every rank reads."""
 
-import fcntl
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bigtrain.config import RunConfig, render_config
+from data_tools.locks import try_lock, wait_for_lock
 
 _PREFIX = "config-launch-"
 
@@ -20,7 +20,7 @@ def launch_file(config: RunConfig) -> Iterator[Path]:
     file = config.run_dir / f"{_PREFIX}{secrets.token_hex(4)}.yaml"
     config.run_dir.mkdir(parents=True, exist_ok=True)
     with file.open("x", encoding="utf-8") as launch:
-        fcntl.flock(launch, fcntl.LOCK_EX)  # Held until this process ends, however it ends.
+        wait_for_lock(launch)  # Held until this process ends, however it ends.
         launch.write(render_config(config))
         launch.flush()
         try:
@@ -33,5 +33,5 @@ def remove_abandoned_launch_files(run_dir: Path) -> None:
     """Removes the launch files of launchers that were killed: nobody holds their locks."""
     for file in run_dir.glob(f"{_PREFIX}*"):
         with suppress(OSError), file.open("r+") as launch:
-            fcntl.flock(launch, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.unlink()
+            if try_lock(launch):
+                file.unlink()

@@ -24,10 +24,11 @@ from bigtrain.config.resume import load_saved_config
 from bigtrain.config.saved import load_run_of
 from bigtrain.data.corpora import samples_per_unit
 from bigtrain.data.sample_order import skip_samples as order_of_samples
-from bigtrain.runs.run_folder import RunFolder, write_atomically
+from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_lock import run_lock
 from bigtrain.runs.samples_of_step import find_step
 from bigtrain.runs.skip_file import SKIP_FILE, read_skips, render_skips
+from data_tools.files import write_file
 
 _RANGE = re.compile(r"^(\d{1,18}):(\d{1,18})$")
 
@@ -81,7 +82,7 @@ def rewind_run(
             if state is not None:
                 _check_not_trained_on(folder, skip, state)
             merged = merge_skips([*read_skips(run_dir), skip])
-            write_atomically(run_dir / SKIP_FILE, render_skips(merged))
+            write_file(run_dir / SKIP_FILE, render_skips(merged).encode())
         rewound = RewindResult(run_dir, to, tuple(_set_aside(folder, newer_than=to)), skip)
         folder.record_rewind(to=to, set_aside=rewound.set_aside)
         _write_status(folder, to)

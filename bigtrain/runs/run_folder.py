@@ -25,6 +25,7 @@ from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of
 from bigtrain.runs.launch_file import remove_abandoned_launch_files
 from bigtrain.runs.run_lock import acquire_run_lock
 from bigtrain.track.json_lines import finite_values, open_to_append, read_lines
+from data_tools.files import remove_parts, write_file
 
 log = logging.getLogger(__name__)
 
@@ -130,11 +131,12 @@ class RunFolder:
         """
         for folder in (self.path, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
+        remove_parts(self.path)
         self._separate_from_original()
         attempt = 1 + max(self.newest_attempt, after)
-        text = render_config(config)
-        write_atomically(self.path / f"config-attempt-{attempt}.yaml", text)
-        write_atomically(self.config, text)
+        text = render_config(config).encode()
+        write_file(self.path / f"config-attempt-{attempt}.yaml", text)
+        write_file(self.config, text)
         self._append_event(
             {
                 "event": "start",
@@ -199,7 +201,7 @@ class RunFolder:
     def write_status(self, **values: Any) -> None:
         """Replaces ``status.json``, with the time added; NaN and infinity become null."""
         status = {**finite_values(values), "time": _now()}
-        write_atomically(self.status, json.dumps(status, indent=1) + "\n")
+        write_file(self.status, f"{json.dumps(status, indent=1)}\n".encode())
 
     def wandb_id(self) -> str:
         """Returns wandb's id of this run, created once.
@@ -217,7 +219,7 @@ class RunFolder:
             log.warning("%s cannot be read (%s): wandb gets a new run", self._wandb_id, error)
         new = secrets.token_hex(4)
         try:
-            write_atomically(self._wandb_id, new + "\n")
+            write_file(self._wandb_id, f"{new}\n".encode())
         except OSError as error:
             log.warning("%s cannot be written: %s", self._wandb_id, error)
         return new
@@ -236,16 +238,6 @@ class RunFolder:
             file.write(json.dumps({**event, "time": _now()}) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Creates or replaces a file; a kill leaves either the old content or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _now() -> str:

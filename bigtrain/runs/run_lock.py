@@ -1,12 +1,13 @@
 """The lock of a run folder: one process at a time trains a run or changes its record."""
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+from data_tools.locks import try_lock
 
 _LOCK_FILE = "lock"
 
@@ -23,16 +24,14 @@ def acquire_run_lock(run_dir: Path) -> TextIO:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = (run_dir / _LOCK_FILE).open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(lock):
         lock.seek(0)
         owner = lock.read().strip() or "another process"
         lock.close()
         raise RunBusyError(
             f"{run_dir}: {owner} is training this run; wait for it, stop it, or give "
             "this run another name"
-        ) from None
+        )
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     lock.flush()

@@ -14,8 +14,7 @@ from bigtrain.checkpoint.commit import open_state
 from bigtrain.checkpoint.reading import CheckpointReader
 from bigtrain.checkpoint.schema import KINDS, TrainState
 from bigtrain.checkpoint.storage_folder import Folder
-from bigtrain.commands.checkpoint.formatting import align_columns
-from bigtrain.commands.checkpoint.read_progress import show_progress
+from bigtrain.commands.checkpoint.formatting import align_columns, show_read_progress
 from bigtrain.config import ConfigError
 from bigtrain.config.errors import show_value
 from bigtrain.config.resume import load_saved_config
@@ -90,7 +89,7 @@ def compare_checkpoints(a: Folder, b: Folder) -> Comparison:
         if ours[key].shape != theirs[key].shape
     ]
     alike = [key for key in both if ours[key].shape == theirs[key].shape]
-    with show_progress("comparing", 8 * sum(ours[key].numel for key in alike)) as advance:
+    with show_read_progress("comparing", 8 * sum(ours[key].numel for key in alike)) as advance:
         for key in alike:
             kind, _, name = key.partition("/")
             one, other = (table.read_tensor(kind, name) for table in tables)

@@ -1,10 +1,15 @@
-"""How `bigtrain checkpoint` shows sizes, times, layouts and aligned columns."""
+"""How `bigtrain checkpoint` shows sizes, times, layouts, aligned columns and progress."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+import typer
+
 from bigtrain.config.layout import saved_layout
+from data_tools.progress import Advance, show_progress
 
 RANK_FILES = ".bin"
 """The suffix of the files that hold boxes; each rank writes one."""
@@ -18,6 +23,12 @@ def render_bytes(count: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:,.3g} TB" if size < 1000 else f"{size:,.0f} TB"
+
+
+def show_read_progress(what: str, total_bytes: int) -> AbstractContextManager[Advance]:
+    """Shows the progress of a long read on standard error; leaves nothing on a terminal."""
+    write_line = partial(typer.echo, err=True)
+    return show_progress(what, total_bytes, write_line=write_line, transient=True)
 
 
 def render_time(seconds: float | None) -> str:

@@ -35,9 +35,9 @@ from bigtrain.checkpoint.schema import (
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.checkpoint.tensor_table import SavedBox, SavedTensor
 from bigtrain.commands.checkpoint.box_coverage import box_fault, cover_faults, file_cover_faults
-from bigtrain.commands.checkpoint.formatting import render_bytes
+from bigtrain.commands.checkpoint.formatting import render_bytes, show_read_progress
 from bigtrain.commands.checkpoint.listing import named_step
-from bigtrain.commands.checkpoint.read_progress import Advance, show_progress
+from data_tools.progress import Advance
 
 _READ_BYTES = 16 * 2**20
 """Adjacent boxes are read together up to this size."""
@@ -77,7 +77,7 @@ def verify_checkpoint(folder: Folder, *, workers: int = 1) -> Verification:
     tensors = _check_tensors(folder, faults)
     boxes = _valid_boxes(folder, tensors, faults)
     total = sum(box.bytes for some in boxes.values() for _, box in some)
-    with show_progress(f"verifying {folder.name}", total) as advance:
+    with show_read_progress(f"verifying {folder.name}", total) as advance:
         readings = _read_files(folder, boxes, advance, workers=workers)
     for reading in readings:
         faults += _reading_faults(folder, reading, is_committed=reading.file in committed)

@@ -11,9 +11,9 @@ import pytest
 
 from bigtrain.checkpoint.storage_folder import DiskFolder
 from bigtrain.checkpoint.tensor_table import SavedBox, SavedTensor
-from bigtrain.commands.checkpoint import read_progress
 from bigtrain.commands.checkpoint.box_coverage import box_fault, cover_faults, file_cover_faults
 from bigtrain.commands.checkpoint.verify import verify_checkpoint
+from data_tools import progress
 from tests.bigtrain.commands.checkpoint.conftest import Command
 from tests.bigtrain.commands.checkpoint.damage import (
     change_json,
@@ -61,9 +61,9 @@ def test_a_url_and_a_checkpoint_under_another_name_are_verified_too(
 def test_a_long_reading_tells_how_far_it_is(
     checkpoint: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read_progress, "_LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
     _, lines = command("verify", checkpoint)
-    assert re.match(r"verifying step-00000006: 100%, [\d,]+ MB/s, 0 s left$", lines[-1])
+    assert re.match(r"verifying step-00000006: 100%, [\d,.]+ MB/s, 0 s left$", lines[-1])
 
 
 def _flips(file: Path, count: int) -> list[int]:
