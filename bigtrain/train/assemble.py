@@ -42,7 +42,7 @@ def open_trainer(
     Raises:
         ConfigError: The config does not fit the data or the world size, or is not the same on all
             ranks.
-        MeetingError: The ranks cannot connect.
+        RendezvousError: The ranks cannot connect.
     """
     layout = layout_of(config, ranks.world_size)
     reports = ranks.local_rank == 0  # One line per node is enough.
