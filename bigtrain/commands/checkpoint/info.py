@@ -44,7 +44,7 @@ def describe_checkpoint(folder: Folder) -> Description:
     """Reads everything in a checkpoint except its tensors.
 
     Raises:
-        CheckpointError: The checkpoint is not whole.
+        CheckpointError: The checkpoint is not complete.
     """
     check_commit(folder)
     state = read_state(folder)
@@ -67,7 +67,7 @@ def render_saved_config(folder: Folder) -> str:
     """Renders the config in a checkpoint as YAML, for `bigtrain launch`.
 
     Raises:
-        CheckpointError: The checkpoint is not whole.
+        CheckpointError: The checkpoint is not complete.
         ConfigError: This version cannot read the config.
     """
     check_commit(folder)
@@ -75,7 +75,7 @@ def render_saved_config(folder: Folder) -> str:
 
 
 def description_as_json(what: Description) -> dict[str, Any]:
-    """Returns the whole description, as `info --json` shows it."""
+    """Returns the description as values for `info --json`."""
     state, config = what.state, what.config
     guard = {key: state.guard.get(key, 0) for key in ("skipped_updates", "skipped_in_a_row")}
     return {
@@ -102,7 +102,7 @@ def description_as_json(what: Description) -> dict[str, Any]:
 
 
 def render_description(what: Description) -> Iterator[tuple[str, str]]:
-    """Yields names and values, as `info` shows them."""
+    """Yields the names and values that `info` shows."""
     facts, state = description_as_json(what), what.state
     yield "checkpoint", str(what.folder)
     yield "schema", SCHEMA
@@ -147,7 +147,7 @@ def _batch(what: Description) -> dict[str, Any] | None:
 
 
 def _corpora(state: TrainState) -> list[dict[str, Any]]:
-    """The corpora, and from which sample on each is read. The first version had one corpus."""
+    """The corpora of each phase, with its first sample. The oldest checkpoints have one corpus."""
     return [
         {
             "first_sample": stage.get("first_sample", 0),
