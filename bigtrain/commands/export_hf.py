@@ -26,7 +26,7 @@ def export_hf(
         ),
     ] = [],  # noqa: B006
 ) -> None:
-    """Writes a checkpoint as a Hugging Face folder, and keeps it only if the outputs are equal."""
+    """Writes a checkpoint as a Hugging Face folder, and keeps it only if its outputs match."""
     quiet_libraries()
     check_model_exists(checkpoint)
     from bigtrain.convert.export import export_hugging_face, render_export

@@ -23,7 +23,7 @@ def generate(
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
-            help="Tokens to add; by default 64, or fewer if the model's length is reached.", min=1
+            help="Tokens to add; by default 64, or fewer if the model cannot read as many.", min=1
         ),
     ] = None,
     temperature: Annotated[

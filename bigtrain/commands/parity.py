@@ -1,4 +1,4 @@
-"""`bigtrain parity` and the hidden `parity-rank`: compares a run's first steps in layouts."""
+"""`bigtrain parity` and the hidden `parity-rank`: compare layouts by a run's first steps."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Writes a checkpoint as a Hugging Face folder, and keeps it only if it gives the same outputs."""
+"""Writes a checkpoint as a Hugging Face folder, and keeps it only if its outputs match."""
 
 import logging
 import shutil

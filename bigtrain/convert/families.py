@@ -59,7 +59,8 @@ def _gpt_family(model: ModelConfig) -> Family:
         f"transformers has no class for a GPT with positions={model.positions}, "
         f"norm={model.norm}, activation={model.activation}, biases={str(model.biases).lower()}, "
         f"qk_norm={str(model.qk_norm).lower()} and {model.kv_heads} key heads of "
-        f"{model.num_heads}; it has GPT-2's style, Llama's, and Llama's with qk_norm and no biases"
+        f"{model.num_heads}; it has classes for the style of GPT-2, of Llama, and of Llama with "
+        "qk_norm and without biases"
     )
 
 

@@ -89,8 +89,9 @@ def generate(folder: Path, prompt: str, sampling: Sampling) -> str:
     wanted = sampling.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, room))
     if room < wanted:
         raise GenerationError(
-            f"the prompt has {len(ids)} tokens and --max-new-tokens is {wanted}, "
-            f"but the model reads at most {model.config.max_position_embeddings}; reduce either"
+            f"the prompt has {len(ids)} tokens and --max-new-tokens is {wanted}, but the model "
+            f"reads at most {model.config.max_position_embeddings} tokens; shorten the prompt or "
+            "lower --max-new-tokens"
         )
     chosen = {
         "do_sample": True,

@@ -28,7 +28,7 @@ def open_trainer(
     accept_changes: Sequence[str] = (),
     measures_speed: bool = True,
 ) -> Iterator[Trainer]:
-    """Joins the ranks and builds this rank's trainer; closes both at the end. Every rank calls it.
+    """Connects the ranks and builds this rank's trainer; closes both. Every rank calls it.
 
     The weights have storage, but no values yet.
 

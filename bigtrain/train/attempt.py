@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended: ``finished`` (all steps taken) or ``stopped`` (on request, saved)."""
+    """How an attempt ended: ``finished`` (all steps taken) or ``stopped`` (on request)."""
 
     state: str
     step: int

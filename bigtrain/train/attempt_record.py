@@ -68,7 +68,7 @@ def begin_attempt(
 
 
 class StatusWriter:
-    """Writes an attempt's status; on an error it only warns, so that the run's own end is shown."""
+    """Writes an attempt's status. A failed write is only a warning: it must not end the run."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder

@@ -89,7 +89,7 @@ class Guard:
             return None
         return (
             f"the {what} of {value:.4g} is {(value - mean) / deviation:.1f} standard deviations "
-            f"above the {mean:.4g} of the last {len(recent)} steps"
+            f"above {mean:.4g}, the mean of the last {len(recent)} steps"
         )
 
     def _record(self, recent: deque[float], value: float) -> None:

@@ -99,7 +99,8 @@ class _Decision:
     skipped: str | None
     """Why the update is skipped; None if it is applied."""
     stop: bool
-    time: float
+    decided_at: float
+    """A time of `time.perf_counter`."""
 
 
 class Trainer:
@@ -212,7 +213,9 @@ class Trainer:
         self._begin_part("report")
         synchronize(self.device)
         ended = time.perf_counter()
-        seconds = StepSeconds(fetched - started, decision.time - fetched, ended - decision.time)
+        seconds = StepSeconds(
+            fetched - started, decision.decided_at - fetched, ended - decision.decided_at
+        )
         return self._result(step, batch, decision, seconds, rate)
 
     def _result(
@@ -265,7 +268,7 @@ class Trainer:
             grad_norm=norm,
             skipped=self.guard.reason_to_skip(sums.figures()["loss"], norm),
             stop=stops > 0,
-            time=time.perf_counter(),
+            decided_at=time.perf_counter(),
         )
 
     def _sum(
