@@ -1,4 +1,4 @@
-"""The command ``bigtrain``: registers the commands, and turns errors into lines and exit codes."""
+"""The command ``bigtrain``: registers the commands; shows an error as one line and an exit code."""
 
 import sys
 import traceback
@@ -18,7 +18,7 @@ from bigtrain.commands import (
     which,
 )
 from bigtrain.commands.checkpoint.group import app as checkpoint_app
-from bigtrain.commands.error_report import explain, leave_error_report
+from bigtrain.commands.error_report import explain, write_error_report
 from bigtrain.commands.usage_errors import ClickError, render_usage_error
 from data_tools.cli import app as data_app
 
@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data", help="Text → tokenizer, token tars and manifest.")
 app.add_typer(
-    checkpoint_app, name="checkpoint", help="Look at checkpoints, verify, compare, prune."
+    checkpoint_app, name="checkpoint", help="List, describe, verify, compare and prune checkpoints."
 )
 app.command(short_help="Start a run on this machine, or resume it.")(launch.launch)
 app.command(short_help="List the keys of a run's config.")(keys.keys)
@@ -40,15 +40,15 @@ app.command("train-rank", hidden=True)(train.train_rank)
 app.command("export-hf", short_help="Write a verified Hugging Face folder.")(export_hf.export_hf)
 app.command(short_help="Continue a prompt with a trained model.")(generate.generate)
 app.command(short_help="Show the results of a run.")(report.report)
-app.command(short_help="Take a run back to a checkpoint.")(rewind.rewind)
+app.command(short_help="Set a run back to a checkpoint.")(rewind.rewind)
 app.command(short_help="Check that layouts train the same model.")(parity.parity)
 app.command("parity-rank", hidden=True)(parity.parity_rank)
-data_app.command(short_help="Shows which documents a step was trained on.")(which.which)
+data_app.command(short_help="Shows the documents of a step.")(which.which)
 
 _INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 _RESUMABLE = {("data", "shard"), ("data", "clean")}
-"""Commands that resume when they are called again; `launch` says so itself."""
+"""Commands that resume when they are called again; `launch` prints its own message."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -67,11 +67,11 @@ def options(
             "--version",
             callback=_show_version,
             is_eager=True,
-            help="Show the versions of bigtrain and of what it runs on, and exit.",
+            help="Show the versions of bigtrain and its main dependencies, and exit.",
         ),
     ] = False,
 ) -> None:
-    """Takes the options that belong to no command."""
+    """Handles the options that can be given without a command."""
 
 
 def main() -> None:
@@ -86,15 +86,15 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == _INTERRUPTED and tuple(sys.argv[1:3]) in _RESUMABLE:
-            typer.echo("bigtrain: stopped; the same command goes on from here", err=True)
+            typer.echo("bigtrain: stopped; run the same command again to continue", err=True)
         raise
     except Exception as error:
         message, exit_code, is_expected = explain(error)
-        report_file = leave_error_report(message, exit_code)
+        report_file = write_error_report(message, exit_code)
         if not is_expected and report_file is None:
             traceback.print_exc()
         elif not is_expected:
-            # Often another rank failed first; the launcher names that one.
+            # Often another rank failed first; the launcher reports that rank.
             message = f"{message[:200]} (traceback: {report_file})"
         if report_file is None or not is_expected:
             typer.echo(f"bigtrain: {message}", err=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Where this process stands among the run's processes."""
+    """This process's rank, and the number of processes of the run."""
 
     rank: int
     world_size: int
@@ -17,11 +17,11 @@ class Ranks:
 
 
 class RankVariableError(ValueError):
-    """A variable that a launcher sets does not say where this process stands."""
+    """RANK, WORLD_SIZE or LOCAL_RANK has a value that is not valid."""
 
 
 def read_ranks() -> Ranks:
-    """Reads what the launcher (ours or torchrun) said; one process alone needs nothing.
+    """Reads the variables that bigtrain's launcher or torchrun sets; the default is one process.
 
     Raises:
         RankVariableError: A variable is not a whole number, or RANK is not below WORLD_SIZE.
@@ -48,19 +48,19 @@ def _read_count(name: str, default: int) -> int:
     return int(value)
 
 
-def meeting_point() -> tuple[str, str]:
-    """The address and the port at which the ranks meet, as they were given; empty if not."""
+def rendezvous_address() -> tuple[str, str]:
+    """The address and the port at which the ranks connect; empty if they are not set."""
     return os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
 
 
 def read_error_file() -> Path | None:
-    """Where the launcher wants to read why this rank failed."""
+    """The file in which the launcher expects the reason why this rank failed."""
     name = os.environ.get("BIGTRAIN_ERROR_FILE")
     return Path(name) if name else None
 
 
 def read_stop_signal() -> str | None:
-    """The signal that asked the launcher to stop the run; it passes Ctrl-C on as SIGTERM."""
+    """The signal that the launcher received; it forwards Ctrl-C to the ranks as SIGTERM."""
     name = os.environ.get("BIGTRAIN_STOP_SIGNAL_FILE")
     try:
         return Path(name).read_text(encoding="utf-8") if name else None
@@ -68,25 +68,25 @@ def read_stop_signal() -> str | None:
         return None
 
 
-def tell_deepspeed(device_type: str, ranks: Ranks) -> None:
-    """Says what DeepSpeed asks the environment for; it decides once, when it is imported."""
+def set_deepspeed_variables(device_type: str, ranks: Ranks) -> None:
+    """Sets the variables that DeepSpeed reads; call it before DeepSpeed is imported."""
     os.environ["DS_ACCELERATOR"] = device_type
     os.environ.setdefault("LOCAL_RANK", str(ranks.local_rank))
 
 
-def ask_for_huge_pages() -> None:
-    """Has torch take large tensors on CPU from huge pages; it looks once, at its first tensor."""
+def enable_huge_pages() -> None:
+    """Makes torch allocate large CPU tensors in huge pages; call it before the first tensor."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def requested_threads() -> int | None:
-    """Threads per rank that the launcher or the user asked for."""
+    """The number of threads per rank that the launcher or the user set; None if it is not set."""
     value = os.environ.get("OMP_NUM_THREADS", "")
     return int(value) if value.isdigit() and int(value) > 0 else None
 
 
 def netrc_file() -> Path:
-    """Where programs look for the user's passwords of hosts."""
+    """The file with the user's passwords for hosts."""
     return Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
 
 
@@ -96,10 +96,10 @@ def environment_without(prefix: str) -> dict[str, str]:
 
 
 def quiet_foreign_libraries(env: MutableMapping[str, str] | None = None) -> None:
-    """Silences banners and telemetry that say nothing about the run, and keeps wandb out.
+    """Silences banners and telemetry of other libraries, and prevents the import of wandb.
 
-    megatron-core imports wandb where it is installed, and a wandb that fails to import would end
-    the run. Here it is absent; `track.wandb_process` imports it in a process of its own.
+    megatron-core imports wandb if it is installed, and an error in that import would end the run.
+    `track.wandb_process` imports it in a separate process.
     """
     sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
     env = os.environ if env is None else env

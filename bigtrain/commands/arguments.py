@@ -11,7 +11,7 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="CONFIG.yaml|RUN... [KEY=VALUE...]",
-        help="YAML files, merged left to right, or a run folder such as runs/gpt-tiny; then "
+        help="YAML files, merged from left to right, or a run folder such as runs/gpt-tiny; then "
         "overrides such as train.steps=50.",
     ),
 ]
@@ -21,16 +21,16 @@ Run = Annotated[
 AcceptChange = Annotated[
     list[str],
     typer.Option(
-        "--accept-change", help="Key that may differ from the checkpoint's; repeat for more."
+        "--accept-change", help="Key that may differ from the checkpoint's; may be repeated."
     ),
 ]
 
 
 def check_model_exists(model: str) -> None:
-    """Reports a missing model before torch is imported, which takes seconds.
+    """Checks that a model exists, before the import of torch takes seconds.
 
     Raises:
-        CheckpointError: The place is neither an exported folder, a checkpoint nor a run folder.
+        CheckpointError: It is not an exported folder, a checkpoint or a run folder.
     """
     from bigtrain.checkpoint.find_checkpoint import find_checkpoint
 

@@ -1,4 +1,4 @@
-"""What the user and the launcher are told about an error."""
+"""How an error is reported to the user and to the launcher."""
 
 import json
 import time
@@ -21,11 +21,11 @@ def explain(error: Exception) -> tuple[str, int, bool]:
     return f"{type(error).__name__}: {error}", 1, False
 
 
-def leave_error_report(message: str, exit_code: int) -> Path | None:
-    """Writes for the launcher, if there is one, why and when this rank failed.
+def write_error_report(message: str, exit_code: int) -> Path | None:
+    """Writes a file for the launcher, if there is one: why and when this rank failed.
 
     Returns:
-        The file that was written; the launcher then tells the user. None if none was written.
+        The file, which the launcher shows to the user; None if none was written.
     """
     file = read_error_file()
     if file is None:
@@ -39,7 +39,7 @@ def leave_error_report(message: str, exit_code: int) -> Path | None:
     }
     try:
         file.write_text(json.dumps(report), encoding="utf-8")
-    except OSError:  # For example a full disk: then this rank tells the user itself.
+    except OSError:  # For example a full disk. Then this rank shows the message itself.
         return None
     return file
 
@@ -47,5 +47,5 @@ def leave_error_report(message: str, exit_code: int) -> Path | None:
 def _rank() -> int:
     try:
         return read_ranks().rank
-    except RankVariableError:  # It may be the error that is being reported.
+    except RankVariableError:  # This may be the error that is being reported.
         return 0

@@ -17,16 +17,16 @@ def export_hf(
             callback=expanded, help="A checkpoint, or a run folder (its newest one); may be a URL."
         ),
     ],
-    out: Annotated[str, typer.Argument(callback=expanded, help="Folder to make; must not exist.")],
+    out: Annotated[str, typer.Argument(callback=expanded, help="New folder; must not exist.")],
     text: Annotated[
         list[Path],
         typer.Option(
             callback=expanded,
-            help="Text file to compare on, besides the validation corpus; repeat for more.",
+            help="Text file to compare on, besides the validation corpus; may be repeated.",
         ),
     ] = [],  # noqa: B006
 ) -> None:
-    """Writes a checkpoint as a Hugging Face folder, and keeps it only if it is the same model."""
+    """Writes a checkpoint as a Hugging Face folder, and keeps it only if its outputs match."""
     quiet_libraries()
     check_model_exists(checkpoint)
     from bigtrain.convert.export import export_hugging_face, render_export

@@ -17,12 +17,17 @@ def generate(
             help="An exported folder, a checkpoint (may be a URL) or a run folder.",
         ),
     ],
-    prompt: Annotated[str, typer.Option(help="Text to continue; empty begins a document.")] = "",
+    prompt: Annotated[
+        str, typer.Option(help="Text to continue; without it, the model begins a document.")
+    ] = "",
     max_new_tokens: Annotated[
-        int | None, typer.Option(help="Tokens to add; 64, or what fits, when not given.", min=1)
+        int | None,
+        typer.Option(
+            help="Tokens to add; by default 64, or fewer if the model cannot read as many.", min=1
+        ),
     ] = None,
     temperature: Annotated[
-        float, typer.Option(help="0 takes the most likely token.", min=0.0)
+        float, typer.Option(help="0 always takes the most likely token.", min=0.0)
     ] = 0.8,
     top_p: Annotated[
         float, typer.Option(help="Probability mass to choose from.", min=0.0, max=1.0)

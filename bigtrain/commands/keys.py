@@ -7,7 +7,7 @@ import typer
 
 def keys(
     section: Annotated[
-        str | None, typer.Argument(help="Only this section, such as parallel.")
+        str | None, typer.Argument(help="Section to list, such as parallel; by default all.")
     ] = None,
 ) -> None:
     """Lists every key of a run's config with its default and meaning, as YAML to copy from."""

@@ -13,12 +13,12 @@ def launch(
     processes: Annotated[
         int | None,
         typer.Option(
-            help="Processes here; when not given, as many as one copy of the model needs "
+            help="Processes on this machine; by default as many as one copy of the model needs "
             "(tensor × pipeline).",
             min=1,
         ),
     ] = None,
-    accept_change: AcceptChange = [],  # noqa: B006 - typer reads the default, nobody writes it
+    accept_change: AcceptChange = [],  # noqa: B006 - the default is never changed
 ) -> None:
     """Starts a run on this machine, or resumes it from its newest checkpoint."""
     from bigtrain.parallel.device_check import check_device

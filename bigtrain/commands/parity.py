@@ -1,4 +1,4 @@
-"""`bigtrain parity` and the hidden `parity-rank`: compares a run's first steps over layouts."""
+"""`bigtrain parity` and the hidden `parity-rank`: compare layouts by a run's first steps."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,9 @@ def parity(
     sources: Sources,
     layout: Annotated[
         list[str],
-        typer.Option(help='Such as "tensor=2 data=2 zero=1"; repeat for more. None: all that fit.'),
+        typer.Option(
+            help='Layout such as "tensor=2 data=2 zero=1"; may be repeated. Default: all that fit.'
+        ),
     ] = [],  # noqa: B006
     steps: Annotated[int, typer.Option(help="Steps taken in each layout.", min=1)] = 5,
     tolerances: Annotated[
@@ -25,12 +27,12 @@ def parity(
         typer.Option(help='Largest differences that pass, such as "loss=1e-5 parameters=1e-4".'),
     ] = "",
     max_ranks: Annotated[
-        int, typer.Option(help="Most processes of a layout that you did not name.", min=2)
+        int, typer.Option(help="Maximum number of processes if --layout is not given.", min=2)
     ] = 4,
 ) -> None:
     """Takes a run's first steps in several layouts and compares each with one process.
 
-    The effect of rounding alone is measured first, and named if it exceeds the tolerance.
+    The effect of rounding is measured first, and reported if it exceeds the tolerance.
     """
     from bigtrain.commands.parity_plan import plan_parity, run_parity
     from bigtrain.config import load_run_config

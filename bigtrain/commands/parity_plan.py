@@ -30,7 +30,7 @@ from bigtrain.parity.result_table import render_notes, render_plain, render_rich
 
 
 class StartSteps(Protocol):
-    """Like ``StartRanks``, with the number of steps."""
+    """As `StartRanks`, with the number of steps."""
 
     def __call__(
         self, config: Path, processes: int, folder: Path, *, steps: int, perturbed_runs: int = 0
@@ -57,10 +57,10 @@ def plan_parity(
 
     Args:
         config: The run's config.
-        layouts: In the words of the config; if empty, the standard layouts that fit.
+        layouts: Layouts such as "tensor=2 data=2"; if empty, the standard layouts that fit.
         steps: Number of steps taken in each layout.
         tolerances: Tolerances that differ from the usual ones.
-        most_ranks: Most ranks of a standard layout.
+        most_ranks: Maximum number of ranks of a standard layout.
 
     Raises:
         ConfigError: The request does not fit the config; one line.
@@ -98,8 +98,8 @@ def run_parity(plan: ParityPlan, *, start: StartSteps, echo: Callable[..., None]
     """
     if plan.config.model.dropout > 0:
         echo(
-            f"model.dropout={plan.config.model.dropout:g} is drawn by each rank separately, so "
-            "layouts differ; add model.dropout=0 to compare the rest",
+            f"model.dropout={plan.config.model.dropout:g}: each rank drops other values, so "
+            "layouts differ; add model.dropout=0 to compare everything else",
             err=True,
         )
     if plan.left_out is not None:
@@ -118,7 +118,7 @@ def run_parity(plan: ParityPlan, *, start: StartSteps, echo: Callable[..., None]
         raise
     finally:
         _clean(folder, keep_logs=keep_logs, echo=echo)
-    _answer(rows, reference, echo)
+    _print_table(rows, reference, echo)
     return all(row.is_good for row in rows) and any(row.comparison for row in rows)
 
 
@@ -126,8 +126,8 @@ def _measure(
     plan: ParityPlan, *, start: StartSteps, folder: Path, echo: Callable[..., None]
 ) -> tuple[Reference, list[Row]]:
     start_ranks = partial(start, steps=plan.steps)
-    tell = partial(echo, err=True)
-    tell(f"{ONE_PROCESS}, which {len(plan.layouts)} layouts are compared with")
+    report = partial(echo, err=True)
+    report(f"{ONE_PROCESS}, which {len(plan.layouts)} layouts are compared with")
     reference = measure_alone(plan.config, folder=folder / "alone", start=start_ranks)
     rows = compare_layouts(
         plan.config,
@@ -136,7 +136,7 @@ def _measure(
         tolerances=plan.tolerances,
         folder=folder,
         start=start_ranks,
-        tell=tell,
+        tell=report,
     )
     return reference, list(rows)
 
@@ -147,10 +147,10 @@ def _clean(folder: Path, *, keep_logs: bool, echo: Callable[..., None]) -> None:
         return
     for boxes in folder.rglob("*.bin"):
         boxes.unlink()
-    echo(f"logs of what failed: {folder}", err=True)
+    echo(f"logs of the failed layouts: {folder}", err=True)
 
 
-def _answer(rows: list[Row], reference: Reference, echo: Callable[..., None]) -> None:
+def _print_table(rows: list[Row], reference: Reference, echo: Callable[..., None]) -> None:
     console = Console()
     if console.is_terminal:
         console.print(render_rich(rows))
@@ -159,4 +159,4 @@ def _answer(rows: list[Row], reference: Reference, echo: Callable[..., None]) ->
     for note in (*render_notes(rows), *render_rounding(reference)):
         echo(note)
     if not any(row.comparison for row in rows):
-        echo("no layout could be compared; ask for another with --layout")
+        echo("no layout could be compared; give another one with --layout")

@@ -14,11 +14,13 @@ def report(
     run: Run,
     exported: Annotated[
         Path | None,
-        typer.Option(callback=expanded, help="Exported folder to name, and to sample from."),
+        typer.Option(
+            callback=expanded, help="Exported folder to show, and to generate a sample with."
+        ),
     ] = None,
     prompt: Annotated[str, typer.Option(help="Text that the sample continues.")] = "",
 ) -> None:
-    """Shows the results of a run: losses beside n-gram baselines, speed, where its files are."""
+    """Shows the results of a run: losses and n-gram baselines, speed, paths of its files."""
     quiet_libraries()
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""`bigtrain rewind`: takes a run back to a checkpoint."""
+"""`bigtrain rewind`: sets a run back to a checkpoint."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ def rewind(
         ),
     ] = None,
 ) -> None:
-    """Sets newer checkpoints aside, and records samples that the run skips from there on."""
+    """Sets newer checkpoints aside, and records the samples that the run will skip."""
     from bigtrain.runs.rewind import render_rewind, rewind_run
 
     for line in render_rewind(

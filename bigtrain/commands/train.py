@@ -35,7 +35,7 @@ def _train(config: "RunConfig", accept_change: list[str]) -> None:
     set_up_logging(ranks.rank, RunFolder(config.run_dir).logs / "rank-0.log")
     from bigtrain.parallel.device_check import choose_checked_device
 
-    # DeepSpeed decides when it is imported what it runs on: choose the device first.
+    # DeepSpeed chooses its accelerator when it is imported, so the device is chosen first.
     device = choose_checked_device(config, ranks)
     from bigtrain.train.run import train as run_training
 

@@ -1,4 +1,4 @@
-"""A wrong command line as one line: the mistake, the nearest name, how to get help."""
+"""Shows a usage error as one line: the mistake, the nearest name, how to get help."""
 
 import re
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from typing import Any
 
 import typer
 
-# Depending on its version, typer contains click or depends on the package.
+# Depending on its version, typer contains a copy of click or depends on the package.
 ClickError: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
-"""typer's error for a wrong command line."""
+"""typer's usage error."""
 
 
 def render_usage_error(error: Any) -> str:

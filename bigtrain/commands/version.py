@@ -24,7 +24,7 @@ def render_version() -> str:
 
 
 def find_commit() -> str | None:
-    """The commit of the code, with ``-dirty`` if it was changed; None if it is in no repository."""
+    """The commit of the code, with ``-dirty`` if files were changed; None if it is unknown."""
     root = Path(__file__).resolve().parents[2]
     # An installed package may be inside the folder of another repository.
     if (root / ".git").exists():
@@ -39,12 +39,12 @@ def find_commit() -> str | None:
 def _commit_of(root: Path) -> str | None:
     words = ("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     try:
-        told = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=_GIT_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired):  # No git, or a slow disk.
         return None
-    return told.stdout.strip() or None
+    return result.stdout.strip() or None
 
 
 def _version(package: str) -> str:

@@ -13,12 +13,12 @@ def which(
     run: Annotated[
         Path, typer.Option(callback=expanded, help="A run folder, such as runs/gpt-tiny.")
     ],
-    step: Annotated[int, typer.Option(help="The step; it may be one still to come.")],
+    step: Annotated[int, typer.Option(help="The step; it may be in the future.")],
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object per sample, with everything.")
+        bool, typer.Option("--json", help="One JSON object per sample, with all details.")
     ] = False,
 ) -> None:
-    """Shows the samples that a step was trained on, and the documents they come from."""
+    """Shows the samples of a step, and the documents they come from."""
     from dataclasses import asdict
 
     from bigtrain.runs.documents_of_step import find_samples, render_samples

@@ -1,15 +1,15 @@
-"""BERT in transformers' words: MegatronBertForPreTraining, whose norms stand where ours do."""
+"""BERT as transformers' MegatronBertForPreTraining, which has its norms at the same places."""
 
 from transformers import MegatronBertConfig
 
 from bigtrain.config.model import ModelConfig
-from bigtrain.convert.mapping import GroupedQkv, PaddedRows, Rule, Same, same_rules
+from bigtrain.convert.mapping import GroupedQkv, Identity, PaddedRows, Rule, identity_rules
 from bigtrain.convert.special_ids import ids_of_model
 from data_tools.tokenizer import SpecialIds
 
 
 def bert_config(model: ModelConfig, special: SpecialIds) -> MegatronBertConfig:
-    """The same model in transformers' keys."""
+    """The model's config as transformers' config."""
     return MegatronBertConfig(
         architectures=["MegatronBertForPreTraining"],
         vocab_size=model.vocab_size,
@@ -30,34 +30,34 @@ def bert_config(model: ModelConfig, special: SpecialIds) -> MegatronBertConfig:
 
 
 def bert_rules(model: ModelConfig) -> tuple[Rule, ...]:
-    """Each tensor of a BERT checkpoint and its place in MegatronBertForPreTraining."""
+    """For each tensor of a BERT checkpoint, the tensor of MegatronBertForPreTraining."""
     layer, block = "encoder.layers.{i}", "bert.encoder.layer.{i}"
     embeddings, head = "bert.embeddings", "cls.predictions"
     rows = PaddedRows(model.vocab_size, model.padded_vocab_size)
     rules = (
         Rule("embedding.word_embeddings.weight", f"{embeddings}.word_embeddings.weight", rows),
         *(
-            Rule(f"embedding.{ours}.weight", f"{embeddings}.{theirs}.weight", Same())
+            Rule(f"embedding.{ours}.weight", f"{embeddings}.{theirs}.weight", Identity())
             for ours, theirs in (
                 ("position_embeddings", "position_embeddings"),
                 ("tokentype_embeddings", "token_type_embeddings"),
             )
         ),
-        *same_rules(f"{layer}.self_attention.linear_qkv.layer_norm_", f"{block}.attention.ln."),
-        *same_rules(f"{layer}.mlp.linear_fc1.layer_norm_", f"{block}.ln."),
+        *identity_rules(f"{layer}.self_attention.linear_qkv.layer_norm_", f"{block}.attention.ln."),
+        *identity_rules(f"{layer}.mlp.linear_fc1.layer_norm_", f"{block}.ln."),
         *(rule for part in ("weight", "bias") for rule in _linears(model, layer, block, part)),
-        *same_rules("encoder.final_layernorm.", "bert.encoder.ln."),
-        *same_rules("lm_head.layer_norm.", f"{head}.transform.LayerNorm."),
-        *same_rules("lm_head.dense.", f"{head}.transform.dense."),
-        *same_rules("pooler.dense.", "bert.pooler.dense."),
-        *same_rules("binary_head.", "cls.seq_relationship."),
+        *identity_rules("encoder.final_layernorm.", "bert.encoder.ln."),
+        *identity_rules("lm_head.layer_norm.", f"{head}.transform.LayerNorm."),
+        *identity_rules("lm_head.dense.", f"{head}.transform.dense."),
+        *identity_rules("pooler.dense.", "bert.pooler.dense."),
+        *identity_rules("binary_head.", "cls.seq_relationship."),
         Rule("output_layer.bias", f"{head}.bias", rows),
     )
     if model.tie_embeddings:
         return rules
     return (
         *rules,
-        # Untied, the bias that is used is the decoder's own.
+        # With untied embeddings transformers uses the bias of the decoder.
         Rule("output_layer.bias", f"{head}.decoder.bias", rows),
         Rule("output_layer.weight", f"{head}.decoder.weight", rows),
     )
@@ -74,8 +74,8 @@ def _linears(model: ModelConfig, layer: str, block: str, part: str) -> tuple[Rul
         Rule(
             f"{layer}.self_attention.linear_proj.{part}",
             f"{block}.attention.output.dense.{part}",
-            Same(),
+            Identity(),
         ),
-        Rule(f"{layer}.mlp.linear_fc1.{part}", f"{block}.intermediate.dense.{part}", Same()),
-        Rule(f"{layer}.mlp.linear_fc2.{part}", f"{block}.output.dense.{part}", Same()),
+        Rule(f"{layer}.mlp.linear_fc1.{part}", f"{block}.intermediate.dense.{part}", Identity()),
+        Rule(f"{layer}.mlp.linear_fc2.{part}", f"{block}.output.dense.{part}", Identity()),
     )

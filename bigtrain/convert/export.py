@@ -1,4 +1,4 @@
-"""Writes a checkpoint as a Hugging Face folder, reloads it, and keeps it only if it is the same."""
+"""Writes a checkpoint as a Hugging Face folder, and keeps it only if its outputs match."""
 
 import logging
 import shutil
@@ -18,11 +18,11 @@ from bigtrain.checkpoint.schema import TOKENIZER_FILE, WEIGHT, TrainState
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import RunConfig
 from bigtrain.config.resume import load_saved_config
-from bigtrain.convert.families import ExportError, family_of, outputs_of
+from bigtrain.convert.checkpoint_model import CheckpointModel
+from bigtrain.convert.config_json import write_config
+from bigtrain.convert.families import ExportError, family_of, hugging_face_outputs
 from bigtrain.convert.mapping import expand
-from bigtrain.convert.reference import Reference
 from bigtrain.convert.special_ids import ids_of_model
-from bigtrain.convert.spellings import write_config
 from bigtrain.convert.tokenizer_check import compare_tokenizers
 from bigtrain.convert.tokenizer_files import write_tokenizer
 from data_tools.corpus import open_corpus
@@ -37,7 +37,7 @@ REAL_DOCUMENTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What was written, and how far it is from the checkpoint."""
+    """What was written, and the largest difference between its logits and the checkpoint's."""
 
     folder: Path
     parameters: int
@@ -49,7 +49,7 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class OpenedCheckpoint:
-    """A checkpoint with what is needed to read it as a model."""
+    """A checkpoint with its state, config and tokenizer."""
 
     folder: Folder
     state: TrainState
@@ -61,14 +61,14 @@ def open_checkpoint(path: str | Path) -> OpenedCheckpoint:
     """Opens a checkpoint, or the newest one of a run folder; a path or an fsspec URL.
 
     Raises:
-        CheckpointError: There is none, or it is not whole.
+        CheckpointError: There is none, or it is not complete.
     """
-    folder, passed_over = find_checkpoint(path)
-    for line in passed_over:
+    folder, skipped = find_checkpoint(path)
+    for line in skipped:
         log.warning(line)
     state = open_state(folder)
-    with tempfile.TemporaryDirectory(prefix="bigtrain-") as here:
-        tokenizer = Path(here) / TOKENIZER_FILE
+    with tempfile.TemporaryDirectory(prefix="bigtrain-") as temporary:
+        tokenizer = Path(temporary) / TOKENIZER_FILE
         tokenizer.write_bytes(folder.read(TOKENIZER_FILE))
         return OpenedCheckpoint(
             folder=folder,
@@ -83,7 +83,7 @@ def export_hugging_face(path: str | Path, out: str | Path, *, texts: Sequence[st
 
     Args:
         path: A checkpoint or a run folder; a path or an fsspec URL.
-        out: The folder to make; it must not exist.
+        out: The folder to create; it must not exist.
         texts: Real texts to compare logits and token ids on.
 
     Raises:
@@ -93,7 +93,7 @@ def export_hugging_face(path: str | Path, out: str | Path, *, texts: Sequence[st
     """
     if "://" in str(out):
         raise ExportError(
-            f"{out}: an export is checked on a disk; give a folder, and copy it there"
+            f"{out}: an export is verified on a disk; give a local folder, and copy it afterwards"
         )
     out = Path(out)
     if out.exists():
@@ -121,14 +121,14 @@ def export_hugging_face(path: str | Path, out: str | Path, *, texts: Sequence[st
 
 
 def render_export(export: Export) -> Iterator[str]:
-    """What the terminal shows of an export."""
+    """Renders the lines for the terminal."""
     yield (
         f"{export.folder}: {export.parameters:,} parameters; largest logit difference "
         f"{export.largest_logit_difference:.3g} over {export.logits_compared:,} logits (fp32), "
         f"tokenizer equal, on {export.hard_texts} hard and {export.real_texts} real texts"
     )
     if export.real_texts == 0:
-        yield "the run's corpus is not here, so no real text was compared; give one with --text"
+        yield "the run's corpus was not found, so no real text was compared; give one with --text"
 
 
 def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
@@ -140,7 +140,9 @@ def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
     table = CheckpointReader(checkpoint.folder)
     unused = set(table.names(WEIGHT)) - {rule.ours for rule in rules}
     if unused:
-        raise ExportError(f"{checkpoint.folder}: transformers has no place for {sorted(unused)[0]}")
+        raise ExportError(
+            f"{checkpoint.folder}: transformers' model has no tensor for {sorted(unused)[0]}"
+        )
     tensors: dict[str, torch.Tensor] = {}
     for rule in rules:
         tensors |= rule.to_hugging_face(torch.from_numpy(table.read_tensor(WEIGHT, rule.ours)))
@@ -157,7 +159,7 @@ def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
 
 
 def _corpus_texts(checkpoint: OpenedCheckpoint) -> list[str]:
-    """A few documents of the run's own corpus, if it is still where it was."""
+    """A few documents of the run's corpus; none if it is not at its path any more."""
     data = checkpoint.config.data
     length = checkpoint.config.model.max_sequence_length
     try:
@@ -172,24 +174,24 @@ def _corpus_texts(checkpoint: OpenedCheckpoint) -> list[str]:
 
 
 def _verify(checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]) -> tuple[float, int]:
-    """The largest logit difference and how many logits were compared.
+    """Returns the largest logit difference, and how many logits were compared.
 
     Raises:
-        ExportError: The tokenizer differs on a text, or a logit by more than the tolerance.
+        ExportError: The tokenizer differs on a text, or a logit differs by more than the tolerance.
     """
     found = compare_tokenizers(
         checkpoint.tokenizer, folder, texts, kind=checkpoint.config.model.kind
     )
     if found.wrong:
         raise ExportError(
-            f"the exported tokenizer differs in {len(found.wrong)} cases on {len(texts)} texts, "
-            f"first in {found.wrong[0]}; nothing was kept"
+            f"the exported tokenizer differs in {len(found.wrong)} cases on {len(texts)} texts; "
+            f"the first is {found.wrong[0]}; nothing was kept"
         )
     if found.tolerated:
         log.warning(
-            "the exported tokenizer cuts %d of %d texts in another way than SentencePiece, first "
-            "in %s: the two ways have the same score except for rounding, or a rare sequence of "
-            "marks is normalised differently",
+            "the exported tokenizer splits %d of %d texts differently from SentencePiece, first in "
+            "%s: both splits have the same score except for rounding, or a rare sequence of "
+            "combining marks is normalised differently",
             len(found.tolerated),
             len(texts),
             found.tolerated[0],
@@ -217,10 +219,10 @@ def _compare_logits(
     loader = family_of(model).loader
     theirs = loader.from_pretrained(folder, dtype=torch.float32).eval()
     largest, compared = torch.zeros(()), 0
-    with Reference(checkpoint.folder, checkpoint.config) as ours:
+    with CheckpointModel(checkpoint.folder, checkpoint.config) as ours:
         for sequence in sequences:
             expected = ours.outputs(sequence[None])
-            found = outputs_of(theirs, model, sequence[None])
+            found = hugging_face_outputs(theirs, model, sequence[None])
             for one, other in zip(found, expected, strict=True):
                 # torch.maximum keeps a NaN, which the built-in max would lose.
                 largest = torch.maximum(largest, (one - other).abs().max())

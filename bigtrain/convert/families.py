@@ -1,4 +1,4 @@
-"""Which of transformers' classes a model of ours is: the one place that knows them all."""
+"""The class of transformers for each of bigtrain's models."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from data_tools.tokenizer import SpecialIds
 
 
 class ExportError(ValueError):
-    """The export was refused; the message is one line and says why. Nothing is left behind."""
+    """The export was refused; the message is one line and says why. No files are left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a kind of model becomes one of transformers'."""
+    """How models of one family are exported to transformers."""
 
     config: Callable[[ModelConfig, SpecialIds], PreTrainedConfig]
     rules: Callable[[ModelConfig], tuple[Rule, ...]]
     loader: Any
-    """The Auto class that reads an export of it."""
+    """The Auto class of transformers that loads an export."""
     generates: bool = True
 
 
@@ -38,7 +38,7 @@ BERT = Family(bert_config, bert_rules, AutoModelForPreTraining, generates=False)
 
 
 def family_of(model: ModelConfig) -> Family:
-    """The family of a model.
+    """Returns the family of a model.
 
     Raises:
         ExportError: transformers has no class for this combination.
@@ -59,7 +59,8 @@ def _gpt_family(model: ModelConfig) -> Family:
         f"transformers has no class for a GPT with positions={model.positions}, "
         f"norm={model.norm}, activation={model.activation}, biases={str(model.biases).lower()}, "
         f"qk_norm={str(model.qk_norm).lower()} and {model.kv_heads} key heads of "
-        f"{model.num_heads}; it has GPT-2's style, Llama's, and Llama's with qk_norm and no biases"
+        f"{model.num_heads}; it has classes for the style of GPT-2, of Llama, and of Llama with "
+        "qk_norm and without biases"
     )
 
 
@@ -70,24 +71,29 @@ _FAMILIES: Mapping[ModelKind, Callable[[ModelConfig], Family]] = {
 
 
 @torch.no_grad()
-def outputs_of(theirs: Any, model: ModelConfig, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What transformers' model says of tokens: logits, and a BERT's sentence logits.
+def hugging_face_outputs(
+    theirs: Any, model: ModelConfig, tokens: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Runs transformers' model and returns its logits and, for BERT, its sentence logits.
 
     Args:
         theirs: The loaded model.
-        model: Its config on our side.
-        tokens: ``[batch, sequence]``; to a BERT, the second half is the second sentence.
+        model: bigtrain's config of the model.
+        tokens: ``[batch, sequence]``; for BERT, the second half is the second sentence.
+
+    Returns:
+        ``[batch, sequence, vocabulary]``, and for BERT also ``[batch, 2]``.
     """
     if not model.traits.reads_pairs:
         return (theirs(tokens).logits,)
     found = theirs(
-        tokens, attention_mask=torch.ones_like(tokens), token_type_ids=halves_as_types(tokens)
+        tokens, attention_mask=torch.ones_like(tokens), token_type_ids=token_types_of_halves(tokens)
     )
     return found.prediction_logits, found.seq_relationship_logits
 
 
-def halves_as_types(tokens: torch.Tensor) -> torch.Tensor:
-    """Token types with which a text stands for a sentence pair: 0 in its first half, then 1."""
+def token_types_of_halves(tokens: torch.Tensor) -> torch.Tensor:
+    """Token types that make a sentence pair of a text: 0 in its first half, 1 in its second."""
     types = torch.zeros_like(tokens)
     types[:, (tokens.shape[1] + 1) // 2 :] = 1
     return types

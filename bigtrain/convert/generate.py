@@ -1,4 +1,4 @@
-"""Text from a Hugging Face folder, as its users would make it."""
+"""Generates text with transformers, from an export or a checkpoint."""
 
 import tempfile
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Sampling:
     """How the next token is chosen."""
 
     max_new_tokens: int | None = None
-    """At most 64, or what the model has room for, when None."""
+    """If None, 64, or fewer if the model's maximum sequence length leaves fewer."""
     temperature: float = 0.8
-    """0 takes the most likely token always."""
+    """With 0 the most likely token is always taken."""
     top_p: float = 0.95
     seed: int = 0
 
@@ -34,16 +34,16 @@ def continue_text(model: str, prompt: str, sampling: Sampling) -> str:
 
     Args:
         model: An exported folder, a checkpoint (may be a URL) or a run folder.
-        prompt: As for ``generate``.
-        sampling: As for ``generate``.
+        prompt: See `generate`.
+        sampling: See `generate`.
 
     Returns:
         The continuation, without the prompt.
 
     Raises:
-        CheckpointError: There is no such checkpoint, or it is not whole.
-        ExportError: transformers has no such model.
-        GenerationError: The model continues no text, or the text would be longer than it can read.
+        CheckpointError: There is no such checkpoint, or it is not complete.
+        ExportError: transformers has no class for this model.
+        GenerationError: The model cannot continue a text, or the text would be too long for it.
     """
     if (Path(model) / "config.json").is_file():
         return generate(Path(model), prompt, sampling)
@@ -53,18 +53,18 @@ def continue_text(model: str, prompt: str, sampling: Sampling) -> str:
 
 
 def generate(folder: Path, prompt: str, sampling: Sampling) -> str:
-    """Continues ``prompt``.
+    """Continues ``prompt`` with an exported model.
 
     Args:
         folder: A folder that AutoModelForCausalLM and AutoTokenizer load.
-        prompt: May be empty: the model then begins a document.
+        prompt: The text to continue; if it is empty, the model begins a document.
         sampling: How tokens are chosen; the same seed gives the same text.
 
     Returns:
         The continuation, without the prompt.
 
     Raises:
-        GenerationError: The folder is no model, or the text would be longer than it can read.
+        GenerationError: The folder is not such a model, or the text would be too long for it.
     """
     if not (folder / "config.json").is_file():
         raise GenerationError(f"{folder}: no config.json; give a folder made by bigtrain export-hf")
@@ -72,8 +72,8 @@ def generate(folder: Path, prompt: str, sampling: Sampling) -> str:
         architectures = AutoConfig.from_pretrained(folder).architectures or [""]
         if not architectures[0].endswith(("CausalLM", "LMHeadModel")):
             raise GenerationError(
-                f"{folder}: a {architectures[0]} guesses masked tokens and continues no text; "
-                "give the export of a GPT"
+                f"{folder}: a {architectures[0]} predicts masked tokens and cannot continue a "
+                "text; give the export of a GPT"
             )
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -82,17 +82,22 @@ def generate(folder: Path, prompt: str, sampling: Sampling) -> str:
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise GenerationError(f"{folder}: cannot be loaded ({reason}); export it again") from error
-    # Documents follow one another with eos between them, so eos begins one.
+    # In training an eos stood before each document, so eos begins a document.
     encoded = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)
     ids = encoded["input_ids"] or [tokenizer.eos_token_id]
     room = model.config.max_position_embeddings - len(ids)
     wanted = sampling.max_new_tokens or max(1, min(DEFAULT_NEW_TOKENS, room))
     if room < wanted:
         raise GenerationError(
-            f"the prompt has {len(ids)} tokens and --max-new-tokens is {wanted}, "
-            f"but the model reads {model.config.max_position_embeddings} at most; shorten either"
+            f"the prompt has {len(ids)} tokens and --max-new-tokens is {wanted}, but the model "
+            f"reads at most {model.config.max_position_embeddings} tokens; shorten the prompt or "
+            "lower --max-new-tokens"
         )
-    chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
+    chosen = {
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
     torch.manual_seed(sampling.seed)
     output = model.generate(
         torch.tensor([ids]),

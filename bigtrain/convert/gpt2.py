@@ -1,9 +1,16 @@
-"""GPT in transformers' words: GPT2LMHeadModel."""
+"""GPT in the style of GPT-2, as transformers' GPT2LMHeadModel."""
 
 from transformers import GPT2Config
 
 from bigtrain.config.model import ModelConfig
-from bigtrain.convert.mapping import FusedQkv, PaddedRows, Rule, Same, Transposed, same_rules
+from bigtrain.convert.mapping import (
+    FusedQkv,
+    Identity,
+    PaddedRows,
+    Rule,
+    Transposed,
+    identity_rules,
+)
 from bigtrain.convert.special_ids import ids_of_model
 from data_tools.tokenizer import SpecialIds
 
@@ -11,7 +18,7 @@ ARCHITECTURE = "GPT2LMHeadModel"
 
 
 def gpt2_config(model: ModelConfig, special: SpecialIds) -> GPT2Config:
-    """The same model in transformers' keys."""
+    """The model's config as transformers' config."""
     return GPT2Config(
         architectures=[ARCHITECTURE],
         vocab_size=model.vocab_size,
@@ -32,21 +39,21 @@ def gpt2_config(model: ModelConfig, special: SpecialIds) -> GPT2Config:
 
 
 def gpt2_rules(model: ModelConfig) -> tuple[Rule, ...]:
-    """Each tensor of a GPT checkpoint and its place in GPT2LMHeadModel."""
+    """For each tensor of a GPT checkpoint, the tensor of GPT2LMHeadModel."""
     layer, block = "decoder.layers.{i}", "transformer.h.{i}"
     qkv = FusedQkv(model.num_heads)
     rows = PaddedRows(model.vocab_size, model.padded_vocab_size)
     rules = (
         Rule("embedding.word_embeddings.weight", "transformer.wte.weight", rows),
-        Rule("embedding.position_embeddings.weight", "transformer.wpe.weight", Same()),
-        *same_rules(f"{layer}.self_attention.linear_qkv.layer_norm_", f"{block}.ln_1."),
+        Rule("embedding.position_embeddings.weight", "transformer.wpe.weight", Identity()),
+        *identity_rules(f"{layer}.self_attention.linear_qkv.layer_norm_", f"{block}.ln_1."),
         Rule(f"{layer}.self_attention.linear_qkv.weight", f"{block}.attn.c_attn.weight", qkv),
         Rule(f"{layer}.self_attention.linear_qkv.bias", f"{block}.attn.c_attn.bias", qkv),
         *_linear(f"{layer}.self_attention.linear_proj", f"{block}.attn.c_proj"),
-        *same_rules(f"{layer}.mlp.linear_fc1.layer_norm_", f"{block}.ln_2."),
+        *identity_rules(f"{layer}.mlp.linear_fc1.layer_norm_", f"{block}.ln_2."),
         *_linear(f"{layer}.mlp.linear_fc1", f"{block}.mlp.c_fc"),
         *_linear(f"{layer}.mlp.linear_fc2", f"{block}.mlp.c_proj"),
-        *same_rules("decoder.final_layernorm.", "transformer.ln_f."),
+        *identity_rules("decoder.final_layernorm.", "transformer.ln_f."),
     )
     if model.tie_embeddings:
         return rules
@@ -56,5 +63,5 @@ def gpt2_rules(model: ModelConfig) -> tuple[Rule, ...]:
 def _linear(ours: str, theirs: str) -> tuple[Rule, ...]:
     return (
         Rule(f"{ours}.weight", f"{theirs}.weight", Transposed()),
-        Rule(f"{ours}.bias", f"{theirs}.bias", Same()),
+        Rule(f"{ours}.bias", f"{theirs}.bias", Identity()),
     )

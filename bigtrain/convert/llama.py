@@ -1,17 +1,17 @@
-"""GPT in the style of Llama in transformers' words: LlamaForCausalLM, or Qwen3ForCausalLM."""
+"""GPT in the style of Llama, as transformers' LlamaForCausalLM or Qwen3ForCausalLM."""
 
 from typing import Any
 
 from transformers import LlamaConfig, Qwen3Config
 
 from bigtrain.config.model import ModelConfig
-from bigtrain.convert.mapping import GroupedQkv, PaddedRows, Rule, Same, same_rules
+from bigtrain.convert.mapping import GroupedQkv, Identity, PaddedRows, Rule, identity_rules
 from bigtrain.convert.special_ids import ids_of_model
 from data_tools.tokenizer import SpecialIds
 
 
 def llama_config(model: ModelConfig, special: SpecialIds) -> LlamaConfig:
-    """The same model in transformers' keys."""
+    """The model's config as transformers' config."""
     return LlamaConfig(
         architectures=["LlamaForCausalLM"],
         mlp_bias=model.biases,
@@ -20,28 +20,30 @@ def llama_config(model: ModelConfig, special: SpecialIds) -> LlamaConfig:
 
 
 def qwen3_config(model: ModelConfig, special: SpecialIds) -> Qwen3Config:
-    """The same model, whose queries and keys are normed in each head."""
+    """As `llama_config`, for a model that normalizes queries and keys in each head."""
     return Qwen3Config(architectures=["Qwen3ForCausalLM"], **_shared_keys(model, special))
 
 
 def llama_rules(model: ModelConfig) -> tuple[Rule, ...]:
-    """Each tensor of a GPT checkpoint and its place in LlamaForCausalLM or Qwen3ForCausalLM."""
+    """For each tensor of a GPT checkpoint, the tensor of LlamaForCausalLM or Qwen3ForCausalLM."""
     layer, block = "decoder.layers.{i}", "model.layers.{i}"
     attention, norm = f"{layer}.self_attention", f"{block}.self_attn"
     rows = PaddedRows(model.vocab_size, model.padded_vocab_size)
     parts = ("weight", "bias") if model.biases else ("weight",)
     rules = (
         Rule("embedding.word_embeddings.weight", "model.embed_tokens.weight", rows),
-        *same_rules(f"{attention}.linear_qkv.layer_norm_", f"{block}.input_layernorm.", bias=False),
-        *same_rules(
+        *identity_rules(
+            f"{attention}.linear_qkv.layer_norm_", f"{block}.input_layernorm.", bias=False
+        ),
+        *identity_rules(
             f"{layer}.mlp.linear_fc1.layer_norm_", f"{block}.post_attention_layernorm.", bias=False
         ),
         *(rule for part in parts for rule in _linears(model, layer, block, part)),
-        *same_rules("decoder.final_layernorm.", "model.norm.", bias=False),
+        *identity_rules("decoder.final_layernorm.", "model.norm.", bias=False),
     )
     if model.qk_norm:
         for which in ("q", "k"):
-            rules += same_rules(
+            rules += identity_rules(
                 f"{attention}.{which}_layernorm.", f"{norm}.{which}_norm.", bias=False
             )
     if model.tie_embeddings:
@@ -60,14 +62,14 @@ def _linears(model: ModelConfig, layer: str, block: str, part: str) -> tuple[Rul
             GroupedQkv(model.num_heads, model.kv_heads),
             rows=(queries, keys, keys),
         ),
-        Rule(f"{ours}.linear_proj.{part}", f"{theirs}.o_proj.{part}", Same()),
+        Rule(f"{ours}.linear_proj.{part}", f"{theirs}.o_proj.{part}", Identity()),
         Rule(
             f"{layer}.mlp.linear_fc1.{part}",
             tuple(f"{block}.mlp.{name}_proj.{part}" for name in ("gate", "up")),
-            Same(),
+            Identity(),
             rows=(inner, inner),
         ),
-        Rule(f"{layer}.mlp.linear_fc2.{part}", f"{block}.mlp.down_proj.{part}", Same()),
+        Rule(f"{layer}.mlp.linear_fc2.{part}", f"{block}.mlp.down_proj.{part}", Identity()),
     )
 
 

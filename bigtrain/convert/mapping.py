@@ -1,4 +1,7 @@
-"""How a tensor of ours becomes one of transformers', and back: a few invertible kinds."""
+"""Converts tensors between bigtrain and transformers with a few invertible mappings.
+
+"Ours" means bigtrain's tensors, "theirs" those of transformers.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,8 +10,8 @@ from typing import Protocol
 import torch
 
 
-class Kind(Protocol):
-    """An invertible change of a tensor's layout."""
+class TensorMapping(Protocol):
+    """An invertible rearrangement of a tensor's elements."""
 
     def to_hugging_face(self, tensor: torch.Tensor) -> torch.Tensor:
         """Ours → theirs."""
@@ -18,8 +21,8 @@ class Kind(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Same:
-    """The same layout on both sides."""
+class Identity:
+    """The tensors are equal."""
 
     def to_hugging_face(self, tensor: torch.Tensor) -> torch.Tensor:
         """Ours → theirs."""
@@ -32,7 +35,7 @@ class Same:
 
 @dataclass(frozen=True, slots=True)
 class Transposed:
-    """``[out, in]`` here, ``[in, out]`` there (transformers' Conv1D)."""
+    """Ours is ``[out, in]``, theirs is ``[in, out]`` (transformers' Conv1D)."""
 
     def to_hugging_face(self, tensor: torch.Tensor) -> torch.Tensor:
         """Ours → theirs."""
@@ -43,10 +46,10 @@ class Transposed:
 
 @dataclass(frozen=True, slots=True)
 class FusedQkv:
-    """Query, key and value of each head in a row here; all queries, keys, values there.
+    """Ours: query, key and value, head after head. Theirs: all queries, all keys, all values.
 
-    Weights are ``[heads × 3 × head_dim, hidden]`` here and ``[hidden, 3 × heads × head_dim]``
-    there; biases lack the hidden axis.
+    Our weights are ``[heads × 3 × head_dim, hidden]``, theirs ``[hidden, 3 × heads × head_dim]``.
+    Biases have no hidden axis.
     """
 
     heads: int
@@ -65,9 +68,9 @@ class FusedQkv:
 
 @dataclass(frozen=True, slots=True)
 class GroupedQkv:
-    """The queries of a group, its key and its value here; all queries, keys, values there.
+    """Ours: queries, key and value, group after group. Theirs: all queries, all keys, all values.
 
-    ``[(heads + 2 × key heads) × head_dim, …]`` on both sides, weights and biases alike.
+    Both are ``[(heads + 2 × key heads) × head_dim, …]``, for weights and biases.
     """
 
     heads: int
@@ -95,65 +98,71 @@ class GroupedQkv:
 
 @dataclass(frozen=True, slots=True)
 class PaddedRows:
-    """Rows past the vocabulary are padding here and do not exist there."""
+    """Ours has padding rows after the vocabulary, theirs does not."""
 
-    real: int
-    padded: int
+    vocab_size: int
+    padded_vocab_size: int
 
     def to_hugging_face(self, tensor: torch.Tensor) -> torch.Tensor:
         """Ours → theirs."""
-        return tensor[: self.real]
+        return tensor[: self.vocab_size]
 
     def from_hugging_face(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Theirs → ours; the padding begins as zero."""
-        padding = tensor.new_zeros(self.padded - self.real, *tensor.shape[1:])
+        """Theirs → ours; the padding is zero."""
+        padding = tensor.new_zeros(self.padded_vocab_size - self.vocab_size, *tensor.shape[1:])
         return torch.cat([tensor, padding])
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of a family's table; ``{i}`` stands for the layer's number on both sides."""
+    """Which of their tensors one of ours becomes; ``{i}`` in names is the number of the layer."""
 
     ours: str
     theirs: str | tuple[str, ...]
-    """Several where a tensor of ours is cut along its rows."""
-    kind: Kind
+    """Several names if our tensor is split along its rows."""
+    mapping: TensorMapping
     rows: tuple[int, ...] = ()
-    """Rows of each of theirs, where there are several."""
+    """The number of rows of each of their tensors, if there are several."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Theirs, as a tuple."""
+    def their_names(self) -> tuple[str, ...]:
+        """Their names, always as a tuple."""
         return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
 
     def to_hugging_face(self, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Ours → theirs, by name; each has memory of its own."""
-        whole = self.kind.to_hugging_face(tensor)
-        parts = whole.split(self.rows) if self.rows else (whole,)
+        """Ours → theirs, by name; each is a contiguous copy."""
+        mapped = self.mapping.to_hugging_face(tensor)
+        parts = mapped.split(self.rows) if self.rows else (mapped,)
         copies = (part.clone(memory_format=torch.contiguous_format) for part in parts)
-        return dict(zip(self.names, copies, strict=True))
+        return dict(zip(self.their_names, copies, strict=True))
 
     def from_hugging_face(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Theirs → ours."""
-        parts = [tensors[name] for name in self.names]
-        return self.kind.from_hugging_face(torch.cat(parts) if self.rows else parts[0])
+        parts = [tensors[name] for name in self.their_names]
+        return self.mapping.from_hugging_face(torch.cat(parts) if self.rows else parts[0])
 
 
 def expand(rules: Sequence[Rule], num_layers: int) -> Iterator[Rule]:
-    """Writes each layer's rules out."""
+    """Yields the rules with one copy for each layer instead of ``{i}``."""
     for rule in rules:
         if "{i}" not in rule.ours:
             yield rule
             continue
         for layer in range(num_layers):
-            names = tuple(name.format(i=layer) for name in rule.names)
+            names = tuple(name.format(i=layer) for name in rule.their_names)
             theirs = names[0] if isinstance(rule.theirs, str) else names
             yield replace(rule, ours=rule.ours.format(i=layer), theirs=theirs)
 
 
-def same_rules(ours: str, theirs: str, *, bias: bool = True) -> tuple[Rule, ...]:
-    """A weight and its bias that are the same on both sides; both names end before "weight"."""
+def identity_rules(ours: str, theirs: str, *, bias: bool = True) -> tuple[Rule, ...]:
+    """Rules for a weight and its bias that need no rearrangement.
+
+    Args:
+        ours: Our name up to "weight" or "bias".
+        theirs: Their name up to "weight" or "bias".
+        bias: Whether there is a bias.
+    """
     return tuple(
-        Rule(f"{ours}{part}", f"{theirs}{part}", Same())
+        Rule(f"{ours}{part}", f"{theirs}{part}", Identity())
         for part in (("weight", "bias") if bias else ("weight",))
     )

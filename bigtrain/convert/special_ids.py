@@ -1,16 +1,16 @@
-"""Special ids of an export, chosen so that transformers' defaults are those of training."""
+"""The special ids of an export. With them, transformers' defaults are those of training."""
 
 from bigtrain.config.model_kinds import MODEL_KINDS, ModelKind
 from data_tools.tokenizer import SpecialIds
 
-_OF_MODEL = ("bos", "eos", "pad")
+_CONFIG_ROLES = ("bos", "eos", "pad")
 
 
 def exported_ids(kind: ModelKind, special: SpecialIds) -> dict[str, int]:
     """The special ids of an export by their roles; roles without a token are left out.
 
-    A GPT was trained on documents in a row, each followed by eos and none preceded by bos. So its
-    bos is the eos, and so is its pad if there is none, as in GPT-2's own tokenizer.
+    A GPT is trained on a stream of documents with an eos after each and no bos. So its bos is the
+    eos, and so is its pad if it has none, as in GPT-2's own tokenizer.
     """
     ids = special.present()
     if MODEL_KINDS[kind].is_causal:
@@ -21,4 +21,4 @@ def exported_ids(kind: ModelKind, special: SpecialIds) -> dict[str, int]:
 def ids_of_model(kind: ModelKind, special: SpecialIds) -> dict[str, int | None]:
     """The keys `bos_token_id`, `eos_token_id` and `pad_token_id` of a config."""
     ids = exported_ids(kind, special)
-    return {f"{role}_token_id": ids.get(role) for role in _OF_MODEL}
+    return {f"{role}_token_id": ids.get(role) for role in _CONFIG_ROLES}

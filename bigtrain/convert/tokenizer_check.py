@@ -13,9 +13,11 @@ from bigtrain.config.model_kinds import MODEL_KINDS, ModelKind
 from bigtrain.convert.special_ids import exported_ids
 from data_tools.tokenizer import HARD_TEXTS, Tokenizer, equally_likely
 
-_SHOWN = 24
+_MAX_SHOWN = 24
+"""How many characters of a text a message shows."""
 _SPACE_MARK = "\u2581"
 _CALLED_TEXTS = 8
+"""On how many texts the calls are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,8 @@ class Differences:
 
     wrong: list[str] = field(default_factory=list)
     tolerated: list[str] = field(default_factory=list)
-    """Texts that SentencePiece and the tokenizers library are known to cut differently: two ways
-    have the same score except for rounding, or the model normalises a rare sequence of marks."""
+    """Texts that SentencePiece and the tokenizers library may split differently: both splits have
+    the same score except for rounding, or they normalise rare combining marks differently."""
 
 
 def compare_tokenizers(
@@ -33,14 +35,14 @@ def compare_tokenizers(
 ) -> Differences:
     """Compares ids, decoded texts, default calls, pairs, batches and special tokens.
 
-    Ids and decoded texts must be equal. If our tokenizer gives every text back, theirs must do so
-    too. Texts that hold U+2581 are not compared.
+    Ids and decoded texts must be equal. If decoding with our tokenizer restores every text, theirs
+    must do so too. Texts with U+2581 are not compared.
 
     Args:
         tokenizer: Ours.
         folder: The export.
         texts: Texts to compare on.
-        kind: The kind of model that the export is of.
+        kind: The kind of the exported model.
     """
     theirs = AutoTokenizer.from_pretrained(folder)
     values = tokenizer.exchange_json()
@@ -51,29 +53,29 @@ def compare_tokenizers(
         ids = tokenizer.encode(text).tolist()
         other = theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         if other != ids:
-            line = _first_id(text, ids, other, tokenizer)
-            is_known = equally_likely(values, ids, other) or _is_rare(tokenizer, text, ids, other)
+            line = _describe_first_id(text, ids, other, tokenizer)
+            is_known = equally_likely(values, ids, other) or _is_minor(tokenizer, text, ids, other)
             (found.tolerated if is_known else found.wrong).append(line)
             continue
         expected = text if tokenizer.exact else tokenizer.decode(ids)
         decoded = theirs.decode(ids, skip_special_tokens=True)
         if decoded != expected:
-            found.wrong.append(_first_character(text, expected, decoded))
+            found.wrong.append(_describe_first_character(text, expected, decoded))
     names = [token["content"] for token in values["added_tokens"] if token["special"]]
     plain = [text for text in comparable if not any(name in text for name in names)]
     calls = _Calls(tokenizer, theirs, kind)
-    found.wrong.extend(calls.differing(plain[:_CALLED_TEXTS]))
+    found.wrong.extend(calls.differences(plain[:_CALLED_TEXTS]))
     return found
 
 
 class _Calls:
-    """The calls of users, and the ids that training gives for each."""
+    """Compares the calls that users make with the ids of training samples."""
 
     def __init__(self, tokenizer: Tokenizer, theirs: Any, kind: ModelKind) -> None:
         self._ours, self._theirs, self._traits = tokenizer, theirs, MODEL_KINDS[kind]
         self._ids = exported_ids(kind, tokenizer.special)
 
-    def differing(self, texts: Sequence[str]) -> Iterator[str]:
+    def differences(self, texts: Sequence[str]) -> Iterator[str]:
         yield from self._special_tokens()
         for text, second in pairwise(texts):
             yield from self._compare("the default call", [text], self._theirs(text))
@@ -85,12 +87,13 @@ class _Calls:
     def _compare(self, what: str, texts: Sequence[str], found: Any) -> Iterator[str]:
         ids, types = self._sample([self._ours.encode(text).tolist() for text in texts])
         if found["input_ids"] != ids:
-            yield f"{what} of {_start(texts[0])} gives {_few(found['input_ids'])}, not {_few(ids)}"
+            got = _show(found["input_ids"])
+            yield f"{what} of {_quote(texts[0])} gives {got}, not {_show(ids)}"
         elif found.get("token_type_ids", types) != types:
-            yield f"{what} of {_start(texts[0])} gives other token types"
+            yield f"{what} of {_quote(texts[0])} gives other token types"
 
     def _sample(self, parts: Sequence[list[int]]) -> tuple[list[int], list[int]]:
-        """Ids and token types as a training sample of these texts holds them."""
+        """The ids and token types of a training sample of these texts."""
         if not self._traits.reads_pairs:
             ids = [i for part in parts for i in part]
             return ids, [0] * len(ids)
@@ -114,7 +117,8 @@ class _Calls:
             if not self._traits.is_causal:
                 expected = (row + fill, ones + blank)
             if (ids, mask) != expected:
-                yield f"{_start(text)} in a padded batch gives {_few(ids)}, not {_few(expected[0])}"
+                what = f"{_quote(text)} in a padded batch"
+                yield f"{what} gives {_show(ids)}, not {_show(expected[0])}"
 
     def _truncated(self, text: str) -> Iterator[str]:
         ids = self._ours.encode(text).tolist()
@@ -123,10 +127,10 @@ class _Calls:
         expected, _ = self._sample([ids[: length - added]])
         found = self._theirs(text, truncation=True, max_length=length)["input_ids"]
         if found != expected:
-            yield f"{_start(text)} cut to {length} gives {_few(found)}, not {_few(expected)}"
+            yield f"{_quote(text)} cut to {length} gives {_show(found)}, not {_show(expected)}"
 
     def _special_tokens(self) -> Iterator[str]:
-        """Names of special tokens must become them, as in a chat template."""
+        """The name of a special token must become that token, as in a chat template."""
         for role, token_id in self._ids.items():
             name = self._ours.piece(token_id)
             found = self._theirs(name, add_special_tokens=False)["input_ids"]
@@ -143,30 +147,32 @@ class _Calls:
         )["input_ids"]
         expected = [*self._ours.encode("hello").tolist(), self._ids["eos"]]
         if found != expected:
-            yield f"a chat template gives {_few(found)}, not {_few(expected)}"
+            yield f"a chat template gives {_show(found)}, not {_show(expected)}"
 
 
-def _is_rare(tokenizer: Tokenizer, text: str, ids: Sequence[int], other: Sequence[int]) -> bool:
+def _is_minor(tokenizer: Tokenizer, text: str, ids: Sequence[int], other: Sequence[int]) -> bool:
     if tokenizer.exact or tokenizer.kind != "sentencepiece" or text in HARD_TEXTS:
         return False
     one, two = Counter(ids), Counter(other)
     return ((one - two) + (two - one)).total() <= max(8, len(ids) // 50)
 
 
-def _first_id(text: str, ids: Sequence[int], found: Sequence[int], tokenizer: Tokenizer) -> str:
+def _describe_first_id(
+    text: str, ids: Sequence[int], found: Sequence[int], tokenizer: Tokenizer
+) -> str:
     at = _first_difference(ids, found)
     before = tokenizer.decode(ids[:at])
     return (
-        f"ids of {_start(text)}: from id {at} on, after {before[-_SHOWN:]!r}, "
+        f"ids of {_quote(text)}: from id {at} on, after {before[-_MAX_SHOWN:]!r}, "
         f"{ids[at : at + 3]} became {list(found[at : at + 3])}"
     )
 
 
-def _first_character(text: str, expected: str, decoded: str) -> str:
+def _describe_first_character(text: str, expected: str, decoded: str) -> str:
     at = _first_difference(expected, decoded)
     return (
-        f"decoded text of {_start(text)}: from character {at} on, "
-        f"{expected[at : at + _SHOWN]!r} became {decoded[at : at + _SHOWN]!r}"
+        f"decoded text of {_quote(text)}: from character {at} on, "
+        f"{expected[at : at + _MAX_SHOWN]!r} became {decoded[at : at + _MAX_SHOWN]!r}"
     )
 
 
@@ -175,10 +181,10 @@ def _first_difference(ours: Sequence[Any], theirs: Sequence[Any]) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
 
 
-def _start(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+def _quote(text: str) -> str:
+    return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…")
 
 
-def _few(ids: Sequence[int]) -> str:
+def _show(ids: Sequence[int]) -> str:
     shown = ", ".join(map(str, ids[:12]))
     return f"[{shown}{', …' if len(ids) > 12 else ''}]"

@@ -1,7 +1,7 @@
 """Writes our tokenizer as files that AutoTokenizer of transformers 4 and 5 loads.
 
-A default call gives the ids of a training sample. For a GPT it adds nothing, because no token stood
-before a document. For a BERT it gives `[CLS] a [SEP] b [SEP]`, with the token types of training.
+A default call gives the ids of a training sample. For GPT it adds nothing, because training adds no
+token before a document. For BERT it gives `[CLS] a [SEP] b [SEP]` and the token types of training.
 """
 
 import json
@@ -28,8 +28,8 @@ def write_tokenizer(
     """Writes the files that AutoTokenizer reads.
 
     Args:
-        tokenizer: Ours.
-        folder: Where the files go.
+        tokenizer: The run's tokenizer.
+        folder: The folder for the files.
         kind: The kind of model, which decides what a default call adds.
         max_length: The longest sequence of the model.
 
@@ -40,7 +40,7 @@ def write_tokenizer(
     if values is None:
         raise ExportError(
             f"no tokenizer.json gives the ids of this {tokenizer.kind} tokenizer, so transformers "
-            "cannot load it; shard the text with another tokenizer and train again"
+            "cannot load it; tokenize the text with another tokenizer and train again"
         )
     ids = exported_ids(kind, tokenizer.special)
     names = {role: tokenizer.piece(token_id) for role, token_id in ids.items()}
@@ -50,7 +50,7 @@ def write_tokenizer(
     _write_json(
         folder / "tokenizer_config.json",
         {
-            "tokenizer_class": "PreTrainedTokenizerFast",  # Both versions know this one.
+            "tokenizer_class": "PreTrainedTokenizerFast",  # Both versions have this class.
             "clean_up_tokenization_spaces": False,
             "model_max_length": max_length,
             "model_input_names": _INPUTS[kind],

@@ -16,9 +16,9 @@ from bigtrain.config import ConfigError
 from bigtrain.config.device_rules import DeviceKind
 from bigtrain.environment import (
     Ranks,
-    ask_for_huge_pages,
+    enable_huge_pages,
     requested_threads,
-    tell_deepspeed,
+    set_deepspeed_variables,
 )
 from bigtrain.parallel import cpu
 from bigtrain.parallel.buckets import fill_buckets
@@ -37,9 +37,9 @@ def choose_device(wanted: str, ranks: Ranks) -> torch.device:
         ConfigError: CUDA is wanted and there is none, or there are fewer GPUs than local ranks.
     """
     kind = device_kind(wanted)
-    tell_deepspeed(kind, ranks)
+    set_deepspeed_variables(kind, ranks)
     if kind == "cpu":
-        ask_for_huge_pages()
+        enable_huge_pages()
         torch.set_num_threads(_threads_per_rank(ranks))
         return torch.device("cpu")
     count = torch.cuda.device_count()

@@ -3,7 +3,7 @@
 import re
 import socket
 
-from bigtrain.environment import meeting_point
+from bigtrain.environment import rendezvous_address
 
 
 class RendezvousError(ValueError):
@@ -16,7 +16,7 @@ def render_rendezvous_error(message: str) -> str:
     Args:
         message: The message of the exception that ``init_process_group`` raised.
     """
-    address, port = meeting_point()
+    address, port = rendezvous_address()
     text = " ".join(message.split())
     if found := re.search(r"find address for: (\S+)", text):
         names = ", ".join(name for _, name in socket.if_nameindex())

@@ -1,4 +1,4 @@
-"""Shows a run to a person: a progress bar on a terminal, plain lines in a log."""
+"""Shows a run's progress: a bar on a terminal, lines in a log."""
 
 import logging
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _LINE = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 def set_up_logging(rank: int, file: Path | None = None) -> None:
-    """Sets up logging: rank 0 logs from INFO to the terminal and a file, others from WARNING.
+    """Sets up logging: rank 0 logs from INFO to stderr and a file, others from WARNING to stderr.
 
     Args:
         rank: This process's rank.
@@ -80,7 +80,7 @@ class ConsoleTracker:
         """Updates the bar, and logs a line if one is due."""
         text = _render(values)
         if split == "checkpoint":
-            return  # The run logs its saves itself.
+            return  # `Saves` logs them.
         if split != "train":
             log.info("step %d/%d %s %s", step, self._steps, split, text)
         elif self._progress is not None:
@@ -103,9 +103,9 @@ def _render(values: Mapping[str, Value]) -> str:
         "learning_rate": ("lr", ".2e"),
         "tokens_per_second": ("tok/s", ",.0f"),
         "mfu": ("MFU", ".1%"),
-        "mlm_accuracy": ("masked tokens guessed", ".1%"),
-        "commonest_accuracy": ("by the commonest", ".1%"),
-        "sentence_accuracy": ("pairs told", ".1%"),
+        "mlm_accuracy": ("masked accuracy", ".1%"),
+        "commonest_accuracy": ("most common token", ".1%"),
+        "sentence_accuracy": ("pair accuracy", ".1%"),
     }
     return "  ".join(
         f"{label} {values[name]:{spec}}" for name, (label, spec) in names.items() if name in values

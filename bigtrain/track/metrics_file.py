@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: every event of a run, one per line; other sinks repeat it."""
+"""``metrics.jsonl``: every event of a run, one per line. Other sinks receive the same events."""
 
 import json
 from collections.abc import Mapping
@@ -38,9 +38,9 @@ def read_metrics(path: Path, split: str) -> list[dict[str, Any]]:
         split: ``train`` or ``validation``.
 
     Returns:
-        One event for each step; if attempts repeated a step, that of the latest attempt. Steps
-        beyond the last one of the newest attempt are left out: it resumed from a checkpoint
-        before them.
+        One event for each step; if attempts repeated a step, the event of the latest attempt. Steps
+        after the last one of the newest attempt are left out, because that attempt resumed from an
+        earlier checkpoint.
     """
     latest: dict[tuple[str, int], dict[str, Any]] = {}
     newest = reached = 0

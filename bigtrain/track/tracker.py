@@ -1,4 +1,4 @@
-"""The protocol of all sinks, and the class that sends events to each of them."""
+"""The protocol of all sinks, and a class that sends events to each of them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ class Tracker(Protocol):
     """Receives the events of a run. ``step`` is the number of steps taken."""
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
-        """Receives the numbers of one step, of ``train``, ``validation`` or ``checkpoint``."""
+        """Receives a step's numbers; ``split`` is ``train``, ``validation`` or ``checkpoint``."""
 
     def finish(self, state: str) -> None:
         """Receives the end of the attempt: ``finished``, ``stopped`` or ``failed``."""
@@ -26,13 +26,13 @@ class Trackers:
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
         """Sends the numbers of one step."""
-        self._each("record", split, step, values)
+        self._send_to_all("record", split, step, values)
 
     def finish(self, state: str) -> None:
         """Sends the end of the attempt."""
-        self._each("finish", state)
+        self._send_to_all("finish", state)
 
-    def _each(self, method: str, *args: Any) -> None:
+    def _send_to_all(self, method: str, *args: Any) -> None:
         for sink in list(self._sinks):
             try:
                 getattr(sink, method)(*args)

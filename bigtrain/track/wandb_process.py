@@ -1,7 +1,7 @@
 """The process that calls wandb, so that nothing wandb does can affect the training process.
 
-`wandb_sink` starts it and sends it JSON: first the run to open, then the numbers of each step, then
-the end. wandb may raise, call ``sys.exit`` or hang, but only here.
+`wandb_sink` starts it and sends JSON messages: the run to open, the numbers of each step, the exit
+code. If wandb raises, calls ``sys.exit`` or hangs, only this process is affected.
 """
 
 import json
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from bigtrain.environment import netrc_file
 
 PROBE_SECONDS = 3.0
-"""How long the server may take to answer, including name look-ups and proxies."""
+"""How long the server may take to answer, including DNS and proxies."""
 ABANDONED_SECONDS = 10.0
 """Time for the upload after the training process has died."""
 _MESSAGE_LENGTH = 300
@@ -32,8 +32,8 @@ class ConfigurationError(ValueError):
 
 
 def main(connection: Connection) -> None:
-    """Opens the run that the first message describes, and logs the following ones."""
-    # SLURM signals every process of a job. This one must end only after the training process.
+    """Opens the run that the first message describes, and logs the numbers of the others."""
+    # SLURM sends signals to every process of a job. This one must end after the training process.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -44,19 +44,19 @@ def main(connection: Connection) -> None:
 
 
 def _serve(connection: Connection) -> None:
-    wanted = json.loads(connection.recv_bytes())
+    request = json.loads(connection.recv_bytes())
     import wandb
 
     _send(connection, imported=True)
     try:
-        mode, why = _choose_mode(wanted["mode"], wandb.setup().settings)
+        mode, why = _choose_mode(request["mode"], wandb.setup().settings)
     except Exception as error:
         sources = "WANDB_ variables, .netrc, or a settings file"
         raise ConfigurationError(
             f"wandb's configuration ({sources}): {_one_line(error)}"
         ) from error
     _send(connection, mode_chosen=mode)
-    run = _open_run(wandb, wanted, mode)
+    run = _open_run(wandb, request, mode)
     _send(connection, mode=mode, why=why, folder=str(Path(run.dir).parent))
     while True:
         try:
@@ -71,32 +71,32 @@ def _serve(connection: Connection) -> None:
         run.log(message)
 
 
-def _open_run(wandb: Any, wanted: dict[str, Any], mode: str) -> Any:
+def _open_run(wandb: Any, request: dict[str, Any], mode: str) -> Any:
     run = wandb.init(
-        project=wanted["project"],
-        name=wanted["name"],
-        id=wanted["run_id"],
+        project=request["project"],
+        name=request["name"],
+        id=request["run_id"],
         resume="allow",
-        dir=wanted["run_dir"],
+        dir=request["run_dir"],
         mode=mode,
-        config=wanted["config"],
+        config=request["config"],
         settings=wandb.Settings(silent=True, console="off"),
     )
-    # Offline, wandb counts its own step from zero in every attempt, so our step is the axis.
+    # Offline, wandb counts steps from zero in every attempt, so the x-axis is the training step.
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
     return run
 
 
-def _choose_mode(wanted: str, settings: Any) -> tuple[str, str | None]:
+def _choose_mode(requested: str, settings: Any) -> tuple[str, str | None]:
     """Chooses ``online`` or ``offline``; ``auto`` is online only with a key.
 
     Returns:
-        The mode, and why it is offline where that was not asked for.
+        The mode, and why it is offline if that was not requested.
     """
-    if wanted == "offline":
+    if requested == "offline":
         return "offline", None
-    if wanted == "auto" and not _has_key(settings):
+    if requested == "auto" and not _has_key(settings):
         return "offline", "there is no API key"
     if not is_reachable(settings.base_url):
         return "offline", f"{settings.base_url} does not answer"
@@ -104,21 +104,21 @@ def _choose_mode(wanted: str, settings: Any) -> tuple[str, str | None]:
 
 
 def _has_key(settings: Any) -> bool:
-    # wandb.login knows it too, but waits for the network and writes files.
+    # wandb.login finds the key too, but waits for the network and writes files.
     if settings.api_key or settings.identity_token_file:
         return True
     try:
         machines = netrc.netrc(netrc_file()).hosts
     except FileNotFoundError:
         return False
-    # wandb also uses the key of its old host for its new one.
+    # wandb also uses the key of its old host for its new host.
     return not machines.keys().isdisjoint({urlsplit(settings.base_url).netloc, "api.wandb.ai"})
 
 
 def is_reachable(url: str, *, seconds: float = PROBE_SECONDS) -> bool:
     """Whether a wandb server answers within ``seconds``, through the proxy if there is one."""
     answers: list[bool] = []
-    # In a thread, because the look-up of a host's name has no timeout.
+    # In a thread, because DNS look-ups have no timeout.
     probe = threading.Thread(target=lambda: answers.append(_probe(url, seconds)), daemon=True)
     probe.start()
     probe.join(seconds)
@@ -137,13 +137,13 @@ def _probe(url: str, seconds: float) -> bool:
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500  # wandb retries these for minutes.
-    except Exception:  # Each layer below has its own exceptions.
+    except Exception:  # DNS, TLS, proxies and HTTP each raise their own exceptions.
         return False
 
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    errors = getattr(error, "errors", None)  # pydantic's, of wandb's settings
+    errors = getattr(error, "errors", None)  # A pydantic error about wandb's settings.
     if callable(errors):
         text = "; ".join(f"{'.'.join(e['loc'])}={e['input']!r}: {e['msg']}" for e in errors())
     elif not (text and type(error).__module__.startswith(("wandb", __name__))):

@@ -1,7 +1,7 @@
-"""The wandb sink: the same events, with our step as the axis. It can never stop a run.
+"""The wandb sink. It can never stop a run.
 
-wandb runs in its own process (`wandb_process`), and a thread here sends it events from a queue. The
-training loop waits for neither. Every wait has a time limit.
+wandb runs in a separate process (`wandb_process`); a thread here sends events to it from a queue.
+The training loop waits for neither. Every wait has a time limit.
 """
 
 import json
@@ -21,16 +21,16 @@ from bigtrain.track.tracker import Tracker, Value
 
 log = logging.getLogger(__name__)
 IMPORT_SECONDS = 60.0
-"""Until wandb is imported: that depends on the disk, not on a network."""
+"""Limit for importing wandb, which depends on the disk, not on a network."""
 CONNECT_SECONDS = 5.5
-"""Until it is known whether the server answers; going offline takes 2 or 3 s more."""
+"""Limit for finding out whether the server answers; switching to offline takes 2 or 3 s more."""
 OPEN_SECONDS = 30.0
-"""Until a run is open after that: long, because no step waits for it."""
+"""Limit for opening a run after that; it is long, because no training step waits for it."""
 FINISH_SECONDS = 30.0
-"""For the last upload."""
+"""Limit for the last upload."""
 FAILED_FINISH_SECONDS = 5.0
-"""Shorter after a failure, so that the command ends soon."""
-MOST_WAITING = 10_000
+"""The same limit after a failure; it is shorter, so that the command ends soon."""
+MAX_QUEUED = 10_000
 """Maximum number of queued records."""
 
 
@@ -42,7 +42,7 @@ class WandbTracker:
     """The wandb run of a run folder, the same for all its attempts."""
 
     def __init__(self, config: RunConfig, *, run_dir: Path, run_id: str) -> None:
-        self._wanted = {
+        self._request = {
             "mode": config.track.wandb,
             "project": config.track.project,
             "name": config.name,
@@ -51,7 +51,7 @@ class WandbTracker:
             "config": config.model_dump(mode="json"),
         }
         self._run_dir, self._log_file = run_dir, run_dir / "logs" / "wandb.log"
-        self._events: queue.Queue[dict[str, Any]] = queue.Queue(MOST_WAITING)
+        self._events: queue.Queue[dict[str, Any]] = queue.Queue(MAX_QUEUED)
         self._process: _Process | None = None
         self._has_given_up = False
         self._thread = threading.Thread(target=self._run, name="wandb", daemon=True)
@@ -67,7 +67,7 @@ class WandbTracker:
         self._put({"step": step, **numbers})
 
     def finish(self, state: str) -> None:
-        """Closes the run; any end but a failure is a success to wandb.
+        """Closes the run; wandb shows every end except a failure as a success.
 
         Raises:
             WandbError: wandb did not finish in time, and was killed.
@@ -85,7 +85,7 @@ class WandbTracker:
         try:
             self._events.put_nowait(event)
         except queue.Full:
-            raise self._give_up(f"wandb has left {MOST_WAITING:,} records waiting") from None
+            raise self._give_up(f"{MAX_QUEUED:,} records wait for wandb") from None
 
     def _give_up(self, why: str) -> WandbError:
         self._has_given_up = True
@@ -95,10 +95,10 @@ class WandbTracker:
 
     @property
     def _remedy(self) -> str:
-        return f"metrics.jsonl has every step, and {self._log_file} what wandb wrote"
+        return f"metrics.jsonl has every step; see {self._log_file} for the output of wandb"
 
     def _run(self) -> None:
-        """The work of the thread: opens the run, then sends it the events."""
+        """Runs in the thread: opens the wandb run, then sends the events to it."""
         try:
             process = self._open()
         except Exception as error:
@@ -117,80 +117,81 @@ class WandbTracker:
             process.kill()
 
     def _open(self) -> "_Process":
-        """Opens the run as configured, else offline, else without the user's settings for wandb.
+        """Opens the run as configured; if that fails, offline; then without the user's settings.
 
         Raises:
             WandbError: All of these failed.
         """
-        wanted, why = self._wanted["mode"], None
-        tries = [(wanted, None), ("offline", None), ("offline", self._run_dir)]
-        for mode, bare_in in tries[wanted == "offline" :]:
-            self._process = process = _Process(self._log_file, bare_in=bare_in)
-            if self._has_given_up:  # Before there was a process to kill.
+        requested, why = self._request["mode"], None
+        tries = [(requested, None), ("offline", None), ("offline", self._run_dir)]
+        for mode, clean_dir in tries[requested == "offline" :]:
+            self._process = process = _Process(self._log_file, clean_dir=clean_dir)
+            if self._has_given_up:  # It gave up before there was a process to kill.
                 process.kill()
             try:
-                opened = process.open({**self._wanted, "mode": mode})
+                opened = process.open({**self._request, "mode": mode})
             except WandbError as error:
                 process.kill()
                 why = why or str(error)
                 if self._has_given_up or not process.has_imported:
                     break
             else:
-                self._tell(opened, why or opened["why"], is_expected=wanted == "auto" and not why)
+                is_expected = requested == "auto" and not why
+                self._log_opened(opened, why or opened["why"], is_expected=is_expected)
                 return process
         raise WandbError(why)
 
-    def _tell(self, opened: dict[str, Any], why: str | None, *, is_expected: bool) -> None:
-        run_id = self._wanted["run_id"]
+    def _log_opened(self, opened: dict[str, Any], why: str | None, *, is_expected: bool) -> None:
+        run_id = self._request["run_id"]
         if why is None:
             log.info("wandb %s, run id %s", opened["mode"], run_id)
             return
-        # With `auto` it is normal to have no key or no network.
+        # With `auto`, a missing key or network is normal.
         level = logging.INFO if is_expected else logging.WARNING
         line = "wandb offline, run id %s, because %s; `wandb sync %s` uploads it"
         log.log(level, line, run_id, why.rstrip("."), opened["folder"])
 
 
 class _Process:
-    """The process that calls wandb, as the training process sees it."""
+    """Starts the process that calls wandb, and exchanges messages with it."""
 
-    def __init__(self, log_file: Path, *, bare_in: Path | None = None) -> None:
-        """Starts it.
+    def __init__(self, log_file: Path, *, clean_dir: Path | None = None) -> None:
+        """Starts the process.
 
         Args:
-            log_file: For its output.
-            bare_in: A folder to run in, where wandb finds none of the user's settings.
+            log_file: The file for its output.
+            clean_dir: A folder to run in, where wandb does not find the user's settings.
         """
         environment = None
-        if bare_in is not None:
-            folder = str(bare_in.absolute())
+        if clean_dir is not None:
+            folder = str(clean_dir.absolute())
             environment = {**environment_without("WANDB_"), "WANDB_CONFIG_DIR": folder}
         self.has_imported = False
-        self._connection, theirs = Pipe()
-        with theirs, log_file.open("ab") as output:
+        self._connection, child_end = Pipe()
+        with child_end, log_file.open("ab") as output:
             module = (sys.executable, "-m", "bigtrain.track.wandb_process")
-            # In its own session it does not get the terminal's Ctrl-C.
+            # In its own session it does not receive the terminal's Ctrl-C.
             self._process = subprocess.Popen(
-                (*module, str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
+                (*module, str(child_end.fileno())),
+                pass_fds=(child_end.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=environment,
-                cwd=bare_in,
+                cwd=clean_dir,
                 start_new_session=True,
             )
 
-    def open(self, wanted: dict[str, Any]) -> dict[str, Any]:
+    def open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Opens a run and returns its ``mode``, its ``folder``, and ``why`` it is offline.
 
         Raises:
-            WandbError: It did not open in time.
+            WandbError: wandb failed, or did not open the run in time.
         """
-        self.send(wanted)
+        self.send(request)
         self.receive(IMPORT_SECONDS)
         self.has_imported = True
-        self.receive(OPEN_SECONDS if wanted["mode"] == "offline" else CONNECT_SECONDS)
+        self.receive(OPEN_SECONDS if request["mode"] == "offline" else CONNECT_SECONDS)
         return self.receive(OPEN_SECONDS)
 
     def send(self, message: dict[str, Any]) -> None:
@@ -203,20 +204,20 @@ class _Process:
             self._connection.send_bytes(json.dumps(message).encode())
         except OSError:
             self.receive(0.0)
-            raise WandbError("its process has closed the connection") from None
+            raise WandbError("the process of wandb has closed the connection") from None
 
     def receive(self, seconds: float) -> dict[str, Any]:
         """Waits for a message.
 
         Raises:
-            WandbError: wandb failed, ended, or is late.
+            WandbError: wandb failed, ended, or did not answer in time.
         """
         try:
             if not self._connection.poll(seconds):
                 raise WandbError(f"wandb did not answer within {seconds:g} s")
             message: dict[str, Any] = json.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
-            raise WandbError(f"its process ended with code {self._exit_code}") from None
+            raise WandbError(f"the process of wandb ended with code {self._exit_code}") from None
         if "failed" in message:
             raise WandbError(message["failed"])
         return message
@@ -235,7 +236,7 @@ class _Process:
 
 
 def open_wandb(config: RunConfig, run_dir: Path, run_id: str) -> Tracker | None:
-    """Opens the wandb run in the background, and logs whether it succeeded.
+    """Opens the wandb run in the background.
 
     Args:
         config: The run's config.

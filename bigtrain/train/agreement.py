@@ -17,41 +17,41 @@ from bigtrain.config.errors import show_value
 from bigtrain.config.paths import join_relative_paths
 from bigtrain.data.batches import TrainingData
 
-_BAD_INPUT = 2
-"""The exit code for what a user can mend."""
-_OF_A_NODE = ("data.cache_dir",)
-"""Keys that may differ: a folder that each node has for itself."""
+_USER_ERROR = 2
+"""The exit code for an error that the user can correct."""
+_NODE_KEYS = ("data.cache_dir",)
+"""Keys that may differ: folders on the local disk of each node."""
 
 
 def check_config_agrees(
     config: RunConfig, *, accept_changes: Sequence[str], reports: bool = True
 ) -> None:
-    """Checks that all ranks have the config of rank 0; every rank calls it, before any group.
+    """Checks that all ranks have the config of rank 0. Every rank calls it, before groups are made.
 
     Args:
-        config: As this rank read it.
-        accept_changes: Likewise.
+        config: The config that this rank read.
+        accept_changes: The keys that this rank got with ``--accept-change``.
         reports: If true, raise ConfigError on a difference; otherwise exit with code 2 and print
             nothing.
 
     Raises:
-        ConfigError: One has another; the message names the ranks and the first key that differs.
+        ConfigError: The configs differ; the message names the ranks and the first key that differs.
     """
-    values = values_to_agree_on(config) | {"--accept-change": list(accept_changes)}
+    values = values_to_compare(config) | {"--accept-change": list(accept_changes)}
     _check(values, what=f"run {config.name}: the ranks read different configs", reports=reports)
 
 
-def values_to_agree_on(config: RunConfig) -> dict[str, Any]:
+def values_to_compare(config: RunConfig) -> dict[str, Any]:
     """The values of a config that must be equal on all ranks, by key.
 
-    Relative paths start from ``relative_to``, which may differ itself, as may folders of a node.
+    Relative paths are made absolute with ``relative_to``. That key and node folders may differ.
     """
     values = config.model_dump(mode="json")
     start = values.pop("relative_to")
     if start is not None:
         values = join_relative_paths(values, RunConfig, Path(start))
     flat = _flatten(values)
-    return {key: value for key, value in flat.items() if key not in _OF_A_NODE}
+    return {key: value for key, value in flat.items() if key not in _NODE_KEYS}
 
 
 def check_data_agrees(config: RunConfig, data: TrainingData, *, reports: bool = True) -> None:
@@ -59,8 +59,8 @@ def check_data_agrees(config: RunConfig, data: TrainingData, *, reports: bool = 
 
     Args:
         config: The run.
-        data: As this rank opened it.
-        reports: As above.
+        data: The data that this rank opened.
+        reports: See `check_config_agrees`.
 
     Raises:
         ConfigError: A corpus was replaced while the ranks opened it.
@@ -77,7 +77,7 @@ def first_differences(
     """The first key in which another rank's values differ from those of rank 0.
 
     Args:
-        values: Of each rank.
+        values: The values of each rank, by key.
 
     Returns:
         The key, and the value of rank 0 and of each rank that differs there; None where all are
@@ -111,15 +111,15 @@ def _check(values: dict[str, Any], *, what: str, reports: bool) -> None:
     dist.all_gather_object(hashes, own)
     if len({*hashes}) == 1:
         return
-    everything: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everything, values)
-    found = first_differences(everything)
+    all_values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(all_values, values)
+    found = first_differences(all_values)
     assert found is not None
     if not reports:
-        raise SystemExit(_BAD_INPUT)
+        raise SystemExit(_USER_ERROR)
     raise ConfigError(
-        f"{what}: {render_differences(*found)}; see that all nodes have the same files, and start "
-        "again"
+        f"{what}: {render_differences(*found)}; make sure that all nodes have the same files, and "
+        "start again"
     )
 
 

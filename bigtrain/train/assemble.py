@@ -28,13 +28,13 @@ def open_trainer(
     accept_changes: Sequence[str] = (),
     measures_speed: bool = True,
 ) -> Iterator[Trainer]:
-    """Joins the ranks and builds this rank's trainer; closes both at the end. Every rank calls it.
+    """Connects the ranks and builds this rank's trainer; closes both. Every rank calls it.
 
     The weights have storage, but no values yet.
 
     Args:
         config: The run.
-        ranks: Where this process stands.
+        ranks: This process's rank, and the world size.
         device: From ``choose_device``.
         accept_changes: Keys that may differ from the checkpoint's; all ranks must agree on them.
         measures_speed: Whether the trainer measures MFU, memory and the parts of a step.
@@ -42,7 +42,7 @@ def open_trainer(
     Raises:
         ConfigError: The config does not fit the data or the world size, or is not the same on all
             ranks.
-        MeetingError: The ranks cannot meet.
+        RendezvousError: The ranks cannot connect.
     """
     layout = layout_of(config, ranks.world_size)
     reports = ranks.local_rank == 0  # One line per node is enough.

@@ -1,4 +1,4 @@
-"""One attempt at a run: resume, take the steps that are left, do what is due, end clearly."""
+"""One attempt at a run: resume, take the remaining steps, validate and save, record the end."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from bigtrain.runs.rewind import newest_before
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.track.tracker import Trackers
 from bigtrain.train.attempt_record import StatusWriter, begin_attempt, lock_run
-from bigtrain.train.divergence import describe_skipped, diverged
+from bigtrain.train.divergence import describe_skipped, divergence_error
 from bigtrain.train.saves import Saves
 from bigtrain.train.sinks import open_trackers, step_figures
 from bigtrain.train.start_point import restore_trainer
@@ -25,27 +25,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended: ``finished`` (all steps taken) or ``stopped`` (asked to, and saved)."""
+    """How an attempt ended: ``finished`` (all steps taken) or ``stopped`` (on request)."""
 
     state: str
     step: int
     checkpoint: str
-    """The last one, a folder or a URL."""
+    """The newest checkpoint, a folder or a URL."""
 
 
 class Attempt:
-    """One attempt at a run; the same on every rank, though rank 0 alone writes the run folder."""
+    """One attempt at a run; the same on every rank, but only rank 0 writes into the run folder."""
 
     def __init__(self, trainer: Trainer, *, stop: StopFlag, accept_changes: Sequence[str]) -> None:
-        """Restores the trainer to where the run stands, and records that an attempt begins.
+        """Restores the state of the run, and records that an attempt begins.
 
         Raises:
             RunBusyError: Another process trains this run.
-            ConfigError: The newest checkpoint is of another run, or belongs to one.
-            CheckpointError: It cannot be read.
+            ConfigError: The newest checkpoint, or the folder of checkpoints, is of another run.
+            CheckpointError: The run has checkpoints, and none can be read.
         """
         self._trainer, self._config, self._stop = trainer, trainer.config, stop
-        self._writes = dist.get_rank() == 0
+        self._is_rank_zero = dist.get_rank() == 0
         self._last: StepResult | None = None
         folder = self._folder = RunFolder(self._config.run_dir)
         self._status = StatusWriter(folder)
@@ -67,20 +67,20 @@ class Attempt:
             attempt=self._number,
             wandb_id=self._wandb_id,
             started_from=start.checkpoint if start.is_own else None,
-            writes=self._writes,
+            is_rank_zero=self._is_rank_zero,
         )
         self._write_status("running")
 
     def run(self) -> Outcome:
-        """Takes the steps that are left, and does what is due after each."""
+        """Takes the remaining steps; validates and saves when it is due."""
         if self._is_complete:
-            log.info("the run has all its steps; raise train.steps, or give another name")
+            log.info("the run has taken all its steps; raise train.steps, or give another name")
         trackers = self._open_trackers()
         state, reason = "failed", None
         try:
             self._take_steps(trackers)
             state = "finished" if self._is_complete else "stopped"
-            reason = None if self._is_complete else f"by {self._stop.described or 'another rank'}"
+            reason = None if self._is_complete else f"by {self._stop.description or 'another rank'}"
             self._stop.clear_file()
             if reason is not None:
                 log.info("stopped %s; the same command resumes the run", reason)
@@ -104,7 +104,7 @@ class Attempt:
             self._saves.report_ended(trackers)
             self._report_skipped(result, trackers)
             self._write_status("running")
-            # Not before the last save of a run that was asked to stop: it may be killed soon.
+            # A run that was asked to stop saves without validating: it may be killed soon.
             if self._is_due(self._config.validation.every) and not self._stops_early(result):
                 self._validate(trackers)
             if self._is_due(self._config.checkpoint.every) or result.stop:
@@ -127,7 +127,7 @@ class Attempt:
         return self._is_complete or self._progress.step % every == 0
 
     def _open_trackers(self) -> Trackers:
-        if not self._writes:
+        if not self._is_rank_zero:
             return Trackers([])
         return open_trackers(
             self._config,
@@ -143,20 +143,20 @@ class Attempt:
                 trackers.record("validation", self._progress.step, self._trainer.validate())
 
     def _report_skipped(self, result: StepResult, trackers: Trackers) -> None:
-        """Warns of a skipped update; too many in a row end the run.
+        """Logs a warning if the update was skipped.
 
         Raises:
-            DivergedError: There were ``guard.stop_after`` in a row.
+            DivergedError: ``guard.stop_after`` updates in a row were skipped.
         """
         if result.skipped is None:
             return
         step, guard = result.progress.step, self._trainer.guard
         log.warning("step %d: the update was skipped: %s", step, describe_skipped(result))
-        if not guard.gives_up:
+        if not guard.must_stop:
             return
         first_skipped = step - guard.skipped_in_a_row + 1
         self._saves.finish(trackers)  # The run may go back to the checkpoint being written.
-        raise diverged(
+        raise divergence_error(
             result,
             run=self._folder.path,
             in_a_row=guard.skipped_in_a_row,
@@ -165,7 +165,7 @@ class Attempt:
         )
 
     def _write_status(self, state: str, reason: str | None = None) -> None:
-        if self._writes:
+        if self._is_rank_zero:
             self._status.write(
                 state,
                 self._progress,
@@ -175,10 +175,10 @@ class Attempt:
             )
 
     def _end(self, trackers: Trackers, state: str, reason: str | None) -> None:
-        """Records the end, and waits for nobody until it is recorded."""
-        # Before the sinks: wandb may take longer than whoever stops the run will wait.
+        """Records the end, then waits for the sinks and for what is left of a save."""
+        # The record comes first: wandb may still be at work when the process is killed.
         self._write_status(state, reason)
-        if self._writes:
+        if self._is_rank_zero:
             self._status.end_attempt(
                 self._number, state=state, step=self._progress.step, reason=reason
             )
@@ -190,6 +190,6 @@ def _log_new_epochs(before: Mapping[str, float], now: StepResult) -> None:
     for name, epochs in now.epochs.items():
         if int(epochs) > int(before[name]):
             log.info(
-                "step %d: %s was read through; epoch %d begins",
+                "step %d: %s was read completely; epoch %d begins",
                 *(now.progress.step, name, int(epochs) + 1),
             )

@@ -1,4 +1,4 @@
-"""What an attempt writes into the run folder: its beginning, its status as it goes, its end."""
+"""What an attempt writes into the run folder: its start, its status while it runs, its end."""
 
 import logging
 from collections.abc import Callable
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def lock_run(folder: RunFolder, config: RunConfig) -> None:
-    """Keeps every other process from training this run, for the life of this one.
+    """Prevents other processes from training this run until this process ends.
 
     Raises:
-        RunBusyError: Another process trains it, or it was rewound since ``config`` was read.
+        RunBusyError: Another process trains it, or it was rewound after ``config`` was read.
     """
     folder.lock()
     if with_skips(config) != config:
@@ -35,7 +35,7 @@ def lock_run(folder: RunFolder, config: RunConfig) -> None:
 def begin_attempt(
     folder: RunFolder, checkpoints: Folder, config: RunConfig, *, start: StartPoint, step: int
 ) -> int:
-    """Records that an attempt begins, and puts the folder of checkpoints in order; rank 0 only.
+    """Records that an attempt begins, and sets unreadable checkpoints aside; rank 0 only.
 
     Args:
         folder: The run folder, locked.
@@ -62,13 +62,13 @@ def begin_attempt(
     try:
         clear_unfinished(checkpoints)
     except OSError as error:
-        # Saves may well work; if not, they will say why.
+        # Saves may still work. If they do not, they report why.
         log.warning("%s: unfinished checkpoints were not removed: %s", checkpoints, error)
     return number
 
 
 class StatusWriter:
-    """Writes where an attempt stands; a full disk must not hide how the run ended."""
+    """Writes an attempt's status. A failed write is only a warning: it must not end the run."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder

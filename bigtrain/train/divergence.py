@@ -1,4 +1,4 @@
-"""What is said of a skipped update, and the error of a run that skipped too many in a row."""
+"""Messages: why an update was skipped, and why a run ends after too many skipped in a row."""
 
 import shlex
 from pathlib import Path
@@ -7,7 +7,7 @@ from bigtrain.train.trainer import StepResult
 
 
 class DivergedError(RuntimeError):
-    """Too many updates in a row were skipped: training longer would not help."""
+    """Too many updates in a row were skipped; further training would not help."""
 
 
 def describe_skipped(result: StepResult) -> str:
@@ -16,10 +16,10 @@ def describe_skipped(result: StepResult) -> str:
     return f"{result.skipped} ({_samples(result)})"
 
 
-def diverged(
+def divergence_error(
     result: StepResult, *, run: Path, in_a_row: int, first_skipped: int, checkpoint_step: int
 ) -> DivergedError:
-    """The error that ends a run whose updates are skipped one after the other.
+    """The error that ends a run after too many skipped updates in a row.
 
     Args:
         result: The last step.
@@ -32,8 +32,8 @@ def diverged(
     return DivergedError(
         f"step {step}: {in_a_row} updates in a row were skipped, the last one because "
         f"{describe_skipped(result)}; `bigtrain rewind {shlex.quote(str(run))} "
-        f"--to {checkpoint_step} --skip-steps {first_skipped}:{step}` goes back and leaves their "
-        "samples out; or lower optim.learning_rate or raise optim.warmup_steps "
+        f"--to {checkpoint_step} --skip-steps {first_skipped}:{step}` goes back and skips their "
+        "samples; or lower optim.learning_rate or raise optim.warmup_steps "
         "(with --accept-change optim)"
     )
 

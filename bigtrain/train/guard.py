@@ -4,9 +4,9 @@ In large runs one bad batch or one flipped bit can cause a loss spike, and the m
 (PaLM, arXiv 2204.02311, section 5.1). An update whose loss or norm is far above the recent values
 is skipped, as in OLMo 2 (arXiv 2501.00656, section 3.3).
 
-The values of a skipped update are remembered too, but clipped to twice the allowed distance from
-the mean. If the norm of a run stays at a higher level, the limit reaches it after a few steps.
-Without these values every later update would be skipped.
+The values of a skipped update are recorded too, but clipped to twice the allowed distance from the
+mean. If the norm of a run stays at a higher level, the limit reaches it after a few steps. Without
+these values every later update would be skipped.
 """
 
 import math
@@ -18,15 +18,15 @@ import numpy as np
 
 from bigtrain.config.sections import GuardConfig
 
-LEAST_DEVIATION = 0.01
-"""Least standard deviation, relative to the mean: after nearly equal values, rounding noise must
-not be an outlier."""
-EDGE = 2.0
-"""An outlier is remembered as at most this many times ``sigmas`` deviations above the mean."""
+MIN_RELATIVE_DEVIATION = 0.01
+"""Minimum of the standard deviation divided by the mean: after nearly equal values, rounding noise
+must not be an outlier."""
+OUTLIER_CLIP = 2.0
+"""An outlier is recorded as at most this many times ``sigmas`` deviations above the mean."""
 
 
 class Guard:
-    """Decides on updates. It depends on the earlier values only, so all ranks decide the same."""
+    """Decides which updates to skip. It uses earlier values only, so all ranks decide the same."""
 
     def __init__(self, config: GuardConfig) -> None:
         self._config = config
@@ -37,15 +37,15 @@ class Guard:
         self.skipped_in_a_row = 0
 
     @property
-    def gives_up(self) -> bool:
+    def must_stop(self) -> bool:
         """Whether so many updates in a row were skipped that the run must stop."""
         return self.skipped_in_a_row >= self._config.stop_after
 
     def reason_to_skip(self, loss: float, grad_norm: float) -> str | None:
-        """Remembers a step's values and returns why its update must be skipped; None to apply it.
+        """Records a step's values and returns why its update must be skipped; None to apply it.
 
         Args:
-            loss: Of the step, over all ranks.
+            loss: The step's loss, over all ranks.
             grad_norm: Global norm of its gradient, before clipping.
         """
         reasons = [
@@ -53,8 +53,8 @@ class Guard:
             self._reason("gradient's norm", grad_norm, self._grad_norms),
         ]
         if math.isfinite(loss) and math.isfinite(grad_norm):
-            self._remember(self._losses, loss)
-            self._remember(self._grad_norms, grad_norm)
+            self._record(self._losses, loss)
+            self._record(self._grad_norms, grad_norm)
         reason = next(filter(None, reasons), None)
         if reason is None:
             self.skipped_in_a_row = 0
@@ -74,7 +74,7 @@ class Guard:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restores the state of a checkpoint; an empty one means that no values are known."""
+        """Restores the state of a checkpoint; if it is empty, no earlier values are known."""
         for recent, key in ((self._losses, "losses"), (self._grad_norms, "grad_norms")):
             recent.clear()
             recent.extend(state.get(key, ()))
@@ -89,12 +89,12 @@ class Guard:
             return None
         return (
             f"the {what} of {value:.4g} is {(value - mean) / deviation:.1f} standard deviations "
-            f"above the {mean:.4g} of the last {len(recent)} steps"
+            f"above {mean:.4g}, the mean of the last {len(recent)} steps"
         )
 
-    def _remember(self, recent: deque[float], value: float) -> None:
+    def _record(self, recent: deque[float], value: float) -> None:
         mean, deviation = self._expected(recent)
-        recent.append(min(value, mean + EDGE * self._sigmas * deviation))
+        recent.append(min(value, mean + OUTLIER_CLIP * self._sigmas * deviation))
 
     def _expected(self, recent: Sequence[float]) -> tuple[float, float]:
         """Mean and deviation of the recent values; infinite if there are too few of them."""
@@ -102,4 +102,4 @@ class Guard:
             return 0.0, math.inf
         past = np.array(recent)
         mean = float(past.mean())
-        return mean, max(float(past.std()), LEAST_DEVIATION * abs(mean), 1e-12)
+        return mean, max(float(past.std()), MIN_RELATIVE_DEVIATION * abs(mean), 1e-12)

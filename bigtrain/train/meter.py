@@ -25,54 +25,54 @@ from bigtrain.plan.peaks import peak_flops
 
 log = logging.getLogger(__name__)
 
-PHASES = ("data", "forward_backward", "optimizer", "report")
-"""The parts of a step, in their order; what each one is, ``Meter.begin`` tells."""
+STEP_PARTS = ("data", "forward_backward", "optimizer", "report")
+"""The parts of a step, in order; `Meter.begin` describes them."""
 RANGE_PREFIX = "bigtrain: "
-"""Begins the names of the phases in a profile."""
-_WINDOWS, _WINDOW_SECONDS = 3, 0.05
+"""Prefix of the names of the parts in a profile."""
+_PEAK_WINDOWS, _PEAK_WINDOW_SECONDS = 3, 0.05
 
 
 class Meter:
-    """Takes the times of a step and turns them into numbers; the same on every rank.
+    """Measures the times of a step and computes its metrics; the same on every rank.
 
-    It never waits for a GPU: on one, phases are marked in its queue and read after the one wait
-    that a step makes anyway. Communication hides inside the phases; only a
-    profile (``train.profile``) can tell its share.
+    It never waits for a GPU: the parts are marked by events in the GPU's stream, which are read
+    after the synchronization at the end of the step. Communication is not separated from the parts;
+    only a profile (``train.profile``) shows its share.
     """
 
     def __init__(self, config: RunConfig, *, layout: Layout, device: torch.device) -> None:
-        """Finds the peak to measure against; on CPU all ranks take part, for some 0.2 s.
+        """Finds the peak FLOP/s for MFU; on CPU all ranks measure it together, in about 0.2 s.
 
         Args:
             config: The run.
-            layout: The grid; the process groups must stand.
+            layout: The grid; its process groups must exist.
             device: Where the ranks compute.
         """
         self._config, self._layout, self._device = config, layout, device
-        self._peak = find_peak_of_all_ranks(config, layout=layout, device=device)
+        self._peak = find_total_peak_flops(config, layout=layout, device=device)
         self._flops: dict[int, SampleFlops] = {}
         self._marks: list[tuple[str, Any]] = []
         self._names_ranges = config.profile.at_step is not None
         self._range: Any = None
         self._between: dict[str, float] = {}
 
-    def begin(self, phase: str) -> None:
-        """Ends the phase before, if there is one, and begins another.
+    def begin(self, part: str) -> None:
+        """Ends the current part of the step, if there is one, and begins the next.
 
         ``data``: waiting for the batch. ``forward_backward``: all passes, the reductions of the
-        gradients and their norm. ``optimizer``: from there to the new weights. ``report``: what is
-        left; it ends the optimizer's.
+        gradients and their norm. ``optimizer``: from there to the new weights. ``report``: the rest
+        of the step, which is not timed.
         """
-        assert phase in PHASES
+        assert part in STEP_PARTS
         self._close_range()
         if self._names_ranges:
-            self._range = torch.profiler.record_function(RANGE_PREFIX + phase)
+            self._range = torch.profiler.record_function(RANGE_PREFIX + part)
             self._range.__enter__()
-        self._marks.append((phase, mark_time(self._device)))
+        self._marks.append((part, mark_time(self._device)))
 
     @contextmanager
     def between_steps(self, name: str) -> Iterator[None]:
-        """Times what happens between two steps, such as ``checkpoint``; told with the next step."""
+        """Times work between two steps, such as ``checkpoint``; reported with the next step."""
         started = time.perf_counter()
         try:
             yield
@@ -83,19 +83,19 @@ class Meter:
     def end_step(
         self, *, seconds: float, tokens: float, microbatches: Sequence[Any]
     ) -> dict[str, float]:
-        """What a step was worth; call it once the device has been waited for.
+        """Returns the metrics of a step; call it after the device was synchronized.
 
         Args:
-            seconds: The whole step's.
-            tokens: That counted in the loss, over all ranks.
+            seconds: Duration of the step.
+            tokens: Tokens that count in the loss, over all ranks.
             microbatches: This rank's, each with ``tokens`` of ``[micro batch, sequence]``.
 
         Returns:
-            ``mfu`` and ``hfu`` (shares of the peak of all devices together; absent where it is not
-            known), ``tflops_per_device`` (of model FLOPs), ``tokens_per_second_per_device``,
-            ``memory_gb`` (this rank's peak so far, in 1e9 bytes), ``PHASE_share`` (of the step's
-            seconds, for each phase that another one followed) and ``NAME_seconds`` for what was
-            timed between the step before and this one.
+            ``mfu`` and ``hfu`` (shares of the peak of all devices together; absent if the peak is
+            unknown), ``tflops_per_device`` (of model FLOPs), ``tokens_per_second_per_device``,
+            ``memory_gb`` (this rank's peak so far, in 1e9 bytes), ``PART_share`` (a share of the
+            step's seconds, for each part but ``report``), and ``NAME_seconds`` for work that was
+            timed between the previous step and this one.
         """
         self._close_range()
         useful, computed = self._step_flops(microbatches)
@@ -108,8 +108,8 @@ class Meter:
         if self._peak is not None:
             numbers["mfu"] = useful / seconds / self._peak
             numbers["hfu"] = computed / seconds / self._peak
-        for phase, spent in self._phase_seconds().items():
-            numbers[f"{phase}_share"] = spent / seconds
+        for part, spent in self._part_seconds().items():
+            numbers[f"{part}_share"] = spent / seconds
         for name, spent in self._between.items():
             numbers[f"{name}_seconds"] = spent
         self._marks, self._between = [], {}
@@ -120,14 +120,14 @@ class Meter:
             self._range.__exit__(None, None, None)
             self._range = None
 
-    def _phase_seconds(self) -> Mapping[str, float]:
+    def _part_seconds(self) -> Mapping[str, float]:
         spent: dict[str, float] = {}
-        for (phase, start), (_, end) in zip(self._marks, self._marks[1:], strict=False):
-            spent[phase] = spent.get(phase, 0.0) + seconds_between(start, end)
+        for (part, start), (_, end) in zip(self._marks, self._marks[1:], strict=False):
+            spent[part] = spent.get(part, 0.0) + seconds_between(start, end)
         return spent
 
     def _step_flops(self, microbatches: Sequence[Any]) -> tuple[int, int]:
-        """Model and hardware FLOPs of the step, over all ranks: each batch rank has as many."""
+        """Model and hardware FLOPs of the step, over all ranks; all batch ranks do the same."""
         useful = computed = 0
         for microbatch in microbatches:
             rows, length = microbatch.tokens.shape
@@ -138,18 +138,18 @@ class Meter:
         return useful * self._layout.batch_ranks, computed * self._layout.batch_ranks
 
 
-def find_peak_of_all_ranks(
+def find_total_peak_flops(
     config: RunConfig, *, layout: Layout, device: torch.device
 ) -> float | None:
-    """FLOP/s that all devices of the run could reach together; None where nobody knows.
+    """Peak FLOP/s of all devices of the run together; None if it is unknown. Every rank calls it.
 
-    From track.peak_tflops, or the table of GPUs, or on CPU measured: all ranks multiply matrices at
-    the same time, each with its own threads, so that shared cores are not counted twice, and the
-    best of a few such windows counts.
+    The value comes from track.peak_tflops or from the table of GPUs. On CPU it is measured: all
+    ranks multiply matrices at the same time, so that shared cores are not counted twice, and the
+    best of a few time windows is taken.
 
     Args:
-        config: The run; every rank calls this.
-        layout: The grid; the process groups must stand.
+        config: The run.
+        layout: The grid; its process groups must exist.
         device: Where the ranks compute.
     """
     name, precision = device_name(device), config.train.precision
@@ -159,26 +159,26 @@ def find_peak_of_all_ranks(
     if runs_on_cpu(device):
         peak = _measured_peak(device, DTYPES[precision])
         log.info(
-            "MFU is against %.0f GFLOP/s, measured: %s matrix products of all ranks",
+            "the peak for MFU is %.0f GFLOP/s, measured with %s matrix products of all ranks",
             *(peak / 1e9, precision),
         )
         return peak
     known = peak_flops(name, precision)
     if known is None:
-        log.warning("no MFU: the peak of %s is not known; set track.peak_tflops", name)
+        log.warning("no MFU: the peak of %s is unknown; set track.peak_tflops", name)
         return None
-    log.info("MFU is against %.0f TFLOP/s (%s, dense %s)", known / 1e12, name, precision)
+    log.info("the peak for MFU is %.0f TFLOP/s (%s, dense %s)", known / 1e12, name, precision)
     return known * layout.world_size
 
 
 def _measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    measure_product_rate(device, dtype, size=1024, seconds=0.0)  # The first one starts threads.
-    # What many cores do at once needs larger matrices to keep all of them busy.
+    measure_product_rate(device, dtype, size=1024, seconds=0.0)  # The first call starts threads.
+    # Many cores need larger matrices to keep all of them busy.
     size = 2048 if measure_product_rate(device, dtype, size=1024, seconds=0.0) > 1e12 else 1024
     best = 0.0
-    for _ in range(_WINDOWS):
+    for _ in range(_PEAK_WINDOWS):
         dist.barrier()
-        rate = measure_product_rate(device, dtype, size=size, seconds=_WINDOW_SECONDS)
+        rate = measure_product_rate(device, dtype, size=size, seconds=_PEAK_WINDOW_SECONDS)
         total = torch.tensor(rate, dtype=torch.float64, device=device)
         dist.all_reduce(total)
         best = max(best, float(total))

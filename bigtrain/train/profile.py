@@ -1,4 +1,4 @@
-"""A window of steps under torch's profiler: a trace to look at, and its gist in words."""
+"""Records a few steps with torch's profiler; writes a trace and a text summary."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -9,13 +9,13 @@ from typing import Any
 from torch.profiler import profile, record_function, supported_activities
 
 from bigtrain.config.sections import ProfileConfig
-from bigtrain.train.meter import PHASES, RANGE_PREFIX
+from bigtrain.train.meter import RANGE_PREFIX, STEP_PARTS
 
 log = logging.getLogger(__name__)
 
 FOLDER = "profiles"
 STEP_RANGE = "step "
-"""Begins the name of each step in the trace."""
+"""Prefix of the name of each step in the trace."""
 _COMMUNICATION = ("gloo:", "nccl:", "ncclDevKernel", "ncclKernel")
 _TOP_OPERATORS = 25
 
@@ -24,9 +24,9 @@ Span = tuple[float, float]
 
 
 class ProfileWindow:
-    """Records the steps of ``profile`` on the ranks that it names; elsewhere it does nothing.
+    """Records the steps and ranks that ``profile`` names; on other ranks it does nothing.
 
-    What goes wrong in it is a warning: a profile never stops a run.
+    Errors are logged as warnings: a profile never stops a run.
     """
 
     def __init__(self, config: ProfileConfig, *, run_dir: Path, rank: int) -> None:
@@ -35,7 +35,7 @@ class ProfileWindow:
         Args:
             config: Which steps, on which ranks.
             run_dir: The run folder; files go into its ``profiles/``.
-            rank: This process's.
+            rank: This process's rank.
         """
         self._folder = run_dir / FOLDER
         self._rank = rank
@@ -47,7 +47,7 @@ class ProfileWindow:
 
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Surrounds step ``number``, which counts from 1; the window ends with its last step."""
+        """Surrounds step ``number`` (the first is 1); recording ends after the last one named."""
         if number not in self._steps:
             yield
             return
@@ -59,7 +59,7 @@ class ProfileWindow:
             self.close()
 
     def close(self) -> None:
-        """Writes what has been recorded, if anything; a run may end inside the window."""
+        """Writes what was recorded, if anything; a run may end while it records."""
         recording, self._profile = self._profile, None
         if recording is None:
             return
@@ -84,7 +84,7 @@ class ProfileWindow:
         try:
             recording = profile(activities=supported_activities())
             recording.start()
-        except Exception as error:  # Another profiler may be at work.
+        except Exception as error:  # Another profiler may be active.
             log.warning("nothing is profiled: %s", error)
             self._steps = range(0)
             return
@@ -92,29 +92,30 @@ class ProfileWindow:
 
 
 def render_summary(recording: profile) -> str:
-    """The gist of a profile: where the time of its steps went, and the busiest operators.
+    """A summary of a profile: the time of each part of its steps, and the slowest operators.
 
     Shares are of the wall time from the first step's start to the last one's end. Communication is
-    the time in which at least one collective or message was under way, waiting for others included;
-    it may overlap with computing, and with the other parts.
+    the time during which at least one collective or point-to-point message was active, including
+    the wait for other ranks. It may overlap with computing, and with the other parts.
 
     Args:
-        recording: A stopped profile of at least one step; its ranges begin with ``STEP_RANGE`` and
-            ``RANGE_PREFIX``.
+        recording: A stopped profile of at least one step; its ranges have the prefixes
+            ``STEP_RANGE`` and ``RANGE_PREFIX``.
     """
     events = recording.events() or []
     on_host = [event for event in events if event.device_type.name == "CPU"]
     on_device = [event for event in events if event.device_type.name != "CPU"]
     steps = _spans(on_host, (STEP_RANGE,))
     wall = max(end for _, end in steps) - min(start for start, _ in steps)
-    # On a GPU its own time counts; a part of which it sees nothing is the host's.
-    named = {phase: (RANGE_PREFIX + phase,) for phase in PHASES} | {"communication": _COMMUNICATION}
+    # On a GPU the device's time counts; a part without events on the device has the host's time.
+    prefixes_of = {part: (RANGE_PREFIX + part,) for part in STEP_PARTS}
+    prefixes_of["communication"] = _COMMUNICATION
     parts = {
-        name: _spans(on_device, beginnings) or _spans(on_host, beginnings)
-        for name, beginnings in named.items()
+        name: _spans(on_device, prefixes) or _spans(on_host, prefixes)
+        for name, prefixes in prefixes_of.items()
     }
     shares = ", ".join(
-        f"{name} {_covered(spans) / wall:.1%}" for name, spans in parts.items() if spans
+        f"{name} {_covered_time(spans) / wall:.1%}" for name, spans in parts.items() if spans
     )
     table = recording.key_averages().table(
         sort_by="self_device_time_total" if on_device else "self_cpu_time_total",
@@ -124,18 +125,18 @@ def render_summary(recording: profile) -> str:
     return f"{len(steps)} steps, {wall / 1e3:.1f} ms; {shares or 'no part is marked'}\n\n{table}\n"
 
 
-def _spans(events: Iterable[Any], beginnings: tuple[str, ...]) -> list[Span]:
+def _spans(events: Iterable[Any], prefixes: tuple[str, ...]) -> list[Span]:
     return [
         (event.time_range.start, event.time_range.end)
         for event in events
-        if event.name.startswith(beginnings)
+        if event.name.startswith(prefixes)
     ]
 
 
-def _covered(spans: Iterable[Span]) -> float:
+def _covered_time(spans: Iterable[Span]) -> float:
     """The time that at least one span covers, in µs."""
-    total, reached = 0.0, float("-inf")
+    total, covered_until = 0.0, float("-inf")
     for start, end in sorted(spans):
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
+        total += max(0.0, end - max(start, covered_until))
+        covered_until = max(covered_until, end)
     return total

@@ -26,10 +26,10 @@ def train(
     """Trains, from the newest checkpoint of the run folder if it has one; every rank calls it.
 
     Args:
-        config: The run, with the samples that a rewind leaves out (`resolve_run`).
-        ranks: Where this process stands.
-        device: From ``choose_device``, called before this module was imported (DeepSpeed decides
-            then what it runs on).
+        config: The run, with the samples that a rewind skips (`resolve_run`).
+        ranks: This process's rank, and the world size.
+        device: From ``choose_device``, called before this module is imported: DeepSpeed chooses its
+            accelerator at import.
         accept_changes: Keys that may differ from the checkpoint's, though they change the losses.
 
     Raises:
@@ -48,7 +48,7 @@ def train(
         slow = find_slow_bf16(device)
         if slow is not None:
             log.warning("%s", slow)
-    # Before anything slow: a signal during a long load must find its handler.
+    # Before anything slow, so that a signal during a long load is handled.
     stop = StopFlag(config.run_dir, watches_file=ranks.rank == 0)
     with open_trainer(config, ranks=ranks, device=device, accept_changes=accept_changes) as trainer:
         return Attempt(trainer, stop=stop, accept_changes=accept_changes).run()

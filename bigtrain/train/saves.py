@@ -1,4 +1,4 @@
-"""The checkpoints that an attempt saves: what goes into each, and what is said of how it ended."""
+"""The checkpoints that an attempt saves: their state, and the report of their results."""
 
 import logging
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Saves:
-    """Saves a trainer's state and reports how saves ended; the same on every rank."""
+    """Saves a trainer's state and reports the results; the same on every rank."""
 
     def __init__(
         self,
@@ -22,22 +22,22 @@ class Saves:
         attempt: int,
         wandb_id: str,
         started_from: Folder | None,
-        writes: bool,
+        is_rank_zero: bool,
     ) -> None:
-        """Touches nothing yet.
+        """Reads and writes nothing yet.
 
         Args:
-            trainer: Whose state is saved.
+            trainer: The trainer whose state is saved.
             checkpoints: The folder of the run's checkpoints.
             attempt: The attempt's number.
             wandb_id: The run's id in wandb, which each checkpoint keeps.
             started_from: The run's own checkpoint that the attempt resumed from, if it has one.
-            writes: Whether this rank writes to the log what all ranks know.
+            is_rank_zero: Whether this rank logs failed saves.
         """
         self._trainer, self._config = trainer, trainer.config
-        self._wandb_id, self._writes = wandb_id, writes
+        self._wandb_id, self._is_rank_zero = wandb_id, is_rank_zero
         self.newest = started_from
-        """The newest complete checkpoint that the attempt knows of."""
+        """The newest complete checkpoint that the attempt started from or saved."""
         self.saver = Saver(
             checkpoints,
             trainer.engine,
@@ -48,10 +48,10 @@ class Saves:
         )
 
     def save(self, trackers: Trackers, *, is_last: bool) -> None:
-        """Saves the present state; only the last save is waited for, if saves are asynchronous.
+        """Saves the current state; with asynchronous saves it waits only for the last one.
 
         Raises:
-            SaveError: As `report_ended`.
+            SaveError: See `report_ended`.
         """
         with self._trainer.between_steps("checkpoint"):
             continues = self._config.checkpoint.asynchronous and not is_last
@@ -64,25 +64,25 @@ class Saves:
         """Reports the saves that have ended since the last call.
 
         Raises:
-            SaveError: One failed, and ``checkpoint.on_error`` is ``stop``, or it was the last.
+            SaveError: A save failed, and ``checkpoint.on_error`` is ``stop`` or the run ends.
         """
         for saved in self._report_successes(trackers):
             assert saved.error is not None
             is_the_last = is_last and saved.step == self._trainer.progress.step
             if is_the_last or self._config.checkpoint.on_error == "stop":
                 raise saved.error
-            if self._writes:
+            if self._is_rank_zero:
                 log.error("%s; training continues (checkpoint.on_error=continue)", saved.error)
 
     def finish(self, trackers: Trackers) -> None:
-        """Waits for the save that is being written; a failed one is a warning."""
+        """Waits for the save that is being written; a failure is logged as a warning."""
         self.saver.finish()
         for saved in self._report_successes(trackers):
-            if self._writes:
+            if self._is_rank_zero:
                 log.warning("%s", saved.error)
 
     def close(self) -> None:
-        """Waits until what is left of a failed save is removed."""
+        """Waits until the files of a failed save are removed."""
         self.saver.close()
 
     def _state(self) -> TrainState:

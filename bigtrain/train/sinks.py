@@ -12,7 +12,7 @@ from bigtrain.train.trainer import StepResult
 def open_trackers(
     config: RunConfig, folder: RunFolder, *, attempt: int, wandb_id: str, first_step: int
 ) -> Trackers:
-    """Opens the sinks; rank 0 alone calls it.
+    """Opens the sinks; only rank 0 calls it.
 
     Args:
         config: The run.
@@ -30,11 +30,11 @@ def open_trackers(
 
 
 def step_figures(result: StepResult, *, skipped_updates: int) -> dict[str, float | int]:
-    """What every sink gets of one step.
+    """The figures of a step that every sink receives.
 
     Args:
         result: The step.
-        skipped_updates: Of the run so far.
+        skipped_updates: Number of updates that the run has skipped so far.
     """
     skipped = {} if result.skipped is None else {"skipped": 1}
     return {
@@ -46,7 +46,7 @@ def step_figures(result: StepResult, *, skipped_updates: int) -> dict[str, float
         **skipped,
         "skipped_updates": skipped_updates,
         "tokens_per_second": result.tokens_per_second,
-        "step_seconds": result.seconds.whole,
+        "step_seconds": result.seconds.total,
         "data_seconds": result.seconds.data,
         "forward_backward_seconds": result.seconds.forward_backward,
         "optimizer_seconds": result.seconds.optimizer,

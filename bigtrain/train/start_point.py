@@ -1,4 +1,4 @@
-"""Where an attempt starts: the newest readable checkpoint, another run's checkpoint, or step 0."""
+"""Loads the state that an attempt starts from: its own checkpoint, another run's, or step 0."""
 
 import logging
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ class StartPoint:
     """What an attempt started from."""
 
     checkpoint: Folder | None
-    """None where it starts from initial weights, at step 0."""
+    """None if it started from initial weights, at step 0."""
     is_own: bool = False
-    """Whether the checkpoint is the run's own, rather than that of ``checkpoint.load``."""
+    """Whether it is the run's own checkpoint, not the one named by ``checkpoint.load``."""
     unreadable: list[Folder] = field(default_factory=list)
     """The run's newer checkpoints that cannot be read."""
 
@@ -35,10 +35,10 @@ class StartPoint:
 def restore_trainer(
     trainer: Trainer, folder: RunFolder, checkpoints: Folder, *, accept_changes: Sequence[str]
 ) -> StartPoint:
-    """Loads into a trainer the state in which its run stands; every rank calls it.
+    """Loads the run's current state into a trainer; every rank calls it.
 
     Args:
-        trainer: Newly built.
+        trainer: The trainer, whose weights have no values yet.
         folder: The run folder, locked.
         checkpoints: The folder of the run's checkpoints.
         accept_changes: Keys that may differ from the checkpoint's.

@@ -11,14 +11,14 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 class StopFlag:
-    """Raised at any moment, looked at at the step boundary; nothing happens inside a handler."""
+    """Set by a signal or a file, and read at the step boundary. The handlers do nothing else."""
 
     def __init__(self, run_dir: Path, *, watches_file: bool) -> None:
         self._file = run_dir / STOP_FILE if watches_file else None
         self.reason: str | None = None
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
-        # Ctrl-C on a single process without a launcher means the same.
+        # Ctrl-C on a single process without a launcher has the same effect.
         signal.signal(signal.SIGINT, self._on_signal)
 
     def is_raised(self) -> bool:
@@ -28,20 +28,20 @@ class StopFlag:
         return self.reason is not None
 
     @property
-    def described(self) -> str | None:
-        """What asked for the stop, in the user's words; None where nothing asked this rank."""
-        # The launcher knows of a signal before it reaches a rank, and what it was.
+    def description(self) -> str | None:
+        """What requested the stop, for the user; None if this rank received no request."""
+        # The launcher forwards Ctrl-C as SIGTERM, and first records which signal it received.
         name = read_stop_signal() if self.reason in (None, signal.SIGTERM.name) else None
         name = name or self.reason
         return "Ctrl-C" if name == signal.SIGINT.name else name
 
     def clear_file(self) -> None:
-        """Takes the file away, so that the next attempt runs."""
+        """Removes the file, so that the next attempt runs."""
         if self._file is not None:
             self._file.unlink(missing_ok=True)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self.reason = signal.Signals(number).name
         if number == signal.SIGINT:
-            # A second Ctrl-C means it.
+            # A second Ctrl-C interrupts at once.
             signal.signal(signal.SIGINT, signal.default_int_handler)

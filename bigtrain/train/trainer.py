@@ -1,4 +1,4 @@
-"""The loop: take a batch, train a step, advance the state, do what is due, stop if asked."""
+"""The training loop: take a batch, compute gradients, update or skip, advance the progress."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ from bigtrain.train.profile import ProfileWindow
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is."""
+    """How far a run is: steps taken, samples read, tokens trained on."""
 
     step: int = 0
     samples: int = 0
@@ -38,11 +38,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One step, as every rank knows it."""
+    """The result of one step; the same on every rank, except for the times."""
 
     progress: Progress
     losses: dict[str, float]
-    """The objective's figures; ``loss`` is what is minimized, without a z-loss."""
+    """The objective's figures; ``loss`` is the minimized loss, without a z-loss."""
     grad_norm: float
     learning_rate: float
     skipped: str | None
@@ -56,27 +56,27 @@ class StepResult:
     epochs: dict[str, float]
     """How often each corpus has been read."""
     extra: dict[str, float] = field(default_factory=dict)
-    """What the meter says."""
+    """The meter's numbers."""
 
     @property
     def loss(self) -> float:
-        """What is minimized, in nats; a z-loss is left out."""
+        """The minimized loss in nats, without a z-loss."""
         return self.losses["loss"]
 
 
 @dataclass(frozen=True, slots=True)
 class StepSeconds:
-    """Where the time of a step went, on this rank's clock."""
+    """The seconds of each part of a step, on this rank's clock."""
 
     data: float
     """Waiting for the batch."""
     forward_backward: float
-    """Until the gradient's norm is known and it is decided whether to update."""
+    """Until the gradient norm is known and the decision whether to update is made."""
     optimizer: float
 
     @property
-    def whole(self) -> float:
-        """Of the whole step."""
+    def total(self) -> float:
+        """Seconds of the step."""
         return self.data + self.forward_backward + self.optimizer
 
 
@@ -84,7 +84,7 @@ class StepReducer(Protocol):
     """Contributes floats to the per-step all-reduce and receives the global sums."""
 
     def contribution(self) -> Sequence[float]:
-        """This rank's floats; as many in every step."""
+        """This rank's floats; the same number in every step."""
 
     def receive(self, sums: Sequence[float]) -> None:
         """Receives their sums over all ranks, before the update."""
@@ -92,14 +92,15 @@ class StepReducer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """What every rank knows of a step before its update, and whether to update."""
+    """The sums of a step over all ranks, before its update, and whether to update."""
 
     sums: ReportSums
     grad_norm: float
     skipped: str | None
     """Why the update is skipped; None if it is applied."""
     stop: bool
-    time: float
+    decided_at: float
+    """A time of `time.perf_counter`."""
 
 
 class Trainer:
@@ -127,11 +128,11 @@ class Trainer:
         self.progress = Progress()
 
     def restore(self, progress: Progress, *, guard: dict[str, Any]) -> None:
-        """Continues after other steps than those taken so far.
+        """Sets the progress and the guard's state to those of a checkpoint.
 
         Args:
-            progress: Of the run.
-            guard: The guard's `state` then; empty if nothing is known of earlier steps.
+            progress: How far the run was.
+            guard: The guard's `state`; empty if the checkpoint has none.
         """
         self.progress = progress
         self.guard.restore(guard)
@@ -143,13 +144,13 @@ class Trainer:
         reducer: StepReducer | None = None,
         on_gradients: Callable[[int], None] | None = None,
     ) -> Iterator[StepResult]:
-        """Takes steps until ``train.steps`` are done, or until the caller asks for no more.
+        """Takes steps until ``train.steps`` are done, or until the caller stops iterating.
 
         Args:
-            stop_requested: Whether this rank was asked to stop.
-            reducer: Adds numbers to the sum that each step makes over all ranks.
-            on_gradients: Called with the number of each step when its gradients are reduced and not
-                yet applied: the engine's ``gradient_boxes`` can be read then.
+            stop_requested: Returns whether this rank was asked to stop.
+            reducer: Adds floats to the per-step all-reduce.
+            on_gradients: Called with the number of each step after its gradients are reduced and
+                before they are applied; the engine's ``gradient_boxes`` can be read then.
         """
         while self.progress.step < self.config.train.steps:
             step = self.progress.step + 1
@@ -158,7 +159,7 @@ class Trainer:
             yield result
 
     def between_steps(self, name: str) -> AbstractContextManager[None]:
-        """Times what happens between two steps; ``NAME_seconds`` is told with the next one."""
+        """Times work between two steps; the next step reports it as ``NAME_seconds``."""
         return nullcontext() if self._meter is None else self._meter.between_steps(name)
 
     def validate(self) -> dict[str, float]:
@@ -194,31 +195,33 @@ class Trainer:
         on_gradients: Callable[[int], None] | None,
     ) -> StepResult:
         started = time.perf_counter()
-        self._begin("data")
+        self._begin_part("data")
         batch = self.data.batch(self.progress.samples)
         fetched = time.perf_counter()
-        self._begin("forward_backward")
+        self._begin_part("forward_backward")
         reports = self.engine.backward(self._forward_step(step, batch), batch.microbatches)
         grad_norm = self.engine.reduce()
         if on_gradients is not None:
             on_gradients(step)
         decision = self._decide(reports, grad_norm, stop=stop_requested(), reducer=reducer)
-        self._begin("optimizer")
+        self._begin_part("optimizer")
         rate = learning_rate(self.config, step)
         if decision.skipped is None:
             self.engine.update(rate)
         else:
             self.engine.discard()
-        self._begin("report")
+        self._begin_part("report")
         synchronize(self.device)
         ended = time.perf_counter()
-        seconds = StepSeconds(fetched - started, decision.time - fetched, ended - decision.time)
+        seconds = StepSeconds(
+            fetched - started, decision.decided_at - fetched, ended - decision.decided_at
+        )
         return self._result(step, batch, decision, seconds, rate)
 
     def _result(
         self, step: int, batch: Batch[Any], decision: _Decision, seconds: StepSeconds, rate: float
     ) -> StepResult:
-        """Advances the progress and says what the step did."""
+        """Advances the progress and returns the step's result."""
         consumed, tokens = self.progress.samples, decision.sums.tokens
         self.progress = Progress(
             step=step,
@@ -228,7 +231,7 @@ class Trainer:
         extra = {}
         if self._meter is not None:
             extra = self._meter.end_step(
-                seconds=seconds.whole, tokens=tokens, microbatches=batch.microbatches
+                seconds=seconds.total, tokens=tokens, microbatches=batch.microbatches
             )
         return StepResult(
             progress=self.progress,
@@ -237,7 +240,7 @@ class Trainer:
             learning_rate=rate,
             skipped=decision.skipped,
             samples=self.data.sample_numbers(consumed),
-            tokens_per_second=tokens / seconds.whole,
+            tokens_per_second=tokens / seconds.total,
             seconds=seconds,
             stop=decision.stop,
             epochs=self.data.epochs(self.progress.samples),
@@ -252,7 +255,7 @@ class Trainer:
         stop: bool,
         reducer: StepReducer | None,
     ) -> _Decision:
-        """Asks the guard whether to update. All ranks pass it the same numbers, so they agree."""
+        """Sums over all ranks and asks the guard whether to update; all ranks decide the same."""
         is_first = dist.get_rank() == 0
         contribution = () if reducer is None else reducer.contribution()
         extra = [float(stop), is_first and grad_norm, *contribution]
@@ -265,7 +268,7 @@ class Trainer:
             grad_norm=norm,
             skipped=self.guard.reason_to_skip(sums.figures()["loss"], norm),
             stop=stops > 0,
-            time=time.perf_counter(),
+            decided_at=time.perf_counter(),
         )
 
     def _sum(
@@ -291,10 +294,11 @@ class Trainer:
                 device=self.device,
             )
 
-        # Cancels two divisions, so that all targets of the batch weigh the same, and all samples.
-        # The schedule divides the loss by the number of microbatches. The reduction divides the
-        # gradients by the number of replica ranks (batch ranks × context ranks), but the schedule
-        # has multiplied the loss by the number of context ranks: the batch ranks are left.
+        # These factors cancel two divisions, so that all targets of the batch have the same weight,
+        # and so do all samples. The schedule divides the loss by the number of microbatches. The
+        # reduction divides the gradients by the number of replica ranks (batch ranks × context
+        # ranks), but the schedule has multiplied the loss by the number of context ranks. What
+        # remains is a division by the number of batch ranks.
         divided_by = len(batch.microbatches) * self._layout.batch_ranks
         batch_size = self.config.batch_size(self.progress.samples)
         scales = LossScales(
@@ -309,15 +313,15 @@ class Trainer:
         )
 
     def _num_targets(self, batch: Batch[Any]) -> int | torch.Tensor:
-        """Targets of the whole batch; where each rank knows its own, they are added up."""
+        """Targets of the batch; if the batch does not have their number, the ranks sum theirs."""
         if batch.num_targets is not None:
             return max(1, batch.num_targets)
-        mine = torch.stack([microbatch.weights.sum() for microbatch in batch.microbatches]).sum()
-        total = mine.to(self.device)
-        # Nobody waits for the answer here: it stays on the device.
+        own = torch.stack([microbatch.weights.sum() for microbatch in batch.microbatches]).sum()
+        total = own.to(self.device)
+        # The total stays on the device, so that no rank has to wait for it here.
         dist.all_reduce(total, group=groups.batch_group())
         return total.clamp(min=1.0)
 
-    def _begin(self, phase: str) -> None:
+    def _begin_part(self, part: str) -> None:
         if self._meter is not None:
-            self._meter.begin(phase)
+            self._meter.begin(part)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.commands.error_report import leave_error_report
+from bigtrain.commands.error_report import write_error_report
 from bigtrain.environment import RankVariableError, read_ranks
 
 
@@ -29,7 +29,7 @@ def test_a_rank_that_cannot_be_is_named_with_its_variable(
         read_ranks()
     assert str(error.value).startswith(message)
     monkeypatch.setenv("BIGTRAIN_ERROR_FILE", str(tmp_path / "error.json"))
-    assert leave_error_report(message, 2) == tmp_path / "error.json"
+    assert write_error_report(message, 2) == tmp_path / "error.json"
 
 
 def test_a_wandb_that_cannot_be_imported_is_not_imported_by_megatron(tmp_path: Path) -> None:

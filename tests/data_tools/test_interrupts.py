@@ -24,7 +24,7 @@ from tests.data_tools.cleaning.documents import make_config, random_prose, write
 from tests.data_tools.small_texts import tree_bytes
 
 ROOT = str(Path(__file__).parents[2])
-STOPPED = "bigtrain: stopped; the same command goes on from here\n"
+STOPPED = "bigtrain: stopped; run the same command again to continue\n"
 TASK_BYTES = 8000
 
 

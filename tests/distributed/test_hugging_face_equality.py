@@ -27,7 +27,7 @@ def largest_difference(configs: list[RunConfig]) -> list[float]:
     """Of any logit from transformers', for each model, with random weights; for ``run_ranks``."""
     import torch
 
-    from bigtrain.convert.families import outputs_of
+    from bigtrain.convert.families import hugging_face_outputs
     from tests.distributed.hugging_face import one_rank, twin_of, whole_model
 
     found = []
@@ -35,7 +35,7 @@ def largest_difference(configs: list[RunConfig]) -> list[float]:
         for config in configs:
             module, tensors = whole_model(config, random_std=0.4)
             tokens = torch.randint(0, 500, (2, 32), generator=torch.Generator().manual_seed(2))
-            expected = outputs_of(twin_of(config, tensors).eval(), config.model, tokens)
+            expected = hugging_face_outputs(twin_of(config, tensors).eval(), config.model, tokens)
             ours = outputs(module.eval(), config, tokens)
             assert all(float(logits.std()) > 0.02 for logits in expected)
             found.append(
@@ -48,12 +48,12 @@ def outputs(module: Any, config: RunConfig, tokens: Any) -> Any:
     """What our model says of tokens, without the padded columns."""
     import torch
 
-    from bigtrain.convert.families import halves_as_types
+    from bigtrain.convert.families import token_types_of_halves
 
     if config.model.kind == "gpt":
         positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
         return (module(tokens, positions, None)[..., : config.model.vocab_size],)
-    types, everywhere = halves_as_types(tokens), torch.ones_like(tokens, dtype=torch.bool)
+    types, everywhere = token_types_of_halves(tokens), torch.ones_like(tokens, dtype=torch.bool)
     logits, sentence = module(tokens, everywhere, types)
     return logits[..., : config.model.vocab_size], sentence
 

@@ -114,7 +114,9 @@ def test_a_layout_that_crashes_does_not_end_the_others(corpus: Path, tmp_path: P
     )
     assert done.returncode == 1
     assert "data=2: FAILED: KeyError: 'planted'" in done.stdout
-    kept = next(line for line in done.stderr.splitlines() if line.startswith("logs of what failed"))
+    kept = next(
+        line for line in done.stderr.splitlines() if line.startswith("logs of the failed layouts")
+    )
     folder = Path(kept.split(": ")[1])
     assert (folder / "1" / "rank-1.log").is_file()
     assert not list(folder.rglob("*.bin"))

@@ -39,7 +39,7 @@ def test_another_value_on_a_rank_is_told_with_its_key_before_groups_are_made(
     told = _refusals([config, other], [tmp_path, tmp_path])
     assert {*told} == {
         "run tiny: the ranks read different configs: optim.weight_decay is 0.1 on rank 0, 0.2 on "
-        "rank 1; see that all nodes have the same files, and start again"
+        "rank 1; make sure that all nodes have the same files, and start again"
     }
     assert not (config.run_dir / "config.yaml").exists()
 

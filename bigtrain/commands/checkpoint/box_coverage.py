@@ -1,4 +1,4 @@
-"""Whether boxes cover each tensor, and each file, exactly once. No torch."""
+"""Checks that boxes cover each tensor, and each file, exactly once. No torch."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,9 @@ def box_fault(tensor: SavedTensor, box: SavedBox) -> str | None:
     """Returns why a box cannot belong to its tensor; None if it can."""
     numbers = (*tensor.shape, *box.offset, *box.shape, box.start, box.bytes, box.crc32)
     if not all(type(number) is int and number >= 0 for number in numbers):
-        return "has a number that is not an integer from 0 on"
+        return "has a number that is not an integer of at least 0"
     if not len(tensor.shape) == len(box.offset) == len(box.shape):
-        return f"has another number of axes than its tensor of shape {tensor.shape}"
+        return f"does not have as many axes as its tensor of shape {tensor.shape}"
     ends = zip(box.offset, box.shape, tensor.shape, strict=True)
     if any(offset + length > size for offset, length, size in ends):
         return f"exceeds its tensor of shape {tensor.shape}"
@@ -25,8 +25,8 @@ def box_fault(tensor: SavedTensor, box: SavedBox) -> str | None:
     return None
 
 
-def cover_faults(tensor: SavedTensor) -> Iterator[str]:
-    """Yields the faults of a tensor's boxes together: missing elements, elements saved twice."""
+def coverage_faults(tensor: SavedTensor) -> Iterator[str]:
+    """Yields the faults of all boxes of a tensor: missing elements, elements saved twice."""
     saved = sum(math.prod(box.shape) for box in tensor.boxes)
     overlaps = _overlapping_pairs(tensor.boxes)
     if overlaps:
@@ -35,8 +35,8 @@ def cover_faults(tensor: SavedTensor) -> Iterator[str]:
         yield f"{tensor.key}: elements are missing: its boxes hold {saved} of {tensor.numel}"
 
 
-def file_cover_faults(file: str, size: int, boxes: Sequence[SavedBox]) -> Iterator[str]:
-    """Yields the faults of a file's boxes together: bytes of no box, bytes of two boxes.
+def file_coverage_faults(file: str, size: int, boxes: Sequence[SavedBox]) -> Iterator[str]:
+    """Yields the faults of all boxes of a file: bytes of no box, bytes of two boxes.
 
     Args:
         file: The file's name.

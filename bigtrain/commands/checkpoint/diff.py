@@ -1,4 +1,4 @@
-"""`bigtrain checkpoint diff`: how two checkpoints differ, whatever layouts saved them. No torch.
+"""`bigtrain checkpoint diff`: how two checkpoints differ, also of different layouts. No torch.
 
 Only one tensor of each is in memory at a time.
 """
@@ -49,7 +49,7 @@ class Comparison:
     a: Folder
     b: Folder
     state: list[tuple[str, Any, Any]]
-    """Name and both values of what differs."""
+    """The name and both values of each difference."""
     config: list[tuple[str, Any, Any]]
     only_in_a: list[str] = field(default_factory=list)
     only_in_b: list[str] = field(default_factory=list)
@@ -132,7 +132,7 @@ def render_comparison(result: Comparison, *, top: int) -> Iterator[str]:
 
     Args:
         result: The differences.
-        top: How many of the tensors that differ most are named.
+        top: How many of the tensors that differ most are shown.
     """
     yield f"A: {result.a}"
     yield f"B: {result.b}"
@@ -190,7 +190,7 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, A
 
 
 def _flat_config(state: TrainState) -> dict[str, Any]:
-    """Every key with its value; a key that the checkpoint's version lacked has its default."""
+    """Every key with its value; a key that is newer than the checkpoint has its default."""
     try:
         values = load_saved_config(state.config).model_dump(mode="json")
     except ConfigError:

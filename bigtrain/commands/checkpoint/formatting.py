@@ -39,11 +39,11 @@ def render_time(seconds: float | None) -> str:
 
 
 def describe_layout(config: dict[str, Any], names: Sequence[str]) -> dict[str, int]:
-    """Returns the layout that saved a checkpoint, as JSON shows it.
+    """Returns the layout in which a checkpoint was saved, for JSON output.
 
     Args:
         config: The config in the checkpoint.
-        names: The names of its files.
+        names: The names of the checkpoint's files.
     """
     ranks = sum(name.endswith(RANK_FILES) for name in names)
     layout = saved_layout(config.get("parallel", {}), world_size=ranks)

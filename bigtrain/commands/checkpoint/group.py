@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from bigtrain.checkpoint.storage_folder import Folder
 
 app = typer.Typer(
-    help="Look at checkpoints, verify, compare and prune them.",
+    help="List, describe, verify, compare and prune checkpoints.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for machines instead.")]
-Workers = Annotated[int, typer.Option(help="Threads; each reads another file.", min=1)]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+Workers = Annotated[int, typer.Option(help="Threads; each reads a different file.", min=1)]
 Checkpoint = Annotated[
     str,
     typer.Argument(
@@ -35,7 +35,7 @@ Run = Annotated[
 
 @app.command("list", short_help="List the checkpoints of a run.")
 def list_checkpoints(run: Run, as_json: AsJson = False) -> None:
-    """Lists all folders among a run's checkpoints, newest first, without reading tensors."""
+    """Lists all folders of a run's checkpoints, newest first, without reading tensors."""
     from bigtrain.commands.checkpoint import listing
 
     entries = listing.list_checkpoints(run)
@@ -52,20 +52,20 @@ def list_checkpoints(run: Run, as_json: AsJson = False) -> None:
             typer.echo(line)
 
 
-@app.command(short_help="Read checkpoints to the last byte.")
+@app.command(short_help="Check every byte of checkpoints.")
 def verify(
     places: Annotated[
         list[str],
         typer.Argument(
             callback=expanded,
             metavar="CHECKPOINT...",
-            help="Checkpoints, or runs (their newest ones); URLs too.",
+            help="Checkpoints, or runs (their newest ones); may be URLs.",
         ),
     ],
     every: Annotated[bool, typer.Option("--all", help="Every checkpoint of a run.")] = False,
     workers: Workers = 1,
 ) -> None:
-    """Reads checkpoints to the last byte and names every fault; exit code 1 if there is one."""
+    """Reads every byte of checkpoints and shows every fault; exit code 1 if there is one."""
     from bigtrain.commands.checkpoint.listing import find_checkpoints
     from bigtrain.commands.checkpoint.verify import render_verification, verify_checkpoint
 
@@ -84,10 +84,10 @@ def diff(
     a: Checkpoint,
     b: Checkpoint,
     top: Annotated[
-        int, typer.Option(help="How many of the tensors that differ most are named.", min=0)
+        int, typer.Option(help="How many of the tensors that differ most are shown.", min=0)
     ] = 5,
 ) -> None:
-    """Shows how far B is from A, whatever layouts saved them; exit code 0 if all bits are equal.
+    """Shows how B differs from A; their layouts may differ. Exit code 0 if all bits are equal.
 
     State and config are shown too; the exit code depends only on weights and moments.
     """
@@ -131,25 +131,25 @@ def prune(
     keep_last: Annotated[
         int | None,
         typer.Option(
-            help="How many of the newest to keep; checkpoint.keep_last when not given.", min=1
+            help="How many of the newest to keep; by default checkpoint.keep_last.", min=1
         ),
     ] = None,
     keep_every: Annotated[
         int | None,
         typer.Option(
-            help="Keep multiples of this step too; checkpoint.keep_every when not given.",
+            help="Keep multiples of this step too; by default checkpoint.keep_every.",
             min=1,
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be deleted, and stop.")
+        bool, typer.Option("--dry-run", help="Show what would be deleted, and delete nothing.")
     ] = False,
     set_aside: Annotated[
         bool,
-        typer.Option("--set-aside", help="Also delete what was set aside as bad or rewound."),
+        typer.Option("--set-aside", help="Also delete checkpoints set aside as bad or rewound."),
     ] = False,
 ) -> None:
-    """Deletes the checkpoints that are not to be kept, after verifying the newest one."""
+    """Verifies the newest checkpoint, then deletes those that need not be kept."""
     from bigtrain.commands.checkpoint import prune as work
 
     folder = work.run_of(run)
@@ -165,10 +165,10 @@ def prune(
 
 
 def _find(place: str) -> "Folder":
-    """Finds the checkpoint that the user means; names the newer ones that cannot be read."""
+    """Finds the checkpoint that the user means; reports newer ones that cannot be read."""
     from bigtrain.commands.checkpoint.listing import find_one_checkpoint
 
-    folder, passed_over = find_one_checkpoint(place)
-    for line in passed_over:
+    folder, skipped = find_one_checkpoint(place)
+    for line in skipped:
         typer.echo(line, err=True)
     return folder

@@ -44,7 +44,7 @@ def describe_checkpoint(folder: Folder) -> Description:
     """Reads everything in a checkpoint except its tensors.
 
     Raises:
-        CheckpointError: The checkpoint is not whole.
+        CheckpointError: The checkpoint is not complete.
     """
     check_commit(folder)
     state = read_state(folder)
@@ -67,53 +67,53 @@ def render_saved_config(folder: Folder) -> str:
     """Renders the config in a checkpoint as YAML, for `bigtrain launch`.
 
     Raises:
-        CheckpointError: The checkpoint is not whole.
+        CheckpointError: The checkpoint is not complete.
         ConfigError: This version cannot read the config.
     """
     check_commit(folder)
     return render_config(load_saved_config(read_state(folder).config))
 
 
-def description_as_json(what: Description) -> dict[str, Any]:
-    """Returns the whole description, as `info --json` shows it."""
-    state, config = what.state, what.config
+def description_as_json(description: Description) -> dict[str, Any]:
+    """Returns the description as values for `info --json`."""
+    state, config = description.state, description.config
     guard = {key: state.guard.get(key, 0) for key in ("skipped_updates", "skipped_in_a_row")}
     return {
-        "path": str(what.folder),
+        "path": str(description.folder),
         "schema": SCHEMA,
-        "committed": render_time(what.committed) or None,
+        "committed": render_time(description.committed) or None,
         "run": state.config.get("name"),
         "step": state.step,
         "samples": state.samples,
         "tokens": state.tokens,
         "optimizer_steps": state.optimizer_steps,
         "model": state.config.get("model"),
-        "parameters": what.parameters,
+        "parameters": description.parameters,
         "precision": config and config.train.precision,
-        "layout": what.layout,
-        "batch": _batch(what),
+        "layout": description.layout,
+        "batch": _batch(description),
         "data": _corpora(state),
         "tokenizer_sha256": state.tokenizer_sha256,
         "wandb_id": state.wandb_id,
         "guard": guard,
-        "bytes": sum(what.files.values()),
-        "files": what.files,
+        "bytes": sum(description.files.values()),
+        "files": description.files,
     }
 
 
-def render_description(what: Description) -> Iterator[tuple[str, str]]:
-    """Yields names and values, as `info` shows them."""
-    facts, state = description_as_json(what), what.state
-    yield "checkpoint", str(what.folder)
+def render_description(description: Description) -> Iterator[tuple[str, str]]:
+    """Yields the names and values that `info` shows."""
+    facts, state = description_as_json(description), description.state
+    yield "checkpoint", str(description.folder)
     yield "schema", SCHEMA
-    yield "committed", render_time(what.committed)
+    yield "committed", render_time(description.committed)
     yield "run", str(facts["run"])
-    steps = f" of {what.config.train.steps:,}" if what.config is not None else ""
+    steps = f" of {description.config.train.steps:,}" if description.config is not None else ""
     yield "step", f"{state.step:,}{steps} ({state.optimizer_steps:,} updates)"
     yield "trained on", f"{state.samples:,} samples, {state.tokens:,} tokens"
-    yield "model", _render_model(what)
-    yield "saved in layout", _render_ranks(what.layout)
-    if what.config is None:
+    yield "model", _render_model(description)
+    yield "saved in layout", _render_ranks(description.layout)
+    if description.config is None:
         yield "config", "does not fit this version of bigtrain"
     else:
         yield "precision", f"{facts['precision']} (masters and moments are fp32)"
@@ -127,27 +127,27 @@ def render_description(what: Description) -> Iterator[tuple[str, str]]:
         "guard",
         f"{guard['skipped_updates']} updates skipped, {guard['skipped_in_a_row']} in a row",
     )
-    yield "size", f"{render_bytes(facts['bytes'])} in {len(what.files)} files"
-    for name, size in what.files.items():
+    yield "size", f"{render_bytes(facts['bytes'])} in {len(description.files)} files"
+    for name, size in description.files.items():
         yield f"  {name}", render_bytes(size)
 
 
-def _batch(what: Description) -> dict[str, Any] | None:
-    if what.config is None:
+def _batch(description: Description) -> dict[str, Any] | None:
+    if description.config is None:
         return None
-    train, data_ranks = what.config.train, max(1, what.layout["data"])
-    size = what.config.batch_size(what.state.samples)
+    train, data_ranks = description.config.train, max(1, description.layout["data"])
+    size = description.config.batch_size(description.state.samples)
     return {
         "samples": size,
         "full": train.global_batch_size,
         "micro_batch_size": train.micro_batch_size,
-        "sequence_length": what.config.data.sequence_length,
+        "sequence_length": description.config.data.sequence_length,
         "microbatches_of_a_rank": size // (train.micro_batch_size * data_ranks),
     }
 
 
 def _corpora(state: TrainState) -> list[dict[str, Any]]:
-    """The corpora, and from which sample on each is read. The first version had one corpus."""
+    """The corpora of each phase, with its first sample. The oldest checkpoints have one corpus."""
     return [
         {
             "first_sample": stage.get("first_sample", 0),
@@ -160,11 +160,11 @@ def _corpora(state: TrainState) -> list[dict[str, Any]]:
     ]
 
 
-def _render_model(what: Description) -> str:
-    count = f"{what.parameters:,} parameters"
-    if what.config is None:
+def _render_model(description: Description) -> str:
+    count = f"{description.parameters:,} parameters"
+    if description.config is None:
         return f"{count}, padding included"
-    model = what.config.model
+    model = description.config.model
     return (
         f"{model.kind}, {count}: {model.num_layers} layers × {model.hidden_size}, "
         f"{model.num_heads} heads, vocabulary of {model.vocab_size:,}"

@@ -1,6 +1,6 @@
-"""`bigtrain checkpoint list`: all folders among a run's checkpoints. No torch.
+"""`bigtrain checkpoint list`: all folders of a run's checkpoints. No torch.
 
-Also finds the checkpoints that the arguments of the other commands name.
+It also finds the checkpoints that the arguments of the other commands name.
 """
 
 import re
@@ -42,7 +42,7 @@ _PARTS = {COMMIT_FILE, STATE_FILE, TENSORS_FILE}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A folder among a run's checkpoints, whole or not."""
+    """A folder of a run's checkpoints, complete or not."""
 
     folder: Folder
     step: int
@@ -57,11 +57,11 @@ class Entry:
     committed: float | None
     """Seconds since 1970."""
     layout: dict[str, int] | None
-    """The layout that saved it: ranks, tensor, pipeline, data, zero."""
+    """The layout in which it was saved: ranks, tensor, pipeline, data, zero."""
 
 
 def find_one_checkpoint(place: str | Path) -> tuple[Folder, list[str]]:
-    """Finds the checkpoint at a place, readable or not, or the newest whole one of a run.
+    """Finds the checkpoint at a place, readable or not, or the newest complete one of a run.
 
     Returns:
         Its folder, and one line for each newer checkpoint that cannot be read.
@@ -98,7 +98,7 @@ def find_checkpoint_folder(place: str | Path) -> Folder:
     """Finds the folder of checkpoints from its own path or that of the run folder.
 
     Raises:
-        CheckpointError: The place is neither.
+        CheckpointError: The place is neither a run folder nor a folder of checkpoints.
     """
     folder = _open_place(place)
     names = folder.names()
@@ -109,12 +109,12 @@ def find_checkpoint_folder(place: str | Path) -> Folder:
     if CHECKPOINTS in names:
         return folder.child(CHECKPOINTS)
     raise CheckpointError(
-        f"{place}: neither a run folder nor one of checkpoints; give one such as runs/gpt-tiny"
+        f"{place}: not a run folder or a folder of checkpoints; give one such as runs/gpt-tiny"
     )
 
 
 def list_checkpoints(place: str | Path) -> list[Entry]:
-    """Lists all folders among a run's checkpoints, newest first, without reading tensors.
+    """Lists all folders of a run's checkpoints, newest first, without reading tensors.
 
     Raises:
         CheckpointError: The place is not a run folder, folder of checkpoints or checkpoint.
@@ -128,8 +128,8 @@ def list_checkpoints(place: str | Path) -> list[Entry]:
     return [_read_entry(checkpoints.child(name), match) for match, name in named]
 
 
-def named_step(folder: Folder) -> int | None:
-    """Returns the step in a folder's name; None if the name has another form."""
+def step_in_name(folder: Folder) -> int | None:
+    """Returns the step in a folder's name; None if there is none."""
     match = _NAME.match(folder.name)
     return int(match[1]) if match else None
 
@@ -150,7 +150,7 @@ def folder_bytes(folder: Folder) -> int:
 
 
 def entry_as_json(entry: Entry) -> dict[str, object]:
-    """Returns an entry as `list --json` shows it."""
+    """Returns an entry as values for `list --json`."""
     return {
         "path": str(entry.folder),
         "step": entry.step,
@@ -204,7 +204,7 @@ def _open_place(place: str | Path) -> Folder:
         check_links(folder.path)
         if folder.path.exists():
             raise CheckpointError(
-                f"{place}: a file; give a folder such as runs/NAME/checkpoints/step-00000100"
+                f"{place}: is a file; give a folder such as runs/NAME/checkpoints/step-00000100"
             )
     return folder
 
@@ -265,7 +265,7 @@ def _set_aside_label(folder: Folder, match: re.Match[str] | None) -> str | None:
 
 
 def _short(folder: Folder, error: CheckpointError) -> str:
-    """Removes the path and the remedy from an error, which a list need not repeat."""
+    """The error without the path and the remedy, which need not be in each line of a list."""
     return str(error).replace(f"{folder}/", "").rsplit("; ", 1)[0]
 
 

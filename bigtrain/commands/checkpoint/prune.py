@@ -1,4 +1,4 @@
-"""Deletes checkpoints of a run as the user asks, never the last whole one. No torch."""
+"""Deletes checkpoints of a run on request, but never the last complete one. No torch."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -21,10 +21,10 @@ from bigtrain.runs.run_lock import run_lock
 
 @dataclass(frozen=True, slots=True)
 class PruneRequest:
-    """What the user asked for; if a number is None, the run's config sets it."""
+    """The user's request; if a number is None, the run's config sets it."""
 
     keep_last: int | None = None
-    """How many of the newest are kept."""
+    """How many of the newest checkpoints are kept."""
     keep_every: int | None = None
     """Checkpoints at multiples of this step are kept too."""
     set_aside: bool = field(default=False, kw_only=True)
@@ -33,13 +33,12 @@ class PruneRequest:
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What will be deleted, oldest first and each with its bytes, and what is kept."""
+    """Which checkpoints are deleted, oldest first with their bytes, and how many are kept."""
 
-    going: tuple[tuple[Folder, int], ...]
+    old: tuple[tuple[Folder, int], ...]
     set_aside: tuple[tuple[Folder, int], ...]
     newest: Folder | None
-    staying: int
-    """How many checkpoints are kept."""
+    num_kept: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +48,15 @@ class Pruned:
     plan: PrunePlan
     removed: tuple[tuple[Folder, int], ...]
     failed: tuple[str, ...]
-    """One line for each that could not be removed."""
+    """One line for each checkpoint that could not be removed."""
 
 
 def run_of(place: str | Path) -> Path:
     """Finds the run folder from its path or from that of its folder of checkpoints.
 
     Raises:
-        FolderError: The path is a link to nothing.
-        CheckpointError: It is neither, so there is no lock that tells whether the run is training.
+        FolderError: The path is a dangling link.
+        CheckpointError: It is neither, so the run's lock cannot be found.
     """
     path = Path(place)
     check_links(path)
@@ -68,18 +67,18 @@ def run_of(place: str | Path) -> Path:
 
 
 def plan_prune(run: Path, request: PruneRequest) -> PrunePlan:
-    """Decides what is deleted, and changes nothing.
+    """Decides which checkpoints are deleted, and changes nothing.
 
     Raises:
-        CheckpointError: Neither the user nor the config says how many to keep.
-        ConfigError: The checkpoints belong to another run, such as the one this is a copy of.
+        CheckpointError: Neither the user nor the config sets how many to keep.
+        ConfigError: The checkpoints belong to another run; this run folder may be a copy of it.
     """
     policy = load_run_of(run).checkpoint
     keep_last = policy.keep_last if request.keep_last is None else request.keep_last
     keep_every = policy.keep_every if request.keep_every is None else request.keep_every
     if keep_last is None and not request.set_aside:
         raise CheckpointError(
-            f"{run}: neither the run's checkpoint.keep_last nor --keep-last says how many to keep; "
+            f"{run}: neither the run's checkpoint.keep_last nor --keep-last sets how many to keep; "
             "give --keep-last N"
         )
     check_may_change(run)
@@ -89,27 +88,27 @@ def plan_prune(run: Path, request: PruneRequest) -> PrunePlan:
     old = {*steps_to_remove(steps, keep_last=keep_last, keep_every=keep_every)}
     aside = set_aside_folders(checkpoints) if request.set_aside else []
     return PrunePlan(
-        going=tuple((f, folder_bytes(f)) for f in reversed(folders) if step_of(f) in old),
+        old=tuple((f, folder_bytes(f)) for f in reversed(folders) if step_of(f) in old),
         set_aside=tuple((folder, folder_bytes(folder)) for folder in aside),
         newest=folders[0] if folders else None,
-        staying=sum(step not in old for step in steps),
+        num_kept=sum(step not in old for step in steps),
     )
 
 
 def prune(run: Path, request: PruneRequest) -> Pruned:
-    """Deletes checkpoints, after reading the newest one to the last byte.
+    """Deletes checkpoints, after every byte of the newest one was verified.
 
     Args:
         run: A run folder.
-        request: What the user asked for.
+        request: The user's request.
 
     Raises:
-        CheckpointError: The newest checkpoint is not whole; nothing is deleted.
+        CheckpointError: The newest checkpoint is not complete; nothing is deleted.
         RunBusyError: Another process trains the run.
     """
     with run_lock(run):
         planned = plan_prune(run, request)
-        everything = (*planned.going, *planned.set_aside)
+        everything = (*planned.old, *planned.set_aside)
         if everything:
             _check_newest(run, planned.newest)
         removed, failed, checkpoints = [], [], checkpoints_of_run(run)
@@ -123,17 +122,17 @@ def prune(run: Path, request: PruneRequest) -> Pruned:
 
 
 def render_plan(plan: PrunePlan) -> Iterator[str]:
-    """Renders what would be deleted."""
-    for folder, size in (*plan.going, *plan.set_aside):
+    """Renders a line for each checkpoint that would be deleted, and a summary."""
+    for folder, size in (*plan.old, *plan.set_aside):
         yield f"would remove {folder} ({render_bytes(size)})"
-    yield f"would free {_sum((*plan.going, *plan.set_aside))}; {_staying(plan)}"
+    yield f"would free {_sum((*plan.old, *plan.set_aside))}; {_render_kept(plan)}"
 
 
 def render_pruned(result: Pruned) -> Iterator[str]:
-    """Renders what was deleted."""
+    """Renders a line for each checkpoint that was deleted or could not be, and a summary."""
     yield from (f"removed {folder} ({render_bytes(size)})" for folder, size in result.removed)
     yield from result.failed
-    yield f"freed {_sum(result.removed)}; {_staying(result.plan)}"
+    yield f"freed {_sum(result.removed)}; {_render_kept(result.plan)}"
 
 
 def _check_newest(run: Path, newest: Folder | None) -> None:
@@ -146,9 +145,9 @@ def _check_newest(run: Path, newest: Folder | None) -> None:
     if faults:
         more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
         raise CheckpointError(
-            f"nothing is removed, since the newest checkpoint is not whole: {faults[0]}{more}; "
-            f"look with `bigtrain checkpoint verify {shlex.quote(str(run))} --all`, "
-            "and move it away"
+            "nothing is removed, because the newest checkpoint is not complete: "
+            f"{faults[0]}{more}; see `bigtrain checkpoint verify {shlex.quote(str(run))} --all`, "
+            "and move that checkpoint away"
         )
 
 
@@ -171,6 +170,6 @@ def _sum(folders: Sequence[tuple[Folder, int]]) -> str:
     return render_bytes(sum(size for _, size in folders))
 
 
-def _staying(plan: PrunePlan) -> str:
-    stay = "1 checkpoint stays" if plan.staying == 1 else f"{plan.staying} checkpoints stay"
-    return f"{stay}, the newest {plan.newest.name}" if plan.newest is not None else stay
+def _render_kept(plan: PrunePlan) -> str:
+    kept = "1 checkpoint is kept" if plan.num_kept == 1 else f"{plan.num_kept} checkpoints are kept"
+    return f"{kept}, the newest is {plan.newest.name}" if plan.newest is not None else kept

@@ -1,7 +1,7 @@
-"""`bigtrain checkpoint verify`: reads every byte of a checkpoint, one line a fault. No torch.
+"""`bigtrain checkpoint verify`: reads every byte and shows a line for each fault. No torch.
 
-``COMMIT.json`` holds the sizes of all files and the hashes of the small ones; one of these, the
-table of tensors, holds a checksum of every box. So any changed byte is found.
+``COMMIT.json`` has the sizes of all files and the hashes of the small ones. One of these, the table
+of tensors, has a checksum of every box. So any changed byte is found.
 """
 
 import hashlib
@@ -34,9 +34,13 @@ from bigtrain.checkpoint.schema import (
 )
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.checkpoint.tensor_table import SavedBox, SavedTensor
-from bigtrain.commands.checkpoint.box_coverage import box_fault, cover_faults, file_cover_faults
+from bigtrain.commands.checkpoint.box_coverage import (
+    box_fault,
+    coverage_faults,
+    file_coverage_faults,
+)
 from bigtrain.commands.checkpoint.formatting import render_bytes, show_read_progress
-from bigtrain.commands.checkpoint.listing import named_step
+from bigtrain.commands.checkpoint.listing import step_in_name
 from data_tools.progress import Advance
 
 _READ_BYTES = 16 * 2**20
@@ -52,14 +56,14 @@ class Verification:
 
     folder: Folder
     faults: tuple[str, ...]
-    """One line each; empty if the checkpoint is whole."""
+    """One line for each fault; empty if the checkpoint is complete."""
     step: int | None
     """None if the state cannot be read."""
     tensors: int
     bytes: int
     """Bytes of the boxes that were read."""
     not_finite: dict[str, int]
-    """Number of values that are not finite, by tensor. They are not faults of the checkpoint."""
+    """Number of values that are NaN or infinite, by tensor. They are not faults."""
     seconds: float
 
 
@@ -68,7 +72,7 @@ def verify_checkpoint(folder: Folder, *, workers: int = 1) -> Verification:
 
     Args:
         folder: A checkpoint, committed or not.
-        workers: Number of threads; each reads another file.
+        workers: Number of threads; each reads a different file.
     """
     started = time.monotonic()
     faults: list[str] = []
@@ -93,11 +97,11 @@ def verify_checkpoint(folder: Folder, *, workers: int = 1) -> Verification:
 
 
 def render_verification(result: Verification) -> Iterator[str]:
-    """Renders a line for each fault, and one that says whether the checkpoint is whole."""
+    """Renders a line for each fault, and a line that says whether the checkpoint is complete."""
     yield from result.faults
     if result.faults:
         count = "1 fault" if len(result.faults) == 1 else f"{len(result.faults)} faults"
-        yield f"{result.folder}: not whole: {count}; use another checkpoint"
+        yield f"{result.folder}: not complete: {count}; use another checkpoint"
         return
     rate = result.bytes / max(result.seconds, 1e-9)
     wrong, first = sum(result.not_finite.values()), next(iter(result.not_finite), "")
@@ -106,7 +110,7 @@ def render_verification(result: Verification) -> Iterator[str]:
         of = f"{len(result.not_finite)} tensors, {first} the first"
         finite = f"{wrong:,} values are not finite (of {of})"
     yield (
-        f"{result.folder}: whole: step {result.step}, {result.tensors} tensors, "
+        f"{result.folder}: complete: step {result.step}, {result.tensors} tensors, "
         f"{render_bytes(result.bytes)} in {result.seconds:.2f} s ({render_bytes(rate)}/s), {finite}"
     )
 
@@ -156,9 +160,11 @@ def _check_state(folder: Folder, faults: list[str]) -> TrainState | None:
             f"{folder}/{TOKENIZER_FILE} is not the tokenizer of {STATE_FILE} "
             f"({state.tokenizer_sha256[:12]})"
         )
-    named = named_step(folder)
-    if named is not None and named != state.step:
-        faults.append(f"{folder}/{STATE_FILE} is of step {state.step}, its folder of step {named}")
+    step = step_in_name(folder)
+    if step is not None and step != state.step:
+        faults.append(
+            f"{folder}/{STATE_FILE} has step {state.step}, but its folder's name has step {step}"
+        )
     return state
 
 
@@ -173,11 +179,11 @@ def _check_tensors(folder: Folder, faults: list[str]) -> dict[str, SavedTensor]:
     names = dict.fromkeys(key.partition("/")[2] for key in tensors)
     for name in names:
         found = {kind: tensors[key] for kind in KINDS if (key := f"{kind}/{name}") in tensors}
-        lacking = [kind for kind in KINDS if kind not in found]
-        if lacking:
-            faults.append(f"{folder}/{TENSORS_FILE}: {name} has no {' and no '.join(lacking)}")
+        missing = [kind for kind in KINDS if kind not in found]
+        if missing:
+            faults.append(f"{folder}/{TENSORS_FILE}: {name} has no {' and no '.join(missing)}")
         elif len({tensor.shape for tensor in found.values()}) > 1:
-            faults.append(f"{folder}/{TENSORS_FILE}: {name}: its moments have other shapes")
+            faults.append(f"{folder}/{TENSORS_FILE}: {name}: its moments have different shapes")
     if not names:
         faults.append(f"{folder}/{TENSORS_FILE} lists no {WEIGHT}")
     return tensors
@@ -186,14 +192,14 @@ def _check_tensors(folder: Folder, faults: list[str]) -> dict[str, SavedTensor]:
 def _valid_boxes(
     folder: Folder, tensors: dict[str, SavedTensor], faults: list[str]
 ) -> dict[str, _Boxes]:
-    """Returns the valid boxes by file, in file order; adds a fault for each other one."""
+    """Returns the valid boxes by file, in file order; adds a fault for each invalid one."""
     boxes: dict[str, _Boxes] = defaultdict(list)
     table = f"{folder}/{TENSORS_FILE}"
     for key, tensor in tensors.items():
         wrong = [(box, fault) for box in tensor.boxes if (fault := box_fault(tensor, box))]
         faults += (f"{table}: {key}: the box at {box.offset} {fault}" for box, fault in wrong)
         if not wrong:
-            faults += (f"{table}: {fault}" for fault in cover_faults(tensor))
+            faults += (f"{table}: {fault}" for fault in coverage_faults(tensor))
             for box in tensor.boxes:
                 boxes[box.file].append((key, box))
     for some in boxes.values():
@@ -240,7 +246,7 @@ def _read_files(
 
 
 def _read_boxes(file: FileToRead, boxes: _Boxes, reading: _Reading) -> None:
-    """Reads adjacent boxes together, and checks each."""
+    """Reads adjacent boxes together, and checks each box."""
     start = boxes[0][1].start
     data = memoryview(bytearray(max(box.start + box.bytes for _, box in boxes) - start))
     count = file.read_into(start, data)
@@ -256,11 +262,11 @@ def _read_boxes(file: FileToRead, boxes: _Boxes, reading: _Reading) -> None:
 
 
 def _reading_faults(folder: Folder, reading: _Reading, *, is_committed: bool) -> Iterator[str]:
-    """Yields the faults found by reading a file, except those found from ``COMMIT.json``."""
+    """Yields the faults found by reading a file, except those that ``COMMIT.json`` showed."""
     path = f"{folder}/{reading.file}"
     if reading.size is None:
         if not is_committed:
-            yield f"{path} is missing, and {TENSORS_FILE} names it"
+            yield f"{path} is missing, but {TENSORS_FILE} refers to it"
         return
     if reading.error is not None:
         yield f"{path} cannot be read ({reading.error})"
@@ -271,7 +277,7 @@ def _reading_faults(folder: Folder, reading: _Reading, *, is_committed: bool) ->
         yield f"{path} ends at byte {reading.size}: {lost} of its {len(boxes)} boxes are lost"
     else:
         yield from (
-            f"{folder}/{line}" for line in file_cover_faults(reading.file, reading.size, boxes)
+            f"{folder}/{line}" for line in file_coverage_faults(reading.file, reading.size, boxes)
         )
     count = Counter(key for key, _ in reading.boxes)
     for key, failed in reading.failed.items():

@@ -68,7 +68,7 @@ def test_a_run_tells_when_a_corpus_was_read_through(corpus: Path, tmp_path: Path
     messages = run_ranks(
         train_and_collect, 1, tiny_config(corpus, tmp_path, data=data, train=train)
     )
-    assert [message for message in messages[0] if "was read through" in message] == [
-        f"step 2: {name} was read through; epoch 2 begins",
-        f"step 4: {name} was read through; epoch 3 begins",
+    assert [message for message in messages[0] if "was read completely" in message] == [
+        f"step 2: {name} was read completely; epoch 2 begins",
+        f"step 4: {name} was read completely; epoch 3 begins",
     ]

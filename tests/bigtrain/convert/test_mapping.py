@@ -6,19 +6,19 @@ import torch
 from bigtrain.convert.mapping import (
     FusedQkv,
     GroupedQkv,
-    Kind,
+    Identity,
     PaddedRows,
     Rule,
-    Same,
+    TensorMapping,
     Transposed,
     expand,
 )
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape"),
+    ("mapping", "shape"),
     [
-        (Same(), (3, 4)),
+        (Identity(), (3, 4)),
         (Transposed(), (3, 4)),
         (FusedQkv(heads=4), (4 * 3 * 2, 8)),
         (FusedQkv(heads=4), (4 * 3 * 2,)),
@@ -27,17 +27,19 @@ from bigtrain.convert.mapping import (
         (GroupedQkv(heads=3, kv_heads=3), (9 * 4, 2)),
     ],
 )
-def test_there_and_back_is_where_we_were(kind: Kind, shape: tuple[int, ...]) -> None:
+def test_a_mapping_and_its_inverse_give_the_same_tensor(
+    mapping: TensorMapping, shape: tuple[int, ...]
+) -> None:
     tensor = torch.randn(shape)
-    assert torch.equal(kind.from_hugging_face(kind.to_hugging_face(tensor)), tensor)
-    theirs = kind.to_hugging_face(tensor)
-    assert torch.equal(kind.to_hugging_face(kind.from_hugging_face(theirs)), theirs)
+    theirs = mapping.to_hugging_face(tensor)
+    assert torch.equal(mapping.from_hugging_face(theirs), tensor)
+    assert torch.equal(mapping.to_hugging_face(mapping.from_hugging_face(theirs)), theirs)
 
 
 def test_padding_is_dropped_and_comes_back_as_zeros() -> None:
-    kind = PaddedRows(real=3, padded=5)
+    mapping = PaddedRows(vocab_size=3, padded_vocab_size=5)
     tensor = torch.randn(5, 2)
-    back = kind.from_hugging_face(kind.to_hugging_face(tensor))
+    back = mapping.from_hugging_face(mapping.to_hugging_face(tensor))
     assert torch.equal(back[:3], tensor[:3])
     assert back[3:].eq(0).all()
 
@@ -57,8 +59,8 @@ def test_grouped_qkv_puts_all_queries_first_then_keys_then_values() -> None:
     assert found == [*queries, 20, 21, 120, 121, 30, 31, 130, 131]
 
 
-def test_a_tensor_that_is_cut_there_comes_back_whole() -> None:
-    rule = Rule("ours", ("gate", "up"), Same(), rows=(2, 2))
+def test_a_split_tensor_is_joined_again() -> None:
+    rule = Rule("ours", ("gate", "up"), Identity(), rows=(2, 2))
     tensor = torch.randn(4, 3)
     theirs = rule.to_hugging_face(tensor)
     assert torch.equal(theirs["gate"], tensor[:2]) and torch.equal(theirs["up"], tensor[2:])
@@ -67,8 +69,8 @@ def test_a_tensor_that_is_cut_there_comes_back_whole() -> None:
 
 
 def test_rules_are_written_out_for_each_layer() -> None:
-    cut = Rule("x.{i}.y", ("p.{i}", "q.{i}"), Same(), rows=(1, 1))
-    rules = [Rule("a", "b", Same()), Rule("x.{i}.y", "z.{i}", Same()), cut]
+    cut = Rule("x.{i}.y", ("p.{i}", "q.{i}"), Identity(), rows=(1, 1))
+    rules = [Rule("a", "b", Identity()), Rule("x.{i}.y", "z.{i}", Identity()), cut]
     assert [(r.ours, r.theirs) for r in expand(rules, 2)] == [
         ("a", "b"),
         ("x.0.y", "z.0"),

@@ -160,7 +160,7 @@ class init:
         (
             "import os; os.abort()",
             {},
-            f"{_IS_OFF}its process ended with code -6",
+            f"{_IS_OFF}the process of wandb ended with code -6",
         ),
         (
             "import time; time.sleep(600)",
@@ -200,10 +200,10 @@ def test_a_wandb_that_takes_no_records_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _stand_in(tmp_path, monkeypatch, "import time; time.sleep(600)")
-    monkeypatch.setattr(wandb_sink, "MOST_WAITING", 1)
+    monkeypatch.setattr(wandb_sink, "MAX_QUEUED", 1)
     assert _track(tmp_path, "offline") < 300
     (line,) = caplog.messages
-    assert line.startswith("WandbTracker stopped recording: wandb has left 1 records waiting")
+    assert line.startswith("WandbTracker stopped recording: 1 records wait for wandb")
 
 
 def test_after_a_failure_wandb_is_not_waited_for_long(

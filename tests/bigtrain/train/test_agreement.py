@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from bigtrain.config import RunConfig
-from bigtrain.train.agreement import first_differences, values_to_agree_on
+from bigtrain.train.agreement import first_differences, values_to_compare
 from tests.runs import tiny_config
 
 
 def _differing_key(*configs: RunConfig) -> str | None:
-    found = first_differences([values_to_agree_on(config) for config in configs])
+    found = first_differences([values_to_compare(config) for config in configs])
     return found[0] if found else None
 
 

@@ -86,7 +86,7 @@ def test_a_norm_that_moved_to_another_level_is_believed_after_a_few_steps() -> N
     while guard.reason_to_skip(3.0, 3.0) is not None:  # 20 deviations above the past.
         passed_over += 1
     assert 2 <= passed_over <= 6
-    assert not guard.gives_up
+    assert not guard.must_stop
 
 
 def test_the_past_is_as_long_as_the_window() -> None:
@@ -98,11 +98,11 @@ def test_the_past_is_as_long_as_the_window() -> None:
 
 def test_enough_in_a_row_give_up_and_one_good_step_begins_anew() -> None:
     guard = _guard(stop_after=3)
-    for loss, gives_up in [(99, False), (99, False), (3, False), (99, False), (99, False)]:
+    for loss, must_stop in [(99, False), (99, False), (3, False), (99, False), (99, False)]:
         guard.reason_to_skip(loss, 1.0)
-        assert guard.gives_up is gives_up
+        assert guard.must_stop is must_stop
     guard.reason_to_skip(99, 1.0)
-    assert guard.gives_up
+    assert guard.must_stop
     assert (guard.skipped_updates, guard.skipped_in_a_row) == (5, 3)
 
 

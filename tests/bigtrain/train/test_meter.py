@@ -58,7 +58,7 @@ def test_sentence_pairs_count_at_the_length_that_they_are_padded_to(tmp_path: Pa
     assert numbers["mfu"] == pytest.approx(expected / (PEAK_TFLOPS * 1e12))
 
 
-def test_the_time_of_a_step_is_split_into_its_phases(
+def test_the_time_of_a_step_is_split_into_its_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bigtrain.train import meter as module
@@ -66,8 +66,8 @@ def test_the_time_of_a_step_is_split_into_its_phases(
     meter = _meter(_config(tmp_path))
     clock = iter([10.0, 11.0, 15.0, 15.5])
     monkeypatch.setattr(module, "mark_time", lambda _: next(clock))
-    for phase in module.PHASES:
-        meter.begin(phase)
+    for part in module.STEP_PARTS:
+        meter.begin(part)
     numbers = meter.end_step(seconds=10.0, tokens=1, microbatches=_microbatches((2, 32)))
     shares = {name: value for name, value in numbers.items() if name.endswith("_share")}
     assert shares == {"data_share": 0.1, "forward_backward_share": 0.4, "optimizer_share": 0.05}
@@ -75,7 +75,7 @@ def test_the_time_of_a_step_is_split_into_its_phases(
     assert not [name for name in after if name.endswith("_share")]
 
 
-def test_a_checkpoint_between_steps_is_told_once_with_the_next_step(tmp_path: Path) -> None:
+def test_a_checkpoint_between_steps_is_reported_once_with_the_next_step(tmp_path: Path) -> None:
     meter = _meter(_config(tmp_path))
     for _ in range(2):
         with meter.between_steps("checkpoint"):
@@ -88,14 +88,14 @@ def test_a_checkpoint_between_steps_is_told_once_with_the_next_step(tmp_path: Pa
 
 
 def test_a_step_is_metered_in_less_than_half_a_millisecond(tmp_path: Path) -> None:
-    from bigtrain.train.meter import PHASES
+    from bigtrain.train.meter import STEP_PARTS
 
     meter, microbatches = _meter(_config(tmp_path)), _microbatches((2, 32), (2, 32))
 
     def seconds() -> float:
         started = time.perf_counter()
-        for phase in PHASES:
-            meter.begin(phase)
+        for part in STEP_PARTS:
+            meter.begin(part)
         meter.end_step(seconds=1.0, tokens=1, microbatches=microbatches)
         return time.perf_counter() - started
 
@@ -109,14 +109,14 @@ def peak_of_a_rank(config: RunConfig) -> tuple[float, float]:
 
     from bigtrain.config.layout import Layout
     from bigtrain.environment import read_ranks
-    from bigtrain.train.meter import find_peak_of_all_ranks
+    from bigtrain.train.meter import find_total_peak_flops
 
     ranks = read_ranks()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=ranks.rank, world_size=ranks.world_size)
     layout = Layout(data=ranks.world_size)
     started = time.perf_counter()
-    peak = find_peak_of_all_ranks(config, layout=layout, device=torch.device("cpu"))
+    peak = find_total_peak_flops(config, layout=layout, device=torch.device("cpu"))
     seconds = time.perf_counter() - started
     dist.barrier()
     dist.destroy_process_group()

@@ -112,6 +112,6 @@ def test_a_profile_that_cannot_be_written_is_a_warning(
 
 
 def test_time_that_several_spans_cover_counts_once() -> None:
-    from bigtrain.train.profile import _covered
+    from bigtrain.train.profile import _covered_time
 
-    assert _covered([(0, 4), (10, 11), (2, 6), (3, 5)]) == 7
+    assert _covered_time([(0, 4), (10, 11), (2, 6), (3, 5)]) == 7

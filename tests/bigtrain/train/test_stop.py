@@ -47,7 +47,7 @@ def test_a_stop_is_described_in_the_users_words(
 ) -> None:
     flag = StopFlag(tmp_path, watches_file=False)
     signal.raise_signal(number)
-    assert flag.described == name
+    assert flag.description == name
 
 
 @pytest.mark.parametrize(("passed_on", "name"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")])
@@ -56,8 +56,8 @@ def test_a_signal_that_the_launcher_passed_on_is_what_the_launcher_got(
 ) -> None:
     monkeypatch.setenv("BIGTRAIN_STOP_SIGNAL_FILE", str(tmp_path / "stop-signal"))
     flag = StopFlag(tmp_path, watches_file=False)
-    assert flag.described is None
+    assert flag.description is None
     signal.raise_signal(signal.SIGTERM)
-    assert flag.described == "SIGTERM"  # Of the kernel, say: the launcher has died.
+    assert flag.description == "SIGTERM"  # Of the kernel, say: the launcher has died.
     (tmp_path / "stop-signal").write_text(passed_on)
-    assert flag.described == name
+    assert flag.description == name

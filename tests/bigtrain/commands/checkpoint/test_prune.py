@@ -37,7 +37,7 @@ def test_a_dry_run_tells_what_would_go_and_deletes_nothing(run: Path, command: C
             f"would remove {folder} ({size / 1000:.3g} kB)"
             for folder, size in zip(folders, sizes, strict=True)
         ),
-        f"would free {sum(sizes) / 1e6:.3g} MB; 1 checkpoint stays, the newest step-00000006",
+        f"would free {sum(sizes) / 1e6:.3g} MB; 1 checkpoint is kept, the newest is step-00000006",
     ]
     assert _left(run) == ALL
 
@@ -81,7 +81,7 @@ def test_nothing_goes_if_the_newest_is_not_whole_to_the_last_bit(
     before = _left(run)
     exit_code, [line] = command("prune", run, "--keep-last", 1, "--set-aside")
     assert exit_code == 2
-    assert "nothing is removed, since the newest checkpoint is not whole" in line
+    assert "nothing is removed, because the newest checkpoint is not complete" in line
     assert file in line
     assert _left(run) == before
 

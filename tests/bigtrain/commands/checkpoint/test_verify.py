@@ -11,7 +11,11 @@ import pytest
 
 from bigtrain.checkpoint.storage_folder import DiskFolder
 from bigtrain.checkpoint.tensor_table import SavedBox, SavedTensor
-from bigtrain.commands.checkpoint.box_coverage import box_fault, cover_faults, file_cover_faults
+from bigtrain.commands.checkpoint.box_coverage import (
+    box_fault,
+    coverage_faults,
+    file_coverage_faults,
+)
 from bigtrain.commands.checkpoint.verify import verify_checkpoint
 from data_tools import progress
 from tests.bigtrain.commands.checkpoint.conftest import Command
@@ -38,7 +42,7 @@ def test_a_run_is_verified_at_its_newest_checkpoint_or_at_all(
 ) -> None:
     exit_code, [line] = command("verify", run)
     assert exit_code == 0
-    assert line.startswith(f"{checkpoint}: whole: step 6, 84 tensors, ")
+    assert line.startswith(f"{checkpoint}: complete: step 6, 84 tensors, ")
     assert line.endswith(", all values finite")
     exit_code, lines = command("verify", run, "--all", "--workers", 2)
     assert exit_code == 0
@@ -55,7 +59,7 @@ def test_a_url_and_a_checkpoint_under_another_name_are_verified_too(
     exit_code, lines = command("verify", f"file://{other}")
     assert exit_code == 1
     assert "rank-00001.bin: " in lines[0]
-    assert lines[-1] == f"file://{other}: not whole: 1 fault; use another checkpoint"
+    assert lines[-1] == f"file://{other}: not complete: 1 fault; use another checkpoint"
 
 
 def test_a_long_reading_tells_how_far_it_is(
@@ -131,7 +135,7 @@ def test_every_fault_is_named_not_only_the_first(checkpoint: Path, command: Comm
         "state.json has ",
     ):
         assert sum(line.startswith(start) for line in told) == 1, start
-    assert lines[-1] == f"{checkpoint}: not whole: 5 faults; use another checkpoint"
+    assert lines[-1] == f"{checkpoint}: not complete: 5 faults; use another checkpoint"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +209,7 @@ def test_a_state_of_another_step_or_tokenizer_is_found(checkpoint: Path, command
     exit_code, lines = command("verify", other)
     assert exit_code == 1
     assert "is not the tokenizer of state.json" in lines[0]
-    assert lines[1].endswith("is of step 6, its folder of step 7")
+    assert lines[1].endswith("has step 6, but its folder's name has step 7")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +236,7 @@ def test_boxes_must_cover_a_tensor_exactly_once(
 ) -> None:
     tensor = SavedTensor("weight/x", shape, tuple(boxes))
     assert not any(box_fault(tensor, box) for box in boxes)
-    found = [*cover_faults(tensor)]
+    found = [*coverage_faults(tensor)]
     assert len(found) == len(faults)
     assert all(expected in fault for expected, fault in zip(faults, found, strict=True))
 
@@ -241,10 +245,10 @@ def test_boxes_must_cover_a_tensor_exactly_once(
     ("box", "fault"),
     [
         (_box((3,), (2,)), "exceeds its tensor"),
-        (_box((-1,), (2,)), "not an integer from 0 on"),
-        (_box((0, 0), (2, 1)), "another number of axes"),
+        (_box((-1,), (2,)), "not an integer of at least 0"),
+        (_box((0, 0), (2, 1)), "does not have as many axes"),
         (SavedBox((0,), (2,), "rank-00000.bin", 0, 9, 0), "9 bytes for 2 fp32 values"),
-        (SavedBox((0,), (2,), "rank-00000.bin", "0", 8, 0), "not an integer from 0 on"),  # type: ignore[arg-type]
+        (SavedBox((0,), (2,), "rank-00000.bin", "0", 8, 0), "not an integer of at least 0"),  # type: ignore[arg-type]
     ],
 )
 def test_a_box_that_cannot_be_is_told(box: SavedBox, fault: str) -> None:
@@ -253,7 +257,7 @@ def test_a_box_that_cannot_be_is_told(box: SavedBox, fault: str) -> None:
 
 def test_boxes_must_cover_a_file_exactly_once() -> None:
     boxes = [_box((0,), (2,), 0), _box((0,), (2,), 12), _box((0,), (2,), 16)]
-    assert [*file_cover_faults("f", 30, boxes)] == [
+    assert [*file_coverage_faults("f", 30, boxes)] == [
         "f: bytes 8 to 11 belong to no tensor",
         "f: bytes 16 to 19 belong to two boxes",
         "f: bytes 24 to 29 belong to no tensor",

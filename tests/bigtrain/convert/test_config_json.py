@@ -1,4 +1,4 @@
-"""A config.json says the same to transformers 4 and 5, and begins texts as training did."""
+"""transformers 4 and 5 read the same config from config.json; its special ids fit training."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from bigtrain.config.model import ModelConfig
+from bigtrain.convert.config_json import write_config
 from bigtrain.convert.families import family_of
 from bigtrain.convert.special_ids import ids_of_model
-from bigtrain.convert.spellings import write_config
 from data_tools.tokenizer import SpecialIds
 from tests.runs import LLAMA
 
