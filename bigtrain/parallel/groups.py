@@ -166,7 +166,7 @@ def tensor_parallel_rank() -> int:
     return int(parallel_state.get_tensor_model_parallel_rank())
 
 
-def group_of_this_rank_alone() -> dist.ProcessGroup:
+def single_rank_group() -> dist.ProcessGroup:
     """A group of this rank alone: the context-parallel group, as long as its size is 1."""
     group = parallel_state.get_context_parallel_group()
     assert dist.get_world_size(group) == 1
