@@ -32,7 +32,7 @@ from bigtrain.models.initial import fill_initial_values
 from bigtrain.models.shards import Shard, shards_of
 from bigtrain.parallel import groups
 from bigtrain.parallel.buckets import fill_buckets
-from bigtrain.parallel.device import runs_on_cpu, settle_memory, synchronize
+from bigtrain.parallel.device import keep_freed_memory, runs_on_cpu, synchronize
 from bigtrain.parallel.schedule import ForwardStep, Report, run_microbatches
 
 deepspeed_logger.setLevel(logging.ERROR)
@@ -116,7 +116,7 @@ class Engine:
             ScheduledChunk(self._deepspeed, chunk, number=number)
             for number, chunk in enumerate(chunks)
         ]
-        settle_memory(device)
+        keep_freed_memory(device)
 
     def _shards_of(self, chunk: Any) -> dict[str, list[Shard]]:
         shards = shards_of(chunk)
