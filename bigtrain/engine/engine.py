@@ -1,6 +1,6 @@
 """One training step in any layout, in phases: ``backward``, ``reduce``, ``update`` or ``discard``.
 
-megatron-core's schedule runs the microbatches, DeepSpeed reduces the gradients and updates.
+megatron-core's schedule runs the microbatches. DeepSpeed reduces gradients and updates weights.
 """
 
 import logging
@@ -102,12 +102,8 @@ class Engine:
             dist_init_required=False,
         )
         private.skip_division_by_one(self._deepspeed)
-        reduces_over_ranks = topology.get_data_parallel_world_size() > 1
-        if not (
-            self._zero.reduces_each_backward
-            or reduces_over_ranks
-            or config.parallel.offload_optimizer
-        ):
+        has_peers = topology.get_data_parallel_world_size() > 1
+        if not (self._zero.reduces_each_backward or has_peers or config.parallel.offload_optimizer):
             private.skip_reduction_over_one_rank(self._deepspeed, self._optimizer)
         self._state = private.state_of(self._optimizer)
         self._finish_reduction = private.split_reduction_from_step(self._deepspeed, self._optimizer)
@@ -236,7 +232,7 @@ class Engine:
 
     @property
     def optimizer_steps(self) -> int:
-        """Updates applied so far."""
+        """Number of updates applied so far."""
         return self._state.steps
 
     @optimizer_steps.setter
@@ -266,7 +262,7 @@ class Engine:
 
     def _end_step(self, *, update: bool) -> bool:
         self._enter(_Phase.REDUCED, _Phase.READY)
-        # If only some ranks updated, they would have a different model from then on.
+        # If only some ranks updated, the ranks would hold different weights.
         agreed = torch.tensor(float(update and math.isfinite(self._norm)), device=self._device)
         dist.all_reduce(agreed, op=dist.ReduceOp.MIN)
         applied = bool(agreed.item())

@@ -75,7 +75,7 @@ def _offload(config: RunConfig) -> dict[str, Any]:
 
 
 def _stage_3(config: RunConfig, parameters_per_rank: int, prefetch: bool) -> dict[str, Any]:
-    """When ZeRO 3 gathers and frees the weights of a layer."""
+    """The keys that define when ZeRO 3 gathers and frees the weights of a layer."""
     layer = _layer_elements(config, parameters_per_rank)
     return {
         # Norms and small biases are not partitioned: gathering each costs more than it saves.

@@ -23,7 +23,7 @@ class Topology:
         )
 
     def get_model_parallel_rank(self) -> int:
-        """The *tensor* rank: DeepSpeed counts replicated parameters only if it is 0."""
+        """The *tensor* rank: DeepSpeed counts replicated parameters on rank 0 only."""
         return groups.tensor_parallel_rank()
 
     get_tensor_model_parallel_rank = get_model_parallel_rank

@@ -32,8 +32,8 @@ class _CoreAttention(torch.nn.Module):
         assert attn_mask_type is self.mask_type and attention_type == "self"
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         self.scale = softmax_scale or 1.0 / math.sqrt(config.kv_channels)
-        # With sequence parallelism the complete block already runs in a fork to each rank's own
-        # generator, and megatron-core's recomputation cannot replay nested forks.
+        # With sequence parallelism the complete block already uses each rank's forked generator.
+        # megatron-core's recomputation cannot replay nested forks.
         self._forks = not config.sequence_parallel
 
     def forward(

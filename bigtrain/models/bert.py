@@ -1,4 +1,4 @@
-"""BERT made of megatron-core's layers: pre-LayerNorm, heads for masked tokens and pairs."""
+"""BERT of megatron-core's layers: pre-LayerNorm, heads for masked tokens and sentence pairs."""
 
 import copy
 
@@ -51,7 +51,7 @@ def bert_chunk(
     """Builds one chunk of a BERT on torch's default device.
 
     Args:
-        run: The run.
+        run: The run's config.
         config: The run, translated into megatron-core's config.
         chunk: The number of the chunk on this rank; None if each rank has one chunk.
         first: Whether this chunk owns the embedding.

@@ -20,7 +20,7 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
     """Builds this rank's chunks of the model on the meta device: shapes and types, no memory.
 
     Args:
-        config: The run.
+        config: The run's config.
         layout: The sizes of the grid; its process groups must exist.
 
     Returns:

@@ -54,7 +54,7 @@ def gpt_chunk(
     """Builds one chunk of a GPT on torch's default device.
 
     Args:
-        run: The run.
+        run: The run's config.
         config: The run, translated into megatron-core's config.
         chunk: The number of the chunk on this rank; None if each rank has one chunk.
         first: Whether this chunk owns the embedding.

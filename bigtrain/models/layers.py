@@ -30,7 +30,7 @@ def chunk_layers(
     """The specs of the layers of one chunk of this rank, and of the norm after the last layer.
 
     Args:
-        run: The run.
+        run: The run's config.
         config: The run, translated into megatron-core's config.
         chunk: The number of the chunk on this rank; None if each rank has one chunk.
         specs: The layer specs of this model family.

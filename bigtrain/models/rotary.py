@@ -37,7 +37,7 @@ def _scale_frequencies(frequencies: torch.Tensor, scaling: RopeScalingConfig) ->
 
 
 class RotaryTable:
-    """Cosines and sines of positions; not a module, so that a cast to bf16 rounds no frequency."""
+    """Cosines and sines of positions; not a module, so a cast to bf16 does not round angles."""
 
     def __init__(self, model: ModelConfig, dtype: torch.dtype) -> None:
         """Computes the frequencies.
@@ -70,7 +70,7 @@ def rotate(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
     Args:
         states: Queries or keys, ``[sequence, batch, heads, head_dim]``.
-        table: From ``RotaryTable``.
+        table: From ``RotaryTable``, ``[sequence, batch, 1, head_dim]``.
     """
     cosines, sines = table.chunk(2, dim=-1)
     first, second = states.chunk(2, dim=-1)

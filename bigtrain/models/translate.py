@@ -28,7 +28,7 @@ def megatron_config(run: RunConfig, layout: Layout) -> TransformerConfig:
     """Translates a run's model, precision and layout.
 
     Args:
-        run: The run.
+        run: The run's config.
         layout: The sizes of the grid.
     """
     dtype = DTYPES[run.train.precision]

@@ -1,4 +1,4 @@
-"""The forward step of an objective: microbatch in, model output and loss function out."""
+"""The forward step of an objective: from a microbatch to the model's output and loss function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def make_forward_step(
 
     Args:
         objective: Defines the model inputs and the loss.
-        config: The run.
+        config: The run's config.
         device: The device of the model.
         scales: Factors of a microbatch's summed losses, for the backward pass.
         before_forward: Called before each forward pass with the numbers of microbatch and chunk.

@@ -28,9 +28,9 @@ class LossScales:
     """Factors of a microbatch's summed losses, for the backward pass."""
 
     target: float | torch.Tensor = 1.0
-    """For a sum over targets; a tensor on the device if its value is not known on the host."""
+    """Factor of a sum over targets; a tensor on the device if the host does not have it."""
     sample: float = 1.0
-    """For a sum over samples."""
+    """Factor of a sum over samples."""
 
 
 class Objective(Protocol):
@@ -55,7 +55,7 @@ class Objective(Protocol):
 
         Args:
             microbatch: The microbatch that the model reads.
-            config: The run.
+            config: The run's config.
             device: The device of the output.
             scales: Factors of the summed losses.
             measure: Whether the report includes what only validation needs: correct predictions.

@@ -52,7 +52,7 @@ def sum_over_ranks(
         reports: This rank's reports; empty except on the last stage.
         objective: The objective that made the reports.
         sizes: How many numbers each sum of a report holds.
-        counts: Whether this rank's reports count; all tensor ranks have the same reports.
+        counts: Whether to add this rank's reports; all tensor ranks have the same reports.
         device: The device of this rank.
         extra: This rank's additional numbers, to be summed in the same all-reduce.
     """

@@ -52,7 +52,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> None:
     """Makes this process keep freed memory and use it in the next step.
 
-    By default glibc returns large blocks to the kernel at once, and the kernel fills new pages with
+    By default glibc returns large blocks to the kernel, and the kernel fills new pages with
     zeros, which takes a tenth to a fifth of a step. Most steps allocate the same sizes. Does
     nothing without glibc.
     """

@@ -27,7 +27,7 @@ _BLOCK_ELEMENTS = 2**26
 
 
 def choose_device(requested: str, ranks: Ranks) -> torch.device:
-    """Picks this rank's device and prepares it; call it before DeepSpeed is imported.
+    """Chooses this rank's device and prepares it; call it before DeepSpeed is imported.
 
     Args:
         requested: ``auto``, ``cpu`` or ``cuda``.
@@ -120,7 +120,7 @@ def reset_peak_memory(device: torch.device) -> bool:
         torch.cuda.reset_peak_memory_stats(device)
         return True
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the high-water mark.
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak.
     except OSError:
         return False
     return True

@@ -33,7 +33,7 @@ def check_device(config: RunConfig) -> None:
 
 
 def check_and_choose_device(config: RunConfig, ranks: Ranks) -> "torch.device":
-    """Picks and prepares this rank's device for a run; call it before DeepSpeed is imported.
+    """Chooses and prepares this rank's device for a run; call it before DeepSpeed is imported.
 
     Raises:
         ConfigError: The machine cannot compute the run, or has no device for this rank.

@@ -125,14 +125,14 @@ def reseed(
 
 
 def is_first_stage(chunk: int | None = None) -> bool:
-    """Whether chunk number ``chunk`` of this rank, or any if None, holds the embedding."""
+    """Whether this rank's chunk ``chunk`` (any chunk if None) holds the embedding."""
     return bool(
         parallel_state.is_pipeline_first_stage(ignore_virtual=chunk is None, vp_stage=chunk)
     )
 
 
 def is_last_stage(chunk: int | None = None) -> bool:
-    """Whether chunk number ``chunk`` of this rank, or any if None, holds the output layer."""
+    """Whether this rank's chunk ``chunk`` (any chunk if None) holds the output layer."""
     return bool(parallel_state.is_pipeline_last_stage(ignore_virtual=chunk is None, vp_stage=chunk))
 
 

@@ -29,7 +29,7 @@ def set_main_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Sets ``main_grad``, which megatron-core reads, to DeepSpeed's fp32 gradients."""
     for parameter in parameters:
         gradient = getattr(parameter, "_hp_grad", None)
-        if gradient is None:  # The attribute in bf16 with offload_optimizer.
+        if gradient is None:  # In bf16 with offload_optimizer.
             gradient = getattr(parameter, "grad_accum", None)
         if gradient is not None:
             parameter.main_grad = gradient.view_as(parameter)  # type: ignore[attr-defined]

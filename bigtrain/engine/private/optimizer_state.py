@@ -80,11 +80,11 @@ class OptimizerState:
         """Clears the gradients after a step, if DeepSpeed does not."""
 
     def zero_missing_gradients(self) -> None:
-        """Sets gradients that no backward pass of the step has written to zero."""
+        """Sets to zero the gradients that no backward pass of the step has written."""
 
     @property
     def steps(self) -> int:
-        """Updates that Adam has made; its bias correction depends on this number."""
+        """Number of updates that Adam has made; its bias correction depends on this."""
         flats = self._flat_masters()
         return int(self._adam.state[flats[0]]["step"].item()) if flats else 0
 
@@ -202,7 +202,7 @@ class FullGradientState(OptimizerState):
             optimizer.clear_hp_grads = self._mark_unwritten
 
     def zero_missing_gradients(self) -> None:
-        """Sets gradients that no backward pass of the step has written to zero."""
+        """Sets to zero the gradients that no backward pass of the step has written."""
         optimizer = self._optimizer
         for group, written in enumerate(optimizer.fp32_groups_has_gradients):
             for number, is_written in enumerate(written):

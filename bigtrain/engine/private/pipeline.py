@@ -1,4 +1,4 @@
-"""Lets ZeRO 2 and 3 run under pipeline parallelism, which DeepSpeed does not support."""
+"""Makes ZeRO 2 and 3 work with pipeline parallelism, which DeepSpeed does not support."""
 
 from typing import Any
 
