@@ -10,7 +10,7 @@ from bigtrain.checkpoint.tensor_table import box_slices
 from bigtrain.checkpoint.writing import Box, cut_box
 from bigtrain.engine.boxes import StateBox
 from bigtrain.engine.engine import Engine
-from bigtrain.parallel.device import copy_beside, host_memory
+from bigtrain.parallel.device import copy_to_host, host_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class HostCopy:
             self._memory = []  # Freed before the new memory is made: never two copies.
             self._memory = host_memory(shapes, device)
         pairs = list(zip((box.values for box in boxes), self._memory, strict=True))
-        copy_beside(pairs, device)
+        copy_to_host(pairs, device)
         return [box.on_host(copy) for box, (_, copy) in zip(boxes, pairs, strict=True)]
 
 

@@ -77,9 +77,9 @@ def parity_rank(
 
     run, ranks = load_resolved_config(config), read_ranks()
     quiet_libraries()
-    from bigtrain.parallel.device_check import choose_checked_device
+    from bigtrain.parallel.device_check import check_and_choose_device
 
-    device = choose_checked_device(run, ranks)
+    device = check_and_choose_device(run, ranks)
     from bigtrain.parity.measure import measure
 
     numbers = {"steps": steps, "perturbed_runs": perturbed_runs}

@@ -33,10 +33,10 @@ def _train(config: "RunConfig", accept_change: list[str]) -> None:
     ranks = read_ranks()
     quiet_libraries()
     set_up_logging(ranks.rank, RunFolder(config.run_dir).logs / "rank-0.log")
-    from bigtrain.parallel.device_check import choose_checked_device
+    from bigtrain.parallel.device_check import check_and_choose_device
 
     # DeepSpeed chooses its accelerator when it is imported, so the device is chosen first.
-    device = choose_checked_device(config, ranks)
+    device = check_and_choose_device(config, ranks)
     from bigtrain.train.run import train as run_training
 
     run_training(config, ranks=ranks, device=device, accept_changes=accept_change)

@@ -1,7 +1,8 @@
 """Cuts the optimizer's flat memory into boxes of the global tensors, as views, without a copy.
 
-A *shard* is a tensor rank's part of a parameter, and lies in flat memory. With ZeRO a replica rank
-keeps a *fragment* of that: a flat range. A *box* is an n-dimensional block of a global tensor::
+A *shard* is a tensor rank's part of a parameter, stored in flat memory. With ZeRO a replica rank
+keeps only a *fragment* of the shard: a flat range. A *box* is an n-dimensional block of a global
+tensor::
 
     shard, 3 × 4 of a global tensor       fragment: elements 2 to 8     three boxes
     0  1  2  3                            ·  ·  2  3                    1 × 2 at (0, 2)
@@ -36,7 +37,7 @@ class StateBox:
     first_moment: torch.Tensor
     second_moment: torch.Tensor
     is_first_replica: bool
-    """Of equal boxes on several ranks, whether this one is counted and saved."""
+    """Whether to count and save this box; True on one of the ranks that hold the same box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class GradientBox:
     offset: tuple[int, ...]
     values: torch.Tensor
     is_first_replica: bool
-    """Of equal boxes on several ranks, whether this one is counted."""
+    """Whether to count this box; True on one of the ranks that hold the same box."""
 
 
 def cut_state(
@@ -104,7 +105,7 @@ def cut_gradients(
 def blocks_of_range(shape: Sequence[int], start: int, stop: int) -> Iterator[_Block]:
     """Splits the flat range ``[start, stop)`` of a row-major array into blocks, in flat order.
 
-    A range of a matrix has at most three: the rest of a row, whole rows, the start of a row.
+    A range of a matrix has at most three blocks: the end of a row, full rows, the start of a row.
     """
     if start >= stop:
         return
@@ -134,7 +135,7 @@ def _in_row(shape: Sequence[int], row: int, start: int, stop: int) -> Iterator[_
 def _cut(
     shard: Shard, fragment_start: int, fragment_numel: int
 ) -> Iterator[tuple[tuple[int, ...], Callable[[torch.Tensor], torch.Tensor]]]:
-    """Yields the global offset of each box, and a function from a fragment's values to its view."""
+    """Yields each box's global offset, and a function that views a fragment's values as the box."""
     start = max(fragment_start, shard.start)
     stop = min(fragment_start + fragment_numel, shard.start + math.prod(shard.shape))
     position = start - fragment_start

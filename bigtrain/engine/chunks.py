@@ -1,7 +1,7 @@
-"""This rank's chunks of the model: as DeepSpeed sees them, and as megatron-core's schedule does.
+"""Wraps this rank's chunks of the model, for DeepSpeed and for megatron-core's schedule.
 
-If the schedule does not find an attribute, it skips the work *silently*, so all are defined here.
-DeepSpeed's engine cannot be passed to the schedule: its attribute ``config`` is DeepSpeed's own.
+If a chunk lacks an attribute, the schedule skips work *silently*, so all attributes are defined
+here. DeepSpeed's engine cannot be passed to the schedule: its ``config`` is DeepSpeed's own config.
 """
 
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ import torch
 
 
 class ChunkList(torch.nn.ModuleList):
-    """This rank's chunks as one module, because DeepSpeed takes one."""
+    """This rank's chunks as one module, because DeepSpeed accepts only one."""
 
     def forward(self, number: int, *args: Any, **kwargs: Any) -> Any:
-        """Runs one chunk."""
+        """Runs the chunk with this number."""
         return self[number](*args, **kwargs)
 
 
 class ScheduledChunk(torch.nn.Module):
-    """A chunk as the schedule sees it: its forward pass runs through DeepSpeed."""
+    """A chunk for the schedule; its forward pass runs through DeepSpeed's engine."""
 
     def __init__(self, engine: Any, module: Any, *, number: int) -> None:
         super().__init__()
-        # Not registered as submodules: the parameters belong to DeepSpeed's engine alone.
+        # Not registered as submodules: only DeepSpeed's engine owns the parameters.
         object.__setattr__(self, "_engine", engine)
         object.__setattr__(self, "module", module)
         self._number = number
@@ -34,15 +34,15 @@ class ScheduledChunk(torch.nn.Module):
         self.ddp_config = SimpleNamespace(use_megatron_fsdp=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the chunk through DeepSpeed, whose hooks need to see it."""
+        """Runs the chunk through DeepSpeed's engine, so that its hooks are called."""
         return self._engine(self._number, *args, **kwargs)
 
     def set_input_tensor(self, tensor: Any) -> None:
-        """Takes the activations of the stage before."""
+        """Sets the activations that the previous stage has sent."""
         self.module.set_input_tensor(tensor)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
-        """The chunk's parameters, under its own names."""
+        """Yields the chunk's parameters, with their names within the chunk."""
         return self.module.named_parameters(*args, **kwargs)
 
     def modules(self) -> Iterator[torch.nn.Module]:

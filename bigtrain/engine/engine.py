@@ -1,6 +1,6 @@
 """One training step in any layout, in phases: ``backward``, ``reduce``, ``update`` or ``discard``.
 
-megatron-core's schedule runs the microbatches, DeepSpeed reduces the gradients and updates.
+megatron-core's schedule runs the microbatches. DeepSpeed reduces gradients and updates weights.
 """
 
 import logging
@@ -32,14 +32,14 @@ from bigtrain.models.initial import fill_initial_values
 from bigtrain.models.shards import Shard, shards_of
 from bigtrain.parallel import groups
 from bigtrain.parallel.buckets import fill_buckets
-from bigtrain.parallel.device import runs_on_cpu, settle_memory, synchronize
+from bigtrain.parallel.device import keep_freed_memory, runs_on_cpu, synchronize
 from bigtrain.parallel.schedule import ForwardStep, Report, run_microbatches
 
 deepspeed_logger.setLevel(logging.ERROR)
 
 
 class _Phase(Enum):
-    """How far the current step is."""
+    """Which call of the current step comes next."""
 
     READY = "backward comes next"
     ACCUMULATED = "reduce comes next"
@@ -47,7 +47,7 @@ class _Phase(Enum):
 
 
 class Engine:
-    """This rank's part of the model and its optimizer state, and how to take a step with them.
+    """Trains this rank's part of the model, and holds its optimizer state.
 
     A step is three calls, in this order, on every rank::
 
@@ -59,13 +59,13 @@ class Engine:
     def __init__(
         self, config: RunConfig, chunks: Sequence[Any], *, layout: Layout, device: torch.device
     ) -> None:
-        """Gives the weights storage, but not their values.
+        """Allocates the weights; ``initialize`` or ``writable_boxes`` sets their values.
 
         Args:
             config: The run's config.
             chunks: This rank's part of the model, from ``build_chunks``, on the meta device.
-            layout: The grid.
-            device: Where the ranks compute.
+            layout: The sizes of the grid.
+            device: The device of this rank.
         """
         private.check_version(config)
         private.skip_kernel_compilation()
@@ -102,8 +102,8 @@ class Engine:
             dist_init_required=False,
         )
         private.skip_division_by_one(self._deepspeed)
-        shares = topology.get_data_parallel_world_size() > 1
-        if not (self._zero.reduces_each_backward or shares or config.parallel.offload_optimizer):
+        has_peers = topology.get_data_parallel_world_size() > 1
+        if not (self._zero.reduces_each_backward or has_peers or config.parallel.offload_optimizer):
             private.skip_reduction_over_one_rank(self._deepspeed, self._optimizer)
         self._state = private.state_of(self._optimizer)
         self._finish_reduction = private.split_reduction_from_step(self._deepspeed, self._optimizer)
@@ -112,20 +112,20 @@ class Engine:
             ScheduledChunk(self._deepspeed, chunk, number=number)
             for number, chunk in enumerate(chunks)
         ]
-        settle_memory(device)
+        keep_freed_memory(device)
 
     def _shards_of(self, chunk: Any) -> dict[str, list[Shard]]:
         shards = shards_of(chunk)
         if self._zero.partitions_state or dist.get_rank(groups.replica_group()) == 0:
             return shards
-        # With ZeRO 0 all replica ranks keep the same state: the first one's is counted and saved.
+        # With ZeRO 0 all replica ranks keep the same state; only the first counts and saves it.
         return {
             name: [replace(shard, is_first_replica=False) for shard in parts]
             for name, parts in shards.items()
         }
 
     def _prepare_gradients(self, chunks: Sequence[Any]) -> None:
-        """Arranges how gradients are summed between ranks that share parameters or activations."""
+        """Sets up the gradient sums over ranks that share parameters or activations."""
         self._tied = None
         for chunk in chunks:
             chunk.config.finalize_model_grads_func = self._finalize_gradients
@@ -142,7 +142,7 @@ class Engine:
         """The first phase of a step: forward and backward passes over the microbatches.
 
         Args:
-            forward_step: Gives each microbatch's output and loss function.
+            forward_step: Returns each microbatch's output and loss function.
             microbatches: This rank's share of the batch.
 
         Returns:
@@ -156,7 +156,7 @@ class Engine:
         """The second phase: completes the reduction of the gradients over all ranks.
 
         Returns:
-            The gradient's global norm before clipping, the same on every rank; infinite where the
+            The gradient's global norm before clipping, the same on every rank; infinite if the
             gradient is not finite.
         """
         self._enter(_Phase.ACCUMULATED, _Phase.REDUCED)
@@ -171,33 +171,32 @@ class Engine:
     def update(self, learning_rate: float) -> bool:
         """The last phase: clips the gradients and updates the weights.
 
-        Nothing is updated on any rank if one rank calls ``discard`` instead, or if the norm is not
-        finite.
+        No rank updates if any rank calls ``discard`` instead, or if the norm is not finite.
 
         Args:
-            learning_rate: Of this update.
+            learning_rate: The learning rate of this update.
 
         Returns:
             Whether the update was applied, the same on every rank.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        return self._end_step(wants_update=True)
+        return self._end_step(update=True)
 
     def discard(self) -> None:
-        """The last phase in place of ``update``: clears the gradients.
+        """Replaces ``update`` as the last phase: clears the gradients.
 
-        No weight, moment or count of steps changes on any rank.
+        Weights, moments and step counts do not change on any rank.
         """
-        self._end_step(wants_update=False)
+        self._end_step(update=False)
 
     def gradient_boxes(self) -> list[GradientBox]:
-        """The boxes of the global gradients that this rank keeps; only after ``reduce``."""
+        """The boxes of the global gradients that this rank keeps; call it after ``reduce``."""
         assert self._phase is _Phase.REDUCED, self._phase.value
         return cut_gradients(self._shards, self._state.gradients())
 
     def evaluate(self, forward_step: ForwardStep, microbatches: Sequence[Any]) -> list[Report]:
-        """Forward passes only, without dropout, between two steps; reports as in ``backward``."""
+        """Runs only forward passes, without dropout, between two steps; returns their reports."""
         assert self._phase is _Phase.READY, self._phase.value
         self._deepspeed.eval()
         with torch.no_grad():
@@ -214,12 +213,12 @@ class Engine:
 
     @contextmanager
     def writable_boxes(self) -> Iterator[list[StateBox]]:
-        """The same boxes, to be written into; afterwards the weights get the new values."""
+        """Yields ``boxes`` for writing; at the end copies the masters into the weights."""
         yield self.boxes()
-        self._state.publish_masters()
+        self._state.copy_masters_to_weights()
 
     def initialize(self) -> None:
-        """Gives the weights their initial values, which depend on their names and the seed only."""
+        """Sets the weights to initial values, which depend only on their names and the seed."""
         with self.writable_boxes() as boxes:
             for box in boxes:
                 fill_initial_values(
@@ -233,7 +232,7 @@ class Engine:
 
     @property
     def optimizer_steps(self) -> int:
-        """Updates applied so far."""
+        """Number of updates applied so far."""
         return self._state.steps
 
     @optimizer_steps.setter
@@ -255,23 +254,21 @@ class Engine:
             forward_step,
             microbatches,
             chunks=self.chunks,
-            # Sentence pairs are as wide as the longest of their batch.
+            # Sentence pairs are padded to the longest pair of their batch.
             sequence_length=microbatches[0].tokens.shape[1],
             micro_batch_size=self._config.train.micro_batch_size,
             forward_only=forward_only,
         )
 
-    def _end_step(self, *, wants_update: bool) -> bool:
+    def _end_step(self, *, update: bool) -> bool:
         self._enter(_Phase.REDUCED, _Phase.READY)
-        # If only some ranks updated, they would have a different model from then on.
-        agreed = torch.tensor(
-            float(wants_update and math.isfinite(self._norm)), device=self._device
-        )
+        # If only some ranks updated, the ranks would hold different weights.
+        agreed = torch.tensor(float(update and math.isfinite(self._norm)), device=self._device)
         dist.all_reduce(agreed, op=dist.ReduceOp.MIN)
         applied = bool(agreed.item())
-        with self._state.given_norm(self._norm if applied else None):
+        with self._state.override_norm(self._norm if applied else None):
             self._deepspeed.step()
-        self._state.forget_gradients()
+        self._state.clear_gradients()
         return applied
 
     def _gradient_norm(self) -> float:
@@ -283,13 +280,13 @@ class Engine:
         return global_norm(counted, device=self._device)
 
     def _finalize_gradients(self, chunks: Any, *args: Any, **kwargs: Any) -> None:
-        """Sums what stages and tensor ranks share; called after the last backward pass."""
-        if self._zero.reduces_each_backward:  # See _prepare_gradients, which does it instead.
+        """Sums gradients that stages or tensor ranks share; called after the last backward pass."""
+        if self._zero.reduces_each_backward:  # The hooks of _prepare_gradients sum them.
             return
-        self._state.complete_gradients()
-        private.lend_main_gradients(self._parameters)
+        self._state.zero_missing_gradients()
+        private.set_main_gradients(self._parameters)
         finalize_model_grads(chunks, *args, **kwargs)
-        private.take_back_main_gradients(self._parameters)
+        private.delete_main_gradients(self._parameters)
         if not self._zero.partitions_state and self._layout.replica_ranks > 1:
             self._average_over_replica_ranks()
 
@@ -303,7 +300,7 @@ class Engine:
             )
 
     def _average_over_replica_ranks(self) -> None:
-        """Averages the gradients over the replica ranks with ZeRO 0; otherwise DeepSpeed does it.
+        """Averages the gradients over the replica ranks with ZeRO 0; DeepSpeed does it with 1 to 3.
 
         Replica ranks are batch ranks × context ranks. Context ranks have parts of one sample, so
         their gradients must be added, and only those of batch ranks averaged. Dividing by the
@@ -323,7 +320,7 @@ class Engine:
 def _adamw(
     config: RunConfig, shards: Mapping[torch.nn.Parameter, Sequence[Shard]]
 ) -> torch.optim.AdamW:
-    # The shapes of the shards: under ZeRO 3 the parameters themselves are empty.
+    # The shapes come from the shards, because with ZeRO 3 the parameters are empty.
     matrices = [p for p, parts in shards.items() if len(parts[0].shape) > 1]
     vectors = [p for p, parts in shards.items() if len(parts[0].shape) <= 1]
     return torch.optim.AdamW(

@@ -6,18 +6,18 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 
-_ROW = 4096
-"""How many squares are summed in fp32; these sums are then added in fp64. The relative error is
-about 1e-9. With torch's fp32 norm of a whole matrix on CPU it is about 1e-4, and depends on the
-layout."""
+_ROW_ELEMENTS = 4096
+"""Number of squares summed in fp32; these sums are then added in fp64. The relative error is about
+1e-9. That of torch's fp32 norm of a complete matrix on CPU is about 1e-4 and depends on the layout.
+"""
 
 
 def global_norm(gradients: Iterable[torch.Tensor], *, device: torch.device) -> float:
-    """The Euclidean norm of a gradient whose parts lie on all ranks; every rank calls it.
+    """Computes the Euclidean norm of a gradient that is spread over all ranks; all must call it.
 
     Args:
-        gradients: The flat parts that this rank counts; every element is counted on one rank only.
-        device: Where the ranks reduce.
+        gradients: This rank's flat parts; each element must be passed on exactly one rank.
+        device: The device of the all-reduce.
 
     Returns:
         The same number on every rank; infinite if it overflows or an element is NaN.
@@ -31,7 +31,7 @@ def global_norm(gradients: Iterable[torch.Tensor], *, device: torch.device) -> f
 
 
 def _sum_of_squares(flat: torch.Tensor) -> torch.Tensor:
-    whole = flat.numel() // _ROW * _ROW
-    rows = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1)
-    rest = torch.linalg.vector_norm(flat[whole:])
+    in_rows = flat.numel() // _ROW_ELEMENTS * _ROW_ELEMENTS
+    rows = torch.linalg.vector_norm(flat[:in_rows].view(-1, _ROW_ELEMENTS), dim=1)
+    rest = torch.linalg.vector_norm(flat[in_rows:])
     return rows.double().square().sum() + rest.double().square()

@@ -5,7 +5,7 @@ from typing import Any
 from bigtrain.config import RunConfig
 from bigtrain.engine.zero import zero_stage
 
-# DeepSpeed's default of 5e8 elements is allocated whole at the first backward pass.
+# DeepSpeed allocates a full bucket at the first backward pass; its default is 5e8 elements.
 REDUCE_BUCKET_ELEMENTS = 50_000_000
 
 _ALIGNMENT = 2
@@ -17,12 +17,12 @@ def deepspeed_settings(
 ) -> dict[str, Any]:
     """Renders the config of the DeepSpeed engine.
 
-    ``parallel.zero`` 0 and 1 are both DeepSpeed's stage 1 (see ``zero`` and ``topology``).
+    ``parallel.zero`` 0 and 1 are both DeepSpeed's stage 1 (see ``zero.py`` and ``topology.py``).
 
     Args:
         config: The run's config.
         parameters_per_rank: Elements of this rank's part of the model; no bucket is larger.
-        prefetch: Whether ZeRO 3 gathers the weights of the next layer while one computes.
+        prefetch: Whether ZeRO 3 gathers the next layer's weights while the current layer computes.
     """
     bucket = _bucket_elements(config, parameters_per_rank)
     bf16 = config.train.precision == "bf16"
@@ -39,16 +39,16 @@ def deepspeed_settings(
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
             **_offload(config),
-            **(_weights(config, parameters_per_rank, prefetch) if zero.partitions_weights else {}),
+            **(_stage_3(config, parameters_per_rank, prefetch) if zero.partitions_weights else {}),
         },
         "zero_allow_untested_optimizer": True,
-        # torch's own Adam runs on CPU too; DeepSpeed's needs a compiler at the start.
+        # torch's own Adam runs on CPU too; DeepSpeed's needs a C++ compiler at start-up.
         "zero_force_ds_cpu_optimizer": False,
-        # Each gradient must be added to its fp32 buffer at once. DeepSpeed's default is to do it
+        # Each gradient must be added to its fp32 buffer immediately. By default DeepSpeed adds
         # once per forward pass, and under 1F1B two forward passes may precede two backward passes.
         "bf16": {"enabled": bf16, "immediate_grad_update": bf16},
         "data_types": {"grad_accum_dtype": "fp32"},
-        # The default is the model's type, and DeepSpeed rounds to it even in a group of one rank.
+        # The default is the model's dtype; DeepSpeed rounds to it even in a group of one rank.
         "communication_data_type": "fp32",
         "steps_per_print": 2**31,
     }
@@ -63,7 +63,7 @@ def _bucket_elements(config: RunConfig, parameters_per_rank: int) -> int:
 
 
 def _layer_elements(config: RunConfig, parameters_per_rank: int) -> int:
-    """About the size of one layer, with an equal share of the embedding."""
+    """The approximate number of elements of one layer, with an equal share of the embedding."""
     layers_per_rank = max(1, config.model.num_layers // config.parallel.pipeline)
     return parameters_per_rank // layers_per_rank
 
@@ -74,17 +74,17 @@ def _offload(config: RunConfig) -> dict[str, Any]:
     return {"offload_optimizer": {"device": "cpu"}}
 
 
-def _weights(config: RunConfig, parameters_per_rank: int, prefetch: bool) -> dict[str, Any]:
-    """When the weights of a layer are gathered and freed."""
+def _stage_3(config: RunConfig, parameters_per_rank: int, prefetch: bool) -> dict[str, Any]:
+    """The keys that define when ZeRO 3 gathers and frees the weights of a layer."""
     layer = _layer_elements(config, parameters_per_rank)
     return {
-        # Norms and small biases stay whole: gathering each of them costs more than it saves.
+        # Norms and small biases are not partitioned: gathering each costs more than it saves.
         "stage3_param_persistence_threshold": min(100_000, parameters_per_rank // 1000),
         # Weights are freed after each use; the default keeps 1e9 elements until the backward pass.
         "stage3_max_reuse_distance": 0,
         "stage3_max_live_parameters": 2 * layer if prefetch else 0,
         "stage3_prefetch_bucket_size": layer if prefetch else 0,
         "memory_efficient_linear": False,
-        # Gradients in bf16 do not fit into fp32 buckets.
+        # DeepSpeed cannot copy bf16 gradients into fp32 buckets.
         "contiguous_gradients": config.train.precision == "fp32",
     }

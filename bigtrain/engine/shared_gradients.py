@@ -1,6 +1,6 @@
-"""Sums the gradients of parameters that ranks share, with ZeRO 2 and 3.
+"""Sums the gradients of parameters that ranks share, for ZeRO 2 and 3.
 
-With ZeRO 0 and 1 megatron-core does this after the last backward pass. With ZeRO 2 and 3 DeepSpeed
+For ZeRO 0 and 1 megatron-core does this after the last backward pass. With ZeRO 2 and 3 DeepSpeed
 has reduced and partitioned the gradients by then.
 """
 
@@ -19,7 +19,7 @@ def sum_over_tensor_ranks(chunks: Iterable[torch.nn.Module]) -> None:
 
     With sequence parallelism each tensor rank computes a part of the sequence (Korthikanti et al.,
     arXiv 2205.05198, section 4.2.2), and megatron-core marks the parameters that it applies to that
-    part. The norms of queries and keys are always applied to a part of the heads only.
+    part. The norms of queries and keys are always applied to the rank's own heads only.
     """
     for chunk in chunks:
         for name, parameter in chunk.named_parameters():
@@ -35,14 +35,14 @@ def _sum_over_tensor_ranks(gradient: torch.Tensor) -> torch.Tensor:
 
 
 def tied_weight(chunks: Sequence[Any]) -> torch.nn.Parameter | None:
-    """This rank's copy of the embedding that the first and the last stage share; None without."""
+    """This rank's copy of the embedding that the first and the last stage share, or None."""
     if not chunks[0].share_embeddings_and_output_weights:
         return None
-    for chunk, holds_it in (
+    for chunk, holds_copy in (
         (chunks[0], groups.is_first_stage()),
         (chunks[-1], groups.is_last_stage()),
     ):
-        if holds_it:
+        if holds_copy:
             return chunk.shared_embedding_or_output_weight()  # type: ignore[no-any-return]
     return None
 
@@ -53,7 +53,7 @@ def sum_tied(weight: Any, fragment: GradientFragment | None, *, shared_ranges: b
     Args:
         weight: This rank's copy.
         fragment: The range of its gradient that this rank keeps, if any.
-        shared_ranges: Whether the ranks of both stages keep the same range; otherwise the whole
+        shared_ranges: Whether the ranks of both stages keep the same range; otherwise the complete
             gradient is gathered for the sum.
     """
     if shared_ranges:

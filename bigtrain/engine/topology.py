@@ -9,21 +9,21 @@ from bigtrain.parallel import groups
 
 
 class Topology:
-    """Answers DeepSpeed's questions about the grid.
+    """Ranks, sizes and groups of the grid, by the names that DeepSpeed calls.
 
     DeepSpeed's *data parallel* ranks are the replica ranks: it reduces gradients and partitions the
-    optimizer state over them. With ZeRO 0 each rank is a group of its own: DeepSpeed then keeps the
-    whole optimizer state on it, and the engine reduces the gradients.
+    optimizer state over them. With ZeRO 0 each group has one rank only: DeepSpeed then keeps the
+    complete optimizer state on it, and our engine reduces the gradients.
     """
 
     def __init__(self, layout: Layout, *, partitions_state: bool) -> None:
         self._layout = layout
         self._data_group: Any = (
-            groups.replica_group() if partitions_state else groups.group_of_this_rank_alone()
+            groups.replica_group() if partitions_state else groups.single_rank_group()
         )
 
     def get_model_parallel_rank(self) -> int:
-        """The *tensor* rank: DeepSpeed counts replicated parameters on rank 0 of these only."""
+        """The *tensor* rank: DeepSpeed counts replicated parameters on rank 0 only."""
         return groups.tensor_parallel_rank()
 
     get_tensor_model_parallel_rank = get_model_parallel_rank
@@ -37,15 +37,15 @@ class Topology:
         return groups.model_parallel_group()
 
     def get_tensor_model_parallel_world_size(self) -> int:
-        """How many ranks share each layer."""
+        """The number of ranks that each layer is split over."""
         return self._layout.tensor
 
     def get_tensor_model_parallel_group(self) -> dist.ProcessGroup:
-        """The ranks that share each layer."""
+        """The ranks that each layer is split over."""
         return groups.tensor_parallel_group()
 
     def get_tensor_model_parallel_src_rank(self) -> int:
-        """The first of the ranks that share each layer."""
+        """The global rank of tensor rank 0."""
         return dist.get_process_group_ranks(groups.tensor_parallel_group())[0]
 
     def get_data_parallel_rank(self) -> int:
@@ -61,5 +61,5 @@ class Topology:
         return self._data_group
 
     def get_data_parallel_group_ranks(self) -> list[int]:
-        """The global ranks of that group."""
+        """The global ranks of the data-parallel group."""
         return dist.get_process_group_ranks(self._data_group)

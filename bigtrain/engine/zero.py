@@ -24,7 +24,7 @@ class ZeroStage:
 
 
 def zero_stage(parallel: ParallelConfig) -> ZeroStage:
-    """The meaning of ``parallel.zero``."""
+    """Returns what the value of ``parallel.zero`` means."""
     zero = parallel.zero
     return ZeroStage(
         deepspeed_stage=max(1, zero),

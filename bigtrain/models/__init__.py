@@ -1,1 +1,1 @@
-"""What a model is: megatron-core layers, the names of its weights, and how they begin."""
+"""Models of megatron-core layers; global names and initial values of their weights."""

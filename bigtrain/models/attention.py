@@ -32,8 +32,8 @@ class _CoreAttention(torch.nn.Module):
         assert attn_mask_type is self.mask_type and attention_type == "self"
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         self.scale = softmax_scale or 1.0 / math.sqrt(config.kv_channels)
-        # With sequence parallelism the whole block uses each rank's own generator already, and
-        # megatron-core's recomputation cannot replay one fork within another.
+        # With sequence parallelism the complete block already uses each rank's forked generator.
+        # megatron-core's recomputation cannot replay nested forks.
         self._forks = not config.sequence_parallel
 
     def forward(
@@ -49,7 +49,7 @@ class _CoreAttention(torch.nn.Module):
         Args:
             query: ``[sequence, batch, heads, head_dim]``.
             key: ``[sequence, batch, key heads, head_dim]``; query heads share key heads evenly.
-            value: As ``key``.
+            value: ``[sequence, batch, key heads, head_dim]``.
             attention_mask: See the subclass.
 
         Returns:
@@ -96,7 +96,7 @@ class _CoreAttention(torch.nn.Module):
 
 
 class CausalAttention(_CoreAttention):
-    """Each position attends to itself and earlier positions, of its document if those are given.
+    """Each position attends to itself and earlier ones, within its document if documents are given.
 
     ``attention_mask`` is None, or ``[batch, sequence]``: the number of each token's document.
     """
@@ -121,7 +121,7 @@ class CausalAttention(_CoreAttention):
         mask = self._masks.of(documents)
         if isinstance(mask, torch.Tensor):
             return self._attend_densely(query, key, value, mask, causal=False, dropout=dropout)
-        assert dropout == 0  # config/device_rules.py refuses it.
+        assert dropout == 0  # config/device_rules.py refuses dropout here.
         return attend_in_blocks(query, key, value, mask, scale=self.scale)
 
 

@@ -1,4 +1,4 @@
-"""BERT made of megatron-core's layers: pre-LayerNorm, heads for masked tokens and pairs."""
+"""BERT of megatron-core's layers: pre-LayerNorm, heads for masked tokens and sentence pairs."""
 
 import copy
 
@@ -16,18 +16,18 @@ from bigtrain.models.attention import PaddedAttention
 from bigtrain.models.layers import LayerSpecs, chunk_layers
 from bigtrain.models.norm import LayerNorm
 
-# The head takes its norm from this name; megatron-core's refuses sequence parallelism.
+# The head reads its norm from this name; megatron-core's norm refuses sequence parallelism.
 bert_lm_head.LNImpl = LayerNorm
 
 _LAYERS: LayerSpecs = {
-    # megatron-core has one object for all callers, and chunk_layers writes on it.
+    # megatron-core shares one object among all callers, and chunk_layers modifies it.
     "torch": lambda: copy.deepcopy(bert_layer_local_spec),
     "transformer_engine": get_bert_layer_with_transformer_engine_spec,
 }
 
 
 class _Bert(BertModel):
-    """megatron-core's model, called with one bit for each token instead of a dense mask.
+    """megatron-core's BERT, called with a padding mask of one bit a token instead of a dense mask.
 
     ``chunk(tokens, padding_mask, token_types)``, each ``[batch, sequence]``; the last stage returns
     ``[batch, sequence, padded vocabulary / tensor]`` and ``[batch, 2]``.
@@ -41,7 +41,7 @@ class _Bert(BertModel):
         return "b11s"
 
     def bert_extended_attention_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """``[batch, 1, 1, sequence]``, True at tokens."""
+        """The mask as ``[batch, 1, 1, sequence]``, True at tokens."""
         return attention_mask[:, None, None, :]
 
 
@@ -51,8 +51,8 @@ def bert_chunk(
     """Builds one chunk of a BERT on torch's default device.
 
     Args:
-        run: The run.
-        config: The same as megatron-core's config.
+        run: The run's config.
+        config: The run, translated into megatron-core's config.
         chunk: The number of the chunk on this rank; None if each rank has one chunk.
         first: Whether this chunk owns the embedding.
         last: Whether this chunk owns the output layer.

@@ -1,4 +1,4 @@
-"""Builds this rank's part of a model without memory, and then allocates its parameters."""
+"""Builds this rank's part of a model on the meta device, and then allocates its parameters."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,12 +20,12 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
     """Builds this rank's chunks of the model on the meta device: shapes and types, no memory.
 
     Args:
-        config: The run.
-        layout: The grid; its process groups must exist.
+        config: The run's config.
+        layout: The sizes of the grid; its process groups must exist.
 
     Returns:
-        parallel.virtual_pipeline modules of megatron-core, in the order in which a microbatch
-        passes through them; each has ``config``, ``model_type``, ``vp_stage`` and
+        One megatron-core module for each chunk (parallel.virtual_pipeline), in the order in which
+        a microbatch passes through them; each has ``config``, ``model_type``, ``vp_stage`` and
         ``set_input_tensor``. A GPT is called with tokens, positions and documents, a BERT with
         tokens, padding mask and token types.
     """
@@ -42,7 +42,7 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
             # Embeddings and heads of torch's own classes are created in fp32.
             modules.append(module.to(translated.params_dtype))
     if config.model.tie_embeddings and layout.pipeline > 1 and last:
-        # The first stage has the same weight: the norm of the gradient must count it once.
+        # The first stage has the same weight, and the gradient norm must count it only once.
         modules[-1].shared_embedding_or_output_weight().ds_pipe_replicated = True
     return modules
 

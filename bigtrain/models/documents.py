@@ -26,23 +26,23 @@ class DocumentMasks:
 
         Returns:
             ``[batch, 1, query, key]``, True where a query attends to a key; on a GPU the same as a
-            block mask for flex_attention.
+            ``BlockMask`` for flex_attention.
         """
-        if self._mask is None or not self._is_known(documents):
+        if self._mask is None or not self._is_cached(documents):
             blocks = has_block_attention(documents.device)
             self._mask = block_mask(documents) if blocks else dense_mask(documents)
-            # Keeping the tensor prevents another one from getting its address.
+            # This reference prevents another tensor from being allocated at the same address.
             self._documents, self._version = documents, documents._version
         return self._mask
 
-    def _is_known(self, documents: torch.Tensor) -> bool:
+    def _is_cached(self, documents: torch.Tensor) -> bool:
         # Recomputation passes another tensor object with the same memory.
-        known = self._documents
+        cached = self._documents
         return (
-            known is not None
-            and known.data_ptr() == documents.data_ptr()
-            and known.shape == documents.shape
-            and known.stride() == documents.stride()
+            cached is not None
+            and cached.data_ptr() == documents.data_ptr()
+            and cached.shape == documents.shape
+            and cached.stride() == documents.stride()
             and self._version == documents._version
         )
 
@@ -52,22 +52,24 @@ def dense_mask(documents: torch.Tensor) -> torch.Tensor:
     return (documents[:, None, :, None] == documents[:, None, None, :]).tril()
 
 
-def document_rule(documents: torch.Tensor) -> Any:
-    """The same as a function of (batch, head, query, key), the form that flex_attention takes."""
+def document_mask_function(documents: torch.Tensor) -> Any:
+    """``dense_mask`` as a function of batch, head, query and key, as flex_attention requires."""
 
-    def sees(
+    def attends(
         row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
     ) -> torch.Tensor:
         return (query >= key) & (documents[row, query] == documents[row, key])
 
-    return sees
+    return attends
 
 
 def block_mask(documents: torch.Tensor) -> BlockMask:
-    """The same as a block mask; the compiled function never allocates the dense mask."""
+    """``dense_mask`` as a ``BlockMask``; the compiled function never allocates the dense mask."""
     rows, length = documents.shape
     make = _compiled.setdefault("mask", torch.compile(create_block_mask))
-    mask: BlockMask = make(document_rule(documents), rows, None, length, length, documents.device)
+    mask: BlockMask = make(
+        document_mask_function(documents), rows, None, length, length, documents.device
+    )
     return mask
 
 
@@ -79,12 +81,12 @@ def attend_in_blocks(
     *,
     scale: float,
 ) -> torch.Tensor:
-    """flex_attention, compiled (Dong et al., arXiv 2412.05496), with grouped heads.
+    """Computes attention by compiled flex_attention (Dong et al., arXiv 2412.05496).
 
     Args:
         query: ``[batch, heads, sequence, head_dim]``.
-        key: The same with key heads.
-        value: As ``key``.
+        key: ``[batch, key heads, sequence, head_dim]``; query heads share key heads evenly.
+        value: ``[batch, key heads, sequence, head_dim]``.
         mask: From ``block_mask``.
         scale: Factor of the attention logits.
     """

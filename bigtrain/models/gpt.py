@@ -24,7 +24,7 @@ _LAYERS: LayerSpecs = {
 
 
 class _Gpt(GPTModel):
-    """megatron-core's model with rotary embeddings of arbitrary positions."""
+    """megatron-core's GPT with rotary embeddings of arbitrary positions."""
 
     rotary_table: RotaryTable | None = None
 
@@ -40,8 +40,8 @@ class _Gpt(GPTModel):
     def _postprocess(self, hidden_states: torch.Tensor, *args: Any, **options: Any) -> Any:
         if not self.post_process or self.config.sequence_parallel:
             return super()._postprocess(hidden_states, *args, **options)
-        # Transposed before the output layer. megatron-core transposes the logits, the largest
-        # tensor of a step, which copies them once and their gradient twice.
+        # The hidden states are transposed before the output layer. megatron-core transposes the
+        # logits, the largest tensor of a step, which copies them once and their gradient twice.
         tied = self.share_embeddings_and_output_weights
         weight = self.shared_embedding_or_output_weight() if tied else None
         logits, _ = self.output_layer(hidden_states.transpose(0, 1).contiguous(), weight=weight)
@@ -54,8 +54,8 @@ def gpt_chunk(
     """Builds one chunk of a GPT on torch's default device.
 
     Args:
-        run: The run.
-        config: The same as megatron-core's config.
+        run: The run's config.
+        config: The run, translated into megatron-core's config.
         chunk: The number of the chunk on this rank; None if each rank has one chunk.
         first: Whether this chunk owns the embedding.
         last: Whether this chunk owns the output layer.
@@ -76,7 +76,7 @@ def gpt_chunk(
         post_process=last,
         share_embeddings_and_output_weights=model.tie_embeddings,
         parallel_output=True,
-        # megatron-core's rotary embedding counts positions from the start of the row.
+        # megatron-core's rotary embedding always counts positions from the start of the row.
         position_embedding_type="none" if model.positions == "rope" else "learned_absolute",
         vp_stage=chunk,
     )

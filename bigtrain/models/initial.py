@@ -1,6 +1,6 @@
 """Initial weights: each value is a function of (seed, global name, global index).
 
-So every layout starts with the same model, and each rank computes only its own share.
+Therefore every layout starts with the same model, and each rank computes only its own part.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import torch
 
 from bigtrain.config.model import ModelConfig
 
-_CHUNK = 1 << 20
+_BLOCK_ELEMENTS = 1 << 20
 
 
 @torch.no_grad()
@@ -32,9 +32,9 @@ def fill_initial_values(
     Args:
         view: The box, written in place.
         name: Global name of the tensor.
-        global_shape: Its whole shape.
-        offset: The start of the box in it.
-        model: Determines the standard deviation.
+        global_shape: Shape of the global tensor.
+        offset: Start of the box in the global tensor.
+        model: Defines the standard deviation.
         seed: The run's seed.
     """
     if name.endswith("bias"):
@@ -52,7 +52,7 @@ def _fill_normal(
     view: torch.Tensor, key: int, global_shape: Sequence[int], offset: Sequence[int], std: float
 ) -> None:
     inner = math.prod(view.shape[1:])
-    rows = max(1, _CHUNK // max(1, inner))
+    rows = max(1, _BLOCK_ELEMENTS // max(1, inner))
     for first in range(0, view.shape[0], rows):
         part = view[first : first + rows]
         start = (offset[0] + first, *offset[1:])
@@ -73,9 +73,9 @@ def _global_indices(
 
 
 def _normal(index: torch.Tensor, key: int) -> torch.Tensor:
-    """Standard normal values of a counter, in fp32.
+    """Maps counters to standard normal values, in fp32.
 
-    A 64-bit mix of the counter (Steele et al., "Fast splittable pseudorandom number generators",
+    A 64-bit mix of each counter (Steele et al., "Fast splittable pseudorandom number generators",
     OOPSLA 2014, figure 15) gives two uniform values, and Box–Muller one normal value. The transform
     runs in fp64, so that all devices give the same values after rounding.
     """

@@ -1,4 +1,4 @@
-"""The modules of a layer: megatron-core's, with bigtrain's norms, attention and rotation."""
+"""megatron-core's layer specs, with our norms, attention and rotary embeddings."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from bigtrain.models.norm import NORMS
 from bigtrain.models.rotary import RotarySelfAttention, rotate
 
 LayerSpecs = Mapping[str, Callable[[], ModuleSpec]]
-"""For each value of train.kernels, makes megatron-core's description of one layer."""
+"""For each value of train.kernels, a function that returns megatron-core's spec of one layer."""
 
 
 def chunk_layers(
@@ -27,24 +27,24 @@ def chunk_layers(
     specs: LayerSpecs,
     core_attention: Callable[..., torch.nn.Module],
 ) -> TransformerBlockSubmodules:
-    """The layers of one chunk of this rank, and the norm after the last.
+    """The specs of the layers of one chunk of this rank, and of the norm after the last layer.
 
     Args:
-        run: The run.
-        config: The same as megatron-core's config.
+        run: The run's config.
+        config: The run, translated into megatron-core's config.
         chunk: The number of the chunk on this rank; None if each rank has one chunk.
-        specs: The layers of this model family.
-        core_attention: Makes the softmax(QKᵀ)V of a layer.
+        specs: The layer specs of this model family.
+        core_attention: Builds the module that computes softmax(QKᵀ)V in a layer.
     """
     norm, _ = NORMS[run.model.norm]
-    layer = _complete(specs[run.train.kernels](), run, core_attention)
+    layer = _replace_modules(specs[run.train.kernels](), run, core_attention)
     return TransformerBlockSubmodules(
         layer_specs=[layer] * get_num_layers_to_build(config, vp_stage=chunk),
         layer_norm=norm,
     )
 
 
-def _complete(
+def _replace_modules(
     layer: ModuleSpec, run: RunConfig, core_attention: Callable[..., torch.nn.Module]
 ) -> ModuleSpec:
     norm, head_norm = NORMS[run.model.norm]

@@ -28,12 +28,12 @@ def token_losses(
             or bf16.
         targets: ``[batch, sequence]``.
         vocab_size: Tokens of the tokenizer; later columns are padding and are ignored.
-        z_loss: Weight of log²Z, Z being the softmax's denominator (PaLM, arXiv 2204.02311,
+        z_loss: Weight of log²Z, where Z is the softmax's denominator (PaLM, arXiv 2204.02311,
             section 5).
 
     Returns:
-        The losses, ``[batch, sequence]``, fp32, the same on every tensor rank; and z_loss·log²Z of
-        the same shape, which is minimized too but not reported, or None if ``z_loss`` is 0.
+        The losses, ``[batch, sequence]``, fp32, the same on every tensor rank; and z_loss·log²Z,
+        of the same shape, which is minimized but not reported, or None if ``z_loss`` is 0.
     """
     losses, log_z = _CrossEntropy.apply(logits, targets, vocab_size)  # type: ignore[no-untyped-call]
     return losses, z_loss * log_z.square() if z_loss else None
@@ -41,7 +41,7 @@ def token_losses(
 
 @torch.no_grad()
 def token_hits(logits: torch.Tensor, targets: torch.Tensor, *, vocab_size: int) -> torch.Tensor:
-    """Whether each target has the largest logit; of equal logits the first token's counts.
+    """Whether each target is the prediction: the lowest token with the largest logit.
 
     Args:
         logits: This tensor rank's columns, ``[batch, sequence, padded vocabulary / tensor]``.
@@ -56,18 +56,18 @@ def token_hits(logits: torch.Tensor, targets: torch.Tensor, *, vocab_size: int) 
         largest = torch.full(targets.shape, -torch.inf, device=logits.device)
         predicted = torch.full_like(targets, vocab_size)
     else:
-        values, places = logits[..., :real].max(dim=-1)
-        largest, predicted = values.float(), places + start
-    if _is_shared():
-        mine = largest.clone()
+        values, columns = logits[..., :real].max(dim=-1)
+        largest, predicted = values.float(), columns + start
+    if _is_split():
+        local = largest.clone()
         _reduce(largest, dist.ReduceOp.MAX)
-        predicted = torch.where(mine == largest, predicted, vocab_size)
+        predicted = torch.where(local == largest, predicted, vocab_size)
         _reduce(predicted, dist.ReduceOp.MIN)
     return predicted == targets
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Logits to losses and log Z. The backward pass recomputes the softmax block by block."""
+    """Maps logits to losses and log Z. The backward pass recomputes the softmax block by block."""
 
     @staticmethod
     def forward(
@@ -75,49 +75,53 @@ class _CrossEntropy(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         start, real = _columns(logits, vocab_size)
         rows = logits.reshape(-1, logits.shape[-1])
-        places = (targets - start).reshape(-1, 1)
-        here = (places >= 0) & (places < real)
-        places = places.clamp(0, logits.shape[-1] - 1)
-        chosen = torch.where(here, rows.gather(1, places).float(), 0.0)
-        mine = torch.full_like(chosen, -torch.inf)
+        columns = (targets - start).reshape(-1, 1)
+        is_local = (columns >= 0) & (columns < real)
+        columns = columns.clamp(0, logits.shape[-1] - 1)
+        target_logit = torch.where(is_local, rows.gather(1, columns).float(), 0.0)
+        local_log_z = torch.full_like(target_logit, -torch.inf)
         for block in _blocks(rows, real):
             values = rows[block, :real].float()
             # log Z is the largest logit minus its log-probability.
-            mine[block] = values.amax(1, keepdim=True)
-            mine[block] -= values.log_softmax(1).amax(1, keepdim=True)
-        log_z, chosen = _combine(mine, chosen) if _is_shared() else (mine, chosen)
-        ctx.save_for_backward(rows, places, here, (mine - log_z).exp())
+            local_log_z[block] = values.amax(1, keepdim=True)
+            local_log_z[block] -= values.log_softmax(1).amax(1, keepdim=True)
+        log_z, target_logit = (
+            _combine(local_log_z, target_logit) if _is_split() else (local_log_z, target_logit)
+        )
+        ctx.save_for_backward(rows, columns, is_local, (local_log_z - log_z).exp())
         ctx.real, ctx.shape = real, logits.shape
-        return (log_z - chosen).view(targets.shape), log_z.view(targets.shape)
+        return (log_z - target_logit).view(targets.shape), log_z.view(targets.shape)
 
     @staticmethod
     def backward(
         ctx: Any, loss_gradient: torch.Tensor, log_z_gradient: torch.Tensor
     ) -> tuple[torch.Tensor, None, None]:
-        rows, places, here, share = ctx.saved_tensors
-        of_softmax = (loss_gradient + log_z_gradient).reshape(-1, 1) * share
-        of_target = torch.where(here, loss_gradient.reshape(-1, 1), 0.0)
+        rows, columns, is_local, share = ctx.saved_tensors
+        softmax_gradient = (loss_gradient + log_z_gradient).reshape(-1, 1) * share
+        target_gradient = torch.where(is_local, loss_gradient.reshape(-1, 1), 0.0)
         gradient = torch.empty_like(rows)
         gradient[:, ctx.real :] = 0
         for block in _blocks(rows, ctx.real):
             softmax = rows[block, : ctx.real].float().softmax(1)
-            softmax.mul_(of_softmax[block])
-            softmax.scatter_add_(1, places[block].clamp_max(ctx.real - 1), -of_target[block])
+            softmax.mul_(softmax_gradient[block])
+            softmax.scatter_add_(1, columns[block].clamp_max(ctx.real - 1), -target_gradient[block])
             gradient[block, : ctx.real] = softmax
         return gradient.view(ctx.shape), None, None
 
 
-def _combine(mine: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """log Z over all columns and the target's logit, from those of each rank's columns."""
-    largest = mine.clone()
+def _combine(
+    local_log_z: torch.Tensor, target_logit: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Combines all ranks' log Z and target logits into those of the complete vocabulary."""
+    largest = local_log_z.clone()
     _reduce(largest, dist.ReduceOp.MAX)
-    both = torch.stack([(mine - largest).exp(), chosen])
+    both = torch.stack([(local_log_z - largest).exp(), target_logit])
     _reduce(both, dist.ReduceOp.SUM)
     return both[0].log() + largest, both[1]
 
 
 def _columns(logits: torch.Tensor, vocab_size: int) -> tuple[int, int]:
-    """The token of this rank's first column, and the number of its columns that are tokens."""
+    """The token of this rank's first column, and how many of its columns are not padding."""
     start = tensor_parallel_rank() * logits.shape[-1]
     return start, min(max(vocab_size - start, 0), logits.shape[-1])
 
@@ -130,7 +134,7 @@ def _blocks(rows: torch.Tensor, real: int) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, len(rows), size))
 
 
-def _is_shared() -> bool:
+def _is_split() -> bool:
     return dist.get_world_size(tensor_parallel_group()) > 1
 
 

@@ -1,4 +1,4 @@
-"""Norms with megatron-core's signature, because its own torch norms refuse sequence parallelism."""
+"""Norms with megatron-core's signature; megatron-core's torch norms refuse sequence parallelism."""
 
 from typing import Any
 
@@ -54,8 +54,8 @@ NORMS: dict[str, tuple[Norm, Norm]] = {
 def _mark_partial_gradients(norm: torch.nn.Module, partial: bool) -> None:
     """Marks weights whose gradients must be summed over tensor ranks.
 
-    With sequence parallelism each rank applies them to a part of the sequence; norms within heads
-    are applied to a rank's own heads only.
+    With sequence parallelism each rank applies the norms to its part of the sequence; it applies
+    norms within heads to its own heads only.
     """
     for parameter in norm.parameters():
         parameter.sequence_parallel = partial  # type: ignore[attr-defined]

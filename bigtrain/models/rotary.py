@@ -25,10 +25,10 @@ def inverse_frequencies(model: ModelConfig) -> torch.Tensor:
     frequencies = 1.0 / model.rope_theta ** (exponents / model.head_dim)
     if model.rope_scaling is None:
         return frequencies
-    return _stretched(frequencies, model.rope_scaling)
+    return _scale_frequencies(frequencies, model.rope_scaling)
 
 
-def _stretched(frequencies: torch.Tensor, scaling: RopeScalingConfig) -> torch.Tensor:
+def _scale_frequencies(frequencies: torch.Tensor, scaling: RopeScalingConfig) -> torch.Tensor:
     """Divides low frequencies by the factor, keeps high ones, and interpolates between them."""
     turns = frequencies * scaling.original_max_sequence_length / (2 * math.pi)
     low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
@@ -37,14 +37,14 @@ def _stretched(frequencies: torch.Tensor, scaling: RopeScalingConfig) -> torch.T
 
 
 class RotaryTable:
-    """Cosines and sines of positions. Not a module, so that a cast to bf16 keeps the angles."""
+    """Cosines and sines of positions; not a module, so a cast to bf16 does not round angles."""
 
     def __init__(self, model: ModelConfig, dtype: torch.dtype) -> None:
         """Computes the frequencies.
 
         Args:
             model: The model.
-            dtype: Of the queries and keys that will be rotated.
+            dtype: Type of the queries and keys to rotate.
         """
         self._frequencies = inverse_frequencies(model)
         self._dtype = dtype
@@ -56,8 +56,8 @@ class RotaryTable:
             positions: ``[batch, sequence]``, int64.
 
         Returns:
-            ``[sequence, batch, 1, head_dim]``: cosines, then sines. The batch axis is 1 if
-            ``positions`` is one row expanded.
+            ``[sequence, batch, 1, head_dim]``: cosines, then sines. The batch axis has size 1
+            if ``positions`` is one expanded row.
         """
         self._frequencies = self._frequencies.to(positions.device)
         rows = positions[:1] if positions.stride(0) == 0 else positions
@@ -70,7 +70,7 @@ def rotate(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
     Args:
         states: Queries or keys, ``[sequence, batch, heads, head_dim]``.
-        table: From ``RotaryTable``.
+        table: From ``RotaryTable``, ``[sequence, batch, 1, head_dim]``.
     """
     cosines, sines = table.chunk(2, dim=-1)
     first, second = states.chunk(2, dim=-1)
@@ -80,7 +80,7 @@ def rotate(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 class RotarySelfAttention(SelfAttention):
     """megatron-core's self-attention with a table of arbitrary positions.
 
-    megatron-core takes one row of angles for all samples, and computes cosines again in each layer.
+    megatron-core's class takes one row of angles for all samples, and computes cosines per layer.
     """
 
     rotation: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = staticmethod(rotate)

@@ -12,7 +12,7 @@ from bigtrain.parallel.groups import replica_group
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A tensor rank's part of a global tensor; it begins at ``start`` in a parameter's memory."""
+    """A tensor rank's part of a global tensor; it starts at element ``start`` of a parameter."""
 
     name: str
     global_shape: tuple[int, ...]
@@ -20,7 +20,7 @@ class Shard:
     shape: tuple[int, ...]
     start: int
     is_first_replica: bool
-    """Of equal copies on several ranks, whether this one is counted and saved."""
+    """Whether to count and save it; True on one of the tensor ranks and stages that hold a copy."""
 
 
 def shards_of(module: Any) -> dict[str, list[Shard]]:
@@ -44,15 +44,15 @@ def shards_of(module: Any) -> dict[str, list[Shard]]:
             shards.setdefault(name, []).append(_shard(tensor, start))
             start += torch.Size(tensor.local_shape).numel()
         assert start == owner.numel()
-    nameless = [name for name in names.values() if name not in shards]
-    assert not nameless, f"parameters without a global name: {nameless}"
+    unnamed = [name for name in names.values() if name not in shards]
+    assert not unnamed, f"parameters without a global name: {unnamed}"
     return shards
 
 
 def _sharded_tensors(
     state: dict[str, Any],
 ) -> Iterator[tuple[torch.Tensor, list[ShardedTensor]]]:
-    """Each parameter, with the parts of global tensors that it holds."""
+    """Yields each parameter with the parts of global tensors that it holds."""
     for value in state.values():
         match value:
             case dict():
@@ -65,7 +65,7 @@ def _sharded_tensors(
 
 
 def _shard(tensor: ShardedTensor, start: int) -> Shard:
-    assert tensor.prepend_axis_num == 0, "the name of a layer's tensor must contain its number"
+    assert tensor.prepend_axis_num == 0, "a layer tensor's name must contain the layer's number"
     replica = tensor.replica_id if isinstance(tensor.replica_id, tuple) else (tensor.replica_id,)
     return Shard(
         name=tensor.key,
@@ -73,7 +73,7 @@ def _shard(tensor: ShardedTensor, start: int) -> Shard:
         offset=tuple(tensor.global_offset),
         shape=tuple(tensor.local_shape),
         start=start,
-        # The last index counts replica ranks. With ZeRO they partition the state; for ZeRO 0 the
-        # engine decides which of them counts.
+        # The last index, the replica rank, is ignored: with ZeRO the replica ranks partition the
+        # state, and with ZeRO 0 the engine selects one of them.
         is_first_replica=not any(replica[:2]),
     )

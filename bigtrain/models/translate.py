@@ -1,4 +1,4 @@
-"""Translates the config into megatron-core's; no other module uses its field names."""
+"""Translates the config into megatron-core's; no other module uses megatron-core's field names."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,8 +28,8 @@ def megatron_config(run: RunConfig, layout: Layout) -> TransformerConfig:
     """Translates a run's model, precision and layout.
 
     Args:
-        run: The run.
-        layout: The layout that the model is split over.
+        run: The run's config.
+        layout: The sizes of the grid.
     """
     dtype = DTYPES[run.train.precision]
     return TransformerConfig(
@@ -39,7 +39,7 @@ def megatron_config(run: RunConfig, layout: Layout) -> TransformerConfig:
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=run.train.precision == "bf16",
-        # Weights are created on the meta device, where this costs no time and no memory.
+        # Weights are created on the meta device, so this needs no time and no memory.
         use_cpu_initialization=True,
         gradient_accumulation_fusion=False,
         masked_softmax_fusion=False,
@@ -72,14 +72,14 @@ def _activation(run: RunConfig) -> Callable[[torch.Tensor], torch.Tensor]:
     if run.model.activation == "swiglu":
         return torch.nn.functional.silu
     if run.model.traits.exact_gelu or _fuses_activation(run):
-        # The fused function computes the approximation, whichever function is given here.
+        # megatron-core's fused function always computes the approximation.
         return torch.nn.functional.gelu
     # GPT-2's GELU is the tanh approximation (Hendrycks & Gimpel, arXiv 1606.08415, section 2).
     return partial(torch.nn.functional.gelu, approximate="tanh")
 
 
 def _fuses_activation(run: RunConfig) -> bool:
-    """Whether megatron-core fuses it: SwiGLU, and the approximate GELU after a bias."""
+    """Whether megatron-core fuses the activation: SwiGLU, or approximate GELU after a bias."""
     model = run.model
     is_fused_gelu = not model.traits.exact_gelu and model.biases
     return run.train.compile and (model.activation == "swiglu" or is_fused_gelu)
@@ -93,6 +93,6 @@ def _layout_fields(parallel: ParallelConfig, layout: Layout) -> dict[str, Any]:
         "virtual_pipeline_model_parallel_size": layout.megatron_virtual_pipeline,
         "num_layers_in_first_pipeline_stage": parallel.first_stage_layers,
         "num_layers_in_last_pipeline_stage": parallel.last_stage_layers,
-        # With virtual stages gloo needs single messages; only NCCL runs them in batches.
+        # With virtual stages gloo cannot send messages in batches; only NCCL can.
         "batch_p2p_comm": layout.virtual_pipeline == 1,
     }

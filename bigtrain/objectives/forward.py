@@ -1,4 +1,4 @@
-"""The forward step of an objective: microbatch in, model output and loss function out."""
+"""The forward step of an objective: from a microbatch to the model's output and loss function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,25 +16,25 @@ def make_forward_step(
     *,
     device: torch.device,
     scales: LossScales,
-    before: Callable[[int, int], None] | None = None,
+    before_forward: Callable[[int, int], None] | None = None,
     measure: bool = False,
 ) -> ForwardStep:
-    """Makes the function that the schedule calls for each microbatch on each stage.
+    """Makes the function that the schedule calls for each microbatch and chunk.
 
     Args:
-        objective: Decides what the model reads and what is minimized.
-        config: The run.
-        device: Where the model lives.
-        scales: What a microbatch's summed losses are multiplied by for the backward pass.
-        before: Called before each forward pass with the numbers of its microbatch and its chunk.
-        measure: Whether the report holds what validation adds.
+        objective: Defines the model inputs and the loss.
+        config: The run's config.
+        device: The device of the model.
+        scales: Factors of a microbatch's summed losses, for the backward pass.
+        before_forward: Called before each forward pass with the numbers of microbatch and chunk.
+        measure: Whether the report includes the sums that only validation needs.
     """
 
-    def forward_step(microbatches: Any, stage: torch.nn.Module) -> Any:
+    def forward_step(microbatches: Any, chunk: torch.nn.Module) -> Any:
         number, microbatch = next(microbatches)
-        if before is not None:
-            before(number, stage.vp_stage or 0)  # type: ignore[arg-type]
-        output = stage(*objective.model_inputs(microbatch, device))
+        if before_forward is not None:
+            before_forward(number, chunk.vp_stage or 0)  # type: ignore[arg-type]
+        output = chunk(*objective.model_inputs(microbatch, device))
         return output, objective.loss_function(
             microbatch, config, device=device, scales=scales, measure=measure
         )

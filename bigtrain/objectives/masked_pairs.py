@@ -27,10 +27,10 @@ HITS, SENTENCE_HITS, TARGET_COUNTS = "hits", "sentence_hits", "target_counts"
 
 
 class MaskedPairs:
-    """Reports LOSS_SUM and WEIGHT_SUM of masked tokens, the same of pairs, and all TOKENS.
+    """Reports the loss and weight sums of masked tokens and of pairs, and the number of tokens.
 
-    With ``measure`` also HITS and SENTENCE_HITS, the correct predictions, and TARGET_COUNTS,
-    ``[vocabulary]``: how often each token was masked.
+    With ``measure`` it also reports HITS and SENTENCE_HITS, the numbers of correct predictions, and
+    TARGET_COUNTS, ``[vocabulary]``: how often each token was masked.
     """
 
     def model_inputs(self, microbatch: PairMicrobatch, device: torch.device) -> tuple[Any, ...]:
@@ -50,7 +50,11 @@ class MaskedPairs:
         scales: LossScales,
         measure: bool,
     ) -> LossFunction:
-        """Takes logits, ``[batch, sequence, padded vocabulary / tensor]``, and ``[batch, 2]``."""
+        """Makes the loss function.
+
+        Its input is the token logits, ``[batch, sequence, padded vocabulary / tensor]``, and the
+        sentence logits, ``[batch, 2]``.
+        """
         return partial(
             _loss,
             targets=microbatch.targets.to(device),
@@ -64,7 +68,7 @@ class MaskedPairs:
         )
 
     def report_sizes(self, model: ModelConfig, *, measure: bool) -> Sizes:
-        """Single numbers, and with ``measure`` one count for each token of the vocabulary."""
+        """One number for each sum; TARGET_COUNTS has one for each token of the vocabulary."""
         names = (LOSS_SUM, WEIGHT_SUM, SENTENCE_LOSS_SUM, SENTENCE_COUNT, TOKENS)
         measured = {HITS: 1, SENTENCE_HITS: 1, TARGET_COUNTS: model.vocab_size} if measure else {}
         return dict.fromkeys(names, 1) | measured
@@ -73,8 +77,8 @@ class MaskedPairs:
         """Losses in nats, and with ``measure`` accuracies as fractions.
 
         ``loss`` is the mean over masked tokens (``mlm_loss``) plus the mean over pairs
-        (``sentence_loss``). ``commonest_accuracy`` is that of always predicting the most frequent
-        token.
+        (``sentence_loss``). ``commonest_accuracy`` is the accuracy of always predicting the
+        most frequent target.
         """
         tokens = mean(sums, LOSS_SUM, WEIGHT_SUM)
         sentences = mean(sums, SENTENCE_LOSS_SUM, SENTENCE_COUNT)
@@ -87,7 +91,7 @@ class MaskedPairs:
         return figures
 
     def num_tokens(self, sums: SumValues) -> int:
-        """All tokens that the model read, without padding."""
+        """The number of tokens that the model read, without padding."""
         return int(sums[TOKENS][0])
 
 

@@ -1,4 +1,4 @@
-"""Next-token prediction: cross entropy of every token's successor, with an optional z-loss."""
+"""Next-token prediction: cross entropy of the token after each token, and an optional z-loss."""
 
 from functools import partial
 from typing import Any
@@ -22,10 +22,10 @@ from bigtrain.parallel.schedule import Report
 
 
 class NextToken:
-    """Reports LOSS_SUM and WEIGHT_SUM of the targets."""
+    """Reports the loss sum and the weight sum of the targets."""
 
     def model_inputs(self, microbatch: Microbatch, device: torch.device) -> tuple[Any, ...]:
-        """Tokens, positions, and documents where attention stays inside them."""
+        """Tokens, positions, and document numbers if attention stays within documents."""
         documents = microbatch.documents
         return (
             microbatch.tokens.to(device),
@@ -42,7 +42,7 @@ class NextToken:
         scales: LossScales,
         measure: bool,
     ) -> LossFunction:
-        """Takes logits, ``[batch, sequence, padded vocabulary / tensor]``."""
+        """Makes the loss function of logits, ``[batch, sequence, padded vocabulary / tensor]``."""
         return partial(
             _loss,
             targets=microbatch.targets.to(device),
@@ -53,7 +53,7 @@ class NextToken:
         )
 
     def report_sizes(self, model: ModelConfig, *, measure: bool) -> Sizes:
-        """The same for training and validation."""
+        """One number for each sum, in training and in validation."""
         return {LOSS_SUM: 1, WEIGHT_SUM: 1}
 
     def figures(self, sums: SumValues) -> dict[str, float]:
@@ -61,7 +61,7 @@ class NextToken:
         return {"loss": mean(sums, LOSS_SUM, WEIGHT_SUM)}
 
     def num_tokens(self, sums: SumValues) -> int:
-        """The targets that count."""
+        """The number of targets whose weight is 1."""
         return int(sums[WEIGHT_SUM][0])
 
 

@@ -20,27 +20,27 @@ SumValues = Mapping[str, Sequence[float]]
 """The sums of a report, added up over microbatches and ranks."""
 
 LossFunction = Callable[[Any], tuple[torch.Tensor, Report]]
-"""The model's output → (what is differentiated, the report)."""
+"""Maps the model's output to the loss for the backward pass and the report."""
 
 
 @dataclass(frozen=True, slots=True)
 class LossScales:
-    """What a microbatch's summed losses are multiplied by for the backward pass."""
+    """Factors of a microbatch's summed losses, for the backward pass."""
 
     target: float | torch.Tensor = 1.0
-    """For a sum over targets; a tensor on the device if its value is not known on the host."""
+    """Factor of a sum over targets; a tensor on the device if the host does not have it."""
     sample: float = 1.0
-    """For a sum over samples."""
+    """Factor of a sum over samples."""
 
 
 class Objective(Protocol):
     """One training objective; it keeps no state.
 
-    Its name, and the data.packing values that feed it, are its traits in `config/model_kinds.py`.
+    Its name, and the data.packing values that it accepts, are in `config/model_kinds.py`.
     """
 
     def model_inputs(self, microbatch: Any, device: torch.device) -> tuple[Any, ...]:
-        """What the model is called with, on the device."""
+        """The arguments of the model, on the device."""
 
     def loss_function(
         self,
@@ -51,26 +51,26 @@ class Objective(Protocol):
         scales: LossScales,
         measure: bool,
     ) -> LossFunction:
-        """Makes the function from the model's output to the loss and the report.
+        """Makes the function that maps the model's output to the loss and the report.
 
         Args:
-            microbatch: What the model has read.
-            config: The run.
-            device: Where the output lives.
-            scales: What the summed losses are multiplied by.
-            measure: Whether the report holds what validation adds, such as correct predictions.
+            microbatch: The microbatch that the model reads.
+            config: The run's config.
+            device: The device of the output.
+            scales: Factors of the summed losses.
+            measure: Whether the report includes what only validation needs: correct predictions.
         """
 
     def report_sizes(self, model: ModelConfig, *, measure: bool) -> Sizes:
-        """The sums that a report holds, fp32, in the order in which ranks add them up."""
+        """The sums of a report, all fp32, in the order in which the all-reduce packs them."""
 
     def figures(self, sums: SumValues) -> dict[str, float]:
-        """The means that are logged; ``loss`` is what is minimized, without a z-loss."""
+        """The means to log; ``loss`` is the minimized loss without z-loss."""
 
     def num_tokens(self, sums: SumValues) -> int:
         """The number of tokens trained on, for tokens per second."""
 
 
 def mean(sums: SumValues, total: str, count: str) -> float:
-    """One sum divided by another, or by 1 where that is less."""
+    """One sum divided by another; a divisor below 1 counts as 1."""
     return sums[total][0] / max(1.0, sums[count][0])

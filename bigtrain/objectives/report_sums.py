@@ -1,4 +1,4 @@
-"""Adds up the reports of all microbatches and ranks, in one all-reduce."""
+"""Sums the reports of all microbatches and ranks, in one all-reduce."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class ReportSums:
     objective: Objective
     values: SumValues
     extra: list[float]
-    """The additional numbers that were added up in the same all-reduce."""
+    """The sums of the additional numbers of the same all-reduce."""
 
     def figures(self) -> dict[str, float]:
-        """The means that are logged; ``loss`` is what is minimized, without a z-loss."""
+        """The means to log; ``loss`` is the minimized loss without z-loss."""
         return self.objective.figures(self.values)
 
     @property
@@ -46,15 +46,15 @@ def sum_over_ranks(
     device: torch.device,
     extra: Sequence[float] = (),
 ) -> ReportSums:
-    """Adds the reports up; every rank calls it.
+    """Sums the reports over all ranks; every rank must call it.
 
     Args:
-        reports: This rank's; empty except on the last stage.
-        objective: What the reports are of.
-        sizes: What each report holds.
-        counts: Whether this rank's reports count; all tensor ranks have the same reports.
-        device: Where the ranks compute.
-        extra: Numbers that are added up with them, on every rank.
+        reports: This rank's reports; empty except on the last stage.
+        objective: The objective that made the reports.
+        sizes: How many numbers each sum of a report holds.
+        counts: Whether to add this rank's reports; all tensor ranks have the same reports.
+        device: The device of this rank.
+        extra: This rank's additional numbers, to be summed in the same all-reduce.
     """
     total = torch.zeros(sum(sizes.values()), dtype=torch.float64, device=device)
     for report in reports:

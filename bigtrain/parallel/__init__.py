@@ -1,1 +1,1 @@
-"""How ranks are arranged, and what they need to work together."""
+"""Process groups, pipeline schedules and devices."""

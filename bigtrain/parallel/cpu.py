@@ -10,7 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 
-class _CudaMeansCpu(TorchFunctionMode):
+class _CudaToCpu(TorchFunctionMode):
     """Creates on the CPU the tensors that are requested on CUDA."""
 
     def __torch_function__(
@@ -24,7 +24,7 @@ class _CudaMeansCpu(TorchFunctionMode):
 
 
 class _Stream:
-    """A stream without work: on CPU a call returns when its work is done."""
+    """Replaces torch.cuda.Stream. It does nothing, because calls on CPU are synchronous."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
@@ -39,22 +39,22 @@ class _Stream:
     wait_event = synchronize = wait_stream
 
     def record_event(self, *_: Any) -> "_Stream":
-        """Returns an event that has already happened."""
+        """Returns an event that is already complete."""
         return self
 
 
-_installed: list[_CudaMeansCpu] = []
+_installed: list[_CudaToCpu] = []
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> None:
-    """Makes this process keep freed memory, for the next step to use.
+    """Makes this process keep freed memory and use it in the next step.
 
-    By default glibc returns large blocks to the kernel at once, and the kernel fills new pages with
-    zeros, which takes a tenth to a fifth of a step. Most steps allocate the same sizes. Without
-    glibc nothing happens.
+    By default glibc returns large blocks to the kernel, and the kernel fills new pages with
+    zeros, which takes a tenth to a fifth of a step. Most steps allocate the same sizes. Does
+    nothing without glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -69,9 +69,9 @@ def install() -> None:
         return
     import megatron.core.tensor_parallel.random as megatron_random
 
-    # On CPU the "GPU" generator is the CPU's, and the warning that its state changed is wrong.
+    # On CPU the CPU's generator replaces the GPU's, and a warning about its state is wrong.
     logging.getLogger(megatron_random.__name__).setLevel(logging.ERROR)
-    mode = _CudaMeansCpu()
+    mode = _CudaToCpu()
     mode.__enter__()
     _installed.append(mode)
     cuda: Any = torch.cuda

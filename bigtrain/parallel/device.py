@@ -1,4 +1,4 @@
-"""CUDA or CPU: the only module that decides, and everything that depends on the decision."""
+"""Chooses CUDA or CPU; all code that depends on the choice is here."""
 
 import os
 import random
@@ -26,17 +26,17 @@ from bigtrain.parallel.buckets import fill_buckets
 _BLOCK_ELEMENTS = 2**26
 
 
-def choose_device(wanted: str, ranks: Ranks) -> torch.device:
-    """Picks this rank's device and prepares it; call it before DeepSpeed is imported.
+def choose_device(requested: str, ranks: Ranks) -> torch.device:
+    """Chooses this rank's device and prepares it; call it before DeepSpeed is imported.
 
     Args:
-        wanted: ``auto``, ``cpu`` or ``cuda``.
+        requested: ``auto``, ``cpu`` or ``cuda``.
         ranks: The rank of this process.
 
     Raises:
-        ConfigError: CUDA is wanted and there is none, or there are fewer GPUs than local ranks.
+        ConfigError: CUDA is selected, but this machine has no GPU for this local rank.
     """
-    kind = device_kind(wanted)
+    kind = device_kind(requested)
     set_deepspeed_variables(kind, ranks)
     if kind == "cpu":
         enable_huge_pages()
@@ -45,16 +45,16 @@ def choose_device(wanted: str, ranks: Ranks) -> torch.device:
     count = torch.cuda.device_count()
     if ranks.local_rank >= count:
         raise ConfigError(
-            f"parallel.device={wanted}: local rank {ranks.local_rank} has no GPU, this machine has "
-            f"{count}; start fewer processes or set parallel.device=cpu"
+            f"parallel.device={requested}: local rank {ranks.local_rank} has no GPU, because this "
+            f"machine has {count}; start fewer processes or set parallel.device=cpu"
         )
     torch.cuda.set_device(ranks.local_rank)
     return torch.device("cuda", ranks.local_rank)
 
 
-def device_kind(wanted: str) -> DeviceKind:
-    """Where ranks compute on this machine, for a value of parallel.device."""
-    use_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+def device_kind(requested: str) -> DeviceKind:
+    """The kind of device that a value of parallel.device selects on this machine."""
+    use_cuda = requested == "cuda" or (requested == "auto" and torch.cuda.is_available())
     return "cuda" if use_cuda else "cpu"
 
 
@@ -68,14 +68,14 @@ def runs_on_cpu(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def settle_memory(device: torch.device) -> None:
-    """Call it once model and optimizer exist: from then on all steps allocate the same sizes."""
+def keep_freed_memory(device: torch.device) -> None:
+    """On CPU, keeps freed memory for later steps; call it when model and optimizer exist."""
     if runs_on_cpu(device):
         cpu.keep_freed_memory()
 
 
 def bound_device(device: torch.device) -> torch.device | None:
-    """The GPU to which process groups are bound when they are created; None on CPU."""
+    """The GPU to which new process groups are bound; None on CPU."""
     return device if device.type == "cuda" else None
 
 
@@ -106,7 +106,7 @@ def device_name(device: torch.device) -> str:
 def peak_memory_bytes(device: torch.device) -> int:
     """Peak memory since the start or the last reset.
 
-    On a GPU the memory of torch's tensors; on CPU the resident memory of the whole process.
+    On a GPU it counts torch's tensors; on CPU the resident memory of the process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -120,14 +120,14 @@ def reset_peak_memory(device: torch.device) -> bool:
         torch.cuda.reset_peak_memory_stats(device)
         return True
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the high-water mark.
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak.
     except OSError:
         return False
     return True
 
 
 def host_memory(shapes: Sequence[torch.Size], device: torch.device) -> list[torch.Tensor]:
-    """Host memory for fp32 tensors, pinned if ``device`` is a GPU so that copies are fast.
+    """Allocates host memory for fp32 tensors, pinned for fast copies if ``device`` is a GPU.
 
     Consecutive tensors share blocks of at most ``_BLOCK_ELEMENTS``. torch rounds each allocation of
     pinned memory up to a power of two, which for single tensors could double the memory.
@@ -140,10 +140,10 @@ def host_memory(shapes: Sequence[torch.Size], device: torch.device) -> list[torc
     return memory
 
 
-def copy_beside(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], device: torch.device) -> None:
-    """Copies each first tensor into the second, in host memory, while the device computes.
+def copy_to_host(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], device: torch.device) -> None:
+    """Copies each pair's first tensor into its second, a host tensor, while the device computes.
 
-    Returns when all copies are complete. A thread may call it. The caller ensures that the first
+    Returns when all copies are complete. Any thread may call it. The caller ensures that the first
     tensors are complete before the call, and that nothing writes into them until it returns.
     """
     if device.type == "cuda":
@@ -154,12 +154,12 @@ def copy_beside(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], device: torc
         stream.synchronize()
         return
     for source, target in pairs:
-        # numpy's copy, because torch would start additional threads for this thread.
+        # numpy copies, because torch would start additional threads for this thread.
         np.copyto(target.numpy(), source.numpy())
 
 
 def mark_time(device: torch.device) -> Any:
-    """Marks a point in the device's queue of work, for ``seconds_between``, without waiting."""
+    """Marks a point in the device's queue of work for ``seconds_between``; does not wait."""
     if device.type == "cuda":
         event = torch.cuda.Event(enable_timing=True)
         event.record()
@@ -180,8 +180,8 @@ def measure_product_rate(
 ) -> float:
     """Measures the FLOP/s of this rank with products of ``size × size`` matrices.
 
-    The result is the mean over at least ``seconds`` and at least one product. It is not the best
-    product, so that ranks that share cores measure their share.
+    The result is the mean over at least ``seconds`` and at least one product. The mean, unlike the
+    best product, shows a rank's share of cores that several ranks use.
     """
     left = torch.full((size, size), 0.5, dtype=dtype, device=device)
     right, out = left.clone(), torch.empty_like(left)

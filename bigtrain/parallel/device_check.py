@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def check_device(config: RunConfig) -> None:
-    """Refuses a run that this machine's devices, or what is installed for them, cannot compute.
+    """Refuses a run that this machine's devices or installed packages cannot compute.
 
     Raises:
-        ConfigError: It cannot compute the run; one line.
+        ConfigError: The machine cannot compute the run; the message is one line.
     """
     problems: dict[DeviceKind, list[str]] = {
         "cpu": _find_problems(config, "cpu"),
@@ -32,8 +32,8 @@ def check_device(config: RunConfig) -> None:
         raise ConfigError("; ".join(found))
 
 
-def choose_checked_device(config: RunConfig, ranks: Ranks) -> "torch.device":
-    """Picks and prepares this rank's device for a run; call it before DeepSpeed is imported.
+def check_and_choose_device(config: RunConfig, ranks: Ranks) -> "torch.device":
+    """Chooses and prepares this rank's device for a run; call it before DeepSpeed is imported.
 
     Raises:
         ConfigError: The machine cannot compute the run, or has no device for this rank.
@@ -46,8 +46,8 @@ def choose_checked_device(config: RunConfig, ranks: Ranks) -> "torch.device":
 
 def _find_problems(config: RunConfig, kind: DeviceKind) -> list[str]:
     problems = find_device_problems(config, kind)
-    needs_engine = config.train.kernels == "transformer_engine"
-    if not problems and needs_engine and find_spec("transformer_engine") is None:
+    uses_transformer_engine = config.train.kernels == "transformer_engine"
+    if not problems and uses_transformer_engine and find_spec("transformer_engine") is None:
         problems = [
             "train.kernels=transformer_engine: Transformer Engine is not installed; install "
             "transformer-engine[pytorch], or set train.kernels=torch"

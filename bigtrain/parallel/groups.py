@@ -33,16 +33,16 @@ def process_groups(
     layout: Layout,
     device: torch.device,
     *,
-    once_joined: Callable[[], None] = lambda: None,
+    after_connect: Callable[[], None] = lambda: None,
 ) -> Iterator[RankCoordinates]:
     """Creates the process groups of ``layout``, and destroys them at the end.
 
     Args:
         ranks: The rank of this process.
-        layout: The grid.
-        device: Of this rank.
-        once_joined: Called when all ranks can communicate, before the groups of ``layout`` are
-            created. Ranks with different layouts would wait for each other while creating them.
+        layout: The sizes of the grid.
+        device: The device of this rank.
+        after_connect: Called when all ranks can communicate, before the groups of ``layout`` are
+            created. Ranks with different layouts would block while creating them.
 
     Yields:
         This rank's coordinates in the grid.
@@ -53,7 +53,7 @@ def process_groups(
     if runs_on_cpu(device):
         cpu.install()
     _connect(ranks, device)
-    once_joined()
+    after_connect()
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor,
         context_parallel_size=layout.context,
@@ -67,8 +67,8 @@ def process_groups(
     assert coordinates == _coordinates_of_megatron()
     reseed(0, step=0, microbatch=0, coordinates=coordinates, device=device)
     yield coordinates
-    # Not after an error: destroying groups can wait for ranks that are gone, and the error must be
-    # reported at once.
+    # Groups are not destroyed after an error: this could wait for ranks that have ended, and the
+    # error must be reported immediately.
     parallel_state.destroy_model_parallel()
     dist.destroy_process_group()
 
@@ -111,33 +111,33 @@ def reseed(
 ) -> None:
     """Makes dropout a function of the arguments, so that checkpoints need no generator state.
 
-    Replica ranks compute different tokens, so each has its own random numbers. Tensor ranks share
-    the default generator, because they drop the same residual values. They have different
-    model-parallel generators of megatron-core, with which each drops values of its own heads.
+    Replica ranks compute different tokens, so their seeds differ. Tensor ranks seed the default
+    generator equally, because they drop the same residual values; they seed megatron-core's
+    model-parallel generator differently, because each drops values of its own heads.
     """
     text = f"{seed}/{step}/{microbatch}/{coordinates.replica}/{coordinates.pipeline}"
     if chunk:
         text += f"/{chunk}"
-    # megatron-core adds small offsets to the seed; with 62 bits the sums still fit.
+    # megatron-core adds small offsets to the seed; with 62 bits the sums fit in an int64.
     mixed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
     seed_default_generators(mixed, device)
     model_parallel_cuda_manual_seed(mixed)
 
 
 def is_first_stage(chunk: int | None = None) -> bool:
-    """Whether a chunk of this rank holds the embedding; without ``chunk`` any of them."""
+    """Whether this rank's chunk ``chunk`` (any chunk if None) holds the embedding."""
     return bool(
         parallel_state.is_pipeline_first_stage(ignore_virtual=chunk is None, vp_stage=chunk)
     )
 
 
 def is_last_stage(chunk: int | None = None) -> bool:
-    """Whether a chunk of this rank holds the output layer; without ``chunk`` any of them."""
+    """Whether this rank's chunk ``chunk`` (any chunk if None) holds the output layer."""
     return bool(parallel_state.is_pipeline_last_stage(ignore_virtual=chunk is None, vp_stage=chunk))
 
 
 def batch_group() -> dist.ProcessGroup:
-    """The batch ranks: they differ from this rank in the samples that they read, only."""
+    """The batch ranks: they differ from this rank only in the samples that they read."""
     return parallel_state.get_data_parallel_group()
 
 
@@ -147,7 +147,7 @@ def replica_group() -> dist.ProcessGroup:
 
 
 def tensor_parallel_group() -> dist.ProcessGroup:
-    """The ranks that share this rank's layers."""
+    """The tensor ranks, over which this rank's layers are split."""
     return parallel_state.get_tensor_model_parallel_group()
 
 
@@ -157,24 +157,24 @@ def model_parallel_group() -> dist.ProcessGroup:
 
 
 def embedding_group() -> dist.ProcessGroup:
-    """This rank and its counterpart at the other end of the pipeline; for the end stages only."""
+    """This rank and its counterpart at the other end of the pipeline; first and last stage only."""
     return parallel_state.get_embedding_group()
 
 
 def tensor_parallel_rank() -> int:
-    """This rank's number among the ranks that share its layers."""
+    """This rank's number in ``tensor_parallel_group``."""
     return int(parallel_state.get_tensor_model_parallel_rank())
 
 
-def group_of_this_rank_alone() -> dist.ProcessGroup:
-    """A group of this rank alone: the context-parallel group, as long as its size is 1."""
+def single_rank_group() -> dist.ProcessGroup:
+    """A group of this rank only: the context-parallel group, whose size must be 1."""
     group = parallel_state.get_context_parallel_group()
     assert dist.get_world_size(group) == 1
     return group
 
 
 def on_rank_zero(work: Callable[[], Result]) -> Result:
-    """Does ``work`` on rank 0; every rank returns its result or raises its error.
+    """Calls ``work`` on rank 0; every rank returns its result or raises its error.
 
     Nodes may see a shared file system in different states, and if only one rank raised an error,
     the others would wait for it.

@@ -11,7 +11,7 @@ Report = dict[str, torch.Tensor]
 
 ForwardStep = Callable[[Any, torch.nn.Module], tuple[torch.Tensor, Callable[..., Any]]]
 """``(numbered microbatches, chunk) → (output, loss function of that output)``. It takes the next
-``(number, microbatch)`` from the iterator and runs the chunk on it."""
+``(number, microbatch)`` from the iterator and runs the chunk on this microbatch."""
 
 
 def run_microbatches(
@@ -23,7 +23,7 @@ def run_microbatches(
     micro_batch_size: int,
     forward_only: bool = False,
 ) -> list[Report]:
-    """Runs the microbatches through the pipeline, 1F1B when it has stages.
+    """Runs the microbatches through the pipeline; with several stages in 1F1B order.
 
     Args:
         forward_step: Called once for each microbatch and chunk.

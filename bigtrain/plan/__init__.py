@@ -1,1 +1,1 @@
-"""What a run costs, in closed form, before a process is started."""
+"""Costs of a run in closed form: parameters, FLOPs, and the peak FLOP/s of GPUs."""

@@ -5,11 +5,11 @@ for the gradients of both factors (Korthikanti et al., arXiv 2205.05198, appendi
 look-ups, norms, rotations and softmax are not counted.
 
 Model FLOPs are what the model needs in any implementation (PaLM, arXiv 2204.02311, appendix B): no
-vocabulary padding, nothing computed twice. Causal attention counts as half, as in FlashAttention
-(arXiv 2307.08691, section 4.1); the two papers above count all of it, and ``full_attention`` is
-their figure for comparison. Masks between documents, and padding inside rows, are not subtracted.
-Hardware FLOPs are what is computed: padded vocabulary columns, activations computed again, and the
-scores that a fused attention kernel computes again in its backward pass.
+vocabulary padding, no recomputation. Causal attention counts as half, as in FlashAttention
+(arXiv 2307.08691, section 4.1); the other two papers count all of it, as ``full_attention`` does.
+Masks between documents, and padding inside rows, are not subtracted. Hardware FLOPs are what is
+computed: they include padded vocabulary columns, recomputed activations, and the scores that a
+fused attention kernel recomputes in its backward pass.
 """
 
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class ModuleFlops:
     computed_forward: int
     """Operations of the forward pass as it is computed, with vocabulary padding."""
     recomputed: int = 0
-    """Operations that the backward pass computes again."""
+    """Operations that the backward pass recomputes."""
     full_attention: int | None = None
-    """``forward`` with all of causal attention counted; None where it is the same."""
+    """``forward`` with all of causal attention counted; None if it is the same."""
 
     @property
     def backward(self) -> int:
@@ -42,12 +42,12 @@ class ModuleFlops:
 
     @property
     def model(self) -> int:
-        """Operations of training on the sample that the model needs."""
+        """Operations of forward and backward pass that the model needs."""
         return self.forward + self.backward
 
     @property
     def hardware(self) -> int:
-        """Operations of training on the sample as it is computed."""
+        """Operations of forward and backward pass as they are computed."""
         return (1 + BACKWARD) * self.computed_forward + self.recomputed
 
 
@@ -96,9 +96,9 @@ def model_flops(config: RunConfig, *, sequence_length: int | None = None) -> Sam
     """Counts the operations of training on one sample.
 
     Args:
-        config: The run; its model and train.recompute count.
-        sequence_length: Positions in the sample, padding included; data.sequence_length when not
-            given (sentence pairs are padded to less).
+        config: The run's config.
+        sequence_length: Positions in the sample, with padding; data.sequence_length if None
+            (sentence pairs can be shorter).
     """
     length = sequence_length or config.data.sequence_length
     layers = [
@@ -106,18 +106,18 @@ def model_flops(config: RunConfig, *, sequence_length: int | None = None) -> Sam
         *_attention(config.model, length, recompute=config.train.recompute),
     ]
     if config.train.recompute == "full":
-        layers = [_again(module) for module in layers]
+        layers = [_with_recomputation(module) for module in layers]
     embedding = ModuleFlops("embedding", 0, 0)
     return SampleFlops(length, (embedding, *layers, *_heads(config.model, length)))
 
 
 def _projections(model: ModelConfig, length: int) -> list[ModuleFlops]:
     hidden, heads, kv_heads = model.hidden_size, model.num_heads, model.kv_heads
-    into = 2 if model.activation == "swiglu" else 1  # SwiGLU has a second matrix, for the gate.
+    input_matrices = 2 if model.activation == "swiglu" else 1  # SwiGLU has a gate matrix.
     widths = {
         "qkv": hidden * model.head_dim * (heads + 2 * kv_heads),
         "attention_output": heads * model.head_dim * hidden,
-        "feed_forward": (into + 1) * hidden * model.feed_forward_size,
+        "feed_forward": (input_matrices + 1) * hidden * model.feed_forward_size,
     }
     return [
         _module(name, 2 * length * weights * model.num_layers) for name, weights in widths.items()
@@ -129,12 +129,12 @@ def _attention(model: ModelConfig, length: int, *, recompute: str) -> list[Modul
     is_causal = model.traits.is_causal
     # Fused kernels skip the blocks that a causal mask hides.
     needed = full // 2 if is_causal else full
-    again = needed if recompute == "selective" else 0
-    whole = full if is_causal else None
+    recomputed = needed if recompute == "selective" else 0
+    full_attention = full if is_causal else None
     return [
-        # The backward kernel computes the scores again, because they were not kept.
-        ModuleFlops("attention_scores", needed, needed, needed + again, whole),
-        ModuleFlops("attention_values", needed, needed, again, whole),
+        # The backward kernel recomputes the scores, because they are not kept.
+        ModuleFlops("attention_scores", needed, needed, needed + recomputed, full_attention),
+        ModuleFlops("attention_values", needed, needed, recomputed, full_attention),
     ]
 
 
@@ -148,10 +148,10 @@ def _heads(model: ModelConfig, length: int) -> list[ModuleFlops]:
     if not model.traits.reads_pairs:
         return [vocabulary]
     return [
-        # For all positions, as megatron-core computes it, though only masked ones are predicted.
+        # megatron-core computes all positions, though only masked ones are predicted.
         _module("masked_token_head", 2 * length * hidden * hidden),
         vocabulary,
-        # For the first position only.
+        # The pooler and the sentence head compute only the first position.
         _module("pooler", 2 * hidden * hidden),
         _module("sentence_head", 2 * hidden * 2),
     ]
@@ -161,7 +161,7 @@ def _module(name: str, forward: int) -> ModuleFlops:
     return ModuleFlops(name, forward, forward)
 
 
-def _again(module: ModuleFlops) -> ModuleFlops:
+def _with_recomputation(module: ModuleFlops) -> ModuleFlops:
     return ModuleFlops(
         module.name,
         module.forward,

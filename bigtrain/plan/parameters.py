@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from bigtrain.config.model import ModelConfig
 
 TOKEN_TYPES = 2
-"""BERT's token types: first and second sentence."""
+"""BERT's token types: the first and the second sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,15 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
 
 
 def _layer(model: ModelConfig) -> dict[str, int]:
-    hidden, wide = model.hidden_size, model.feed_forward_size
+    hidden, inner = model.hidden_size, model.feed_forward_size
     columns = model.head_dim * (model.num_heads + 2 * model.kv_heads)
-    into = wide * (2 if model.activation == "swiglu" else 1)
+    inner_columns = inner * (2 if model.activation == "swiglu" else 1)
     bias = int(model.biases)
     return {
         "norms": 2 * _norm(model, hidden) + (2 * _norm(model, model.head_dim) * model.qk_norm),
         "qkv": (hidden + bias) * columns,
         "attention_output": (hidden + bias) * hidden,
-        "feed_forward": (hidden + bias) * into + (wide + bias) * hidden,
+        "feed_forward": (hidden + bias) * inner_columns + (inner + bias) * hidden,
     }
 
 

@@ -1,10 +1,10 @@
 """The dense peak FLOP/s of GPUs, from their vendors; MFU is a fraction of it.
 
-Datasheets often print tensor-core rates with 2:4 sparsity, twice what dense products can reach;
-these are dense. ``fp32`` is the rate of torch's fp32 products: TF32 is off by default
+Datasheets often print tensor-core rates with 2:4 sparsity, twice the rate of dense products; the
+rates here are dense. ``fp32`` is the rate of torch's fp32 products: TF32 is off by default
 (``torch.backends.cuda.matmul.allow_tf32``), so it is the rate of the plain fp32 units; on AMD's
-Instinct it is that of fp32 matrix units, which their library uses. ``bf16`` is with fp32
-accumulation, where the two differ.
+Instinct it is the rate of the fp32 matrix units, which AMD's library uses. ``bf16`` is the rate
+with fp32 accumulation.
 """
 
 import re
@@ -16,8 +16,8 @@ class Peak:
     """The dense peak of one GPU, in TFLOP/s, and its source."""
 
     words: str
-    """A device name must contain all of these words; of several entries, the one with most words
-    is used."""
+    """A device name must contain all of these words; of several such entries, the one with the
+    most words is used."""
     bf16: float | None
     """None where the GPU has no bf16 matrix units."""
     fp32: float
@@ -30,7 +30,7 @@ _H200 = "NVIDIA H200 datasheet (sparse figure halved)"
 _BLACKWELL = "NVIDIA GB200 NVL72 and HGX B200 datasheet (sparse figure halved)"
 _V100 = "NVIDIA V100 datasheet"
 _ADA = "NVIDIA Ada architecture whitepaper, appendix A"
-_MI250 = "AMD Instinct MI200 datasheet; torch sees each of the two dies as a device: half"
+_MI250 = "AMD Instinct MI200 datasheet; torch lists each of the two dies as a device, so half"
 _MI300 = "AMD Instinct {} datasheet"
 
 PEAKS: tuple[Peak, ...] = (
@@ -63,7 +63,7 @@ PEAKS: tuple[Peak, ...] = (
     Peak("RTX 6000 ADA", 364.2, 91.1, "NVIDIA RTX 6000 Ada datasheet (sparse figure halved)"),
     Peak("RTX 5090", 209.5, 104.8, "NVIDIA RTX Blackwell architecture whitepaper, appendix A"),
     Peak("MI210", 181.0, 45.3, "AMD Instinct MI210 datasheet"),
-    # First: ROCm names either card "MI250X / MI250".
+    # MI250X stands first, because ROCm names both cards "MI250X / MI250".
     Peak("MI250X", 191.5, 47.85, _MI250),
     Peak("MI250", 181.05, 45.25, _MI250),
     Peak("MI300A", 980.6, 122.6, _MI300.format("MI300A")),
@@ -72,11 +72,11 @@ PEAKS: tuple[Peak, ...] = (
 )
 
 _OTHER_CHIPS = {"MIG", "LAPTOP", "D", "TI", "SUPER", "MAX"}
-"""Words in the names of different, smaller devices; such a name has no entry."""
+"""Words in the names of different, smaller devices, which have no entry."""
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """The dense peak of a GPU, in FLOP/s; None if the table lacks it.
+    """The dense peak of a GPU, in FLOP/s; None if it is not in the table.
 
     Args:
         device_name: The name that torch returns, such as ``NVIDIA H100 80GB HBM3``.
@@ -94,5 +94,5 @@ def find_peak(device_name: str) -> Peak | None:
     words = {word for word in re.split(r"[^A-Z0-9]+", device_name.upper()) if word}
     if words & _OTHER_CHIPS:
         return None
-    fitting = [entry for entry in PEAKS if set(entry.words.split()) <= words]
-    return max(fitting, key=lambda entry: len(entry.words.split()), default=None)
+    matching = [entry for entry in PEAKS if set(entry.words.split()) <= words]
+    return max(matching, key=lambda entry: len(entry.words.split()), default=None)

@@ -51,7 +51,7 @@ def open_trainer(
         check_config_agrees(config, accept_changes=accept_changes, reports=reports)
 
     with (
-        groups.process_groups(ranks, layout, device, once_joined=check_config) as coordinates,
+        groups.process_groups(ranks, layout, device, after_connect=check_config) as coordinates,
         ExitStack() as opened,
     ):
         data = TrainingData(config, layout=layout, data_rank=coordinates.data)

@@ -309,7 +309,7 @@ class Trainer:
             self.config,
             device=self.device,
             scales=scales,
-            before=reseed if self.config.model.dropout > 0 else None,
+            before_forward=reseed if self.config.model.dropout > 0 else None,
         )
 
     def _num_targets(self, batch: Batch[Any]) -> int | torch.Tensor:

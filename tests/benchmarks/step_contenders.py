@@ -130,7 +130,7 @@ def megatron(precision: str, folder: Path, gate: Gate) -> None:
     from bigtrain.config.layout import layout_of
     from bigtrain.models.build import build_chunks, materialize
     from bigtrain.models.loss import token_losses
-    from bigtrain.parallel.device import settle_memory
+    from bigtrain.parallel.device import keep_freed_memory
     from bigtrain.parallel.groups import process_groups
 
     config = run_config(precision, folder)
@@ -140,7 +140,7 @@ def megatron(precision: str, folder: Path, gate: Gate) -> None:
         materialize(chunk, device)
         chunk.to(torch.bfloat16 if precision == "bf16" else torch.float32)
         # Kept as bigtrain keeps it, so that DeepSpeed alone is the difference.
-        settle_memory(device)
+        keep_freed_memory(device)
         for parameter in chunk.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
         positions = torch.arange(LENGTH).expand(ROWS, LENGTH)

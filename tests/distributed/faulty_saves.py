@@ -150,14 +150,14 @@ def train_with_a_slow_copy(config: RunConfig) -> Any:
     """Trains; each copy into host memory takes longer than a step."""
     from bigtrain.checkpoint import snapshot
 
-    copy_beside = snapshot.copy_beside
+    copy_to_host = snapshot.copy_to_host
 
     def copy(pairs: Sequence[Any], device: Any) -> None:
-        copy_beside(pairs[:1], device)
+        copy_to_host(pairs[:1], device)
         time.sleep(0.5)
-        copy_beside(pairs[1:], device)
+        copy_to_host(pairs[1:], device)
 
-    snapshot.copy_beside = copy
+    snapshot.copy_to_host = copy
     return train_rank(config)
 
 

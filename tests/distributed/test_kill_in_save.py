@@ -101,13 +101,13 @@ class _Killer:
         """Looks on from here on."""
         from bigtrain.checkpoint import snapshot, writing
 
-        copy_beside, crc32, write = snapshot.copy_beside, writing.crc32, DiskFolder.write
+        copy_to_host, crc32, write = snapshot.copy_to_host, writing.crc32, DiskFolder.write
 
         def copy(pairs: Sequence[Any], device: Any) -> None:
             if self._moment.rank:  # Rank 0 alone makes the folder.
                 self._save = next(self._saves)
             for pair in pairs:
-                copy_beside([pair], device)
+                copy_to_host([pair], device)
                 self._happens("copy")
 
         def checksum(data: Any) -> int:
@@ -120,7 +120,7 @@ class _Killer:
                 self._happens("half of COMMIT.json")
             write(folder, name, content)
 
-        snapshot.copy_beside, writing.crc32, DiskFolder.write = copy, checksum, write_half
+        snapshot.copy_to_host, writing.crc32, DiskFolder.write = copy, checksum, write_half
         sys.addaudithook(self._audit)
 
     def _audit(self, event: str, values: tuple[Any, ...]) -> None:

@@ -2,9 +2,9 @@
 
 from bigtrain.engine.private.gradients import (
     accumulated_gradients,
-    lend_main_gradients,
+    delete_main_gradients,
+    set_main_gradients,
     skip_division_by_one,
-    take_back_main_gradients,
 )
 from bigtrain.engine.private.optimizer_state import (
     Fragment,
@@ -26,10 +26,11 @@ __all__ = [
     "OptimizerState",
     "accumulated_gradients",
     "check_version",
-    "lend_main_gradients",
+    "delete_main_gradients",
     "needs_patches",
     "partitioner",
     "reduce_after_every_backward",
+    "set_main_gradients",
     "silence_memory_reports",
     "skip_division_by_one",
     "skip_kernel_compilation",
@@ -37,5 +38,4 @@ __all__ = [
     "skip_trace_comparison",
     "split_reduction_from_step",
     "state_of",
-    "take_back_main_gradients",
 ]

@@ -7,10 +7,10 @@ import torch
 
 
 def skip_division_by_one(engine: Any) -> None:
-    """Keeps DeepSpeed from dividing the gradient of the model's output by one.
+    """Prevents DeepSpeed from dividing the gradient of the model's output by one.
 
-    It divides by its number of accumulation steps, which is one here because the schedule counts
-    the microbatches. The division would copy the gradient of the logits.
+    DeepSpeed divides by its ``gradient_accumulation_steps``, which is 1 because megatron-core's
+    schedule runs the microbatches. The division would copy the gradient of the logits.
     """
     assert engine.gradient_accumulation_steps() == 1
     engine._backward_prologue_per_tensor = lambda gradient: gradient
@@ -25,18 +25,18 @@ def accumulated_gradients(parameters: list[torch.nn.Parameter]) -> Iterator[torc
             yield gradient
 
 
-def lend_main_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Gives megatron-core DeepSpeed's fp32 gradients as ``main_grad``, the name it looks for."""
+def set_main_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Sets ``main_grad``, which megatron-core reads, to DeepSpeed's fp32 gradients."""
     for parameter in parameters:
         gradient = getattr(parameter, "_hp_grad", None)
-        if gradient is None:  # Its name in bf16 with the optimizer offloaded.
+        if gradient is None:  # In bf16 with offload_optimizer.
             gradient = getattr(parameter, "grad_accum", None)
         if gradient is not None:
             parameter.main_grad = gradient.view_as(parameter)  # type: ignore[attr-defined]
 
 
-def take_back_main_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Removes ``main_grad`` again."""
+def delete_main_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Deletes ``main_grad`` from each parameter."""
     for parameter in parameters:
         if hasattr(parameter, "main_grad"):
             del parameter.main_grad

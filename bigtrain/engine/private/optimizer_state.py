@@ -10,10 +10,10 @@ from deepspeed.runtime import bf16_optimizer
 from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 
-from bigtrain.engine.private.version import is_known
+from bigtrain.engine.private.version import is_known_version
 
 INVALID_NORM = -1.0
-"""DeepSpeed applies no gradient whose norm is negative: see its ``is_invalid_grad_norm``."""
+"""DeepSpeed skips the update if the norm is negative: see its ``is_invalid_grad_norm``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class GradientFragment:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """Where a fragment lies: in the flat buffer of a group, and in its parameter."""
+    """Where a fragment lies: in the flat buffer of its parameter group, and in its parameter."""
 
     group: int
     start: int
@@ -48,14 +48,14 @@ class _Range:
 
 
 class OptimizerState:
-    """Masters, moments and gradients of one rank; a subclass for each optimizer of DeepSpeed."""
+    """One rank's masters, moments and gradients; each of DeepSpeed's optimizers has a subclass."""
 
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
         self._create_moments()
 
     def fragment_of(self, parameter: torch.nn.Parameter) -> Fragment | None:
-        """The part of ``parameter`` whose state this rank keeps; None if it keeps nothing."""
+        """The range of ``parameter`` whose state this rank keeps; None if it keeps none."""
         kept = self._range_of(parameter)
         if kept is None:
             return None
@@ -69,22 +69,22 @@ class OptimizerState:
         )
 
     def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
-        """The reduced, unclipped gradients that this rank keeps; from ``reduce`` to ``update``."""
+        """Yields this rank's reduced, unclipped gradients; valid from ``reduce`` to ``update``."""
         raise NotImplementedError
 
-    def publish_masters(self) -> None:
+    def copy_masters_to_weights(self) -> None:
         """Copies the masters into the weights that the model computes with, on every rank."""
         self._optimizer.update_lp_params()
 
-    def forget_gradients(self) -> None:
-        """Clears the gradients after a step, where DeepSpeed does not."""
+    def clear_gradients(self) -> None:
+        """Clears the gradients after a step, if DeepSpeed does not."""
 
-    def complete_gradients(self) -> None:
-        """After the last backward pass, sets gradients to zero that no pass has written."""
+    def zero_missing_gradients(self) -> None:
+        """Sets to zero the gradients that no backward pass of the step has written."""
 
     @property
     def steps(self) -> int:
-        """Updates that Adam has made; its bias correction depends on it."""
+        """Number of updates that Adam has made; its bias correction depends on this."""
         flats = self._flat_masters()
         return int(self._adam.state[flats[0]]["step"].item()) if flats else 0
 
@@ -94,11 +94,11 @@ class OptimizerState:
             self._adam.state[flat]["step"].fill_(steps)
 
     @contextmanager
-    def given_norm(self, norm: float | None) -> Iterator[None]:
-        """Within it DeepSpeed's step clips by ``norm``, and computes no norm of its own.
+    def override_norm(self, norm: float | None) -> Iterator[None]:
+        """Makes DeepSpeed's step clip by ``norm`` instead of a norm that it computes.
 
         Args:
-            norm: None makes the step apply nothing and clear the gradients.
+            norm: If None, the step applies no update and clears the gradients.
         """
         raise NotImplementedError
         yield
@@ -122,7 +122,7 @@ class OptimizerState:
         )
 
     def _create_moments(self) -> None:
-        # Adam makes them at its first step, but a checkpoint is loaded before that.
+        # Adam creates them at its first step, but a checkpoint is loaded before that.
         for flat in self._flat_masters():
             state = self._adam.state[flat]
             if "exp_avg" not in state:
@@ -139,7 +139,7 @@ class PartitionedState(OptimizerState):
     """DeepSpeed's stages 1 and 2, except stage 1 in bf16 without offloading."""
 
     def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
-        """The reduced, unclipped gradients that this rank keeps; from ``reduce`` to ``update``."""
+        """Yields this rank's reduced, unclipped gradients; valid from ``reduce`` to ``update``."""
         optimizer = self._optimizer
         for group, parameters in enumerate(optimizer.params_in_partition):
             if optimizer.cpu_offload:
@@ -158,13 +158,13 @@ class PartitionedState(OptimizerState):
                 yield parameter, GradientFragment(kept.start_in_parameter, value.reshape(-1))
 
     @contextmanager
-    def given_norm(self, norm: float | None) -> Iterator[None]:
-        """Within it DeepSpeed's step clips by ``norm``, and computes no norm of its own."""
+    def override_norm(self, norm: float | None) -> Iterator[None]:
+        """Makes DeepSpeed's step clip by ``norm`` instead of a norm that it computes."""
         optimizer = self._optimizer
 
         def scaled_global_norm(norm_type: int = 2) -> torch.Tensor:
-            # In bf16 DeepSpeed checks the norm only if this is set. Set before the step, it would
-            # also make DeepSpeed search all gradients for overflows.
+            # In bf16 DeepSpeed checks the norm only if this flag is set. If it were set before the
+            # step, DeepSpeed would also search all gradients for overflows.
             optimizer.check_grad_overflow = True
             return self._norm_tensor(norm, optimizer.device)
 
@@ -176,10 +176,10 @@ class PartitionedState(OptimizerState):
             optimizer.check_grad_overflow = False
             del optimizer.scaled_global_norm
 
-    def forget_gradients(self) -> None:
-        """Clears the gradients after a step, where DeepSpeed does not.
+    def clear_gradients(self) -> None:
+        """Clears the gradients after a step.
 
-        With offloading it keeps the gradients of a discarded step and adds the next ones to them.
+        With offloading DeepSpeed keeps a discarded step's gradients and adds the next ones to them.
         """
         for group in self._optimizer.averaged_gradients:
             self._optimizer.averaged_gradients[group] = None
@@ -188,28 +188,28 @@ class PartitionedState(OptimizerState):
         return list(self._optimizer.single_partition_of_fp32_groups)
 
 
-class WholeGradientState(OptimizerState):
+class FullGradientState(OptimizerState):
     """DeepSpeed's stage 1 in bf16 without offloading: each rank has fp32 buffers of all gradients.
 
-    The first gradient of a step overwrites the one of the step before. DeepSpeed fills the buffers
-    with zeros and adds an fp32 copy of each gradient: twice the memory traffic.
+    The first gradient of a step overwrites that of the previous step. DeepSpeed's own code fills
+    the buffers with zeros and adds an fp32 copy of each gradient: twice the memory traffic.
     """
 
     def __init__(self, optimizer: Any) -> None:
         super().__init__(optimizer)
-        if is_known():
+        if is_known_version():
             optimizer._update_hp_grad = self._accumulate
-            optimizer.clear_hp_grads = self._expect_gradients
+            optimizer.clear_hp_grads = self._mark_unwritten
 
-    def complete_gradients(self) -> None:
-        """After the last backward pass, sets gradients to zero that no pass has written."""
+    def zero_missing_gradients(self) -> None:
+        """Sets to zero the gradients that no backward pass of the step has written."""
         optimizer = self._optimizer
         for group, written in enumerate(optimizer.fp32_groups_has_gradients):
             for number, is_written in enumerate(written):
                 if not is_written:
                     optimizer.fp32_groups_gradients[group][number].zero_()
 
-    def _expect_gradients(self) -> None:
+    def _mark_unwritten(self) -> None:
         for written in self._optimizer.fp32_groups_has_gradients:
             written[:] = [False] * len(written)
 
@@ -229,7 +229,7 @@ class WholeGradientState(OptimizerState):
         assert not clear_lp_grads, "DeepSpeed frees the bf16 gradient itself"
 
     def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
-        """The reduced, unclipped gradients that this rank keeps; from ``reduce`` to ``update``."""
+        """Yields this rank's reduced, unclipped gradients; valid from ``reduce`` to ``update``."""
         flats = self._optimizer.fp32_groups_gradient_flat_partition
         for group in self._optimizer.bf16_groups:
             for parameter in group:
@@ -239,8 +239,8 @@ class WholeGradientState(OptimizerState):
                     yield parameter, GradientFragment(kept.start_in_parameter, values)
 
     @contextmanager
-    def given_norm(self, norm: float | None) -> Iterator[None]:
-        """Within it DeepSpeed's step clips by ``norm``, and computes no norm of its own."""
+    def override_norm(self, norm: float | None) -> Iterator[None]:
+        """Makes DeepSpeed's step clip by ``norm`` instead of a norm that it computes."""
         original = bf16_optimizer.get_global_norm_of_tensors
         device = self._flat_masters()[0].device
         bf16_optimizer.get_global_norm_of_tensors = lambda **_: self._norm_tensor(norm, device)
@@ -257,7 +257,7 @@ class PartitionedWeightState(OptimizerState):
     """DeepSpeed's stage 3: each replica rank keeps a flat range of each parameter and its state."""
 
     def gradients(self) -> Iterator[tuple[torch.nn.Parameter, GradientFragment]]:
-        """The reduced, unclipped gradients that this rank keeps; from ``reduce`` to ``update``."""
+        """Yields this rank's reduced, unclipped gradients; valid from ``reduce`` to ``update``."""
         optimizer = self._optimizer
         for group in optimizer.fp16_groups:
             for parameter in group:
@@ -271,7 +271,7 @@ class PartitionedWeightState(OptimizerState):
                         GradientFragment(kept.start_in_parameter, values[: kept.numel].float()),
                     )
 
-    def publish_masters(self) -> None:
+    def copy_masters_to_weights(self) -> None:
         """Copies the masters into the weights that the model computes with, on every rank."""
         optimizer = self._optimizer
         optimizer._partition_all_parameters()
@@ -280,17 +280,17 @@ class PartitionedWeightState(OptimizerState):
         if optimizer.persistent_parameters:
             optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
 
-    def forget_gradients(self) -> None:
-        """Clears the gradients after a step, where DeepSpeed does not.
+    def clear_gradients(self) -> None:
+        """Clears the gradients after a step.
 
         DeepSpeed overwrites them in the first backward pass of the next step. With several chunks
-        that pass computes the gradients of one chunk only.
+        that pass computes only one chunk's gradients, and the others would keep old values.
         """
         self._optimizer.grad_partitions_flat_buffer.zero_()
 
     @contextmanager
-    def given_norm(self, norm: float | None) -> Iterator[None]:
-        """Within it DeepSpeed's step clips by ``norm``, and computes no norm of its own."""
+    def override_norm(self, norm: float | None) -> Iterator[None]:
+        """Makes DeepSpeed's step clip by ``norm`` instead of a norm that it computes."""
         optimizer = self._optimizer
         optimizer._get_norm_groups = lambda: [self._norm_tensor(norm, optimizer.device)]
         try:
@@ -305,16 +305,16 @@ class PartitionedWeightState(OptimizerState):
         optimizer = self._optimizer
         group, start, numel = optimizer.grad_position[optimizer.get_param_id(parameter)]
         first = numel * optimizer._get_param_partition_rank(parameter)
-        values = min(numel, parameter.ds_numel - first)  # The rest of the last range is padding.
+        values = min(numel, parameter.ds_numel - first)  # The last range ends with padding.
         return _Range(group, start, first, values) if values > 0 else None
 
 
 def state_of(optimizer: Any) -> OptimizerState:
-    """The state of the optimizer that DeepSpeed has made; creates Adam's moments, as zeros."""
+    """Wraps the optimizer that DeepSpeed has created, and creates Adam's moments as zeros."""
     match optimizer:
         case DeepSpeedZeroOptimizer_Stage3():
             return PartitionedWeightState(optimizer)
         case BF16_Optimizer():
-            return WholeGradientState(optimizer)
+            return FullGradientState(optimizer)
         case _:
             return PartitionedState(optimizer)

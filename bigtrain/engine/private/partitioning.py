@@ -11,8 +11,8 @@ def partitioner(settings: dict[str, Any], *, topology: Any) -> Callable[[torch.n
     """Makes the function that keeps this rank's part of a new parameter and frees the rest.
 
     Args:
-        settings: The DeepSpeed config that the engine will get too.
-        topology: The ``mpu`` that the engine will get too.
+        settings: The config that DeepSpeed's engine is created with.
+        topology: The ``mpu`` that DeepSpeed's engine is created with.
     """
     init = Init(
         data_parallel_group=topology.get_data_parallel_group(),
@@ -21,7 +21,7 @@ def partitioner(settings: dict[str, Any], *, topology: Any) -> Callable[[torch.n
     )
 
     def partition(parameter: Any) -> None:
-        # DeepSpeed's public conversion also broadcasts the values, and there are none yet.
+        # DeepSpeed's public conversion also broadcasts the values, which do not exist yet.
         init._convert_to_deepspeed_param(parameter)
         parameter.partition()
 

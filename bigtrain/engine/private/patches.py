@@ -1,6 +1,6 @@
 """The patches of DeepSpeed, in the order in which the engine applies them.
 
-A name with parentheses is a function, with the arguments it must have. A name without is an
+A name with parentheses is a function with those arguments. A name without parentheses is an
 attribute. ``tests/bigtrain/engine/test_private_names.py`` compares all of them with the installed
 DeepSpeed.
 """
@@ -11,10 +11,10 @@ from typing import Any
 
 from bigtrain.engine.private.gradients import accumulated_gradients, skip_division_by_one
 from bigtrain.engine.private.optimizer_state import (
+    FullGradientState,
     OptimizerState,
     PartitionedState,
     PartitionedWeightState,
-    WholeGradientState,
 )
 from bigtrain.engine.private.partitioning import partitioner
 from bigtrain.engine.private.pipeline import reduce_after_every_backward, skip_trace_comparison
@@ -31,7 +31,7 @@ class Use:
     """The function or class that replaces, calls or reads the names."""
     why: str
     names: tuple[str, ...]
-    """Dotted, below ``deepspeed``."""
+    """Dotted names, relative to the package ``deepspeed``."""
 
 
 _ENGINE = "runtime.engine.DeepSpeedEngine"
@@ -41,10 +41,12 @@ _STAGE_3 = "runtime.zero.stage3.DeepSpeedZeroOptimizer_Stage3"
 _BASE = "runtime.base_optimizer.ZeROOptimizer"
 _COORDINATOR = "runtime.zero.partitioned_param_coordinator"
 
+_NORM = "DeepSpeed's step would compute a norm whose rounding error depends on the layout"
+
 PATCHES: tuple[Use, ...] = (
     Use(
         skip_kernel_compilation,
-        "DeepSpeed compiles collectives at start-up that CPU runs do not need",
+        "at start-up DeepSpeed compiles collectives that CPU runs do not need",
         ("ops.__compatible_ops__",),
     ),
     Use(
@@ -66,8 +68,8 @@ PATCHES: tuple[Use, ...] = (
         ),
     ),
     Use(
-        WholeGradientState,
-        "DeepSpeed clears its fp32 gradients and then adds to them: twice the memory traffic",
+        FullGradientState,
+        "DeepSpeed clears its fp32 gradients, then adds to them, which doubles the memory traffic",
         (
             f"{_BF16}.BF16_Optimizer._update_hp_grad"
             "(self, lp, group_idx, param_idx, clear_lp_grads)",
@@ -87,7 +89,7 @@ PATCHES: tuple[Use, ...] = (
     ),
     Use(
         reduce_after_every_backward,
-        "DeepSpeed misses every second of two backward passes in a row (ZeRO 2 and 3, 1F1B)",
+        "DeepSpeed reduces only the first of two consecutive backward passes (ZeRO 2 and 3, 1F1B)",
         (
             f"{_ENGINE}._backward_prologue(self)",
             f"{_BASE}.clear_backward_seen_flag(self)",
@@ -97,26 +99,26 @@ PATCHES: tuple[Use, ...] = (
     ),
     Use(
         skip_trace_comparison,
-        "DeepSpeed compares modules over all ranks, and stages hold other modules (ZeRO 3)",
+        "DeepSpeed compares modules over all ranks, but stages hold different modules (ZeRO 3)",
         (f"{_COORDINATOR}.assert_ints_same_as_other_ranks(ints)",),
     ),
     Use(
-        PartitionedState.given_norm,
-        "DeepSpeed's step computes another norm, with an error that depends on the layout",
+        PartitionedState.override_norm,
+        _NORM,
         (f"{_STAGE_2}.scaled_global_norm(self, norm_type)", f"{_STAGE_2}.check_grad_overflow"),
     ),
     Use(
-        WholeGradientState.given_norm,
-        "the same in bf16 at stage 1",
+        FullGradientState.override_norm,
+        _NORM,
         (f"{_BF16}.get_global_norm_of_tensors(input_tensors, norm_type, mpu, moe_ep_group)",),
     ),
     Use(
-        PartitionedWeightState.given_norm,
-        "the same at stage 3",
+        PartitionedWeightState.override_norm,
+        _NORM,
         (f"{_STAGE_3}._get_norm_groups(self)",),
     ),
 )
-"""What is replaced, and what a replacement calls."""
+"""Names that are replaced, and names that a replacement calls."""
 
 READS: tuple[Use, ...] = (
     Use(
@@ -130,8 +132,8 @@ READS: tuple[Use, ...] = (
         (f"{_BF16}.BF16_Optimizer._hp_grad", f"{_STAGE_2}.grad_accum"),
     ),
     Use(
-        OptimizerState.given_norm,
-        "relies on DeepSpeed applying nothing if the norm is negative",
+        OptimizerState.override_norm,
+        "relies on DeepSpeed skipping the update if the norm is negative",
         ("runtime.utils.is_invalid_grad_norm(norm)",),
     ),
     Use(
@@ -146,7 +148,7 @@ READS: tuple[Use, ...] = (
         ),
     ),
     Use(
-        WholeGradientState,
+        FullGradientState,
         "finds masters, moments and gradients",
         (
             f"{_BF16}.BF16_Optimizer.update_lp_params(self)",
@@ -159,7 +161,7 @@ READS: tuple[Use, ...] = (
     ),
     Use(
         PartitionedWeightState,
-        "finds masters, moments and gradients, and publishes the masters",
+        "finds masters, moments and gradients, and copies masters into weights",
         (
             f"{_STAGE_3}._get_fp32_grad_state_partition(self, param, release_swap_buffers)",
             f"{_STAGE_3}._get_param_partition_rank(self, param)",
@@ -174,4 +176,4 @@ READS: tuple[Use, ...] = (
         ),
     ),
 )
-"""What is only called or read."""
+"""Names that are only called or read."""

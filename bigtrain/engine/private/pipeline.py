@@ -1,4 +1,4 @@
-"""Lets ZeRO 2 and 3 run under pipeline parallelism, which DeepSpeed does not support."""
+"""Makes ZeRO 2 and 3 work with pipeline parallelism, which DeepSpeed does not support."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ def reduce_after_every_backward(engine: Any, optimizer: Any) -> None:
     """Makes DeepSpeed reduce the gradients after each backward pass, in any order of passes.
 
     DeepSpeed resets its flag "backward was seen" in the next *forward* pass. 1F1B also runs two
-    backward passes in a row, and the gradients of the second would not be reduced.
+    consecutive backward passes, and the gradients of the second would not be reduced.
     """
     original = engine._backward_prologue
 
@@ -21,8 +21,8 @@ def reduce_after_every_backward(engine: Any, optimizer: Any) -> None:
 
 
 def skip_trace_comparison() -> None:
-    """Keeps ZeRO 3 from comparing the order of its modules with that of all other ranks.
+    """Prevents ZeRO 3 from comparing the order of modules over all ranks.
 
-    Other stages hold other layers, so the ranks would wait for each other without end.
+    Stages hold different layers, so the ranks would wait for each other forever.
     """
     partitioned_param_coordinator.assert_ints_same_as_other_ranks = lambda _: None

@@ -5,11 +5,11 @@ from typing import Any
 
 
 def split_reduction_from_step(engine: Any, optimizer: Any) -> Callable[[], None]:
-    """Keeps DeepSpeed's ``step()`` from reducing the gradients first, and returns what does it.
+    """Prevents DeepSpeed's ``step()`` from reducing gradients; returns a function to call instead.
 
     The returned function must be called between the last backward pass and ``step()``. At stage 1
     it reduces the gradients. At stages 2 and 3 DeepSpeed has reduced them after each backward pass,
-    and it moves the sums to where ``step()`` reads them.
+    and the function moves the sums to where ``step()`` reads them.
     """
     if engine.zero_optimization_partition_gradients():
         finalize: Callable[[], None] = optimizer.finalize_gradient_accumulation_boundary
@@ -18,7 +18,7 @@ def split_reduction_from_step(engine: Any, optimizer: Any) -> Callable[[], None]
     engine.enable_backward_allreduce = False
 
     def reduce() -> None:
-        # DeepSpeed reduces only while it believes that step() runs; step() sets it back.
+        # DeepSpeed reduces only while this flag is set; step() resets it.
         engine._running_engine_step = True
         engine.allreduce_gradients()
 

@@ -1,23 +1,23 @@
-"""Leaves out DeepSpeed's reduction of gradients where there is only one replica rank."""
+"""Skips DeepSpeed's reduction of gradients over a group of one rank."""
 
 from typing import Any
 
 from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 
-from bigtrain.engine.private.version import is_known
+from bigtrain.engine.private.version import is_known_version
 
 
 def skip_reduction_over_one_rank(engine: Any, optimizer: Any) -> None:
-    """Keeps a known DeepSpeed's stage 1 from reducing gradients over a group of one rank.
+    """Prevents the known version's stage 1 from reducing gradients over a group of one rank.
 
     DeepSpeed would copy all gradients into a bucket, divide them by one and copy them twice more:
     four passes over them with fp32 weights, three with bf16.
 
     Args:
-        engine: DeepSpeed's, with one data-parallel rank and stage 1.
-        optimizer: Its optimizer, on the device of the weights.
+        engine: DeepSpeed's engine, with stage 1 and one data-parallel rank.
+        optimizer: The engine's optimizer, on the device of the weights.
     """
-    if not is_known():
+    if not is_known_version():
         return
     if isinstance(optimizer, BF16_Optimizer):
         engine.buffered_allreduce_fallback = lambda *_, **__: None

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 KNOWN_VERSION = "0.19.8"
 
 
-def is_known() -> bool:
+def is_known_version() -> bool:
     """Whether the installed DeepSpeed is the version whose private names are known."""
     return bool(deepspeed.__version__ == KNOWN_VERSION)
 
@@ -24,7 +24,7 @@ def check_version(config: RunConfig) -> None:
     Raises:
         ConfigError: It is another version, and the run's layout needs a patched DeepSpeed.
     """
-    if is_known():
+    if is_known_version():
         return
     patched = needs_patches(config.parallel)
     if patched is not None:

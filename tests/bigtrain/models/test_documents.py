@@ -4,7 +4,7 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from bigtrain.models.documents import DocumentMasks, dense_mask, document_rule
+from bigtrain.models.documents import DocumentMasks, dense_mask, document_mask_function
 
 DOCUMENTS = torch.tensor([[0] * 5 + [1] * 11, [0] * 3 + [1] * 1 + [2] * 12])
 
@@ -17,18 +17,18 @@ def test_a_token_sees_its_document_up_to_itself() -> None:
 
 def test_the_rule_of_blocks_is_the_dense_mask() -> None:
     rows, length = DOCUMENTS.shape
-    sees = document_rule(DOCUMENTS)
+    attends = document_mask_function(DOCUMENTS)
     row, query, key = torch.meshgrid(
         torch.arange(rows), torch.arange(length), torch.arange(length), indexing="ij"
     )
-    assert torch.equal(sees(row, torch.zeros_like(row), query, key), dense_mask(DOCUMENTS)[:, 0])
+    assert torch.equal(attends(row, torch.zeros_like(row), query, key), dense_mask(DOCUMENTS)[:, 0])
 
 
 def test_flex_attention_computes_what_a_dense_mask_does_with_grouped_heads() -> None:
     torch.manual_seed(0)
     query = torch.randn(2, 4, 16, 8)
     key, value = torch.randn(2, 2, 2, 16, 8)
-    blocks = create_block_mask(document_rule(DOCUMENTS), 2, None, 16, 16, device="cpu")
+    blocks = create_block_mask(document_mask_function(DOCUMENTS), 2, None, 16, 16, device="cpu")
     found = flex_attention(query, key, value, block_mask=blocks, scale=0.3, enable_gqa=True)
     mask = dense_mask(DOCUMENTS)
     expected = scaled_dot_product_attention(

@@ -28,7 +28,7 @@ def test_a_bf16_that_keeps_up_is_not_told(bf16_rate: float) -> None:
 def test_the_measurement_is_real_and_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bf16, "SLOW", 0.0)  # Every CPU is slow then, and says its rates.
+    monkeypatch.setattr(bf16, "SLOW_RATIO", 0.0)  # Every CPU is slow then, and says its rates.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # Several would wait for each other where the cores are busy.
     asked: list[float] = []

@@ -45,7 +45,7 @@ def test_a_taken_port_is_named() -> None:
         listener.listen()
         port = str(listener.getsockname()[1])
         line = _why(MASTER_PORT=port, WORLD_SIZE="2")
-    assert f"port {port} of this machine is taken" in line
+    assert f"port {port} of this machine is in use" in line
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_an_address_without_a_number_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(socket, "getaddrinfo", answer_nothing)
     monkeypatch.setenv("MASTER_ADDR", "no-such-host.invalid")
     line = render_rendezvous_error("The client socket has timed out after 8000ms")
-    assert line.startswith("MASTER_ADDR=no-such-host.invalid has no address")
+    assert line.startswith("MASTER_ADDR=no-such-host.invalid cannot be resolved")
