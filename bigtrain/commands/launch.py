@@ -21,6 +21,7 @@ def launch(
     accept_change: AcceptChange = [],  # noqa: B006 - the default is never changed
 ) -> None:
     """Starts a run on this machine, or resumes it from its newest checkpoint."""
+    from bigtrain.engine.deepspeed_version import check_deepspeed_version
     from bigtrain.parallel.device_check import check_device
     from bigtrain.runs.launch_end import record_end
     from bigtrain.runs.launch_file import launch_file
@@ -32,6 +33,7 @@ def launch(
     config = resolve_run(sources)
     count = processes or config.parallel.model_parallel_size
     config.data_parallel_size(count)
+    check_deepspeed_version(config)
     check_device(config)
     check_run(config, accepted=accept_change)
     accepted = [word for key in accept_change for word in ("--accept-change", key)]

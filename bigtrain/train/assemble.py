@@ -8,6 +8,7 @@ import torch
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import layout_of
 from bigtrain.data.batches import TrainingData
+from bigtrain.engine.deepspeed_version import check_deepspeed_version
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
 from bigtrain.models.build import build_chunks
@@ -44,6 +45,7 @@ def open_trainer(
             ranks.
         RendezvousError: The ranks cannot connect.
     """
+    check_deepspeed_version(config)
     layout = layout_of(config, ranks.world_size)
     reports = ranks.local_rank == 0  # One line per node is enough.
 

@@ -17,17 +17,13 @@ from bigtrain.engine.private.pipeline import reduce_after_every_backward, skip_t
 from bigtrain.engine.private.reduction import split_reduction_from_step
 from bigtrain.engine.private.single_rank import skip_reduction_over_one_rank
 from bigtrain.engine.private.startup import silence_memory_reports, skip_kernel_compilation
-from bigtrain.engine.private.version import KNOWN_VERSION, check_version, needs_patches
 
 __all__ = [
-    "KNOWN_VERSION",
     "Fragment",
     "GradientFragment",
     "OptimizerState",
     "accumulated_gradients",
-    "check_version",
     "delete_main_gradients",
-    "needs_patches",
     "partitioner",
     "reduce_after_every_backward",
     "set_main_gradients",

@@ -10,7 +10,7 @@ from deepspeed.runtime import bf16_optimizer
 from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 
-from bigtrain.engine.private.version import is_known_version
+from bigtrain.engine.deepspeed_version import is_known_version
 
 INVALID_NORM = -1.0
 """DeepSpeed skips the update if the norm is negative: see its ``is_invalid_grad_norm``."""

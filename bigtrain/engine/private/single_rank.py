@@ -4,7 +4,7 @@ from typing import Any
 
 from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 
-from bigtrain.engine.private.version import is_known_version
+from bigtrain.engine.deepspeed_version import is_known_version
 
 
 def skip_reduction_over_one_rank(engine: Any, optimizer: Any) -> None:

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -14,9 +15,16 @@ from deepspeed.runtime.zero import partitioned_param_coordinator
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 
+from bigtrain.commands.launch import launch
 from bigtrain.config import ConfigError
 from bigtrain.config.sections import ParallelConfig
-from bigtrain.engine.private import KNOWN_VERSION, check_version, needs_patches
+from bigtrain.engine import deepspeed_version
+from bigtrain.engine.deepspeed_version import (
+    KNOWN_VERSION,
+    check_deepspeed_version,
+    needs_patches,
+    warn_of_other_version,
+)
 from bigtrain.engine.private.patches import PATCHES, READS, Use
 from tests.distributed.steps import steps_config
 
@@ -78,7 +86,7 @@ def test_deepspeed_itself_calls_what_is_replaced(function: Any) -> None:
 
 
 def test_the_installed_version_is_the_known_one() -> None:
-    assert deepspeed.__version__ == KNOWN_VERSION
+    assert deepspeed.__version__ == deepspeed_version.installed_version() == KNOWN_VERSION
 
 
 @pytest.mark.parametrize(
@@ -89,11 +97,17 @@ def test_the_installed_version_is_the_known_one() -> None:
     ],
 )
 def test_another_version_is_refused_for_layouts_that_need_patches(
-    parallel: dict[str, int], named: str, monkeypatch: pytest.MonkeyPatch
+    parallel: dict[str, int], named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(deepspeed, "__version__", "0.20.0")
-    with pytest.raises(ConfigError, match=rf"{named} depends .*0\.20\.0 is installed; pip install"):
-        check_version(steps_config(parallel=parallel))
+    monkeypatch.setattr(deepspeed_version, "installed_version", lambda: "0.20.0")
+    refusal = rf"{named} depends .*0\.20\.0 is installed; pip install"
+    with pytest.raises(ConfigError, match=refusal):
+        check_deepspeed_version(steps_config(parallel=parallel))
+    words = [f"parallel.{key}={value}" for key, value in parallel.items()]
+    runs = tmp_path / "runs"
+    with pytest.raises(ConfigError, match=refusal):
+        launch(["configs/gpt/tiny.yaml", "parallel.tensor=1", f"runs_dir={runs}", *words])
+    assert not runs.exists()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +116,8 @@ def test_another_version_is_refused_for_layouts_that_need_patches(
 def test_another_version_gives_a_warning_for_other_layouts(
     parallel: dict[str, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(deepspeed, "__version__", "0.20.0")
-    check_version(steps_config(parallel=parallel))
+    monkeypatch.setattr(deepspeed_version, "installed_version", lambda: "0.20.0")
+    check_deepspeed_version(steps_config(parallel=parallel))
+    warn_of_other_version()
     assert f"tested with {KNOWN_VERSION}" in caplog.text
     assert needs_patches(ParallelConfig.model_validate(parallel)) is None
