@@ -70,7 +70,7 @@ def parity_rank(
     perturbed_runs: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Takes the steps of one layout as one of its ranks; `bigtrain parity` starts all of them."""
-    from bigtrain.config.sources import load_resolved_config
+    from bigtrain.config.config_files import load_resolved_config
     from bigtrain.environment import read_ranks
 
     run, ranks = load_resolved_config(config), read_ranks()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.config_files import render_config
 from bigtrain.config.layout import Layout, config_in_layout
-from bigtrain.config.sources import render_config
 from bigtrain.parity.compare import (
     Comparison,
     Reference,

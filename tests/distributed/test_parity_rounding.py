@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bigtrain.config.sources import render_config
+from bigtrain.config.config_files import render_config
 from bigtrain.parity.compare import IN_FP32, Reference, compare_records
 from bigtrain.parity.distance import distances
 from bigtrain.parity.layout_runs import Row, measure_alone
