@@ -27,7 +27,7 @@ def record_phases(config: RunConfig, sources: Sequence[Source]) -> list[PhaseRec
     data = config.data
     records = []
     for phase, planned in zip(
-        data.mixture, plan_phases(data, samples_per_unit=samples_per_unit(config)), strict=True
+        data.phases, plan_phases(data, samples_per_unit=samples_per_unit(config)), strict=True
     ):
         weights = {source.corpus: source.weight for source in phase.sources}
         records.append(

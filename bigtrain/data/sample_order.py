@@ -115,7 +115,7 @@ class SampleOrder:
 def plan_phases(data: DataConfig, *, samples_per_unit: int) -> list[MixturePhase]:
     """Turns the weights of each phase into whole counts, for all corpora of the run."""
     phases = []
-    for phase in data.mixture:
+    for phase in data.phases:
         counts = whole_counts([source.weight for source in phase.sources])
         of_corpus = dict(zip((source.corpus for source in phase.sources), counts, strict=True))
         assert sum(counts) == UNITS_PER_BLOCK
@@ -137,7 +137,7 @@ def skip_samples(consumed: Indices, skips: Sequence[SkipConfig]) -> Indices:
 
 
 def _borders(data: DataConfig) -> list[tuple[str, int]]:
-    borders = [("data.stages: start_sample", phase.start_sample) for phase in data.mixture]
+    borders = [("data.stages: start_sample", phase.start_sample) for phase in data.phases]
     for skip in data.skip:
         borders += [
             ("data.skip: first_sample", skip.first_sample),

@@ -174,9 +174,9 @@ def _sharded_anew(source: RunConfig, folder: Path) -> Path:
     [
         (
             {"seed": 8},
-            "going on from checkpoint.load would change seed from 7 to 8; set the values",
+            "continuing from checkpoint.load would change seed from 7 to 8; set the values",
         ),
-        ({"seed": 8}, "or take its weights alone (checkpoint.load_weights_only=true)"),
+        ({"seed": 8}, "or load only its weights (checkpoint.load_weights_only=true)"),
         ({"model": {"num_layers": 4}}, "would change model.num_layers from 2 to 4; set"),
         ({"optim": {"beta1": 0.8}}, "would change optim.beta1 from 0.9 to 0.8; set back what"),
         ({"optim": {"beta1": 0.8}}, "accept with --accept-change optim.beta1"),
@@ -204,7 +204,7 @@ def test_a_fork_that_would_be_another_run_is_refused_before_it_starts(
 def test_a_deliberate_change_of_a_fork_is_accepted_by_name(fork: Callable[..., RunConfig]) -> None:
     config = fork(optim={"decay_steps": 20, "beta1": 0.8})
     check_run(config, accepted=["optim.beta1"])
-    with pytest.raises(ConfigError, match=r"no flag accepts; take the weights alone"):
+    with pytest.raises(ConfigError, match=r"no flag accepts another value; load only the weights"):
         check_run(config, accepted=["seed"])
 
 
@@ -352,7 +352,7 @@ def test_a_fork_is_launched_as_a_user_types_it(source: RunConfig, tmp_path: Path
 
     refused = launch("seed=8")
     assert refused.returncode == 2
-    assert "going on from checkpoint.load would change seed from 7 to 8" in refused.stdout
+    assert "continuing from checkpoint.load would change seed from 7 to 8" in refused.stdout
     assert len(refused.stdout.splitlines()) == 1
     done = launch()
     assert done.returncode == 0, done.stdout

@@ -53,7 +53,7 @@ def test_one_process_is_a_layout_too(text: str) -> None:
         ("tensor=0", "tensor=0"),
         ("tensor=two", "tensor='two': give a whole number"),
         ("zero=4", "zero=4: give 3 or less"),
-        ("tensor=2 tensor=2", "tensor stands there twice"),
+        ("tensor=2 tensor=2", "tensor is given twice"),
         ("data=0", "data=0 is not a number of data ranks; try data=2"),
         ("data=true", "is not a number of data ranks"),
     ],
