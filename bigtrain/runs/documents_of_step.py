@@ -102,7 +102,7 @@ def _origin(
     source = sources[int(locations.sources[index])]
     row = locations.rows[index : index + 1]
     documents = []
-    for start, stop in source.extents(row):
+    for start, stop in source.token_ranges(row):
         for place in source.corpus.find_documents(start, stop):
             first, end = max(start, place.start), min(stop, place.stop)
             ids = source.corpus.read(first, min(end, first + _TEXT_TOKENS))

@@ -64,7 +64,7 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
         state,
         checkpoint=checkpoint,
         tokenizer_sha256=sha256,
-        stages=data.stages,
+        phases=data.phase_records,
         accepted=accepted,
         forks=forks,
     )
@@ -165,7 +165,7 @@ def check_state(
     *,
     checkpoint: Folder,
     tokenizer_sha256: str,
-    stages: Sequence[PhaseRecord],
+    phases: Sequence[PhaseRecord],
     accepted: Sequence[str] = (),
     forks: bool = False,
 ) -> None:
@@ -176,7 +176,7 @@ def check_state(
         state: The checkpoint's state.
         checkpoint: Its folder, for the message.
         tokenizer_sha256: The sha256 of the run's tokenizer.
-        stages: What the run reads, from `record_phases`.
+        phases: The records of the run's data phases, from `record_phases`.
         accepted: Keys whose change the user accepts.
         forks: Whether the checkpoint is another run's, and this run begins with it.
 
@@ -199,7 +199,7 @@ def check_state(
         )
     check_phases(
         state.data_stages,
-        stages,
+        phases,
         consumed=state.samples,
         where=str(checkpoint),
         otherwise=otherwise,

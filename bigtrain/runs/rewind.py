@@ -23,7 +23,7 @@ from bigtrain.config.data import SkipConfig, merge_skips
 from bigtrain.config.resume import load_saved_config
 from bigtrain.config.saved import load_run_of
 from bigtrain.data.corpora import samples_per_unit
-from bigtrain.data.sample_order import skip_samples as order_of_samples
+from bigtrain.data.sample_order import number_samples
 from bigtrain.runs.run_folder import RunFolder, write_atomically
 from bigtrain.runs.run_lock import run_lock
 from bigtrain.runs.samples_of_step import find_step
@@ -179,7 +179,7 @@ def _check_whole_units(folder: RunFolder, skip: SkipConfig) -> None:
 def _check_not_trained_on(folder: RunFolder, skip: SkipConfig, state: TrainState) -> None:
     """Checks that the checkpoint was not trained on any sample of the range."""
     config = load_saved_config(state.config)
-    last = int(order_of_samples(np.array([state.samples - 1]), config.data.skip)[0])
+    last = int(number_samples(np.array([state.samples - 1]), config.data.skip)[0])
     if state.samples and skip.first_sample <= last:
         raise RewindError(
             f"{folder.path}: the checkpoint of step {state.step} was trained on samples 0 to "

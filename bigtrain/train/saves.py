@@ -92,7 +92,7 @@ class Saves:
             samples=trainer.progress.samples,
             tokens=trainer.progress.tokens,
             optimizer_steps=trainer.engine.optimizer_steps,
-            data_stages=trainer.data.stages,
+            data_stages=trainer.data.phase_records,
             config=self._config.model_dump(mode="json"),
             tokenizer_sha256=trainer.data.tokenizer.sha256,
             wandb_id=self._wandb_id,

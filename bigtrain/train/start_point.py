@@ -95,7 +95,7 @@ def _resume_from(
         state,
         checkpoint=checkpoint,
         tokenizer_sha256=trainer.data.tokenizer.sha256,
-        stages=trainer.data.stages,
+        phases=trainer.data.phase_records,
         accepted=accept_changes,
         forks=forks,
     )

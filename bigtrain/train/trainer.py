@@ -13,7 +13,7 @@ from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout, RankCoordinates
 from bigtrain.data.batches import TrainingData
 from bigtrain.data.corpora import Source
-from bigtrain.data.microbatch import Batch
+from bigtrain.data.microbatch import RankBatch
 from bigtrain.engine.engine import Engine
 from bigtrain.objectives.forward import make_forward_step
 from bigtrain.objectives.objective import LossScales, Objective, Sizes
@@ -216,7 +216,12 @@ class Trainer:
         return self._result(step, batch, decision, seconds, rate)
 
     def _result(
-        self, step: int, batch: Batch[Any], decision: _Decision, seconds: StepSeconds, rate: float
+        self,
+        step: int,
+        batch: RankBatch[Any],
+        decision: _Decision,
+        seconds: StepSeconds,
+        rate: float,
     ) -> StepResult:
         """Advances the progress and says what the step did."""
         consumed, tokens = self.progress.samples, decision.sums.tokens
@@ -280,7 +285,7 @@ class Trainer:
             extra=extra,
         )
 
-    def _forward_step(self, step: int, batch: Batch[Any]) -> ForwardStep:
+    def _forward_step(self, step: int, batch: RankBatch[Any]) -> ForwardStep:
         def reseed(microbatch: int, chunk: int) -> None:
             groups.reseed(
                 self.config.seed,
@@ -308,7 +313,7 @@ class Trainer:
             before=reseed if self.config.model.dropout > 0 else None,
         )
 
-    def _num_targets(self, batch: Batch[Any]) -> int | torch.Tensor:
+    def _num_targets(self, batch: RankBatch[Any]) -> int | torch.Tensor:
         """Targets of the whole batch; where each rank knows its own, they are added up."""
         if batch.num_targets is not None:
             return max(1, batch.num_targets)

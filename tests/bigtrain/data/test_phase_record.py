@@ -29,7 +29,7 @@ def records_of(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
             ]
             data = {**data, "train": None, "stages": stages}
         config = tiny_config(corpus, Path("unused"), data={"validation": None, **data})
-        return check_data(config).stages
+        return check_data(config).phase_records
 
     return make
 
