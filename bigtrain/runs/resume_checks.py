@@ -6,7 +6,7 @@ No torch.
 from collections.abc import Sequence
 from pathlib import Path
 
-from bigtrain.checkpoint.commit import newest_complete, none_is_complete, open_state
+from bigtrain.checkpoint.commit import newest_complete, no_complete_checkpoint_error, open_state
 from bigtrain.checkpoint.dangling_links import check_links
 from bigtrain.checkpoint.find_checkpoint import find_checkpoint
 from bigtrain.checkpoint.owner import check_owner
@@ -47,7 +47,7 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     check_owner(config, checkpoints)
     checkpoint, passed_over = newest_complete(checkpoints)
     if checkpoint is None and passed_over:
-        raise none_is_complete(checkpoints, passed_over)
+        raise no_complete_checkpoint_error(checkpoints, passed_over)
     forks = checkpoint is None
     if checkpoint is None:
         check_nothing_lost(folder, checkpoints)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch.distributed as dist
 
-from bigtrain.checkpoint.commit import none_is_complete, open_state
+from bigtrain.checkpoint.commit import no_complete_checkpoint_error, open_state
 from bigtrain.checkpoint.find_checkpoint import find_checkpoint
 from bigtrain.checkpoint.loading import load_checkpoint
 from bigtrain.checkpoint.schema import CheckpointError, StorageError
@@ -66,7 +66,7 @@ def restore_trainer(
             log.info("checkpoint.load is ignored: the run has checkpoints of its own")
         return StartPoint(checkpoint, is_own=True, unreadable=unreadable)
     if unreadable:
-        raise none_is_complete(checkpoints, reasons)
+        raise no_complete_checkpoint_error(checkpoints, reasons)
     on_rank_zero(lambda: check_nothing_lost(folder, checkpoints))
     if load is not None:
         return StartPoint(_start_from_another(trainer, load, accept_changes))
