@@ -63,9 +63,9 @@ def remove_old(checkpoints: Folder, policy: CheckpointConfig, *, saved: int) -> 
         log.warning("older checkpoints are not removed: %s", error)
         return []
     removed = []
-    for left in (name for name in checkpoints.names() if is_being_removed(name)):
-        with _errors_logged(checkpoints.child(left)):
-            checkpoints.child(left).remove()
+    for unfinished in filter(is_being_removed, checkpoints.names()):
+        with _errors_logged(checkpoints.child(unfinished)):
+            checkpoints.child(unfinished).remove()
     for folder in reversed(folders):
         if step_of(folder) in to_remove:
             with _errors_logged(folder):
@@ -75,16 +75,16 @@ def remove_old(checkpoints: Folder, policy: CheckpointConfig, *, saved: int) -> 
     return removed
 
 
-def set_aside(folder: Folder, word: str) -> str:
+def set_aside(folder: Folder, suffix: str) -> str:
     """Renames a checkpoint so that it is not loaded; deletes nothing. Returns its new name.
 
     Args:
         folder: The checkpoint, complete or not.
-        word: A suffix with the reason and the attempt, such as ``bad-3``.
+        suffix: The reason and the attempt, such as ``bad-3``.
     """
     if folder.renames:
-        return folder.rename(f"{folder.name}.{word}").name
-    marker = f"COMMIT.{word}.json"
+        return folder.rename(f"{folder.name}.{suffix}").name
+    marker = f"COMMIT.{suffix}.json"
     if folder.size(COMMIT_FILE) is not None:
         folder.write(marker, folder.read(COMMIT_FILE))
         folder.remove_file(COMMIT_FILE)

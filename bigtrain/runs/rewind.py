@@ -63,14 +63,14 @@ def rewind_run(
         skip_samples: ``FIRST:COUNT``: skip samples, numbered as `bigtrain data which` shows them.
 
     Raises:
-        FolderError: The run folder is a link to nothing.
-        RewindError: There is no such run or checkpoint, or the range is not valid.
-        ConfigError: The checkpoints belong to another run, such as the one this is a copy of.
+        FolderError: The run folder is a dangling link.
+        RewindError: There is no such run or checkpoint, or the range is invalid.
+        ConfigError: The checkpoints belong to another run, such as the original of this copy.
         RunBusyError: Another process trains the run.
     """
     check_links(run_dir)
     folder = RunFolder(run_dir)
-    if (problem := folder.no_run_here()) is not None:
+    if (problem := folder.explain_no_run()) is not None:
         raise RewindError(problem)
     check_may_change(run_dir)
     with run_lock(run_dir):
@@ -89,13 +89,13 @@ def rewind_run(
 
 
 def _write_status(folder: RunFolder, step: int) -> None:
-    there = [each for each in committed_folders(folder.checkpoints) if step_of(each) == step]
+    found = [each for each in committed_folders(folder.checkpoints) if step_of(each) == step]
     folder.write_status(
         state="rewound",
         step=step,
         loss=None,
         tokens_per_second=None,
-        last_checkpoint=str(there[0]) if there else None,
+        last_checkpoint=str(found[0]) if found else None,
         reason=f"taken back to step {step}",
     )
 
@@ -115,21 +115,21 @@ def render_rewind(rewound: RewindResult) -> Sequence[str]:
     if rewound.skipped is not None:
         first, count = rewound.skipped.first_sample, rewound.skipped.samples
         lines.append(f"  {count} samples from {first} are skipped ({rewound.run / SKIP_FILE})")
-    return [*lines, f"next: {shlex.join(RunFolder(rewound.run).launch_words())}"]
+    return [*lines, f"next: {shlex.join(RunFolder(rewound.run).launch_command())}"]
 
 
 def _find_checkpoint(folder: RunFolder, step: int) -> TrainState | None:
     """Returns the state of the checkpoint to resume from; None for the beginning."""
     if step == 0:
         return None
-    there = {step_of(each): each for each in reversed(committed_folders(folder.checkpoints))}
-    if step not in there:
-        steps = ", ".join(map(str, there)) or "none"
+    by_step = {step_of(each): each for each in reversed(committed_folders(folder.checkpoints))}
+    if step not in by_step:
+        steps = ", ".join(map(str, by_step)) or "none"
         raise RewindError(
             f"{folder.path}: no checkpoint of step {step}; there are: {steps} (0 is the beginning)"
         )
     try:
-        return open_state(there[step])
+        return open_state(by_step[step])
     except CheckpointError as error:
         raise RewindError(f"cannot rewind to step {step}: {error}") from None
 

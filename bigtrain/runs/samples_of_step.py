@@ -60,7 +60,7 @@ def _config_of(folder: RunFolder, attempt: int) -> RunConfig:
 
 
 def _after(config: RunConfig, consumed: int, *, steps: int) -> int:
-    """Samples consumed after that many more steps."""
+    """Samples consumed after ``steps`` more steps."""
     full = config.train.global_batch_size
     for left in range(steps, 0, -1):
         if config.batch_size(consumed) == full:  # Batches never shrink.

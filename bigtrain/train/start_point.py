@@ -13,7 +13,7 @@ from bigtrain.checkpoint.schema import CheckpointError, StorageError
 from bigtrain.checkpoint.step_folders import named_folders
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.parallel.groups import on_rank_zero
-from bigtrain.runs.resume_checks import check_nothing_lost, check_state, check_weights
+from bigtrain.runs.resume_checks import check_checkpoints_not_lost, check_state, check_weights
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.train.trainer import Progress, Trainer
 
@@ -67,7 +67,7 @@ def restore_trainer(
         return StartPoint(checkpoint, is_own=True, unreadable=unreadable)
     if unreadable:
         raise no_complete_checkpoint_error(checkpoints, reasons)
-    on_rank_zero(lambda: check_nothing_lost(folder, checkpoints))
+    on_rank_zero(lambda: check_checkpoints_not_lost(folder, checkpoints))
     if load is not None:
         return StartPoint(_start_from_another(trainer, load, accept_changes))
     trainer.engine.initialize()

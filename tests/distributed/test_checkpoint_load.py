@@ -182,7 +182,7 @@ def _sharded_anew(source: RunConfig, folder: Path) -> Path:
         ({"optim": {"beta1": 0.8}}, "accept with --accept-change optim.beta1"),
         (
             {"data": {"shuffle": "windows"}},
-            "or take the weights alone (checkpoint.load_weights_only",
+            "or load only the weights (checkpoint.load_weights_only",
         ),
         ({"train": {"steps": 4}}, "is of step 4 already; raise train.steps=4"),
     ],
@@ -211,8 +211,14 @@ def test_a_deliberate_change_of_a_fork_is_accepted_by_name(fork: Callable[..., R
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"num_layers": 4}, "this model .* model.num_layers is 4, there 2; set these as they are"),
-        ({"hidden_size": 16, "positions": "rope"}, "model.hidden_size is 16, there 32; model.pos"),
+        (
+            {"num_layers": 4},
+            "this model .* model.num_layers is 4, in the checkpoint 2; set",
+        ),
+        (
+            {"hidden_size": 16, "positions": "rope"},
+            "model.hidden_size is 16, in the checkpoint 32; m",
+        ),
     ],
 )
 def test_weights_of_another_size_are_refused_before_it_starts(
