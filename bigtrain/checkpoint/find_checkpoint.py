@@ -1,4 +1,4 @@
-"""Which checkpoint a user means by a path or a URL. No torch."""
+"""Finds the checkpoint that a path or a URL refers to. No torch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from bigtrain.config.paths import find_dangling_link, render_dangling_link
 
 
 def find_checkpoint(place: str | Path) -> tuple[Folder, list[str]]:
-    """The checkpoint that a user means.
+    """Finds the checkpoint that a path or a URL refers to.
 
     Args:
         place: A checkpoint, a run folder, or a folder of checkpoints (the newest
@@ -62,7 +62,7 @@ def _newest_of_step(folder: Folder) -> Folder | None:
 
 
 def _candidates(folder: Folder, names: list[str]) -> Iterator[Folder]:
-    """Folders of checkpoints that a user may mean by this folder."""
+    """The folders of checkpoints that this folder may refer to."""
     if isinstance(folder, DiskFolder) and "config.yaml" in names:
         yield checkpoints_of_run(folder.path)
     else:

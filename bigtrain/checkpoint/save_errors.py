@@ -16,7 +16,7 @@ _REMEDIES = {
 
 
 class SaveError(RuntimeError):
-    """A checkpoint could not be written; the message is one line and says which and why."""
+    """A checkpoint could not be written; the message is one line with its path and the cause."""
 
 
 def save_error(folder: Folder, cause: BaseException | str) -> SaveError:

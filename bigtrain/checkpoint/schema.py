@@ -1,7 +1,7 @@
 """The files of a checkpoint and their schema, ``bigtrain-checkpoint/1``. No torch.
 
-``step-00000100/`` holds ``state.json`` (the training state), ``tensors.json`` (where each box of
-each tensor lies, with its crc32), ``rank-00000.bin`` … (the boxes), ``tokenizer.model``, and
+``step-00000100/`` holds ``state.json`` (the training state), ``tensors.json`` (the file, position
+and crc32 of each box of each tensor), ``rank-00000.bin`` … (the boxes), ``tokenizer.model``, and
 ``COMMIT.json``, which is written last, with the sizes and hashes of the others.
 """
 
@@ -22,7 +22,7 @@ KINDS = (WEIGHT, FIRST_MOMENT, SECOND_MOMENT)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message is one line and says which and why."""
+    """A checkpoint cannot be used; the message is one line with its path and the cause."""
 
 
 class StorageError(CheckpointError):

@@ -1,4 +1,4 @@
-"""The table of a checkpoint's tensors: where each box lies. No torch.
+"""The table of a checkpoint's tensors: the file and position of each box. No torch.
 
 Each rank writes the table of its own boxes (``rank-00000.json``) beside them. Then one
 rank merges these tables into ``tensors.json`` and removes them.

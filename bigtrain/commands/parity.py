@@ -10,7 +10,7 @@ from bigtrain.commands.arguments import Sources
 from bigtrain.commands.quiet_libraries import quiet_libraries
 
 if TYPE_CHECKING:
-    from bigtrain.parity.layout_runs import Problem
+    from bigtrain.parity.layout_runs import LayoutFailure
 
 
 def parity(
@@ -47,8 +47,8 @@ def parity(
 
 def _start_ranks(
     config: Path, processes: int, folder: Path, *, steps: int, perturbed_runs: int = 0
-) -> "Problem | None":
-    from bigtrain.parity.layout_runs import Problem
+) -> "LayoutFailure | None":
+    from bigtrain.parity.layout_runs import LayoutFailure
     from launcher.local import LocalJob, run_local
 
     numbers = (f"--steps={steps}", f"--perturbed-runs={perturbed_runs}")
@@ -57,7 +57,7 @@ def _start_ranks(
     job = LocalJob(command=command, processes=processes, log_dir=folder, threads_per_process=1)
     result = run_local(job)
     if result.failure is not None:
-        return Problem(result.failure.message, is_refusal=result.failure.exit_code == 2)
+        return LayoutFailure(result.failure.message, is_refusal=result.failure.exit_code == 2)
     if result.interrupted:
         raise typer.Exit(result.exit_code)
     return None

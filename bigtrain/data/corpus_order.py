@@ -95,7 +95,7 @@ class WindowOrder:
 
 
 class BucketOrder:
-    """Draws whole batches of rows of similar length, in a new order in each epoch.
+    """Draws complete batches of rows of similar length, in a new order in each epoch.
 
     The rows of a source are sorted by length, in buckets. Rows that do not fill a batch of
     their bucket are left out of an epoch; each epoch leaves out other rows.

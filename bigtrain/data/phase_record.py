@@ -84,7 +84,7 @@ def check_phases(
         if new[name] != was:
             raise ConfigError(
                 f"{where}: samples 0 to {last} ({consumed} trained on, {last + 1 - consumed} "
-                f"skipped) had {name} {_shown(was)}, this config says {_shown(new[name])}; set it "
+                f"skipped) had {name} {_shown(was)}, this config has {_shown(new[name])}; set it "
                 f"back, or {otherwise} (values for later samples may change freely)"
             )
 

@@ -95,7 +95,7 @@ def open_checkpoints(config: RunConfig) -> Folder:
             checkpoints = before  # The run folder was renamed; its checkpoints were not.
     elif named_folders(before) and not has_some:
         raise ConfigError(
-            f"run {config.name}: its checkpoints are in {before}, and checkpoint.dir says "
+            f"run {config.name}: its checkpoints are in {before}, but checkpoint.dir is "
             f"{checkpoints}; set checkpoint.dir back, or move them there"
         )
     if isinstance(checkpoints, DiskFolder):

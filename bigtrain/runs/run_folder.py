@@ -95,14 +95,14 @@ class RunFolder:
         if self.config.is_file():
             return None
         if not self.path.exists():
-            there = "there is no such folder"
+            reason = "there is no such folder"
         elif not self.path.is_dir():
-            there = "it is a file"
+            reason = "it is a file"
         elif any(self.path.iterdir()):
-            there = f"it holds no {CONFIG_FILE}"
+            reason = f"it holds no {CONFIG_FILE}"
         else:
-            there = "it is an empty folder"
-        return f"{self.path}: not a run folder, {there}; give one such as runs/gpt-tiny"
+            reason = "it is an empty folder"
+        return f"{self.path}: not a run folder, {reason}; give one such as runs/gpt-tiny"
 
     def begin_attempt(
         self,

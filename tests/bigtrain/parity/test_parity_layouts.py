@@ -103,5 +103,5 @@ def test_each_layout_asked_for_is_run_once() -> None:
 
 def test_one_process_alone_is_nothing_to_compare() -> None:
     assert parse_layouts([]) == []
-    with pytest.raises(ConfigError, match="one process is what every layout is compared with"):
+    with pytest.raises(ConfigError, match="every layout is compared with"):
         parse_layouts(["one process"])
