@@ -34,14 +34,14 @@ def commit(written: Folder, sizes: Mapping[str, int], *, parent: Folder) -> Fold
 
     Args:
         written: Holds the files.
-        sizes: Bytes of each rank's file, as the rank says.
+        sizes: Bytes of each rank's file, as the rank reported.
         parent: The folder of checkpoints.
 
     Returns:
         The checkpoint.
 
     Raises:
-        CheckpointError: A file is not as long as its rank says.
+        CheckpointError: A file does not have the size that its rank reported.
     """
     files: dict[str, dict[str, Any]] = {}
     for name, size in sizes.items():
@@ -65,7 +65,7 @@ def commit(written: Folder, sizes: Mapping[str, int], *, parent: Folder) -> Fold
 
 
 def read_commit(folder: Folder) -> dict[str, dict[str, Any]]:
-    """The files of a checkpoint: the bytes of each and, of the small ones, the sha256.
+    """Reads the list of a checkpoint's files: bytes of each, and sha256 of the small ones.
 
     Raises:
         CheckpointError: ``COMMIT.json`` is missing or was changed.
@@ -109,7 +109,7 @@ def check_commit(folder: Folder) -> None:
 
 
 def open_state(folder: Folder) -> TrainState:
-    """Checks that a checkpoint is complete, and reads where the run stood.
+    """Checks that a checkpoint is complete, and reads its training state.
 
     Raises:
         CheckpointError: It is not complete; one line.
@@ -125,7 +125,7 @@ def newest_complete(checkpoints: Folder) -> tuple[Folder | None, list[str]]:
         Its folder, or None when there is none, and one line for each newer one that was skipped.
 
     Raises:
-        StorageError: The storage does not let us read one.
+        StorageError: The storage failed to read one.
     """
     skipped = []
     for folder in named_folders(checkpoints):
@@ -140,14 +140,14 @@ def newest_complete(checkpoints: Folder) -> tuple[Folder | None, list[str]]:
     return None, skipped
 
 
-def none_is_complete(checkpoints: Folder, reasons: Sequence[str]) -> CheckpointError:
+def no_complete_checkpoint_error(checkpoints: Folder, reasons: Sequence[str]) -> CheckpointError:
     """The error for a run whose checkpoints are all unreadable.
 
     Args:
-        checkpoints: The run's.
+        checkpoints: The folder of the run's checkpoints.
         reasons: Why each was skipped, newest first.
     """
-    remedy = "bring one back, or move them away to begin the run again"
+    remedy = "restore one, or move them away to start the run from the beginning"
     if any("upgrade bigtrain" in reason for reason in reasons):
         remedy = f"upgrade bigtrain, {remedy}"
     shown = [reason.removeprefix("skipped ") for reason in reasons[:3]]

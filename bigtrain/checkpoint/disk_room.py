@@ -1,10 +1,10 @@
-"""Whether a checkpoint has room where it is to be written. No torch."""
+"""Checks that the disk has room for a checkpoint. No torch."""
 
 from bigtrain.checkpoint.save_errors import MAKE_ROOM, save_error
 from bigtrain.checkpoint.storage_folder import Folder
 
-_MORE_BYTES = 2**20
-"""Room for all that is not a tensor."""
+_BYTES_WITHOUT_TENSORS = 2**20
+"""Room for the files that hold no tensors."""
 
 
 def check_room(wanted: Folder, *, parent: Folder, tensor_bytes: int) -> None:
@@ -18,7 +18,7 @@ def check_room(wanted: Folder, *, parent: Folder, tensor_bytes: int) -> None:
     Raises:
         SaveError: It does not fit.
     """
-    free, needed = parent.free_bytes(), tensor_bytes + tensor_bytes // 50 + _MORE_BYTES
+    free, needed = parent.free_bytes(), tensor_bytes + tensor_bytes // 50 + _BYTES_WITHOUT_TENSORS
     if free is not None and free < needed:
         raise save_error(
             wanted,

@@ -1,4 +1,4 @@
-"""Which checkpoint a user means by a path or a URL. No torch."""
+"""Finds the checkpoint that a path or a URL refers to. No torch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from bigtrain.config.paths import find_dangling_link, render_dangling_link
 
 
 def find_checkpoint(place: str | Path) -> tuple[Folder, list[str]]:
-    """The checkpoint that a user means.
+    """Finds the checkpoint that a path or a URL refers to.
 
     Args:
         place: A checkpoint, a run folder, or a folder of checkpoints (the newest
@@ -36,10 +36,10 @@ def _find_in(folder: Folder) -> tuple[Folder, list[str]]:
     names = folder.names()
     if COMMIT_FILE in names or STATE_FILE in names:
         return folder, []
-    if not names and (tried := _newest_try(folder)) is not None:
-        return tried, []
+    if not names and (newest := _newest_of_step(folder)) is not None:
+        return newest, []
     skipped: list[str] = []
-    for checkpoints in _places(folder, names):
+    for checkpoints in _candidates(folder, names):
         newest, lines = newest_complete(checkpoints)
         skipped += lines
         if newest is not None:
@@ -54,15 +54,15 @@ def _find_in(folder: Folder) -> tuple[Folder, list[str]]:
     )
 
 
-def _newest_try(folder: Folder) -> Folder | None:
-    """The checkpoint in an object store that is meant by the name of a step alone."""
+def _newest_of_step(folder: Folder) -> Folder | None:
+    """The newest checkpoint of a step in an object store, if the path has no ``.try-``."""
     checkpoints = open_folder(str(folder).rpartition("/")[0])
     tries = (t for t in named_folders(checkpoints) if t.name.startswith(f"{folder.name}.try-"))
     return next(tries, None)
 
 
-def _places(folder: Folder, names: list[str]) -> Iterator[Folder]:
-    """Folders of checkpoints that a user may mean by this folder."""
+def _candidates(folder: Folder, names: list[str]) -> Iterator[Folder]:
+    """The folders of checkpoints that this folder may refer to."""
     if isinstance(folder, DiskFolder) and "config.yaml" in names:
         yield checkpoints_of_run(folder.path)
     else:

@@ -1,7 +1,7 @@
 """Loads a checkpoint of any layout into an engine, all ranks together.
 
-torch.distributed.checkpoint finds which saved boxes overlap this rank's. It calls a planner and a
-reader of ours, which read straight into the optimizer's memory and never unpickle anything.
+torch.distributed.checkpoint finds which saved boxes overlap this rank's. It calls our planner
+and our reader, which read directly into the optimizer's memory and never unpickle anything.
 """
 
 import math
@@ -41,16 +41,16 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
 
     Args:
         folder: A committed checkpoint.
-        engine: Whose weights and moments are overwritten.
+        engine: The engine whose weights and moments are overwritten.
         weights_only: Whether to leave the moments and the count of steps as they are.
 
     Raises:
-        CheckpointError: It does not fit the model, cannot be read, or fails a checksum: on every
-            rank, if on one. The engine's state is then undefined.
+        CheckpointError: It does not fit the model, cannot be read, or fails a checksum; raised on
+            every rank, even if only one failed. The engine's state is then undefined.
     """
     kinds = (WEIGHT,) if weights_only else KINDS
     state = on_rank_zero(lambda: read_state(folder))
-    # The table is read inside torch's call, which tells every rank of an error.
+    # The table is read inside torch's call, which raises one rank's error on every rank.
     reader = CheckpointReader(folder)
     with engine.writable_boxes() as boxes:
         planner = _StateLoader(reader, boxes, kinds=kinds)
@@ -77,18 +77,18 @@ class _StateLoader(DefaultLoadPlanner):
     def set_up_planner(
         self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False
     ) -> None:
-        """The boxes replace the state dict, and the table the metadata."""
+        """Ignores the state dict, because the planner has the boxes."""
         self.state_dict, self.metadata, self.is_coordinator = {}, metadata, is_coordinator
 
     def create_local_plan(self) -> LoadPlan:
-        """Finds the saved boxes that overlap each of ours.
+        """Finds the saved boxes that overlap each box of this rank.
 
         Returns:
-            A plan for rank 0 to gather. It has the names only: no other rank needs to know what
-            this one reads.
+            A plan with names only, which rank 0 gathers: no other rank needs the reads of this
+            one.
 
         Raises:
-            CheckpointError: A tensor is missing, has another shape, or has holes.
+            CheckpointError: A tensor is missing, incomplete, or of another shape.
         """
         wanted: dict[str, list[ChunkStorageMetadata]] = defaultdict(list)
         for name, box, view in tensors_of(self._boxes, self._kinds):
@@ -97,7 +97,7 @@ class _StateLoader(DefaultLoadPlanner):
                 found = "is missing" if saved is None else f"has shape {saved.shape}"
                 raise CheckpointError(
                     f"the checkpoint's tensor {name} {found}, the model's is {box.global_shape}; "
-                    "it is of another model"
+                    "the checkpoint is of another model"
                 )
             self._views[name, box.offset] = view
             wanted[name].append(ChunkStorageMetadata(torch.Size(box.offset), view.shape))
@@ -105,7 +105,9 @@ class _StateLoader(DefaultLoadPlanner):
             saved_chunks = _torch_metadata(self._reader.tensors[name])
             reads = create_read_items_for_chunk_list(name, saved_chunks, chunks)
             if sum(math.prod(r.lengths) for r in reads) != sum(math.prod(c.sizes) for c in chunks):
-                raise CheckpointError(f"the checkpoint's tensor {name} has holes; use another one")
+                raise CheckpointError(
+                    f"the checkpoint's tensor {name} is incomplete; use another checkpoint"
+                )
             self._items += reads
         return LoadPlan([], planner_data=frozenset(wanted))
 
@@ -113,29 +115,29 @@ class _StateLoader(DefaultLoadPlanner):
         """Checks that every saved tensor is read by some rank.
 
         Raises:
-            CheckpointError: A tensor is not.
+            CheckpointError: No rank reads a tensor.
         """
         asked = frozenset[str]().union(*(plan.planner_data for plan in global_plan))
         for key in self._reader.tensors:
             if key not in asked and key.split("/")[0] in self._kinds:
                 raise CheckpointError(
-                    f"the checkpoint's tensor {key} has no place in the model; it is of another "
-                    "model"
+                    f"the checkpoint's tensor {key} is not in the model; the checkpoint is of "
+                    "another model"
                 )
         return global_plan
 
     def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
-        """What this rank reads."""
+        """Returns the reads of this rank."""
         return LoadPlan(self._items)
 
     def resolve_tensor(self, read_item: ReadItem) -> torch.Tensor:
-        """The part of our view that the item fills."""
+        """The part of this rank's view that the item fills."""
         assert read_item.dest_index.offset is not None
         view = self._views[read_item.dest_index.fqn, tuple(read_item.dest_index.offset)]
         return view[box_slices(read_item.dest_offsets, read_item.lengths)]
 
     def commit_tensor(self, read_item: ReadItem, tensor: torch.Tensor) -> None:
-        """The view was written in place."""
+        """Does nothing: the view was written in place."""
 
 
 class _BoxReader(StorageReader):
@@ -145,16 +147,16 @@ class _BoxReader(StorageReader):
         self._reader = reader
 
     def reset(self, checkpoint_id: Any = None) -> None:
-        """Nothing is kept between loads."""
+        """Does nothing: no state is kept between loads."""
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        """Empty: the planner reads the table itself."""
+        """Returns no metadata: the planner reads the table."""
         return Metadata(state_dict_metadata={})
 
     def set_up_storage_reader(
         self, metadata: Metadata, is_coordinator: bool, *_: Any, **__: Any
     ) -> None:
-        """Needs nothing but the table."""
+        """Does nothing: the reader has the table."""
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
         """Leaves the plan as it is."""
@@ -165,7 +167,7 @@ class _BoxReader(StorageReader):
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        """Reads what this rank asked for, each saved box once."""
+        """Reads the plan's items; each saved box is read once."""
         wanted: dict[_Key, list[ReadItem]] = defaultdict(list)
         for item in plan.items:
             wanted[item.storage_index.fqn, tuple(item.storage_index.offset or ())].append(item)

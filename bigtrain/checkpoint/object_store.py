@@ -15,7 +15,7 @@ _SMALL_GAP = REQUEST_BYTES // 8
 
 
 class FileToRead(ABC):
-    """A file of which parts are read; as a context manager, it closes itself."""
+    """A file to read at offsets; as a context manager, it is closed at the end."""
 
     @abstractmethod
     def read_into(self, start: int, buffer: memoryview) -> int:
@@ -35,8 +35,8 @@ class FileToRead(ABC):
 class ReadAhead(FileToRead):
     """A file of a store that is read mostly from front to back, with some gaps.
 
-    It asks for more than it needs: a store answers a few large requests, made at the same time,
-    sooner than many small ones.
+    It requests more than it needs: a few large requests at the same time are faster than many
+    small ones.
     """
 
     def __init__(self, system: Any, path: str, *, size: int, place: str) -> None:
@@ -100,7 +100,7 @@ def open_store(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it.
 
     Raises:
-        ValueError: fsspec does not know the URL, or cannot open the store; says why.
+        ValueError: fsspec does not know the URL, or cannot open the store; the message says why.
     """
     import fsspec
 
@@ -133,7 +133,7 @@ def as_os_error(place: str) -> Iterator[None]:
 
 
 def discard(file: Any) -> None:
-    """Abandons a file that is being written: if it were closed, the store would keep the part."""
+    """Abandons a file that is being written: closing it would keep the part in the store."""
     from fsspec.spec import AbstractBufferedFile
 
     with suppress(Exception):

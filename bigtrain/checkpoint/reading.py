@@ -18,7 +18,7 @@ class CheckpointReader:
     """Reads the tensors of one checkpoint."""
 
     def __init__(self, folder: Folder) -> None:
-        """The table is read when it is first asked for."""
+        """Reads nothing yet: the table is read at its first use."""
         self.folder = folder
 
     @cached_property
@@ -43,15 +43,17 @@ class CheckpointReader:
         """Assembles one global tensor in memory, fp32.
 
         Raises:
-            CheckpointError: A part of it is missing, or a box fails its checksum.
+            CheckpointError: It is missing or incomplete, or a box fails its checksum.
         """
         key = f"{kind}/{name}"
         tensor = self.tensors.get(key)
         if tensor is None:
-            raise CheckpointError(f"{self.folder}: holds no tensor {key}; is it of another model?")
+            raise CheckpointError(f"{self.folder}: has no tensor {key}; it is of another model")
         values = np.empty(tensor.shape, dtype="<f4")
         if sum(math.prod(box.shape) for box in tensor.boxes) != tensor.numel:
-            raise CheckpointError(f"{self.folder}: the tensor {key} has holes; use another one")
+            raise CheckpointError(
+                f"{self.folder}: the tensor {key} is incomplete; use another checkpoint"
+            )
         for _, box, part in self.read((key, box) for box in tensor.boxes):
             values[box_slices(box.offset, box.shape)] = part
         return values
@@ -59,24 +61,24 @@ class CheckpointReader:
     def read(
         self, wanted: Iterable[tuple[str, SavedBox]]
     ) -> Iterator[tuple[str, SavedBox, np.ndarray]]:
-        """Reads boxes of this checkpoint, as ``read_boxes``."""
+        """Reads boxes of this checkpoint with ``read_boxes``."""
         return read_boxes(self.folder, wanted)
 
 
 def read_boxes(
     folder: Folder, wanted: Iterable[tuple[str, SavedBox]]
 ) -> Iterator[tuple[str, SavedBox, np.ndarray]]:
-    """Reads boxes, file by file, in the order in which they lie.
+    """Reads boxes, file by file, in the order of their bytes.
 
     Args:
         folder: Holds the files.
-        wanted: Key and box of each.
+        wanted: Key and box of each box to read.
 
     Yields:
-        Key, box and values of each; the values are overwritten when the next is asked for.
+        Key, box and values of each; the next iteration overwrites the values.
 
     Raises:
-        CheckpointError: One cannot be read, or fails its checksum.
+        CheckpointError: A box cannot be read, or fails its checksum.
     """
     memory = np.empty(0, dtype=np.uint8)
     for file, boxes in _by_file(folder, wanted):

@@ -22,7 +22,7 @@ def steps_to_remove(
     """Steps whose checkpoints may be removed, oldest first. Pure.
 
     Args:
-        steps: Of all checkpoints.
+        steps: The steps of all checkpoints.
         keep_last: How many of the newest are kept; None keeps all.
         keep_every: Multiples of this are kept as well.
     """
@@ -36,7 +36,7 @@ def remove_old(checkpoints: Folder, policy: CheckpointConfig, *, saved: int) -> 
     """Removes the checkpoints that the policy does not keep, if the last one is complete.
 
     Args:
-        checkpoints: Of a run.
+        checkpoints: The folder of a run's checkpoints.
         policy: How many are kept.
         saved: The step that was saved just now. It is kept and counts as the newest: checkpoints
             of later steps could not be read when the run resumed from an earlier one.
@@ -46,28 +46,28 @@ def remove_old(checkpoints: Folder, policy: CheckpointConfig, *, saved: int) -> 
         the next save.
     """
     folders = [f for f in committed_folders(checkpoints) if step_of(f) <= saved]
-    going = set(
+    to_remove = set(
         steps_to_remove(
             [step_of(folder) for folder in folders],
             keep_last=policy.keep_last,
             keep_every=policy.keep_every,
         )
     )
-    if not going:
+    if not to_remove:
         return []
     try:
         if step_of(folders[0]) != saved:
             raise CheckpointError(f"{checkpoints}: the checkpoint of step {saved} is not there")
         open_state(folders[0])
     except CheckpointError as error:
-        log.warning("nothing older is removed: %s", error)
+        log.warning("older checkpoints are not removed: %s", error)
         return []
     removed = []
-    for left in (name for name in checkpoints.names() if is_being_removed(name)):
-        with _errors_logged(checkpoints.child(left)):
-            checkpoints.child(left).remove()
+    for unfinished in filter(is_being_removed, checkpoints.names()):
+        with _errors_logged(checkpoints.child(unfinished)):
+            checkpoints.child(unfinished).remove()
     for folder in reversed(folders):
-        if step_of(folder) in going:
+        if step_of(folder) in to_remove:
             with _errors_logged(folder):
                 remove_checkpoint(folder)
                 log.info("removed %s (checkpoint.keep_last=%s)", folder, policy.keep_last)
@@ -75,16 +75,16 @@ def remove_old(checkpoints: Folder, policy: CheckpointConfig, *, saved: int) -> 
     return removed
 
 
-def set_aside(folder: Folder, word: str) -> str:
+def set_aside(folder: Folder, suffix: str) -> str:
     """Renames a checkpoint so that it is not loaded; deletes nothing. Returns its new name.
 
     Args:
         folder: The checkpoint, complete or not.
-        word: Why and when, such as ``bad-3``.
+        suffix: The reason and the attempt, such as ``bad-3``.
     """
     if folder.renames:
-        return folder.rename(f"{folder.name}.{word}").name
-    marker = f"COMMIT.{word}.json"
+        return folder.rename(f"{folder.name}.{suffix}").name
+    marker = f"COMMIT.{suffix}.json"
     if folder.size(COMMIT_FILE) is not None:
         folder.write(marker, folder.read(COMMIT_FILE))
         folder.remove_file(COMMIT_FILE)
@@ -102,7 +102,7 @@ def is_being_removed(name: str) -> bool:
 
 
 def remove_checkpoint(folder: Folder) -> None:
-    """Deletes a checkpoint; if it is killed halfway, the rest is not taken for a checkpoint."""
+    """Deletes a checkpoint; if that is interrupted, the remains do not count as a checkpoint."""
     if folder.renames:
         folder.rename(removal_name(folder)).remove()
     else:
@@ -111,7 +111,7 @@ def remove_checkpoint(folder: Folder) -> None:
 
 
 def clear_unfinished(checkpoints: Folder) -> None:
-    """Deletes what saves and removals of killed attempts have left."""
+    """Deletes the remains of interrupted saves and removals."""
     for name in checkpoints.names():
         if not _UNFINISHED.match(name):
             continue

@@ -14,7 +14,7 @@ from bigtrain.track.json_lines import read_lines
 def checkpoints_of_run(run_dir: Path) -> Folder:
     """The folder of a run's checkpoints, which its config may have put elsewhere.
 
-    There they keep the name that the run had, if its folder is renamed.
+    There they keep the run's old name if the run folder is renamed.
 
     Raises:
         ConfigError: The run's config.yaml cannot be read.
@@ -76,7 +76,7 @@ def check_checkpoints_are_its_own(run_dir: Path) -> None:
 
 
 def fork_command(run_dir: Path) -> str:
-    """The command that begins a new run with another's checkpoint."""
+    """The command that starts a new run from the newest checkpoint of a run."""
     words = ["bigtrain", "launch", path_word(run_dir), "name=NAME", f"checkpoint.load={run_dir}"]
     return shlex.join(words)
 

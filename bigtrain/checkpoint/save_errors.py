@@ -1,4 +1,4 @@
-"""What the errors of a save say: where, why, and what to do about it. No torch."""
+"""Makes the error messages of saves: where, why, and the remedy. No torch."""
 
 import errno
 
@@ -8,7 +8,7 @@ from bigtrain.checkpoint.storage_folder import Folder
 MAKE_ROOM = (
     "make room, or keep fewer checkpoints (checkpoint.keep_last, `bigtrain checkpoint prune`)"
 )
-_ANY_PLACE = "see that the place is there and writable, or set checkpoint.dir"
+_DEFAULT_REMEDY = "check that the folder exists and is writable, or set checkpoint.dir"
 _REMEDIES = {
     errno.ENOSPC: MAKE_ROOM,
     errno.EDQUOT: MAKE_ROOM,
@@ -16,7 +16,7 @@ _REMEDIES = {
 
 
 class SaveError(RuntimeError):
-    """A checkpoint could not be written; the message is one line and says which and why."""
+    """A checkpoint could not be written; the message is one line with its path and the cause."""
 
 
 def save_error(folder: Folder, cause: BaseException | str) -> SaveError:
@@ -33,10 +33,10 @@ def save_error(folder: Folder, cause: BaseException | str) -> SaveError:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong, in one line, and what to do about it if we know."""
+    """What went wrong, and the remedy where there is one, in one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, OSError):
         return text
     if error.strerror is not None:
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    return f"{text}; {_REMEDIES.get(error.errno or 0, _ANY_PLACE)}"
+    return f"{text}; {_REMEDIES.get(error.errno or 0, _DEFAULT_REMEDY)}"

@@ -1,10 +1,9 @@
-"""Saves an engine's state while it trains on: one save at a time, every rank the same calls.
+"""Saves an engine's state while training continues: one save at a time; all ranks call it alike.
 
-A save has three parts. Each rank copies its boxes into host memory, which must be done before the
-next update changes them, and writes them from there, both in a thread. What each rank has done is
-part of the all-reduce that every step makes anyway, so that all ranks know in the same step when
-all have written, or that one has failed; no thread communicates. Then rank 0 commits, in its
-thread.
+A save has three parts. In a thread, each rank copies its boxes into host memory, before the next
+update changes them, and writes them to its file. Each rank contributes its progress to the
+all-reduce of every step, so that all ranks learn in the same step that all have written, or that
+one has failed; no thread communicates. Then rank 0 commits, in a thread.
 """
 
 import logging
@@ -33,23 +32,23 @@ from bigtrain.parallel.groups import on_rank_zero
 log = logging.getLogger(__name__)
 
 _LOG_SECONDS = 60.0
-"""Between two log lines about a save that training waits for."""
+"""Seconds between two log lines about a save that training waits for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """How a save ended, as every rank knows it."""
+class SaveResult:
+    """The result of a save; every rank has it."""
 
     step: int
     folder: Folder
     """The checkpoint, or where it would be if there was no error."""
     error: SaveError | None
     bytes: int
-    """Of the tensors, over all ranks."""
+    """Bytes of the tensors, over all ranks."""
     stall_seconds: float
-    """How long training waited, on this rank."""
+    """Seconds that training waited, on this rank."""
     seconds: float
-    """From its beginning until all ranks knew that it had ended."""
+    """Seconds from its start until all ranks knew that it had ended."""
 
 
 class Saver:
@@ -65,14 +64,14 @@ class Saver:
         attempt: int,
         device: torch.device,
     ) -> None:
-        """Keeps what it needs; nothing is written yet.
+        """Writes nothing yet.
 
         Args:
             checkpoints: Folder of the run's checkpoints.
-            engine: Whose weights and moments are saved.
-            policy: Which older ones are kept.
+            engine: The engine whose weights and moments are saved.
+            policy: Which older checkpoints are kept.
             tokenizer: The tokenizer's file, written into each checkpoint.
-            attempt: Number of the run's attempt; names what is not committed yet.
+            attempt: Number of the run's attempt; part of the names of uncommitted folders.
             device: Where the ranks compute.
         """
         self._checkpoints, self._engine, self._policy = checkpoints, engine, policy
@@ -80,15 +79,15 @@ class Saver:
         self._copy = HostCopy()
         self._pending: _PendingSave | None = None
         self._cleaning: BackgroundTask | None = None
-        self._ended: list[Saved] = []
+        self._results: list[SaveResult] = []
         self._bytes: int | None = None
 
     def begin(self, state: TrainState, *, copies: bool = True) -> None:
         """Begins a save; waits first for one that is still being written.
 
         Args:
-            state: Where the run stands.
-            copies: Whether training goes on before all is written. If not, call `finish` next.
+            state: The training state.
+            copies: Whether training continues before all is written. If not, call `finish` next.
         """
         started = time.perf_counter()
         self.finish()
@@ -98,11 +97,11 @@ class Saver:
         wanted = new_folder(self._checkpoints, state.step, attempt=self._attempt)
         pending = self._pending = _PendingSave(state, wanted, started)
         try:
-            pending.folder, is_there = on_rank_zero(lambda: self._prepare(wanted, state.step))
+            pending.folder, exists = on_rank_zero(lambda: self._prepare(wanted, state.step))
         except SaveError as error:
             self._complete(error=error)
             return
-        if is_there:
+        if exists:
             self._complete()
             return
 
@@ -145,28 +144,28 @@ class Saver:
 
     def finish(self) -> None:
         """Waits for the end of the save that is being written, if there is one."""
-        patience, logged = 0.01, time.monotonic()
+        timeout, logged = 0.01, time.monotonic()
         while (pending := self._pending) is not None:
             started = time.perf_counter()
             if pending.task is not None:
-                pending.task.wait(patience)
+                pending.task.wait(timeout)
             sums = self._sum(self.contribution())
             if dist.get_rank() == 0 and time.monotonic() - logged > _LOG_SECONDS:
                 logged = time.monotonic()
                 _log_waiting(pending, written=int(sums[0]))
             pending.stall += time.perf_counter() - started
             self.receive(sums)
-            patience = min(1.0, 1.5 * patience)
+            timeout = min(1.0, 1.5 * timeout)
 
-    def save(self, state: TrainState) -> Saved:
+    def save(self, state: TrainState) -> SaveResult:
         """Saves while training waits.
 
         Raises:
-            SaveError: A rank could not write; nothing of this checkpoint is left.
+            SaveError: A rank could not write; no file of this checkpoint remains.
         """
         self.begin(state, copies=False)
         self.finish()
-        saved = self._ended[-1]
+        saved = self._results[-1]
         if saved.error is not None:
             self.close()
             raise saved.error
@@ -177,32 +176,32 @@ class Saver:
         if self._cleaning is not None:
             self._cleaning.wait()
 
-    def ended(self) -> list[Saved]:
-        """The saves that have ended since the last call; the same on every rank."""
-        ended, self._ended = self._ended, []
-        return ended
+    def pop_results(self) -> list[SaveResult]:
+        """The results of saves that ended since the last call; as many on every rank."""
+        results, self._results = self._results, []
+        return results
 
     def _prepare(self, wanted: Folder, step: int) -> tuple[Folder, bool]:
         """Finds or makes the folder of a save; rank 0 calls it.
 
         Args:
             wanted: Where to write.
-            step: Of the save.
+            step: The step of the save.
 
         Returns:
-            Where to write, and False; or the complete checkpoint that is there already, and True.
+            Where to write, and False; or the complete checkpoint that already exists, and True.
 
         Raises:
-            SaveError: It cannot begin, whatever the reason; training may go on.
+            SaveError: The save cannot begin, for any reason; training may continue.
         """
         try:
-            there = self._find_complete(step)
-            return (self._make_folder(wanted, step), False) if there is None else (there, True)
+            found = self._find_complete(step)
+            return (self._make_folder(wanted, step), False) if found is None else (found, True)
         except Exception as error:
             raise save_error(wanted, error) from error
 
     def _find_complete(self, step: int) -> Folder | None:
-        """The checkpoint of a step, if it is complete; one that is not is set aside."""
+        """The complete checkpoint of a step, if there is one; sets an incomplete one aside."""
         self.close()
         for folder in named_folders(self._checkpoints):
             if step_of(folder) != step:
@@ -245,7 +244,7 @@ class Saver:
         pending.task = BackgroundTask(work) if dist.get_rank() == 0 else None
 
     def _abandon(self, pending: "_PendingSave") -> SaveError:
-        """Tells every rank why a save failed, and removes its files: a full disk needs the room."""
+        """Gathers why a save failed, on every rank, and removes its files to free the disk."""
         reason = pending.task.error if pending.task is not None else None
         reasons: list[str | None] = [None] * dist.get_world_size()
         dist.all_gather_object(reasons, None if reason is None else explain(reason))
@@ -259,8 +258,8 @@ class Saver:
         assert pending is not None
         self._pending = None
         seconds = time.perf_counter() - pending.started
-        self._ended.append(
-            Saved(
+        self._results.append(
+            SaveResult(
                 step=pending.state.step,
                 folder=self._checkpoints.child(final_name(pending.folder)),
                 error=error,

@@ -1,7 +1,7 @@
 """The files of a checkpoint and their schema, ``bigtrain-checkpoint/1``. No torch.
 
-``step-00000100/`` holds ``state.json`` (where the run stands), ``tensors.json`` (where each box of
-each tensor lies, with its crc32), ``rank-00000.bin`` … (the boxes), ``tokenizer.model``, and
+``step-00000100/`` holds ``state.json`` (the training state), ``tensors.json`` (the file, position
+and crc32 of each box of each tensor), ``rank-00000.bin`` … (the boxes), ``tokenizer.model``, and
 ``COMMIT.json``, which is written last, with the sizes and hashes of the others.
 """
 
@@ -22,19 +22,19 @@ KINDS = (WEIGHT, FIRST_MOMENT, SECOND_MOMENT)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message is one line and says which and why."""
+    """A checkpoint cannot be used; the message is one line with its path and the cause."""
 
 
 class StorageError(CheckpointError):
-    """The storage does not let us read a checkpoint, which may be complete: it is not skipped.
+    """The storage fails to read a checkpoint, which may be complete, so it is not skipped.
 
-    Training on from an older one would repeat steps, though the storage may soon answer again.
+    Resuming from an older one would repeat steps, although the storage may soon work again.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class TrainState:
-    """Where a run stands, without its tensors."""
+    """The training state of a run, without its tensors."""
 
     step: int
     """Steps taken."""
@@ -45,7 +45,7 @@ class TrainState:
     optimizer_steps: int
     """Updates that Adam has made, for its bias correction."""
     data_stages: list[dict[str, Any]]
-    """What the samples were read from, since which sample."""
+    """The records of the data phases, from ``record_phases``."""
     config: dict[str, Any]
     """The resolved config of the attempt."""
     tokenizer_sha256: str
@@ -116,7 +116,7 @@ def unreadable(path: str, error: OSError) -> CheckpointError:
         return CheckpointError(f"{path}: {reason}; use another checkpoint")
     return StorageError(
         f"{path}: {reason}; try again when the storage answers, or move this checkpoint away to "
-        "go on from the one before it"
+        "resume from the one before it"
     )
 
 

@@ -1,4 +1,4 @@
-"""Takes an engine's state: which boxes this rank saves, and their values as numpy arrays."""
+"""Copies an engine's state: the boxes that this rank saves, with values as numpy arrays."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class DeviceBox:
 
     @property
     def bytes(self) -> int:
-        """Of the values."""
+        """Bytes of the values."""
         return self.values.numel() * self.values.element_size()
 
     def on_host(self, values: torch.Tensor) -> Box:
@@ -59,17 +59,17 @@ def read_one_by_one(boxes: Sequence[DeviceBox]) -> Iterator[Box]:
 
 
 class HostCopy:
-    """Memory for one copy of the boxes, used again at every save."""
+    """Host memory for one copy of the boxes, reused by every save."""
 
     def __init__(self) -> None:
         self._memory: list[torch.Tensor] = []
 
     def take(self, boxes: Sequence[DeviceBox], device: torch.device) -> list[Box]:
-        """The same boxes with values of their own, as they are now.
+        """Copies the present values of the boxes.
 
         Args:
-            boxes: As many and as large each time.
-            device: Where they are.
+            boxes: The same number and the same shapes each time, so that memory is reused.
+            device: The device that holds them.
         """
         shapes = [box.values.shape for box in boxes]
         if [values.shape for values in self._memory] != shapes:

@@ -1,8 +1,8 @@
-"""What the folders of a run's checkpoints are called, and which of them are checkpoints. No torch.
+"""The names of a run's checkpoint folders, and which of them are checkpoints. No torch.
 
 On a disk the folder is called ``step-00000100.tmp-2`` (2 is the attempt) until it is committed. In
-an object store it is ``step-00000100.try-2`` from the start, and ``COMMIT.json`` alone makes it a
-checkpoint. Two attempts never write into the same folder.
+an object store it is ``step-00000100.try-2`` from the start, and becomes a checkpoint when
+``COMMIT.json`` is written. Two attempts never write into the same folder.
 """
 
 import re
@@ -38,7 +38,7 @@ def new_folder(checkpoints: Folder, step: int, *, attempt: int) -> Folder:
 def newest_attempt(checkpoints: Folder) -> int:
     """The highest attempt number in the names of these folders; 0 if there is none.
 
-    It is known even if the run folder, which counts the attempts, was lost.
+    This works even if the run folder, which counts the attempts, was lost.
     """
     found = (_OF_AN_ATTEMPT.search(name) for name in checkpoints.names())
     return max((int(match[1]) for match in found if match is not None), default=0)

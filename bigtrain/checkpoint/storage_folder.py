@@ -24,7 +24,7 @@ _BYTES_TO_SEND = 2**23
 
 
 class FolderError(ValueError):
-    """A folder cannot be used; the message is one line and says which and why."""
+    """A folder cannot be used; the message is one line with its path and the cause."""
 
 
 class Folder(ABC):
@@ -173,10 +173,10 @@ class DiskFolder(Folder):
         return shutil.disk_usage(self.path).free
 
     def check_place(self) -> None:
-        """Checks that the nearest folder that exists lets us write.
+        """Checks that the nearest existing folder is writable.
 
         Raises:
-            FolderError: It does not, or is not a folder.
+            FolderError: It is not writable, or not a folder.
         """
         nearest = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if not nearest.is_dir():

@@ -1,7 +1,7 @@
-"""The table of a checkpoint's tensors: where each box lies. No torch.
+"""The table of a checkpoint's tensors: the file and position of each box. No torch.
 
-Each rank writes the table of its own boxes (``rank-00000.json``) beside them. Once all have, one
-rank makes ``tensors.json`` of these, and they go.
+Each rank writes the table of its own boxes (``rank-00000.json``) beside them. Then one
+rank merges these tables into ``tensors.json`` and removes them.
 """
 
 import math
@@ -17,7 +17,7 @@ _RANK_TABLE = re.compile(r"^rank-(\d+)\.json$")
 
 
 class SavedBox(NamedTuple):
-    """A box of a global tensor: its place in it, where its bytes lie, and their checksum.
+    """A box of a global tensor: its offset and shape, where its bytes lie, and their checksum.
 
     The bytes are fp32, little-endian, row-major.
     """
@@ -80,22 +80,22 @@ def read_rank_table(folder: Folder, rank: int) -> list[Entry]:
 
 
 def ranks_with_tables(folder: Folder) -> list[int]:
-    """The ranks whose table is there, which they write last."""
+    """The ranks whose table exists; a rank writes it last."""
     return sorted(int(match[1]) for name in folder.names() if (match := _RANK_TABLE.match(name)))
 
 
-def write_table(folder: Folder, parts: Iterable[list[Entry]]) -> None:
-    """Writes the table that the ranks' tables make together.
+def write_table(folder: Folder, tables: Iterable[list[Entry]]) -> None:
+    """Merges the ranks' tables into one and writes it.
 
     Args:
         folder: The checkpoint.
-        parts: The table of each rank.
+        tables: The table of each rank.
 
     Raises:
-        CheckpointError: An element of a tensor is missing, or there twice.
+        CheckpointError: A part of a tensor is missing, or was written twice.
     """
     tensors: dict[str, Any] = {}
-    for key, shape, box in (entry for part in parts for entry in part):
+    for key, shape, box in (entry for table in tables for entry in table):
         tensor = tensors.setdefault(key, {"shape": list(shape), "dtype": "float32", "boxes": []})
         tensor["boxes"].append(box._asdict())
     for key, tensor in tensors.items():
@@ -125,7 +125,7 @@ def read_table(folder: Folder) -> dict[str, SavedTensor]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"{folder}/{TENSORS_FILE} is not a table of tensors ({error}); use another one"
+            f"{folder}/{TENSORS_FILE} is not a table of tensors ({error}); use another checkpoint"
         ) from None
 
 

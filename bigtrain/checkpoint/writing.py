@@ -24,7 +24,7 @@ from bigtrain.checkpoint.tensor_table import (
 )
 
 BOX_BYTES = 2**20
-MOST_BOXES = 64
+MAX_BOXES = 64
 """A box is at most 1 MiB, or a 64th of its global tensor where that is more: another layout then
 reads little that it does not need, and the table stays short."""
 
@@ -45,7 +45,7 @@ def write_boxes(folder: Folder, boxes: Iterable[Box], *, rank: int) -> None:
     """Writes a rank's boxes into its file, one after the other, and the table of them beside it.
 
     Raises:
-        OSError: There is no room, for example.
+        OSError: The disk is full, for example.
     """
     name, start = boxes_file(rank), 0
     table = []
@@ -69,16 +69,16 @@ def finish_checkpoint(
         folder: Where the ranks have written.
         parent: The folder of checkpoints.
         world_size: Number of ranks that have written.
-        state: Where the run stands.
+        state: The training state.
         tokenizer: The content of the tokenizer's file.
 
     Returns:
         The checkpoint.
 
     Raises:
-        OSError: There is no room, for example.
-        CheckpointError: The ranks' boxes do not make complete tensors, or their files are not as
-            long as they said.
+        OSError: The disk is full, for example.
+        CheckpointError: The ranks' boxes do not make complete tensors, or a file does not
+            have the size that its rank reported.
     """
     tables = [read_rank_table(folder, rank) for rank in range(world_size)]
     write_table(folder, tables)
@@ -99,12 +99,12 @@ def cut_box(
 
     Args:
         shape: The box.
-        global_shape: Of the tensor that it is a box of.
+        global_shape: The shape of its global tensor.
 
     Yields:
-        Offset in the box and shape of each.
+        Offset in the box, and shape, of each smaller box.
     """
-    limit = max(BOX_BYTES, 4 * math.prod(global_shape) // MOST_BOXES)
+    limit = max(BOX_BYTES, 4 * math.prod(global_shape) // MAX_BOXES)
     size = 4 * math.prod(shape)
     axis = next((a for a, n in enumerate(shape) if n > 1), None)
     if size <= limit or axis is None:

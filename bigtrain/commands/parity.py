@@ -10,7 +10,7 @@ from bigtrain.commands.arguments import Sources
 from bigtrain.commands.quiet_libraries import quiet_libraries
 
 if TYPE_CHECKING:
-    from bigtrain.parity.layout_runs import Problem
+    from bigtrain.parity.layout_runs import LayoutFailure
 
 
 def parity(
@@ -49,8 +49,8 @@ def parity(
 
 def _start_ranks(
     config: Path, processes: int, folder: Path, *, steps: int, perturbed_runs: int = 0
-) -> "Problem | None":
-    from bigtrain.parity.layout_runs import Problem
+) -> "LayoutFailure | None":
+    from bigtrain.parity.layout_runs import LayoutFailure
     from launcher.local import LocalJob, run_local
 
     numbers = (f"--steps={steps}", f"--perturbed-runs={perturbed_runs}")
@@ -59,7 +59,7 @@ def _start_ranks(
     job = LocalJob(command=command, processes=processes, log_dir=folder, threads_per_process=1)
     result = run_local(job)
     if result.failure is not None:
-        return Problem(result.failure.message, is_refusal=result.failure.exit_code == 2)
+        return LayoutFailure(result.failure.message, is_refusal=result.failure.exit_code == 2)
     if result.interrupted:
         raise typer.Exit(result.exit_code)
     return None
@@ -72,7 +72,7 @@ def parity_rank(
     perturbed_runs: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Takes the steps of one layout as one of its ranks; `bigtrain parity` starts all of them."""
-    from bigtrain.config.sources import load_resolved_config
+    from bigtrain.config.config_files import load_resolved_config
     from bigtrain.environment import read_ranks
 
     run, ranks = load_resolved_config(config), read_ranks()

@@ -17,13 +17,13 @@ from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.layout import ONE_PROCESS, Layout, config_in_layout
 from bigtrain.data.corpus_checks import check_data
 from bigtrain.parallel.device_check import check_device
-from bigtrain.parity.compare import Reference, Tolerances, parse_tolerances, usual_tolerances
+from bigtrain.parity.compare import Reference, Tolerances, default_tolerances, parse_tolerances
 from bigtrain.parity.layout_runs import (
+    LayoutFailure,
+    LayoutResult,
     ParityError,
-    Problem,
-    Row,
     compare_layouts,
-    measure_alone,
+    measure_one_process,
 )
 from bigtrain.parity.layouts import layouts_to_compare, own_layout, parse_layouts
 from bigtrain.parity.result_table import render_notes, render_plain, render_rich, render_rounding
@@ -34,7 +34,7 @@ class StartSteps(Protocol):
 
     def __call__(
         self, config: Path, processes: int, folder: Path, *, steps: int, perturbed_runs: int = 0
-    ) -> Problem | None:
+    ) -> LayoutFailure | None:
         """Runs the ranks of a layout until they end."""
 
 
@@ -59,7 +59,7 @@ def plan_parity(
         config: The run's config.
         layouts: Layouts such as "tensor=2 data=2"; if empty, the standard layouts that fit.
         steps: Number of steps taken in each layout.
-        tolerances: Tolerances that differ from the usual ones.
+        tolerances: Tolerances that differ from the defaults.
         most_ranks: Maximum number of ranks of a standard layout.
 
     Raises:
@@ -71,7 +71,7 @@ def plan_parity(
         config=config,
         layouts=parse_layouts(layouts) or layouts_to_compare(config, most_ranks=most_ranks),
         steps=steps,
-        tolerances=parse_tolerances(tolerances, usual_tolerances(config)),
+        tolerances=parse_tolerances(tolerances, default_tolerances(config)),
         left_out=own if not layouts and own.world_size > most_ranks else None,
     )
     if steps > config.train.steps:
@@ -119,16 +119,16 @@ def run_parity(plan: ParityPlan, *, start: StartSteps, echo: Callable[..., None]
     finally:
         _clean(folder, keep_logs=keep_logs, echo=echo)
     _print_table(rows, reference, echo)
-    return all(row.is_good for row in rows) and any(row.comparison for row in rows)
+    return all(row.is_acceptable for row in rows) and any(row.comparison for row in rows)
 
 
 def _measure(
     plan: ParityPlan, *, start: StartSteps, folder: Path, echo: Callable[..., None]
-) -> tuple[Reference, list[Row]]:
+) -> tuple[Reference, list[LayoutResult]]:
     start_ranks = partial(start, steps=plan.steps)
     report = partial(echo, err=True)
     report(f"{ONE_PROCESS}, which {len(plan.layouts)} layouts are compared with")
-    reference = measure_alone(plan.config, folder=folder / "alone", start=start_ranks)
+    reference = measure_one_process(plan.config, folder=folder / "alone", start=start_ranks)
     rows = compare_layouts(
         plan.config,
         plan.layouts,
@@ -136,7 +136,7 @@ def _measure(
         tolerances=plan.tolerances,
         folder=folder,
         start=start_ranks,
-        tell=report,
+        report_progress=report,
     )
     return reference, list(rows)
 
@@ -150,7 +150,7 @@ def _clean(folder: Path, *, keep_logs: bool, echo: Callable[..., None]) -> None:
     echo(f"logs of the failed layouts: {folder}", err=True)
 
 
-def _print_table(rows: list[Row], reference: Reference, echo: Callable[..., None]) -> None:
+def _print_table(rows: list[LayoutResult], reference: Reference, echo: Callable[..., None]) -> None:
     console = Console()
     if console.is_terminal:
         console.print(render_rich(rows))

@@ -7,7 +7,7 @@ import typer
 
 from bigtrain.commands.arguments import Run
 from bigtrain.commands.quiet_libraries import quiet_libraries
-from bigtrain.config.arguments import expanded
+from bigtrain.config.path_arguments import expanded
 
 
 def report(

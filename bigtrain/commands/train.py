@@ -20,7 +20,7 @@ def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: 
 
 def train_rank(config: Path, accept_change: AcceptChange = []) -> None:  # noqa: B006
     """Trains as one rank with a config that `bigtrain launch` has resolved and checked."""
-    from bigtrain.config.sources import load_resolved_config
+    from bigtrain.config.config_files import load_resolved_config
 
     _train(load_resolved_config(config), accept_change)
 

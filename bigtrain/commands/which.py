@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bigtrain.config.arguments import expanded
+from bigtrain.config.path_arguments import expanded
 
 
 def which(

@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bigtrain.config.config_files import load_config, load_run_config, render_config
     from bigtrain.config.errors import ConfigError
     from bigtrain.config.run import RunConfig
     from bigtrain.config.sections import Section
-    from bigtrain.config.sources import load_config, load_run_config, render_config
 
 __all__ = [
     "ConfigError",
@@ -26,4 +26,4 @@ _MODULES = {"ConfigError": "errors", "RunConfig": "run", "Section": "sections"}
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'sources')}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'config_files')}"), name)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 
 from bigtrain.config.model_kinds import Packing
-from bigtrain.config.paths import FolderPath, OfPaths
+from bigtrain.config.paths import HOLDS_PATHS, FolderPath
 from bigtrain.config.sections import (
     PositiveFloat,
     PositiveInt,
@@ -28,12 +28,12 @@ class SourceConfig(Section):
 
 
 class PhaseConfig(Section):
-    """A phase of training: the mixture of corpora from one sample on, until the next phase."""
+    """A phase of training: the mixture of corpora from its first sample to the next phase."""
 
     start_sample: SampleNumber = 0
     """First sample of the phase, counted from the start of the run."""
     sources: Annotated[tuple[SourceConfig, ...], Field(strict=False, min_length=1, max_length=256)]
-    """The corpora; each is read on from where the phase before stopped."""
+    """The corpora; reading of each continues where the previous phase stopped."""
 
     @model_validator(mode="after")
     def _names_each_corpus_once(self) -> "PhaseConfig":
@@ -89,7 +89,7 @@ def _folders(value: Any) -> str | tuple[str, ...] | None:
         except ValidationError as error:
             raise ValueError(str(error.errors()[0]["ctx"]["error"])) from None
         if names.count(name) > 1:
-            raise ValueError(f"it names {name} twice; once is enough")
+            raise ValueError(f"{name} is listed twice; keep one")
     return tuple(names) if several else value
 
 
@@ -100,7 +100,9 @@ class DataConfig(Section):
     """Corpus to train on: a folder (with a manifest.json) or fsspec URL; or give stages."""
     stages: Annotated[tuple[PhaseConfig, ...], Field(strict=False)] = ()
     """Phases with a mixture of corpora each, instead of train."""
-    validation: Annotated[str | tuple[str, ...] | None, PlainValidator(_folders), OfPaths] = None
+    validation: Annotated[str | tuple[str, ...] | None, PlainValidator(_folders), HOLDS_PATHS] = (
+        None
+    )
     """Corpus folder for validation, or a list of them; each one is also measured separately."""
     tokenizer: FolderPath | None = None
     """Tokenizer that the corpora were made with. When not given: the one in the corpus."""
@@ -130,21 +132,21 @@ class DataConfig(Section):
     given: bigtrain-cache-UID in the system's folder for temporary files."""
     cache_gb: PositiveFloat = 32.0
     """Upper limit for the pieces of tars in the cache, in GB (1e9 bytes); copies of indexes and
-    sample tables come on top."""
+    sample tables are not counted."""
     validation_is_apart: bool = False
-    """States that data.validation holds no text of the training corpora, where their manifests
+    """Confirms that data.validation shares no text with the training corpora, when their manifests
     cannot show it or suggest the opposite."""
 
     @property
-    def mixture(self) -> tuple[PhaseConfig, ...]:
-        """The phases; one of a single corpus if ``train`` was given."""
+    def phases(self) -> tuple[PhaseConfig, ...]:
+        """The phases of the data mixture; with ``train``, one phase of one corpus."""
         if self.train is not None:
             return (PhaseConfig(sources=(SourceConfig(corpus=self.train),)),)
         return self.stages
 
     @property
     def draws_whole_batches(self) -> bool:
-        """Whether all samples of a batch are drawn together, because they are of one length."""
+        """Whether all samples of a batch are drawn together, because their lengths are similar."""
         return self.packing == "pairs"
 
     @property
@@ -161,7 +163,7 @@ class DataConfig(Section):
     @property
     def corpora(self) -> tuple[str, ...]:
         """All training corpora, each once, in order of appearance."""
-        names = (source.corpus for stage in self.mixture for source in stage.sources)
+        names = (source.corpus for phase in self.phases for source in phase.sources)
         return tuple(dict.fromkeys(names))
 
     @model_validator(mode="after")
@@ -169,13 +171,13 @@ class DataConfig(Section):
         if (self.train is None) == (not self.stages):
             raise ValueError(
                 "give either data.train (one corpus) or data.stages (mixtures), not both; "
-                "data.train= takes back what another file set"
+                "data.train= removes the value that another file sets"
             )
-        starts = [stage.start_sample for stage in self.mixture]
+        starts = [phase.start_sample for phase in self.phases]
         if starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise ValueError(
                 f"data.stages start at samples {', '.join(map(str, starts))}: "
-                "the first starts at 0, and each later than the one before"
+                "the first must start at 0, and each other one later than the one before it"
             )
         return self
 
@@ -193,7 +195,7 @@ class DataConfig(Section):
     def _attention_fits_the_packing(self) -> "DataConfig":
         if self.document_attention and self.packing != "concat":
             raise ValueError(
-                f"data.document_attention goes with packing concat; {self.packing} needs no "
-                "such key, leave it out"
+                f"data.document_attention is for data.packing=concat, not {self.packing}; "
+                "leave it out"
             )
         return self

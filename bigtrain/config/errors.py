@@ -8,9 +8,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 _SHOWN_PROBLEMS = 5
-_GLANCE = Repr()
+_SHORT_REPR = Repr()
 # A value may be a whole file, or a YAML alias that expands to millions of values.
-_GLANCE.maxlevel, _GLANCE.maxdict, _GLANCE.maxlist, _GLANCE.maxstring = 2, 4, 4, 80
+_SHORT_REPR.maxlevel, _SHORT_REPR.maxdict, _SHORT_REPR.maxlist, _SHORT_REPR.maxstring = 2, 4, 4, 80
 
 
 class ConfigError(ValueError):
@@ -48,7 +48,7 @@ def show_value(value: Any) -> str:
         case bool():
             return str(value).lower()
         case _:
-            return _GLANCE.repr(value)
+            return _SHORT_REPR.repr(value)
 
 
 def suggest_key(path: str, schema: type[BaseModel]) -> str:
@@ -116,10 +116,10 @@ def _render_problem(problem: dict[str, Any], schema: type[BaseModel]) -> str:
             reason = str(problem["ctx"]["error"])
             return reason if isinstance(value, dict) else f"{shown}: {reason}"
         case _:
-            return f"{shown}: {_wish(problem)}"
+            return f"{shown}: {_type_remedy(problem)}"
 
 
-def _wish(problem: dict[str, Any]) -> str:
+def _type_remedy(problem: dict[str, Any]) -> str:
     context = problem.get("ctx", {})
     match problem["type"]:
         case "int_type" | "int_from_float":

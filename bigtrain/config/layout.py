@@ -1,6 +1,6 @@
-"""The layout of a run: sizes of the grid of ranks, where a rank stands in it, how it is written.
+"""The layout of a run: sizes of the grid of ranks, coordinates of a rank, and the text of a layout.
 
-The one definition that training, parity, the plan and the records of checkpoints share. No torch.
+Training, parity, the plan and checkpoint records share this definition. No torch.
 """
 
 from dataclasses import dataclass, fields
@@ -25,15 +25,15 @@ class RankCoordinates:
     context: int
     expert: int
     data: int
-    """Among the batch ranks: ranks with different numbers read different samples."""
+    """Index among the batch ranks: ranks with different indices read different samples."""
     pipeline: int
     replica: int
-    """Among the replica ranks: the ranks that hold the same shards of the parameters."""
+    """Index among the replica ranks: the ranks that hold the same shards of the parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Sizes of the grid of ranks, and the other keys of ``parallel`` that say how they share work.
+    """Sizes of the grid of ranks, and the other keys of ``parallel`` that split the model.
 
     Ranks are numbered in megatron-core's order ``tp-cp-ep-dp-pp``: tensor ranks are neighbours,
     pipeline stages are farthest apart. Expert ranks are taken from the context and data ranks, so
@@ -64,7 +64,7 @@ class Layout:
 
     @property
     def replica_ranks(self) -> int:
-        """Ranks that hold the same shards; a gradient is reduced over them, ZeRO partitions."""
+        """Ranks that hold the same shards; gradient reduction and ZeRO use these ranks."""
         return self.data * self.context
 
     @property
@@ -83,7 +83,7 @@ class Layout:
         return " ".join(words) or ONE_PROCESS
 
     def coordinates(self, rank: int) -> RankCoordinates:
-        """Where global rank ``rank`` stands."""
+        """The coordinates of global rank ``rank``."""
         assert 0 <= rank < self.world_size
         replica = rank // self.tensor % self.replica_ranks
         return RankCoordinates(
@@ -100,13 +100,13 @@ def layout_of(config: RunConfig, world_size: int) -> Layout:
     """The layout of a run on ``world_size`` ranks.
 
     Raises:
-        ConfigError: The layout divides neither the world nor the batch.
+        ConfigError: The layout does not divide the number of ranks or the batch size.
     """
     return make_layout(config.parallel, data=config.data_parallel_size(world_size))
 
 
 def make_layout(parallel: ParallelConfig, *, data: int) -> Layout:
-    """The layout that has ``data`` data ranks and is otherwise as ``parallel`` says."""
+    """The layout with ``data`` data ranks and the other sizes from ``parallel``."""
     return Layout(data=data, **parallel.model_dump(include=set(_PARALLEL_KEYS)))
 
 
@@ -130,8 +130,8 @@ def parse_layout(text: str) -> Layout:
     """Reads a layout such as ``tensor=2 sequence=true data=2 zero=2``.
 
     Args:
-        text: Keys of ``parallel`` and ``data``, the number of data ranks; nothing (or "one
-            process") is one process.
+        text: Keys of ``parallel``, and ``data``, the number of data ranks; empty text (or "one
+            process") means one process.
 
     Raises:
         ConfigError: A word is not KEY=VALUE, or its key is unknown, or its value is not a positive
@@ -148,7 +148,7 @@ def parse_layout(text: str) -> Layout:
                 'with its value; write one such as "tensor=2 data=2 zero=1"'
             )
         if key in values:
-            raise ConfigError(f"layout {text!r}: {key} stands there twice; leave one out")
+            raise ConfigError(f"layout {text!r}: {key} is given twice; leave one out")
         values[key] = parse_yaml(value)
     data = values.pop("data", 1)
     if type(data) is not int or data < 1:
@@ -163,10 +163,10 @@ def parse_layout(text: str) -> Layout:
 
 
 def config_in_layout(config: RunConfig, layout: Layout) -> RunConfig:
-    """The run in another layout, without what only a run folder has (the profile).
+    """The config of a run in another layout, and without profiling, which needs a run folder.
 
     Raises:
-        ConfigError: The config refuses the layout.
+        ConfigError: The config does not allow the layout.
     """
     values = config.model_dump()
     parallel = {key: getattr(layout, key) for key in _PARALLEL_KEYS}

@@ -1,4 +1,4 @@
-"""The config section `model`. Each key is documented here and nowhere else."""
+"""The config section `model`. Each key is documented here."""
 
 from typing import Literal
 
@@ -123,7 +123,7 @@ class ModelConfig(Section):
             if value != default:
                 raise ValueError(
                     f"model.{key}={value} cannot be set with model.kind={self.kind}; "
-                    f"{self.traits.fixed_style}: leave it out"
+                    f"{self.traits.fixed_keys_reason}: leave it out"
                 )
         return self
 

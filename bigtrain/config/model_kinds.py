@@ -43,8 +43,8 @@ class ModelTraits:
     """Whether model.activation=gelu is the exact GELU; otherwise the tanh approximation."""
     fixed_keys: tuple[str, ...] = ()
     """Keys of the model section that keep their defaults."""
-    fixed_style: str = ""
-    """What those defaults mean, for messages."""
+    fixed_keys_reason: str = ""
+    """Why these keys keep their defaults, for messages."""
 
 
 NEXT_TOKEN = ObjectiveTraits(
@@ -69,6 +69,6 @@ MODEL_KINDS: Mapping[ModelKind, ModelTraits] = {
         reads_pairs=True,
         exact_gelu=True,
         fixed_keys=("num_kv_heads", "positions", "norm", "activation", "biases", "qk_norm"),
-        fixed_style="BERT has learned positions, LayerNorm, GELU and biases",
+        fixed_keys_reason="BERT has learned positions, LayerNorm, GELU and biases",
     ),
 }

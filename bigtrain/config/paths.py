@@ -1,6 +1,6 @@
 """Expands and checks paths in configs and on command lines: ``~``, ``$VAR``, relative paths.
 
-Only text that a user wrote is expanded. The paths in a config that a run saved are final.
+Only text that a user wrote is expanded. The paths in the config that a run saved are not.
 """
 
 import os
@@ -18,8 +18,8 @@ from bigtrain.config.errors import ConfigError, section_of, show_value
 _VARIABLE = re.compile(r"\$(?:(?P<name>\w+)|\{(?P<braced>[^{}]*)\}|(?P<command>\())", re.ASCII)
 _COMMAND, _LOCAL = "pipe:", "file://"
 _NAME = re.compile(r"\w+", re.ASCII)
-_IS_A_PATH = object()
-"""Marks the fields of a config that hold paths."""
+HOLDS_PATHS = object()
+"""Marks the fields of a config that hold one path or several."""
 
 Argument = TypeVar("Argument", str, Path)
 
@@ -30,7 +30,7 @@ def expand_path(text: str) -> str:
     Text that begins with ``pipe:`` is a shell command; the shell expands it.
 
     Raises:
-        ConfigError: A variable is unknown, empty or not plain, or there is no such user.
+        ConfigError: A variable is unset, empty or not in these forms, or there is no such user.
     """
     return text if text.startswith(_COMMAND) else _expand_home(expand_variables(text))
 
@@ -43,7 +43,7 @@ def expand_variables(text: str, *, what: str = "path") -> str:
         what: What it is, for messages.
 
     Raises:
-        ConfigError: A variable is unknown, empty or not plain.
+        ConfigError: A variable is unset, empty or not in these forms.
     """
     return _VARIABLE.sub(partial(_value_of, what=what), text)
 
@@ -55,7 +55,7 @@ def expand_argument(argument: Argument) -> Argument:
     that hold a ``$`` or begin with a ``~``. Only ``~`` and ``~/...`` are always the home folder.
 
     Raises:
-        ConfigError: As `expand_path`; the message names the argument.
+        ConfigError: It cannot be expanded; the message names the argument.
     """
     text = str(argument)
     if text.split("/", 1)[0] != "~" and os.path.lexists(text):
@@ -73,17 +73,15 @@ def check_path(text: str) -> str:
         ValueError: It is empty or holds control characters.
     """
     if not text.strip() or not text.isprintable():
-        raise ValueError("a path is not empty and holds no control characters")
+        raise ValueError("a path must not be empty or contain control characters")
     return text
 
 
-FolderPath = Annotated[str, AfterValidator(check_path), _IS_A_PATH]
+FolderPath = Annotated[str, AfterValidator(check_path), HOLDS_PATHS]
 """A path or URL in a config."""
-OfPaths = _IS_A_PATH
-"""Marks a field of several paths, which has a validator of its own."""
 
 
-def is_there(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     """Whether something exists at a path; False also in a folder that this user may not enter."""
     try:
         return path.exists()
@@ -97,7 +95,7 @@ def find_dangling_link(path: Path) -> Path | None:
 
 
 def render_dangling_link(link: Path) -> str:
-    """Names a dangling link, with the remedy."""
+    """Renders the message about a dangling link, with the remedy."""
     return (
         f"{link}: a link to {link.readlink()}, which is not there; mount its disk, or fix or "
         "remove the link"
@@ -115,7 +113,7 @@ def expand_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> dict[str
     """Expands every path among the raw values of a config that a user wrote.
 
     Raises:
-        ConfigError: One cannot be expanded; the message names the key.
+        ConfigError: A path cannot be expanded; the message names the key.
     """
 
     def expand(key: str, path: str) -> str:
@@ -135,7 +133,7 @@ def check_expanded(values: Mapping[str, Any], schema: type[BaseModel]) -> None:
     """
 
     def check(key: str, path: str) -> str:
-        if (path.startswith("~") or _VARIABLE.search(path)) and not is_there(Path(path)):
+        if (path.startswith("~") or _VARIABLE.search(path)) and not path_exists(Path(path)):
             raise ConfigError(
                 f"{key}={show_value(path)}: a path in the config of a run is not expanded; write "
                 "it out there"
@@ -149,12 +147,12 @@ def relative_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> list[s
     """The relative paths among the raw values of a config."""
     found: list[str] = []
 
-    def note(_: str, path: str) -> str:
+    def collect(_: str, path: str) -> str:
         if _is_relative(path):
             found.append(path)
         return path
 
-    _map_paths(values, schema, note)
+    _map_paths(values, schema, collect)
     return found
 
 
@@ -196,14 +194,14 @@ def _map_paths(
 
 
 def _map_each(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """Changes a value of a kind, or each such value of a list; leaves the rest to validation."""
+    """Changes a value of a type, or each such value of a list; validation refuses the others."""
     if isinstance(value, list | tuple):
         return [change(each) if isinstance(each, kind) else each for each in value]
     return change(value) if isinstance(value, kind) else value
 
 
 def _holds_paths(field: FieldInfo) -> bool:
-    return any(mark is _IS_A_PATH for mark in _marks(field))
+    return any(mark is HOLDS_PATHS for mark in _marks(field))
 
 
 def _marks(field: FieldInfo) -> Iterator[object]:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from bigtrain.config.errors import ConfigError, key_paths, show_value, suggest_key
 from bigtrain.config.run import RunConfig
-from bigtrain.config.saved import with_paths_from_here
+from bigtrain.config.saved import with_paths_from_working_folder
 
 _IDENTITY = ("model", "seed", "data.sequence_length")
 """Keys that identify the run: a different value is refused."""
@@ -32,7 +32,7 @@ def load_saved_config(saved: dict[str, Any]) -> RunConfig:
         ConfigError: It does not fit this version.
     """
     try:
-        return RunConfig.model_validate(with_paths_from_here(saved))
+        return RunConfig.model_validate(with_paths_from_working_folder(saved))
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(map(str, first["loc"]))
@@ -50,10 +50,10 @@ def check_resume(
         saved: The config in the checkpoint.
         now: The config of this attempt.
         accepted: Keys whose change the user accepts.
-        forks: Whether the checkpoint belongs to another run, from which this one starts.
+        forks: Whether the checkpoint belongs to another run, and this run starts from it.
 
     Raises:
-        ConfigError: A key of the run's identity differs, or one that must be accepted was not.
+        ConfigError: A key that identifies the run differs, or a change was not accepted.
     """
     before = load_saved_config(saved)
     for key in accepted:
@@ -62,8 +62,8 @@ def check_resume(
     identity = [change for path, change in changes.items() if _is_within_any(path, _IDENTITY)]
     if identity and forks:
         raise ConfigError(
-            f"run {now.name}: going on from checkpoint.load would change {'; '.join(identity)}; "
-            "set the values back, or take its weights alone (checkpoint.load_weights_only=true)"
+            f"run {now.name}: continuing from checkpoint.load would change {'; '.join(identity)}; "
+            "set the values back, or load only its weights (checkpoint.load_weights_only=true)"
         )
     if identity:
         raise ConfigError(
@@ -76,11 +76,11 @@ def check_resume(
         if _is_within_any(path, _DELIBERATE) and not _is_within_any(path, accepted)
     }
     if deliberate:
-        going_on = "going on from checkpoint.load" if forks else "resuming"
+        continuing = "continuing from checkpoint.load" if forks else "resuming"
         accept = " ".join(f"--accept-change {path}" for path in deliberate)
         raise ConfigError(
-            f"run {now.name}: {going_on} would change {'; '.join(deliberate.values())}; "
-            f"set back what you did not mean, or accept with {accept}"
+            f"run {now.name}: {continuing} would change {'; '.join(deliberate.values())}; "
+            f"set back what you did not intend, or accept with {accept}"
         )
 
 
@@ -92,11 +92,11 @@ def _check_acceptable(key: str, *, forks: bool) -> None:
         reason = f"there is no such key; {suggest_key(key, RunConfig)}"
     elif any(_is_within_any(path, _IDENTITY) for path in covered):
         remedy = (
-            "take the weights alone (checkpoint.load_weights_only=true)"
+            "load only the weights (checkpoint.load_weights_only=true)"
             if forks
-            else "give that run its own name"
+            else "give the new run another name"
         )
-        reason = f"another value is another run, which no flag accepts; {remedy}"
+        reason = f"it identifies the run, so no flag accepts another value; {remedy}"
     else:
         reason = f"it may change freely, leave the flag out; only {', '.join(_DELIBERATE)} need it"
     raise ConfigError(f"--accept-change {key}: {reason}")
@@ -109,7 +109,7 @@ def _changes(before: RunConfig, now: RunConfig) -> dict[str, str]:
         for path in key_paths(RunConfig)
         if (old := _value_at(earlier, path)) != (new := _value_at(later, path))
     }
-    # For past steps these two matter only through the step at which the decay ends.
+    # These two affect past steps only through the step at which the decay ends.
     changes.pop("train.steps", None)
     changes.pop("optim.decay_steps", None)
     endless = {"constant", "inverse_sqrt"}

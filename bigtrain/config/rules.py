@@ -83,12 +83,13 @@ def _pipeline_divides_the_layers(config: RunSections) -> Iterator[str]:
     leaves = "leave" if len(ends) > 1 else "leaves"
     if ends and middle == 0 and left:
         yield (
-            f"{names} are {layers - left} of model.num_layers={layers}; two stages hold all layers"
+            f"{names} add up to {layers - left}; the two stages must hold all layers "
+            f"(model.num_layers={layers})"
         )
     elif ends and left < middle:
         yield (
             f"{names} {leaves} {left} of model.num_layers={layers} for the {middle} other stages; "
-            "leave each of them one at least"
+            "leave at least one layer for each of them"
         )
     elif middle and left % (middle * chunks):
         split = f"parallel.pipeline={stages}" + (
@@ -114,13 +115,13 @@ def _sequences_fit_the_positions(config: RunSections) -> Iterator[str]:
         )
 
 
-def _schedule_ends(config: RunSections) -> bool:
+def _schedule_decays(config: RunSections) -> bool:
     return config.optim.schedule not in ("constant", "inverse_sqrt")
 
 
 def _warmup_ends_before_the_decay(config: RunSections) -> Iterator[str]:
     decay_key = "train.steps" if config.optim.decay_steps is None else "optim.decay_steps"
-    if config.optim.warmup_steps >= config.decay_steps and _schedule_ends(config):
+    if config.optim.warmup_steps >= config.decay_steps and _schedule_decays(config):
         yield (
             f"optim.warmup_steps={config.optim.warmup_steps} leaves no step for the decay, which "
             f"ends at step {config.decay_steps}; lower it or raise {decay_key}"
@@ -141,7 +142,7 @@ def _microbatch_divides_the_batch(config: RunSections) -> Iterator[str]:
         )
 
 
-def _ramp_leads_to_the_batch(config: RunSections) -> Iterator[str]:
+def _ramp_ends_at_the_batch_size(config: RunSections) -> Iterator[str]:
     ramp, full, micro = (
         config.train.batch_ramp,
         config.train.global_batch_size,
@@ -156,8 +157,8 @@ def _ramp_leads_to_the_batch(config: RunSections) -> Iterator[str]:
         )
     if ramp.start >= full or (full - ramp.start) % ramp.increment:
         yield (
-            f"train.batch_ramp: no whole number of increments of {ramp.increment} leads from "
-            f"{ramp.start} to train.global_batch_size={full}; try increment={full - ramp.start}"
+            f"train.batch_ramp: increments of {ramp.increment} do not lead from {ramp.start} to "
+            f"exactly train.global_batch_size={full}; try increment={full - ramp.start}"
             if ramp.start < full
             else f"train.batch_ramp.start={ramp.start} is not below train.global_batch_size={full}"
             "; lower it or leave the ramp out"
@@ -224,7 +225,7 @@ def _run_folders_are_on_a_disk(config: RunSections) -> Iterator[str]:
         )
 
 
-def _weights_come_from_somewhere(config: RunSections) -> Iterator[str]:
+def _weights_only_has_a_checkpoint(config: RunSections) -> Iterator[str]:
     if config.checkpoint.load_weights_only and config.checkpoint.load is None:
         yield (
             "checkpoint.load_weights_only=true, but checkpoint.load names no checkpoint; set "
@@ -240,10 +241,10 @@ RULES: tuple[Callable[[RunSections], Iterator[str]], ...] = (
     _warmup_ends_before_the_decay,
     _anneal_goes_with_wsd,
     _microbatch_divides_the_batch,
-    _ramp_leads_to_the_batch,
+    _ramp_ends_at_the_batch_size,
     _data_and_loss_fit_the_objective,
     _offload_has_a_partition,
     _keep_every_goes_with_keep_last,
-    _weights_come_from_somewhere,
+    _weights_only_has_a_checkpoint,
     _run_folders_are_on_a_disk,
 )

@@ -10,7 +10,7 @@ from bigtrain.config.run_sections import RunSections
 
 
 class RunConfig(RunSections):
-    """Everything that decides what a run does."""
+    """Everything that determines what a run does."""
 
     @field_validator("name")
     @classmethod
@@ -39,7 +39,7 @@ class RunConfig(RunSections):
         """Copies of the model on ``world_size`` ranks.
 
         Raises:
-            ConfigError: The layout does not divide the number of ranks, or not the batch.
+            ConfigError: The layout does not divide the number of ranks or the batch size.
         """
         model_ranks = self.parallel.model_parallel_size
         if world_size < 1 or world_size % model_ranks:

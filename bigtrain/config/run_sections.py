@@ -19,7 +19,7 @@ from bigtrain.config.sections import (
 
 
 class RunSections(Section):
-    """Everything that decides what a run does; `RunConfig` adds the rules between sections."""
+    """Everything that determines what a run does; `RunConfig` adds the rules between sections."""
 
     name: str
     """Names the run folder, and the run in wandb."""
@@ -29,7 +29,7 @@ class RunSections(Section):
     """Folder that relative paths of this file start from; a run records its own working folder
     here. When not given: the working folder."""
     seed: int = Field(default=1, ge=0, lt=2**63)
-    """Decides initial weights, the order of the data and dropout."""
+    """Determines initial weights, the order of the data and dropout."""
     model: ModelConfig
     data: DataConfig
     optim: OptimConfig

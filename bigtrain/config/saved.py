@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bigtrain.config.errors import ConfigError, render_validation_error
-from bigtrain.config.paths import check_expanded, is_there, move_relative_paths, relative_paths
+from bigtrain.config.paths import check_expanded, move_relative_paths, path_exists, relative_paths
 from bigtrain.config.run import RunConfig
 from bigtrain.config.yaml12 import read_yaml_mapping
 
@@ -52,10 +52,10 @@ def load_run_of(run_dir: Path, file: str = CONFIG_FILE) -> RunConfig:
 
 
 def read_run_values(run_dir: Path, file: str = CONFIG_FILE) -> dict[str, Any]:
-    """Reads what `load_run_of` validates, for other files and overrides to be merged over it."""
+    """Reads the values that `load_run_of` validates, to merge files and overrides into them."""
     values = read_yaml_mapping(run_dir / file)
-    place = _itself(run_dir)
-    values = with_paths_from_here(values, ran_in=_tree_of(values, place))
+    place = _without_link(run_dir)
+    values = with_paths_from_working_folder(values, ran_in=_tree_of(values, place))
     try:
         check_expanded(values, RunConfig)
     except ConfigError as error:
@@ -68,35 +68,35 @@ def written_name(run_dir: Path) -> str:
     return str(read_yaml_mapping(run_dir / CONFIG_FILE).get("name"))
 
 
-def with_paths_from_here(
+def with_paths_from_working_folder(
     values: Mapping[str, Any], *, ran_in: Sequence[Path] = ()
 ) -> dict[str, Any]:
     """Makes the relative paths of a saved config start from the working folder.
 
     They start from the folder that the run recorded. If none of the paths exists there, because a
-    whole tree was moved or an older version recorded no folder, they start from the first folder
+    parent folder was moved or an older version recorded no folder, they start from the first folder
     of ``ran_in`` in which one exists, else from the working folder.
     """
     values = dict(values)
-    noted = values.pop("relative_to", None)
-    starts = [*([Path(noted)] if isinstance(noted, str) else []), *ran_in, Path.cwd()]
+    recorded = values.pop("relative_to", None)
+    starts = [*([Path(recorded)] if isinstance(recorded, str) else []), *ran_in, Path.cwd()]
     inputs = {name: value for name, value in values.items() if name != "runs_dir"}
-    otherwise = starts[0] if noted and is_there(starts[0]) else Path.cwd()
-    start = _first_that_holds(starts, relative_paths(inputs, RunConfig), otherwise=otherwise)
+    default = starts[0] if recorded and path_exists(starts[0]) else Path.cwd()
+    start = _first_with_any(starts, relative_paths(inputs, RunConfig), default=default)
     return move_relative_paths(values, RunConfig, start)
 
 
-def _first_that_holds(starts: Sequence[Path], paths: Sequence[str], *, otherwise: Path) -> Path:
+def _first_with_any(starts: Sequence[Path], paths: Sequence[str], *, default: Path) -> Path:
     """The first folder in which one of the relative paths exists.
 
     In a folder that this user may not enter, such as another user's home, nothing exists.
     """
     return next(
-        (start for start in starts if any(is_there(start / path) for path in paths)), otherwise
+        (start for start in starts if any(path_exists(start / path) for path in paths)), default
     )
 
 
-def _itself(run_dir: Path) -> Path:
+def _without_link(run_dir: Path) -> Path:
     """The folder that a link, or a path such as ``.``, leads to."""
     return run_dir.resolve() if run_dir.is_symlink() or run_dir.name in ("", "..") else run_dir
 
@@ -110,5 +110,5 @@ def _tree_of(values: Mapping[str, Any], run_dir: Path) -> list[Path]:
     if runs_dir == ".":
         return [parent]
     depth = len(Path(runs_dir).parts)
-    lies_so = parent.parts[-depth:] == Path(runs_dir).parts
-    return [Path(*parent.parts[:-depth])] if lies_so else []
+    is_below_runs_dir = parent.parts[-depth:] == Path(runs_dir).parts
+    return [Path(*parent.parts[:-depth])] if is_below_runs_dir else []

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bigtrain.config.paths import FolderPath
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
-Count = Annotated[int, Field(ge=0, lt=2**31)]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -32,7 +32,7 @@ class OptimConfig(Section):
     schedule: Literal["cosine", "linear", "wsd", "inverse_sqrt", "constant"] = "cosine"
     """Shape after the warm-up. wsd (warm-up, stable, decay) keeps the peak until the last
     anneal_steps; inverse_sqrt falls with the root of the step and never ends."""
-    warmup_steps: Count = 0
+    warmup_steps: NonNegativeInt = 0
     """Steps in which the learning rate rises linearly from zero."""
     decay_steps: PositiveInt | None = None
     """Step at which the decay ends; train.steps when not given."""
@@ -54,12 +54,12 @@ class OptimConfig(Section):
 
 
 class BatchRampConfig(Section):
-    """Batch size warm-up: the batch grows by increment, each size for as many samples."""
+    """Batch size warm-up: the batch grows by increment; each size lasts equally many samples."""
 
     start: PositiveInt
     """Samples of the first step."""
     increment: PositiveInt
-    """Samples that each growth adds; train.global_batch_size - start is a multiple of it."""
+    """Samples added each time; train.global_batch_size - start is a multiple of it."""
     samples: PositiveInt
     """Samples after which the batch has its full size."""
 
@@ -77,7 +77,7 @@ class TrainConfig(Section):
     """Precision of forward and backward; master weights, moments and reductions are always fp32."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activations that are computed again in the backward pass, to save memory. selective: those of
-    attention (of use only without a fused kernel, which keeps none); full: those of whole
+    attention (useful only without a fused kernel, which stores none); full: those of entire
     layers."""
     batch_ramp: BatchRampConfig | None = None
     """Batch size warm-up; none when not given."""
@@ -113,10 +113,11 @@ class CheckpointConfig(Section):
     """With keep_last: checkpoints of steps that are multiples of this are never deleted."""
     on_error: Literal["continue", "stop"] = "continue"
     """What happens when a save fails, for example on a full disk. continue: it is reported and
-    training continues, because the next save may succeed; the last save of an attempt must."""
+    training continues, because the next save may succeed; stop: the run ends with the error, as it
+    does when its last save fails."""
     dir: FolderPath | None = None
     """Folder, or fsspec URL such as s3://bucket/runs, with one folder of checkpoints for each run,
-    called by the run's name. When not given: checkpoints/ in the run folder. NAME.owner.json there
+    named after the run. When not given: checkpoints/ in the run folder. NAME.owner.json there
     names the run folder that the checkpoints belong to; any other run folder is refused."""
     load: FolderPath | None = None
     """Checkpoint, or run folder (its newest one), that a new run starts from. Once the run has
@@ -145,7 +146,8 @@ class ParallelConfig(Section):
     """ZeRO stage: what is partitioned over data ranks. 0: nothing; 1: optimizer state; 2: gradients
     too; 3: weights too."""
     offload_optimizer: bool = False
-    """Whether optimizer state and update are in host memory (ZeRO-Offload), to save GPU memory."""
+    """Whether the optimizer state and its update are in host memory (ZeRO-Offload), to save GPU
+    memory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the ranks compute; auto uses GPUs if there are any."""
 
@@ -164,7 +166,7 @@ class GuardConfig(Section):
     finite are skipped."""
     window: Annotated[int, Field(ge=16, lt=2**20)] = 128
     """Number of recent steps in the mean and deviation, where an outlier enters with its value
-    clipped; there are no outliers before half of them are taken."""
+    clipped; there are no outliers until half of it is filled."""
     stop_after: PositiveInt = 10
     """Number of updates skipped in a row that stops the run."""
 
@@ -176,7 +178,7 @@ class ProfileConfig(Section):
     """First step recorded; none when not given."""
     num_steps: Annotated[int, Field(gt=0, le=100)] = 3
     """Steps recorded."""
-    ranks: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = (0,)
+    ranks: Annotated[tuple[NonNegativeInt, ...], Field(strict=False, min_length=1)] = (0,)
     """Ranks that record."""
 
 

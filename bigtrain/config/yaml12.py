@@ -61,7 +61,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any
         line = key.start_mark.line + 1
         if key.tag != f"{_TAG}str":
             shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
-            raise ConfigError(f"line {line}: a key is a word, not {shown}; name one, or quote it")
+            raise ConfigError(f"line {line}: a key is a word, not {shown}; give one, or quote it")
         if key.value in seen:
             raise ConfigError(
                 f"line {line}: the key {key.value!r} was already given on line "
@@ -129,5 +129,5 @@ def read_yaml_mapping(path: Path, name: str | None = None) -> dict[str, Any]:
 
 
 def render_yaml(values: dict[str, Any]) -> str:
-    """Writes YAML that reads back as equal values."""
+    """Renders YAML that reads back as equal values."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -12,7 +12,7 @@ from bigtrain.config.model_kinds import Packing
 from bigtrain.data.corpora import Source, build_sample_order
 from bigtrain.data.corpus_checks import check_sources, open_sources
 from bigtrain.data.corpus_order import Indices
-from bigtrain.data.microbatch import Batch
+from bigtrain.data.microbatch import RankBatch
 from bigtrain.data.pair_reader import PairReader
 from bigtrain.data.phase_record import PhaseRecord, record_phases
 from bigtrain.data.read_ahead import ReadAhead
@@ -21,7 +21,7 @@ from bigtrain.data.token_reader import TokenReader
 from data_tools.tokenizer import Tokenizer
 
 LOOK_AHEAD_BATCHES = 16
-"""How many batches ahead the operating system is told what will be read."""
+"""Number of batches whose reads are announced to the operating system in advance."""
 
 
 def _token_reader(config: RunConfig, tokenizer: Tokenizer) -> TokenReader:
@@ -63,11 +63,11 @@ class TrainingData:
         self._advising = threading.Lock()
 
     @property
-    def stages(self) -> list[PhaseRecord]:
+    def phase_records(self) -> list[PhaseRecord]:
         """The records of the data phases that a checkpoint keeps."""
         return record_phases(self._config, self.sources)
 
-    def batch(self, consumed: int) -> Batch[Any]:
+    def batch(self, consumed: int) -> RankBatch[Any]:
         """This rank's microbatches of the batch that begins after ``consumed`` samples.
 
         Raises:
@@ -83,21 +83,21 @@ class TrainingData:
     def sample_numbers(self, consumed: int) -> tuple[int, int]:
         """The first and the last sample of a batch, in the order of the run."""
         last = consumed + self._config.batch_size(consumed) - 1
-        first, last = self.order.position(np.array([consumed, last])).tolist()
+        first, last = self.order.sample_numbers(np.array([consumed, last])).tolist()
         return first, last
 
-    def validation_batches(self, source: Source) -> Iterator[Batch[Any]]:
+    def validation_batches(self, source: Source) -> Iterator[RankBatch[Any]]:
         """This rank's share of a validation corpus, in groups of microbatches, in order."""
         count = min(source.num_samples, self._config.validation.samples or source.num_samples)
-        mine = self._share(self._validation_size)
+        own = self._share(self._validation_size)
         for first in range(0, count, self._validation_size):
             numbers = first + np.arange(self._validation_size)
             rows, zeros = np.minimum(numbers, count - 1), np.zeros_like(numbers)
             if source.table is not None:  # Rows may be sorted by length: take evenly spaced ones.
                 rows = rows * source.num_samples // count
             locations = SampleLocations(numbers=numbers, sources=zeros, epochs=zeros, rows=rows)
-            # Every rank runs the same number of microbatches; samples past the end weigh nothing.
-            yield self._reader.read([source], locations, mine=mine, counts=numbers < count)
+            # Every rank runs the same number of microbatches; samples past the end have weight 0.
+            yield self._reader.read([source], locations, own=own, is_counted=numbers < count)
 
     def close(self) -> None:
         """Stops reading ahead and closes the corpora's files."""
@@ -105,10 +105,10 @@ class TrainingData:
         for source in (*self.sources, *self.validations):
             source.close()
 
-    def _read_batch(self, consumed: int) -> Batch[Any]:
+    def _read_batch(self, consumed: int) -> RankBatch[Any]:
         self._advise(consumed)
-        mine = self._share(self._config.batch_size(consumed))
-        return self._reader.read(self.sources, self._locate(consumed), mine=mine)
+        own = self._share(self._config.batch_size(consumed))
+        return self._reader.read(self.sources, self._locate(consumed), own=own)
 
     def _locate(self, consumed: int) -> SampleLocations:
         size = self._config.batch_size(consumed)
@@ -120,10 +120,10 @@ class TrainingData:
         return np.arange(size).reshape(-1, self._batch_ranks, micro)[:, self._data_rank].reshape(-1)
 
     def _advise(self, consumed: int) -> None:
-        """Tells the operating system what this rank will read; each batch once if steps follow."""
+        """Announces this rank's coming reads to the operating system, each batch once."""
         reach = LOOK_AHEAD_BATCHES * self._config.train.global_batch_size
         with self._advising:
-            # Threads ask a few batches out of order; a resumed or rewound run is further away.
+            # Threads ask for batches almost in order; a resumed or rewound run is further away.
             jumped = not consumed - reach <= self._advised_to <= consumed + 2 * reach
             following = consumed if jumped else self._advised_to
             starts = []

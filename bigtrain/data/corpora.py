@@ -33,7 +33,7 @@ class Source:
         """Identifies the samples: the fingerprint of the corpus, or of its sample table."""
         return self.corpus.manifest.fingerprint if self.table is None else self.table.fingerprint
 
-    def extents(self, rows: Indices) -> list[tuple[int, int]]:
+    def token_ranges(self, rows: Indices) -> list[tuple[int, int]]:
         """The ranges [start, stop) of the token stream that samples are read from."""
         if self.table is None:
             length, end = self.sequence_length, self.corpus.num_tokens
@@ -43,8 +43,8 @@ class Source:
         return list(zip(segments.starts.tolist(), stops.tolist(), strict=True))
 
     def will_need(self, rows: Indices) -> None:
-        """Tells the operating system which samples will be read soon."""
-        for start, stop in self.extents(rows):
+        """Announces to the operating system which samples will be read soon."""
+        for start, stop in self.token_ranges(rows):
             self.corpus.will_need(start, stop)
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ def count_windows(num_tokens: int, sequence_length: int, *, name: str) -> int:
     """Number of windows of ``sequence_length`` tokens, each with the token after it, in a stream.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: The stream is shorter than one window.
     """
     count = (num_tokens - 1) // sequence_length
     if count < 1:
@@ -97,7 +97,7 @@ def count_windows(num_tokens: int, sequence_length: int, *, name: str) -> int:
 
 
 def samples_per_unit(config: RunConfig) -> int:
-    """Samples that are drawn together: a batch, if its samples are of one length, else 1."""
+    """Samples that are drawn together: a batch, if its samples have similar lengths, else 1."""
     return config.train.global_batch_size if config.data.draws_whole_batches else 1
 
 

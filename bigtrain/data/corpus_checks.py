@@ -19,7 +19,7 @@ class CheckedData:
     """The tokenizer of a run and the records of its data phases."""
 
     tokenizer: Tokenizer
-    stages: list[PhaseRecord]
+    phase_records: list[PhaseRecord]
 
 
 def check_data(config: RunConfig) -> CheckedData:
@@ -66,10 +66,10 @@ def check_sources(
         The run's tokenizer.
 
     Raises:
-        ConfigError: They do not.
+        ConfigError: They do not fit.
         InputError: The tokenizer cannot be read, or lacks an id that the samples are built with.
     """
-    _check_apart(sources, validations, is_apart=config.data.validation_is_apart)
+    _check_no_leak(sources, validations, is_apart=config.data.validation_is_apart)
     first = sources[0].corpus
     path = (
         Path(config.data.tokenizer)
@@ -101,7 +101,7 @@ def _key(config: RunConfig, source: Source) -> str:
     return "data.train" if config.data.train is not None else "data.stages: corpus"
 
 
-def _check_apart(
+def _check_no_leak(
     sources: Sequence[Source], validations: Sequence[Source], *, is_apart: bool
 ) -> None:
     """Checks that no text is in both training and validation, as far as manifests show it."""
@@ -141,18 +141,19 @@ def _leak(train: Manifest, measured: Manifest) -> str | None:
         return None  # A corpus made by other means or never split: the manifest does not show it.
     if measured.split == "train":
         return (
-            f"it is what is left to train on when {measured.validation_percent:g} % are taken for "
-            "validation; give the validation split beside it"
+            f"it is the training split, which remains when {measured.validation_percent:g} % are "
+            "taken for validation; give the validation split"
         )
     if train.seed != measured.seed and train.validation_percent:
         return (
-            f"they were cut with --seed {train.seed} and {measured.seed}, which choose other "
+            f"they were split with --seed {train.seed} and {measured.seed}, which select different "
             "documents; shard both with one seed"
         )
     if train.split == "validation" or train.validation_percent < measured.validation_percent:
         return (
-            f"it is the {train.split} split of a cut at --validation-percent "
-            f"{train.validation_percent:g}, this one was cut at {measured.validation_percent:g}; "
-            "train on the training split of a cut at as much or more"
+            f"it is the {train.split} split made with --validation-percent "
+            f"{train.validation_percent:g}, this one was made with "
+            f"{measured.validation_percent:g}; train on a training split made with "
+            "this percentage or more"
         )
     return None

@@ -26,7 +26,7 @@ class SourceOrder(Protocol):
     """The order of the rows of one source, epoch after epoch."""
 
     units_per_epoch: int
-    """A unit is drawn together: one window, or one batch of rows of similar length."""
+    """A unit is one window, or one batch of rows of similar length."""
 
     def rows(self, units: Indices, slots: Indices) -> tuple[Indices, Indices]:
         """The epoch and the row of each (unit, slot in the unit)."""
@@ -69,7 +69,7 @@ class WindowOrder:
         blocks = count // block
         windows = np.empty_like(positions)
         groups = np.minimum(positions, blocks * block - 1) // (block * self._mixed)
-        rest = positions >= blocks * block  # Windows that fill no whole block come last.
+        rest = positions >= blocks * block  # Windows that do not fill a block come last.
         for group in np.unique(groups[~rest]):
             here = (groups == group) & ~rest
             first = int(group) * self._mixed
@@ -95,10 +95,10 @@ class WindowOrder:
 
 
 class BucketOrder:
-    """Draws whole batches of rows of similar length, in a new order in each epoch.
+    """Draws complete batches of rows of similar length, in a new order in each epoch.
 
-    The rows of a source are sorted by length, in buckets. Rows that fill no whole batch of their
-    bucket are left out of an epoch; in the next epoch others are.
+    The rows of a source are sorted by length, in buckets. Rows that do not fill a batch of
+    their bucket are left out of an epoch; each epoch leaves out other rows.
     """
 
     def __init__(self, buckets: Sequence[tuple[int, int]], *, batch: int, identity: str) -> None:
@@ -147,7 +147,7 @@ def window_order(
     Args:
         count: Windows or rows.
         seed: The run's seed.
-        fingerprint: Of the corpus, or of the sample table.
+        fingerprint: The fingerprint of the corpus, or of the sample table.
         sequence_length: Tokens in a window.
         shuffle: ``windows`` permutes all freely; ``blocks`` moves neighbours together, so that
             reads are long.
@@ -166,10 +166,11 @@ def keyed_hash(text: str) -> bytes:
 
 
 def permute(positions: Indices, *, size: int, key: bytes) -> Indices:
-    """The images of positions under a keyed permutation of ``range(size)``.
+    """Applies a keyed permutation of ``range(size)`` to positions.
 
     A balanced Feistel network over the next even power of two, applied again until the result is
-    inside    (Black & Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002, section 4).
+    below ``size`` (Black & Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002,
+    section 4).
 
     Args:
         positions: Numbers in ``range(size)``.

@@ -54,7 +54,7 @@ def plan_masking(
     """Makes the rules for one vocabulary.
 
     Args:
-        word_starts: ``[vocab]``: whether an id begins a word, as the tokenizer says.
+        word_starts: ``[vocab]``: whether an id begins a word, from the tokenizer.
         mask_id: The id of the mask token.
         special_ids: Ids that do not stand for text; -1 for one that the tokenizer lacks.
         masked_fraction: Fraction of the text tokens of a row to predict.
@@ -79,18 +79,18 @@ def sample_keys(*, seed: int, epochs: Sequence[int], samples: Sequence[int]) -> 
         epochs: For each sample, how often its corpus was read before.
         samples: The number of each sample in the run, or in its table.
     """
-    purposes = {
+    epoch_keys = {
         epoch: int.from_bytes(blake2b(f"{seed}/{epoch}".encode(), digest_size=8).digest(), "little")
         for epoch in dict.fromkeys(map(int, epochs))
     }
-    keys = [(purposes[int(e)], int(n)) for e, n in zip(epochs, samples, strict=True)]
+    keys = [(epoch_keys[int(e)], int(n)) for e, n in zip(epochs, samples, strict=True)]
     return np.array(keys, dtype=np.uint64).reshape(-1, 2)
 
 
 def mask_tokens(rows: Tokens, *, keys: Keys, rules: MaskingRules) -> MaskedRows:
     """Chooses the tokens to predict and replaces most of them.
 
-    About ``masked_fraction`` of each row's text is chosen, as whole words and runs of words, at
+    About ``masked_fraction`` of each row's text is chosen, as whole words and spans of words, at
     least one word. Of the chosen tokens 80 % become the mask, 10 % a random token and 10 % stay
     (Devlin et al., "BERT", arXiv 1810.04805, section 3.1 and appendix A.1; whole words as in the
     models that the authors published in 2019). Special ids and padding are never chosen.
@@ -109,17 +109,17 @@ def mask_tokens(rows: Tokens, *, keys: Keys, rules: MaskingRules) -> MaskedRows:
     begins[:, 0] |= text[:, 0]
     begins[:, 1:] |= text[:, 1:] & ~text[:, :-1]
     chosen = np.zeros(rows.shape, dtype=np.bool_)
-    fates = np.empty(rows.shape, dtype=np.float64)
-    picks = np.empty(rows.shape, dtype=np.float64)
+    actions = np.empty(rows.shape, dtype=np.float64)
+    choices = np.empty(rows.shape, dtype=np.float64)
     stream = _Stream()
     for row, key in enumerate(keys):
-        fates[row], picks[row], *others = stream.uniform(key, 5 * width).reshape(5, width)
+        actions[row], choices[row], *others = stream.uniform(key, 5 * width).reshape(5, width)
         chosen[row] = _choose(text[row], begins[row], others, rules)
-    replacements = rules.ordinary_ids[(picks * len(rules.ordinary_ids)).astype(np.int64)]
-    hidden = np.where(fates < _MASK_SHARE, rules.mask_id, replacements)
-    changed = chosen & (fates < _MASK_SHARE + _RANDOM_SHARE)
+    replacements = rules.ordinary_ids[(choices * len(rules.ordinary_ids)).astype(np.int64)]
+    replaced = np.where(actions < _MASK_SHARE, rules.mask_id, replacements)
+    changed = chosen & (actions < _MASK_SHARE + _RANDOM_SHARE)
     return MaskedRows(
-        inputs=np.where(changed, hidden, rows),
+        inputs=np.where(changed, replaced, rows),
         labels=rows.copy(),
         weights=chosen.astype(np.float32),
     )
@@ -131,7 +131,7 @@ def _choose(
     uniform: Sequence[npt.NDArray[np.float64]],
     rules: MaskingRules,
 ) -> npt.NDArray[np.bool_]:
-    """Chooses positions of one row: runs of words in random order, then words that still fit."""
+    """Chooses positions of one row: spans of words in random order, then words that still fit."""
     positions = np.flatnonzero(text)
     chosen = np.zeros(len(text), dtype=np.bool_)
     if not len(positions):
@@ -140,29 +140,29 @@ def _choose(
     lengths = np.bincount(word_of)
     starts = positions[np.searchsorted(word_of, np.arange(len(lengths)))]
     budget = max(1, round(rules.masked_fraction * len(positions)))
-    sizes, run_keys, word_keys = uniform
+    sizes, span_keys, word_keys = uniform
     # A word that does not directly follow the word before it comes after a special token.
     follows = np.append(False, starts[1:] == starts[:-1] + lengths[:-1])
-    run_of = _cut_runs(follows, sizes[: len(lengths)], rules.max_ngram)
-    run_lengths = np.bincount(run_of, weights=lengths)
-    run_order = np.argsort(run_keys[: len(run_lengths)], kind="stable")
-    fit = run_order[np.cumsum(run_lengths[run_order]) <= budget]
-    in_run = np.zeros(len(run_lengths), dtype=np.bool_)
-    in_run[fit] = True
-    words = in_run[run_of]
+    span_of = _cut_spans(follows, sizes[: len(lengths)], rules.max_ngram)
+    span_lengths = np.bincount(span_of, weights=lengths)
+    span_order = np.argsort(span_keys[: len(span_lengths)], kind="stable")
+    fit = span_order[np.cumsum(span_lengths[span_order]) <= budget]
+    in_span = np.zeros(len(span_lengths), dtype=np.bool_)
+    in_span[fit] = True
+    words = in_span[span_of]
     word_order = np.argsort(word_keys[: len(lengths)], kind="stable")
     _fill(words, lengths, word_order, budget)
     chosen[positions] = words[word_of]
     return chosen
 
 
-def _cut_runs(
+def _cut_spans(
     follows: npt.NDArray[np.bool_], uniform: npt.NDArray[np.float64], max_ngram: int
 ) -> npt.NDArray[np.int64]:
-    """Cuts the words of a row into runs of n words, where n has a probability ∝ 1/n.
+    """Cuts the words of a row into spans of n words, where n has a probability ∝ 1/n.
 
     Lan et al., "ALBERT", arXiv 1909.11942, section 3.1 (n-gram masking), which follows Joshi et
-    al., "SpanBERT", arXiv 1907.10529. Returns the run of each word.
+    al., "SpanBERT", arXiv 1907.10529. Returns the span of each word.
     """
     count = len(follows)
     if max_ngram == 1:

@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Microbatch:
-    """What one forward pass of a GPT reads, and its targets."""
+    """The inputs and targets of one forward pass of a GPT."""
 
     tokens: torch.Tensor
     """``[micro batch, sequence]``, int64."""
@@ -24,7 +24,7 @@ class Microbatch:
 
 @dataclass(frozen=True, slots=True)
 class PairMicrobatch:
-    """What one forward pass of BERT reads, and its targets.
+    """The inputs and targets of one forward pass of BERT.
 
     All but the last two are ``[micro batch, padded length]``.
     """
@@ -49,10 +49,10 @@ AnyMicrobatch = TypeVar("AnyMicrobatch", Microbatch, PairMicrobatch)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Generic[AnyMicrobatch]):
+class RankBatch(Generic[AnyMicrobatch]):
     """One rank's share of the batch of a step."""
 
     microbatches: list[AnyMicrobatch]
     num_targets: int | None
-    """Targets that count in the whole batch, over all ranks. None for pairs: each rank knows only
-    its own masks."""
+    """Targets that count in the whole batch, over all ranks. None for pairs: a rank has only the
+    masks of its own pairs."""

@@ -1,7 +1,7 @@
-"""Which source each sample comes from: whole counts in each block of samples, phase after phase.
+"""Which source each sample comes from: fixed counts in each block of samples, phase after phase.
 
 Within a phase, each block of 16,384 units holds every source in proportion to its weight, in an
-order of its own. Each source is read on from where the phase before stopped: no sample is repeated
+order of its own. Each source continues where the previous phase stopped: no sample is repeated
 or lost when weights change.
 """
 
@@ -22,7 +22,8 @@ class MixturePhase:
 
     first_unit: int
     counts: tuple[int, ...]
-    """One for each source of the run, 0 for a source that the phase lacks; they sum to a block."""
+    """One count for each source of the run, 0 for one that is not in the phase. The sum is
+    ``UNITS_PER_BLOCK``."""
 
 
 class Mixture:
@@ -53,12 +54,12 @@ class Mixture:
         sources, indices = np.empty_like(units), np.empty_like(units)
         for phase, block in {*zip(phases.tolist(), blocks.tolist(), strict=True)}:
             here = (phases == phase) & (blocks == block)
-            pattern_sources, ranks = self._pattern(phase, block)
+            pattern_sources, offsets = self._pattern(phase, block)
             chosen = pattern_sources[places[here]]
             counts = np.array(self._phases[phase].counts)
             sources[here] = chosen
             indices[here] = (
-                self._taken_before[phase][chosen] + block * counts[chosen] + ranks[places[here]]
+                self._taken_before[phase][chosen] + block * counts[chosen] + offsets[places[here]]
             )
         return sources, indices
 
@@ -82,14 +83,14 @@ class Mixture:
         key = keyed_hash(f"{self._seed}/mixture/{self._phases[phase].first_unit}/{block}")
         slots = permute(np.arange(UNITS_PER_BLOCK), size=UNITS_PER_BLOCK, key=key)
         sources = np.searchsorted(np.cumsum(counts), slots, side="right").astype(np.int64)
-        ranks = np.empty_like(sources)
+        offsets = np.empty_like(sources)
         for source in np.unique(sources):
             here = sources == source
-            ranks[here] = np.arange(here.sum())
-        return sources, ranks
+            offsets[here] = np.arange(here.sum())
+        return sources, offsets
 
 
-def whole_counts(weights: Sequence[float]) -> tuple[int, ...]:
+def counts_in_block(weights: Sequence[float]) -> tuple[int, ...]:
     """Splits a block among sources by weight (largest remainder method), at least 1 for each."""
     assert 0 < len(weights) <= UNITS_PER_BLOCK and min(weights) > 0
     exact = np.array(weights, dtype=np.float64) / sum(weights) * UNITS_PER_BLOCK

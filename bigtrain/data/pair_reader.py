@@ -11,7 +11,7 @@ from bigtrain.config.rules import PAIR_LENGTH_MULTIPLE
 from bigtrain.data.corpora import Source
 from bigtrain.data.corpus_order import Indices
 from bigtrain.data.masking import plan_masking, sample_keys
-from bigtrain.data.microbatch import Batch, PairMicrobatch
+from bigtrain.data.microbatch import PairMicrobatch, RankBatch
 from bigtrain.data.pair_rows import PairRows, read_pairs
 from bigtrain.data.sample_order import SampleLocations
 from data_tools.tokenizer import Tokenizer
@@ -24,7 +24,7 @@ class PairReader:
         """Prepares the masking rules.
 
         Args:
-            config: The run.
+            config: The run's config.
             tokenizer: The run's tokenizer.
         """
         self._seed, self._micro = config.seed, config.train.micro_batch_size
@@ -43,21 +43,21 @@ class PairReader:
         sources: Sequence[Source],
         locations: SampleLocations,
         *,
-        mine: Indices,
-        counts: npt.NDArray[np.bool_] | None = None,
-    ) -> Batch[PairMicrobatch]:
+        own: Indices,
+        is_counted: npt.NDArray[np.bool_] | None = None,
+    ) -> RankBatch[PairMicrobatch]:
         """Reads a rank's share of a batch, padded to the longest pair of the whole batch.
 
         Args:
-            sources: The corpora that ``locations`` refers to by number; a batch is from one.
+            sources: The corpora that ``locations`` refers to by number; a batch has one corpus.
             locations: Where the samples of the whole batch are.
-            mine: Indices of the samples that this rank reads, microbatch after microbatch.
-            counts: Which samples of the whole batch count; None if all do.
+            own: Indices of the samples that this rank reads, microbatch after microbatch.
+            is_counted: ``[batch]``: which samples count in the loss; None if all do.
         """
         source = sources[int(locations.sources[0])]
         assert source.table is not None
         lengths = source.table.read(locations.rows).lengths.reshape(-1, 2).sum(axis=1) + 3
-        here = locations[mine]
+        here = locations[own]
         rows = read_pairs(
             source.corpus,
             source.table,
@@ -72,10 +72,10 @@ class PairReader:
                 source.sequence_length,
             ),
         )
-        counted = np.ones(len(mine), dtype=np.bool_) if counts is None else counts[mine]
+        counted = np.ones(len(own), dtype=np.bool_) if is_counted is None else is_counted[own]
         rows.weights[~counted] = 0.0
-        firsts = range(0, len(mine), self._micro)
-        return Batch([_microbatch(rows, counted, slice(n, n + self._micro)) for n in firsts], None)
+        shares = [slice(n, n + self._micro) for n in range(0, len(own), self._micro)]
+        return RankBatch([_microbatch(rows, counted, share) for share in shares], None)
 
 
 def _microbatch(rows: PairRows, counted: npt.NDArray[np.bool_], share: slice) -> PairMicrobatch:

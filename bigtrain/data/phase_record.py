@@ -14,7 +14,7 @@ from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.data import SkipConfig, merge_skips
 from bigtrain.data.corpora import Source, samples_per_unit
 from bigtrain.data.mixture import UNITS_PER_BLOCK
-from bigtrain.data.sample_order import plan_phases, skip_samples
+from bigtrain.data.sample_order import number_samples, plan_phases
 
 PhaseRecord = dict[str, Any]
 
@@ -27,7 +27,7 @@ def record_phases(config: RunConfig, sources: Sequence[Source]) -> list[PhaseRec
     data = config.data
     records = []
     for phase, planned in zip(
-        data.mixture, plan_phases(data, samples_per_unit=samples_per_unit(config)), strict=True
+        data.phases, plan_phases(data, samples_per_unit=samples_per_unit(config)), strict=True
     ):
         weights = {source.corpus: source.weight for source in phase.sources}
         records.append(
@@ -77,21 +77,21 @@ def check_phases(
     """
     if not consumed:
         return
-    before, now = [_current(record) for record in before], [_current(record) for record in now]
+    before, now = [_upgraded(record) for record in before], [_upgraded(record) for record in now]
     last = _last_sample(before, consumed)
     old, new = _past(before, last), _past(now, max(last, _last_sample(now, consumed)))
     for name, was in old.items():
         if new[name] != was:
             raise ConfigError(
                 f"{where}: samples 0 to {last} ({consumed} trained on, {last + 1 - consumed} "
-                f"skipped) had {name} {_shown(was)}, this config says {_shown(new[name])}; set it "
-                f"back, or {otherwise} (what comes later may change freely)"
+                f"skipped) had {name} {_shown(was)}, this config has {_shown(new[name])}; set it "
+                f"back, or {otherwise} (values for later samples may change freely)"
             )
 
 
 def _last_sample(records: Sequence[PhaseRecord], consumed: int) -> int:
     """The number of the sample that was trained on last."""
-    return int(skip_samples(np.array([consumed - 1]), _skips(records))[0])
+    return int(number_samples(np.array([consumed - 1]), _skips(records))[0])
 
 
 def _skips(records: Sequence[PhaseRecord]) -> list[SkipConfig]:
@@ -125,7 +125,7 @@ def _mixtures(records: Sequence[PhaseRecord]) -> _Mixtures:
 
 
 def _past(records: Sequence[PhaseRecord], last: int) -> dict[str, Any]:
-    """Everything that decided the samples up to `last`, by the names that the user knows."""
+    """The values that determine the samples up to ``last``, under the names of config keys."""
     past = [record for record in records if record["first_sample"] <= last]
     # Ranges that touch are the same as one range.
     skips = merge_skips(_skips(records))
@@ -141,8 +141,8 @@ def _past(records: Sequence[PhaseRecord], last: int) -> dict[str, Any]:
     }
 
 
-def _current(record: PhaseRecord) -> PhaseRecord:
-    """The record in today's form; the first version had one corpus and no packing."""
+def _upgraded(record: PhaseRecord) -> PhaseRecord:
+    """The record in the current format; the first format had one corpus and no packing."""
     if "sources" in record:
         return record
     source = {

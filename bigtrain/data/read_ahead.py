@@ -18,7 +18,7 @@ class ReadAhead(Generic[Batch]):
     def __init__(
         self, read: Callable[[int], Batch], *, size: Callable[[int], int], workers: int
     ) -> None:
-        """Starts no reading yet.
+        """Reads nothing yet.
 
         Args:
             read: Reads the batch that begins after so many samples; called from the threads.
@@ -35,12 +35,12 @@ class ReadAhead(Generic[Batch]):
         """The batch that begins after ``consumed`` samples.
 
         Raises:
-            Exception: Whatever reading it raised.
+            Exception: Any error of the function that reads it.
         """
         if self._threads is None:
             return self._read(consumed)
         if not self._waiting or self._waiting[0][0] != consumed:
-            self._forget()  # Not the batch that was expected: the run was resumed or rewound.
+            self._cancel_all()  # Not the batch that was expected: the run was resumed or rewound.
         following = self._after(self._waiting[-1][0]) if self._waiting else consumed
         while len(self._waiting) <= self._depth:
             self._waiting.append((following, self._threads.submit(self._read, following)))
@@ -49,14 +49,14 @@ class ReadAhead(Generic[Batch]):
 
     def close(self) -> None:
         """Waits for the batches that are being read, and drops them."""
-        self._forget()
+        self._cancel_all()
         if self._threads is not None:
             self._threads.shutdown(wait=True)
 
     def _after(self, consumed: int) -> int:
         return consumed + self._size(consumed)
 
-    def _forget(self) -> None:
+    def _cancel_all(self) -> None:
         for _, future in self._waiting:
             future.cancel()
         self._waiting.clear()

@@ -9,7 +9,7 @@ import numpy as np
 from bigtrain.config import ConfigError
 from bigtrain.config.data import DataConfig, SkipConfig
 from bigtrain.data.corpus_order import Indices, SourceOrder
-from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixturePhase, whole_counts
+from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixturePhase, counts_in_block
 
 _CHUNK = 4096  # Samples located at once, because one costs as much as a hundred.
 
@@ -53,10 +53,10 @@ class SampleOrder:
                 that are drawn by length.
 
         Raises:
-            ConfigError: A phase or a skip does not begin where a unit begins.
+            ConfigError: A phase or a skip does not begin at the start of a unit.
         """
         self._sources, self._unit, self._skips = tuple(sources), samples_per_unit, data.skip
-        for what, number in _borders(data):
+        for what, number in _unit_boundaries(data):
             if number % samples_per_unit:
                 raise ConfigError(
                     f"{what}={number} is not a multiple of train.global_batch_size="
@@ -70,7 +70,7 @@ class SampleOrder:
         """Locates samples in the corpora.
 
         Args:
-            consumed: For each sample, how many are trained on before it. This is slow if the
+            consumed: For each sample, how many samples are consumed before it. This is slow if the
                 numbers are far from each other.
         """
         first, last = int(consumed.min()) // _CHUNK, int(consumed.max()) // _CHUNK
@@ -85,15 +85,15 @@ class SampleOrder:
             )
         return locations[consumed - first * _CHUNK]
 
-    def position(self, consumed: Indices) -> Indices:
-        """The numbers of samples, with skipped ones, from how many are trained on before each."""
-        return skip_samples(consumed, self._skips)
+    def sample_numbers(self, consumed: Indices) -> Indices:
+        """The number of each sample in the run, from the count of samples consumed before it."""
+        return number_samples(consumed, self._skips)
 
     def epochs(self, consumed: int) -> list[float]:
         """How often each source has been read, after ``consumed`` samples."""
         if not consumed:
             return [0.0] * len(self._sources)
-        last = int(self.position(np.array([consumed - 1]))[0])
+        last = int(self.sample_numbers(np.array([consumed - 1]))[0])
         taken = self.mixture.taken(last // self._unit + 1)
         return [
             count / source.units_per_epoch
@@ -102,7 +102,7 @@ class SampleOrder:
 
     def _locate_chunk(self, chunk: int) -> SampleLocations:
         consumed = np.arange(chunk * _CHUNK, (chunk + 1) * _CHUNK, dtype=np.int64)
-        numbers = self.position(consumed)
+        numbers = self.sample_numbers(consumed)
         units, slots = np.divmod(numbers, self._unit)
         sources, indices = self.mixture.assign(units)
         epochs, rows = np.empty_like(numbers), np.empty_like(numbers)
@@ -113,10 +113,10 @@ class SampleOrder:
 
 
 def plan_phases(data: DataConfig, *, samples_per_unit: int) -> list[MixturePhase]:
-    """Turns the weights of each phase into whole counts, for all corpora of the run."""
+    """Turns the weights of each phase into counts in a block, for all corpora of the run."""
     phases = []
-    for phase in data.mixture:
-        counts = whole_counts([source.weight for source in phase.sources])
+    for phase in data.phases:
+        counts = counts_in_block([source.weight for source in phase.sources])
         of_corpus = dict(zip((source.corpus for source in phase.sources), counts, strict=True))
         assert sum(counts) == UNITS_PER_BLOCK
         phases.append(
@@ -128,19 +128,24 @@ def plan_phases(data: DataConfig, *, samples_per_unit: int) -> list[MixturePhase
     return phases
 
 
-def skip_samples(consumed: Indices, skips: Sequence[SkipConfig]) -> Indices:
-    """Adds the skipped samples before each sample; ``skips`` are ordered and do not overlap."""
+def number_samples(consumed: Indices, skips: Sequence[SkipConfig]) -> Indices:
+    """The number of each sample in the run, skipped ones counted.
+
+    Args:
+        consumed: For each sample, how many samples were consumed before it.
+        skips: Ranges in order, without overlap.
+    """
     numbers = consumed.copy()
     for skip in skips:
         numbers[numbers >= skip.first_sample] += skip.samples
     return numbers
 
 
-def _borders(data: DataConfig) -> list[tuple[str, int]]:
-    borders = [("data.stages: start_sample", phase.start_sample) for phase in data.mixture]
+def _unit_boundaries(data: DataConfig) -> list[tuple[str, int]]:
+    boundaries = [("data.stages: start_sample", phase.start_sample) for phase in data.phases]
     for skip in data.skip:
-        borders += [
+        boundaries += [
             ("data.skip: first_sample", skip.first_sample),
             ("data.skip: samples", skip.samples),
         ]
-    return borders
+    return boundaries

@@ -10,7 +10,7 @@ import torch
 from bigtrain.config import RunConfig
 from bigtrain.data.corpora import Source
 from bigtrain.data.corpus_order import Indices
-from bigtrain.data.microbatch import Batch, Microbatch
+from bigtrain.data.microbatch import Microbatch, RankBatch
 from bigtrain.data.sample_order import SampleLocations
 from bigtrain.data.token_rows import Rows, read_segments, read_windows
 from data_tools.tokenizer import SpecialIds
@@ -23,38 +23,38 @@ class TokenReader:
         """Prepares how rows are read and padded.
 
         Args:
-            config: The run.
+            config: The run's config.
             special: The tokenizer's special ids.
         """
         self._length = config.data.sequence_length
         self._micro = config.train.micro_batch_size
         self._document_end = special.eos if config.data.document_attention else None
         self._pad = special.pad if special.pad >= 0 else special.eos
-        self._all_count = torch.ones(1, 1).expand(self._micro, self._length)
+        self._ones = torch.ones(1, 1).expand(self._micro, self._length)
 
     def read(
         self,
         sources: Sequence[Source],
         locations: SampleLocations,
         *,
-        mine: Indices,
-        counts: npt.NDArray[np.bool_] | None = None,
-    ) -> Batch:
+        own: Indices,
+        is_counted: npt.NDArray[np.bool_] | None = None,
+    ) -> RankBatch[Microbatch]:
         """Reads a rank's share of a batch.
 
         Args:
             sources: The corpora that ``locations`` refers to by number.
             locations: Where the samples of the whole batch are.
-            mine: Indices of the samples that this rank reads, microbatch after microbatch.
-            counts: Which samples of the whole batch count; None if all do.
+            own: Indices of the samples that this rank reads, microbatch after microbatch.
+            is_counted: ``[batch]``: which samples count in the loss; None if all do.
         """
-        rows = self._rows(sources, locations[mine])
-        share = None if counts is None else counts[mine]
+        rows = self._rows(sources, locations[own])
+        share = None if is_counted is None else is_counted[own]
         microbatches = [
             self._microbatch(rows, share, slice(first, first + self._micro))
-            for first in range(0, len(mine), self._micro)
+            for first in range(0, len(own), self._micro)
         ]
-        return Batch(microbatches, _num_targets(sources, locations, counts, self._length))
+        return RankBatch(microbatches, _num_targets(sources, locations, is_counted, self._length))
 
     def _rows(self, sources: Sequence[Source], locations: SampleLocations) -> Rows:
         parts = []
@@ -75,13 +75,13 @@ class TokenReader:
         return read_segments(source.corpus, segments, sequence_length=self._length, pad=self._pad)
 
     def _microbatch(
-        self, rows: Rows, counts: npt.NDArray[np.bool_] | None, share: slice
+        self, rows: Rows, is_counted: npt.NDArray[np.bool_] | None, share: slice
     ) -> Microbatch:
-        weights = self._all_count
+        weights = self._ones
         if rows.weights is not None:
             weights = torch.from_numpy(rows.weights[share])
-        if counts is not None:
-            weights = weights * torch.from_numpy(counts[share]).float()[:, None]
+        if is_counted is not None:
+            weights = weights * torch.from_numpy(is_counted[share]).float()[:, None]
         return Microbatch(
             tokens=torch.from_numpy(rows.tokens[share]),
             targets=torch.from_numpy(rows.targets[share]),
@@ -98,24 +98,24 @@ def _interleave(parts: Sequence[tuple[npt.NDArray[np.bool_], Rows]]) -> Rows:
         arrays = [(here, getattr(rows, field.name)) for here, rows in parts]
         if arrays[0][1] is not None:
             first = arrays[0][1]
-            whole = np.empty((len(arrays[0][0]), first.shape[1]), dtype=first.dtype)
+            joined = np.empty((len(arrays[0][0]), first.shape[1]), dtype=first.dtype)
             for here, array in arrays:
-                whole[here] = array
-            found[field.name] = whole
+                joined[here] = array
+            found[field.name] = joined
     return Rows(**found)
 
 
 def _num_targets(
     sources: Sequence[Source],
     locations: SampleLocations,
-    counts: npt.NDArray[np.bool_] | None,
+    is_counted: npt.NDArray[np.bool_] | None,
     sequence_length: int,
 ) -> int:
     """Number of targets of a whole batch, from the sample tables, without a reduction."""
     total = 0
     for number, source in enumerate(sources):
         here = locations.sources == number
-        rows = locations.rows[here if counts is None else here & counts]
+        rows = locations.rows[here if is_counted is None else here & is_counted]
         if source.table is None:
             total += len(rows) * sequence_length
         elif len(rows):

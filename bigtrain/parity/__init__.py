@@ -1,1 +1,1 @@
-"""Proof that a layout trains the same model: a few steps in each, held against one process."""
+"""Proof that a layout trains the same model: a few steps in each, compared with one process."""

@@ -13,9 +13,9 @@ from bigtrain.parity.distance import CompareError, Distance, distances
 from bigtrain.parity.record import GRADIENT, PARAMETER, Record
 from bigtrain.parity.rounding import Rounding
 
-NOISE = 2.0**-23
-"""A unit in the last place of fp32. A tensor's gradient is compared with its own norm, but at least
-with this share of the norm of all gradients."""
+MIN_NORM_SHARE = 2.0**-23
+"""A tensor's gradient is compared with its own norm, but at least with this share of the norm of
+all gradients: a unit in the last place of fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +23,20 @@ class Tolerances:
     """The largest relative difference that passes."""
 
     loss: float = 1e-5
-    """Of any step's loss."""
+    """For the loss of each step."""
     grad_norm: float = 1e-5
-    """Of any step's gradient norm, before clipping."""
+    """For the gradient norm of each step, before clipping."""
     gradients: float = 1e-5
-    """Of any tensor's gradient in the first step."""
+    """For the gradient of each tensor in the first step."""
     parameters: float = 1e-4
-    """Of all parameters together after the last step. Not of each: Adam divides by the size of the
-    gradient, so where a gradient is zero it turns rounding errors into large steps."""
+    """For all parameters together after the last step, not for each: Adam divides by the size of
+    the gradient, so where a gradient is zero it turns rounding errors into large steps."""
 
 
-IN_FP32 = Tolerances()
-IN_BF16 = Tolerances(loss=2**-10, grad_norm=2**-6, gradients=2**-5, parameters=2**-6)
+FP32_TOLERANCES = Tolerances()
+BF16_TOLERANCES = Tolerances(loss=2**-10, grad_norm=2**-6, gradients=2**-5, parameters=2**-6)
 """What tensor ranks and pipeline stages exchange is rounded to 8 bits, and Adam makes a full step
-even of a small gradient whose sign depends on rounding. Only data ranks exchange fp32."""
+even for a small gradient whose sign depends on rounding. Only data ranks exchange fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Reference:
 
     record: Record
     rounding: Rounding
-    usual: Tolerances
+    default_tolerances: Tolerances
     """The tolerances that fit the run's precision."""
 
 
@@ -57,14 +57,14 @@ class Comparison:
     grad_norm: float
     gradients: float
     parameters: float
-    gradient_of: str
+    worst_gradient: str
     """The tensor whose first-step gradient differs most."""
     differing: tuple[str, ...]
     """Tensors whose first-step gradient is beyond the tolerance, in model order. If there are none:
     tensors whose parameters are."""
 
     def failures(self, tolerances: Tolerances) -> list[str]:
-        """Which of the four figures are beyond their tolerance."""
+        """The names of the figures that are beyond their tolerance."""
         return [
             field.name
             for field in fields(tolerances)
@@ -72,9 +72,9 @@ class Comparison:
         ]
 
 
-def usual_tolerances(config: RunConfig) -> Tolerances:
+def default_tolerances(config: RunConfig) -> Tolerances:
     """The tolerances that fit the run's precision."""
-    return IN_BF16 if config.train.precision == "bf16" else IN_FP32
+    return BF16_TOLERANCES if config.train.precision == "bf16" else FP32_TOLERANCES
 
 
 def parse_tolerances(text: str, base: Tolerances) -> Tolerances:
@@ -101,34 +101,37 @@ def parse_tolerances(text: str, base: Tolerances) -> Tolerances:
 
 
 def compare_records(record: Record, reference: Reference, tolerances: Tolerances) -> Comparison:
-    """Compares what a layout wrote with what one process wrote.
+    """Compares the record of a layout with that of one process.
 
     Raises:
-        CompareError: They have different numbers of steps or different tensors, or one has holes.
+        CompareError: They have different numbers of steps or different tensors, or a record is
+            incomplete.
     """
-    alone, rounding, usual = reference.record, reference.rounding, reference.usual
-    if len(record.steps) != len(alone.steps):
-        raise CompareError(f"{len(record.steps)} steps were taken, {len(alone.steps)} alone")
-    gradients = distances(record, alone, GRADIENT)
-    least = NOISE * _norm(distance.norm for distance in gradients.values())
-    of_gradients = _relative(gradients, rounding.gradients, usual.gradients, least=least)
-    parameters = distances(record, alone, PARAMETER)
-    together = _together(parameters, rounding.parameters, usual.parameters)
+    expected, rounding = reference.record, reference.rounding
+    default = reference.default_tolerances
+    if len(record.steps) != len(expected.steps):
+        raise CompareError(
+            f"{len(record.steps)} steps were taken, {len(expected.steps)} in one process"
+        )
+    gradients = distances(record, expected, GRADIENT)
+    least = MIN_NORM_SHARE * _norm(distance.norm for distance in gradients.values())
+    of_gradients = _relative(gradients, rounding.gradients, default.gradients, least=least)
+    parameters = distances(record, expected, PARAMETER)
+    together = _together(parameters, rounding.parameters, default.parameters)
     differing = _above(tolerances.gradients, of_gradients)
     if not differing and not together <= tolerances.parameters:
-        of_parameters = _relative(parameters, rounding.parameters, usual.parameters)
+        of_parameters = _relative(parameters, rounding.parameters, default.parameters)
         differing = _above(tolerances.parameters, of_parameters)
     worst = max(of_gradients, key=lambda name: of_gradients[name])
-    losses = [(ours.loss, one.loss) for ours, one in zip(record.steps, alone.steps, strict=True)]
-    norms = [
-        (ours.grad_norm, one.grad_norm) for ours, one in zip(record.steps, alone.steps, strict=True)
-    ]
+    steps = list(zip(record.steps, expected.steps, strict=True))
+    losses = [(ours.loss, theirs.loss) for ours, theirs in steps]
+    norms = [(ours.grad_norm, theirs.grad_norm) for ours, theirs in steps]
     return Comparison(
-        loss=_largest(losses, rounding.losses, usual.loss),
-        grad_norm=_largest(norms, rounding.grad_norms, usual.grad_norm),
+        loss=_largest(losses, rounding.losses, default.loss),
+        grad_norm=_largest(norms, rounding.grad_norms, default.grad_norm),
         gradients=of_gradients[worst],
         parameters=together,
-        gradient_of=worst,
+        worst_gradient=worst,
         differing=differing,
     )
 
@@ -149,11 +152,11 @@ def _relative(
 def _together(
     parameters: Mapping[str, Distance], rounding: Mapping[str, Distance], tolerance: float
 ) -> float:
-    """The relative difference of all parameters as one.
+    """The relative difference of all parameters, taken as one vector.
 
-    If rounding alone could exceed the tolerance, the differences of the tensors that it changes are
-    scaled down. Each tensor then has an equal share of the tolerance, and its difference is scaled
-    down until its rounding is no more than that share.
+    If rounding by itself could exceed the tolerance, the differences of the tensors that it changes
+    are scaled down. Each tensor then has an equal share of the tolerance, and its difference is
+    scaled down until its rounding is at most that share.
     """
     norm = _norm(distance.norm for distance in parameters.values())
     passes = tolerance * norm
@@ -173,8 +176,8 @@ def _largest(
     pairs: Iterable[tuple[float, float]], rounding: Sequence[Distance], tolerance: float
 ) -> float:
     return max(
-        Distance(abs(ours - one), abs(one)).relative(explained.difference / tolerance)
-        for (ours, one), explained in zip(pairs, rounding, strict=True)
+        Distance(abs(ours - theirs), abs(theirs)).relative(explained.difference / tolerance)
+        for (ours, theirs), explained in zip(pairs, rounding, strict=True)
     )
 
 

@@ -32,52 +32,54 @@ class Distance:
         return math.inf if math.isnan(share) else share
 
 
-def distances(record: Record, alone: Record, kind: str) -> dict[str, Distance]:
+def distances(record: Record, reference: Record, kind: str) -> dict[str, Distance]:
     """The distance of every tensor of a kind, in the order of the record of one process.
 
     Raises:
-        CompareError: The records hold different tensors, or one has holes.
+        CompareError: The records hold different tensors, or one is incomplete.
     """
-    expected, found = alone.shapes(kind), record.shapes(kind)
+    expected, found = reference.shapes(kind), record.shapes(kind)
     for name in sorted({*expected, *found}):
         if expected.get(name) != found.get(name):
             ours, theirs = (shapes.get(name, "none") for shapes in (found, expected))
             raise CompareError(f"{kind} {name}: its shape is {ours}, and {theirs} in one process")
-    return {name: _distance(record, _assemble(alone, kind, name), kind, name) for name in expected}
+    return {
+        name: _distance(record, _assemble(reference, kind, name), kind, name) for name in expected
+    }
 
 
-def _distance(record: Record, alone: FloatArray, kind: str, name: str) -> Distance:
+def _distance(record: Record, reference: FloatArray, kind: str, name: str) -> Distance:
     """The larger distance of the tensor and of its replicas, which must be equal to it."""
     squares = {True: 0.0, False: 0.0}
-    covered = np.zeros(alone.shape, dtype=np.int8)
+    covered = np.zeros(reference.shape, dtype=np.int8)
     for box in record.boxes(kind, name):
-        difference = box.values.astype(np.float64) - alone[box.region]
+        difference = box.values.astype(np.float64) - reference[box.region]
         squares[box.is_first_replica] += float(np.sum(difference**2))
         covered[box.region] += box.is_first_replica
     _check_covered(covered, f"{kind} {name}")
-    return Distance(math.sqrt(max(squares.values(), key=_nan_first)), _size(alone))
+    return Distance(math.sqrt(max(squares.values(), key=_nan_first)), _norm(reference))
 
 
 def _assemble(record: Record, kind: str, name: str) -> FloatArray:
     shape = record.shapes(kind)[name]
-    whole, covered = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.int8)
+    tensor, covered = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.int8)
     for box in record.boxes(kind, name):
         if box.is_first_replica:
-            whole[box.region] = box.values
+            tensor[box.region] = box.values
             covered[box.region] += 1
     _check_covered(covered, f"{kind} {name}")
-    return whole
+    return tensor
 
 
 def _check_covered(covered: NDArray[np.int8], what: str) -> None:
     missing, twice = int(np.sum(covered == 0)), int(np.sum(covered > 1))
     if missing or twice:
         raise CompareError(
-            f"{what}: of {covered.size} elements no rank keeps {missing}, and several {twice}"
+            f"{what}: of {covered.size} elements, {missing} are on no rank and {twice} on several"
         )
 
 
-def _size(array: FloatArray) -> float:
+def _norm(array: FloatArray) -> float:
     return float(np.sqrt(np.sum(array.astype(np.float64) ** 2)))
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Protocol
 
 from bigtrain.config import ConfigError, RunConfig
+from bigtrain.config.config_files import render_config
 from bigtrain.config.layout import Layout, config_in_layout
-from bigtrain.config.sources import render_config
 from bigtrain.parity.compare import (
     Comparison,
     Reference,
     Tolerances,
     compare_records,
-    usual_tolerances,
+    default_tolerances,
 )
 from bigtrain.parity.distance import CompareError
 from bigtrain.parity.record import Record, perturbed_folder
@@ -21,7 +21,7 @@ from bigtrain.parity.rounding import PERTURBED_RUNS, measure_rounding
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class LayoutFailure:
     """Why the ranks of a layout failed; the message is one line."""
 
     message: str
@@ -34,23 +34,23 @@ class StartRanks(Protocol):
 
     def __call__(
         self, config: Path, processes: int, folder: Path, *, perturbed_runs: int = 0
-    ) -> Problem | None:
-        """Runs them.
+    ) -> LayoutFailure | None:
+        """Runs the ranks.
 
         Args:
             config: The config file.
             processes: Number of ranks.
             folder: The folder for their records.
-            perturbed_runs: As in `bigtrain.parity.measure.measure`.
+            perturbed_runs: Number of perturbed runs; see `bigtrain.parity.measure.measure`.
         """
 
 
 class ParityError(RuntimeError):
-    """The run in one process failed: nothing to compare with. The message is one line."""
+    """The run in one process failed, so nothing can be compared. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LayoutResult:
     """The result of one layout."""
 
     layout: Layout
@@ -63,7 +63,7 @@ class Row:
     """Why there are no figures."""
 
     @property
-    def is_good(self) -> bool:
+    def is_acceptable(self) -> bool:
         """Whether the layout gave the numbers of one process, or the config does not allow it."""
         return self.error is None and not self.failures
 
@@ -76,21 +76,21 @@ def compare_layouts(
     tolerances: Tolerances,
     folder: Path,
     start: StartRanks,
-    tell: Callable[[str], None],
-) -> Iterator[Row]:
+    report_progress: Callable[[str], None],
+) -> Iterator[LayoutResult]:
     """Runs every layout, and compares each with one process when it ends.
 
     Args:
         config: The run's config.
         layouts: The layouts.
-        reference: From `measure_alone`.
+        reference: The result of `measure_one_process`.
         tolerances: The largest differences that pass.
         folder: A temporary folder; it holds the record of one layout at a time.
         start: Runs the ranks of a layout.
-        tell: Reports which layout is running.
+        report_progress: Receives a line when a layout starts.
     """
     for number, layout in enumerate(layouts, start=1):
-        tell(f"layout {number} of {len(layouts)}: {layout.name}")
+        report_progress(f"layout {number} of {len(layouts)}: {layout.name}")
         own = folder / str(number)
         yield measure_layout(
             config, layout, reference=reference, tolerances=tolerances, folder=own, start=start
@@ -98,7 +98,7 @@ def compare_layouts(
         _remove_boxes(own)
 
 
-def measure_alone(config: RunConfig, *, folder: Path, start: StartRanks) -> Reference:
+def measure_one_process(config: RunConfig, *, folder: Path, start: StartRanks) -> Reference:
     """Runs one process, which all layouts are compared with, and measures the effect of rounding.
 
     Args:
@@ -116,12 +116,12 @@ def measure_alone(config: RunConfig, *, folder: Path, start: StartRanks) -> Refe
     if problem is not None:
         kind = ConfigError if problem.is_refusal else ParityError
         raise kind(f"one process, which all layouts are compared with: {problem.message}")
-    alone = Record(folder)
+    record = Record(folder)
     perturbed = [perturbed_folder(folder, number) for number in range(1, PERTURBED_RUNS + 1)]
-    rounding = measure_rounding(alone, [Record(own) for own in perturbed])
+    rounding = measure_rounding(record, [Record(own) for own in perturbed])
     for own in perturbed:
         _remove_boxes(own)
-    return Reference(alone, rounding, usual_tolerances(config))
+    return Reference(record, rounding, default_tolerances(config))
 
 
 def measure_layout(
@@ -132,26 +132,26 @@ def measure_layout(
     tolerances: Tolerances,
     folder: Path,
     start: StartRanks,
-) -> Row:
+) -> LayoutResult:
     """Runs one layout and compares it with one process."""
     try:
         problem = _run(config_in_layout(config, layout), layout, folder, start)
     except ConfigError as error:
-        return Row(layout, refusal=str(error))
+        return LayoutResult(layout, refusal=str(error))
     if problem is not None and problem.is_refusal:
-        return Row(layout, refusal=problem.message)
+        return LayoutResult(layout, refusal=problem.message)
     if problem is not None:
-        return Row(layout, error=problem.message)
+        return LayoutResult(layout, error=problem.message)
     try:
         comparison = compare_records(Record(folder), reference, tolerances)
     except CompareError as error:
-        return Row(layout, error=str(error))
-    return Row(layout, comparison, failures=tuple(comparison.failures(tolerances)))
+        return LayoutResult(layout, error=str(error))
+    return LayoutResult(layout, comparison, failures=tuple(comparison.failures(tolerances)))
 
 
 def _run(
     config: RunConfig, layout: Layout, folder: Path, start: StartRanks, *, perturbed_runs: int = 0
-) -> Problem | None:
+) -> LayoutFailure | None:
     folder.mkdir(parents=True)
     file = folder / "config.yaml"
     file.write_text(render_config(config), encoding="utf-8")

@@ -38,7 +38,7 @@ def parse_layouts(texts: Sequence[str]) -> list[Layout]:
     layouts = without_repeats(parse_layout(text) for text in texts)
     if texts and not layouts:
         raise ConfigError(
-            "one process is what every layout is compared with; give another, such as "
+            "every layout is compared with one process; give another layout, such as "
             '--layout "tensor=2"'
         )
     return layouts

@@ -38,13 +38,13 @@ def measure(
 
     Args:
         config: The run, in the layout.
-        ranks: Where this process stands.
+        ranks: This process's rank and the number of ranks.
         device: From ``choose_device``.
         steps: Number of steps; at most ``train.steps``.
-        folder: For the record; it exists.
+        folder: The folder for the record; it exists.
         perturbed_runs: How often the steps are taken again, each time from initial weights that
-            are moved at random by one unit in the last place. Their records show what rounding
-            changes; they go to ``perturbed_folder(folder, number)``.
+            are changed at random by one unit in the last place. Their records show the effect of
+            rounding; they are written to ``perturbed_folder(folder, number)``.
 
     Raises:
         ConfigError: The config does not fit the data or the number of ranks.
@@ -56,7 +56,7 @@ def measure(
         _record_steps(trainer, steps, RecordWriter(folder, rank=ranks.rank))
         for number in range(1, perturbed_runs + 1):
             _restart(trainer)
-            _move_weights(trainer.engine, precision=config.train.precision, seed=number)
+            _perturb_weights(trainer.engine, precision=config.train.precision, seed=number)
             own = perturbed_folder(folder, number)
             own.mkdir()
             _record_steps(trainer, steps, RecordWriter(own, rank=ranks.rank))
@@ -86,13 +86,13 @@ def _restart(trainer: Trainer) -> None:
         box.second_moment.zero_()
 
 
-def _move_weights(engine: Engine, *, precision: str, seed: int) -> None:
-    """Moves weights at random, up or down by one unit in the last place; zeros stay zero."""
+def _perturb_weights(engine: Engine, *, precision: str, seed: int) -> None:
+    """Changes each weight at random by plus or minus one unit in the last place, except zeros."""
     unit = torch.finfo(DTYPES[precision]).eps
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     with engine.writable_boxes() as boxes:
         for box in boxes:
-            signs = torch.randint(0, 2, box.master.shape, generator=chance) * 2 - 1
+            signs = torch.randint(0, 2, box.master.shape, generator=generator) * 2 - 1
             box.master.mul_((1 + unit * signs).to(box.master))
 
 

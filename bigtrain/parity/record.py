@@ -24,7 +24,7 @@ FloatArray = NDArray[np.float32]
 
 
 def perturbed_folder(folder: Path, number: int) -> Path:
-    """Where the record of a perturbed run goes; these are numbered from 1."""
+    """The folder for the record of a perturbed run; ``number`` counts from 1."""
     return folder / f"perturbed-{number}"
 
 
@@ -37,7 +37,7 @@ class RecordedBox:
     offset: tuple[int, ...]
     values: FloatArray
     is_first_replica: bool
-    """Of equal copies on several ranks, one counts as the tensor."""
+    """Whether this is the first of equal copies on several ranks; only that one is the tensor."""
 
     @property
     def region(self) -> tuple[slice, ...]:
@@ -76,14 +76,14 @@ class RecordWriter:
         )
 
     def finish(self, steps: Sequence[StepFigures]) -> None:
-        """Writes the figures of the steps; rank 0 does it for all."""
+        """Writes the figures of the steps, on rank 0 only."""
         if self._rank == 0:
             figures = {"schema": SCHEMA, "steps": [*map(asdict, steps)]}
             write_json(self._folder, _STEPS_FILE, figures)
 
 
 class Record:
-    """What all ranks of a layout wrote."""
+    """The record that all ranks of a layout wrote."""
 
     def __init__(self, folder: Path) -> None:
         """Reads the figures and the ranks' tables, not yet the boxes."""
@@ -98,7 +98,7 @@ class Record:
     def boxes(self, kind: str, name: str) -> Iterator[RecordedBox]:
         """The boxes of one tensor, all replicas of it.
 
-        The values of each are overwritten when the next is asked for.
+        The next iteration overwrites the values.
         """
         first, shape = _key(kind, name, is_first_replica=True), self.shapes(kind)[name]
         entries = self._entries[kind]

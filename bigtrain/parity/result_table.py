@@ -11,7 +11,7 @@ from rich.text import Text
 from bigtrain.config.layout import ONE_PROCESS
 from bigtrain.parity.compare import Reference
 from bigtrain.parity.distance import Distance
-from bigtrain.parity.layout_runs import Row
+from bigtrain.parity.layout_runs import LayoutResult
 from bigtrain.parity.rounding import Rounding
 
 HEADER = ("layout", "ranks", "loss", "grad norm", "gradients", "parameters", "")
@@ -19,7 +19,7 @@ PASSED, DIFFERS, REFUSED, FAILED = "same", "DIFFERS", "refused", "FAILED"
 _STYLES = {PASSED: "green", DIFFERS: "bold red", REFUSED: "dim", FAILED: "bold red"}
 
 
-def verdict(row: Row) -> str:
+def verdict(row: LayoutResult) -> str:
     """Returns one word for the result of a layout."""
     if row.refusal is not None:
         return REFUSED
@@ -28,7 +28,7 @@ def verdict(row: Row) -> str:
     return DIFFERS if row.failures else PASSED
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: LayoutResult) -> list[str]:
     """Renders the cells of a row; ``!`` marks a figure that is not within its tolerance."""
     figures = ["–"] * 4
     if row.comparison is not None:
@@ -37,7 +37,7 @@ def cells(row: Row) -> list[str]:
     return [row.layout.name, str(row.layout.world_size), *figures, verdict(row)]
 
 
-def render_plain(rows: Iterable[Row]) -> str:
+def render_plain(rows: Iterable[LayoutResult]) -> str:
     """Renders the table as aligned text, for a log or a file."""
     lines = [HEADER, *map(cells, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
@@ -50,7 +50,7 @@ def render_plain(rows: Iterable[Row]) -> str:
     )
 
 
-def render_rich(rows: Iterable[Row]) -> Table:
+def render_rich(rows: Iterable[LayoutResult]) -> Table:
     """Renders the table for a terminal."""
     table = Table(title=f"largest relative difference from {ONE_PROCESS}", title_justify="left")
     for column, name in enumerate(HEADER):
@@ -63,20 +63,20 @@ def render_rich(rows: Iterable[Row]) -> Table:
     return table
 
 
-def render_notes(rows: Sequence[Row]) -> list[str]:
+def render_notes(rows: Sequence[LayoutResult]) -> list[str]:
     """Renders a line for each layout that failed, was refused or differs."""
     return [f"{row.layout.name}: {note}" for row in rows if (note := _note(row))]
 
 
-def _note(row: Row) -> str | None:
+def _note(row: LayoutResult) -> str | None:
     if row.refusal is not None or row.error is not None:
         return f"{verdict(row)}: {row.refusal or row.error}"
     if not row.failures or row.comparison is None:
         return None
-    return f"{_look_at(row)} ({', '.join(row.failures)} beyond tolerance)"
+    return f"{_describe_difference(row)} ({', '.join(row.failures)} beyond tolerance)"
 
 
-def _look_at(row: Row) -> str:
+def _describe_difference(row: LayoutResult) -> str:
     comparison = row.comparison
     assert comparison is not None
     if not comparison.differing:
@@ -88,8 +88,8 @@ def _look_at(row: Row) -> str:
     more = f" (and {len(others)} more, the last {others[-1]})" if others else ""
     if "gradients" in row.failures:
         return (
-            f"first tensor to differ: {first}{more}; look at what makes its first-step gradient: "
-            f"{comparison.gradient_of} is furthest off, by {comparison.gradients:.1e}"
+            f"first tensor to differ: {first}{more}; look at what computes its first-step "
+            f"gradient: {comparison.worst_gradient} differs most, by {comparison.gradients:.1e}"
         )
     return (
         f"first tensor to differ: {first}{more}; first-step gradients agree, so look at clipping, "
@@ -98,18 +98,18 @@ def _look_at(row: Row) -> str:
 
 
 def render_rounding(reference: Reference) -> list[str]:
-    """Renders which figures rounding alone changes by more than the usual tolerance."""
-    rounding, usual = reference.rounding, reference.usual
+    """Renders the figures that rounding changes by more than the default tolerance."""
+    rounding, default = reference.rounding, reference.default_tolerances
     return [
-        *_of_gradients(rounding, usual.gradients),
-        *_of_steps("loss", rounding.losses, usual.loss),
-        *_of_steps("gradient norm", rounding.grad_norms, usual.grad_norm),
-        *_of_parameters(rounding.parameters, usual.parameters),
+        *_of_gradients(rounding, default.gradients),
+        *_of_steps("loss", rounding.losses, default.loss),
+        *_of_steps("gradient norm", rounding.grad_norms, default.grad_norm),
+        *_of_parameters(rounding.parameters, default.parameters),
     ]
 
 
 def _of_gradients(rounding: Rounding, tolerance: float) -> Iterator[str]:
-    if only := rounding.only:
+    if only := rounding.rounding_only:
         yield (
             "rounding only, not compared to the tolerance: the first-step gradients of "
             f"{_names(only)}"

@@ -1,20 +1,20 @@
-"""Measures what rounding alone changes in a run's first steps, to compare differences with it.
+"""Measures the effect of rounding on a run's first steps, to compare differences with it.
 
 Some gradients are zero in exact arithmetic. For example, one number added to the scores of all
 keys does not change the softmax, so a bias that does only that (``k_layernorm.bias``) has a
 gradient of rounding errors, and Adam turns them into full steps. Other gradients cancel in part,
-and losses and norms of later steps can magnify rounding. A fixed share of a norm cannot tell these
-from a fault.
+and losses and norms of later steps can magnify rounding. A fixed share of a norm cannot
+distinguish these from a fault.
 
-So one process takes its steps again, several times, each time from initial weights that are moved
+So one process repeats its steps several times, each time from initial weights that are changed
 at random by one unit in the last place. Every operation then rounds differently, as it does in
-another layout, and the exact result changes by no more than rounding would change it. This is
+another layout, and the exact result changes by at most as much as rounding changes it. This is
 Monte Carlo arithmetic with perturbed inputs (Parker, "Monte Carlo Arithmetic", UCLA CSD-970002,
 1997). Two alternatives were rejected: the same sums in another order repeat the rounding errors
 within each sample, and a reference in fp64 needs kernels that GPUs and DeepSpeed do not have.
 
 In a tensor whose gradient is rounding only, a fault is found if its difference exceeds rounding. A
-smaller fault changes training no more than rounding does.
+smaller fault has no larger effect on training than rounding has.
 """
 
 import math
@@ -36,54 +36,54 @@ class Rounding:
     """The largest differences that rounding explains, each with the norm to compare it with."""
 
     gradients: Mapping[str, Distance]
-    """Of each tensor's first-step gradient."""
+    """For each tensor's first-step gradient."""
     parameters: Mapping[str, Distance]
-    """Of each tensor after the last step."""
+    """For each tensor after the last step."""
     losses: tuple[Distance, ...]
-    """Of each step."""
+    """For each step."""
     grad_norms: tuple[Distance, ...]
-    """Of each step."""
+    """For each step."""
 
     @property
-    def only(self) -> list[str]:
-        """Tensors whose first-step gradient is nothing but rounding errors."""
+    def rounding_only(self) -> list[str]:
+        """Tensors whose first-step gradient is only rounding errors."""
         return [name for name, each in self.gradients.items() if _is_rounding_only(each)]
 
 
-def measure_rounding(alone: Record, perturbed: Sequence[Record]) -> Rounding:
+def measure_rounding(reference: Record, perturbed: Sequence[Record]) -> Rounding:
     """Measures the differences attributed to rounding.
 
     Each is ``MARGIN`` times the largest difference of a perturbed run.
 
     Args:
-        alone: The record of one process.
-        perturbed: Its records from weights that were moved by one unit in the last place.
+        reference: The record of one process.
+        perturbed: The records of the perturbed runs.
 
     Raises:
-        CompareError: A record has holes.
+        CompareError: A record is incomplete.
     """
     return Rounding(
-        gradients=_of_tensors(alone, perturbed, GRADIENT),
-        parameters=_of_tensors(alone, perturbed, PARAMETER),
-        losses=_of_steps(alone, perturbed, lambda step: step.loss),
-        grad_norms=_of_steps(alone, perturbed, lambda step: step.grad_norm),
+        gradients=_of_tensors(reference, perturbed, GRADIENT),
+        parameters=_of_tensors(reference, perturbed, PARAMETER),
+        losses=_of_steps(reference, perturbed, lambda step: step.loss),
+        grad_norms=_of_steps(reference, perturbed, lambda step: step.grad_norm),
     )
 
 
-def _of_tensors(alone: Record, perturbed: Sequence[Record], kind: str) -> dict[str, Distance]:
-    explained = dict.fromkeys(alone.shapes(kind), Distance(0.0, 0.0))
+def _of_tensors(reference: Record, perturbed: Sequence[Record], kind: str) -> dict[str, Distance]:
+    explained = dict.fromkeys(reference.shapes(kind), Distance(0.0, 0.0))
     for record in perturbed:
-        for name, distance in distances(record, alone, kind).items():
+        for name, distance in distances(record, reference, kind).items():
             largest = max(explained[name].difference, _explained(distance.difference))
             explained[name] = Distance(largest, distance.norm)
     return explained
 
 
 def _of_steps(
-    alone: Record, perturbed: Sequence[Record], figure: Callable[[StepFigures], float]
+    reference: Record, perturbed: Sequence[Record], figure: Callable[[StepFigures], float]
 ) -> tuple[Distance, ...]:
     explained, largest = [], 0.0
-    for number, step in enumerate(alone.steps):
+    for number, step in enumerate(reference.steps):
         # Never less than in an earlier step: two runs that differ may agree later by chance.
         for record in perturbed:
             difference = abs(figure(record.steps[number]) - figure(step))

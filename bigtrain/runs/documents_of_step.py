@@ -18,7 +18,7 @@ _TEXT_TOKENS = 64
 _SHOWN_CHARACTERS = 76
 
 
-class WhichError(ValueError):
+class FindSamplesError(ValueError):
     """The documents of the step cannot be found; the message is one line and says why."""
 
 
@@ -58,20 +58,20 @@ def find_samples(run_dir: Path, step: int) -> Iterator[SampleOrigin]:
         step: The step, from 1.
 
     Raises:
-        WhichError: There is no such run or step.
-        FolderError: The run folder is a link to nothing.
+        FindSamplesError: There is no such run or step.
+        FolderError: The run folder is a dangling link.
         ConfigError: The corpora are no longer those that the run was trained on.
         InputError: A corpus cannot be read.
     """
     check_links(run_dir)
     folder = RunFolder(run_dir)
-    if (problem := folder.no_run_here()) is not None:
-        raise WhichError(problem)
+    if (problem := folder.explain_no_run()) is not None:
+        raise FindSamplesError(problem)
     if step < 1:
-        raise WhichError(f"--step {step}: steps are counted from 1")
+        raise FindSamplesError(f"--step {step}: steps are counted from 1")
     batch = find_step(folder, step)
-    without = batch.config.data.model_copy(update={"validation": None})  # It may no longer exist.
-    config = batch.config.model_copy(update={"data": without})
+    data = batch.config.data.model_copy(update={"validation": None})  # It may be gone.
+    config = batch.config.model_copy(update={"data": data})
     sources, _ = open_sources(config)
     try:
         tokenizer = check_sources(config, sources, [])
@@ -102,7 +102,7 @@ def _origin(
     source = sources[int(locations.sources[index])]
     row = locations.rows[index : index + 1]
     documents = []
-    for start, stop in source.extents(row):
+    for start, stop in source.token_ranges(row):
         for place in source.corpus.find_documents(start, stop):
             first, end = max(start, place.start), min(stop, place.stop)
             ids = source.corpus.read(first, min(end, first + _TEXT_TOKENS))

@@ -1,6 +1,7 @@
-"""Records how a launched attempt ended if its rank 0 could not, or did not know. No torch.
+"""Records how a launched attempt ended if its rank 0 could not, or lacks the cause. No torch.
 
-A killed rank writes nothing, and the other ranks only see that they lost it. The launcher knows.
+A killed rank writes nothing, and the other ranks only see a lost connection. The launcher sees how
+each rank ended.
 """
 
 import json
@@ -55,8 +56,8 @@ def record_end(folder: RunFolder, job: JobEnd) -> None:
         folder: The run folder.
         job: How its ranks ended.
     """
-    nothing_to_say = job.failure is None and job.stop_signal is None
-    if nothing_to_say or not folder.attempts.is_file():
+    ended_well = job.failure is None and job.stop_signal is None
+    if ended_well or not folder.attempts.is_file():
         return
     try:
         with run_lock(folder.path):

@@ -66,6 +66,6 @@ def _bigram(
     place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
     count = np.where(pairs[place] == wanted, counts[place], 0)
     before, after = measured[:-1], measured[1:]
-    # A context that was never seen has no followers: only the unigram model counts.
+    # A context that was never seen has no followers: only the unigram model is used.
     kinds = np.maximum(followers[before], 1)
     return np.asarray((count + kinds * unigram[after]) / (seen[before] + kinds))

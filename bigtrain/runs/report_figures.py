@@ -71,12 +71,12 @@ def read_report(run_dir: Path) -> Report:
     """Reads the figures of a run from its folder and its corpora.
 
     Raises:
-        FolderError: The folder is a link to nothing.
+        FolderError: The folder is a dangling link.
         ReportError: The folder holds no run that has taken a step.
     """
     check_links(run_dir)
     folder = RunFolder(run_dir)
-    if (problem := folder.no_run_here()) is not None:
+    if (problem := folder.explain_no_run()) is not None:
         raise ReportError(problem)
     steps = read_metrics(folder.metrics, "train") if folder.metrics.is_file() else []
     if not steps:

@@ -51,12 +51,12 @@ def render_next_commands(report: Report, *, exported: Path | None) -> str:
     if exported is None and report.parameters:
         commands.insert(0, ["bigtrain", "export-hf", str(run), f"exports/{config.name}"])
     if report.step < config.train.steps:
-        commands.insert(0, RunFolder(run).launch_words())
+        commands.insert(0, RunFolder(run).launch_command())
     return "\n".join(["next:", *(f"  {shlex.join(command)}" for command in commands)])
 
 
 def _rows(report: Report, exported: Path | None) -> list[tuple[str, str]]:
-    size = "not here" if report.corpus_tokens is None else f"{report.corpus_tokens:,} tokens"
+    size = "not found" if report.corpus_tokens is None else f"{report.corpus_tokens:,} tokens"
     rows = [
         ("corpus", f"{report.corpus}, {size}"),
         ("trained on", f"{report.tokens_trained:,} tokens"),
@@ -99,13 +99,13 @@ def _shown_parameters(parameters: int | None) -> str:
 
 
 def _accuracies(figures: dict[str, float]) -> list[tuple[str, str]]:
-    """Rows for the accuracy of a BERT."""
+    """Renders the rows with the accuracies of a BERT."""
     if "mlm_accuracy" not in figures:
         return []
     tokens, commonest = figures["mlm_accuracy"], figures["commonest_accuracy"]
     return [
-        ("masked tokens", f"{tokens:.1%} right; the commonest token alone is {commonest:.1%}"),
-        ("sentence pairs", f"{figures['sentence_accuracy']:.1%} told apart"),
+        ("masked tokens", f"{tokens:.1%} right; always the most common token: {commonest:.1%}"),
+        ("sentence pairs", f"{figures['sentence_accuracy']:.1%} classified correctly"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Reads everything that decides a run, once: files, overrides and ``skip.yaml``. No torch."""
+"""Reads everything that determines a run, once: files, overrides and ``skip.yaml``. No torch."""
 
 from collections.abc import Sequence
 from pathlib import Path

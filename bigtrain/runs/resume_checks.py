@@ -6,7 +6,7 @@ No torch.
 from collections.abc import Sequence
 from pathlib import Path
 
-from bigtrain.checkpoint.commit import newest_complete, none_is_complete, open_state
+from bigtrain.checkpoint.commit import newest_complete, no_complete_checkpoint_error, open_state
 from bigtrain.checkpoint.dangling_links import check_links
 from bigtrain.checkpoint.find_checkpoint import find_checkpoint
 from bigtrain.checkpoint.owner import check_owner
@@ -45,12 +45,12 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     check_not_locked(config.run_dir)
     checkpoints = open_checkpoints(config)
     check_owner(config, checkpoints)
-    checkpoint, passed_over = newest_complete(checkpoints)
-    if checkpoint is None and passed_over:
-        raise none_is_complete(checkpoints, passed_over)
+    checkpoint, skipped = newest_complete(checkpoints)
+    if checkpoint is None and skipped:
+        raise no_complete_checkpoint_error(checkpoints, skipped)
     forks = checkpoint is None
     if checkpoint is None:
-        check_nothing_lost(folder, checkpoints)
+        check_checkpoints_not_lost(folder, checkpoints)
     if checkpoint is None and config.checkpoint.load is not None:
         checkpoint, _ = find_checkpoint(config.checkpoint.load)
     if checkpoint is None:
@@ -64,7 +64,7 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
         state,
         checkpoint=checkpoint,
         tokenizer_sha256=sha256,
-        stages=data.stages,
+        phases=data.phase_records,
         accepted=accepted,
         forks=forks,
     )
@@ -95,7 +95,7 @@ def open_checkpoints(config: RunConfig) -> Folder:
             checkpoints = before  # The run folder was renamed; its checkpoints were not.
     elif named_folders(before) and not has_some:
         raise ConfigError(
-            f"run {config.name}: its checkpoints are in {before}, and checkpoint.dir says "
+            f"run {config.name}: its checkpoints are in {before}, but checkpoint.dir is "
             f"{checkpoints}; set checkpoint.dir back, or move them there"
         )
     if isinstance(checkpoints, DiskFolder):
@@ -116,7 +116,7 @@ def _is_in(folder: Folder, place: str) -> bool:
     return is_same_place(open_folder(place).child(folder.name), folder)
 
 
-def check_nothing_lost(folder: RunFolder, checkpoints: Folder) -> None:
+def check_checkpoints_not_lost(folder: RunFolder, checkpoints: Folder) -> None:
     """Checks that a run without checkpoints never saved one: its disk may not be mounted.
 
     Raises:
@@ -125,7 +125,7 @@ def check_nothing_lost(folder: RunFolder, checkpoints: Folder) -> None:
     last = folder.last_checkpoint
     if last is not None and not checkpoints.names():
         raise ConfigError(
-            f"{folder.path}: the run has saved {last}, and {checkpoints} is empty or not there; "
+            f"{folder.path}: the run has saved {last}, and {checkpoints} is empty or missing; "
             "check that its disk is mounted, or remove the run folder to start from the beginning"
         )
 
@@ -133,7 +133,7 @@ def check_nothing_lost(folder: RunFolder, checkpoints: Folder) -> None:
 def check_weights(
     config: RunConfig, state: TrainState, *, checkpoint: Folder, tokenizer_sha256: str
 ) -> None:
-    """Checks from the configs that a run may begin with a checkpoint's weights.
+    """Checks, from the configs, that a run may start from a checkpoint's weights.
 
     Raises:
         ConfigError: The tokenizer differs, or the model has another number of weights.
@@ -149,13 +149,13 @@ def check_weights(
     if sizes[0] != sizes[1]:
         before, now = theirs.model_dump(), ours.model_dump()
         changes = [
-            f"model.{key} is {show_value(now[key])}, there {show_value(before[key])}"
+            f"model.{key} is {show_value(now[key])}, in the checkpoint {show_value(before[key])}"
             for key in now
             if now[key] != before[key]
         ]
         raise ConfigError(
             f"run {config.name}: checkpoint.load={checkpoint} has {sizes[0]:,} weights, this model "
-            f"{sizes[1]:,}: {'; '.join(changes)}; set these as they are there"
+            f"{sizes[1]:,}: {'; '.join(changes)}; set these as in the checkpoint"
         )
 
 
@@ -165,7 +165,7 @@ def check_state(
     *,
     checkpoint: Folder,
     tokenizer_sha256: str,
-    stages: Sequence[PhaseRecord],
+    phases: Sequence[PhaseRecord],
     accepted: Sequence[str] = (),
     forks: bool = False,
 ) -> None:
@@ -176,16 +176,16 @@ def check_state(
         state: The checkpoint's state.
         checkpoint: Its folder, for the message.
         tokenizer_sha256: The sha256 of the run's tokenizer.
-        stages: What the run reads, from `record_phases`.
+        phases: The records of the run's data phases, from `record_phases`.
         accepted: Keys whose change the user accepts.
-        forks: Whether the checkpoint is another run's, and this run begins with it.
+        forks: Whether the checkpoint belongs to another run, and this run starts from it.
 
     Raises:
-        ConfigError: The run's identity differs, a change that must be accepted was not, or a
-            fork has no step left to take.
+        ConfigError: The run's identity differs, a change was not accepted, or a fork has no
+            step left to take.
     """
     otherwise = (
-        "take the weights alone (checkpoint.load_weights_only=true)"
+        "load only the weights (checkpoint.load_weights_only=true)"
         if forks
         else "give the new run another name"
     )
@@ -194,12 +194,12 @@ def check_state(
         remedy = "leave checkpoint.load out" if forks else otherwise
         raise ConfigError(
             f"run {config.name}: {checkpoint} was trained with tokenizer "
-            f"{state.tokenizer_sha256[:12]}, this is {tokenizer_sha256[:12]}; {remedy}, or use "
+            f"{state.tokenizer_sha256[:12]}, the run has {tokenizer_sha256[:12]}; {remedy}, or use "
             "the tokenizer that it was trained with"
         )
     check_phases(
         state.data_stages,
-        stages,
+        phases,
         consumed=state.samples,
         where=str(checkpoint),
         otherwise=otherwise,

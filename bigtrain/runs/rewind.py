@@ -23,7 +23,7 @@ from bigtrain.config.data import SkipConfig, merge_skips
 from bigtrain.config.resume import load_saved_config
 from bigtrain.config.saved import load_run_of
 from bigtrain.data.corpora import samples_per_unit
-from bigtrain.data.sample_order import skip_samples as order_of_samples
+from bigtrain.data.sample_order import number_samples
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_lock import run_lock
 from bigtrain.runs.samples_of_step import find_step
@@ -64,14 +64,14 @@ def rewind_run(
         skip_samples: ``FIRST:COUNT``: skip samples, numbered as `bigtrain data which` shows them.
 
     Raises:
-        FolderError: The run folder is a link to nothing.
-        RewindError: There is no such run or checkpoint, or the range is not valid.
-        ConfigError: The checkpoints belong to another run, such as the one this is a copy of.
+        FolderError: The run folder is a dangling link.
+        RewindError: There is no such run or checkpoint, or the range is invalid.
+        ConfigError: The checkpoints belong to another run, such as the original of this copy.
         RunBusyError: Another process trains the run.
     """
     check_links(run_dir)
     folder = RunFolder(run_dir)
-    if (problem := folder.no_run_here()) is not None:
+    if (problem := folder.explain_no_run()) is not None:
         raise RewindError(problem)
     check_may_change(run_dir)
     with run_lock(run_dir):
@@ -90,13 +90,13 @@ def rewind_run(
 
 
 def _write_status(folder: RunFolder, step: int) -> None:
-    there = [each for each in committed_folders(folder.checkpoints) if step_of(each) == step]
+    found = [each for each in committed_folders(folder.checkpoints) if step_of(each) == step]
     folder.write_status(
         state="rewound",
         step=step,
         loss=None,
         tokens_per_second=None,
-        last_checkpoint=str(there[0]) if there else None,
+        last_checkpoint=str(found[0]) if found else None,
         reason=f"taken back to step {step}",
     )
 
@@ -116,21 +116,21 @@ def render_rewind(rewound: RewindResult) -> Sequence[str]:
     if rewound.skipped is not None:
         first, count = rewound.skipped.first_sample, rewound.skipped.samples
         lines.append(f"  {count} samples from {first} are skipped ({rewound.run / SKIP_FILE})")
-    return [*lines, f"next: {shlex.join(RunFolder(rewound.run).launch_words())}"]
+    return [*lines, f"next: {shlex.join(RunFolder(rewound.run).launch_command())}"]
 
 
 def _find_checkpoint(folder: RunFolder, step: int) -> TrainState | None:
     """Returns the state of the checkpoint to resume from; None for the beginning."""
     if step == 0:
         return None
-    there = {step_of(each): each for each in reversed(committed_folders(folder.checkpoints))}
-    if step not in there:
-        steps = ", ".join(map(str, there)) or "none"
+    by_step = {step_of(each): each for each in reversed(committed_folders(folder.checkpoints))}
+    if step not in by_step:
+        steps = ", ".join(map(str, by_step)) or "none"
         raise RewindError(
             f"{folder.path}: no checkpoint of step {step}; there are: {steps} (0 is the beginning)"
         )
     try:
-        return open_state(there[step])
+        return open_state(by_step[step])
     except CheckpointError as error:
         raise RewindError(f"cannot rewind to step {step}: {error}") from None
 
@@ -180,7 +180,7 @@ def _check_whole_units(folder: RunFolder, skip: SkipConfig) -> None:
 def _check_not_trained_on(folder: RunFolder, skip: SkipConfig, state: TrainState) -> None:
     """Checks that the checkpoint was not trained on any sample of the range."""
     config = load_saved_config(state.config)
-    last = int(order_of_samples(np.array([state.samples - 1]), config.data.skip)[0])
+    last = int(number_samples(np.array([state.samples - 1]), config.data.skip)[0])
     if state.samples and skip.first_sample <= last:
         raise RewindError(
             f"{folder.path}: the checkpoint of step {state.step} was trained on samples 0 to "

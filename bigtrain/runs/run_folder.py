@@ -51,7 +51,7 @@ class RunFolder:
         """The folder of the run's checkpoints, from its newest config."""
         return checkpoints_of_run(self.path)
 
-    def launch_words(self, *words: str) -> list[str]:
+    def launch_command(self, *words: str) -> list[str]:
         """The command that resumes this run on as many processes as its newest attempt used."""
         command = ["bigtrain", "launch", path_word(self.path), *words]
         starts = [event for event in self._events() if event.get("event") == "start"]
@@ -91,19 +91,19 @@ class RunFolder:
                     "set another name or runs_dir"
                 )
 
-    def no_run_here(self) -> str | None:
+    def explain_no_run(self) -> str | None:
         """Returns one line that says why the folder is not a run folder; None if it is one."""
         if self.config.is_file():
             return None
         if not self.path.exists():
-            there = "there is no such folder"
+            reason = "there is no such folder"
         elif not self.path.is_dir():
-            there = "it is a file"
+            reason = "it is a file"
         elif any(self.path.iterdir()):
-            there = f"it holds no {CONFIG_FILE}"
+            reason = f"it holds no {CONFIG_FILE}"
         else:
-            there = "it is an empty folder"
-        return f"{self.path}: not a run folder, {there}; give one such as runs/gpt-tiny"
+            reason = "it is an empty folder"
+        return f"{self.path}: not a run folder, {reason}; give one such as runs/gpt-tiny"
 
     def begin_attempt(
         self,
@@ -111,7 +111,7 @@ class RunFolder:
         *,
         world_size: int,
         step: int = 0,
-        began_with: str | None = None,
+        loaded_from: str | None = None,
         after: int = 0,
         checkpoints: Folder | None = None,
     ) -> int:
@@ -121,7 +121,7 @@ class RunFolder:
             config: The run's config.
             world_size: Number of ranks.
             step: Steps already taken.
-            began_with: The checkpoint that the attempt starts from or takes its weights from.
+            loaded_from: The checkpoint that the attempt starts from or takes its weights from.
             after: A number that the attempt's number must exceed, even if this folder has no
                 record of an attempt with that number.
             checkpoints: The folder of checkpoints, if it is not in this folder.
@@ -143,7 +143,7 @@ class RunFolder:
                 "attempt": attempt,
                 "world_size": world_size,
                 "step": step,
-                "checkpoint": began_with,
+                "checkpoint": loaded_from,
                 "process": os.getpid(),
                 "host": socket.gethostname(),
                 "folder": str(self.path.resolve()),

@@ -7,7 +7,7 @@ import numpy as np
 
 from bigtrain.config import RunConfig
 from bigtrain.config.saved import CONFIG_FILE, load_run_of
-from bigtrain.data.sample_order import skip_samples
+from bigtrain.data.sample_order import number_samples
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.skip_file import with_skips
 from bigtrain.track.metrics_file import read_metrics
@@ -32,7 +32,7 @@ class StepSamples:
     def numbers(self) -> tuple[int, int]:
         """The numbers of its first and last sample in the run's order, skipped ones counted."""
         ends = np.array([self.consumed, self.consumed + self.count - 1])
-        first, last = skip_samples(ends, self.config.data.skip).tolist()
+        first, last = number_samples(ends, self.config.data.skip).tolist()
         return first, last
 
 
@@ -60,7 +60,7 @@ def _config_of(folder: RunFolder, attempt: int) -> RunConfig:
 
 
 def _after(config: RunConfig, consumed: int, *, steps: int) -> int:
-    """Samples consumed after that many more steps."""
+    """Samples consumed after ``steps`` more steps."""
     full = config.train.global_batch_size
     for left in range(steps, 0, -1):
         if config.batch_size(consumed) == full:  # Batches never shrink.

@@ -1,6 +1,6 @@
 """``skip.yaml``: the samples that a rewound run skips, and how they join its config. No torch.
 
-The file stays with the run: whoever starts the run again need not repeat what to skip.
+The file stays in the run folder, so every later attempt skips the same samples.
 """
 
 from collections.abc import Iterable
@@ -28,9 +28,7 @@ def read_skips(run_dir: Path) -> tuple[SkipConfig, ...]:
         values = parse_yaml(path.read_text(encoding="utf-8"))
         return tuple(SkipConfig.model_validate(skip) for skip in values["data"]["skip"])
     except (ValidationError, ConfigError, UnicodeDecodeError, KeyError, TypeError):
-        raise ConfigError(
-            f"{path}: not as `bigtrain rewind` writes it; mend or remove it"
-        ) from None
+        raise ConfigError(f"{path}: not as `bigtrain rewind` writes it; fix or remove it") from None
 
 
 def render_skips(skips: Iterable[SkipConfig]) -> str:

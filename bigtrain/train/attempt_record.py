@@ -52,7 +52,7 @@ def begin_attempt(
         config,
         world_size=dist.get_world_size(),
         step=step,
-        began_with=None if start.checkpoint is None else str(start.checkpoint),
+        loaded_from=None if start.checkpoint is None else str(start.checkpoint),
         after=newest_attempt(checkpoints),
         checkpoints=checkpoints if config.checkpoint.dir else None,
     )

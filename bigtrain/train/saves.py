@@ -2,7 +2,7 @@
 
 import logging
 
-from bigtrain.checkpoint.saver import Saved, Saver
+from bigtrain.checkpoint.saver import Saver, SaveResult
 from bigtrain.checkpoint.schema import TrainState
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.track.tracker import Trackers
@@ -92,17 +92,17 @@ class Saves:
             samples=trainer.progress.samples,
             tokens=trainer.progress.tokens,
             optimizer_steps=trainer.engine.optimizer_steps,
-            data_stages=trainer.data.stages,
+            data_stages=trainer.data.phase_records,
             config=self._config.model_dump(mode="json"),
             tokenizer_sha256=trainer.data.tokenizer.sha256,
             wandb_id=self._wandb_id,
             guard=trainer.guard.state,
         )
 
-    def _report_successes(self, trackers: Trackers) -> list[Saved]:
+    def _report_successes(self, trackers: Trackers) -> list[SaveResult]:
         """Reports the saves that succeeded, and returns those that failed."""
         failed = []
-        for saved in self.saver.ended():
+        for saved in self.saver.pop_results():
             if saved.error is not None:
                 failed.append(saved)
                 continue
@@ -117,7 +117,7 @@ class Saves:
         return failed
 
 
-def _render_save(saved: Saved) -> str:
+def _render_save(saved: SaveResult) -> str:
     return (
         f"{saved.bytes / 1e6:,.1f} MB in {saved.seconds:.2f} s, "
         f"of which training waited {saved.stall_seconds:.2f} s"

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import torch.distributed as dist
 
-from bigtrain.checkpoint.commit import none_is_complete, open_state
+from bigtrain.checkpoint.commit import no_complete_checkpoint_error, open_state
 from bigtrain.checkpoint.find_checkpoint import find_checkpoint
 from bigtrain.checkpoint.loading import load_checkpoint
 from bigtrain.checkpoint.schema import CheckpointError, StorageError
 from bigtrain.checkpoint.step_folders import named_folders
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.parallel.groups import on_rank_zero
-from bigtrain.runs.resume_checks import check_nothing_lost, check_state, check_weights
+from bigtrain.runs.resume_checks import check_checkpoints_not_lost, check_state, check_weights
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.train.trainer import Progress, Trainer
 
@@ -66,8 +66,8 @@ def restore_trainer(
             log.info("checkpoint.load is ignored: the run has checkpoints of its own")
         return StartPoint(checkpoint, is_own=True, unreadable=unreadable)
     if unreadable:
-        raise none_is_complete(checkpoints, reasons)
-    on_rank_zero(lambda: check_nothing_lost(folder, checkpoints))
+        raise no_complete_checkpoint_error(checkpoints, reasons)
+    on_rank_zero(lambda: check_checkpoints_not_lost(folder, checkpoints))
     if load is not None:
         return StartPoint(_start_from_another(trainer, load, accept_changes))
     trainer.engine.initialize()
@@ -95,7 +95,7 @@ def _resume_from(
         state,
         checkpoint=checkpoint,
         tokenizer_sha256=trainer.data.tokenizer.sha256,
-        stages=trainer.data.stages,
+        phases=trainer.data.phase_records,
         accepted=accept_changes,
         forks=forks,
     )

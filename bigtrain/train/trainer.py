@@ -13,7 +13,7 @@ from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout, RankCoordinates
 from bigtrain.data.batches import TrainingData
 from bigtrain.data.corpora import Source
-from bigtrain.data.microbatch import Batch
+from bigtrain.data.microbatch import RankBatch
 from bigtrain.engine.engine import Engine
 from bigtrain.objectives.forward import make_forward_step
 from bigtrain.objectives.objective import LossScales, Objective, Sizes
@@ -219,7 +219,12 @@ class Trainer:
         return self._result(step, batch, decision, seconds, rate)
 
     def _result(
-        self, step: int, batch: Batch[Any], decision: _Decision, seconds: StepSeconds, rate: float
+        self,
+        step: int,
+        batch: RankBatch[Any],
+        decision: _Decision,
+        seconds: StepSeconds,
+        rate: float,
     ) -> StepResult:
         """Advances the progress and returns the step's result."""
         consumed, tokens = self.progress.samples, decision.sums.tokens
@@ -283,7 +288,7 @@ class Trainer:
             extra=extra,
         )
 
-    def _forward_step(self, step: int, batch: Batch[Any]) -> ForwardStep:
+    def _forward_step(self, step: int, batch: RankBatch[Any]) -> ForwardStep:
         def reseed(microbatch: int, chunk: int) -> None:
             groups.reseed(
                 self.config.seed,
@@ -312,7 +317,7 @@ class Trainer:
             before_forward=reseed if self.config.model.dropout > 0 else None,
         )
 
-    def _num_targets(self, batch: Batch[Any]) -> int | torch.Tensor:
+    def _num_targets(self, batch: RankBatch[Any]) -> int | torch.Tensor:
         """Targets of the batch; if the batch does not have their number, the ranks sum theirs."""
         if batch.num_targets is not None:
             return max(1, batch.num_targets)

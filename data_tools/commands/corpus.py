@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bigtrain.config.arguments import expanded
+from bigtrain.config.path_arguments import expanded
 
 CorpusFolder = Annotated[
     Path, typer.Argument(callback=expanded, help="A corpus folder, as corpora/wiki/train.")

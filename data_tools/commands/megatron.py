@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bigtrain.config.arguments import expanded
+from bigtrain.config.path_arguments import expanded
 from data_tools.commands.corpus import CorpusFolder
 
 

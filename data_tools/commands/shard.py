@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bigtrain.config.arguments import expanded
+from bigtrain.config.path_arguments import expanded
 from data_tools.commands.interrupts import stop_when_interrupted
 from data_tools.commands.text_options import (
     Exclude,

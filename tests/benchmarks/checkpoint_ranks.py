@@ -253,7 +253,7 @@ class Ours:
         saver = self.saver(folder)
         saver.begin(self.state())
         steps = []
-        while not (ended := saver.ended()):
+        while not (ended := saver.pop_results()):
             steps.append(self._trainer.step(saver))
         assert ended[0].error is None
         return {

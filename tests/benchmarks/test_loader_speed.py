@@ -58,7 +58,7 @@ class Loader:
         """One batch, as tensors."""
         locations = self._order.locate(np.arange(consumed, consumed + self._batch))
         self.source.will_need(locations.rows)
-        batch = self._reader.read([self.source], locations, mine=np.arange(self._batch))
+        batch = self._reader.read([self.source], locations, own=np.arange(self._batch))
         return batch.microbatches[0].tokens
 
 

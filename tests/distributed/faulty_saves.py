@@ -200,7 +200,7 @@ def save_where_rank_1_cannot_write(checkpoints: Path) -> tuple[str, list[str], A
         dist.barrier()
         # As the next step does.
         saver.receive(saver._sum(saver.contribution()))
-        [failed] = saver.ended()
+        [failed] = saver.pop_results()
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         saver.close()
         dist.barrier()

@@ -11,7 +11,7 @@ from bigtrain.config import RunConfig, load_run_config
 from bigtrain.config.layout import parse_layout
 from bigtrain.environment import read_ranks
 from bigtrain.parity.compare import Reference, Tolerances
-from bigtrain.parity.layout_runs import Problem, Row, StartRanks, measure_layout
+from bigtrain.parity.layout_runs import LayoutFailure, LayoutResult, StartRanks, measure_layout
 from tests.ranks import RankError, run_ranks
 
 Plant = Callable[[], None]
@@ -44,7 +44,7 @@ def forked(steps: int, plant: Plant | None = None) -> StartRanks:
 
     def start(
         config: Path, processes: int, folder: Path, *, perturbed_runs: int = 0
-    ) -> Problem | None:
+    ) -> LayoutFailure | None:
         options: dict[str, Any] = {"steps": steps, "folder": folder, "plant": plant}
         options["perturbed_runs"] = perturbed_runs
         try:
@@ -53,7 +53,7 @@ def forked(steps: int, plant: Plant | None = None) -> StartRanks:
             lines = str(error).splitlines()
             ends = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
             told = "; ".join(ends) or lines[-1]
-            return Problem(told, is_refusal="ConfigError" in told)
+            return LayoutFailure(told, is_refusal="ConfigError" in told)
         return None
 
     return start
@@ -68,7 +68,7 @@ def compare_with(
     folder: Path,
     steps: int,
     plant: Plant | None = None,
-) -> Row:
+) -> LayoutResult:
     """Runs a layout in forked ranks and compares it."""
     layout = parse_layout(layout)
     start = forked(steps, plant)
@@ -145,8 +145,8 @@ def leave_weights_unmoved() -> None:
     """Lets a perturbed run begin with the weights of the first."""
     from bigtrain.parity import measure
 
-    assert hasattr(measure, "_move_weights")
-    measure._move_weights = lambda *_, **__: None
+    assert hasattr(measure, "_perturb_weights")
+    measure._perturb_weights = lambda *_, **__: None
 
 
 def _finalize_module() -> Any:

@@ -171,7 +171,7 @@ class TestStorageThatDoesNotAnswer:
     def test_and_shows_nothing_at_all_is_no_reason_to_begin_anew(self, run: RunConfig) -> None:
         shutil.rmtree(run.run_dir / "checkpoints")
         before = modification_times(run.run_dir)
-        said = "the run has saved .*step-00000008, and .* is empty or not there"
+        said = "the run has saved .*step-00000008, and .* is empty or missing"
         with pytest.raises(ConfigError, match=said):
             check_run(run)
         with pytest.raises(RankError, match=said):

@@ -17,7 +17,7 @@ from bigtrain.checkpoint.schema import KINDS
 from bigtrain.checkpoint.storage_folder import open_folder
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import ONE_PROCESS
-from bigtrain.parity.compare import IN_FP32
+from bigtrain.parity.compare import FP32_TOLERANCES
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import run_ranks
 from tests.runs import (
@@ -160,7 +160,7 @@ def test_another_layout_loads_every_bit_and_goes_on_alike(
     assert len(losses) == len(source.losses) == STEPS - SAVED_STEP
     apart = max(abs(a / b - 1) for a, b in zip(losses, source.losses, strict=True))
     table.cells[model][saved_in, loaded_in] = apart
-    assert apart <= IN_FP32.loss
+    assert apart <= FP32_TOLERANCES.loss
 
 
 def test_the_table_is_of_a_vocabulary_that_needs_padding(table: _Table) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bigtrain.parity.compare import Tolerances
-from bigtrain.parity.layout_runs import measure_alone
+from bigtrain.parity.layout_runs import measure_one_process
 from tests.distributed import parity_ranks
 from tests.distributed.parity_ranks import compare_with, forked
 from tests.runs import tiny_config
@@ -31,7 +31,7 @@ def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The run in one process."""
     folder = tmp_path_factory.mktemp("parity")
     config = tiny_config(corpus, folder / "runs")
-    reference = measure_alone(config, folder=folder / "alone", start=forked(STEPS))
+    reference = measure_one_process(config, folder=folder / "alone", start=forked(STEPS))
     assert not config.run_dir.exists()
     return config, reference
 
@@ -116,4 +116,4 @@ def test_a_layout_that_crashes_is_a_row_with_its_reason(alone: Any, tmp_path: Pa
         plant=parity_ranks.crash_on_rank_one,
     )
     assert row.error is not None and "planted" in row.error
-    assert not row.is_good
+    assert not row.is_acceptable

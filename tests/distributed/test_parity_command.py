@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.config.sources import render_config
+from bigtrain.config.config_files import render_config
 from tests.runs import tiny_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bigtrain.config import RunConfig
-from bigtrain.parity.compare import IN_FP32, Reference
-from bigtrain.parity.layout_runs import measure_alone, measure_layout
+from bigtrain.parity.compare import FP32_TOLERANCES, Reference
+from bigtrain.parity.layout_runs import measure_layout, measure_one_process
 from tests.distributed.parity_ranks import forked
 from tests.distributed.random_models import random_case
 
@@ -24,10 +24,10 @@ QUICK_SEEDS = (105, 116)
 def _check(seed: int, corpus: Path, pair_corpus: Path, folder: Path) -> None:
     config, layout = random_case(seed, corpus, pair_corpus, folder / "runs")
     start = forked(STEPS)
-    reference = measure_alone(config, folder=folder / "alone", start=start)
+    reference = measure_one_process(config, folder=folder / "alone", start=start)
     own = folder / "layout"
     row = measure_layout(
-        config, layout, reference=reference, tolerances=IN_FP32, folder=own, start=start
+        config, layout, reference=reference, tolerances=FP32_TOLERANCES, folder=own, start=start
     )
     told = f"{layout.name} of {config.model}"
     assert row.refusal is None and row.error is None, f"{told}: {row.refusal or row.error}"
@@ -38,7 +38,7 @@ def _check(seed: int, corpus: Path, pair_corpus: Path, folder: Path) -> None:
 def _hides_a_fault(reference: Reference) -> bool:
     """Whether a scale that is off by 1e-4 could pass for rounding in a tensor with a gradient."""
     rounding = reference.rounding
-    partly = rounding.gradients.keys() - set(rounding.only)
+    partly = rounding.gradients.keys() - set(rounding.rounding_only)
     return any(rounding.gradients[name].relative() >= 1e-4 for name in partly)
 
 

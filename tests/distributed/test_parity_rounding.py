@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from bigtrain.config.sources import render_config
-from bigtrain.parity.compare import IN_FP32, Reference, compare_records
+from bigtrain.config.config_files import render_config
+from bigtrain.parity.compare import FP32_TOLERANCES, Reference, compare_records
 from bigtrain.parity.distance import distances
-from bigtrain.parity.layout_runs import Row, measure_alone
+from bigtrain.parity.layout_runs import LayoutResult, measure_one_process
 from bigtrain.parity.record import GRADIENT, PARAMETER, Record, perturbed_folder
 from bigtrain.parity.result_table import render_rounding
 from bigtrain.parity.rounding import measure_rounding
@@ -19,7 +19,7 @@ from tests.runs import tiny_config
 
 STEPS = 2
 
-Compare = Callable[..., Row]
+Compare = Callable[..., LayoutResult]
 
 
 @pytest.fixture(scope="module")
@@ -28,20 +28,20 @@ def cancelling(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("rounding")
     model = {"hidden_size": 144, "num_heads": 6, "ffn_hidden_size": 96, "qk_norm": True}
     config = tiny_config(corpus, folder / "runs", model={"num_layers": 2, **model})
-    return config, measure_alone(config, folder=folder / "alone", start=forked(STEPS))
+    return config, measure_one_process(config, folder=folder / "alone", start=forked(STEPS))
 
 
 @pytest.fixture
 def compare(cancelling: Any, tmp_path: Path) -> Compare:
     """Runs a layout of it and compares."""
 
-    def compare_layout(layout: str, *, plant: Plant | None = None) -> Row:
+    def compare_layout(layout: str, *, plant: Plant | None = None) -> LayoutResult:
         config, reference = cancelling
         row = compare_with(
             reference,
             config,
             layout,
-            IN_FP32,
+            FP32_TOLERANCES,
             folder=tmp_path / "layout",
             steps=STEPS,
             plant=plant,
@@ -58,7 +58,7 @@ def test_a_gradient_that_is_rounding_alone_is_no_difference_and_is_named(
     _, reference = cancelling
     row = compare("tensor=2")
     assert not row.failures and row.comparison.differing == ()
-    assert set(reference.rounding.only) == {
+    assert set(reference.rounding.rounding_only) == {
         f"decoder.layers.{layer}.self_attention.k_layernorm.bias" for layer in (0, 1)
     }
     assert render_rounding(reference)[0] == (
@@ -66,9 +66,11 @@ def test_a_gradient_that_is_rounding_alone_is_no_difference_and_is_named(
         "decoder.layers.*.self_attention.k_layernorm.bias (2)"
     )
     # Without the perturbed runs it would be one.
-    unmeasured = Reference(reference.record, measure_rounding(reference.record, []), IN_FP32)
-    comparison = compare_records(Record(tmp_path / "layout"), unmeasured, IN_FP32)
-    assert set(comparison.differing) == set(reference.rounding.only)
+    unmeasured = Reference(
+        reference.record, measure_rounding(reference.record, []), FP32_TOLERANCES
+    )
+    comparison = compare_records(Record(tmp_path / "layout"), unmeasured, FP32_TOLERANCES)
+    assert set(comparison.differing) == set(reference.rounding.rounding_only)
 
 
 def test_a_scale_off_by_1e_4_is_found_in_every_tensor_that_has_a_gradient(
@@ -76,7 +78,7 @@ def test_a_scale_off_by_1e_4_is_found_in_every_tensor_that_has_a_gradient(
 ) -> None:
     _, reference = cancelling
     row = compare("tensor=2", plant=parity_ranks.scale_gradients)
-    expected = set(reference.record.shapes(GRADIENT)) - set(reference.rounding.only)
+    expected = set(reference.record.shapes(GRADIENT)) - set(reference.rounding.rounding_only)
     assert "gradients" in row.failures
     assert set(row.comparison.differing) == expected
     assert row.comparison.gradients == pytest.approx(1e-4, rel=0.1)

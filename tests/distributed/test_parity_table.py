@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from bigtrain.config import RunConfig
-from bigtrain.parity.compare import IN_FP32, Reference, Tolerances
-from bigtrain.parity.layout_runs import Row, measure_alone
+from bigtrain.parity.compare import FP32_TOLERANCES, Reference, Tolerances
+from bigtrain.parity.layout_runs import LayoutResult, measure_one_process
 from bigtrain.parity.layouts import STANDARD
 from bigtrain.parity.result_table import render_notes, render_plain, render_rounding
 from tests.distributed.parity_ranks import compare_with, forked
@@ -28,7 +28,7 @@ STEPS = 20
 class Expected:
     """How near a layout comes, about three times the largest figure measured, and why not nearer.
 
-    Users may expect `IN_FP32`, which is above all of these.
+    Users may expect `FP32_TOLERANCES`, which is above all of these.
     """
 
     tolerances: Tolerances
@@ -109,7 +109,7 @@ class _Model:
 
     config: RunConfig
     reference: Reference
-    rows: list[Row]
+    rows: list[LayoutResult]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def models(
         def __missing__(self, name: str) -> _Model:
             folder = tmp_path_factory.mktemp("parity")
             config = _config(name, corpus, pair_corpus, folder / "runs")
-            reference = measure_alone(config, folder=folder / "alone", start=forked(STEPS))
+            reference = measure_one_process(config, folder=folder / "alone", start=forked(STEPS))
             measured[name] = self[name] = _Model(config, reference, [])
             return measured[name]
 
@@ -157,7 +157,7 @@ def test_every_row_is_at_least_as_near_as_users_may_expect() -> None:
     assert list(EXPECTED) == list(STANDARD)
     for expected in (*EXPECTED.values(), FOR_LLAMA):
         for field in fields(Tolerances):
-            assert getattr(expected.tolerances, field.name) <= getattr(IN_FP32, field.name)
+            assert getattr(expected.tolerances, field.name) <= getattr(FP32_TOLERANCES, field.name)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,8 @@ def test_a_disk_that_turns_read_only_is_told_and_what_is_on_it_is_gone_on_from(
     config = _disk_config(corpus, tmp_path, disk)
     outcome, lines = run_ranks(train_on_a_disk_that_turns_read_only, 1, config, disk)[0]
     remedy = (
-        r"Read-only file system.*; see that the place is there and writable, or set checkpoint\.dir"
+        r"Read-only file system.*; "
+        r"check that the folder exists and is writable, or set checkpoint\.dir"
     )
     [told] = [line for line in lines if "not saved" in line]
     assert re.match(rf"{disk.folder}/tiny/step-00000004: not saved: .*{remedy}; training", told)

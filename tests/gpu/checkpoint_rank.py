@@ -63,7 +63,7 @@ def follow_a_save(trainer: Trainer, folder: Path) -> dict[str, Any]:
 
     trainer.step(saver, before_update=keep_copies)
     moved = [not torch.equal(then[name], trainer.tensors[name]) for name in then]
-    while not (ended := saver.ended()):
+    while not (ended := saver.pop_results()):
         trainer.step(saver)
     assert ended[0].error is None
     loaded = load_checkpoint(open_folder(folder / "step-00000001"), trainer.engine)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bigtrain.config.arguments import expanded
+from bigtrain.config.path_arguments import expanded
 
 if TYPE_CHECKING:
     from bigtrain.checkpoint.storage_folder import Folder

@@ -112,7 +112,7 @@ def test_nothing_is_removed_while_the_newest_is_not_whole(
     (checkpoints.path / "step-00000010" / damage).write_bytes(b"{}")
     assert remove_old(checkpoints, CheckpointConfig(keep_last=1), saved=10) == []
     assert _steps(checkpoints) == [2, 4, 6, 8, 10]
-    assert f"nothing older is removed: {checkpoints}/step-00000010/{damage}" in caplog.text
+    assert f"older checkpoints are not removed: {checkpoints}/step-00000010/{damage}" in caplog.text
 
 
 def test_what_is_not_committed_counts_for_none(checkpoints: DiskFolder) -> None:

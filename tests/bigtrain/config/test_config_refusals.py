@@ -159,4 +159,6 @@ def test_a_name_that_is_no_folder_is_refused(folder: ConfigFolder, name: str) ->
 @pytest.mark.parametrize("path", ['""', '" "', '"a\\0b"', '"a\\nb"'])
 @pytest.mark.parametrize("key", ["runs_dir", "data.train", "data.validation"])
 def test_a_path_that_is_none_is_refused(folder: ConfigFolder, key: str, path: str) -> None:
-    assert "a path is not empty and holds no control characters" in folder.refuse(f"{key}={path}")
+    assert "a path must not be empty or contain control characters" in folder.refuse(
+        f"{key}={path}"
+    )

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bigtrain.cli import app
 from bigtrain.config import ConfigError, load_config
-from bigtrain.config.arguments import expanded
+from bigtrain.config.path_arguments import expanded
 from bigtrain.config.paths import relative_paths
 from bigtrain.config.run import RunConfig
 from data_tools.cleaning.clean_config import CleanConfig

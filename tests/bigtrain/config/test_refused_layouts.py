@@ -96,8 +96,8 @@ REFUSED = {
             *("parallel.pipeline=2", "parallel.first_stage_layers=1"),
             "parallel.last_stage_layers=2",
         ],
-        "parallel.first_stage_layers=1 and parallel.last_stage_layers=2 are 3 of "
-        "model.num_layers=4; two stages hold all layers",
+        "parallel.first_stage_layers=1 and parallel.last_stage_layers=2 add up to 3; "
+        "the two stages must hold all layers (model.num_layers=4)",
     ),
     "a first stage that chunks do not divide": (
         [
@@ -130,8 +130,7 @@ REFUSED = {
     ),
     "a ramp that misses": (
         ["train.batch_ramp={start: 2, increment: 4, samples: 100}"],
-        "no whole number of increments of 4 leads from 2 to train.global_batch_size=8; "
-        "try increment=6",
+        "increments of 4 do not lead from 2 to exactly train.global_batch_size=8; try increment=6",
     ),
     "a ramp from above": (
         ["train.batch_ramp={start: 8, increment: 4, samples: 100}"],

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bigtrain.config import ConfigError, RunConfig, render_config
+from bigtrain.config.config_files import load_resolved_config
 from bigtrain.config.model import ModelConfig
 from bigtrain.config.sections import divisors
-from bigtrain.config.sources import load_resolved_config
 from tests.bigtrain.config.small_run import ConfigFolder
 
 

@@ -89,7 +89,7 @@ def test_the_last_window_needs_the_token_after_it(tmp_path: Path) -> None:
     folder = write_corpus(tmp_path / "corpus", [[[FIRST_WORD] * 31]] * 4)
     source = open_source(_data(train=str(folder)), str(folder))
     assert (source.corpus.num_tokens, source.num_samples) == (128, 3)
-    [(start, stop)] = source.extents(np.array([source.num_samples - 1]))
+    [(start, stop)] = source.token_ranges(np.array([source.num_samples - 1]))
     assert len(source.corpus.read(start, stop)) == 33
     source.close()
 
@@ -126,7 +126,7 @@ def test_checking_leaves_no_file_open(tables: Path, corpus: Path, tmp_path: Path
     build_sample_table(copy, mode="pad", sequence_length=32)
     section = {"packing": "pad", "validation": None}
     config = tiny_config(tmp_path, Path("unused"), data=section)
-    assert check_data(config).stages
+    assert check_data(config).phase_records
     assert not _open_files(tmp_path)
 
 

@@ -13,7 +13,7 @@ LENGTH = {"sequence_length": 8}
 def test_one_corpus_is_a_mixture_of_one() -> None:
     data = DataConfig.model_validate({"train": "a", **LENGTH})
     assert data.corpora == ("a",)
-    assert data.mixture[0].start_sample == 0
+    assert data.phases[0].start_sample == 0
 
 
 def test_corpora_are_listed_once_in_order_of_appearance() -> None:
@@ -30,10 +30,13 @@ def test_corpora_are_listed_once_in_order_of_appearance() -> None:
         ({}, "give either data.train"),
         ({"train": "a", "stages": [{"sources": [{"corpus": "a"}]}]}, "give either data.train"),
         ({"stages": [{"sources": []}]}, "at least 1 item"),
-        ({"stages": [{"start_sample": 5, "sources": [{"corpus": "a"}]}]}, "the first starts at 0"),
+        (
+            {"stages": [{"start_sample": 5, "sources": [{"corpus": "a"}]}]},
+            "the first must start at 0",
+        ),
         (
             {"stages": [{"start_sample": n, "sources": [{"corpus": "a"}]} for n in (0, 8, 8)]},
-            "start at samples 0, 8, 8: .* each later than the one before",
+            "start at samples 0, 8, 8: .* each other one later than the one before",
         ),
         ({"stages": [{"sources": [{"corpus": "a"}] * 2}]}, "names the corpus a twice"),
         ({"stages": [{"sources": [{"corpus": "a", "weight": 0.0}]}]}, "greater than 0"),
@@ -44,7 +47,10 @@ def test_corpora_are_listed_once_in_order_of_appearance() -> None:
             },
             "from sample 10 begins before the one from 5 ends",
         ),
-        ({"train": "a", "packing": "pad", "document_attention": True}, "goes with packing concat"),
+        (
+            {"train": "a", "packing": "pad", "document_attention": True},
+            "is for data.packing=concat, not pad",
+        ),
         ({"train": "a", "packing": "tight"}, "'concat', 'bestfit', 'pad' or 'pairs'"),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bigtrain.config import ConfigError
 from bigtrain.config.data import DataConfig
 from bigtrain.data.corpus_order import window_order
-from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixturePhase, whole_counts
+from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixturePhase, counts_in_block
 from bigtrain.data.sample_order import SampleOrder
 
 weights = st.lists(st.floats(0.001, 1000), min_size=1, max_size=6)
@@ -16,7 +16,7 @@ weights = st.lists(st.floats(0.001, 1000), min_size=1, max_size=6)
 
 @given(weights=weights)
 def test_whole_counts_fill_a_block_and_are_within_one_of_the_weights(weights: list[float]) -> None:
-    counts = whole_counts(weights)
+    counts = counts_in_block(weights)
     assert sum(counts) == UNITS_PER_BLOCK
     exact = np.array(weights) / sum(weights) * UNITS_PER_BLOCK
     assert min(counts) >= 1
@@ -35,7 +35,7 @@ def test_each_source_is_read_from_its_start_without_gap_or_repeat_over_all_stage
     stages, first = [], 0
     for shares, length in zip(weights, lengths, strict=False):
         chosen = [share for share in shares if share]
-        counts = iter(whole_counts(chosen))
+        counts = iter(counts_in_block(chosen))
         stages.append(MixturePhase(first, tuple(next(counts) if s else 0 for s in shares)))
         first += length
     mixture = Mixture(stages, seed=3)
@@ -47,7 +47,7 @@ def test_each_source_is_read_from_its_start_without_gap_or_repeat_over_all_stage
 
 
 def test_every_block_holds_each_source_as_its_weight_says() -> None:
-    mixture = Mixture([MixturePhase(0, whole_counts([3, 1]))], seed=1)
+    mixture = Mixture([MixturePhase(0, counts_in_block([3, 1]))], seed=1)
     sources, _ = mixture.assign(np.arange(10 * UNITS_PER_BLOCK))
     per_block = sources.reshape(10, UNITS_PER_BLOCK).sum(axis=1)
     assert (per_block == UNITS_PER_BLOCK // 4).all()

@@ -4,7 +4,7 @@ import numpy as np
 
 from bigtrain.config.data import DataConfig
 from bigtrain.data.corpus_order import BucketOrder, WindowOrder
-from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixturePhase, whole_counts
+from bigtrain.data.mixture import UNITS_PER_BLOCK, Mixture, MixturePhase, counts_in_block
 from bigtrain.data.sample_order import SampleOrder
 
 BLOCK, WINDOWS = 10, 1000
@@ -48,13 +48,13 @@ def _sources(stages: list[MixturePhase], *, seed: int = 1) -> list[list[int]]:
 
 
 def test_another_seed_mixes_in_another_order() -> None:
-    stage = MixturePhase(0, whole_counts([1, 1]))
+    stage = MixturePhase(0, counts_in_block([1, 1]))
     assert _sources([stage], seed=1) == _sources([stage], seed=1)
     assert _sources([stage], seed=1) != _sources([stage], seed=2)
 
 
 def test_a_stage_of_the_same_weights_mixes_in_an_order_of_its_own() -> None:
-    counts = whole_counts([1, 1])
+    counts = counts_in_block([1, 1])
     one, other = _sources([MixturePhase(0, counts), MixturePhase(UNITS_PER_BLOCK, counts)])
     assert one != other
 

@@ -29,7 +29,7 @@ def records_of(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
             ]
             data = {**data, "train": None, "stages": stages}
         config = tiny_config(corpus, Path("unused"), data={"validation": None, **data})
-        return check_data(config).stages
+        return check_data(config).phase_records
 
     return make
 
@@ -115,7 +115,7 @@ def test_a_record_of_the_first_version_is_understood(records_of: Any) -> None:
         "shuffle": "windows",
     }
     check_phases([old], now, consumed=500, where="here")
-    with pytest.raises(ConfigError, match=r"data\.shuffle windows, this config says blocks"):
+    with pytest.raises(ConfigError, match=r"data\.shuffle windows, this config has blocks"):
         check_phases([old], records_of(), consumed=500, where="here")
 
 

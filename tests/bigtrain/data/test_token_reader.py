@@ -26,10 +26,10 @@ def _places(sources: list[int], rows: list[int]) -> SampleLocations:
 
 
 def _read(
-    config: RunConfig, sources: list[Source], locations: SampleLocations, mine: Indices
+    config: RunConfig, sources: list[Source], locations: SampleLocations, own: Indices
 ) -> list[Microbatch]:
     reader = TokenReader(config, special=SPECIAL)
-    return reader.read(sources, locations, mine=mine).microbatches
+    return reader.read(sources, locations, own=own).microbatches
 
 
 def test_a_tokenizer_without_a_pad_pads_with_the_end_of_a_document(
@@ -40,7 +40,7 @@ def test_a_tokenizer_without_a_pad_pads_with_the_end_of_a_document(
     config = tiny_config(corpus, tmp_path, data={"packing": "pad"})
     source = open_source(config.data, str(folder))
     reader = TokenReader(config, special=replace(SPECIAL, pad=-1))
-    batch = reader.read([source], _places([0] * 4, [0, 1, 2, 3]), mine=np.arange(4))
+    batch = reader.read([source], _places([0] * 4, [0, 1, 2, 3]), own=np.arange(4))
     padding = [token for m in batch.microbatches for token in m.tokens[m.weights == 0].tolist()]
     assert padding
     assert set(padding) == {EOS}

@@ -9,7 +9,7 @@ import pytest
 
 from bigtrain.config import ConfigError
 from bigtrain.parity.compare import (
-    IN_FP32,
+    FP32_TOLERANCES,
     Comparison,
     Reference,
     Tolerances,
@@ -73,8 +73,8 @@ def write_record(
 
 def compare(record: Record, alone: Record, perturbed: Sequence[Record] = ()) -> Comparison:
     """Compares with the usual tolerances of fp32."""
-    reference = Reference(alone, measure_rounding(alone, perturbed), IN_FP32)
-    return compare_records(record, reference, IN_FP32)
+    reference = Reference(alone, measure_rounding(alone, perturbed), FP32_TOLERANCES)
+    return compare_records(record, reference, FP32_TOLERANCES)
 
 
 def _changed(tensors: Tensors, *names: str, share: float) -> Tensors:
@@ -98,9 +98,9 @@ def test_a_gradient_that_differs_is_named_first_in_model_order(tmp_path: Path) -
     other = _changed(other, "layers.0", share=1e-3)
     comparison = compare(write_record(tmp_path / "other", gradients=other, ranks=2), alone)
     assert comparison.differing == ("layers.0", "layers.10")
-    assert comparison.gradient_of == "layers.10"
+    assert comparison.worst_gradient == "layers.10"
     assert comparison.gradients == pytest.approx(0.5, rel=1e-6)
-    assert comparison.failures(IN_FP32) == ["gradients"]
+    assert comparison.failures(FP32_TOLERANCES) == ["gradients"]
 
 
 def test_parameters_are_measured_together_and_named_when_gradients_agree(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_parameters_are_measured_together_and_named_when_gradients_agree(tmp_pat
         *(float(np.linalg.norm(values)) for values in PARAMETERS.values())
     )
     assert comparison.parameters == pytest.approx(1e-2 * share, rel=1e-4)
-    assert comparison.failures(IN_FP32) == ["parameters"]
+    assert comparison.failures(FP32_TOLERANCES) == ["parameters"]
     assert comparison.differing == ("norm",)
 
 
@@ -121,7 +121,7 @@ def test_the_worst_step_counts(field: str, tmp_path: Path) -> None:
     second = StepFigures(**{"loss": 5.0, "grad_norm": 1.0, field: getattr(STEPS[1], field) * 1.01})
     comparison = compare(write_record(tmp_path / "o", steps=(STEPS[0], second)), alone)
     assert getattr(comparison, field) == pytest.approx(0.01)
-    assert comparison.failures(IN_FP32) == [field]
+    assert comparison.failures(FP32_TOLERANCES) == [field]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -134,7 +134,7 @@ def test_what_is_not_finite_never_passes(value: float, tmp_path: Path) -> None:
         tmp_path / "other", gradients=gradients, parameters=parameters, steps=steps
     )
     comparison = compare(other, alone)
-    assert comparison.failures(IN_FP32) == ["loss", "grad_norm", "gradients", "parameters"]
+    assert comparison.failures(FP32_TOLERANCES) == ["loss", "grad_norm", "gradients", "parameters"]
     assert comparison.differing == ("norm",)
 
 
@@ -154,7 +154,7 @@ def test_a_gradient_that_is_zero_but_for_rounding_is_no_difference(tmp_path: Pat
 
     alone = write_record(tmp_path / "alone", gradients=with_norm(1e-12))
     noise = write_record(tmp_path / "noise", gradients=with_norm(-1e-12))
-    assert compare(noise, alone).gradients < IN_FP32.gradients
+    assert compare(noise, alone).gradients < FP32_TOLERANCES.gradients
     wrong = write_record(tmp_path / "wrong", gradients=with_norm(1e-6))
     assert compare(wrong, alone).differing == ("norm",)
 
@@ -164,7 +164,7 @@ def test_tensors_that_another_layout_has_not_are_told(tmp_path: Path) -> None:
     fewer = {name: values for name, values in PARAMETERS.items() if name != "norm"}
     with pytest.raises(CompareError, match="parameter norm: its shape is none"):
         compare(write_record(tmp_path / "fewer", parameters=fewer), alone)
-    with pytest.raises(CompareError, match="1 steps were taken, 2 alone"):
+    with pytest.raises(CompareError, match="1 steps were taken, 2 in one process"):
         compare(write_record(tmp_path / "short", steps=STEPS[:1]), alone)
 
 
@@ -172,18 +172,18 @@ def test_a_tensor_with_holes_is_told(tmp_path: Path) -> None:
     alone = write_record(tmp_path / "alone")
     halves = write_record(tmp_path / "halves", ranks=2)
     (tmp_path / "halves" / GRADIENT / "rank-00001.json").unlink()
-    with pytest.raises(CompareError, match="gradient embedding: of 32 elements no rank keeps 16"):
+    with pytest.raises(CompareError, match="gradient embedding: of 32 elements, 16 are on no rank"):
         compare(Record(tmp_path / "halves"), alone)
     assert halves.shapes(GRADIENT) == alone.shapes(GRADIENT)
 
 
 def test_tolerances_are_read_over_the_usual_ones() -> None:
-    assert parse_tolerances("", IN_FP32) == IN_FP32
-    read = parse_tolerances("loss=1e-3 parameters=0", IN_FP32)
+    assert parse_tolerances("", FP32_TOLERANCES) == FP32_TOLERANCES
+    read = parse_tolerances("loss=1e-3 parameters=0", FP32_TOLERANCES)
     assert read == Tolerances(loss=1e-3, parameters=0.0)
 
 
 @pytest.mark.parametrize("text", ["loss", "loss=", "losses=1", "loss=-1", "loss=nan", "loss=x"])
 def test_tolerances_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is not one of loss, grad_norm, gradients, parameters"):
-        parse_tolerances(text, IN_FP32)
+        parse_tolerances(text, FP32_TOLERANCES)

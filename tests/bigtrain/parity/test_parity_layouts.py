@@ -53,7 +53,7 @@ def test_one_process_is_a_layout_too(text: str) -> None:
         ("tensor=0", "tensor=0"),
         ("tensor=two", "tensor='two': give a whole number"),
         ("zero=4", "zero=4: give 3 or less"),
-        ("tensor=2 tensor=2", "tensor stands there twice"),
+        ("tensor=2 tensor=2", "tensor is given twice"),
         ("data=0", "data=0 is not a number of data ranks; try data=2"),
         ("data=true", "is not a number of data ranks"),
     ],
@@ -103,5 +103,5 @@ def test_each_layout_asked_for_is_run_once() -> None:
 
 def test_one_process_alone_is_nothing_to_compare() -> None:
     assert parse_layouts([]) == []
-    with pytest.raises(ConfigError, match="one process is what every layout is compared with"):
+    with pytest.raises(ConfigError, match="every layout is compared with"):
         parse_layouts(["one process"])

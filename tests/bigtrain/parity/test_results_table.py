@@ -8,25 +8,36 @@ from rich.console import Console
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.layout import parse_layout
-from bigtrain.parity.compare import IN_FP32, Comparison, Reference
-from bigtrain.parity.layout_runs import ParityError, Problem, Row, compare_layouts, measure_alone
+from bigtrain.parity.compare import FP32_TOLERANCES, Comparison, Reference
+from bigtrain.parity.layout_runs import (
+    LayoutFailure,
+    LayoutResult,
+    ParityError,
+    compare_layouts,
+    measure_one_process,
+)
 from bigtrain.parity.record import Record, RecordWriter
 from bigtrain.parity.result_table import render_notes, render_plain, render_rich
 from bigtrain.parity.rounding import measure_rounding
 from tests.bigtrain.parity.test_parity_layouts import VALUES
 
-SAME = Comparison(1e-8, 2e-7, 3e-7, 0.0, gradient_of="norm", differing=())
+SAME = Comparison(1e-8, 2e-7, 3e-7, 0.0, worst_gradient="norm", differing=())
 OFF = Comparison(
-    1e-8, 2e-3, 0.25, 3e-6, gradient_of="layers.2", differing=("embedding", "layers.1", "layers.2")
+    1e-8,
+    2e-3,
+    0.25,
+    3e-6,
+    worst_gradient="layers.2",
+    differing=("embedding", "layers.1", "layers.2"),
 )
-LATE = Comparison(1e-8, 1e-8, 1e-8, 0.25, gradient_of="norm", differing=("embedding",))
+LATE = Comparison(1e-8, 1e-8, 1e-8, 0.25, worst_gradient="norm", differing=("embedding",))
 
 ROWS = [
-    Row(parse_layout("tensor=2"), SAME),
-    Row(parse_layout("pipeline=2"), OFF, failures=("grad_norm", "gradients")),
-    Row(parse_layout("data=2"), LATE, failures=("parameters",)),
-    Row(parse_layout("tensor=3"), refusal="parallel.tensor=3 does not divide"),
-    Row(parse_layout("data=2 zero=1"), error="KeyError: 'a bug'"),
+    LayoutResult(parse_layout("tensor=2"), SAME),
+    LayoutResult(parse_layout("pipeline=2"), OFF, failures=("grad_norm", "gradients")),
+    LayoutResult(parse_layout("data=2"), LATE, failures=("parameters",)),
+    LayoutResult(parse_layout("tensor=3"), refusal="parallel.tensor=3 does not divide"),
+    LayoutResult(parse_layout("data=2 zero=1"), error="KeyError: 'a bug'"),
 ]
 
 PLAIN = """\
@@ -54,7 +65,7 @@ def test_notes_name_the_first_tensor_and_where_to_look() -> None:
     off, late, refused, failed = render_notes(ROWS)
     assert off == (
         "pipeline=2: first tensor to differ: embedding (and 2 more, the last layers.2); look at "
-        "what makes its first-step gradient: layers.2 is furthest off, by 2.5e-01 "
+        "what computes its first-step gradient: layers.2 differs most, by 2.5e-01 "
         "(grad_norm, gradients beyond tolerance)"
     )
     assert "first-step gradients agree, so look at clipping" in late
@@ -63,7 +74,7 @@ def test_notes_name_the_first_tensor_and_where_to_look() -> None:
 
 
 def test_only_a_refusal_is_no_failure() -> None:
-    assert [row.is_good for row in ROWS] == [True, False, False, True, False]
+    assert [row.is_acceptable for row in ROWS] == [True, False, False, True, False]
 
 
 def test_layouts_that_are_refused_start_no_rank(tmp_path: Path) -> None:
@@ -77,11 +88,11 @@ def test_layouts_that_are_refused_start_no_rank(tmp_path: Path) -> None:
     rows = compare_layouts(
         RunConfig.model_validate(VALUES),
         [parse_layout("tensor=3")],
-        reference=Reference(alone, measure_rounding(alone, []), IN_FP32),
-        tolerances=IN_FP32,
+        reference=Reference(alone, measure_rounding(alone, []), FP32_TOLERANCES),
+        tolerances=FP32_TOLERANCES,
         folder=tmp_path,
         start=start,
-        tell=told.append,
+        report_progress=told.append,
     )
     assert [row.refusal is not None for row in rows] == [True]
     assert told == ["layout 1 of 1: tensor=3"]
@@ -92,8 +103,8 @@ def test_without_one_process_there_is_nothing_to_compare(
     is_refusal: bool, kind: type[Exception], tmp_path: Path
 ) -> None:
     with pytest.raises(kind, match="it broke"):
-        measure_alone(
+        measure_one_process(
             RunConfig.model_validate(VALUES),
             folder=tmp_path / "alone",
-            start=lambda *_, **__: Problem("it broke", is_refusal=is_refusal),
+            start=lambda *_, **__: LayoutFailure("it broke", is_refusal=is_refusal),
         )

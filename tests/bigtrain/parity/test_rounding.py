@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigtrain.parity.compare import IN_FP32, Reference
+from bigtrain.parity.compare import FP32_TOLERANCES, Reference
 from bigtrain.parity.record import Record, StepFigures
 from bigtrain.parity.result_table import render_rounding
 from bigtrain.parity.rounding import MARGIN, measure_rounding
@@ -39,7 +39,7 @@ def test_a_gradient_of_rounding_may_differ_by_what_rounding_explains(tmp_path: P
     other = write_record(tmp_path / "other", gradients=_with_norm(-2e-7))
     assert compare(other, alone).differing == ("norm",)
     comparison = compare(other, alone, perturbed)
-    assert comparison.failures(IN_FP32) == [] and comparison.differing == ()
+    assert comparison.failures(FP32_TOLERANCES) == [] and comparison.differing == ()
     wrong = write_record(tmp_path / "wrong", gradients=_with_norm(1.1e-7 + MARGIN * 2e-7))
     assert compare(wrong, alone, perturbed).differing == ("norm",)
 
@@ -68,10 +68,10 @@ def test_what_rounding_moves_after_adams_steps_hides_no_other_parameter(tmp_path
 
     alone, perturbed = record("alone", norm=1e-3), [record("perturbed", norm=-1e-3)]
     other = record("other", norm=-2e-3)
-    assert compare(other, alone).failures(IN_FP32) == ["parameters"]
-    assert compare(other, alone, perturbed).failures(IN_FP32) == []
+    assert compare(other, alone).failures(FP32_TOLERANCES) == ["parameters"]
+    assert compare(other, alone, perturbed).failures(FP32_TOLERANCES) == []
     wrong = compare(record("wrong", norm=-1e-3, factor=1 + 1e-3), alone, perturbed)
-    assert wrong.failures(IN_FP32) == ["parameters"]
+    assert wrong.failures(FP32_TOLERANCES) == ["parameters"]
     assert wrong.differing == ("embedding",)
 
 
@@ -85,9 +85,15 @@ def test_a_step_may_differ_by_what_rounding_has_grown_to(field: str, tmp_path: P
 
     alone = record("alone", 0.0, 0.0, 0.0)
     perturbed = [record("perturbed", 1e-8, 1e-4, 1e-6)]
-    assert compare(record("later", 0.0, 3e-4, 3e-4), alone, perturbed).failures(IN_FP32) == []
-    assert compare(record("first", 2e-5, 0.0, 0.0), alone, perturbed).failures(IN_FP32) == [field]
-    assert compare(record("beyond", 0.0, 0.0, 5e-4), alone, perturbed).failures(IN_FP32) == [field]
+    assert (
+        compare(record("later", 0.0, 3e-4, 3e-4), alone, perturbed).failures(FP32_TOLERANCES) == []
+    )
+    assert compare(record("first", 2e-5, 0.0, 0.0), alone, perturbed).failures(FP32_TOLERANCES) == [
+        field
+    ]
+    assert compare(record("beyond", 0.0, 0.0, 5e-4), alone, perturbed).failures(
+        FP32_TOLERANCES
+    ) == [field]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -117,7 +123,7 @@ def test_notes_say_of_what_rounding_explains_more_than_the_tolerance(tmp_path: P
     alone = record("alone", zero=1e-9, part=0.0, step=STEPS[1])
     moved = StepFigures(loss=STEPS[1].loss, grad_norm=STEPS[1].grad_norm * (1 + 1e-4))
     perturbed = record("perturbed", zero=-1e-9, part=1e-4, step=moved)
-    reference = Reference(alone, measure_rounding(alone, [perturbed]), IN_FP32)
+    reference = Reference(alone, measure_rounding(alone, [perturbed]), FP32_TOLERANCES)
     only, partly, norm, parameters = render_rounding(reference)
     assert only == (
         "rounding only, not compared to the tolerance: the first-step gradients of "
@@ -131,5 +137,5 @@ def test_notes_say_of_what_rounding_explains_more_than_the_tolerance(tmp_path: P
     )
     assert parameters.startswith("rounding explains up to ")
     assert parameters.endswith("are scaled down, most in layers.0.bias")
-    quiet = Reference(alone, measure_rounding(alone, [alone]), IN_FP32)
+    quiet = Reference(alone, measure_rounding(alone, [alone]), FP32_TOLERANCES)
     assert render_rounding(quiet) == []

@@ -8,7 +8,7 @@ import pytest
 from bigtrain.config import RunConfig, render_config
 from bigtrain.config.layout import Layout
 from bigtrain.data.batches import TrainingData
-from bigtrain.runs.documents_of_step import WhichError, find_samples, render_samples
+from bigtrain.runs.documents_of_step import FindSamplesError, find_samples, render_samples
 from data_tools.corpus import open_corpus
 from tests.runs import tiny_config
 
@@ -84,5 +84,5 @@ def test_what_cannot_be_told(
     corpus: Path, tmp_path: Path, run: str, step: int, message: str
 ) -> None:
     folder = _run_folder(tiny_config(corpus, tmp_path), [])
-    with pytest.raises(WhichError, match=message):
+    with pytest.raises(FindSamplesError, match=message):
         list(find_samples(folder / run, step))

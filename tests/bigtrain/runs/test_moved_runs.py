@@ -165,7 +165,7 @@ def test_a_folder_that_looks_like_an_option_is_no_option_of_the_next_command(
 ) -> None:
     _renamed(config, "-d")
     monkeypatch.chdir("runs")
-    assert RunFolder(Path("-d")).launch_words()[2] == "./-d"
+    assert RunFolder(Path("-d")).launch_command()[2] == "./-d"
     assert "launch ./-d name=NAME" in fork_command(Path("-d"))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.config import ConfigError, load_run_config, sources
+from bigtrain.config import ConfigError, config_files, load_run_config
 from tests.bigtrain.config.small_run import ConfigFolder, leaf, refusal
 
 
@@ -126,7 +126,7 @@ def test_a_file_that_cannot_be_read_is_refused(
     def deny(*_: object, **__: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sources.Path, "read_text", deny)
+    monkeypatch.setattr(config_files.Path, "read_text", deny)
     assert refusal(["small.yaml"]) == "small.yaml: cannot be read: Permission denied"
 
 

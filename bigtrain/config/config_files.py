@@ -40,8 +40,8 @@ def load_config(sources: Sequence[str], schema: type[AnySection]) -> AnySection:
     Args:
         sources: YAML files, merged left to right, and ``a.b=value`` overrides, which win over
             every file. A file is looked for in the working folder, then among the installed
-            configs; it may be a pipe. A run folder stands for the config of the run in it.
-        schema: What the config is.
+            configs; it may be a pipe. For a run folder, the config of its run is read.
+        schema: The class of the config.
 
     Returns:
         The frozen config.
@@ -58,7 +58,7 @@ def load_config(sources: Sequence[str], schema: type[AnySection]) -> AnySection:
         values = _merge(values, _read_source(file, schema))
     for override in overrides:
         if override.startswith("relative_to="):
-            raise ConfigError(f"{override}: it belongs in the file whose paths it is about")
+            raise ConfigError(f"{override}: it belongs in the file that holds the relative paths")
         values = _merge(values, _expand(_parse_override(override), schema))
     where = " + ".join(files)
     try:
@@ -68,12 +68,12 @@ def load_config(sources: Sequence[str], schema: type[AnySection]) -> AnySection:
 
 
 def render_config(config: RunConfig) -> str:
-    """Writes the resolved config as YAML; read again, it gives an equal config."""
+    """Renders the resolved config as YAML, which reads back as an equal config."""
     return render_yaml(config.model_dump(mode="json"))
 
 
 def load_resolved_config(file: Path) -> RunConfig:
-    """Reads a config that was resolved and checked before; nothing is expanded.
+    """Reads a config that was resolved and checked before; expands nothing.
 
     Raises:
         ConfigError: It cannot be read.
@@ -132,7 +132,7 @@ def _read_source(name: str, schema: type[Section]) -> dict[str, Any]:
         if (folder := run_folder_of(place)) is not None:
             return read_run_values(folder, CONFIG_FILE if place.is_dir() else place.name)
         if name and place.is_dir():
-            raise ConfigError(_no_run(place))
+            raise ConfigError(_explain_no_run(place))
     values = _expand_file(name, schema)
     start = values.pop("relative_to", None)
     if not isinstance(start, str):
@@ -166,12 +166,12 @@ def _expand_name(name: str) -> str:
     return expanded
 
 
-def _no_run(folder: Path) -> str:
+def _explain_no_run(folder: Path) -> str:
     """Why a run cannot be launched from a folder."""
     if (folder / CONFIG_FILE).is_file():
         why = f"it is a folder in which no run has begun; give {folder / CONFIG_FILE} itself"
     elif any(folder.iterdir()):
-        why = f"it is a folder without a {CONFIG_FILE}, so not a run's; give a YAML file"
+        why = f"it is a folder without a {CONFIG_FILE}, so it is not a run folder; give a YAML file"
     else:
         why = "it is an empty folder; give a YAML file or a run folder"
     return f"{folder}: no such config file: {why}"

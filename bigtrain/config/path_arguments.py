@@ -1,4 +1,4 @@
-"""Expands the paths on a command line. What that needs is imported when it is called."""
+"""Expands the paths in command-line arguments. Imports on first use, to keep `--help` fast."""
 
 from pathlib import Path
 from typing import TypeVar
