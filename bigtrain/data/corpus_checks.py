@@ -141,7 +141,7 @@ def _leak(train: Manifest, measured: Manifest) -> str | None:
         return None  # A corpus made by other means or never split: the manifest does not show it.
     if measured.split == "train":
         return (
-            f"it is the training split, which remains when {measured.validation_percent:g} % are "
+            f"it is the training split that remains when {measured.validation_percent:g} % are "
             "taken for validation; give the validation split"
         )
     if train.seed != measured.seed and train.validation_percent:
@@ -151,9 +151,9 @@ def _leak(train: Manifest, measured: Manifest) -> str | None:
         )
     if train.split == "validation" or train.validation_percent < measured.validation_percent:
         return (
-            f"it is the {train.split} split made with --validation-percent "
-            f"{train.validation_percent:g}, this one was made with "
-            f"{measured.validation_percent:g}; train on a training split made with "
-            "this percentage or more"
+            f"that is the {train.split} split made with --validation-percent "
+            f"{train.validation_percent:g}, and data.validation was made with "
+            f"{measured.validation_percent:g}; train on a training split made with this percentage "
+            "or more"
         )
     return None
