@@ -51,8 +51,10 @@ def open_sources(config: RunConfig) -> tuple[list[Source], list[Source]]:
     """
     data = config.data
     with ExitStack() as opened:
-        sources = [opened.enter_context(open_source(data, name)) for name in data.corpora]
-        validations = [opened.enter_context(open_source(data, name)) for name in data.validations]
+        sources = [opened.enter_context(open_source(data, name)) for name in data.training_corpora]
+        validations = [
+            opened.enter_context(open_source(data, name)) for name in data.validation_corpora
+        ]
         opened.pop_all()  # Either all stay open, or none.
     return sources, validations
 
@@ -96,7 +98,7 @@ def check_sources(
 
 
 def _key(config: RunConfig, source: Source) -> str:
-    if source.name in config.data.validations:
+    if source.name in config.data.validation_corpora:
         return "data.validation"
     return "data.train" if config.data.train is not None else "data.stages: corpus"
 

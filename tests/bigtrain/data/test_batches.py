@@ -188,7 +188,7 @@ def test_validation_counts_each_sample_once(corpus: Path, copies: int) -> None:
     shapes = set()
     for rank in range(copies):
         data = _data(config, copies, rank)
-        for batch in data.validation_batches(data.validations[0]):
+        for batch in data.validation_batches(data.validation_sources[0]):
             shapes.add(len(batch.microbatches))
             counted += sum(m.weights[:, 0].sum() for m in batch.microbatches)
     assert counted == 13
