@@ -77,12 +77,12 @@ def check_checkpoints_are_its_own(run_dir: Path) -> None:
 
 def fork_command(run_dir: Path) -> str:
     """The command that starts a new run from the newest checkpoint of a run."""
-    words = ["bigtrain", "launch", path_word(run_dir), "name=NAME", f"checkpoint.load={run_dir}"]
-    return shlex.join(words)
+    overrides = ["name=NAME", f"checkpoint.load={run_dir}"]
+    return shlex.join(["bigtrain", "launch", path_argument(run_dir), *overrides])
 
 
-def path_word(path: Path) -> str:
-    """A path as an argument of a command, which cannot be taken for an option."""
+def path_argument(path: Path) -> str:
+    """A path as an argument of a command, never read as an option."""
     return f"./{path}" if str(path).startswith("-") else str(path)
 
 

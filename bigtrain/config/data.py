@@ -155,13 +155,13 @@ class DataConfig(Section):
         return self.document_attention or self.packing in ("bestfit", "pad")
 
     @property
-    def validations(self) -> tuple[str, ...]:
+    def validation_corpora(self) -> tuple[str, ...]:
         """All validation corpora."""
         given = self.validation or ()
         return (given,) if isinstance(given, str) else given
 
     @property
-    def corpora(self) -> tuple[str, ...]:
+    def training_corpora(self) -> tuple[str, ...]:
         """All training corpora, each once, in order of appearance."""
         names = (source.corpus for phase in self.phases for source in phase.sources)
         return tuple(dict.fromkeys(names))

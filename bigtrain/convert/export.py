@@ -163,7 +163,7 @@ def _corpus_texts(checkpoint: OpenedCheckpoint) -> list[str]:
     data = checkpoint.config.data
     length = checkpoint.config.model.max_sequence_length
     try:
-        corpus = open_corpus(next(iter((*data.validations, *data.corpora))))
+        corpus = open_corpus(next(iter((*data.validation_corpora, *data.training_corpora))))
     except InputError:
         return []
     with corpus:

@@ -52,8 +52,8 @@ class TrainingData:
         self._config = config
         self._batch_ranks, self._data_rank = layout.batch_ranks, data_rank
         self._validation_size = config.train.global_batch_size
-        self.sources, self.validations = open_sources(config)
-        self.tokenizer = check_sources(config, self.sources, self.validations)
+        self.sources, self.validation_sources = open_sources(config)
+        self.tokenizer = check_sources(config, self.sources, self.validation_sources)
         self.order = build_sample_order(config, self.sources)
         self._reader = _READERS[config.data.packing](config, self.tokenizer)
         self._ahead = ReadAhead(
@@ -102,7 +102,7 @@ class TrainingData:
     def close(self) -> None:
         """Stops reading ahead and closes the corpora's files."""
         self._ahead.close()
-        for source in (*self.sources, *self.validations):
+        for source in (*self.sources, *self.validation_sources):
             source.close()
 
     def _read_batch(self, consumed: int) -> RankBatch[Any]:

@@ -144,5 +144,5 @@ def _open(data: DataConfig, name: str) -> Corpus:
     cache = Cache(limit_bytes=int(data.cache_gb * 1e9))
     if data.cache_dir is not None:
         cache = replace(cache, folder=Path(data.cache_dir))
-    limit = max(1, data.max_open_files // len(data.corpora))
+    limit = max(1, data.max_open_files // len(data.training_corpora))
     return open_corpus(name, verify=data.verify, max_open_files=limit, cache=cache)

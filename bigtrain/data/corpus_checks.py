@@ -51,8 +51,10 @@ def open_sources(config: RunConfig) -> tuple[list[Source], list[Source]]:
     """
     data = config.data
     with ExitStack() as opened:
-        sources = [opened.enter_context(open_source(data, name)) for name in data.corpora]
-        validations = [opened.enter_context(open_source(data, name)) for name in data.validations]
+        sources = [opened.enter_context(open_source(data, name)) for name in data.training_corpora]
+        validations = [
+            opened.enter_context(open_source(data, name)) for name in data.validation_corpora
+        ]
         opened.pop_all()  # Either all stay open, or none.
     return sources, validations
 
@@ -96,7 +98,7 @@ def check_sources(
 
 
 def _key(config: RunConfig, source: Source) -> str:
-    if source.name in config.data.validations:
+    if source.name in config.data.validation_corpora:
         return "data.validation"
     return "data.train" if config.data.train is not None else "data.stages: corpus"
 
@@ -141,7 +143,7 @@ def _leak(train: Manifest, measured: Manifest) -> str | None:
         return None  # A corpus made by other means or never split: the manifest does not show it.
     if measured.split == "train":
         return (
-            f"it is the training split, which remains when {measured.validation_percent:g} % are "
+            f"it is the training split that remains when {measured.validation_percent:g} % are "
             "taken for validation; give the validation split"
         )
     if train.seed != measured.seed and train.validation_percent:
@@ -151,9 +153,9 @@ def _leak(train: Manifest, measured: Manifest) -> str | None:
         )
     if train.split == "validation" or train.validation_percent < measured.validation_percent:
         return (
-            f"it is the {train.split} split made with --validation-percent "
-            f"{train.validation_percent:g}, this one was made with "
-            f"{measured.validation_percent:g}; train on a training split made with "
-            "this percentage or more"
+            f"that is the {train.split} split made with --validation-percent "
+            f"{train.validation_percent:g}, and data.validation was made with "
+            f"{measured.validation_percent:g}; train on a training split made with this percentage "
+            "or more"
         )
     return None

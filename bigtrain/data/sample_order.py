@@ -47,7 +47,7 @@ class SampleOrder:
 
         Args:
             data: The phases and the skips.
-            sources: The order of each corpus of ``data.corpora``.
+            sources: The order of each corpus of ``data.training_corpora``.
             seed: The run's seed.
             samples_per_unit: Samples that are drawn together: 1, or the global batch size for rows
                 that are drawn by length.
@@ -122,7 +122,7 @@ def plan_phases(data: DataConfig, *, samples_per_unit: int) -> list[MixturePhase
         phases.append(
             MixturePhase(
                 first_unit=phase.start_sample // samples_per_unit,
-                counts=tuple(of_corpus.get(corpus, 0) for corpus in data.corpora),
+                counts=tuple(of_corpus.get(corpus, 0) for corpus in data.training_corpora),
             )
         )
     return phases

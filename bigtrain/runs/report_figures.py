@@ -83,7 +83,7 @@ def read_report(run_dir: Path) -> Report:
         raise ReportError(f"{run_dir}: the run has not taken a step yet")
     config = load_run_of(run_dir)
     try:
-        corpus_tokens: int | None = sum(map(_count_tokens, config.data.corpora))
+        corpus_tokens: int | None = sum(map(_count_tokens, config.data.training_corpora))
         baselines = _baselines(config)
     except InputError:  # A report is possible without the corpus.
         corpus_tokens, baselines = None, None
@@ -93,7 +93,7 @@ def read_report(run_dir: Path) -> Report:
         config=config,
         state=status["state"],
         step=steps[-1]["step"],
-        corpus=", ".join(config.data.corpora),
+        corpus=", ".join(config.data.training_corpora),
         corpus_tokens=corpus_tokens,
         tokens_trained=steps[-1]["tokens"],
         parameters=_count_saved_parameters(folder, config.model),
@@ -133,9 +133,10 @@ def _count_tokens(name: str) -> int:
 
 def _baselines(config: RunConfig) -> Baselines | None:
     data = config.data
-    if data.packing != "concat" or len(data.corpora) > 1 or len(data.validations) != 1:
+    trained, measured = data.training_corpora, data.validation_corpora
+    if data.packing != "concat" or len(trained) > 1 or len(measured) != 1:
         return None  # The baselines are measured on the targets of one token stream.
-    with open_corpus(data.corpora[0]) as train, open_corpus(data.validations[0]) as validation:
+    with open_corpus(trained[0]) as train, open_corpus(measured[0]) as validation:
         return count_baselines(
             train,
             validation,

@@ -17,7 +17,7 @@ from bigtrain.checkpoint.run_checkpoints import (
     checkpoints_of_run,
     fork_command,
     original_of,
-    path_word,
+    path_argument,
 )
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import ConfigError, RunConfig, render_config
@@ -53,7 +53,7 @@ class RunFolder:
 
     def launch_command(self, *words: str) -> list[str]:
         """The command that resumes this run on as many processes as its newest attempt used."""
-        command = ["bigtrain", "launch", path_word(self.path), *words]
+        command = ["bigtrain", "launch", path_argument(self.path), *words]
         starts = [event for event in self._events() if event.get("event") == "start"]
         processes = starts[-1].get("world_size") if starts else None
         if processes in (None, load_run_of(self.path).parallel.model_parallel_size):

@@ -65,7 +65,7 @@ def check_data_agrees(config: RunConfig, data: TrainingData, *, reports: bool = 
     Raises:
         ConfigError: A corpus was replaced while the ranks opened it.
     """
-    sources = (*data.sources, *data.validations)
+    sources = (*data.sources, *data.validation_sources)
     values = {f"the fingerprint of {source.name}": source.fingerprint for source in sources}
     values["the tokenizer's sha256"] = data.tokenizer.sha256
     _check(values, what=f"run {config.name}: the ranks opened different data", reports=reports)

@@ -139,7 +139,7 @@ class Attempt:
 
     def _validate(self, trackers: Trackers) -> None:
         with self._trainer.between_steps("validation"):
-            if self._trainer.data.validations:
+            if self._trainer.data.validation_sources:
                 trackers.record("validation", self._progress.step, self._trainer.validate())
 
     def _report_skipped(self, result: StepResult, trackers: Trackers) -> None:

@@ -168,7 +168,7 @@ class Trainer:
             self.objective, self.config, device=self.device, scales=LossScales(), measure=True
         )
         sizes = self.objective.report_sizes(self.config.model, measure=True)
-        sources = self.data.validations
+        sources = self.data.validation_sources
         measured = [self._measure(forward_step, source, sizes) for source in sources]
         total = measured[0]
         for other in measured[1:]:

@@ -59,8 +59,9 @@ def test_paths_in_lists_are_expanded_too(folder: ConfigFolder) -> None:
     config = folder.load(
         "data.train=", "data.stages=[{sources: [{corpus: ~/a}, {corpus: $SCRATCH/b}]}]"
     )
-    assert config.data.corpora == ("/homes/me/a", "/scratch/b")
-    assert folder.load("data.validation=[~/a, $SCRATCH/b]").data.validations == config.data.corpora
+    assert config.data.training_corpora == ("/homes/me/a", "/scratch/b")
+    validation = folder.load("data.validation=[~/a, $SCRATCH/b]").data.validation_corpora
+    assert validation == config.data.training_corpora
     assert "names the corpus /scratch/b twice" in folder.refuse(
         "data.train=", "data.stages=[{sources: [{corpus: $SCRATCH/b}, {corpus: /scratch/b}]}]"
     )

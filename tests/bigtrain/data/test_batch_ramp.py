@@ -83,6 +83,6 @@ def test_every_target_of_a_small_batch_counts(corpus: Path) -> None:
 
 def test_validation_keeps_the_full_batch(corpus: Path) -> None:
     data = _data(_config(corpus))
-    [batch] = data.validation_batches(data.validations[0])
+    [batch] = data.validation_batches(data.validation_sources[0])
     assert len(batch.microbatches) == 12
     data.close()

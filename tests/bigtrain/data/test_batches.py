@@ -131,7 +131,7 @@ def test_the_validation_split_of_another_seed_is_no_validation_of_this_text(
         (('"seed": 0', '"seed": 5'), "--seed 0 and 5, which select different"),
         (
             ('"validation_percent": 20.0', '"validation_percent": 30.0'),
-            "20, this one was made with 30",
+            "20, and data.validation was made with 30",
         ),
     ]:
         other = Path(shutil.copytree(corpus / "validation", tmp_path / change[1].split()[-1]))
@@ -149,7 +149,7 @@ def test_the_training_split_of_a_cut_is_no_validation_of_anything(
 ) -> None:
     other = _renamed(corpus / "train", tmp_path / "other")
     config = tiny_config(corpus, Path("unused"), data={"validation": str(other)})
-    with pytest.raises(ConfigError, match="the training split, which remains when 20 % are taken"):
+    with pytest.raises(ConfigError, match="the training split that remains when 20 % are taken"):
         _data(config, 1, 0)
 
 
@@ -158,7 +158,7 @@ def test_a_validation_split_is_not_trained_on_while_another_is_measured(
 ) -> None:
     other = _renamed(corpus / "validation", tmp_path / "other")
     config = tiny_config(corpus, Path("unused"), data={"train": str(other)})
-    with pytest.raises(ConfigError, match="it is the validation split made with"):
+    with pytest.raises(ConfigError, match="that is the validation split made with"):
         _data(config, 1, 0)
 
 
@@ -188,7 +188,7 @@ def test_validation_counts_each_sample_once(corpus: Path, copies: int) -> None:
     shapes = set()
     for rank in range(copies):
         data = _data(config, copies, rank)
-        for batch in data.validation_batches(data.validations[0]):
+        for batch in data.validation_batches(data.validation_sources[0]):
             shapes.add(len(batch.microbatches))
             counted += sum(m.weights[:, 0].sum() for m in batch.microbatches)
     assert counted == 13

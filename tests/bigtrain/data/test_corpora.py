@@ -113,7 +113,7 @@ def test_closing_the_data_closes_every_tar_and_table(
     data = TrainingData(config, layout=Layout(), data_rank=0)
     data.batch(0)
     if validation:
-        next(data.validation_batches(data.validations[0]))
+        next(data.validation_batches(data.validation_sources[0]))
     opened = {Path(name).parts[len(tmp_path.parts)] for name in _open_files(tmp_path)}
     assert opened == ({"train", "validation"} if validation else {"train"})
     assert {Path(name).suffix for name in _open_files(tmp_path)} == {".npy", ".tar"}

@@ -12,7 +12,7 @@ LENGTH = {"sequence_length": 8}
 
 def test_one_corpus_is_a_mixture_of_one() -> None:
     data = DataConfig.model_validate({"train": "a", **LENGTH})
-    assert data.corpora == ("a",)
+    assert data.training_corpora == ("a",)
     assert data.phases[0].start_sample == 0
 
 
@@ -21,7 +21,8 @@ def test_corpora_are_listed_once_in_order_of_appearance() -> None:
         {"sources": [{"corpus": "b"}, {"corpus": "a"}]},
         {"start_sample": 8, "sources": [{"corpus": "c"}, {"corpus": "b"}]},
     ]
-    assert DataConfig.model_validate({"stages": stages, **LENGTH}).corpora == ("b", "a", "c")
+    data = DataConfig.model_validate({"stages": stages, **LENGTH})
+    assert data.training_corpora == ("b", "a", "c")
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def _data(folder: Path, packing: str, *, copies: int = 1, rank: int = 0) -> Trai
 
 
 def _batches(data: TrainingData) -> list[Any]:
-    [source] = data.validations
+    [source] = data.validation_sources
     return [*data.validation_batches(source)]
 
 
