@@ -82,7 +82,7 @@ def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
     if not failed:
         return None
     first = min(failed, key=lambda end: end.failure_time)
-    if _speaks_of_lost_peer(first):
+    if _mentions_lost_peer(first):
         killed = [e for e in ends if e.code < 0 and e.report is None and e.time <= first.time]
         first = min(killed, key=lambda end: end.time, default=first)
     return _describe(first) if first.failed else None
@@ -115,7 +115,7 @@ def load_last_line(log: Path, *, start: int) -> str | None:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
 
 
-def _speaks_of_lost_peer(end: RankEnd) -> bool:
+def _mentions_lost_peer(end: RankEnd) -> bool:
     said = (end.report.message if end.report else end.last_line or "").lower()
     return any(word in said for word in LOST_PEER_WORDS)
 

@@ -257,7 +257,7 @@ class _Watch:
                 self._kill()
                 continue
             if isinstance(event, _Exit):
-                self._note_end(event)
+                self._record_end(event)
             else:
                 self._handle(event)
 
@@ -267,7 +267,7 @@ class _Watch:
     def _alive(self) -> list[_Rank]:
         return [rank for rank in self.ranks if rank.rank not in self.ends]
 
-    def _note_end(self, event: _Exit) -> None:
+    def _record_end(self, event: _Exit) -> None:
         end = self.ends[event.rank] = _load_end(self.ranks[event.rank], event.time)
         if end.code != 0 and self.deadline is None:
             # The others may wait for the lost rank in a collective forever.

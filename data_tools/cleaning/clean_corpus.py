@@ -36,7 +36,7 @@ from data_tools.cleaning.find_duplicates import (
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, render_json, write_file
 from data_tools.jobs.job_file import JobFile, hash_choices
-from data_tools.jobs.output_folder import only_writer, without_parts
+from data_tools.jobs.output_folder import only_writer, removing_parts
 from data_tools.jobs.run_tasks import find_done, in_order, run_tasks
 from data_tools.jobs.task_sizes import choose_task_bytes, group_by_bytes
 from data_tools.jobs.tool_version import tool_version
@@ -45,7 +45,7 @@ from data_tools.reading.left_out_files import LeftOut
 from data_tools.reading.read_pieces import plan_pieces
 from data_tools.reading.text_sources import TextSource, find_sources, hash_sources
 
-_NOT_OF_THE_RESULT = {"inputs", "exclude", "glob", "out", "workers", "task_mb"}
+_KEYS_WITHOUT_EFFECT = {"inputs", "exclude", "glob", "out", "workers", "task_mb"}
 # Tasks that were done before a stop found nothing invalid, so they are valid for skip too.
 _LENIENT = {"on_invalid"}
 
@@ -85,7 +85,7 @@ def clean_corpus(config: CleanConfig) -> CleanResult:
     task_bytes = int((config.task_mb or 0) * 1e6) or choose_task_bytes(sources)
     tasks = plan_tasks(sources, task_bytes=task_bytes)
     options = {
-        **config.model_dump(mode="json", exclude=_NOT_OF_THE_RESULT),
+        **config.model_dump(mode="json", exclude=_KEYS_WITHOUT_EFFECT),
         "schema": SCHEMA,
         "task_bytes": task_bytes,
         "text": hash_sources(sources),
@@ -101,7 +101,7 @@ def clean_corpus(config: CleanConfig) -> CleanResult:
     settings = CleanSettings(out=out, job_sha256=sha256, config=config)
     with only_writer(out):
         _claim(job_file)
-        with without_parts([(out, ""), (out / TASKS_FOLDER, "")]):
+        with removing_parts([(out, ""), (out / TASKS_FOLDER, "")]):
             markers, fresh = _run_missing(tasks, settings)
         counts = add_counts(marker.counts for marker in markers)
         already_done = not fresh and (out / REPORT_NAME).is_file()
@@ -139,7 +139,7 @@ def _check_apart(sources: Sequence[TextSource], out: Path) -> None:
 def _claim(job_file: JobFile) -> None:
     out = job_file.folder
     outputs = (path for name in (REPORT_NAME, "part-*.jsonl.zst") for path in out.glob(name))
-    if job_file.is_of_this_job(outputs) and not job_file.is_written:
+    if job_file.has_begun(outputs) and not job_file.is_written:
         (out / REPORT_NAME).unlink(missing_ok=True)  # The report holds the choices too.
     job_file.write()
 
@@ -207,7 +207,7 @@ def _seal(
         for marker in markers
         if marker.part
     ]
-    rules = settings.config.model_dump(mode="json", exclude=_NOT_OF_THE_RESULT)
+    rules = settings.config.model_dump(mode="json", exclude=_KEYS_WITHOUT_EFFECT)
     inputs = [
         {
             "source": source.label,

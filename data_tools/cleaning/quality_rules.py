@@ -15,7 +15,7 @@ from data_tools.cleaning.clean_config import (
     GopherQualityRules,
     LengthRules,
 )
-from data_tools.cleaning.word_splitter import DENSE, Words, split_words
+from data_tools.cleaning.word_splitter import UNSPACED, Words, split_words
 
 _BULLETS = ("•", "‣", "●", "○", "◦", "▪", "■", "·", "-", "*")
 _ELLIPSES = ("...", "…")
@@ -28,7 +28,7 @@ _POLICIES = re.compile(
 )
 _JAVASCRIPT = re.compile(r"\bjavascript\b", re.IGNORECASE)
 _LOREM_IPSUM = re.compile("lorem ipsum", re.IGNORECASE)
-_LETTER = re.compile(f"[^\\W\\d_]|[{DENSE}]")
+_LETTER = re.compile(f"[^\\W\\d_]|[{UNSPACED}]")
 _EDGE_MARKS = ".,;:!?\"'()[]{}“”‘’"
 
 
@@ -106,10 +106,10 @@ def find_quality_fault(text: str, words: Words, rules: GopherQualityRules) -> st
 
 
 def _find_mean_length_fault(words: Words, rules: GopherQualityRules) -> str | None:
-    if words.mostly_dense:
+    if words.mostly_unspaced:
         return None
-    characters = sum(map(len, words.all)) - words.num_dense
-    mean = characters / (len(words.all) - words.num_dense)
+    characters = sum(map(len, words.all)) - words.num_unspaced
+    mean = characters / (len(words.all) - words.num_unspaced)
     if rules.min_mean_word_length is not None and mean < rules.min_mean_word_length:
         return "min_mean_word_length"
     if rules.max_mean_word_length is not None and mean > rules.max_mean_word_length:

@@ -18,7 +18,7 @@ from data_tools.cleaning.word_splitter import Words
 
 TOP_GRAMS = (2, 3, 4)
 DUPLICATE_GRAMS = (5, 6, 7, 8, 9, 10)
-_DENSE_WORD_CHARACTERS = 2
+_UNSPACED_WORD_CHARACTERS = 2
 _BREAK = re.compile(r"\n\s*\n")
 
 
@@ -67,7 +67,7 @@ def gram_shares(words: Words) -> Iterator[tuple[str, float]]:
     lengths = np.fromiter(map(len, words.all), np.int64, len(words.all))
     total = int(lengths.sum())
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    scale = _DENSE_WORD_CHARACTERS if words.mostly_dense else 1
+    scale = _UNSPACED_WORD_CHARACTERS if words.mostly_unspaced else 1
     wanted = {scale * n: n for n in (*TOP_GRAMS, *DUPLICATE_GRAMS)}
     for grams in _repeated_grams(words.all, max(wanted)):
         n = wanted.get(grams.length)

@@ -72,7 +72,9 @@ def index(
     report = rebuild_indexes(corpus, everything=everything)
     for line in (*(f"{name}: made again" for name in report.made), *report.refused):
         typer.echo(line)
-    typer.echo(f"{corpus}: {len(report.made)} indexes made, {len(report.left)} good and unchanged")
+    typer.echo(
+        f"{corpus}: {len(report.made)} indexes made, {len(report.unchanged)} good and unchanged"
+    )
     if report.refused:
         raise InputError(
             f"{corpus}: {len(report.refused)} of its tars cannot be indexed: "

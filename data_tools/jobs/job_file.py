@@ -34,7 +34,7 @@ class JobFile:
     remedy: str
     """How to name another folder, as "choose another --out"."""
 
-    def is_of_this_job(self, outputs: Iterable[Path]) -> bool:
+    def has_begun(self, outputs: Iterable[Path]) -> bool:
         """Says whether this job has begun in its folder.
 
         Args:

@@ -28,7 +28,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def without_parts(places: Sequence[tuple[Path, str]]) -> Iterator[None]:
+def removing_parts(places: Sequence[tuple[Path, str]]) -> Iterator[None]:
     """Removes temporary files of killed processes, now and again if the block fails.
 
     Args:

@@ -44,11 +44,11 @@ class WorkerPool:
             while waiting and idle:
                 pipe = idle.pop()
                 busy[pipe] = waiting.popleft()
-                with _death_reported():
+                with _report_dead_worker():
                     pipe.send((function, busy[pipe]))
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
-                with _death_reported():
+                with _report_dead_worker():
                     result, error = ready.recv()
                 if error:
                     raise error
@@ -70,7 +70,7 @@ class WorkerPool:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
         resource_tracker.ensure_running()  # Started later, it would unblock the signal again.
-        with _interrupts_wait():
+        with _delay_interrupts():
             # The process inherits the mask, so it ignores the signal from its first instruction on.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
@@ -115,7 +115,7 @@ def run_each(
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
+def _delay_interrupts() -> Iterator[None]:
     """Delays interrupts until the block ends, because one inside it could lose track of a process.
 
     Blocking the signal is not enough: another thread, such as one of a math library, may receive
@@ -135,7 +135,7 @@ def _interrupts_wait() -> Iterator[None]:
 
 
 @contextmanager
-def _death_reported() -> Iterator[None]:
+def _report_dead_worker() -> Iterator[None]:
     try:
         yield
     except (EOFError, ConnectionError) as error:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.reading.byte_streams import check_not_packed, is_url, open_file
+from data_tools.reading.byte_streams import check_not_compressed, is_url, open_file
 from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions, Skipped, refuse
 from data_tools.reading.text_column import find_fault, read_rows
 
@@ -79,7 +79,7 @@ def read_batches(piece: Piece, options: ReadOptions) -> Iterator[Document | Skip
                 yield from read_rows(batch, options, place)
             first += len(batch)
     if _lacks_its_end(piece.file):
-        message = f"{piece.file.path} is truncated: the end mark of an Arrow stream is missing"
+        message = f"{piece.file.path} is truncated: the end marker of an Arrow stream is missing"
         yield refuse(options, "stream without an end", place=name, message=message)
 
 
@@ -91,7 +91,7 @@ def _place(name: str, batch: str, first: int, row: int) -> str:
 def _open(file: InputFile) -> Iterator[_Batches]:
     import pyarrow
 
-    check_not_packed(file)
+    check_not_compressed(file)
     try:
         with _open_bytes(file) as source:
             yield _read_schema(file, source)
@@ -140,7 +140,7 @@ def _lacks_its_end(file: InputFile) -> bool:
         head = stream.read(len(_FILE))
         if head.startswith((_FILE, _FEATHER_1)):
             return False
-        # Older writers do not write the four bytes before the length of a message or the end mark.
+        # Older writers omit the four bytes before the length of a message or the end marker.
         end = _STREAM_END if head.startswith(_STREAM_END[:4]) else _STREAM_END[4:]
         stream.seek(-len(end), 2)
         return stream.read() != end

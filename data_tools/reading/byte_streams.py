@@ -17,7 +17,7 @@ from data_tools.reading.file_formats import compression_by_content
 from data_tools.reading.webdataset_rules import open_command
 
 _BUFFER_BYTES = 1 << 20
-_PACKED_BLOCK_BYTES = 1 << 16
+_COMPRESSED_BLOCK_BYTES = 1 << 16
 # A compressed block of four bytes may expand to 128 KiB, so this much gives at most 32 MiB.
 _ZSTD_INPUT_BYTES = 1 << 10
 # The names of a stamp in S3, Google, Azure, HTTP, local disks and fsspec's memory file system, the
@@ -26,7 +26,7 @@ _STAMP_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modifie
 _ZSTD_MAX_WINDOW = 1 << 31  # What `zstd --long=31` asks for.
 _COMMAND = "pipe:"
 _STATUS_OF_BROKEN_PIPE = (-13, 141)  # From the process itself, and from a shell.
-UNPACKING = {"gzip": "gzip -d", "zstd": "zstd -d", "xz": "xz -d", "bzip2": "bzip2 -d"}
+DECOMPRESS_COMMANDS = {"gzip": "gzip -d", "zstd": "zstd -d", "xz": "xz -d", "bzip2": "bzip2 -d"}
 """The commands that decompress a file."""
 
 
@@ -129,17 +129,17 @@ def _check_status(file: "InputFile", output: Any) -> None:
 
 
 @contextmanager
-def open_unpacked(file: "InputFile") -> Iterator[io.BufferedReader]:
+def open_decompressed(file: "InputFile") -> Iterator[io.BufferedReader]:
     """Opens the content of a file; a compressed file is decompressed while it is read.
 
     Raises:
         InputError: While reading, if the file is truncated or damaged.
     """
-    with open_file(file) as raw, damage_refused(file):
-        yield unpack(file, raw)
+    with open_file(file) as raw, refuse_damage(file):
+        yield decompress(file, raw)
 
 
-def unpack(file: "InputFile", raw: IO[bytes]) -> io.BufferedReader:
+def decompress(file: "InputFile", raw: IO[bytes]) -> io.BufferedReader:
     """Gives the decompressed stream of `raw`, which holds the bytes of a file."""
     compression = file.format.compression
     if is_command(file.path) and isinstance(raw, io.BufferedReader):
@@ -169,11 +169,11 @@ def read_head(file: "InputFile", size: int) -> bytes:
     Raises:
         InputError: It is damaged.
     """
-    with open_unpacked(file) as stream:
+    with open_decompressed(file) as stream:
         return stream.read(size)
 
 
-def check_not_packed(file: "InputFile") -> None:
+def check_not_compressed(file: "InputFile") -> None:
     """Checks that a Parquet or Arrow file, which is read at many offsets, is not compressed.
 
     Raises:
@@ -182,12 +182,12 @@ def check_not_packed(file: "InputFile") -> None:
     if file.compressed:
         raise InputError(
             f"{file.path} is compressed, which is not supported for its kind: unpack it first "
-            f"({UNPACKING[file.format.compression or 'gzip']}), or exclude it"
+            f"({DECOMPRESS_COMMANDS[file.format.compression or 'gzip']}), or exclude it"
         )
 
 
 @contextmanager
-def damage_refused(file: "InputFile") -> Iterator[None]:
+def refuse_damage(file: "InputFile") -> Iterator[None]:
     """Turns the error that a library raises for a damaged file into an `InputError`."""
     try:
         yield
@@ -216,38 +216,38 @@ class _CompressedStreams(io.RawIOBase):
         self._raw = raw
         self._begin = begin
         self._padding_bytes = padding_bytes
-        self._unpacker = begin()
-        self._packed = b""
+        self._decompressor = begin()
+        self._compressed = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._unpacker.eof or self._find_next():
-            packed = b""
-            if self._unpacker.needs_input:
-                packed = self._packed or self._raw.read(_PACKED_BLOCK_BYTES)
-                self._packed = b""
-                if not packed:
+        while not self._decompressor.eof or self._find_next():
+            compressed = b""
+            if self._decompressor.needs_input:
+                compressed = self._compressed or self._raw.read(_COMPRESSED_BLOCK_BYTES)
+                self._compressed = b""
+                if not compressed:
                     raise EOFError("the file ends inside a compressed stream")
-            if content := self._unpacker.decompress(packed, len(buffer)):
+            if content := self._decompressor.decompress(compressed, len(buffer)):
                 buffer[: len(content)] = content
                 return len(content)
         return 0
 
     def _find_next(self) -> bool:
         """Goes to the next stream after one that has ended; returns False if there is none."""
-        zeros, packed = 0, self._unpacker.unused_data or self._packed
+        zeros, compressed = 0, self._decompressor.unused_data or self._compressed
         while True:
-            rest = packed.lstrip(b"\0")
-            zeros += len(packed) - len(rest)
-            if rest or not (packed := self._raw.read(_PACKED_BLOCK_BYTES)):
+            rest = compressed.lstrip(b"\0")
+            zeros += len(compressed) - len(rest)
+            if rest or not (compressed := self._raw.read(_COMPRESSED_BLOCK_BYTES)):
                 break
         if zeros % self._padding_bytes:
             raise EOFError(f"{zeros} zero bytes after a compressed stream")
-        self._packed = rest
+        self._compressed = rest
         if rest:
-            self._unpacker = self._begin()
+            self._decompressor = self._begin()
         return bool(rest)
 
 
@@ -259,9 +259,9 @@ class _ZstdStream(io.RawIOBase):
 
         self._raw = raw
         self._library: Any = zstandard
-        self._unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
         self._frame: Any = None
-        self._packed = b""
+        self._compressed = b""
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
@@ -269,25 +269,25 @@ class _ZstdStream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            if not self._unpack_more():
+            if not self._decompress_more():
                 return 0
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         self._ready = self._ready[count:]
         return count
 
-    def _unpack_more(self) -> bool:
-        packed = self._packed or self._raw.read(_ZSTD_INPUT_BYTES)
-        self._packed = b""
-        if not packed:
+    def _decompress_more(self) -> bool:
+        compressed = self._compressed or self._raw.read(_ZSTD_INPUT_BYTES)
+        self._compressed = b""
+        if not compressed:
             if self._frame is not None:
                 raise EOFError("the file ends inside a zstd frame")
             return False
-        self._frame = self._frame or self._unpacker.decompressobj()
+        self._frame = self._frame or self._decompressor.decompressobj()
         try:
-            self._ready = memoryview(self._frame.decompress(packed))
+            self._ready = memoryview(self._frame.decompress(compressed))
         except self._library.ZstdError as error:
             raise EOFError(str(error)) from error
         if self._frame.eof:
-            self._packed, self._frame = self._frame.unused_data, None
+            self._compressed, self._frame = self._frame.unused_data, None
         return True

@@ -15,7 +15,7 @@ from data_tools.reading.walk_folders import chooses_by_folder, compile_glob
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class FileSelection:
     """What the user wants from folders, and the record of what is not chosen."""
 
     exclude: Sequence[str] = ()
@@ -37,7 +37,7 @@ class Choice:
         return compile_glob(inside)
 
     @property
-    def names_decide(self) -> bool:
+    def depends_on_folders(self) -> bool:
         """Whether the names of folders choose files."""
         by_glob = self.folder_glob is not None and chooses_by_folder(self.folder_glob)
         return bool(self.exclude) or by_glob
@@ -79,10 +79,10 @@ class Choice:
             InputError: Its kind is not supported, and the user named this file.
         """
         seen = detect_format(file)
-        if seen.foreign:
+        if seen.unsupported:
             if is_named:
-                raise InputError(f"{file.path} is {seen.foreign}")
-            what = seen.foreign.partition(",")[0]
+                raise InputError(f"{file.path} is {seen.unsupported}")
+            what = seen.unsupported.partition(",")[0]
             self.left_out.add(what.removeprefix("a ").removeprefix("an "), file.name)
             return None
         if seen.how:

@@ -26,13 +26,13 @@ class InputFile:
     """Size on disk."""
     stamp: str
     """A time or hash that changes when the file changes."""
-    known: FileFormat | None = None
+    detected: FileFormat | None = None
     """Its format by content, if its name does not tell it."""
 
     @property
     def format(self) -> FileFormat:
         """Its format; a file of no known kind is text."""
-        by_name = self.known or format_by_name(self.name)
+        by_name = self.detected or format_by_name(self.name)
         return by_name or FileFormat("text", compression_by_name(self.name))
 
     @property
@@ -47,7 +47,7 @@ class InputFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PatternMatch:
     """The files that one of the user's patterns names."""
 
     label: str
@@ -126,6 +126,6 @@ def refuse(options: ReadOptions, reason: str, *, place: str, message: str) -> Sk
         InputError: The options say to stop.
     """
     if options.on_invalid == "stop":
-        way_out = options.spell("on_invalid", "skip")
-        raise InputError(f"{message}; correct it, or leave such documents out with {way_out}")
+        remedy = options.spell("on_invalid", "skip")
+        raise InputError(f"{message}; correct it, or leave such documents out with {remedy}")
     return Skipped(reason, place)

@@ -51,7 +51,7 @@ _SHORT_TARS: dict[str, Compression] = {
     ".tbz": "bzip2",
     ".tbz2": "bzip2",
 }
-WAYS_OUT = {
+REMEDIES = {
     ".lz4": "unpack it with lz4 -d",
     ".sz": "unpack it with snzip -d",
     ".snappy": "unpack it with snzip -d",
@@ -69,10 +69,10 @@ WAYS_OUT = {
     ".warc": "take its text out into JSON Lines",
 }
 """How to get the text out of files of unsupported kinds, by their last ending."""
-NEVER_TEXT = WAYS_OUT.keys() - {".csv", ".tsv", ".warc"}
+NEVER_TEXT = REMEDIES.keys() - {".csv", ".tsv", ".warc"}
 """The endings that are certainly not plain text."""
 
-_PACKED_MAGIC: tuple[tuple[bytes, Compression], ...] = (
+_COMPRESSION_MAGIC: tuple[tuple[bytes, Compression], ...] = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\xfd7zXZ\x00", "xz"),
@@ -85,7 +85,7 @@ _KIND_MAGIC: tuple[tuple[bytes, FileKind], ...] = (
 )
 _PDF_MAGIC = b"%PDF-"
 _PDF_LINE = re.compile(rb"%PDF-\d\.\d[ \t]*[\r\n]")
-_FOREIGN_MAGIC = (
+_UNSUPPORTED_MAGIC = (
     (b"PK\x03\x04", "a zip archive", ".zip"),
     (b"\x04\x22\x4d\x18", "lz4", ".lz4"),
     (b"\xff\x06\x00\x00sNaPpY", "snappy", ".sz"),
@@ -139,8 +139,8 @@ def compression_by_name(name: str) -> Compression | None:
 def ending_of(name: str) -> str:
     """The ending under which a file is counted: `.csv`, `.csv.gz`, or `without an ending`."""
     path = PurePosixPath(name.lower())
-    is_packed = path.suffix in _COMPRESSIONS or path.suffix in WAYS_OUT
-    inner = path.with_suffix("").suffix if is_packed else ""
+    is_compressed = path.suffix in _COMPRESSIONS or path.suffix in REMEDIES
+    inner = path.with_suffix("").suffix if is_compressed else ""
     # `report.1` and `v1.2 of my notes` have no ending.
     is_ending = _ENDING.fullmatch(path.suffix) is not None
     return inner * (_ENDING.fullmatch(inner) is not None) + path.suffix if is_ending else NO_ENDING
@@ -156,7 +156,7 @@ def compression_by_content(head: bytes) -> Compression | None:
     """The compression of a file by its first bytes."""
     if head.startswith(b"BZh") and head[4:10] in _BZIP2_BLOCKS:
         return "bzip2"
-    return next((name for magic, name in _PACKED_MAGIC if head.startswith(magic)), None)
+    return next((name for magic, name in _COMPRESSION_MAGIC if head.startswith(magic)), None)
 
 
 def kind_by_content(head: bytes) -> FileKind | None:
@@ -171,11 +171,11 @@ def kind_by_content(head: bytes) -> FileKind | None:
     return None
 
 
-def foreign_content(head: bytes) -> tuple[str, str] | None:
+def unsupported_content(head: bytes) -> tuple[str, str] | None:
     """Says what a file of an unsupported kind is, by its first bytes, and what the user can do."""
-    for magic, what, ending in _FOREIGN_MAGIC:
+    for magic, what, ending in _UNSUPPORTED_MAGIC:
         if _begins(head, magic):
-            return what, WAYS_OUT[ending]
+            return what, REMEDIES[ending]
     return None
 
 
@@ -183,8 +183,8 @@ def wrong_content(head: bytes) -> str | None:
     """Says what a file is, by its first bytes, if it is not UTF-8 text; None if it may be."""
     if compression := compression_by_content(head):
         return compression
-    if foreign := foreign_content(head):
-        return foreign[0]
+    if unsupported := unsupported_content(head):
+        return unsupported[0]
     marked = (name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark))
     return next(marked, None) if len(head) > len(_BYTE_ORDER_MARKS[-1][0]) else None
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from data_tools.errors import InputError
-from data_tools.reading.byte_streams import is_url, open_file, open_unpacked, read_head
+from data_tools.reading.byte_streams import is_url, open_decompressed, open_file, read_head
 from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions, Skipped, refuse
 from data_tools.reading.file_formats import HEAD_BYTES, holds_json_values, wrong_content
 from data_tools.reading.json_record import JsonRecord
@@ -22,7 +22,7 @@ _JSON = json.JSONDecoder()
 
 def read_json_lines(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
     """Reads the documents of the lines that begin in a piece, or of a file that is one array."""
-    with open_unpacked(piece.file) as stream:
+    with open_decompressed(piece.file) as stream:
         head = stream.peek(HEAD_BYTES)[:HEAD_BYTES] if piece.start == 0 else b""
         if wrong := wrong_content(head):
             yield _not_json(piece.file, wrong, options)
@@ -58,7 +58,7 @@ def _read_lines(
             yield Document(text, place)
         elif len(line) > limit and not line.endswith(b"\n"):
             yield _Line(piece, options, offset, number).too_long()
-            offset += _pass_line(stream)
+            offset += _skip_line(stream)
         elif found := _Line(piece, options, offset, number).parse(line):
             yield found
         offset += len(line)
@@ -113,10 +113,10 @@ def _first_line(stream: IO[bytes], start: int) -> int:
     if start == 0:
         return 0
     stream.seek(start - 1)
-    return start - 1 + _pass_line(stream)
+    return start - 1 + _skip_line(stream)
 
 
-def _pass_line(stream: IO[bytes]) -> int:
+def _skip_line(stream: IO[bytes]) -> int:
     """Reads to the end of a line without keeping it; returns the number of bytes."""
     passed = 0
     while part := stream.readline(_BLOCK_BYTES):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_tools.reading.file_formats import WAYS_OUT
+from data_tools.reading.file_formats import REMEDIES
 
 _NAMED = 10
 
@@ -58,7 +58,7 @@ def _count(tallies: dict[str, _Tally], reason: str, example: str) -> None:
 def _render(tallies: dict[str, _Tally]) -> str:
     rows = sorted(tallies.items(), key=lambda row: (-row[1].files, row[0]))
     named = [
-        f"{tally.files:,} {reason} ({_example(tally)}{_way_out(reason)})"
+        f"{tally.files:,} {reason} ({_example(tally)}{_remedy(reason)})"
         for reason, tally in rows[:_NAMED]
     ]
     if others := rows[_NAMED:]:
@@ -67,9 +67,9 @@ def _render(tallies: dict[str, _Tally]) -> str:
     return ", ".join(named)
 
 
-def _way_out(reason: str) -> str:
-    way_out = WAYS_OUT.get("." + reason.rpartition(".")[2]) if reason.startswith(".") else None
-    return f"; {way_out}" if way_out else ""
+def _remedy(reason: str) -> str:
+    remedy = REMEDIES.get("." + reason.rpartition(".")[2]) if reason.startswith(".") else None
+    return f"; {remedy}" if remedy else ""
 
 
 def _example(tally: _Tally) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from data_tools.reading.arrow_files import arrow_text_bytes
-from data_tools.reading.byte_streams import damage_refused, is_command, open_file, unpack
+from data_tools.reading.byte_streams import decompress, is_command, open_file, refuse_damage
 from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions
 from data_tools.reading.json_lines import is_cut_by_lines
 from data_tools.reading.parquet_files import text_bytes
@@ -36,8 +36,8 @@ def sample_text(
     block_bytes = _block_bytes(max_bytes)
     before = 0
     for file, size in zip(files, sizes, strict=True):
-        if _is_read_whole(file):
-            yield from _every_so_often(_texts(Piece(file, 0, None, file.bytes), options), share)
+        if _is_read_completely(file):
+            yield from _sample_evenly(_texts(Piece(file, 0, None, file.bytes), options), share)
         else:
             yield from _blocks(file, options, share, before, block_bytes)
         before += size
@@ -60,19 +60,19 @@ def _text_bytes(file: InputFile, options: ReadOptions) -> int:
             return arrow_text_bytes(file, options)
         case "tar":
             return tar_text_bytes(file)
-    return int(file.bytes * _ratio(file)) if file.compressed else file.bytes
+    return int(file.bytes * _decompression_ratio(file)) if file.compressed else file.bytes
 
 
-def _is_read_whole(file: InputFile) -> bool:
+def _is_read_completely(file: InputFile) -> bool:
     if file.compressed or file.kind in ("parquet", "arrow", "tar"):
         return True
     return file.kind == "json lines" and not is_cut_by_lines(file)
 
 
-def _ratio(file: InputFile) -> float:
+def _decompression_ratio(file: InputFile) -> float:
     """How much longer the text is than the file, estimated from its first part."""
-    with open_file(file) as raw, damage_refused(file):
-        length = len(unpack(file, raw).read(_RATIO_BYTES))
+    with open_file(file) as raw, refuse_damage(file):
+        length = len(decompress(file, raw).read(_RATIO_BYTES))
         return length / max(1, raw.tell())
 
 
@@ -80,7 +80,7 @@ def _texts(piece: Piece, options: ReadOptions) -> Iterator[str]:
     return (it.text for it in read_piece(piece, options) if isinstance(it, Document))
 
 
-def _every_so_often(texts: Iterable[str], share: float) -> Iterator[str]:
+def _sample_evenly(texts: Iterable[str], share: float) -> Iterator[str]:
     seen = taken = 0
     for text in texts:
         for start in range(0, len(text), _BLOCK_BYTES):

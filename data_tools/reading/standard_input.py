@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import IO
 
 from data_tools.errors import InputError
-from data_tools.reading.byte_streams import UNPACKING
+from data_tools.reading.byte_streams import DECOMPRESS_COMMANDS
 from data_tools.reading.documents import InputFile
-from data_tools.reading.file_formats import compression_by_content, foreign_content, kind_by_content
+from data_tools.reading.file_formats import (
+    compression_by_content,
+    kind_by_content,
+    unsupported_content,
+)
 from data_tools.reading.text_sources import TextSource
 
 _BLOCK_BYTES = 1 << 20
@@ -53,14 +57,14 @@ def standard_input(
 
 def _check_plain(block: bytes) -> None:
     if compression := compression_by_content(block):
-        tool = UNPACKING[compression]
+        tool = DECOMPRESS_COMMANDS[compression]
         raise InputError(
             f"standard input is compressed: unpack it first ({tool}c FILE | …), "
             "or name the file itself"
         )
     kind = kind_by_content(block) or "json lines"
-    if foreign := foreign_content(block):
-        raise InputError(f"standard input is {foreign[0]}, not JSON Lines: {foreign[1]}")
+    if unsupported := unsupported_content(block):
+        raise InputError(f"standard input is {unsupported[0]}, not JSON Lines: {unsupported[1]}")
     if kind != "json lines":
         raise InputError(f"standard input holds {kind}, not JSON Lines: name the file itself")
 

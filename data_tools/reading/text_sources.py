@@ -10,11 +10,11 @@ from pathlib import Path
 from data_tools.errors import InputError
 from data_tools.files import file_sha256
 from data_tools.reading.byte_streams import is_command, is_url
-from data_tools.reading.choose_files import Choice
-from data_tools.reading.documents import Finding, InputFile
+from data_tools.reading.choose_files import FileSelection
+from data_tools.reading.documents import InputFile, PatternMatch
 from data_tools.reading.expand_patterns import expand_pattern
 from data_tools.reading.file_formats import KNOWN_ENDINGS
-from data_tools.reading.find_local_text import find_local, find_singles, is_glob
+from data_tools.reading.find_local_text import find_local, find_named_files, is_glob
 from data_tools.reading.find_remote_text import find_commands, find_remote
 from data_tools.reading.left_out_files import LeftOut
 
@@ -60,11 +60,11 @@ def find_sources(
         raise InputError("standard input (-) can only be read by `data shard`: name files")
     left_out = LeftOut() if left_out is None else left_out
     real = frozenset(os.path.realpath(path) for path in own)
-    choice = Choice(exclude, folder_glob, real, left_out)
+    selection = FileSelection(exclude, folder_glob, real, left_out)
     try:
-        sources = _join(_find_all(patterns, choice), left_out)
+        sources = _join(_find_all(patterns, selection), left_out)
         if not sources:
-            raise InputError(_nothing(patterns, folder_glob))
+            raise InputError(_no_text_message(patterns, folder_glob))
         return sources
     finally:
         for line in left_out.lines():
@@ -85,49 +85,49 @@ def hash_sources(sources: Sequence[TextSource]) -> str:
     return digest.hexdigest()
 
 
-def _find_all(patterns: Sequence[str], choice: Choice) -> list[Finding]:
+def _find_all(patterns: Sequence[str], selection: FileSelection) -> list[PatternMatch]:
     """Finds what each pattern names; single local files come last, in one source."""
-    findings: list[Finding] = []
+    matches: list[PatternMatch] = []
     singles: list[str] = []
     for pattern in patterns:
         names = expand_pattern(pattern)
-        far = [find_remote(it, choice) for it in names if is_url(it) and not is_command(it)]
-        findings += _as_one(far, pattern)
+        far = [find_remote(it, selection) for it in names if is_url(it) and not is_command(it)]
+        matches += _join_braces(far, pattern)
         if commands := [name for name in names if is_command(name)]:
-            findings.append(find_commands(commands))
+            matches.append(find_commands(commands))
         near = [name for name in names if not is_url(name)]
         folders = [name for name in near if is_glob(name) or Path(name).is_dir()]
-        findings += [find_local(name, choice) for name in folders]
+        matches += [find_local(name, selection) for name in folders]
         singles += [name for name in near if name not in folders]
     if singles:
-        findings.append(find_singles(singles, choice))
-    return findings
+        matches.append(find_named_files(singles, selection))
+    return matches
 
 
-def _as_one(findings: Sequence[Finding], pattern: str) -> Sequence[Finding]:
+def _join_braces(matches: Sequence[PatternMatch], pattern: str) -> Sequence[PatternMatch]:
     """Joins what the braces of a pattern give into one source, unless two files have one name."""
-    files = [pair for finding in findings for pair in finding.files]
-    if len(findings) < 2 or len({file.name for _, file in files}) < len(files):
-        return findings
-    return [Finding("/".join(pattern.rsplit("/", 2)[-2:]), tuple(files))]
+    files = [pair for matched in matches for pair in matched.files]
+    if len(matches) < 2 or len({file.name for _, file in files}) < len(files):
+        return matches
+    return [PatternMatch("/".join(pattern.rsplit("/", 2)[-2:]), tuple(files))]
 
 
-def _join(findings: Sequence[Finding], left_out: LeftOut) -> list[TextSource]:
+def _join(matches: Sequence[PatternMatch], left_out: LeftOut) -> list[TextSource]:
     sources, seen = [], set[str]()
-    for finding in findings:
+    for matched in matches:
         files = []
-        for key, file in finding.files:
+        for key, file in matched.files:
             if key in seen:
                 left_out.add("named twice", file.name)
             else:
                 seen.add(key)
                 files.append(file)
         if files:
-            sources.append(TextSource(finding.label, tuple(files)))
+            sources.append(TextSource(matched.label, tuple(files)))
     return sources
 
 
-def _nothing(patterns: Sequence[str], folder_glob: str | None) -> str:
+def _no_text_message(patterns: Sequence[str], folder_glob: str | None) -> str:
     read = (
         f"Chosen by the glob: {folder_glob}" if folder_glob else f"Read by default: {KNOWN_ENDINGS}"
     )

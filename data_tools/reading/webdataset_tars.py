@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from data_tools.errors import InputError
-from data_tools.reading.byte_streams import open_unpacked
+from data_tools.reading.byte_streams import open_decompressed
 from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions, Skipped, refuse
 from data_tools.reading.json_record import JsonRecord
 from data_tools.reading.webdataset_rules import group_samples, key_and_suffix
@@ -31,7 +31,7 @@ def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]
     Raises:
         InputError: The tar is damaged, or has an invalid member and the options say to stop.
     """
-    with open_unpacked(piece.file) as stream:
+    with open_decompressed(piece.file) as stream:
         tar_stream = _TarStream(stream)
         readable: Any = tar_stream  # Only its `read` is called.
         try:
@@ -47,7 +47,7 @@ def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]
             raise _damaged(piece.file, error) from error
         if not tar_stream.is_complete:
             message = (
-                f"{piece.file.path} does not end with a tar's end mark: it is truncated, or "
+                f"{piece.file.path} does not end with a tar's end marker: it is truncated, or "
                 "several tars were joined"
             )
             yield refuse(options, "tar without an end", place=piece.file.name, message=message)
@@ -55,7 +55,7 @@ def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]
 
 def tar_text_bytes(file: InputFile) -> int:
     """Adds the sizes of the members that may be text, from their headers."""
-    with open_unpacked(file) as stream:
+    with open_decompressed(file) as stream:
         try:
             with tarfile.open(fileobj=stream, mode="r|*") as tar:
                 return sum(it.size for it in _headers(tar) if it.isreg() and _may_be_text(it.name))
@@ -185,7 +185,7 @@ class _TarStream:
     """The stream of a tar, which checks at the end that the tar is complete.
 
     Python's tarfile, and so webdataset, does not notice if a tar was truncated between two members,
-    and if several tars were joined, it stops at the first end mark.
+    and if several tars were joined, it stops at the first end marker.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -201,7 +201,7 @@ class _TarStream:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the stream ends with the end mark of a tar and nothing after it."""
+        """Whether the stream ends with the end marker of a tar and nothing after it."""
         is_complete = not any(self._last)
         while is_complete and (rest := self.read(_REST_BYTES)):
             is_complete = not any(rest)

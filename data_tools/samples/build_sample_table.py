@@ -16,7 +16,7 @@ from data_tools.errors import InputError
 from data_tools.files import write_file
 from data_tools.jobs.completion_markers import has_size
 from data_tools.jobs.job_file import describe_changes
-from data_tools.jobs.output_folder import only_writer, without_parts
+from data_tools.jobs.output_folder import only_writer, removing_parts
 from data_tools.jobs.tool_version import tool_version
 from data_tools.progress import Advance, show_progress
 from data_tools.samples.corpus_sentences import CorpusSentences
@@ -181,7 +181,7 @@ def _make(job: _Job) -> SamplesManifest:
     what = f"planning {job.mode} samples"
     total = job.corpus.num_tokens * job.corpus.manifest.token_type.itemsize
     try:
-        with without_parts([(job.folder, "")]), show_progress(what, total) as advance:
+        with removing_parts([(job.folder, "")]), show_progress(what, total) as advance:
             planned = _plan(job, advance)
     except BaseException:
         if not any(job.folder.iterdir()):

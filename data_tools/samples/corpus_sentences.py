@@ -47,7 +47,7 @@ class CorpusSentences:
         self.first_documents = [0, *accumulate(counts)]
         """The number of the first document of each pack, then the number of all documents."""
         if self.num_documents < 2:
-            raise self._lonely()
+            raise self._no_other_document()
         self._packs: OrderedDict[int, PackSentences] = OrderedDict()
 
     @property
@@ -85,13 +85,13 @@ class CorpusSentences:
             if number != document and len(found := self._document(number)) > 1:
                 return found
             number = (number + 1) % self.num_documents
-        raise self._lonely()
+        raise self._no_other_document()
 
     def _document(self, number: int) -> Bounds:
         pack = bisect_right(self.first_documents, number) - 1
         return self.pack(pack).document(number - self.first_documents[pack])
 
-    def _lonely(self) -> InputError:
+    def _no_other_document(self) -> InputError:
         return InputError(
             f"{self._corpus.folder} has a single document with text, and a random B is taken "
             "from another one: shard more documents"

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from data_tools.errors import InputError
-from data_tools.jobs.output_folder import only_writer, without_parts
+from data_tools.jobs.output_folder import only_writer, removing_parts
 from data_tools.jobs.run_tasks import find_done, in_order, run_tasks
 from data_tools.jobs.task_sizes import choose_task_bytes
 from data_tools.jobs.workers import open_pool
@@ -229,7 +229,7 @@ def _run_all(
     with only_writer(job.out):
         claim_folder(job, tokenizer)
         remove_stale_input(job.out / TASKS_FOLDER)
-        with without_parts([(job.out / folder, "") for folder in (TASKS_FOLDER, *job.splits)]):
+        with removing_parts([(job.out / folder, "") for folder in (TASKS_FOLDER, *job.splits)]):
             markers, fresh = _run_missing(tasks, job, workers)
         done = not fresh and is_sealed(job)
         if not done:
@@ -252,7 +252,7 @@ def _run_part(
         with lock_job_file(job.out):
             claim_folder(job, tokenizer)
             write_part_count(job, part.count)
-        with without_parts(_parts_of(mine, job)):
+        with removing_parts(_parts_of(mine, job)):
             markers, fresh = _run_missing(mine, job, workers)
     return _result(markers, fresh, job, started=started, already_done=not fresh)
 

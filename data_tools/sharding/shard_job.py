@@ -118,7 +118,7 @@ def is_claimed(job: Job) -> bool:
         InputError: Another job has, or there is a corpus without a job file.
     """
     splits = (job.out / split for split in ("train", "validation"))
-    return _job_file(job).is_of_this_job(path for path in splits if path.exists())
+    return _job_file(job).has_begun(path for path in splits if path.exists())
 
 
 def claim_folder(job: Job, tokenizer: bytes) -> None:

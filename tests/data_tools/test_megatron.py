@@ -249,7 +249,7 @@ def put(path, offset, content):
             lambda bin, idx: put(idx, 0, b"XMIDIDX"),
             r"made\.idx does not begin like",
         ),
-        (lambda bin, idx: put(idx, 9, b"\2"), r"made\.idx has version 2; only 1 is known"),
+        (lambda bin, idx: put(idx, 9, b"\2"), r"made\.idx has version 2; only 1 is supported"),
         (lambda bin, idx: put(idx, 17, b"\7"), "token type 7 at byte 17 is not an integer type"),
         (lambda bin, idx: put(idx, 26, b"\0"), "has no document mark"),
         (lambda bin, idx: put(idx, 34, b"\1"), "sequence 1 does not follow the one before"),
@@ -280,7 +280,7 @@ def test_marks_that_go_back_are_refused(tokenizer, tmp_path):
 
 def test_a_dataset_without_a_token_makes_no_corpus(tokenizer, tmp_path):
     prefix = write_files(tmp_path / "made", [[], []])
-    with pytest.raises(InputError, match="holds no token"):
+    with pytest.raises(InputError, match="has no token"):
         import_megatron(prefix, tmp_path / "corpus", tokenizer=tokenizer.path)
     assert not (tmp_path / "corpus").exists()
 
@@ -326,7 +326,7 @@ def test_an_import_that_was_killed_starts_over_and_a_finished_one_is_left_alone(
     assert not left.exists()
     before = tree_bytes(tmp_path / "corpus")
     assert "tokens-000007.tar" not in before
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         import_megatron(prefix, tmp_path / "corpus", tokenizer=tokenizer.path)
     assert tree_bytes(tmp_path / "corpus") == before
 

@@ -32,7 +32,7 @@ from data_tools.sharding.shard_corpus import shard_corpus
 from data_tools.sharding.shard_options import ShardOptions
 from data_tools.sharding.shard_task import TokenDocument, shuffled
 from data_tools.tokenizer import train_tokenizer
-from data_tools.tokenizer.tokenizer_interface import move_blanks
+from data_tools.tokenizer.tokenizer_interface import move_spaces
 from tests.data_tools.small_texts import tree_bytes, write_texts
 
 TINY = {"task_bytes": 3000, "pack_tokens": 100}
@@ -156,7 +156,7 @@ def test_sentence_starts_mark_every_sentence(texts, tokenizer, tmp_path):
             for start, stop in pairwise(edges):
                 found.append(tokenizer.decode(corpus.read(start, stop)))
     # A blank between two sentences belongs to the first word of the second.
-    assert found == [part for text in documents for part in move_blanks(split_sentences(text))]
+    assert found == [part for text in documents for part in move_spaces(split_sentences(text))]
     assert "今天下雨。" in found
 
 
