@@ -60,7 +60,7 @@ class Histogram:
 
     bins: tuple[LengthBin, ...]
     packs: int
-    """How many packs were counted."""
+    """The number of packs that were counted."""
     all_packs: int
 
     @property

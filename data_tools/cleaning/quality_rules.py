@@ -1,7 +1,6 @@
 """Rules for one document or its lines, from C4 and Gopher: pure functions of the text.
 
-Each `find_..._fault` names the first threshold that a text breaks, by its key in the config, or
-None.
+Each `find_..._fault` returns the config key of the first threshold that a text violates, or None.
 """
 
 import re
@@ -94,7 +93,7 @@ def count_sentences(text: str) -> int:
 
 
 def find_quality_fault(text: str, words: Words, rules: GopherQualityRules) -> str | None:
-    """Checks whether a document is running text; one without words is not."""
+    """Checks whether a document is running text; a document without words is not."""
     if not words.all:
         return "min_alphabetic_words" if rules.min_alphabetic_words else None
     return (
@@ -149,7 +148,7 @@ def _find_vocabulary_fault(words: Words, rules: GopherQualityRules) -> str | Non
 
 
 def _are_alphabetic(words: Sequence[str], least: float) -> bool:
-    """Whether at least this many words have a letter; tries their first characters first."""
+    """Whether at least this many words have a letter; counts first characters before searching."""
     if sum(map(str.isalpha, map(itemgetter(0), words))) >= least:
         return True
     counts = Counter(words)

@@ -1,6 +1,6 @@
 """Splits text of any script into words, so that the same rules can be used for all languages.
 
-If a script puts spaces between words, a word is what is between spaces, with its punctuation. In
+In scripts with spaces between words, a word is the text between spaces, with its punctuation. In
 other scripts, and in Hangul, whose words are too short for rules made for English, each character
 is a word, and full-width punctuation separates words as a space does.
 """

@@ -1,4 +1,4 @@
-"""Opens files as byte streams: local, behind a URL (fsspec) or from a command; decompresses."""
+"""Opens local files, URLs (fsspec) and the output of commands as byte streams; decompresses."""
 
 import bz2
 import gzip
@@ -23,7 +23,7 @@ _ZSTD_INPUT_BYTES = 1 << 10
 # The names of a stamp in S3, Google, Azure, HTTP, local disks and fsspec's memory file system, the
 # most reliable first.
 _STAMP_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
-_ZSTD_MAX_WINDOW = 1 << 31  # What `zstd --long=31` asks for.
+_ZSTD_MAX_WINDOW = 1 << 31  # The window of `zstd --long=31`.
 _COMMAND = "pipe:"
 _STATUS_OF_BROKEN_PIPE = (-13, 141)  # From the process itself, and from a shell.
 DECOMPRESS_COMMANDS = {"gzip": "gzip -d", "zstd": "zstd -d", "xz": "xz -d", "bzip2": "bzip2 -d"}
@@ -31,12 +31,12 @@ DECOMPRESS_COMMANDS = {"gzip": "gzip -d", "zstd": "zstd -d", "xz": "xz -d", "bzi
 
 
 def is_url(path: str) -> bool:
-    """Whether it is not a local path: a URL for fsspec, or a command."""
+    """Whether a path is not local, but a URL for fsspec or a command."""
     return "://" in path or is_command(path)
 
 
 def is_command(path: str) -> bool:
-    """Whether it is a command whose output is to be read, in webdataset's notation: `pipe:…`."""
+    """Whether a path is a command whose output is read, in webdataset's notation: `pipe:…`."""
     return path.startswith(_COMMAND)
 
 
@@ -56,17 +56,17 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def size_and_stamp(url: str, info: dict[str, Any] | None = None) -> tuple[int, str]:
-    """Gives the size of a file behind a URL, and a stamp that changes when the file changes.
+    """The size of a file at a URL, and a stamp that changes when the file changes.
 
     Args:
         url: The file.
-        info: What its file system says of it; by default the file system is asked.
+        info: What its file system reported about it; by default the file system is queried.
     """
     if info is None or info.get("size") is None:
         system, path = file_system(url)
         system.invalidate_cache()
         info = system.info(path)
-    # A listing and a query for one file may give different keys, so only one value is compared.
+    # A listing and a query for one file may return different keys, so only one value is compared.
     values = (info[key] for key in _STAMP_KEYS if info.get(key) is not None)
     return int(info["size"] or 0), _as_text(next(values, ""))
 
@@ -81,7 +81,7 @@ def check_unchanged(file: "InputFile") -> None:
     """Checks that a file has not changed since the job was planned.
 
     Raises:
-        InputError: It has changed or is gone.
+        InputError: The file has changed or does not exist any more.
     """
     if is_command(file.path):
         return  # Its output has neither a size nor a time.
@@ -108,10 +108,10 @@ def open_file(file: "InputFile") -> Iterator[IO[bytes]]:
             output.ignore_errors = True  # Its error message is a Python representation.
             try:
                 yield output.stream
-            except InputError as error:  # Perhaps because the command failed.
+            except InputError as error:  # The cause may be that the command failed.
                 _check_status(file, output)
                 raise error
-        # Not reached if the reader stops early, which makes the command end with an error.
+        # Not reached if the reader stops early; then the command ends with an error.
         _check_status(file, output)
     elif is_url(file.path):
         system, path = file_system(file.path)
@@ -140,7 +140,7 @@ def open_decompressed(file: "InputFile") -> Iterator[io.BufferedReader]:
 
 
 def decompress(file: "InputFile", raw: IO[bytes]) -> io.BufferedReader:
-    """Gives the decompressed stream of `raw`, which holds the bytes of a file."""
+    """Wraps `raw`, a stream of the bytes of a file, in a stream of its decompressed content."""
     compression = file.format.compression
     if is_command(file.path) and isinstance(raw, io.BufferedReader):
         compression = compression_by_content(raw.peek(8))
@@ -167,28 +167,28 @@ def read_head(file: "InputFile", size: int) -> bytes:
     """Reads the first bytes of the content of a file.
 
     Raises:
-        InputError: It is damaged.
+        InputError: The file is damaged.
     """
     with open_decompressed(file) as stream:
         return stream.read(size)
 
 
 def check_not_compressed(file: "InputFile") -> None:
-    """Checks that a Parquet or Arrow file, which is read at many offsets, is not compressed.
+    """Checks that a Parquet or Arrow file is not compressed, because it is read at many offsets.
 
     Raises:
-        InputError: It is compressed.
+        InputError: The file is compressed.
     """
     if file.compressed:
         raise InputError(
-            f"{file.path} is compressed, which is not supported for its kind: unpack it first "
+            f"{file.path} is compressed, which is not supported for its kind: decompress it first "
             f"({DECOMPRESS_COMMANDS[file.format.compression or 'gzip']}), or exclude it"
         )
 
 
 @contextmanager
 def refuse_damage(file: "InputFile") -> Iterator[None]:
-    """Turns the error that a library raises for a damaged file into an `InputError`."""
+    """Converts the error that a library raises for a damaged file into an `InputError`."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Detects the format of files by their content, if their names do not tell it."""
+"""Detects the format of files by their content, if their names do not show it."""
 
 from dataclasses import dataclass, replace
 
@@ -28,17 +28,17 @@ _READ_AS = {
 
 @dataclass(frozen=True, slots=True)
 class DetectedFormat:
-    """The format of a file, as its name or its content shows it."""
+    """The format of a file, by its name or its content."""
 
     file: InputFile
     how: str | None = None
-    """How it is read, if its name does not say so."""
+    """How the file is read, if its name does not show it."""
     unsupported: str | None = None
-    """If its kind is not supported: what it is, and what the user can do."""
+    """If the kind is not supported: what the file is, and what the user can do."""
 
 
 def detect_format(file: InputFile) -> DetectedFormat:
-    """Finds out what a file holds: by its name, or else by its first bytes.
+    """Detects the format of a file: by its name, or else by its first bytes.
 
     If the first line is a complete JSON object, the file is JSON Lines; if it begins with an array
     of objects, it is JSON. Parquet, Arrow, tars and compressed files are recognized by their first

@@ -1,4 +1,4 @@
-"""File formats: by the ending of a name, or by the first bytes of a file."""
+"""Recognizes file formats by the ending of a name, or by the first bytes of a file."""
 
 import json
 import re
@@ -12,7 +12,7 @@ Compression = Literal["gzip", "zstd", "xz", "bzip2"]
 
 NO_ENDING = "without an ending"
 HEAD_BYTES = 64 * 1024
-"""How much of a file is read to find out its format."""
+"""How much of a file is read to detect its format."""
 
 KNOWN_ENDINGS = (
     ".txt, .jsonl, .ndjson, .jl, .json, .parquet, .arrow, .feather and .tar, "
@@ -96,7 +96,7 @@ _UNSUPPORTED_MAGIC = (
     (b"Obj\x01", "an Avro file", ".avro"),
     (b"ORC", "an ORC file", ".orc"),
 )
-# UTF-32 comes before UTF-16, because its mark begins with that of UTF-16.
+# UTF-32 comes before UTF-16, because the UTF-32 mark begins with the UTF-16 mark.
 _BYTE_ORDER_MARKS = (
     (b"\xff\xfe\x00\x00", "UTF-32"),
     (b"\x00\x00\xfe\xff", "UTF-32"),
@@ -109,13 +109,13 @@ _ENDING = re.compile(r"\.(?=\w*[^\W\d])\w{1,16}")
 _BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")
 _ARRAY_OF_OBJECTS = re.compile(rb"\[\s*\{\s*(\"|\})")
 _TAR_MAGIC = slice(257, 262)
-# Uses only Python's own table, because the system's files differ between machines.
+# Uses only Python's own table, because the tables of the system differ between machines.
 _MIME_TYPES = MimeTypes(filenames=())
 
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """What a file holds, and how it is compressed."""
+    """The kind of a file's content, and how it is compressed."""
 
     kind: FileKind
     compression: Compression | None = None
@@ -147,7 +147,7 @@ def ending_of(name: str) -> str:
 
 
 def is_text_by_name(name: str) -> bool:
-    """Whether the ending is used only for text, as `.py` or `.md`."""
+    """Whether the ending is used only for text, such as `.py` or `.md`."""
     kind, encoding = _MIME_TYPES.guess_type("x/" + name)
     return encoding is None and kind is not None and kind.startswith("text/")
 
@@ -172,7 +172,7 @@ def kind_by_content(head: bytes) -> FileKind | None:
 
 
 def unsupported_content(head: bytes) -> tuple[str, str] | None:
-    """Says what a file of an unsupported kind is, by its first bytes, and what the user can do."""
+    """The unsupported kind of a file, by its first bytes, and a remedy; None if there is none."""
     for magic, what, ending in _UNSUPPORTED_MAGIC:
         if _begins(head, magic):
             return what, REMEDIES[ending]
@@ -180,7 +180,7 @@ def unsupported_content(head: bytes) -> tuple[str, str] | None:
 
 
 def wrong_content(head: bytes) -> str | None:
-    """Says what a file is, by its first bytes, if it is not UTF-8 text; None if it may be."""
+    """The format of a file that is not UTF-8 text, by its first bytes; None if it may be text."""
     if compression := compression_by_content(head):
         return compression
     if unsupported := unsupported_content(head):
@@ -192,8 +192,8 @@ def wrong_content(head: bytes) -> str | None:
 def holds_json_values(head: bytes, name: str) -> bool:
     """Whether a JSON file is an array or objects over several lines, by its first bytes.
 
-    If the file is called `.jsonl` and its second line is a complete object, it holds lines and the
-    first one is damaged; unless the first line may begin an array with one object per line.
+    If the name ends with `.jsonl` and the second line is a complete object, the file is JSON Lines
+    and its first line is damaged, unless that line may begin an array with one object per line.
     """
     text = head.removeprefix(_UTF8_MARK).lstrip()
     line, newline, rest = text.partition(b"\n")

@@ -1,4 +1,4 @@
-"""Finds text on this machine: in folders, by globs, and in files that the user named."""
+"""Finds text on local disks: in folders, by globs, and in files that the user named."""
 
 import glob
 import os
@@ -63,7 +63,7 @@ def find_named_files(patterns: Sequence[str], selection: FileSelection) -> Patte
     """Finds the files that the user named one by one.
 
     Raises:
-        InputError: One is not there, cannot be read, or is of a kind that is not supported.
+        InputError: A file does not exist, cannot be read, or has an unsupported kind.
     """
     for pattern in patterns:
         _check_single(pattern)
@@ -80,7 +80,7 @@ def find_named_files(patterns: Sequence[str], selection: FileSelection) -> Patte
 
 
 def absent(pattern: str) -> str:
-    """The message for a pattern that names nothing."""
+    """The error message for a pattern that matches nothing."""
     return f"{pattern} is not a file, folder or glob that exists: check its spelling"
 
 
@@ -111,4 +111,4 @@ def _check_single(pattern: str) -> None:
     if (ending := path.suffix.lower()) in NEVER_TEXT:
         raise InputError(f"{pattern} is of a kind that is not read: {REMEDIES[ending]}")
     if is_token_tar(first_bytes_of(str)(pattern, 512)):
-        raise InputError(f"{pattern} holds tokens that `bigtrain data shard` wrote, not text")
+        raise InputError(f"{pattern} has tokens that `bigtrain data shard` wrote, not text")

@@ -1,4 +1,4 @@
-"""Finds text behind URLs, through fsspec, and takes the output of commands (`pipe:…`)."""
+"""Finds text at URLs, through fsspec, and handles commands (`pipe:…`)."""
 
 import glob
 import re
@@ -29,10 +29,10 @@ def find_commands(commands: Sequence[str]) -> PatternMatch:
 
 
 def find_remote(pattern: str, selection: FileSelection) -> PatternMatch:
-    """Finds what a URL names: a file, a folder, or a glob.
+    """Finds the text files at a URL of a file, a folder, or a glob.
 
     Raises:
-        InputError: Nothing is there, or its file system cannot be used.
+        InputError: Nothing matches the URL, or its file system cannot be used.
     """
     system, path = file_system(pattern)
     if _is_local(system) and (is_glob(path) or Path(path).is_dir()):

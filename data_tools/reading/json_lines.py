@@ -1,6 +1,6 @@
 """Reads JSON Lines: one object per line, with the text in one field.
 
-Any range of bytes can be read by itself. A JSON file that is one array, or whose objects take
+Any range of bytes can be read separately. A JSON file that is one array, or has objects over
 several lines, is read completely.
 """
 
@@ -33,12 +33,12 @@ def read_json_lines(piece: Piece, options: ReadOptions) -> Iterator[Document | S
 
 
 def is_cut_by_lines(file: InputFile) -> bool:
-    """Whether a JSON file holds lines, so that a part of it can be read by itself."""
+    """Whether a JSON file is JSON Lines, so that parts of it can be read separately."""
     return not file.compressed and not holds_json_values(read_head(file, HEAD_BYTES), file.name)
 
 
 def _not_json(file: InputFile, wrong: str, options: ReadOptions) -> Skipped:
-    message = f"{file.path} holds {wrong}, not JSON in UTF-8 as its name says"
+    message = f"{file.path} is {wrong}, not JSON in UTF-8 as its name says"
     return refuse(options, f"not JSON but {wrong}", place=file.name, message=message)
 
 
@@ -65,7 +65,7 @@ def _read_lines(
 
 
 def _text_at_once(line: bytes, limit: int, options: ReadOptions) -> str | None:
-    """The fast path, for a simple valid line; None if the line needs the slow path."""
+    """Reads a simple valid line quickly; None if the line needs the slower `_Line`."""
     if options.id_field or len(line) > limit or b"\\ud" in line or b"\\uD" in line:
         return None
     try:
@@ -76,7 +76,7 @@ def _text_at_once(line: bytes, limit: int, options: ReadOptions) -> str | None:
 
 
 class _Line:
-    """One line and its place; its number counts from 1 within the piece."""
+    """One line and its place; the number of the line is counted from 1 within the piece."""
 
     __slots__ = ("_number", "_offset", "_options", "_piece")
 
@@ -102,7 +102,7 @@ class _Line:
 
     def _exact_place(self) -> str:
         file = self._piece.file
-        if self._piece.start and is_url(file.path):  # Counting lines would fetch all before it.
+        if self._piece.start and is_url(file.path):  # Counting would fetch all earlier lines.
             return f"{file.path} byte {self._offset}"
         before = _count_lines(self._piece) if self._piece.start else 0
         return f"{file.path} line {before + self._number} (byte {self._offset})"
@@ -117,13 +117,13 @@ def _first_line(stream: IO[bytes], start: int) -> int:
 
 
 def _skip_line(stream: IO[bytes]) -> int:
-    """Reads to the end of a line without keeping it; returns the number of bytes."""
-    passed = 0
+    """Reads to the end of a line without storing it; returns the number of bytes."""
+    skipped = 0
     while part := stream.readline(_BLOCK_BYTES):
-        passed += len(part)
+        skipped += len(part)
         if part.endswith(b"\n"):
             break
-    return passed
+    return skipped
 
 
 def _count_lines(piece: Piece) -> int:

@@ -1,4 +1,4 @@
-"""Reads Parquet files with pyarrow: row groups are pieces, and only needed columns are read."""
+"""Reads Parquet files with pyarrow: a piece is some row groups; only needed columns are read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from data_tools.reading.text_column import find_fault, read_rows, rows_per_batch
 
 
 def plan_row_groups(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
-    """Cuts a file into runs of row groups of about `piece_bytes` on disk.
+    """Cuts a file into pieces of consecutive row groups, of about `piece_bytes` on disk.
 
     Raises:
         InputError: The file is incomplete or damaged.
@@ -30,7 +30,7 @@ def plan_row_groups(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
 
 
 def text_bytes(file: InputFile, options: ReadOptions) -> int:
-    """Estimates how many bytes of text a file holds, from its footer."""
+    """Estimates the bytes of text in a file from its footer."""
     with _open(file) as parquet:
         return sum(
             _group_bytes(parquet.metadata.row_group(i), options)

@@ -1,4 +1,4 @@
-"""Takes an even sample of the text of many files, always the same, to train tokenizers on."""
+"""Takes an evenly spread sample of the text of many files, to train tokenizers on."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,7 +14,7 @@ from data_tools.reading.webdataset_tars import tar_text_bytes
 _BLOCK_BYTES = 64 * 1024
 _LEAST_BLOCK_BYTES = 64
 _RATIO_BYTES = 8 << 20
-_BYTES_OF_A_COMMAND = 256 << 20  # A guess, because the size is unknown before it runs.
+_BYTES_OF_A_COMMAND = 256 << 20  # An assumption: the size is unknown before the command runs.
 
 
 def sample_text(
@@ -22,12 +22,13 @@ def sample_text(
 ) -> Iterator[str]:
     """Yields at most about `max_bytes` of text in parts spread evenly over all the files.
 
-    Of plain text and JSON Lines only the sampled parts are read; files of other kinds and
+    Only the sampled parts of plain text and JSON Lines are read; files of other kinds and
     compressed files are read completely. The parts depend only on the sizes, so the same files give
     the same sample.
 
     Raises:
-        InputError: A file is damaged, or a sampled part is invalid and the options say to stop.
+        InputError: A file is damaged, or a sampled part is invalid and `options.on_invalid` is
+            `stop`.
     """
     options = options or ReadOptions()
     files = [file for source in sources for file in source.files]
@@ -44,7 +45,7 @@ def sample_text(
 
 
 def _block_bytes(max_bytes: int) -> int:
-    """How long the parts are; shorter for a small sample, so that it too has several."""
+    """The length of the parts; shorter for a small sample, so that it also has several parts."""
     if max_bytes >= 2 * _BLOCK_BYTES:
         return _BLOCK_BYTES
     return max(_LEAST_BLOCK_BYTES, max_bytes // 4)
@@ -70,7 +71,7 @@ def _is_read_completely(file: InputFile) -> bool:
 
 
 def _decompression_ratio(file: InputFile) -> float:
-    """How much longer the text is than the file, estimated from its first part."""
+    """The length of the text divided by that of the file, estimated from the first part."""
     with open_file(file) as raw, refuse_damage(file):
         length = len(decompress(file, raw).read(_RATIO_BYTES))
         return length / max(1, raw.tell())
@@ -97,7 +98,7 @@ def _blocks(
 ) -> Iterator[str]:
     for offset in range(0, file.bytes, block_bytes):
         length = min(block_bytes, file.bytes - offset)
-        # A block is taken if the bytes due up to its end reach the next multiple of a block.
+        # A block is taken if the bytes to sample up to its end reach the next multiple of a block.
         earlier, later = (int(n * share / block_bytes) for n in (before, before + length))
         before += length
         if share < 1.0 and later == earlier:

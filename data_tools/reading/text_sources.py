@@ -1,4 +1,4 @@
-"""Finds the files of a corpus; their order and names do not depend on the machine."""
+"""Finds the input files; their order and names do not depend on the machine."""
 
 import hashlib
 import logging
@@ -19,7 +19,7 @@ from data_tools.reading.find_remote_text import find_commands, find_remote
 from data_tools.reading.left_out_files import LeftOut
 
 STANDARD_INPUT = "-"
-_HASH_CONTENT_BELOW = 1 << 30  # Two seconds of hashing; above it, only sizes and stamps are hashed.
+_HASH_CONTENT_BELOW = 1 << 30  # Takes two seconds; of larger inputs, sizes and stamps are hashed.
 logger = logging.getLogger(__name__)
 
 
@@ -39,25 +39,25 @@ def find_sources(
     own: Iterable[Path] = (),
     left_out: LeftOut | None = None,
 ) -> list[TextSource]:
-    """Finds text files: in the order of `patterns`, sorted by path within each, none twice.
+    """Finds text files: in the order of `patterns`, sorted by path within each, without repeats.
 
-    Logs what is in a folder and is not read, in one or two lines, by reason and with examples.
+    Logs the files in folders that are not read, in one or two lines, by reason with examples.
 
     Args:
-        patterns: Folders, globs (`**` crosses folders), single files, URLs of all three, commands
-            (`pipe:…`), and `shards-{000..099}.tar` for many.
+        patterns: Folders, globs (`**` matches any folders), single files, URLs of these, commands
+            (`pipe:…`), and braces such as `shards-{000..099}.tar`.
         exclude: Shell patterns that are matched with `/` and the path inside the folder or glob.
-            Here `*` matches slashes too, so `*/tests/*` leaves out every folder called tests.
+            `*` matches slashes too, so `*/tests/*` leaves out every folder named tests.
         folder_glob: Which files of a folder are text; without `/` it applies in every subfolder.
             None takes every known kind.
         own: Files and folders that the command itself reads or writes for another purpose.
-        left_out: Counts what is not read, for the job's record.
+        left_out: Counts files that are not read, for the job's record.
 
     Raises:
-        InputError: A pattern names nothing, or there is no file.
+        InputError: A pattern matches nothing, or there is no file.
     """
     if STANDARD_INPUT in patterns:
-        raise InputError("standard input (-) can only be read by `data shard`: name files")
+        raise InputError("standard input (-) can only be read by `data shard`: give files")
     left_out = LeftOut() if left_out is None else left_out
     real = frozenset(os.path.realpath(path) for path in own)
     selection = FileSelection(exclude, folder_glob, real, left_out)
@@ -72,7 +72,7 @@ def find_sources(
 
 
 def hash_sources(sources: Sequence[TextSource]) -> str:
-    """Hashes names, sizes and contents of all files; stamps, not contents, if remote or large."""
+    """Hashes names, sizes and contents of all files; for remote or large inputs stamps instead."""
     files = [file for source in sources for file in source.files]
     is_little = sum(file.bytes for file in files) < _HASH_CONTENT_BELOW
     digest = hashlib.sha256()
@@ -86,26 +86,26 @@ def hash_sources(sources: Sequence[TextSource]) -> str:
 
 
 def _find_all(patterns: Sequence[str], selection: FileSelection) -> list[PatternMatch]:
-    """Finds what each pattern names; single local files come last, in one source."""
+    """Finds the files of each pattern; single local files come last, in one source."""
     matches: list[PatternMatch] = []
     singles: list[str] = []
     for pattern in patterns:
         names = expand_pattern(pattern)
-        far = [find_remote(it, selection) for it in names if is_url(it) and not is_command(it)]
-        matches += _join_braces(far, pattern)
+        remote = [find_remote(it, selection) for it in names if is_url(it) and not is_command(it)]
+        matches += _join_braces(remote, pattern)
         if commands := [name for name in names if is_command(name)]:
             matches.append(find_commands(commands))
-        near = [name for name in names if not is_url(name)]
-        folders = [name for name in near if is_glob(name) or Path(name).is_dir()]
+        local = [name for name in names if not is_url(name)]
+        folders = [name for name in local if is_glob(name) or Path(name).is_dir()]
         matches += [find_local(name, selection) for name in folders]
-        singles += [name for name in near if name not in folders]
+        singles += [name for name in local if name not in folders]
     if singles:
         matches.append(find_named_files(singles, selection))
     return matches
 
 
 def _join_braces(matches: Sequence[PatternMatch], pattern: str) -> Sequence[PatternMatch]:
-    """Joins what the braces of a pattern give into one source, unless two files have one name."""
+    """Joins the files of one pattern with braces into one source, unless two have the same name."""
     files = [pair for matched in matches for pair in matched.files]
     if len(matches) < 2 or len({file.name for _, file in files}) < len(files):
         return matches

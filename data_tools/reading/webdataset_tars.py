@@ -18,18 +18,18 @@ _REST_BYTES = 1 << 20
 
 
 def is_token_tar(head: bytes) -> bool:
-    """Whether a tar, by its first bytes, is one of bigtrain's, which hold tokens and not text."""
+    """Whether a tar, by its first bytes, is a token tar of bigtrain, which has no text."""
     return _FIRST_OF_A_PACK.match(head) is not None
 
 
 def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
     """Reads the samples of a tar: a document is a text member, or else a JSON member.
 
-    Skips members of other kinds, by their ending, and links. A member that is too long for a
+    Skips links, and members of other kinds by their ending. A member that is too long for a
     document is not read into memory.
 
     Raises:
-        InputError: The tar is damaged, or has an invalid member and the options say to stop.
+        InputError: The tar is damaged, or has an invalid member and `options.on_invalid` is `stop`.
     """
     with open_decompressed(piece.file) as stream:
         tar_stream = _TarStream(stream)
@@ -54,7 +54,7 @@ def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]
 
 
 def tar_text_bytes(file: InputFile) -> int:
-    """Adds the sizes of the members that may be text, from their headers."""
+    """Adds up the sizes of the members that may be text, from their headers."""
     with open_decompressed(file) as stream:
         try:
             with tarfile.open(fileobj=stream, mode="r|*") as tar:
@@ -111,7 +111,7 @@ class _TextMembers:
             yield member.name, content.read() if content else None
 
     def left_out(self) -> Iterator[Skipped]:
-        """Gives the members that were skipped since the last call."""
+        """Yields the members that were skipped since the last call."""
         left_out, self._left_out = self._left_out, []
         yield from left_out
 
@@ -122,7 +122,7 @@ class _TextMembers:
 
     def _leave_out_second(self, member: tarfile.TarInfo) -> None:
         message = (
-            f"{self._file.path} holds several members {member.name}, and only the first is read: "
+            f"{self._file.path} has several members {member.name}, and only the first is read: "
             "make the tar again without `tar -r`"
         )
         place = f"{self._file.name} {member.name}"
@@ -131,7 +131,7 @@ class _TextMembers:
 
 
 def _not_text(member: tarfile.TarInfo) -> str | None:
-    """Says why a member is not read."""
+    """The reason why a member is not read; None if it is read."""
     if member.islnk():
         return "hard link in a tar"
     if member.issym():

@@ -209,7 +209,7 @@ def test_documents_get_an_end_where_they_lack_one_and_are_cut_where_they_have_tw
     options = ["--out", str(tmp_path / "corpus"), "--tokenizer", str(tokenizer.path)]
     result = CliRunner().invoke(app, ["import-megatron", str(prefix), *options])
     assert "5 documents, 11 tokens; eos added to 2 documents, 2 cut" in result.output
-    assert "1 empty ones left out" in result.output
+    assert "1 empty documents skipped" in result.output
     expected = [[90, 91, 2], [92, 2], [93, 2], [94, 2], [95, 2]]
     assert documents_of(tmp_path / "corpus") == expected
     assert verify_corpus(tmp_path / "corpus", "full").faults == ()

@@ -111,7 +111,7 @@ def test_compressed_standard_input_is_refused_with_the_tool(
 ):
     stream = io.TextIOWrapper(io.BytesIO(pack(lines.read_bytes())))
     monkeypatch.setattr("sys.stdin", stream)
-    with pytest.raises(InputError, match=rf"is compressed: unpack it first \({tool} -dc FILE"):
+    with pytest.raises(InputError, match=rf"is compressed: decompress it first \({tool} -dc FILE"):
         shard("-", tokenizer, tmp_path / "out", reading=BODY)
     assert not list((tmp_path / "out" / "tasks").iterdir())
 
@@ -300,7 +300,7 @@ def test_a_job_that_stopped_at_a_long_line_goes_on_with_a_higher_limit(lines, to
 
 
 def test_an_empty_split_is_found_before_any_work(texts, tokenizer, tmp_path):
-    with pytest.raises(InputError, match="none of 60 documents would fall into the validation"):
+    with pytest.raises(InputError, match="none of 60 documents would be in the validation"):
         shard(texts, tokenizer, tmp_path / "out", validation_percent=0.01)
     with pytest.raises(InputError, match=r"the train split: lower --validation-percent from 99\.9"):
         shard(texts, tokenizer, tmp_path / "out", validation_percent=99.99)

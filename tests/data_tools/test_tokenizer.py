@@ -230,5 +230,5 @@ def test_no_text_and_no_tokenizer_are_said_plainly(tmp_path):
     with pytest.raises(InputError, match="no tokenizer at"):
         load_tokenizer(tmp_path / "absent.model")
     (tmp_path / "wrong.model").write_text("not a model")
-    with pytest.raises(InputError, match="not a SentencePiece model"):
+    with pytest.raises(InputError, match="neither a SentencePiece model"):
         load_tokenizer(tmp_path / "wrong.model")
