@@ -42,7 +42,7 @@ class Fault:
     remedy: str = REMEDY
     pack: str | None = None
     offset: int | None = None
-    """In bytes from the beginning of the file."""
+    """The byte offset in the file."""
 
     @property
     def line(self) -> str:

@@ -222,7 +222,7 @@ class ExactDuplicateRules(Section):
     """
 
     enabled: bool = True
-    """Whether duplicates are searched."""
+    """Whether duplicates are searched for."""
 
 
 class NearDuplicateRules(Section):
@@ -234,7 +234,7 @@ class NearDuplicateRules(Section):
     """
 
     enabled: bool = True
-    """Whether near-duplicates are searched."""
+    """Whether near-duplicates are searched for."""
     threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     """Estimated Jaccard similarity from which two documents count as duplicates. Lee et al. 2022
     (arXiv 2107.06499) use 0.8."""

@@ -18,7 +18,7 @@ class SourceCount(BaseModel):
     source: str
     documents: int
     bytes: int
-    """Bytes of text, as UTF-8."""
+    """Bytes of text in UTF-8."""
     skipped: dict[str, int]
     """How many documents were skipped, by reason."""
 
