@@ -7,15 +7,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
-# What a user needs is installed, and what the developers need besides.
+# Empty files: the first exists once the users' packages are installed, the second the developers' too.
 USER_READY := $(VENV)/.user-ready
 DEVELOPER_READY := $(VENV)/.developer-ready
 INSTALL := $(BIN)/pip install --constraint $(LOCK)
 UV_VERSION := 0.13.9
-# A file's tests stay in one process, where they share what they have made.
-IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# All tests of a file run in one process, so that they share their fixtures.
+TWO_PROCESSES := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# The demo's corpus: the source of Python's own standard library, one file a document.
+# The demo's corpus: the source code of Python's standard library; each file is a document.
 STDLIB = $(shell $(PYTHON) -c "import sysconfig; print(sysconfig.get_paths()['stdlib'])")
 TEXT = '$(STDLIB)' --glob '**/*.py' --exclude '*/site-packages/*'
 RUN := runs/gpt-tiny
@@ -30,9 +30,9 @@ help: ## Show the targets
 
 setup: $(USER_READY) ## Make .venv with all that a user needs: 1.6 GB, a minute or two
 
-setup-dev: $(DEVELOPER_READY) ## The same with the tools of developers
+setup-dev: $(DEVELOPER_READY) ## The same with the developers' tools
 
-# pip says itself what it fetches and installs; on a terminal with a bar for each download.
+# pip itself reports what it downloads and installs; on a terminal with a progress bar for each download.
 $(USER_READY): pyproject.toml $(LOCK)
 	@echo "setting up $(VENV) with the versions of $(LOCK): 1.6 GB, a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -44,25 +44,25 @@ $(DEVELOPER_READY): $(USER_READY)
 	$(INSTALL) --editable '.[dev]'
 	touch $@
 
-demo: $(USER_READY) ## Text to a Hugging Face model: every command of the main path, in minutes on two cores
+demo: $(USER_READY) ## From text to a Hugging Face model: every command of the main path, in minutes on two cores
 	$(BIN)/bigtrain data tokenizer $(TEXT) --vocab-size 4096 --out corpora/stdlib.model
 	$(BIN)/bigtrain data shard $(TEXT) --tokenizer corpora/stdlib.model --validation-percent 3 --workers 2 --out corpora/stdlib
 	$(BIN)/bigtrain data inspect corpora/stdlib/train --documents 1
 	$(BIN)/bigtrain launch configs/gpt/tiny.yaml
 	test -e $(EXPORT) || $(BIN)/bigtrain export-hf $(RUN) $(EXPORT)
 	$(BIN)/bigtrain report $(RUN) --exported $(EXPORT) --prompt 'def main('
-	@echo "('source $(BIN)/activate' first, to type bigtrain alone)"
+	@echo "('source $(BIN)/activate' puts the command bigtrain on your PATH)"
 
-test: $(DEVELOPER_READY) ## The tests, but for those marked slow, in two processes: seven or eight minutes on two cores
-	$(BIN)/python -m pytest $(IN_TWO)
+test: $(DEVELOPER_READY) ## All tests except those marked slow, in two processes: seven or eight minutes on two cores
+	$(BIN)/python -m pytest $(TWO_PROCESSES)
 
-# The slow ones run one at a time: some measure, and some take both cores and much memory.
-test-all: $(DEVELOPER_READY) ## All tests, the slow proofs too (up to an hour)
-	$(BIN)/python -m pytest $(IN_TWO)
+# Slow tests run one at a time: some measure time, and some use both cores and much memory.
+test-all: $(DEVELOPER_READY) ## All tests, also the slow ones (up to an hour)
+	$(BIN)/python -m pytest $(TWO_PROCESSES)
 	$(BIN)/python -m pytest -m slow
 
-# Peers to compare with come alone: what they would pull in is another torch.
-bench: $(DEVELOPER_READY) ## The benchmarks of a step, of checkpoints and of the data path, beside others, on a quiet machine
+# The libraries to compare with are installed without their dependencies, which include another torch.
+bench: $(DEVELOPER_READY) ## Benchmarks of a step, of checkpoints and of the data path against other libraries; needs an idle machine
 	$(BIN)/pip install --no-deps litdata lightning-utilities tifffile obstore boto3 botocore s3transfer jmespath python-dateutil six
 	$(BIN)/python -m pytest -m '' -s tests/benchmarks/test_step_speed.py tests/benchmarks/test_checkpoint_speed.py tests/benchmarks/test_loader_speed.py tests/benchmarks/test_sharding_speed.py
 
@@ -71,11 +71,11 @@ lint: $(DEVELOPER_READY) ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(DEVELOPER_READY) ## Let ruff write the code
+format: $(DEVELOPER_READY) ## Format the code with ruff
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-lock: $(USER_READY) ## Take the newest versions that pyproject.toml allows into requirements.lock
+lock: $(USER_READY) ## Write the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/pip install uv==$(UV_VERSION)
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --no-config \
 		--custom-compile-command 'make lock' --output-file $(LOCK)

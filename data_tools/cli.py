@@ -5,7 +5,7 @@ import typer
 from data_tools.commands import clean, corpus, megatron, samples, shard, tokenizer
 
 app = typer.Typer(
-    help="Text to a tokenizer and token tars.", no_args_is_help=True, rich_markup_mode=None
+    help="Make a tokenizer and token tars from text.", no_args_is_help=True, rich_markup_mode=None
 )
 for command in (
     clean.clean,

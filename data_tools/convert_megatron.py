@@ -28,10 +28,10 @@ from data_tools.manifest import (
     total_of,
 )
 from data_tools.megatron_files import (
-    HEAD,
+    HEADER,
     LENGTH,
     MAGIC,
-    PLACE,
+    POSITION,
     TYPES,
     VERSION,
     MegatronFiles,
@@ -55,7 +55,7 @@ class MegatronExport:
 
 @dataclass(frozen=True, slots=True)
 class MegatronImport:
-    """What an import made, and how often it had to change a document."""
+    """What an import wrote, and how often it changed a document."""
 
     folder: Path
     manifest: Manifest
@@ -64,7 +64,7 @@ class MegatronImport:
     cuts: int
     """Places inside a document where it was cut, after an eos."""
     empty: int
-    """Documents without a token; they were left out."""
+    """Documents without tokens; they were skipped."""
 
 
 def export_megatron(
@@ -74,17 +74,17 @@ def export_megatron(
 
     Args:
         folder: The corpus folder.
-        prefix: Where the two files go, without their endings.
-        sentences: Writes one sequence per sentence, as Megatron's BERT reads, not per document.
+        prefix: The path of the two files, without their endings.
+        sentences: Writes one sequence per sentence, as Megatron's BERT needs, not per document.
         force: Replaces existing files.
 
     Raises:
-        InputError: The corpus is damaged or has no sentences, or the files are there already.
+        InputError: The corpus is damaged or has no sentences, or the files exist already.
     """
     bin_path, idx_path = file_paths(prefix)
     there = [path for path in (bin_path, idx_path) if path.exists()]
     if there and not force:
-        raise InputError(f"{there[0]} is there already: choose another prefix, or add --force")
+        raise InputError(f"{there[0]} exists already: choose another prefix, or add --force")
     with open_corpus(folder) as corpus:
         totals = corpus.manifest.totals
         if sentences and not totals.sents:
@@ -93,7 +93,7 @@ def export_megatron(
         prefix.parent.mkdir(parents=True, exist_ok=True)
         with _part(bin_path) as bin_part, _part(idx_path) as idx_part:
             _export(corpus, bin_part, idx_part, sentences)
-            idx_path.unlink(missing_ok=True)  # So that an old index never lies beside new tokens.
+            idx_path.unlink(missing_ok=True)  # There must never be an old index with new tokens.
             finish_file(bin_part, bin_path)
             finish_file(idx_part, idx_path)
     sequences = totals.sents if sentences else totals.docs
@@ -114,18 +114,18 @@ def import_megatron(
     """Makes a corpus folder of `PREFIX.bin` and `PREFIX.idx`; equal files give equal bytes.
 
     Args:
-        prefix: The two files, without their endings.
+        prefix: The path of the two files, without their endings.
         out: The corpus folder to make; it appears when it is complete.
         tokenizer: The tokenizer that made the ids; its eos ends every document.
-        sentences: Whether every sequence is a sentence; then its start is kept.
-        name: How the tars' names begin.
-        split: What the manifest calls this part of the data.
+        sentences: Whether every sequence is a sentence; then sentence starts are recorded.
+        name: The prefix of the tars' names.
+        split: The name of the split in the manifest.
         pack_tokens: A pack is closed with the document that brings it to this many tokens.
         shard_tokens: A tar is closed with the document that brings it to this many tokens.
 
     Raises:
-        InputError: The files are damaged or do not belong together, hold ids that the tokenizer
-            lacks, no model trained with it could be exported, or `out` is there already.
+        InputError: The files are damaged, do not belong together or have ids that the tokenizer
+            lacks, or the tokenizer cannot be exported, or `out` exists already.
     """
     source = MegatronFiles(prefix)
     loaded = load_tokenizer(tokenizer)
@@ -134,13 +134,13 @@ def import_megatron(
     if min(pack_tokens, shard_tokens) < 1:
         raise InputError(f"pack of {pack_tokens}, tar of {shard_tokens} tokens: at least 1 each")
     if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is there already: choose another --out, or delete it")
+        raise InputError(f"{out} exists already: choose another --out, or delete it")
     work = out.with_name(f".{out.name}.import.part")
     with only_writer(work):
         try:
             _clear(work)
             counts: Counter[str] = Counter()
-            documents = _ended(source, loaded, counts)
+            documents = _end_with_eos(source, loaded, counts)
             shards = _write_shards(
                 documents if sentences else ((ids, None) for ids, _ in documents),
                 work / name,
@@ -149,7 +149,7 @@ def import_megatron(
                 shard_tokens=shard_tokens,
             )
             if not shards:
-                raise InputError(f"{prefix}.bin holds no tokens, so there is nothing to import")
+                raise InputError(f"{prefix}.bin has no tokens, so there is nothing to import")
             manifest = _manifest(source, loaded, shards, name, split, counts["empty"])
             write_file(work / loaded.file_name, loaded.content)
             write_file(work / MANIFEST_NAME, render_manifest(manifest))
@@ -175,18 +175,18 @@ def _export(corpus: Corpus, bin_part: Path, idx_part: Path, sentences: bool) -> 
     code = 8 if corpus.manifest.dtype == "uint16" else 4  # The format has no uint32.
     dtype = TYPES[code]
     num_sequences = totals.sents if sentences else totals.docs
-    lengths_at = HEAD.size
+    lengths_at = HEADER.size
     pointers_at = lengths_at + num_sequences * LENGTH.itemsize
-    marks_at = pointers_at + num_sequences * PLACE.itemsize
+    marks_at = pointers_at + num_sequences * POSITION.itemsize
     done = documents_done = 0
     with (
         bin_part.open("wb") as tokens_file,
         idx_part.open("wb") as index_file,
         show_progress("exporting", totals.tokens * dtype.itemsize) as advance,
     ):
-        head = HEAD.pack(MAGIC, VERSION, code, num_sequences, totals.docs + 1)
-        _write_at(index_file, 0, np.frombuffer(head, np.uint8))
-        _write_at(index_file, marks_at, np.zeros(1, PLACE))
+        header = HEADER.pack(MAGIC, VERSION, code, num_sequences, totals.docs + 1)
+        _write_at(index_file, 0, np.frombuffer(header, np.uint8))
+        _write_at(index_file, marks_at, np.zeros(1, POSITION))
         for pack in range(corpus.num_packs):
             start, stop = corpus.pack_range(pack)
             documents = corpus.document_starts(pack)
@@ -197,8 +197,8 @@ def _export(corpus: Corpus, bin_part: Path, idx_part: Path, sentences: bool) -> 
             tokens_file.write(corpus.read(start, stop).astype(dtype, copy=False).data)
             for at, number, values in (
                 (lengths_at, done, lengths.astype(LENGTH)),
-                (pointers_at, done, (sequences * dtype.itemsize).astype(PLACE)),
-                (marks_at, documents_done + 1, marks.astype(PLACE)),
+                (pointers_at, done, (sequences * dtype.itemsize).astype(POSITION)),
+                (marks_at, documents_done + 1, marks.astype(POSITION)),
             ):
                 _write_at(index_file, at + number * values.itemsize, values)
             done += len(sequences)
@@ -216,12 +216,12 @@ def _check_longest(corpus: Corpus, lengths: NDArray[Any]) -> None:
     longest = int(lengths.max(initial=0))
     if longest > np.iinfo(LENGTH).max:
         raise InputError(
-            f"{corpus.folder} has a document of {longest} tokens, and the format holds at most "
+            f"{corpus.folder} has a document of {longest} tokens, and the format allows at most "
             f"{np.iinfo(LENGTH).max}: shard the text again in shorter documents"
         )
 
 
-def _ended(
+def _end_with_eos(
     source: MegatronFiles, tokenizer: Tokenizer, counts: Counter[str]
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
     """Yields documents that end with eos and have no other eos; counts the changes."""
@@ -249,7 +249,7 @@ def _refuse_id(source: MegatronFiles, tokenizer: Tokenizer, number: int, ids: ND
     place = int(np.argmax((ids >= tokenizer.vocab_size) | (ids < 0)))
     raise InputError(
         f"{source.bin}: document {number}, token {place}: id {ids[place]} is not in the vocabulary "
-        f"of {tokenizer.vocab_size}: name the tokenizer that made these files"
+        f"of {tokenizer.vocab_size}: give the tokenizer that made these files"
     )
 
 

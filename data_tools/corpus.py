@@ -1,7 +1,7 @@
-"""Reads any tokens of a corpus, by their position in its global stream, directly from the tars.
+"""Reads any tokens of a corpus, by their position in its token stream, directly from the tars.
 
-Reads with `os.preadv`, not through a memory map, so that a truncated file gives an error line and
-not a SIGBUS. Opening reads only the manifest; a tar's index is read when the tar is first used.
+Reads with `os.preadv`, not through a memory map, so that a truncated file raises an error instead
+of a SIGBUS. Opening reads only the manifest; the index of a tar is read when the tar is first used.
 """
 
 import threading
@@ -23,7 +23,7 @@ from data_tools.errors import InputError
 from data_tools.local_files import REMEDY, LocalFiles
 from data_tools.manifest import Manifest, ShardInfo, load_manifest
 from data_tools.remote_files import Cache, RemoteFiles, RemoteFolder, is_url
-from data_tools.tar_index import PackPlace, index_path, load_index
+from data_tools.tar_index import PackLocation, index_path, load_index
 
 Verify = Literal["touch", "off"]
 
@@ -31,8 +31,8 @@ DOCS_TYPE = np.dtype("<i8")
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentPlace:
-    """Where a document lies; its tokens are [start, stop) of the global stream."""
+class DocumentLocation:
+    """The location of a document; its tokens are [start, stop) of the global stream."""
 
     shard: str
     pack: str
@@ -44,25 +44,27 @@ class DocumentPlace:
 
 @dataclass(slots=True)
 class _Shard:
-    """One tar, in a few bytes per pack, because a corpus may have millions of packs."""
+    """The state of one tar: a few bytes per pack, because a corpus may have millions of packs."""
 
     info: ShardInfo
     starts: "array[int]"
     """Where each pack begins, in tokens of the tar."""
     offsets: "array[int]"
-    """Where its tokens begin, in bytes."""
+    """Where the tokens of each pack begin, in bytes of the tar."""
     verified: bytearray
-    advised: bytearray
+    """Whether the crc32 of each pack was checked."""
+    prefetched: bytearray
+    """Whether reading ahead was requested for each pack."""
 
 
 class Corpus:
-    """A corpus folder, open for reading; safe to use from several threads. Fork before opening."""
+    """A corpus folder, open for reading. Several threads may use it, but not forked processes."""
 
     def __init__(
         self, manifest: Manifest, files: LocalFiles | RemoteFiles, *, verify: Verify = "touch"
     ) -> None:
         self.folder = files.folder
-        """Where the manifest and the other small files lie; of a remote corpus, copies of them."""
+        """The local folder of the manifest and other small files, or of their copies if remote."""
         self.manifest = manifest
         self._files = files
         self._verify = verify
@@ -71,7 +73,7 @@ class Corpus:
         self._first_packs = [0, *accumulate(shard.packs for shard in manifest.shards)]
         self._shards: list[_Shard | None] = [None] * len(manifest.shards)
         self._lock = threading.Lock()
-        self._places = lru_cache(maxsize=8)(self._load_places)
+        self._locations = lru_cache(maxsize=8)(self._load_locations)
 
     @property
     def num_tokens(self) -> int:
@@ -87,7 +89,7 @@ class Corpus:
         """Checks the size of every tar.
 
         Raises:
-            InputError: One is missing, or of another size than the manifest says.
+            InputError: A tar is missing, or has another size than the manifest says.
         """
         for shard in self.manifest.shards:
             self._files.check(shard.file)
@@ -99,7 +101,7 @@ class Corpus:
             A fresh array `[stop - start]` of the corpus's token type.
 
         Raises:
-            InputError: The range lies outside the corpus, or a tar on disk is damaged.
+            InputError: The range is outside the corpus, or a tar on disk is damaged.
         """
         self._check_range(start, stop)
         row: NDArray[Any] = self.read_rows([start], stop - start)[0]
@@ -112,7 +114,7 @@ class Corpus:
             A fresh array `[rows, length]` of the corpus's token type.
 
         Raises:
-            InputError: A row lies outside the corpus, or a tar on disk is damaged.
+            InputError: A row is outside the corpus, or a tar on disk is damaged.
         """
         rows = np.empty((len(starts), length), dtype=self._type)
         if not rows.size:
@@ -125,35 +127,40 @@ class Corpus:
         return rows
 
     def pack_range(self, pack: int) -> tuple[int, int]:
-        """The range [start, stop) of the global stream that a pack holds."""
-        shard, number, place = self._pack(pack)
+        """The range [start, stop) of a pack in the global stream."""
+        shard, number, location = self._pack(pack)
         start = self._first_tokens[shard] + self._open(shard).starts[number]
-        return start, start + place.num_tokens
+        return start, start + location.num_tokens
 
     def document_starts(self, pack: int) -> NDArray[np.int64]:
         """Where each document of a pack starts in the global stream."""
-        shard, _, place = self._pack(pack)
+        shard, _, location = self._pack(pack)
         return self.pack_range(pack)[0] + self._positions(
-            shard, place, "docs", place.docs_offset, place.num_docs, place.docs_crc32
+            shard, location, "docs", location.docs_offset, location.num_docs, location.docs_crc32
         )
 
     def sentence_starts(self, pack: int) -> NDArray[np.int64]:
-        """Where each sentence of a pack starts in the global stream; the first one at a document.
+        """Where each sentence of a pack starts in the global stream.
 
         Raises:
             InputError: The corpus was made without sentences.
         """
-        shard, _, place = self._pack(pack)
-        if not place.num_sents:
+        shard, _, location = self._pack(pack)
+        if not location.num_sents:
             raise InputError(
                 f"{self._files.name} has no sentence starts: shard the text again with --sentences"
             )
         return self.pack_range(pack)[0] + self._positions(
-            shard, place, "sents", place.sents_offset, place.num_sents, place.sents_crc32
+            shard,
+            location,
+            "sents",
+            location.sents_offset,
+            location.num_sents,
+            location.sents_crc32,
         )
 
-    def find_documents(self, start: int, stop: int) -> list[DocumentPlace]:
-        """Finds the documents that share a token with [start, stop) of the global stream."""
+    def find_documents(self, start: int, stop: int) -> list[DocumentLocation]:
+        """Finds the documents that have tokens in [start, stop) of the global stream."""
         found = []
         position = start
         while position < stop:
@@ -162,25 +169,25 @@ class Corpus:
                 bisect_right(self._open(shard).starts, position - self._first_tokens[shard]) - 1
             )
             pack = self._first_packs[shard] + number
-            place = self._places(shard)[number]
+            location = self._locations(shard)[number]
             _, position = self.pack_range(pack)
             starts = self.document_starts(pack).tolist()
             for index, (begin, end) in enumerate(zip(starts, [*starts[1:], position], strict=True)):
                 if begin < stop and end > start:
                     file = self.manifest.shards[shard].file
-                    found.append(DocumentPlace(file, place.key, index, begin, end))
+                    found.append(DocumentLocation(file, location.key, index, begin, end))
         return found
 
     def documents(self, limit: int | None = None) -> Iterator[NDArray[Any]]:
         """Yields documents in order, each with its end-of-document token."""
-        given = 0
+        yielded = 0
         for pack in range(self.num_packs):
             starts = self.document_starts(pack).tolist()
             for first, last in zip(starts, [*starts[1:], self.pack_range(pack)[1]], strict=True):
-                if given == limit:
+                if yielded == limit:
                     return
                 yield self.read(first, last)
-                given += 1
+                yielded += 1
 
     def will_need(self, start: int, stop: int) -> None:
         """Starts to read or fetch tokens [start, stop) in the background."""
@@ -194,17 +201,17 @@ class Corpus:
             if shard.verified[pack]:
                 offset = shard.offsets[pack] + (position - first) * size
                 self._files.will_need(shard.info.file, offset, (end - position) * size)
-            elif not shard.advised[pack]:  # Its first reader reads all of it.
-                shard.advised[pack] = True
+            elif not shard.prefetched[pack]:  # The first read of a pack reads all of it.
+                shard.prefetched[pack] = True
                 self._files.will_need(shard.info.file, shard.offsets[pack], length * size)
             position = end
 
     def local_file(self, name: str) -> Path:
-        """A small file of the corpus, copied here first where the corpus is remote."""
+        """The local path of a small file; if the corpus is remote, copies the file first."""
         return self._files.local_file(name)
 
     def local_folder(self, name: str) -> Path:
-        """A folder of small files, copied here first where the corpus is remote."""
+        """The local path of a folder of small files; if the corpus is remote, copies it first."""
         return self._files.local_folder(name)
 
     def close(self) -> None:
@@ -262,17 +269,17 @@ class Corpus:
         return shard
 
     def _load(self, number: int) -> _Shard:
-        packs = self._places(number)
+        packs = self._locations(number)
         is_verified = self._verify == "off"
         return _Shard(
             info=self.manifest.shards[number],
             starts=array("q", [0, *accumulate(pack.num_tokens for pack in packs)][:-1]),
             offsets=array("q", (pack.tokens_offset for pack in packs)),
             verified=bytearray([is_verified]) * len(packs),
-            advised=bytearray(len(packs)),
+            prefetched=bytearray(len(packs)),
         )
 
-    def _load_places(self, number: int) -> list[PackPlace]:
+    def _load_locations(self, number: int) -> list[PackLocation]:
         info = self.manifest.shards[number]
         name = index_path(Path(info.file)).name
         self._files.fetch_index(name)
@@ -283,26 +290,34 @@ class Corpus:
                 raise
             return load_index(self.folder / info.file, info)
 
-    def _pack(self, pack: int) -> tuple[int, int, PackPlace]:
+    def _pack(self, pack: int) -> tuple[int, int, PackLocation]:
         shard = bisect_right(self._first_packs, pack) - 1
         number = pack - self._first_packs[shard]
-        return shard, number, self._places(shard)[number]
+        return shard, number, self._locations(shard)[number]
 
     def _verify_pack(self, number: int, shard: _Shard, pack: int) -> None:
-        place = self._places(number)[pack]
-        size = place.num_tokens * self._type.itemsize
-        self._checked(shard.info, place, "tokens", place.tokens_offset, size, place.tokens_crc32)
+        location = self._locations(number)[pack]
+        size = location.num_tokens * self._type.itemsize
+        self._checked(
+            shard.info, location, "tokens", location.tokens_offset, size, location.tokens_crc32
+        )
         shard.verified[pack] = True
 
     def _positions(
-        self, shard: int, place: PackPlace, what: str, offset: int, count: int, crc32: int
+        self, shard: int, location: PackLocation, what: str, offset: int, count: int, crc32: int
     ) -> NDArray[np.int64]:
         info = self.manifest.shards[shard]
-        content = self._checked(info, place, what, offset, count * DOCS_TYPE.itemsize, crc32)
+        content = self._checked(info, location, what, offset, count * DOCS_TYPE.itemsize, crc32)
         return np.frombuffer(content, dtype=DOCS_TYPE)
 
     def _checked(
-        self, shard: ShardInfo, place: PackPlace, what: str, offset: int, size: int, crc32: int
+        self,
+        shard: ShardInfo,
+        location: PackLocation,
+        what: str,
+        offset: int,
+        size: int,
+        crc32: int,
     ) -> bytearray:
         content = bytearray(size)
         self._files.read_into(shard.file, offset, memoryview(content))
@@ -310,7 +325,7 @@ class Corpus:
             self._files.read_into(shard.file, offset, memoryview(content))
         if zlib.crc32(content) != crc32:
             raise InputError(
-                f"{self._files.name}/{shard.file}: pack {place.key}, {what} at byte {offset}: "
+                f"{self._files.name}/{shard.file}: pack {location.key}, {what} at byte {offset}: "
                 f"crc32 is {zlib.crc32(content)}, not {crc32}; {REMEDY}"
             )
         return content
@@ -326,9 +341,9 @@ def open_corpus(
     """Opens a corpus.
 
     Args:
-        folder: The folder that holds `manifest.json`, or its fsspec URL.
+        folder: The folder with `manifest.json`, or its fsspec URL.
         verify: `touch` checks the crc32 of each pack when it is first read; `off` never does.
-        max_open_files: How many tars may be open at once.
+        max_open_files: How many tars may be open at the same time.
         cache: Where the pieces of a remote corpus are kept; by default in a temporary folder of
             the user, up to 32 GB.
 

@@ -1,4 +1,4 @@
-"""The error type for what a user can correct; the command line shows it as a single line."""
+"""The error type for mistakes that a user can correct; the command line shows it in one line."""
 
 
 class InputError(ValueError):

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all: written under a temporary name, synced, renamed."""
+"""Writes files so that they appear complete or not at all: temporary name, fsync, rename."""
 
 import glob
 import hashlib
@@ -44,7 +44,7 @@ def part_path(path: Path) -> Path:
 
 
 def sync_path(path: Path) -> None:
-    """Waits until a file, or the names in a folder, would survive a power cut."""
+    """Writes a file, or the names in a folder, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -53,7 +53,7 @@ def sync_path(path: Path) -> None:
 
 
 def finish_file(part: Path, path: Path) -> None:
-    """Gives a temporary file, once it is on the disk, its final name; waits for that name too."""
+    """Syncs a temporary file, renames it to its final name, and syncs the folder."""
     sync_path(part)
     part.replace(path)
     sync_path(path.parent)
@@ -61,7 +61,7 @@ def finish_file(part: Path, path: Path) -> None:
 
 @contextmanager
 def new_file(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
-    """Opens a file to write; it gets its name when the block ends, and is removed if that fails."""
+    """Opens a temporary file; it becomes `path` when the block ends, or is removed on failure."""
     part = part_path(path)
     try:
         with part.open("wb", buffering=buffering) as file:
@@ -72,12 +72,12 @@ def new_file(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a small file, or replaces it: after a crash there is the old file or the new one.
+    """Writes or replaces a small file; after a crash, the old or the new file is there, complete.
 
     Makes the folder if there is none.
 
     Raises:
-        OSError: It cannot be written; the error names `path`, and the old file is still there.
+        OSError: The file cannot be written. The error names `path`; an old file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -88,6 +88,6 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def remove_parts(folder: Path, *, prefix: str = "") -> None:
-    """Removes what killed processes left unfinished of files whose names begin with `prefix`."""
+    """Removes temporary files of killed processes; their final names begin with `prefix`."""
     for part in folder.glob(f".{glob.escape(prefix)}*{PART_SUFFIX}"):
         part.unlink(missing_ok=True)

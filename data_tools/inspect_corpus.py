@@ -1,4 +1,4 @@
-"""Shows what is in a corpus: counts, document lengths, sources, and some documents."""
+"""Shows the contents of a corpus: counts, document lengths, sources, and some documents."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ _LENGTH_BITS = 63
 
 @dataclass(frozen=True, slots=True)
 class DocumentSample:
-    """The beginning of one document, and where it is."""
+    """The beginning of one document, and its location."""
 
     number: int
     """Its number in the corpus, from 0."""
@@ -46,7 +46,7 @@ class DocumentSample:
 
 @dataclass(frozen=True, slots=True)
 class LengthBin:
-    """The documents of at least `first` and at most `last` tokens, their end included."""
+    """The documents of at least `first` and at most `last` tokens, including the eos."""
 
     first: int
     last: int
@@ -56,11 +56,11 @@ class LengthBin:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How long documents are, in bins of powers of two; exact if every pack was counted."""
+    """Document lengths in bins of powers of two; exact if every pack was counted."""
 
     bins: tuple[LengthBin, ...]
     packs: int
-    """How many packs were counted."""
+    """The number of packs that were counted."""
     all_packs: int
 
     @property
@@ -123,8 +123,8 @@ def count_lengths(corpus: Corpus, *, exact_packs: int = _EXACT_PACKS) -> Histogr
 
     Args:
         corpus: An open corpus.
-        exact_packs: A corpus of more packs is sampled: evenly spread shards, and evenly spread
-            packs of each, always the same.
+        exact_packs: If the corpus has more packs, only a fixed sample is counted: evenly spread
+            shards, and evenly spread packs of each.
 
     Raises:
         InputError: A tar on disk is damaged.
@@ -202,7 +202,7 @@ def _spread_documents(
 
 
 def render_inspection(inspection: Inspection) -> RenderableType:
-    """Makes what the terminal shows."""
+    """Renders an inspection for the terminal."""
     shards = inspection.manifest.shards
     parts: list[RenderableType] = [_render_facts(inspection)]
     if 1 < len(shards) <= _FEW_SHARDS:
@@ -212,7 +212,7 @@ def render_inspection(inspection: Inspection) -> RenderableType:
 
 
 def render_inspection_json(inspection: Inspection) -> str:
-    """Makes JSON for machines: the manifest, its fingerprint, lengths and documents."""
+    """Renders an inspection as JSON: the manifest, its fingerprint, lengths and documents."""
     manifest = inspection.manifest.model_dump(mode="json")
     values = {
         "folder": str(inspection.folder),

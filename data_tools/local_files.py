@@ -1,7 +1,4 @@
-"""The files of a corpus on a local disk; the tars that were read last stay open.
-
-The number of open tars is limited. Threads share them.
-"""
+"""The files of a corpus on a local disk; a limited number of tars stay open, shared by threads."""
 
 import os
 import threading
@@ -29,7 +26,7 @@ class _Descriptor:
 
 
 class LocalFiles:
-    """The files of a local corpus; the size of each tar is checked when it is opened."""
+    """The files of a local corpus; checks the size of each tar when it opens the tar."""
 
     def __init__(self, folder: Path, sizes: Mapping[str, int], *, limit: int) -> None:
         self.folder = folder
@@ -39,10 +36,10 @@ class LocalFiles:
         self._lock = threading.Lock()
 
     def read_into(self, name: str, offset: int, content: memoryview) -> None:
-        """Fills `content` from a place in a file.
+        """Fills `content` from byte `offset` of a file on.
 
         Raises:
-            InputError: The file is missing, of another size, or ends too early.
+            InputError: The file is missing, has a wrong size, or ends too early.
         """
         descriptor = self._descriptor(name)
         filled = 0
@@ -68,7 +65,7 @@ class LocalFiles:
         """Checks a file's size.
 
         Raises:
-            InputError: The file is missing, or of another size.
+            InputError: The file is missing, or has a wrong size.
         """
         path = self.folder / name
         try:
@@ -81,16 +78,16 @@ class LocalFiles:
             )
 
     def drop_cached(self, name: str, offset: int, size: int) -> bool:
-        """Drops cached bytes, and says whether there were any: a local file has none."""
+        """Drops cached bytes; returns False, because local files are not cached."""
         return False
 
     def fetch_index(self, name: str, *, again: bool = False) -> bool:
-        """Fetches the index of a tar, and says whether it did: a local index is already there."""
+        """Fetches the index of a tar; returns False, because a local index is already there."""
         return False
 
     @property
     def name(self) -> str:
-        """The corpus as error messages name it."""
+        """The name of the corpus in error messages."""
         return str(self.folder)
 
     def local_file(self, name: str) -> Path:

@@ -1,6 +1,6 @@
-"""Locks on files, between processes: one lock for every use.
+"""File locks between processes.
 
-A lock lasts until its file is closed, so it ends with the process, however that ends.
+A lock lasts until its file is closed, so it also ends when the process exits or is killed.
 """
 
 import fcntl
@@ -12,8 +12,8 @@ def try_lock(file: IO[Any], *, shared: bool = False) -> bool:
 
     Args:
         file: The file; its lock ends when it is closed.
-        shared: Takes a lock that several processes can hold at once, but not beside a lock that is
-            not shared.
+        shared: Takes a shared lock: several processes can hold one at the same time, but not while
+            another process holds an exclusive lock.
 
     Returns:
         Whether this process holds the lock now.
@@ -38,6 +38,6 @@ def try_lock_byte(file: IO[Any], offset: int) -> bool:
     """
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-    except (BlockingIOError, PermissionError):  # POSIX allows both.
+    except (BlockingIOError, PermissionError):  # POSIX allows either.
         return False
     return True

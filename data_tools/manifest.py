@@ -1,7 +1,7 @@
-"""The manifest of a corpus folder: what the folder holds and how it was made.
+"""The manifest of a corpus folder: the contents of the folder and how it was made.
 
-`manifest.json` is canonical JSON. It holds nothing that differs between two equal jobs, so its
-sha256, the corpus fingerprint, identifies the tokens.
+`manifest.json` is canonical JSON. Two runs of the same job write the same bytes, so its sha256,
+the corpus fingerprint, identifies the tokens.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ class _Part(BaseModel):
 
 
 class TokenizerInfo(_Part):
-    """Which tokenizer wrote the ids."""
+    """The tokenizer that made the ids."""
 
     sha256: str
     vocab_size: int
     special: SpecialIds
     file: str = "tokenizer.model"
-    """Its copy beside the manifest."""
+    """The name of its copy in the corpus folder."""
 
 
 class ShardInfo(_Part):
-    """One tar: its size and hash as written, and what it holds."""
+    """One tar: its size, hash and counts."""
 
     file: Annotated[str, Field(pattern=r"^[^/\x00]+$")]
     bytes: int
@@ -60,7 +60,7 @@ class Totals(_Part):
 
 
 class InputInfo(_Part):
-    """One source of text, before the split: what was read from it and what was left out."""
+    """One source of text, before the split: counts of what was read and what was skipped."""
 
     source: str
     documents: int
@@ -83,7 +83,7 @@ class Manifest(_Part):
     tool_version: str
     seed: int
     validation_percent: float | None = None
-    """The share of documents that went to validation, by content; None if it is not known."""
+    """The percentage of documents in the validation split; None if it is not known."""
     _fingerprint: str | None = PrivateAttr(default=None)
 
     @property
@@ -93,7 +93,7 @@ class Manifest(_Part):
 
     @property
     def num_tokens(self) -> int:
-        """Tokens in all shards, the ends of documents included."""
+        """Tokens in all shards, including the end-of-document tokens."""
         return self.totals.tokens
 
     @property
@@ -108,12 +108,12 @@ class Manifest(_Part):
 
 
 def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
-    """Chooses the narrowest type that holds every id."""
+    """Chooses the smallest type for the ids of a vocabulary."""
     return "uint16" if vocab_size < 65_536 else "uint32"
 
 
 def total_of(shards: tuple[ShardInfo, ...]) -> Totals:
-    """Adds shards up."""
+    """Sums the counts of shards."""
     return Totals(
         bytes=sum(shard.bytes for shard in shards),
         packs=sum(shard.packs for shard in shards),
@@ -138,7 +138,7 @@ def load_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if re.match(r"\w+:/", str(folder)):
         raise InputError(
-            f"{folder} is a URL, which only training can read: name the folder where the files are"
+            f"{folder} is a URL, which only training can read: give the folder where the files are"
         )
     if not folder.is_dir():
         raise InputError(
@@ -169,9 +169,9 @@ def load_manifest(folder: Path) -> Manifest:
 def _no_manifest(folder: Path) -> str:
     names = [manifest.parent.name for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}"))]
     if names:
-        return f"{folder} is not a corpus but holds some: name {' or '.join(names)} inside it"
+        return f"{folder} is not a corpus but contains some: give {' or '.join(names)} inside it"
     job = folder.parent if (folder.parent / "tasks").is_dir() else folder
     return (
-        f"{folder} has no {MANIFEST_NAME}: if sharding was cut short, run the same command again; "
+        f"{folder} has no {MANIFEST_NAME}: if sharding was stopped, run the same command again; "
         f"after the last `--task` of an array, run `bigtrain data seal {job}`"
     )

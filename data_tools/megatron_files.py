@@ -1,4 +1,4 @@
-"""Megatron-LM's `.bin` and `.idx` files: their format, and reading them.
+"""Reads Megatron-LM's `.bin` and `.idx` files, and defines their format.
 
 The `.idx` file, little-endian: nine bytes `MMIDIDX\\0\\0`, version 1 (u64), the code of the token
 type (u8), the number of sequences (u64) and of document marks (u64), then every sequence's length
@@ -20,9 +20,9 @@ from data_tools.errors import InputError
 
 MAGIC = b"MMIDIDX\0\0"
 VERSION = 1
-HEAD = struct.Struct("<9sQBQQ")
+HEADER = struct.Struct("<9sQBQQ")
 LENGTH: np.dtype[Any] = np.dtype("<i4")
-PLACE: np.dtype[Any] = np.dtype("<i8")
+POSITION: np.dtype[Any] = np.dtype("<i8")
 TYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("u1"),
     2: np.dtype("i1"),
@@ -38,7 +38,7 @@ _REMEDY = "restore both files from a good copy"
 
 
 def file_paths(prefix: Path) -> tuple[Path, Path]:
-    """Names the tokens and the index of a prefix: `PREFIX.bin` and `PREFIX.idx`."""
+    """The paths of the tokens and of the index: `PREFIX.bin` and `PREFIX.idx`."""
     return prefix.with_name(f"{prefix.name}.bin"), prefix.with_name(f"{prefix.name}.idx")
 
 
@@ -46,18 +46,18 @@ class MegatronFiles:
     """The two files of a Megatron dataset, checked against each other; read in bounded memory.
 
     Raises:
-        InputError: One is missing, or they are damaged or do not belong together.
+        InputError: A file is missing, or they are damaged or do not belong together.
     """
 
     def __init__(self, prefix: Path) -> None:
         self.bin, self.idx = file_paths(prefix)
         for path in (self.bin, self.idx):
             if not path.is_file():
-                raise InputError(f"no file {path}: name a prefix that has a .bin and a .idx")
+                raise InputError(f"no file {path}: give a prefix that has a .bin and a .idx")
         self.bytes = self.bin.stat().st_size
         with self.idx.open("rb") as file:
-            head = file.read(HEAD.size)
-            self._read_head(head)
+            header = file.read(HEADER.size)
+            self._read_header(header)
             self._check_sizes(file)
 
     def documents(self) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
@@ -75,24 +75,24 @@ class MegatronFiles:
                     place += size
                     yield np.frombuffer(content, self.dtype), ends[start:stop] - ends[start]
 
-    def _read_head(self, head: bytes) -> None:
-        if len(head) < HEAD.size or not head.startswith(MAGIC):
+    def _read_header(self, header: bytes) -> None:
+        if len(header) < HEADER.size or not header.startswith(MAGIC):
             raise InputError(f"{self.idx} does not begin like a Megatron index: {_REMEDY}")
-        _, found_version, code, self._num_sequences, num_marks = HEAD.unpack(head)
+        _, found_version, code, self._num_sequences, num_marks = HEADER.unpack(header)
         if found_version != VERSION:
-            raise InputError(f"{self.idx} has version {found_version}; only {VERSION} is known")
+            raise InputError(f"{self.idx} has version {found_version}; only {VERSION} is supported")
         if code not in TYPES:
             raise InputError(f"{self.idx}: token type {code} at byte 17 is not an integer type")
         self.dtype = TYPES[code]
         if num_marks < 1:
             raise InputError(f"{self.idx} has no document mark, not even the first: {_REMEDY}")
         self.num_documents = num_marks - 1
-        self._pointers_at = HEAD.size + self._num_sequences * LENGTH.itemsize
-        self._marks_at = self._pointers_at + self._num_sequences * PLACE.itemsize
+        self._pointers_at = HEADER.size + self._num_sequences * LENGTH.itemsize
+        self._marks_at = self._pointers_at + self._num_sequences * POSITION.itemsize
 
     def _check_sizes(self, file: IO[bytes]) -> None:
         size = os.fstat(file.fileno()).st_size
-        plain = self._marks_at + (self.num_documents + 1) * PLACE.itemsize
+        plain = self._marks_at + (self.num_documents + 1) * POSITION.itemsize
         if size not in (plain, plain + self._num_sequences):  # The latter with a mode for each.
             raise InputError(
                 f"{self.idx} has {size} bytes, and its header needs {plain}: {_REMEDY}"
@@ -116,9 +116,9 @@ class MegatronFiles:
     def _sizes(
         self, file: IO[bytes], first: int, count: int, place: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The marks of some documents and the ends of their sequences, both counted from 0 on.
+        """The marks of some documents and the ends of their sequences, both relative to the first.
 
-        They begin at byte `place` of the `.bin`.
+        `place` is the byte of the `.bin` at which the first of them begins.
         """
         marks = self._marks(file, first, count + 1)
         if np.any(np.diff(marks) < 0) or marks[-1] > self._num_sequences:
@@ -137,14 +137,14 @@ class MegatronFiles:
         return marks - marks[0], ends
 
     def _marks(self, file: IO[bytes], first: int, count: int) -> NDArray[np.int64]:
-        return _read_at(file, self._marks_at, first, count, PLACE)
+        return _read_at(file, self._marks_at, first, count, POSITION)
 
     def _sequences(
         self, file: IO[bytes], first: int, stop: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         count = stop - first
-        pointers = _read_at(file, self._pointers_at, first, count, PLACE)
-        return pointers, _read_at(file, HEAD.size, first, count, LENGTH).astype(np.int64)
+        pointers = _read_at(file, self._pointers_at, first, count, POSITION)
+        return pointers, _read_at(file, HEADER.size, first, count, LENGTH).astype(np.int64)
 
 
 def _read_at(

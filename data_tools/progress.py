@@ -1,4 +1,4 @@
-"""How far a long job is: a bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of a long job: a bar on a terminal, plain lines elsewhere."""
 
 import logging
 import sys
@@ -21,13 +21,13 @@ def show_progress(
     write_line: Callable[[str], None] = logger.info,
     transient: bool = False,
 ) -> Iterator[Advance]:
-    """Gives a function that takes the number of bytes just done, and shows rate and time left.
+    """Shows progress, rate and time left; yields a function that takes the bytes just done.
 
     Args:
-        what: What is being done, as "sharding".
-        total_bytes: How much there is to do.
-        write_line: Writes a line where standard error is not a terminal, every ten seconds.
-        transient: Leaves nothing on the terminal at the end, and no last line elsewhere.
+        what: The name of the job, such as "sharding".
+        total_bytes: The size of the job.
+        write_line: Writes a line every ten seconds if standard error is not a terminal.
+        transient: Whether the bar is removed at the end, and no last line is written elsewhere.
     """
     if not sys.stderr.isatty():
         yield _Lines(what, total_bytes, write_line, has_last=not transient).advance

@@ -1,8 +1,9 @@
-"""Corpora behind a URL: parts of their tars, in a cache folder that the ranks of a node share.
+"""Reads corpora at a URL through a cache folder that the ranks of a node share.
 
-A tar is fetched in chunks of 8 MiB. Each chunk is a file of the cache that gets its name by a
-rename, so that a reader sees a complete chunk or none. One process fetches a chunk while the others
-wait for it. The size of the cache is limited: the least recently used chunks are removed.
+A tar is fetched in chunks of 8 MiB. Each chunk is a file of the cache, written under a temporary
+name and renamed, so that a reader sees a complete chunk or none. One process fetches a chunk while
+the others wait for it. If the cache is larger than its limit, the least recently used chunks are
+removed.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ class Cache:
 
 
 def is_url(name: str) -> bool:
-    """Whether a corpus lies behind a URL such as `s3://bucket/corpus`."""
+    """Whether the name of a corpus is a URL such as `s3://bucket/corpus`."""
     return "://" in name
 
 
@@ -51,11 +52,11 @@ class RemoteFolder:
         """Connects to the file system of a URL.
 
         Args:
-            url: Any URL that fsspec knows.
-            cache: Where pieces are kept.
+            url: Any URL that fsspec supports.
+            cache: Where chunks and copies are stored.
 
         Raises:
-            InputError: fsspec does not know the protocol, or lacks the package for it.
+            InputError: fsspec does not support the protocol, or lacks the package for it.
         """
         import fsspec
 
@@ -69,17 +70,17 @@ class RemoteFolder:
             manifest = self.fetch(MANIFEST_NAME, 0, None)
         except FileNotFoundError as error:
             raise InputError(
-                f"{self.url} holds no {MANIFEST_NAME}: check the URL, or copy a corpus folder there"
+                f"{self.url} has no {MANIFEST_NAME}: check the URL, or copy a corpus folder there"
             ) from error
-        # If the corpus behind the URL is replaced, it gets another mirror.
+        # If the corpus at the URL is replaced, it gets another mirror.
         names = hashlib.sha256(self.url.encode()), hashlib.sha256(manifest)
         self.mirror = cache.folder / "-".join(name.hexdigest()[:16] for name in names)
-        """The local folder that holds copies of all files but the tars."""
+        """The local folder with copies of all files except the tars."""
         write_file(self.mirror / MANIFEST_NAME, manifest)
-        self._added = cache.limit_bytes  # So that the first chunk counts what is there already.
+        self._added = cache.limit_bytes  # So that the cache is measured after the first chunk.
 
     def copy(self, name: str, *, again: bool = False) -> Path | None:
-        """Copies a file into the mirror in chunks; gives None if the corpus has no such file.
+        """Copies a file into the mirror in chunks; returns None if the corpus has no such file.
 
         Args:
             name: The file, relative to the corpus.
@@ -97,9 +98,9 @@ class RemoteFolder:
         return path
 
     def copy_folder(self, name: str) -> None:
-        """Copies a sealed folder into the mirror, again if its manifest has changed.
+        """Copies a folder into the mirror, unless the mirror has a copy with the same manifest.
 
-        The manifest is written last, as it was when the folder was made.
+        The manifest is copied last, so it shows that the copy is complete.
         """
         try:
             manifest = self.fetch(f"{name}/{MANIFEST_NAME}", 0, None)
@@ -123,11 +124,11 @@ class RemoteFolder:
                 file.write(self.fetch(name, start, min(start + CHUNK_BYTES, size)))
 
     def fetch(self, name: str, start: int, stop: int | None) -> bytes:
-        """Reads bytes of a remote file, and tries again if the network fails.
+        """Reads bytes of a remote file; retries if the network fails.
 
         Raises:
             FileNotFoundError: There is no such file.
-            InputError: It could not be read.
+            InputError: The file could not be read.
         """
         for attempt in range(1, _TRIES + 1):
             try:
@@ -145,12 +146,12 @@ class RemoteFolder:
         raise AssertionError
 
     def chunk(self, name: str, number: int, size: int) -> Path:
-        """The local file of one chunk of a tar; fetches it if it is not there.
+        """The local file of one chunk of a tar; fetches the chunk if it is not in the cache.
 
         Args:
             name: The tar.
-            number: Which chunk.
-            size: Bytes of the tar, by the manifest.
+            number: The number of the chunk, from 0.
+            size: The size of the tar in the manifest, in bytes.
 
         Raises:
             InputError: The tar is missing, shorter than the manifest says, or cannot be read.
@@ -211,7 +212,7 @@ class RemoteFolder:
             yield
 
     def _make_room(self, added: int) -> None:
-        """Counts the cache when this process has added a hundredth of its limit."""
+        """Shrinks the cache if it is too large; checked after each 1 % of its limit is added."""
         self._added += added
         if self._added * 100 < self._cache.limit_bytes:
             return
@@ -246,13 +247,13 @@ class RemoteFiles:
     def __init__(self, remote: RemoteFolder, sizes: Mapping[str, int]) -> None:
         self.folder = remote.mirror
         self._remote, self._sizes = remote, sizes
-        self._asked: dict[tuple[str, int], Future[Any]] = {}
+        self._pending: dict[tuple[str, int], Future[Any]] = {}
         self._lock = threading.Lock()
         self._fetchers: ThreadPoolExecutor | None = None
         self._owner = os.getpid()
 
     def read_into(self, name: str, offset: int, content: memoryview) -> None:
-        """Fills `content` from a place in a tar, through the cache.
+        """Fills `content` from byte `offset` of a tar on, through the cache.
 
         Raises:
             InputError: The tar cannot be read.
@@ -263,33 +264,33 @@ class RemoteFiles:
             count = min(len(content) - filled, CHUNK_BYTES - within)
             if number * CHUNK_BYTES >= self._sizes[name]:
                 raise InputError(
-                    f"{self._remote.url}/{name}: byte {offset + filled} lies beyond the end of the "
+                    f"{self._remote.url}/{name}: byte {offset + filled} is beyond the end of the "
                     "tar; restore its index"
                 )
             self._read_chunk(name, number, within, content[filled : filled + count])
             filled += count
 
     def will_need(self, name: str, offset: int, size: int) -> None:
-        """Begins to fetch what will be read soon."""
+        """Starts to fetch bytes that will be read soon, in the background."""
         for number in range(offset // CHUNK_BYTES, -(-(offset + size) // CHUNK_BYTES)):
-            self._ask(name, number)
+            self._prefetch(name, number)
 
     def drop_cached(self, name: str, offset: int, size: int) -> bool:
-        """Drops cached bytes of a tar, because the local copy may be damaged; says that it did."""
+        """Drops cached bytes of a tar, because the local copy may be damaged; returns True."""
         for number in range(offset // CHUNK_BYTES, -(-(offset + size) // CHUNK_BYTES)):
             self._remote.drop(name, number)
         return True
 
     @property
     def name(self) -> str:
-        """The corpus as error messages name it."""
+        """The name of the corpus in error messages."""
         return self._remote.url
 
     def fetch_index(self, name: str, *, again: bool = False) -> bool:
-        """Copies the index of a tar into the mirror, and says that it did.
+        """Copies the index of a tar into the mirror; returns True.
 
         Raises:
-            InputError: The corpus has none.
+            InputError: The corpus has no such index.
         """
         if self._remote.copy(name, again=again) is None:
             raise InputError(
@@ -321,24 +322,24 @@ class RemoteFiles:
         for _ in range(_TRIES):
             path = self._remote.chunk(name, number, self._sizes[name])
             with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
-                os.utime(file.fileno())  # The cache removes what was read longest ago.
+                os.utime(file.fileno())  # The least recently read chunks are removed first.
                 file.seek(within)
                 if file.readinto(content) == len(content):
                     return
                 path.unlink(missing_ok=True)  # A crash has truncated it: fetch it again.
         raise InputError(
-            f"{path}: is removed as soon as it is fetched; raise data.cache_gb to hold more than "
-            "a few chunks of 8 MiB for each rank"
+            f"{path} was removed each time before it could be read: raise data.cache_gb, so that "
+            "the cache holds more than a few chunks of 8 MiB for each rank"
         )
 
-    def _ask(self, name: str, number: int) -> None:
+    def _prefetch(self, name: str, number: int) -> None:
         key = (name, number)
         with self._lock:
-            if key in self._asked or self._remote.has_chunk(name, number):
+            if key in self._pending or self._remote.has_chunk(name, number):
                 return
             if self._fetchers is None or self._owner != os.getpid():
                 self._fetchers, self._owner = ThreadPoolExecutor(_FETCHERS), os.getpid()
             # A failure here is not an error: the reader of the chunk tries again, and reports it.
             future = self._fetchers.submit(self._remote.chunk, name, number, self._sizes[name])
-            self._asked[key] = future
-        future.add_done_callback(lambda _: self._asked.pop(key, None))
+            self._pending[key] = future
+        future.add_done_callback(lambda _: self._pending.pop(key, None))

@@ -1,7 +1,7 @@
-"""Splits text into sentences, in any language, for BERT's sentence pairs and the cleaning rules.
+"""Splits text of any language into sentences, for BERT's sentence pairs and the cleaning rules.
 
-Uses rules and not a model: the result is the same on every machine, and it is fast enough for a
-large corpus.
+Uses rules, not a model: the result is the same on every machine, and it is fast enough for a large
+corpus.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 MAX_CHARACTERS = 10_000
-"""Longer sentences are cut, at a blank if there is one."""
+"""Longer sentences are cut, after white space if there is any."""
 
 _LINE_ENDS = "\n\r\v\f\x85\u2028\u2029"
 # These always end a sentence: Chinese and Japanese marks, danda, Urdu, Arabic, Burmese, Khmer,
@@ -18,7 +18,7 @@ _STRONG = "。！？；｡।॥۔؟။។៕።፧։།"
 _WEAK = ".!?…‼⁇⁈⁉‽．"  # These end a sentence only if another one begins after them.
 _CLOSERS = "\"'”’」』）】》〉›»)\\]}｣〕"
 _OPENERS = "\"'“‘「『（【《〈‹«([{｢〔¿¡-–—*_"
-_GOES_ON = ",;:)]}，、；：,）】》」』”’…"
+_CONTINUATION = ",;:)]}，、；：,）】》」』”’…"
 _CANDIDATE = re.compile(
     f"[{_LINE_ENDS}{_STRONG}{_WEAK}](?:(?<=[{_STRONG}{_WEAK}])[{_STRONG}{_WEAK}{_CLOSERS}]*+)?\\s*+"
 )
@@ -27,30 +27,30 @@ _HAS_LINE_END = re.compile(f"[{_LINE_ENDS}]")
 _BLANKS = re.compile(r"\s*+")
 _UP_TO_LAST_BLANK = re.compile(r"(?s).*\s")
 _WORD_BEFORE = re.compile(r"[^\s\"'“‘«(\[{]*$")
-# Scripts without blanks between sentences.
+# Scripts without spaces between sentences.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff\uff66-\uff9f]"
 )
-_TITLES_AND_LINKS = (
+_ABBREVIATION_WORDS = (
     "mr mrs ms dr prof rev hon st mt gen col maj capt lt cmdr sgt sen rep gov pres supt "
     "vs cf viz approx e.g i.e al z.b d.h u.a bzw ca hr fr mme mlle sra dra"
 )
-_BEFORE_NUMBERS = (
+_NUMBERED_WORDS = (
     "no nos nr vol vols fig figs p pp art sec ch eq op para "
     "jan feb mar apr jun jul aug sep sept oct nov dec"
 )
-_ABBREVIATIONS = frozenset(_TITLES_AND_LINKS.split())
-_NUMBERED = frozenset(_BEFORE_NUMBERS.split())
+_ABBREVIATIONS = frozenset(_ABBREVIATION_WORDS.split())
+_NUMBERED = frozenset(_NUMBERED_WORDS.split())  # Abbreviations only before a number.
 _LONGEST_WORD = 24
 
 
 def split_sentences(text: str) -> list[str]:
-    """Splits a text into sentences; joined again, they are exactly the text.
+    """Splits a text into sentences; their concatenation is the text.
 
-    A sentence ends at 。！？； and similar marks, at `.`, `!`, `?` or `…` before blanks and the
-    beginning of another sentence (not after `Dr.`, initials or `e.g.`), and at every line end.
-    Closing quotes and the blanks after a sentence belong to it. No sentence is empty, and none is
-    blank unless all the text is.
+    A sentence ends at 。！？； and similar marks, at `.`, `!`, `?` or `…` before white space and
+    the beginning of another sentence (not after `Dr.`, initials or `e.g.`), and at every line end.
+    Closing quotes and the white space after a sentence belong to it. No sentence is empty, and none
+    consists of white space unless the text does.
     """
     start = first = _end_of_blanks(text, 0)
     if first == len(text):
@@ -86,7 +86,7 @@ def _is_end(text: str, start: int, candidate: re.Match[str]) -> bool:
         return True
     end = candidate.end()
     following = text[end : end + 1]
-    if following in _GOES_ON:  # True also at the end of the text, where `following` is empty.
+    if following in _CONTINUATION:  # True also at the end of the text: `following` is empty.
         return not following
     if _IS_STRONG.search(marks):
         return True

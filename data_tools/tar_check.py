@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from data_tools.corpus import DOCS_TYPE
 from data_tools.errors import InputError
 from data_tools.manifest import Manifest, ShardInfo
-from data_tools.tar_index import PackPlace, index_path, load_index
+from data_tools.tar_index import PackLocation, index_path, load_index
 
 Level = Literal["header", "crc", "full"]
 
@@ -26,7 +26,7 @@ REMEDY = f"restore it from a good copy, or delete it and {SHARD_AGAIN}"
 """A job checks only the size of a tar that it has finished, so a damaged one must be deleted."""
 REMEDY_IF_MISSING = f"restore it from a good copy, or {SHARD_AGAIN}"
 
-_Span = tuple[int, int]  # Where something begins, in bytes of the file, and its length.
+_Span = tuple[int, int]  # A byte offset in the file, and a length.
 
 _BROKEN_HEADER = (ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError)
 _BLOCK = tarfile.BLOCKSIZE
@@ -35,21 +35,21 @@ _ARRAY_HEADER_BYTES = 4096  # Far more than the header of an array with one axis
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong, and how to repair it."""
+    """One fault of a corpus, and how to repair it."""
 
     file: str
     what: str
     remedy: str = REMEDY
     pack: str | None = None
     offset: int | None = None
-    """In bytes from the beginning of the file."""
+    """The byte offset in the file."""
 
     @property
     def line(self) -> str:
         """The fault in one line."""
         pack = f" pack {self.pack}:" if self.pack is not None else ""
-        place = f" byte {self.offset}:" if self.offset is not None else ""
-        return f"{self.file}:{pack}{place} {self.what}; {self.remedy}"
+        location = f" byte {self.offset}:" if self.offset is not None else ""
+        return f"{self.file}:{pack}{location} {self.what}; {self.remedy}"
 
 
 def check_tar(tar: Path, manifest: Manifest, info: ShardInfo, level: Level) -> list[Fault]:
@@ -58,7 +58,7 @@ def check_tar(tar: Path, manifest: Manifest, info: ShardInfo, level: Level) -> l
     Args:
         tar: The file.
         manifest: The corpus it belongs to.
-        info: What the manifest says of this tar.
+        info: The entry of this tar in the manifest.
         level: `header` reads only headers and indexes; the other levels read every pack.
 
     Raises:
@@ -69,7 +69,7 @@ def check_tar(tar: Path, manifest: Manifest, info: ShardInfo, level: Level) -> l
 
 
 class _TarCheck:
-    """Reads one tar header by header, so that what follows a damaged header is checked too."""
+    """Reads one tar header by header, so that members after a damaged header are checked too."""
 
     def __init__(self, file: int, manifest: Manifest, info: ShardInfo, level: Level) -> None:
         self._file = file
@@ -85,10 +85,10 @@ class _TarCheck:
         packs = self._walk()
         is_walked = not self._faults
         found = [self._check_pack(key, members, is_walked) for key, members in packs.items()]
-        places = [place for place in found if place]
-        is_complete = is_walked and len(places) == len(packs)
-        if not is_complete or self._check_counts(places):
-            self._check_index(tar, places if is_complete else None)
+        locations = [location for location in found if location]
+        is_complete = is_walked and len(locations) == len(packs)
+        if not is_complete or self._check_counts(locations):
+            self._check_index(tar, locations if is_complete else None)
         return self._faults
 
     def _add(self, what: str, key: str | None = None, offset: int | None = None) -> None:
@@ -114,7 +114,7 @@ class _TarCheck:
             packs.setdefault(key, {})[kind] = (start, header.size)
             position = start + -(-header.size // _BLOCK) * _BLOCK
         if position is not None:
-            self._add("the file ends here, without the end mark of a tar", offset=self._size)
+            self._add("the file ends here, without the end marker of a tar", offset=self._size)
         return packs
 
     def _find_header(self, start: int) -> int | None:
@@ -123,7 +123,9 @@ class _TarCheck:
                 return position
         return None
 
-    def _check_pack(self, key: str, members: dict[str, _Span], is_walked: bool) -> PackPlace | None:
+    def _check_pack(
+        self, key: str, members: dict[str, _Span], is_walked: bool
+    ) -> PackLocation | None:
         missing = {"tokens.npy", "docs.npy", "json"} - set(members)
         if missing:
             if is_walked:  # Otherwise a damaged header was reported already.
@@ -141,10 +143,10 @@ class _TarCheck:
                 return None
             values[f"{name}_offset"], values[f"num_{name}"] = span
             values[f"{name}_crc32"] = facts[f"{name}_crc32"]
-        place = PackPlace(key=key, **values)
+        location = PackLocation(key=key, **values)
         if self._level != "header":
-            self._check_content(place)
-        return place
+            self._check_content(location)
+        return location
 
     def _read_facts(self, key: str, span: _Span) -> dict[str, Any] | None:
         try:
@@ -157,7 +159,7 @@ class _TarCheck:
         return facts
 
     def _read_span(self, key: str, name: str, span: _Span) -> _Span | None:
-        """Where the values of an array begin, in bytes of the file, and how many there are."""
+        """The byte offset of the values of an array, and how many there are."""
         start, size = span
         dtype = self._manifest.token_type if name == "tokens" else DOCS_TYPE
         header = io.BytesIO(self._read(start, min(size, _ARRAY_HEADER_BYTES)))
@@ -178,57 +180,63 @@ class _TarCheck:
             return None
         return start + header.tell(), shape[0]
 
-    def _check_content(self, place: PackPlace) -> None:
+    def _check_content(self, location: PackLocation) -> None:
         dtype = self._manifest.token_type
-        key = place.key
+        key = location.key
         tokens = self._load(
-            key, "tokens", dtype, place.tokens_offset, place.num_tokens, place.tokens_crc32
+            key, "tokens", dtype, location.tokens_offset, location.num_tokens, location.tokens_crc32
         )
         docs = self._load(
-            key, "docs", DOCS_TYPE, place.docs_offset, place.num_docs, place.docs_crc32
+            key, "docs", DOCS_TYPE, location.docs_offset, location.num_docs, location.docs_crc32
         )
         sents = self._load(
-            key, "sents", DOCS_TYPE, place.sents_offset, place.num_sents, place.sents_crc32
+            key, "sents", DOCS_TYPE, location.sents_offset, location.num_sents, location.sents_crc32
         )
         vocab_size = self._manifest.tokenizer.vocab_size
         if tokens is not None and int(tokens.max(initial=0)) >= vocab_size:
             first = int(np.argmax(tokens >= vocab_size))
-            what = f"id {tokens[first]} lies outside the vocabulary of {vocab_size}"
-            self._add(what, key, place.tokens_offset + first * dtype.itemsize)
-        docs = self._check_starts(key, "document", docs, place.docs_offset, place.num_tokens)
+            what = f"id {tokens[first]} is outside the vocabulary of {vocab_size}"
+            self._add(what, key, location.tokens_offset + first * dtype.itemsize)
+        docs = self._check_starts(key, "document", docs, location.docs_offset, location.num_tokens)
         if tokens is not None and docs is not None:
-            self._check_ends(place, tokens, docs)
-        if place.num_sents:
-            sents = self._check_starts(key, "sentence", sents, place.sents_offset, place.num_tokens)
+            self._check_ends(location, tokens, docs)
+        if location.num_sents:
+            sents = self._check_starts(
+                key, "sentence", sents, location.sents_offset, location.num_tokens
+            )
             if sents is not None and docs is not None and not np.isin(docs, sents).all():
-                self._add("a document starts inside a sentence", key, place.sents_offset)
+                self._add("a document starts inside a sentence", key, location.sents_offset)
 
     def _check_starts(
         self, key: str, name: str, starts: NDArray[Any] | None, offset: int, num_tokens: int
     ) -> NDArray[Any] | None:
         if starts is None:
             return None
-        # A first start of 0 follows -1, and the pack's end follows the last start.
+        # The first start must be 0, each start greater than the one before, the last inside.
         steps = np.diff(starts, prepend=-1, append=num_tokens)
         wrong = (steps < 1) | (np.arange(len(steps)) == 0) & (steps != 1)
         if not wrong.any():
             return starts
         first = min(int(np.argmax(wrong)), max(0, len(starts) - 1))
-        what = f"the start of {name} {first} is not after the one before and inside the pack"
+        what = (
+            f"the start of {name} {first} is wrong: starts must begin with 0 and increase, "
+            "within the pack"
+        )
         self._add(what, key, offset + first * DOCS_TYPE.itemsize)
         return None
 
-    def _check_ends(self, place: PackPlace, tokens: NDArray[Any], docs: NDArray[Any]) -> None:
+    def _check_ends(self, location: PackLocation, tokens: NDArray[Any], docs: NDArray[Any]) -> None:
         eos = self._manifest.tokenizer.special.eos
         found = np.flatnonzero(tokens == eos)
-        expected = np.append(docs[1:], place.num_tokens) - 1
+        expected = np.append(docs[1:], location.num_tokens) - 1
         if np.array_equal(found, expected):
             return
         wrong = np.setxor1d(found, expected, assume_unique=True)
         number = int(np.searchsorted(docs, wrong[0], side="right")) - 1
-        how = "does not end with" if wrong[0] in expected else "holds before its end"
-        what = f"document {number} {how} eos (id {eos}); {len(wrong)} such places"
-        self._add(what, place.key, place.tokens_offset + int(wrong[0]) * tokens.itemsize)
+        name = f"eos (id {eos})"
+        how = f"does not end with {name}" if wrong[0] in expected else f"has {name} before its end"
+        what = f"document {number} {how}; {len(wrong)} such places"
+        self._add(what, location.key, location.tokens_offset + int(wrong[0]) * tokens.itemsize)
 
     def _load(
         self, key: str, name: str, dtype: np.dtype[Any], offset: int, count: int, crc32: int
@@ -249,25 +257,25 @@ class _TarCheck:
             content += more
         return content
 
-    def _check_counts(self, places: list[PackPlace]) -> bool:
+    def _check_counts(self, locations: list[PackLocation]) -> bool:
         info = self._info
         found = {
-            "packs": len(places),
-            "docs": sum(place.num_docs for place in places),
-            "tokens": sum(place.num_tokens for place in places),
-            "sents": sum(place.num_sents for place in places),
+            "packs": len(locations),
+            "docs": sum(location.num_docs for location in locations),
+            "tokens": sum(location.num_tokens for location in locations),
+            "sents": sum(location.num_sents for location in locations),
         }
         wrong = {name: count for name, count in found.items() if count != getattr(info, name)}
         for name, count in wrong.items():
-            self._add(f"holds {count} {name}, and the manifest says {getattr(info, name)}")
+            self._add(f"has {count} {name}, and the manifest says {getattr(info, name)}")
         return not wrong
 
-    def _check_index(self, tar: Path, places: list[PackPlace] | None) -> None:
+    def _check_index(self, tar: Path, locations: list[PackLocation] | None) -> None:
         path = index_path(tar)
         if not path.is_file():  # A reader makes it in memory.
             return
         try:
-            is_good = load_index(tar, self._info) == places or places is None
+            is_good = load_index(tar, self._info) == locations or locations is None
         except (InputError, TypeError):
             is_good = False
         if not is_good:

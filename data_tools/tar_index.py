@@ -1,7 +1,7 @@
 """The index of a tar: at which byte each pack begins, so that a reader can seek to any token.
 
-The index is a JSON file beside its tar. It is made from the headers in the tar and nothing else,
-so it can always be made again.
+The index is a JSON file beside its tar. It is computed from the headers in the tar, so it can
+always be made again.
 """
 
 import json
@@ -20,12 +20,12 @@ from data_tools.manifest import ShardInfo
 INDEX_SCHEMA = "bigtrain-index/2"
 # What tarfile, json and numpy's header parser raise for a damaged file.
 _DAMAGE = (tarfile.TarError, ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError)
-_READABLE_SCHEMAS = ("bigtrain-index/1", INDEX_SCHEMA)  # The first has no sentences.
+_READABLE_SCHEMAS = ("bigtrain-index/1", INDEX_SCHEMA)  # Version 1 has no sentences.
 
 
 @dataclass(frozen=True, slots=True)
-class PackPlace:
-    """One pack: its key, and where its tokens, documents and sentences lie in the tar, in bytes."""
+class PackLocation:
+    """One pack: its key, and the byte offsets of its tokens, documents and sentences in the tar."""
 
     key: str
     tokens_offset: int
@@ -45,13 +45,13 @@ def index_path(tar: Path) -> Path:
     return tar.with_suffix(".index.json")
 
 
-def render_index(packs: list[PackPlace], *, sha256: str) -> bytes:
-    """Makes the bytes of an index file for the tar with this hash."""
+def render_index(packs: list[PackLocation], *, sha256: str) -> bytes:
+    """Makes the bytes of the index file of a tar; `sha256` is the hash of the tar."""
     rows = [asdict(pack) for pack in packs]
     return render_json({"schema": INDEX_SCHEMA, "tar_sha256": sha256, "packs": rows})
 
 
-def scan_tar(tar: Path) -> list[PackPlace]:
+def scan_tar(tar: Path) -> list[PackLocation]:
     """Finds the packs of a tar from its headers, without reading the tokens.
 
     Raises:
@@ -63,7 +63,7 @@ def scan_tar(tar: Path) -> list[PackPlace]:
             for member in archive:
                 key, _, kind = member.name.partition(".")
                 parts.setdefault(key, {}).update(_member_facts(kind, member, file))
-        return [PackPlace(key=key, **facts) for key, facts in parts.items()]
+        return [PackLocation(key=key, **facts) for key, facts in parts.items()]
     except _DAMAGE as error:
         raise InputError(
             f"{tar} is not a complete tar of token packs ({error}): restore it or shard the text "
@@ -71,7 +71,7 @@ def scan_tar(tar: Path) -> list[PackPlace]:
         ) from error
 
 
-def load_index(tar: Path, shard: ShardInfo) -> list[PackPlace]:
+def load_index(tar: Path, shard: ShardInfo) -> list[PackLocation]:
     """Reads the index beside a tar; if there is none, makes it in memory.
 
     Raises:
@@ -86,17 +86,17 @@ def load_index(tar: Path, shard: ShardInfo) -> list[PackPlace]:
     packs = scan_tar(tar)
     if not _adds_up(packs, shard):
         raise InputError(
-            f"{tar} holds other packs than the manifest says: check it with `bigtrain data verify "
+            f"{tar} has other packs than the manifest says: check it with `bigtrain data verify "
             f"{tar.parent}`, then restore it or shard the text again"
         )
     return packs
 
 
-def _adds_up(packs: list[PackPlace], shard: ShardInfo) -> bool:
+def _adds_up(packs: list[PackLocation], shard: ShardInfo) -> bool:
     return len(packs) == shard.packs and sum(pack.num_tokens for pack in packs) == shard.tokens
 
 
-def _read_index(path: Path, shard: ShardInfo) -> list[PackPlace]:
+def _read_index(path: Path, shard: ShardInfo) -> list[PackLocation]:
     values = load_json(path)
     try:
         if values["schema"] not in _READABLE_SCHEMAS or values["tar_sha256"] != shard.sha256:
@@ -106,7 +106,7 @@ def _read_index(path: Path, shard: ShardInfo) -> list[PackPlace]:
             type(value) is not int for row in rows for key, value in row.items() if key != "key"
         ):
             raise InputError(_stale(path))
-        return [PackPlace(**row) for row in rows]
+        return [PackLocation(**row) for row in rows]
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(_stale(path)) from error
 
@@ -122,13 +122,13 @@ def _member_facts(kind: str, member: tarfile.TarInfo, file: IO[bytes]) -> dict[s
     file.seek(member.offset_data)
     match kind:
         case "tokens.npy":
-            offset, count = _array_place(file)
+            offset, count = _read_array_header(file)
             return {"tokens_offset": offset, "num_tokens": count}
         case "docs.npy":
-            offset, count = _array_place(file)
+            offset, count = _read_array_header(file)
             return {"docs_offset": offset, "num_docs": count}
         case "sents.npy":
-            offset, count = _array_place(file)
+            offset, count = _read_array_header(file)
             return {"sents_offset": offset, "num_sents": count}
         case "json":
             facts = json.loads(file.read(member.size))
@@ -137,7 +137,7 @@ def _member_facts(kind: str, member: tarfile.TarInfo, file: IO[bytes]) -> dict[s
             return {}
 
 
-def _array_place(file: IO[bytes]) -> tuple[int, int]:
+def _read_array_header(file: IO[bytes]) -> tuple[int, int]:
     np.lib.format.read_magic(file)
     shape, _, _ = np.lib.format.read_array_header_1_0(file)
     return file.tell(), shape[0]

@@ -1,6 +1,6 @@
 """Writes one tar of token packs; equal documents give equal bytes.
 
-They are the bytes that webdataset's `TarWriter` would write, but without loading torch.
+The bytes are those that webdataset's `TarWriter` writes, but this module does not load torch.
 """
 
 import io
@@ -28,21 +28,21 @@ _BUFFER_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class Pack:
-    """Some complete documents, and where the sentences of each begin."""
+    """Some complete documents, and optionally where the sentences of each begin."""
 
     source: str
     """Where the documents come from; several sources are joined by commas."""
     documents: list[NDArray[Any]] = field(default_factory=list)
     sentences: list[NDArray[Any]] = field(default_factory=list)
-    """One array `[sentences]` for each document, counted from its start; or no array at all."""
+    """One array `[sentences]` for each document, as offsets from its start; or no arrays."""
     num_tokens: int = 0
 
 
 class ShardWriter:
-    """Collects documents into packs, and packs into one tar, which gets its name when finished.
+    """Collects documents into packs, and packs into one tar, which is renamed when finished.
 
     Writes nothing before the first pack is complete, so without documents there is no file.
-    As a context manager, it removes what it wrote if the block fails.
+    As a context manager, it removes its temporary file if the block fails.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class ShardWriter:
         sentences: NDArray[Any] | None = None,
         source: str | None = None,
     ) -> None:
-        """Adds one document, its end token included.
+        """Adds one document, including its end-of-document token.
 
         Args:
             document: Its ids `[tokens]`.
-            sentences: Where its sentences start, `[sentences]` from 0 on; for all documents of a
-                tar or for none.
-            source: Where it comes from, if not from the source of the tar.
+            sentences: Where its sentences start, `[sentences]`; the first is 0. Given for all
+                documents of a tar or for none.
+            source: The source of the document, if it is not the source of the tar.
         """
         self._pack.documents.append(document)
         self._pack.num_tokens += len(document)
@@ -84,7 +84,7 @@ class ShardWriter:
             self._flush()
 
     def finish(self) -> ShardInfo | None:
-        """Gives the tar and its index their final names; gives None if there was no document."""
+        """Gives the tar and its index their final names; returns None if there was no document."""
         if self._pack.documents:
             self._flush()
         if self._tar is None:
@@ -116,7 +116,7 @@ class ShardWriter:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            # Removed first, as the disk may be full: closing the file writes what is buffered.
+            # Removed before closing, because closing writes the buffer and the disk may be full.
             self._part.unlink(missing_ok=True)
             try:
                 self._stack.close()
@@ -146,10 +146,10 @@ class ShardWriter:
 
 
 def check_name(name: str) -> None:
-    """Checks what the names of tars are to begin with.
+    """Checks the prefix of the names of tars.
 
     Raises:
-        InputError: It has a dot or a slash, or is empty.
+        InputError: The prefix has a dot or a slash, or is empty.
     """
     if not name or "." in name or "/" in name:
         raise InputError(f"name={name!r} must be a plain word without dots and slashes")
@@ -158,8 +158,8 @@ def check_name(name: str) -> None:
 def render_pack(pack: Pack, dtype: np.dtype[Any]) -> dict[str, bytes]:
     """Makes the members of one pack, in the order of their names.
 
-    `tokens.npy` is `[tokens]`; `docs.npy` and `sents.npy` say where in the pack each document and
-    each sentence starts.
+    `tokens.npy` is `[tokens]`; `docs.npy` and `sents.npy` are the offsets, in tokens of the pack,
+    at which each document and each sentence starts.
     """
     tokens = np.concatenate(pack.documents).astype(dtype, copy=False)
     starts = np.cumsum([0, *(len(document) for document in pack.documents[:-1])]).astype(DOCS_TYPE)

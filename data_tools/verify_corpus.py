@@ -1,4 +1,4 @@
-"""Checks that a corpus on disk is what its manifest says; a fault names file, pack and byte.
+"""Checks that a corpus on disk agrees with its manifest; a fault names file, pack and byte.
 
 Checking changes nothing. `header` checks sizes, headers and indexes; `crc` also reads every pack;
 `full` also hashes every tar.
@@ -20,7 +20,7 @@ from data_tools.manifest import MANIFEST_NAME, Manifest, ShardInfo, load_manifes
 from data_tools.progress import show_progress
 from data_tools.samples.sample_table import SampleMode, load_sample_table
 from data_tools.tar_check import REMEDY, REMEDY_IF_MISSING, Fault, Level, check_tar
-from data_tools.tar_index import PackPlace, index_path, render_index, scan_tar
+from data_tools.tar_index import PackLocation, index_path, render_index, scan_tar
 
 _RESTORE_MANIFEST = "restore the manifest from a good copy"
 
@@ -34,7 +34,7 @@ class ShardReport:
 
     @property
     def state(self) -> str:
-        """`intact` or `damaged`; a damaged index counts less, because it can be made again."""
+        """`intact` or `damaged`; `intact, but …` if only the index is, which can be made again."""
         if not self.faults:
             return "intact"
         of_tar = any(fault.file == self.file for fault in self.faults)
@@ -43,7 +43,7 @@ class ShardReport:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The faults of a corpus folder, its shards in the order of the manifest."""
+    """The faults of a corpus folder; the shards are in the order of the manifest."""
 
     folder: Path
     level: Level
@@ -61,23 +61,23 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What was done with the indexes of a corpus, by their names."""
+    """The names of the indexes of a corpus that were made, or were good and left unchanged."""
 
     made: tuple[str, ...]
-    left: tuple[str, ...]
+    unchanged: tuple[str, ...]
     refused: tuple[str, ...]
-    """One line for each tar that is not as the manifest says; it gets no index."""
+    """An error line for each tar that differs from the manifest, so that no index was made."""
 
 
 def verify_corpus(folder: Path, level: Level = "crc", *, workers: int = 1) -> Verification:
     """Finds every fault of a corpus folder, and changes nothing.
 
     Args:
-        folder: The folder that holds `manifest.json`.
+        folder: The folder with `manifest.json`.
         level: `header`: sizes, headers of tars and arrays, indexes, the tokenizer's hash. `crc`:
             also every pack's crc32, its document ends and ids. `full`: also the sha256 of every
             tar and of the arrays of sample tables.
-        workers: Threads; each holds one pack in memory.
+        workers: Number of threads; each has one pack in memory.
 
     Raises:
         InputError: The manifest cannot be read, so nothing else can be checked.
@@ -104,7 +104,7 @@ def verify_corpus(folder: Path, level: Level = "crc", *, workers: int = 1) -> Ve
 
 
 def render_verification(result: Verification) -> Iterator[str]:
-    """Makes the lines of a report: the state of every shard; intact neighbours share a line."""
+    """Renders the lines of a report: the state of each shard; consecutive intact ones share one."""
     yield from (fault.line for fault in result.folder_faults)
     for state, group in groupby(result.shards, key=lambda shard: shard.state):
         shards = list(group)
@@ -129,7 +129,7 @@ def render_verification(result: Verification) -> Iterator[str]:
 
 
 def summarize_faults(result: Verification) -> str:
-    """Makes the one line that ends a report with faults."""
+    """Renders the last line of a report with faults."""
     damaged = sum(shard.state == "damaged" for shard in result.shards)
     count = len(result.faults)
     return (
@@ -143,13 +143,13 @@ def rebuild_indexes(folder: Path, *, everything: bool = False) -> IndexReport:
     """Makes missing and stale indexes of a corpus again from its tars.
 
     Args:
-        folder: The folder that holds `manifest.json`.
-        everything: Also makes those again that are up to date.
+        folder: The folder with `manifest.json`.
+        everything: Whether up-to-date indexes are made again too.
 
     Raises:
         InputError: The manifest cannot be read.
     """
-    made, left, refused = [], [], []
+    made, unchanged, refused = [], [], []
     manifest = load_manifest(folder)
     with show_progress("indexing", manifest.totals.bytes) as advance:
         for info in manifest.shards:
@@ -165,12 +165,12 @@ def rebuild_indexes(folder: Path, *, everything: bool = False) -> IndexReport:
                     write_file(path, content)
                     made.append(path.name)
                 else:
-                    left.append(path.name)
+                    unchanged.append(path.name)
             advance(info.bytes)
-    return IndexReport(tuple(made), tuple(left), tuple(refused))
+    return IndexReport(tuple(made), tuple(unchanged), tuple(refused))
 
 
-def _scan_listed(tar: Path, info: ShardInfo) -> list[PackPlace]:
+def _scan_listed(tar: Path, info: ShardInfo) -> list[PackLocation]:
     if not tar.is_file():
         raise InputError(f"{tar} is missing, and the manifest lists it: {REMEDY_IF_MISSING}")
     packs = scan_tar(tar)
@@ -192,7 +192,7 @@ def _check_folder(folder: Path, manifest: Manifest) -> Iterator[Fault]:
             )
     tokenizer = manifest.tokenizer
     if not 0 <= tokenizer.special.eos < tokenizer.vocab_size:
-        what = f"eos {tokenizer.special.eos} lies outside the vocabulary of {tokenizer.vocab_size}"
+        what = f"eos {tokenizer.special.eos} is outside the vocabulary of {tokenizer.vocab_size}"
         yield Fault(MANIFEST_NAME, what, _RESTORE_MANIFEST)
     path = folder / tokenizer.file
     remedy = f"restore the one with sha256 {tokenizer.sha256}"
@@ -216,7 +216,7 @@ def _check_tables(folder: Path, manifest: Manifest, level: Level) -> Iterator[Fa
                 table.check_content()
             table.close()
         except ValueError as error:  # An InputError, or a folder of another name.
-            remedy = "delete that folder and plan it again with `bigtrain data samples`"
+            remedy = "delete that folder and make it again with `bigtrain data samples`"
             yield Fault(f"samples/{path.name}", str(error), remedy)
 
 

@@ -1,4 +1,4 @@
-"""Finds the rank that failed first, because a failed rank makes all other ranks fail after it."""
+"""Finds the rank that failed first; when one rank fails, all other ranks fail after it."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ LOST_PEER_WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """What a failing rank wrote into its error file before it ended."""
+    """The error file that a failing rank wrote before it ended."""
 
     message: str
     exit_code: int
@@ -33,10 +33,10 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class RankEnd:
-    """How the process of one rank ended, as the launcher saw it."""
+    """The end of one rank's process, as the launcher observed it."""
 
     rank: int
-    code: int  # as subprocess gives it: the exit code, or minus the signal's number
+    code: int  # as in subprocess: the exit code, or the negative number of a signal
     time: float  # seconds since the epoch
     signalled: bool  # a signal from the launcher ended it
     report: ErrorReport | None
@@ -45,7 +45,7 @@ class RankEnd:
 
     @property
     def failed(self) -> bool:
-        """Whether the rank failed by itself, and was not ended by a signal from the launcher.
+        """Whether the rank failed, and was not just ended by a signal from the launcher.
 
         A rank that reported an error failed, even if it then hung and had to be killed.
         """
@@ -53,7 +53,7 @@ class RankEnd:
 
     @property
     def failure_time(self) -> float:
-        """When the failure was reported, in seconds since the epoch; the process may end later."""
+        """Time of the report, in seconds since the epoch, or of the end if there is no report."""
         return self.report.time if self.report else self.time
 
 
@@ -71,9 +71,9 @@ class RankFailure:
 def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
     """Finds the rank that failed first.
 
-    Failures are ordered by the time of their reports. But a killed rank reports nothing, and its
-    peers may notice this and report an error before the launcher sees it end. So if the earliest
-    report is about a lost peer, a rank that a signal killed before that counts as first.
+    Failures are ordered by the time of their reports. But a killed rank reports nothing, and other
+    ranks may report the lost connection first. So if the earliest report is about a lost peer, and
+    a signal killed another rank before it, the killed rank counts as first.
 
     Returns:
         None if no rank failed, or if a rank failed only because a peer was stopped.
@@ -82,7 +82,7 @@ def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
     if not failed:
         return None
     first = min(failed, key=lambda end: end.failure_time)
-    if _speaks_of_lost_peer(first):
+    if _mentions_lost_peer(first):
         killed = [e for e in ends if e.code < 0 and e.report is None and e.time <= first.time]
         first = min(killed, key=lambda end: end.time, default=first)
     return _describe(first) if first.failed else None
@@ -115,9 +115,9 @@ def load_last_line(log: Path, *, start: int) -> str | None:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
 
 
-def _speaks_of_lost_peer(end: RankEnd) -> bool:
-    said = (end.report.message if end.report else end.last_line or "").lower()
-    return any(word in said for word in LOST_PEER_WORDS)
+def _mentions_lost_peer(end: RankEnd) -> bool:
+    message = (end.report.message if end.report else end.last_line or "").lower()
+    return any(word in message for word in LOST_PEER_WORDS)
 
 
 def _describe(end: RankEnd) -> RankFailure:

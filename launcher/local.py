@@ -1,8 +1,8 @@
 """Starts the ranks of one run on this machine, watches them, and reports which failed first.
 
-One thread per rank waits for its end. These ends and the launcher's own signals go into one queue,
-so that a single loop handles all events in order. Works only on Linux, which can end processes that
-the launcher cannot.
+One thread per rank waits for the end of the rank. These ends and the launcher's own signals are put
+into one queue, so that a single loop handles all events in order. Works only on Linux, whose kernel
+can end ranks when the launcher is killed.
 """
 
 import logging
@@ -53,21 +53,21 @@ KILL_SECONDS = 5.0
 class LocalJob:
     """The ranks of one run on one machine."""
 
-    command: tuple[str, ...]  # what every rank runs
+    command: tuple[str, ...]  # the command of every rank
     processes: int
     log_dir: Path
     threads_per_process: int | None = None  # None divides the cores evenly
-    grace_seconds: float = 10  # how long the other ranks may take to end after one has failed
+    grace_seconds: float = 10  # after a rank failed, the time that the others have to end
 
     def __post_init__(self) -> None:
         if self.processes < 1:
             raise ValueError(f"processes={self.processes}: a run needs at least one process")
         if self.threads_per_process is not None and self.threads_per_process < 1:
             raise ValueError(
-                f"threads_per_process={self.threads_per_process}: give at least 1, or leave it out"
+                f"threads_per_process={self.threads_per_process}: give at least 1, or omit it"
             )
         if not self.command or shutil.which(self.command[0]) is None:
-            raise ValueError(f"command={self.command}: there is no such program to run")
+            raise ValueError(f"command={self.command}: there is no such program")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,13 @@ class JobResult:
     exit_code: int
     failure: RankFailure | None
     interrupted: bool
-    stop_signal: str | None = field(default=None, compare=False)  # as users call it, such as Ctrl-C
+    stop_signal: str | None = field(default=None, compare=False)  # the name for users: Ctrl-C
     rank_zero_pid: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Exit:
-    """The end of a rank's process, sent by the thread that waited for it."""
+    """The end of a rank's process, reported by the thread that waits for it."""
 
     rank: int
     time: float
@@ -109,7 +109,7 @@ _Events = queue.SimpleQueue[_Exit | signal.Signals]
 
 
 def run_local(job: LocalJob) -> JobResult:
-    """Runs a job to its end; after that none of its processes is left.
+    """Runs a job to its end; after that, none of its processes is running.
 
     Call it from the main thread: signals arrive there, and the ranks are stopped when the thread
     that started them ends. Ctrl-C, SIGTERM and SIGUSR2 ask the ranks to save and stop; another
@@ -136,9 +136,9 @@ def run_local(job: LocalJob) -> JobResult:
 def render_environment(
     job: LocalJob, *, rank: int, port: int, cores: int, base: Mapping[str, str]
 ) -> dict[str, str]:
-    """Renders the environment of one rank: `base`, its rank and the size of the job.
+    """Renders the environment of one rank: `base`, with its rank and the size of the job.
 
-    If `base` has OMP_NUM_THREADS, the user's value is kept.
+    If `base` has OMP_NUM_THREADS, its value is kept.
     """
     threads = job.threads_per_process or max(1, cores // job.processes)
     return {
@@ -171,7 +171,7 @@ def _prepare_log_dir(job: LocalJob) -> None:
 
 
 def _find_free_port() -> int:
-    # It is free now, and almost certainly still free when rank 0 uses it a moment later.
+    # Another process could take the port before rank 0 uses it, but this is very unlikely.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -196,7 +196,7 @@ def _start_ranks(job: LocalJob, events: _Events) -> list[_Rank]:
     for number in range(job.processes):
         environment = render_environment(job, rank=number, port=port, cores=cores, base=base)
         rank = _start_rank(job, number, environment)
-        # A daemon, so that a rank hung inside the kernel cannot keep the launcher from ending.
+        # A daemon thread, so that the launcher can end even if a rank hangs inside the kernel.
         threading.Thread(target=_send_exit, args=(rank, events), daemon=True).start()
         ranks.append(rank)
     return ranks
@@ -206,7 +206,7 @@ def _start_rank(job: LocalJob, rank: int, environment: dict[str, str]) -> _Rank:
     wrapper = (sys.executable, "-I", "-S", str(rank_exec.__file__), str(os.getpid()))
     command = (*wrapper, *job.command)
     error_file = _error_file(job.log_dir, rank)
-    # In its own session a rank does not receive the terminal's Ctrl-C; the launcher passes it on.
+    # In its own session a rank does not receive the terminal's Ctrl-C; the launcher forwards it.
     if rank == 0:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
@@ -242,7 +242,7 @@ class _Watch:
     stop_signal_file: Path
     ends: dict[int, RankEnd] = field(default_factory=dict)
     stop_signal: signal.Signals | None = None
-    deadline: float | None = None  # on the monotonic clock; then the rest is killed
+    deadline: float | None = None  # on the monotonic clock; remaining ranks are killed then
     killed: bool = False
 
     def run(self, events: _Events) -> None:
@@ -257,7 +257,7 @@ class _Watch:
                 self._kill()
                 continue
             if isinstance(event, _Exit):
-                self._note_end(event)
+                self._record_end(event)
             else:
                 self._handle(event)
 
@@ -267,10 +267,10 @@ class _Watch:
     def _alive(self) -> list[_Rank]:
         return [rank for rank in self.ranks if rank.rank not in self.ends]
 
-    def _note_end(self, event: _Exit) -> None:
+    def _record_end(self, event: _Exit) -> None:
         end = self.ends[event.rank] = _load_end(self.ranks[event.rank], event.time)
         if end.code != 0 and self.deadline is None:
-            # The others may wait for the lost rank in a collective forever.
+            # The other ranks may wait forever for the lost rank in a collective.
             self._send(signal.SIGTERM)
             self.deadline = time.monotonic() + self.grace_seconds
 
@@ -279,11 +279,11 @@ class _Watch:
         if self.stop_signal is not signal.SIGINT:
             self.stop_signal = number
         if not stopping:
-            # Ctrl-C reaches the ranks as SIGTERM; from this file they know the original signal.
+            # The ranks receive a Ctrl-C as SIGTERM; they read the original signal in this file.
             with suppress(OSError):
                 self.stop_signal_file.write_text(number.name)
             logger.warning(
-                "%s: saving after this step, then stopping. %s kills at once, unsaved.",
+                "%s: saving after this step, then stopping. %s kills the run at once, unsaved.",
                 number.name,
                 "A second Ctrl-C" if number is signal.SIGINT else "Ctrl-C",
             )
@@ -293,7 +293,7 @@ class _Watch:
             self._send(signal.SIGUSR2 if number is signal.SIGUSR2 else signal.SIGTERM)
 
     def _send(self, number: signal.Signals) -> None:
-        # Only to the rank: its child processes, such as wandb's, must run until its last save.
+        # Only to the rank: its child processes, such as wandb's, must run until the rank has saved.
         for rank in self._alive():
             rank.sent.setdefault(number, time.time())
             os.kill(rank.process.pid, number)

@@ -1,8 +1,8 @@
 """Kills all processes that the ranks have started and left running.
 
-Killing process groups misses a process that opened its own session, as wandb's service does. So the
-launcher asks the kernel to make it the parent of every orphan among its descendants. Any process
-that is its child when the job has ended is killed.
+Killing process groups misses a process with its own session, such as wandb's service. So the
+launcher asks the kernel to make it the parent of every orphan among its descendants. It kills all
+its children when the job has ended.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ def no_orphans() -> Iterator[None]:
     """At the end of the block, kills every descendant process that was started inside it.
 
     No other part of this process may start children during the block. A process that does not end
-    within `END_SECONDS`, because it hangs inside the kernel, is named in the log and left running.
+    within `END_SECONDS`, because it hangs inside the kernel, is only logged.
     """
     before = _find_children()
     _adopt_orphans(True)
@@ -37,8 +37,8 @@ def no_orphans() -> Iterator[None]:
         _adopt_orphans(False)
 
 
-def _adopt_orphans(yes: bool) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(yes), 0, 0, 0):
+def _adopt_orphans(enabled: bool) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(enabled), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
@@ -51,7 +51,7 @@ def _kill_new_children(before: set[int]) -> None:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, os.WNOHANG)
         if time.monotonic() > deadline:
-            logger.error("processes %s did not end after SIGKILL and still run", sorted(left))
+            logger.error("processes %s are still running after SIGKILL", sorted(left))
             return
         time.sleep(POLL_SECONDS)
 
@@ -63,7 +63,7 @@ def _find_children() -> set[int]:
 
 def _read_parent(pid: int) -> int | None:
     with suppress(OSError):
-        # The name of the command is in parentheses and may hold anything; state and parent follow.
+        # The command's name is in parentheses and may have any characters; state and parent follow.
         return int(
             Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1]
         )

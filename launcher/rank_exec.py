@@ -1,9 +1,9 @@
-"""Runs a rank's command, after making sure that the rank is stopped if the launcher dies.
+"""Runs a rank's command, so that the rank gets a SIGTERM if the launcher dies.
 
-The launcher runs this file by its path, with the rank's command as arguments. It asks the kernel to
-send a SIGTERM when the launcher dies, which stays in effect after `exec`. A `preexec_fn` could do
-the same between fork and exec, but Python code can deadlock there if threads run, and the launcher
-has one thread per rank.
+The launcher runs this file by its path, with the rank's command as arguments. The file asks the
+kernel to send SIGTERM when the launcher dies, which stays in effect after `exec`. A `preexec_fn`
+could do the same between fork and exec, but Python code can deadlock there if there are other
+threads, and the launcher has one thread per rank.
 """
 
 import ctypes

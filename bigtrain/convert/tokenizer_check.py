@@ -45,7 +45,7 @@ def compare_tokenizers(
         kind: The kind of the exported model.
     """
     theirs = AutoTokenizer.from_pretrained(folder)
-    values = tokenizer.exchange_json()
+    values = tokenizer.tokenizer_json()
     assert values is not None
     found = Differences()
     comparable = [text for text in texts if _SPACE_MARK not in text]

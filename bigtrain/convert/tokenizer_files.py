@@ -36,7 +36,7 @@ def write_tokenizer(
     Raises:
         ExportError: A tokenizer.json cannot express this tokenizer.
     """
-    values = tokenizer.exchange_json()
+    values = tokenizer.tokenizer_json()
     if values is None:
         raise ExportError(
             f"no tokenizer.json gives the ids of this {tokenizer.kind} tokenizer, so transformers "

@@ -1,6 +1,6 @@
-"""The cleaning job: scans the input, finds duplicates over all of it, writes parts and a report.
+"""The cleaning job: scans the input, finds duplicates in all of it, writes parts and a report.
 
-The same job writes the same bytes, for any number of workers and however often it was killed.
+The same job writes the same bytes, for any number of workers, also if it was killed and continued.
 """
 
 import logging
@@ -36,7 +36,7 @@ from data_tools.cleaning.find_duplicates import (
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, render_json, write_file
 from data_tools.jobs.job_file import JobFile, hash_choices
-from data_tools.jobs.output_folder import only_writer, without_parts
+from data_tools.jobs.output_folder import only_writer, removing_parts
 from data_tools.jobs.run_tasks import find_done, in_order, run_tasks
 from data_tools.jobs.task_sizes import choose_task_bytes, group_by_bytes
 from data_tools.jobs.tool_version import tool_version
@@ -45,8 +45,8 @@ from data_tools.reading.left_out_files import LeftOut
 from data_tools.reading.read_pieces import plan_pieces
 from data_tools.reading.text_sources import TextSource, find_sources, hash_sources
 
-_NOT_OF_THE_RESULT = {"inputs", "exclude", "glob", "out", "workers", "task_mb"}
-# Tasks that were done before a stop found nothing invalid, so they are valid for skip too.
+_KEYS_WITHOUT_EFFECT = {"inputs", "exclude", "glob", "out", "workers", "task_mb"}
+# A task that finished with `stop` found nothing invalid, so its result is the same with `skip`.
 _LENIENT = {"on_invalid"}
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CleanResult:
-    """What a cleaning job made; `seconds` are only of this run."""
+    """The result of a cleaning job; `seconds` is the time of this run only."""
 
     out: Path
     counts: Counts
@@ -68,8 +68,8 @@ def clean_corpus(config: CleanConfig) -> CleanResult:
     """Cleans documents into `config.out`: parts of JSON Lines, and report.json.
 
     Raises:
-        InputError: There is no input, or an invalid line if the config says to stop; or the folder
-            holds another job, or another process is writing there.
+        InputError: There is no input, an invalid line with `on_invalid=stop`, another job in the
+            folder, or another process that writes there.
     """
     started = time.monotonic()
     out = Path(config.out)
@@ -85,7 +85,7 @@ def clean_corpus(config: CleanConfig) -> CleanResult:
     task_bytes = int((config.task_mb or 0) * 1e6) or choose_task_bytes(sources)
     tasks = plan_tasks(sources, task_bytes=task_bytes)
     options = {
-        **config.model_dump(mode="json", exclude=_NOT_OF_THE_RESULT),
+        **config.model_dump(mode="json", exclude=_KEYS_WITHOUT_EFFECT),
         "schema": SCHEMA,
         "task_bytes": task_bytes,
         "text": hash_sources(sources),
@@ -101,7 +101,7 @@ def clean_corpus(config: CleanConfig) -> CleanResult:
     settings = CleanSettings(out=out, job_sha256=sha256, config=config)
     with only_writer(out):
         _claim(job_file)
-        with without_parts([(out, ""), (out / TASKS_FOLDER, "")]):
+        with removing_parts([(out, ""), (out / TASKS_FOLDER, "")]):
             markers, fresh = _run_missing(tasks, settings)
         counts = add_counts(marker.counts for marker in markers)
         already_done = not fresh and (out / REPORT_NAME).is_file()
@@ -131,7 +131,7 @@ def _check_apart(sources: Sequence[TextSource], out: Path) -> None:
         for file in source.files:
             if file.path.startswith(folder):
                 raise InputError(
-                    f"{file.path} is input and is in out={out}: choose an out that is not in an "
+                    f"{file.path} is an input inside out={out}: choose an out that is not in an "
                     "input, or exclude it"
                 )
 
@@ -139,8 +139,8 @@ def _check_apart(sources: Sequence[TextSource], out: Path) -> None:
 def _claim(job_file: JobFile) -> None:
     out = job_file.folder
     outputs = (path for name in (REPORT_NAME, "part-*.jsonl.zst") for path in out.glob(name))
-    if job_file.is_of_this_job(outputs) and not job_file.is_written:
-        (out / REPORT_NAME).unlink(missing_ok=True)  # The report holds the choices too.
+    if job_file.has_begun(outputs) and not job_file.is_written:
+        (out / REPORT_NAME).unlink(missing_ok=True)  # The report contains the choices too.
     job_file.write()
 
 
@@ -162,8 +162,8 @@ def _run_missing(
         ends = np.cumsum([marker.candidates for marker in in_order(tasks, done, scanned)])
         if codes is None:
             codes = find_duplicates(tasks, settings, candidates=int(ends[-1]))
-        of_task = np.split(codes, ends[:-1])
-        work = [_ScannedTask(task, of_task[task.number]) for task in missing]
+        codes_of_task = np.split(codes, ends[:-1])
+        work = [_ScannedTask(task, codes_of_task[task.number]) for task in missing]
         fresh = run_tasks("writing", partial(_finish, settings=settings), work, pool=pool)
     return in_order(tasks, done, fresh), list(fresh.values())
 
@@ -207,7 +207,7 @@ def _seal(
         for marker in markers
         if marker.part
     ]
-    rules = settings.config.model_dump(mode="json", exclude=_NOT_OF_THE_RESULT)
+    rules = settings.config.model_dump(mode="json", exclude=_KEYS_WITHOUT_EFFECT)
     inputs = [
         {
             "source": source.label,

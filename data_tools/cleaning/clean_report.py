@@ -11,10 +11,10 @@ from data_tools.cleaning.document_counts import Counts, Tally
 
 REPORT_NAME = "report.json"
 SCHEMA = "bigtrain-clean/1"
-_NAME_CHARACTERS = 21  # So that five columns fit 80.
+_NAME_CHARACTERS = 21  # So that the table fits 80 characters.
 _MEANINGS = {
-    ("skipped", "empty"): "empty as it was read",
-    ("dropped", "empty"): "empty once cleaned",
+    ("skipped", "empty"): "empty in the input",
+    ("dropped", "empty"): "empty after cleaning",
 }
 
 
@@ -53,7 +53,7 @@ def report_dict(
 
 
 def render_report(counts: Counts) -> RenderableType:
-    """Makes the table that the terminal shows; it fits 80 columns."""
+    """Renders the report as a table for the terminal; it fits 80 columns."""
     table = Table(title=f"{counts.documents:,} documents", title_justify="left")
     table.add_column("")
     table.add_column("rule or reason", overflow="fold")
@@ -74,7 +74,7 @@ def render_report(counts: Counts) -> RenderableType:
 
 
 def _foldable(name: str) -> str:
-    """Breaks a long name into lines at the ends of words."""
+    """Wraps a long name at the ends of words."""
     lines = [""]
     for word in re.findall(r"[^._/ ]*[._/ ]?", name):
         if lines[-1] and len(lines[-1] + word.rstrip()) > _NAME_CHARACTERS:

@@ -1,8 +1,8 @@
-"""The two steps of a cleaning task; all duplicates are found between them.
+"""The two parts of a cleaning task, `scan` and `finish`; the job finds duplicates between them.
 
-`scan` reads the input, applies the rules, and writes the candidates and the tables that duplicates
-are found with. `finish` removes the duplicates and writes a part of the result. Both depend only on
-the input, the job's settings and the files of the step before, so they can run in any process, at
+`scan` reads the input, applies the rules, and writes the candidates and the tables with which
+duplicates are found. `finish` removes the duplicates and writes a part of the result. Both depend
+only on the input, the job's settings and files written before, so they can run in any process, at
 any time, and again after a crash.
 """
 
@@ -52,19 +52,19 @@ class CleanTask:
 
 @dataclass(frozen=True, slots=True)
 class CleanSettings:
-    """What every task of a job needs to know."""
+    """The settings of a job, which are the same for all its tasks."""
 
     out: Path
     job_sha256: str
     config: CleanConfig
 
     def path(self, task: CleanTask, ending: str) -> Path:
-        """Names a file that a task writes for the job."""
+        """The path of an intermediate file of a task."""
         return self.out / TASKS_FOLDER / f"{task.number:06d}.{ending}"
 
     @property
     def tables(self) -> dict[str, int]:
-        """The tables that the job needs, by ending, with the bytes per row."""
+        """The tables that the job needs: bytes per row, by file ending."""
         near = self.config.near_duplicates
         exact = {"digests": DIGEST_BYTES} if self.config.exact_duplicates.enabled else {}
         if not near.enabled:
@@ -83,7 +83,7 @@ class PartInfo(BaseModel):
 
 
 class CleanMarker(JobMarker):
-    """What one step of a task has made; written last."""
+    """The result of `scan` or `finish`; written last."""
 
     candidates: int
     candidate_bytes: int
@@ -135,7 +135,7 @@ def finish(task: CleanTask, settings: CleanSettings, duplicates: NDArray[np.uint
     Args:
         task: A task that has been scanned.
         settings: The job's settings.
-        duplicates: [candidates of the task]: which are kept, and why others are not.
+        duplicates: `[candidates of the task]`: KEPT, EXACT_CODE or NEAR_CODE.
     """
     scanned = _load(task, "scan.json", settings)
     if scanned is None or scanned.candidates != len(duplicates):
@@ -180,14 +180,14 @@ def load_finished(task: CleanTask, settings: CleanSettings) -> CleanMarker | Non
 def open_tables(
     tasks: Sequence[CleanTask], settings: CleanSettings, ending: str
 ) -> list[NDArray[Any]]:
-    """Maps one table of every task: [candidates, columns] each."""
+    """Maps one table of every task into memory: `[candidates, columns]` each."""
     dtype = "<u4" if ending == "values" else "<u8"
     columns = settings.tables[ending] // np.dtype(dtype).itemsize
     return [open_table(settings.path(task, ending), dtype=dtype, columns=columns) for task in tasks]
 
 
 def remove_intermediate_files(task: CleanTask, settings: CleanSettings) -> None:
-    """Removes what a finished job does not need any more."""
+    """Removes the files of a task that a finished job does not need any more."""
     for ending in ("scan.json", "candidates", "digests", "bands", "values"):
         settings.path(task, ending).unlink(missing_ok=True)
 

@@ -28,16 +28,16 @@ def part_name(number: int) -> str:
 
 
 def render_line(document: Document, text: str) -> bytes:
-    """Makes the line of a document: its cleaned text, its id if it has one, and its source."""
+    """Renders the line of a document: its cleaned text, its id if it has one, and its source."""
     name = {} if document.id is None else {"id": document.id}
     line = json.dumps({"text": text, **name, "source": document.place}, ensure_ascii=False)
-    # A lone surrogate has no UTF-8, but escaped by a backslash it is JSON.
+    # UTF-8 cannot encode a lone surrogate, but JSON can escape it with a backslash.
     return line.encode("utf-8", "backslashreplace") + b"\n"
 
 
 @contextmanager
 def write_lines(path: Path) -> Iterator[LineWriter]:
-    """Opens a file for lines; it gets its name when all lines are on the disk."""
+    """Opens a file for lines; it gets its final name when all lines are on the disk."""
     import zstandard
 
     compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)

@@ -1,4 +1,4 @@
-"""Applies all rules for single documents, in order, to a text."""
+"""Applies all rules for a single document, in order, to its text."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -17,28 +17,28 @@ from data_tools.cleaning.unicode_rules import compose, remove_control_characters
 from data_tools.cleaning.word_splitter import Words, split_words
 
 EMPTY = "empty"
-"""Why a document is dropped if the rules leave nothing but white space."""
+"""The reason for dropping a document in which the rules leave only white space."""
 _Check = Callable[[str, Words], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """What the rules made of a document."""
+    """The result of the rules for a document."""
 
     text: str
     fault: str | None
-    """The key of the first threshold that it breaks, as `length.min_words`; None keeps it."""
+    """The key of the rule that drops it, such as `length.min_words`; None if it is kept."""
     edits: Counter[str]
-    """How often each rule changed it, by key; a Unicode rule counts once."""
+    """How often each rule changed it, by the key of the rule; a Unicode rule counts once."""
 
 
 class Cleaner:
-    """The rules of a job, prepared for use."""
+    """The rules of a job, with their patterns compiled."""
 
     def __init__(self, config: CleanConfig) -> None:
         self._line_rules = config.c4_lines
         self._redactions = build_redactions(config.redact)
-        self._spelling = [
+        self._unicode_rules = [
             (f"unicode.{name}", rule)
             for name, rule in (
                 ("line_ends", unify_line_ends),
@@ -62,7 +62,7 @@ class Cleaner:
 
     def _edit(self, text: str) -> tuple[str, Counter[str]]:
         edits: Counter[str] = Counter()
-        for name, rule in self._spelling:
+        for name, rule in self._unicode_rules:
             edited = rule(text)
             edits[name] += edited != text
             text = edited

@@ -1,6 +1,6 @@
-"""Counts of documents: how many were read, changed, dropped by which rule, kept.
+"""Counts of documents: how many were read, changed, dropped by each rule, kept.
 
-Counts of tasks can be added; the example of each rule is its first document.
+The counts of tasks can be added up; the example of a rule is the first document that it counted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,25 +12,25 @@ NEAR = "near_duplicates"
 
 
 class Tally(BaseModel):
-    """What one rule, or one reason, did."""
+    """The counts of one rule or one reason."""
 
     model_config = ConfigDict(extra="forbid")
 
     documents: int = 0
     """Documents dropped, skipped or changed."""
     changes: int = 0
-    """How often the rule changed something in them; 0 for a rule that drops documents."""
+    """The number of changes in these documents; 0 for a rule that drops documents."""
     example: str = ""
-    """Where the first of these documents is."""
+    """The place of the first of these documents."""
 
 
 class Counts(BaseModel):
-    """What happened to some documents. `documents` = `kept` + `dropped` + `skipped`."""
+    """Counts of some documents. `documents` = `kept` + `dropped` + `skipped`."""
 
     model_config = ConfigDict(extra="forbid")
 
     documents: int = 0
-    """Documents of the input, readable or not."""
+    """Documents of the input, including those that could not be read."""
     kept: int = 0
     """Documents in the output."""
     characters: int = 0
@@ -40,9 +40,9 @@ class Counts(BaseModel):
     skipped: dict[str, Tally] = {}
     """Documents that could not be read, by reason."""
     changed: dict[str, Tally] = {}
-    """Documents that a rule changed, kept or not, by rule."""
+    """Documents that a rule changed, by rule, including documents dropped later."""
     dropped: dict[str, Tally] = {}
-    """Documents that a rule dropped, by rule; the first rule that a document breaks counts."""
+    """Documents that were dropped, by the first rule that dropped them."""
 
     @property
     def num_dropped(self) -> int:
@@ -67,7 +67,7 @@ class Counts(BaseModel):
         _count(self.skipped, reason, place, 0)
 
     def drop(self, rule: str, place: str) -> None:
-        """Counts a document that was read, as dropped."""
+        """Counts a document that was read and then dropped."""
         _count(self.dropped, rule, place, 0)
 
     def keep(self, documents: int, size: int) -> None:

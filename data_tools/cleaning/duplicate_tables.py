@@ -1,6 +1,6 @@
-"""The tables that duplicates are found with: little-endian numbers, one row per document.
+"""The tables with which duplicates are found: little-endian numbers, one row per document.
 
-Tasks write them row by row; later they are memory-mapped and read part by part.
+Tasks write them row by row; later they are memory-mapped and read in parts.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def gather_rows(
     """Collects the rows whose key in `column`, modulo `parts`, is `part`.
 
     Returns:
-        The rows, [chosen, columns], and the number of their documents, [chosen], ascending.
+        The rows, `[chosen, columns]`, and the numbers of their documents, `[chosen]`, ascending.
     """
     rows, places, start = [], [], 0
     for table in tables:

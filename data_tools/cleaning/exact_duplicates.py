@@ -1,7 +1,7 @@
 """Finds equal documents, by sorting a hash of 16 bytes per document.
 
-The table of a job, 16 bytes per document, is on disk. At most 16 Mi documents of it are in memory
-at a time, about 0.7 GB with their places and order. The result takes one byte per document.
+The table of hashes is on disk. The hashes of at most 16 Mi documents are in memory at a time, about
+0.7 GB with their indices and order. The result needs one byte per document.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ def find_exact_duplicates(
     """Marks the documents that are equal to an earlier one.
 
     Args:
-        digests: [documents, 2] of every task, in the order of tasks and of documents.
+        digests: `[documents, 2]` for each task, in the order of tasks and of documents.
         keys_at_once: How many documents are sorted in memory together.
 
     Returns:
-        [documents], over all tasks; False for the first of several equal documents.
+        `[documents]` over all tasks; False for the first of several equal documents.
     """
     duplicate = np.zeros(sum(map(len, digests)), dtype=bool)
     parts = -(-len(duplicate) // keys_at_once)

@@ -1,4 +1,4 @@
-"""Finds the duplicates of a job: one code per candidate, kept in a file while the job runs."""
+"""Finds the duplicates of a job: one code per candidate, stored in a file while the job runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ Codes = NDArray[np.uint8]
 
 
 def duplicates_path(settings: CleanSettings) -> Path:
-    """The file that holds the codes while a job runs."""
+    """The file with the codes, which exists while a job runs."""
     return settings.out / TASKS_FOLDER / "duplicates"
 
 

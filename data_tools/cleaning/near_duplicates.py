@@ -1,10 +1,10 @@
 """Finds almost equal documents: MinHash sketches by datasketch, compared if they share a band.
 
-datasketch's own index keeps Python objects in memory for every band of every document, several
-kilobytes per document. Here a document takes 4 bytes per MinHash value and 8 per band on disk
-(656 bytes with the exact table, by default). Only one band at a time is in memory, for at most
-16 Mi documents together: about 0.6 GB. The result takes one byte per document, and a document that
-shares a band with another takes 16 bytes for each such band.
+datasketch's own index has Python objects in memory for every band of every document, several
+kilobytes per document. Here a document needs 4 bytes per MinHash value and 8 per band on disk
+(by default 656 bytes with the exact table). Only one band at a time is in memory, for at most
+16 Mi documents together: about 0.6 GB. The result needs one byte per document, and 16 bytes for
+each band that a document shares with another one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ class Sketcher:
         self._empty = MinHash(num_perm=rules.num_perm, seed=rules.seed, hashfunc=int)
 
     def sketch(self, text: str) -> Values | None:
-        """Gives the MinHash values, [num_perm], of a text's shingles; None if it has no words."""
+        """The MinHash values, `[num_perm]`, of a text's shingles; None if it has no words."""
         shingles = hash_shingles(split_terms(text), size=self._rules.shingle_words)
         if not len(shingles):
             return None
@@ -41,11 +41,11 @@ class Sketcher:
         return np.asarray(sketch.hashvalues, dtype="<u4")
 
     def empty(self) -> Values:
-        """Gives the values that the table holds for a text without words."""
+        """The values that the table has for a text without words, `[num_perm]`."""
         return np.asarray(self._empty.hashvalues, dtype="<u4")
 
     def band_keys(self, values: Values | None) -> Keys:
-        """Gives one key per band, [bands]; keys are equal if all values of the band are equal."""
+        """One key per band, `[bands]`; keys are equal if all values of the band are equal."""
         bands = self._rules.bands
         if values is None:
             return np.full(bands, _NO_BAND, dtype="<u8")
@@ -55,7 +55,7 @@ class Sketcher:
 
 
 def hash_shingles(terms: Sequence[str], *, size: int) -> NDArray[np.uint32]:
-    """Hashes every run of `size` terms; a shorter text is one shingle.
+    """Hashes every `size` consecutive terms; a shorter text is one shingle.
 
     Returns:
         The distinct hashes, ascending.
@@ -80,14 +80,14 @@ def find_near_duplicates(
 ) -> NDArray[np.bool_]:
     """Marks the documents that are similar to an earlier document that is kept.
 
-    In each band, a document is compared with the first kept one that has the same key. It is
-    dropped if the share of equal MinHash values with any of these reaches the threshold.
+    In each band, a document is compared with the first kept document that has the same key. It is
+    dropped if the fraction of MinHash values equal to those of one of these reaches the threshold.
 
     Args:
-        bands: [documents, bands] of every task, in the order of tasks and of documents.
-        values: [documents, num_perm] of every task.
-        skipped: [documents] that are neither dropped nor compared.
-        threshold: Estimated Jaccard similarity from which documents are the same.
+        bands: `[documents, bands]` for each task, in the order of tasks and of documents.
+        values: `[documents, num_perm]` for each task.
+        skipped: `[documents]`: those that are neither dropped nor compared.
+        threshold: Estimated Jaccard similarity from which documents count as duplicates.
         keys_at_once: How many documents are sorted in memory together.
     """
     places, groups = _find_groups(bands, skipped, keys_at_once)
@@ -122,7 +122,7 @@ def _find_groups(
     """Groups the documents that have the same key in a band.
 
     Returns:
-        The place of a document and its group, for each band in which it is not alone.
+        The numbers of documents and of their groups: one pair for each band that is shared.
     """
     places: list[NDArray[np.int64]] = []
     groups: list[NDArray[np.int64]] = []

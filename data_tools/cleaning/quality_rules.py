@@ -1,7 +1,6 @@
 """Rules for one document or its lines, from C4 and Gopher: pure functions of the text.
 
-Each `find_..._fault` names the first threshold that a text breaks, by its key in the config, or
-None.
+Each `find_..._fault` returns the config key of the first threshold that a text violates, or None.
 """
 
 import re
@@ -15,7 +14,7 @@ from data_tools.cleaning.clean_config import (
     GopherQualityRules,
     LengthRules,
 )
-from data_tools.cleaning.word_splitter import DENSE, Words, split_words
+from data_tools.cleaning.word_splitter import UNSPACED, Words, split_words
 
 _BULLETS = ("•", "‣", "●", "○", "◦", "▪", "■", "·", "-", "*")
 _ELLIPSES = ("...", "…")
@@ -28,7 +27,7 @@ _POLICIES = re.compile(
 )
 _JAVASCRIPT = re.compile(r"\bjavascript\b", re.IGNORECASE)
 _LOREM_IPSUM = re.compile("lorem ipsum", re.IGNORECASE)
-_LETTER = re.compile(f"[^\\W\\d_]|[{DENSE}]")
+_LETTER = re.compile(f"[^\\W\\d_]|[{UNSPACED}]")
 _EDGE_MARKS = ".,;:!?\"'()[]{}“”‘’"
 
 
@@ -94,7 +93,7 @@ def count_sentences(text: str) -> int:
 
 
 def find_quality_fault(text: str, words: Words, rules: GopherQualityRules) -> str | None:
-    """Checks whether a document is running text; one without words is not."""
+    """Checks whether a document is running text; a document without words is not."""
     if not words.all:
         return "min_alphabetic_words" if rules.min_alphabetic_words else None
     return (
@@ -106,10 +105,10 @@ def find_quality_fault(text: str, words: Words, rules: GopherQualityRules) -> st
 
 
 def _find_mean_length_fault(words: Words, rules: GopherQualityRules) -> str | None:
-    if words.mostly_dense:
+    if words.mostly_unspaced:
         return None
-    characters = sum(map(len, words.all)) - words.num_dense
-    mean = characters / (len(words.all) - words.num_dense)
+    characters = sum(map(len, words.all)) - words.num_unspaced
+    mean = characters / (len(words.all) - words.num_unspaced)
     if rules.min_mean_word_length is not None and mean < rules.min_mean_word_length:
         return "min_mean_word_length"
     if rules.max_mean_word_length is not None and mean > rules.max_mean_word_length:
@@ -149,7 +148,7 @@ def _find_vocabulary_fault(words: Words, rules: GopherQualityRules) -> str | Non
 
 
 def _are_alphabetic(words: Sequence[str], least: float) -> bool:
-    """Whether at least this many words have a letter; tries their first characters first."""
+    """Whether at least this many words have a letter; counts first characters before searching."""
     if sum(map(str.isalpha, map(itemgetter(0), words))) >= least:
         return True
     counts = Counter(words)

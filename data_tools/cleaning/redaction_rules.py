@@ -1,4 +1,4 @@
-"""Replaces personal data, and anything else that the user has a pattern for."""
+"""Replaces personal data, and matches of the user's own patterns."""
 
 import re
 from collections import Counter
@@ -8,8 +8,8 @@ from functools import partial
 
 from data_tools.cleaning.clean_config import RedactRules
 
-# Each run of characters is tried only from its start, so that the time is linear in its length.
-# What follows a replacement is not matched, so that redacting twice changes nothing more.
+# A sequence of characters is matched only from its start, so that the time is linear in its length.
+# Text after a replacement is not matched, so that redacting twice gives the same text.
 _LOCAL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{}~-]"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = rf"(?<!{_LOCAL})(?<!\|\|\|){_LOCAL}+(?:@{_LABEL}(?:\.{_LABEL})+)+"

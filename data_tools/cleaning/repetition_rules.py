@@ -1,4 +1,4 @@
-"""Measures how much a document repeats itself, as Gopher does, in nearly linear time.
+"""Measures how much text of a document is repeated, as Gopher does, in nearly linear time.
 
 Words are numbered, and an n-gram is identified by the numbers of its first (n-1)-gram and its last
 word, so counts are exact. An n-gram can repeat only if its (n-1)-gram does, so few long n-grams
@@ -18,13 +18,13 @@ from data_tools.cleaning.word_splitter import Words
 
 TOP_GRAMS = (2, 3, 4)
 DUPLICATE_GRAMS = (5, 6, 7, 8, 9, 10)
-_DENSE_WORD_CHARACTERS = 2
+_UNSPACED_WORD_CHARACTERS = 2
 _BREAK = re.compile(r"\n\s*\n")
 
 
 @dataclass(frozen=True, slots=True)
 class _Grams:
-    """The n-grams, for one n, that occur more than once: where each starts and which it is."""
+    """The n-grams, for one n, that occur more than once: start and kind of each occurrence."""
 
     length: int
     starts: NDArray[np.int64]
@@ -33,7 +33,7 @@ class _Grams:
 
 
 def find_repetition_fault(text: str, words: Words, rules: GopherRepetitionRules) -> str | None:
-    """Names the first threshold that a text breaks, by its key in the config, or None."""
+    """Returns the config key of the first threshold that a text violates, or None."""
     lines = [line for line in map(str.strip, text.split("\n")) if line]
     paragraphs = [part for part in map(str.strip, _BREAK.split(text)) if part]
     for name, parts in (("line", lines), ("paragraph", paragraphs)):
@@ -49,7 +49,7 @@ def find_repetition_fault(text: str, words: Words, rules: GopherRepetitionRules)
 
 
 def duplicate_shares(parts: Iterable[str]) -> tuple[float, float]:
-    """Gives the share of parts that repeat an earlier part, and their share of the characters."""
+    """The fraction of parts that repeat an earlier part, and their fraction of the characters."""
     counts = Counter(parts)
     total = sum(counts.values())
     if total == len(counts):
@@ -60,14 +60,14 @@ def duplicate_shares(parts: Iterable[str]) -> tuple[float, float]:
 
 
 def gram_shares(words: Words) -> Iterator[tuple[str, float]]:
-    """Gives the shares of characters of `top_2_gram` to `duplicate_10_grams`, in that order.
+    """Yields the fractions of characters for `top_2_gram` to `duplicate_10_grams`, in that order.
 
-    If no n-gram occurs twice, the share is 0; among equally frequent n-grams the longest counts.
+    An n without repeated n-grams is omitted; among equally frequent n-grams the longest counts.
     """
     lengths = np.fromiter(map(len, words.all), np.int64, len(words.all))
     total = int(lengths.sum())
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    scale = _DENSE_WORD_CHARACTERS if words.mostly_dense else 1
+    scale = _UNSPACED_WORD_CHARACTERS if words.mostly_unspaced else 1
     wanted = {scale * n: n for n in (*TOP_GRAMS, *DUPLICATE_GRAMS)}
     for grams in _repeated_grams(words.all, max(wanted)):
         n = wanted.get(grams.length)
@@ -82,7 +82,7 @@ def _exceeds(share: float, most: float | None) -> bool:
 
 
 def _repeated_grams(words: Sequence[str], longest: int) -> Iterator[_Grams]:
-    """Gives the n-grams for n = 2, 3, ... until none repeats."""
+    """Yields the repeated n-grams for n = 2, 3, ... until none is repeated."""
     number_of = {word: number for number, word in enumerate(dict.fromkeys(words))}
     ids = np.fromiter(map(number_of.__getitem__, words), np.int64, len(words))
     starts = np.arange(len(ids), dtype=np.int64)

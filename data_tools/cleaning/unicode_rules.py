@@ -14,7 +14,7 @@ _ASCII_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def unify_line_ends(text: str) -> str:
-    """Writes CR LF and a lone CR as LF."""
+    """Replaces CR LF, and CR without LF, by LF."""
     if "\r" not in text:
         return text
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -22,14 +22,14 @@ def unify_line_ends(text: str) -> str:
 
 def remove_control_characters(text: str) -> str:
     """Removes control characters, as `UnicodeRules.control_characters` describes."""
-    # All of them are unprintable, which is quick to check.
+    # All control characters are unprintable, which is quick to check.
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return (_ASCII_CONTROL if text.isascii() else _CONTROL).sub("", text)
 
 
 def compose(text: str) -> str:
-    """Gives Unicode Normalization Form C."""
+    """Converts a text to Unicode Normalization Form C."""
     if unicodedata.is_normalized("NFC", text):
         return text
     return unicodedata.normalize("NFC", text)

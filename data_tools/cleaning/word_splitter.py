@@ -1,6 +1,6 @@
 """Splits text of any script into words, so that the same rules can be used for all languages.
 
-If a script puts spaces between words, a word is what is between spaces, with its punctuation. In
+In scripts with spaces between words, a word is the text between spaces, with its punctuation. In
 other scripts, and in Hangul, whose words are too short for rules made for English, each character
 is a word, and full-width punctuation separates words as a space does.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Thai and Lao, Myanmar, Khmer; Hangul; kana, Bopomofo and Han with their extensions.
-DENSE = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\ua960-\ua97f\uac00-\ud7ff"
     "\u3005-\u3007\u3021-\u302d\u3031-\u3035\u3040-\u318f\u31a0-\u31bf\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001aff0-\U0001b16f"
@@ -20,10 +20,10 @@ DENSE = (
 
 _WIDE_MARKS = "\u2026\u2018-\u201f\u3000-\u3004\u3008-\u3020\u3030\u303d\ufe10-\ufe6b\uff01-\uff0f"
 _WIDE_MARKS += "\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
-_ANY_DENSE = re.compile(f"[{DENSE}]")
-_MIXED_WORD = re.compile(f"[{DENSE}]|[^\\s{DENSE}{_WIDE_MARKS}]+")
+_ANY_UNSPACED = re.compile(f"[{UNSPACED}]")
+_MIXED_WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}{_WIDE_MARKS}]+")
 _PLAIN_TERM = re.compile(r"\w+")
-_MIXED_TERM = re.compile(f"[{DENSE}]|[^\\W{DENSE}]+")
+_MIXED_TERM = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +31,20 @@ class Words:
     """The words of a text, in order, and how many are characters of scripts without spaces."""
 
     all: Sequence[str]
-    num_dense: int
+    num_unspaced: int
 
     @property
-    def mostly_dense(self) -> bool:
+    def mostly_unspaced(self) -> bool:
         """Whether most words are characters of scripts without spaces."""
-        return 2 * self.num_dense > len(self.all)
+        return 2 * self.num_unspaced > len(self.all)
 
 
 def split_words(text: str) -> Words:
     """Finds the words of a text; numbers and separate punctuation marks are words too."""
-    if text.isascii() or not _ANY_DENSE.search(text):
+    if text.isascii() or not _ANY_UNSPACED.search(text):
         return Words(text.split(), 0)
     words = _MIXED_WORD.findall(text)
-    return Words(words, sum(map(len, _ANY_DENSE.findall(text))))
+    return Words(words, sum(map(len, _ANY_UNSPACED.findall(text))))
 
 
 def split_terms(text: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""The commands of `bigtrain data`; each imports what it needs only when it is called."""
+"""The commands of `bigtrain data`; each imports its dependencies only when it is called."""

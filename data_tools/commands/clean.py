@@ -1,4 +1,4 @@
-"""From documents to better documents: `clean`."""
+"""The command `clean`."""
 
 from typing import Annotated
 
@@ -12,11 +12,11 @@ def clean(
         list[str],
         typer.Argument(
             metavar="CONFIG.yaml... [KEY=VALUE...]",
-            help="YAML files, merged left to right, then overrides as length.min_words=20.",
+            help="YAML files, merged left to right, then overrides such as length.min_words=20.",
         ),
     ],
 ) -> None:
-    """Drops bad and repeated documents, and counts them by rule."""
+    """Drops documents of low quality and duplicates, and counts them by rule."""
     with stop_when_interrupted():
         from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""What a corpus holds, and whether it is complete: `inspect`, `verify` and `index`."""
+"""The commands `inspect`, `verify` and `index`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from bigtrain.config.path_arguments import expanded
 
 CorpusFolder = Annotated[
-    Path, typer.Argument(callback=expanded, help="A corpus folder, as corpora/wiki/train.")
+    Path, typer.Argument(callback=expanded, help="A corpus folder, such as corpora/wiki/train.")
 ]
 
 
@@ -24,11 +24,11 @@ class CheckLevel(StrEnum):
 def inspect(
     corpus: CorpusFolder,
     documents: Annotated[
-        int, typer.Option(help="How many documents to show, spread over the corpus.")
+        int, typer.Option(help="Number of documents to show, spread evenly over the corpus.")
     ] = 3,
-    json: Annotated[bool, typer.Option("--json", help="JSON for machines instead.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
 ) -> None:
-    """Shows what a corpus holds, and some documents."""
+    """Shows the contents of a corpus, and some documents."""
     from rich.console import Console
 
     from data_tools.inspect_corpus import inspect_corpus, render_inspection, render_inspection_json
@@ -44,9 +44,9 @@ def verify(
     corpus: CorpusFolder,
     level: Annotated[
         CheckLevel,
-        typer.Option(help="header: no payloads; crc: every pack; full: also each tar's sha256."),
+        typer.Option(help="header: headers only; crc: every pack; full: also each tar's sha256."),
     ] = CheckLevel.crc,
-    workers: Annotated[int, typer.Option(help="Threads; each reads another tar.")] = 1,
+    workers: Annotated[int, typer.Option(help="Threads; each reads one tar at a time.")] = 1,
 ) -> None:
     """Finds every fault of a corpus, and changes nothing."""
     from data_tools.errors import InputError
@@ -62,17 +62,19 @@ def verify(
 def index(
     corpus: CorpusFolder,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also write those again that are good.")
+        bool, typer.Option("--all", help="Also make up-to-date indexes again.")
     ] = False,
 ) -> None:
-    """Makes missing and stale indexes from the tars."""
+    """Makes missing and stale indexes again from the tars."""
     from data_tools.errors import InputError
     from data_tools.verify_corpus import rebuild_indexes
 
     report = rebuild_indexes(corpus, everything=everything)
     for line in (*(f"{name}: made again" for name in report.made), *report.refused):
         typer.echo(line)
-    typer.echo(f"{corpus}: {len(report.made)} indexes made, {len(report.left)} good and unchanged")
+    typer.echo(
+        f"{corpus}: {len(report.made)} indexes made, {len(report.unchanged)} good and unchanged"
+    )
     if report.refused:
         raise InputError(
             f"{corpus}: {len(report.refused)} of its tars cannot be indexed: "

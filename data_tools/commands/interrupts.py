@@ -19,20 +19,20 @@ _PATIENCE_SECONDS = 10.0
 def stop_when_interrupted() -> Iterator[None]:
     """Runs a job that can be continued later, and exits with 130 if it is interrupted.
 
-    Further interrupts are ignored while the workers end; ten seconds after the first, another
+    Further interrupts are ignored while the workers end; from ten seconds after the first on, an
     interrupt ends the process at once.
 
     Raises:
         typer.Exit: The job was interrupted.
     """
-    if threading.current_thread() is not threading.main_thread():  # It gets no signals.
+    if threading.current_thread() is not threading.main_thread():  # Other threads get no signals.
         yield
         return
     before = signal.signal(signal.SIGINT, _Interrupts().take)
     try:
         yield
     except KeyboardInterrupt:
-        raise typer.Exit(EXIT_CODE) from None  # The handler stays, as the process ends now.
+        raise typer.Exit(EXIT_CODE) from None  # The handler stays, because the process ends now.
     except BaseException:
         signal.signal(signal.SIGINT, before)
         raise

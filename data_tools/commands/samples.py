@@ -1,4 +1,4 @@
-"""Samples that are not plain windows: `samples`."""
+"""The command `samples`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -19,19 +19,23 @@ class Mode(StrEnum):
 
 def samples(
     corpus: Annotated[
-        Path, typer.Argument(callback=expanded, help="A corpus folder, as corpora/wiki/train.")
+        Path, typer.Argument(callback=expanded, help="A corpus folder, such as corpora/wiki/train.")
     ],
     mode: Annotated[
-        Mode, typer.Option(help="Packed documents, one per row, or BERT's sentence pairs.")
+        Mode,
+        typer.Option(help="Packed documents, one document per sample, or BERT's sentence pairs."),
     ],
     sequence_length: Annotated[int, typer.Option(help="Tokens of a sample.")],
-    seed: Annotated[int, typer.Option(help="Chooses the pairs.")] = 0,
-    copies: Annotated[int, typer.Option(help="Different pairings of each document.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed for choosing pairs.")] = 0,
+    copies: Annotated[
+        int, typer.Option(help="How many times each document is cut into pairs.")
+    ] = 1,
     short_probability: Annotated[
-        float, typer.Option(help="How often pairs are made shorter than they could be.")
+        float,
+        typer.Option(help="Probability that pairs of a document are shorter than possible."),
     ] = 0.1,
 ) -> None:
-    """Plans the samples of a corpus once, for training to read."""
+    """Makes a table of the samples of a corpus, which training reads."""
     from data_tools.samples.build_sample_table import build_sample_table
 
     result = build_sample_table(

@@ -1,4 +1,4 @@
-"""Text to token tars: `shard` and `seal`."""
+"""The commands `shard` and `seal`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 ShardInputs = Annotated[
     list[str],
     typer.Argument(
-        callback=expanded, help="Folders, globs (quote them), files and URLs of text; or - alone."
+        callback=expanded,
+        help="Folders, globs (quote them), files and URLs of text; or only -, standard input.",
     ),
 ]
 
@@ -31,7 +32,7 @@ ArrayTask = Annotated[
     str | None,
     typer.Option(
         metavar="I/N",
-        help="One part of N from 0 on, then `seal`; in a SLURM array: "
+        help="Run only part I of N, counted from 0; run `seal` after all parts. In a SLURM array: "
         "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
     ),
 ]
@@ -40,30 +41,32 @@ ArrayTask = Annotated[
 def shard(
     inputs: ShardInputs,
     tokenizer: Annotated[
-        Path, typer.Option(callback=expanded, help="A .model, or a tokenizer.json.")
+        Path, typer.Option(callback=expanded, help="A .model or a tokenizer.json file.")
     ],
     out: Annotated[
         Path, typer.Option(callback=expanded, help="Folder for train/ and validation/.")
     ],
-    name: Annotated[str, typer.Option(help="How the tars' names begin.")] = "tokens",
+    name: Annotated[str, typer.Option(help="Prefix of the tars' names.")] = "tokens",
     glob: Glob = None,
     exclude: Exclude = None,
     text_field: TextField = "text",
     on_invalid: Invalid = OnInvalid.stop,
     max_document_mb: MaxDocument = 256.0,
     validation_percent: Annotated[
-        float, typer.Option(help="Share of documents for validation, in percent; 0 makes none.")
+        float, typer.Option(help="Percentage of documents for validation; 0 makes no split.")
     ] = 0.0,
-    shuffle: Annotated[bool, typer.Option(help="Puts the documents in random order.")] = False,
-    sentences: Annotated[bool, typer.Option(help="Also marks where sentences start.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes; the result is the same.")] = 1,
+    shuffle: Annotated[bool, typer.Option(help="Put the documents in random order.")] = False,
+    sentences: Annotated[bool, typer.Option(help="Also record where sentences start.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes; the result does not depend on it.")] = 1,
     task: ArrayTask = None,
     task_mb: Annotated[
         float | None,
-        typer.Option(help="Input per tar in MB.  [default: a 64th of it, 4 to 256 MiB]"),
+        typer.Option(help="Input per tar in MB.  [default: 1/64 of the input, 4 to 256 MiB]"),
     ] = None,
     pack_tokens: Annotated[int, typer.Option(help="Tokens per pack.")] = 1_048_576,
-    seed: Annotated[int, typer.Option(help="Chooses the validation split and the order.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed for choosing the validation split and for shuffling.")
+    ] = 0,
 ) -> None:
     """Turns text into token tars; run it again to continue."""
     with stop_when_interrupted():
@@ -98,7 +101,7 @@ def seal(
         Path, typer.Argument(callback=expanded, help="The folder that `shard --task` wrote to.")
     ],
 ) -> None:
-    """Checks that a `shard --task` job is complete, and ends it."""
+    """Checks that a `shard --task` job is complete, and writes the manifests."""
     from data_tools.sharding.shard_corpus import seal_corpus
 
     result = seal_corpus(out)
@@ -123,7 +126,7 @@ def _part(task: str | None) -> "ArrayPart | None":
         return None
     index, _, count = task.partition("/")
     if not (index.isdecimal() and count.isdecimal()):
-        raise InputError(f"--task {task!r} must be I/N, as 0/4: part 0 of 4")
+        raise InputError(f"--task {task!r} must be I/N, such as 0/4: part 0 of 4")
     return ArrayPart(int(index), int(count))
 
 

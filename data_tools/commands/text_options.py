@@ -1,4 +1,4 @@
-"""The options that are shared by the commands that read text."""
+"""The options of all commands that read text."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -25,25 +25,28 @@ Inputs = Annotated[
 Glob = Annotated[
     str | None,
     typer.Option(
-        help="Which files of a folder count, as '*.md', at any depth.  [default: every known kind]"
+        help="Which files of a folder to read, such as '*.md', at any depth.  "
+        "[default: all known kinds]"
     ),
 ]
 Exclude = Annotated[
     list[str] | None,
-    typer.Option(help="Leave out files by path in a folder, as '*/tests/*'; repeat for more."),
+    typer.Option(
+        help="Exclude files by their path in a folder, such as '*/tests/*'; may be repeated."
+    ),
 ]
-TextField = Annotated[str, typer.Option(help="The JSON field or the column of the text.")]
+TextField = Annotated[str, typer.Option(help="The JSON field or the column with the text.")]
 Invalid = Annotated[
     OnInvalid,
-    typer.Option(help="Invalid JSON, no text field, too long: stop, or skip it."),
+    typer.Option(help="Stop at, or skip: invalid JSON, a missing text field, a too long document."),
 ]
 MaxDocument = Annotated[
-    float, typer.Option(help="The longest line of JSON or text file, in MiB; bounds memory.")
+    float, typer.Option(help="The longest JSON line or text file, in MiB; limits memory.")
 ]
 
 
 def read_options(text_field: str, on_invalid: OnInvalid, max_document_mb: float) -> "ReadOptions":
-    """Makes the options of reading from those of a command."""
+    """Makes the options for reading from the options of a command."""
     from data_tools.reading.documents import ReadOptions
 
     return ReadOptions(

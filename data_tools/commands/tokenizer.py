@@ -1,4 +1,4 @@
-"""Text to a tokenizer: `tokenizer`."""
+"""The command `tokenizer`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +20,7 @@ from data_tools.commands.text_options import (
 
 
 class Kind(StrEnum):
-    """Which model SentencePiece trains."""
+    """The kind of model that SentencePiece trains."""
 
     bpe = "bpe"
     unigram = "unigram"
@@ -29,17 +29,15 @@ class Kind(StrEnum):
 def tokenizer(
     inputs: Inputs,
     out: Annotated[Path, typer.Option(callback=expanded, help="The model file to write.")],
-    vocab_size: Annotated[int, typer.Option(help="Number of ids, special ones included.")] = 32_768,
-    kind: Annotated[
-        Kind, typer.Option(help="bpe, or unigram, which is slower to train.")
-    ] = Kind.bpe,
+    vocab_size: Annotated[int, typer.Option(help="Number of ids, including special ids.")] = 32_768,
+    kind: Annotated[Kind, typer.Option(help="bpe, or unigram (slower to train).")] = Kind.bpe,
     glob: Glob = None,
     exclude: Exclude = None,
     text_field: TextField = "text",
     on_invalid: Invalid = OnInvalid.stop,
     max_document_mb: MaxDocument = 256.0,
     max_mb: Annotated[
-        float, typer.Option(help="The most text to train on, in MB, spread over all files.")
+        float, typer.Option(help="Maximum text to train on, in MB, spread over all files.")
     ] = 100.0,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     force: Annotated[bool, typer.Option(help="Replace another model at --out.")] = False,

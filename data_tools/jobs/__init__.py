@@ -1,1 +1,1 @@
-"""What the jobs of this package share: claiming a folder, running tasks, completion markers."""
+"""Shared by the jobs of this package: claiming a folder, running tasks, completion markers."""

@@ -1,4 +1,4 @@
-"""Completion markers: a task writes one last, so that a later run does not repeat the task."""
+"""Completion markers: a task writes its marker last, so that a later run can skip the task."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -10,12 +10,12 @@ from data_tools.files import load_json, render_json, write_file
 
 
 class JobMarker(BaseModel):
-    """What a task has made; each kind of job adds its own fields."""
+    """The result of a task; each kind of job adds its own fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     job_sha256: str
-    """The hash of the job's choices: a marker of another job does not count."""
+    """The hash of the job's choices; a marker with another hash is ignored."""
 
 
 Marker = TypeVar("Marker", bound=JobMarker)
@@ -38,5 +38,5 @@ def load_marker(path: Path, kind: type[Marker], *, job_sha256: str) -> Marker | 
 
 
 def has_size(path: Path, size: int) -> bool:
-    """Whether a file that a marker names is there with all its bytes."""
+    """Whether a file exists and has this size."""
     return path.is_file() and path.stat().st_size == size

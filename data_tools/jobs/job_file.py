@@ -1,4 +1,4 @@
-"""The file in an output folder that says which job the folder belongs to."""
+"""The job file of an output folder, which records the job that the folder belongs to."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -9,36 +9,37 @@ from typing import Any
 from data_tools.errors import InputError
 from data_tools.files import load_json, render_json, write_file
 
-_HASH_CHARACTERS = 12  # Enough to tell two apart.
+_HASH_CHARACTERS = 12  # Enough to distinguish two hashes.
 _SHOWN_CHARACTERS = 40
 _NAMED_CHANGES = 6
 _TEXT = "text"
 _OTHER_TEXT = (
     "files were added, removed or changed, or this version reads files that the job's version left "
-    "out, as .tar, .arrow and .xz: put the old files back, or leave the new ones out with exclude"
+    "out, such as .tar, .arrow and .xz: put the old files back, or exclude the new ones with "
+    "exclude"
 )
 
 MayChange = Callable[[Mapping[str, Any], Mapping[str, Any]], Collection[str]]
-"""Takes the choices in the file and the new ones; gives the keys that may differ."""
+"""Takes the choices in the file and the new ones; returns the keys that may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobFile:
-    """The job file of a folder, and the job that wants to write there."""
+    """The job file of a folder, and the choices of the job that is about to write there."""
 
     folder: Path
     path: Path
     choices: Mapping[str, Any]
-    """What decides the output of the job, as the file holds it; sections may hold more."""
+    """The choices that determine the output of the job; its job file has the same content."""
     may_change: MayChange
     remedy: str
-    """How to name another folder, as "choose another --out"."""
+    """How the user chooses another folder: "choose another --out"."""
 
-    def is_of_this_job(self, outputs: Iterable[Path]) -> bool:
-        """Says whether this job has begun in its folder.
+    def has_begun(self, outputs: Iterable[Path]) -> bool:
+        """Whether this job has begun in its folder.
 
         Args:
-            outputs: What a job writes and is there.
+            outputs: Existing files or folders of the kind that a job writes.
 
         Raises:
             InputError: Another job has begun there, or there are outputs without a job file.
@@ -47,16 +48,16 @@ class JobFile:
             self._check_same(load_json(self.path))
             return True
         for found in outputs:
-            raise InputError(f"{found} is there already, from no known job: {self.remedy}")
+            raise InputError(f"{found} exists already, from an unknown job: {self.remedy}")
         return False
 
     @property
     def is_written(self) -> bool:
-        """Whether the file is there and holds exactly these choices."""
+        """Whether the file exists and has exactly these choices."""
         return self.path.is_file() and self.path.read_bytes() == render_json(self.choices)
 
     def write(self) -> None:
-        """Writes the choices, unless the file holds them."""
+        """Writes the choices, unless the file has them already."""
         if not self.is_written:
             write_file(self.path, render_json(self.choices))
 
@@ -75,7 +76,7 @@ class JobFile:
 
 
 def hash_choices(choices: Mapping[str, Any], *, without: Collection[str]) -> str:
-    """Hashes the choices that may never change; every marker of the job carries the hash."""
+    """Hashes the choices that may never change; every marker of the job records the hash."""
     lasting = {key: value for key, value in choices.items() if key not in without}
     return hashlib.sha256(render_json(lasting)).hexdigest()
 
@@ -83,11 +84,11 @@ def hash_choices(choices: Mapping[str, Any], *, without: Collection[str]) -> str
 def describe_changes(
     theirs: Mapping[str, Any], ours: Mapping[str, Any], *, without: Collection[str] = ()
 ) -> str:
-    """Lists what differs, each with old and new value: `seed (0 → 1), kind (bpe → unigram)`.
+    """Lists the choices that differ, with old and new values: `seed (0 → 1), kind (bpe → unigram)`.
 
     Args:
-        theirs: What was chosen before; sections may hold more.
-        ours: What is chosen now.
+        theirs: The choices of the earlier job; they may be nested.
+        ours: The choices of the new job.
         without: Keys that may differ.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Who may write in the output folder of a job, and what killed processes left in it."""
+"""The lock of a job's output folder, and removal of temporary files of killed processes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,11 +28,11 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def without_parts(places: Sequence[tuple[Path, str]]) -> Iterator[None]:
+def removing_parts(places: Sequence[tuple[Path, str]]) -> Iterator[None]:
     """Removes temporary files of killed processes, now and again if the block fails.
 
     Args:
-        places: Folders, each with the beginning of the names of the files that were written.
+        places: Pairs of a folder and the beginning of the names of the files written there.
     """
     _remove(places)
     try:

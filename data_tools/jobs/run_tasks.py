@@ -8,11 +8,11 @@ from data_tools.progress import show_progress
 
 
 class Task(Protocol):
-    """A part of a job that can run by itself."""
+    """A part of a job that can run independently."""
 
     @property
     def number(self) -> int:
-        """Its place among the tasks of the job, from 0."""
+        """Its number among the tasks of the job, from 0."""
 
     @property
     def bytes(self) -> int:
@@ -30,10 +30,10 @@ def find_done(
 
     Args:
         tasks: The tasks.
-        load: Reads what a task has made; None if it must run.
+        load: Reads the result of a task; returns None if the task must run.
 
     Returns:
-        What the tasks that are done have made, by their numbers; and the other tasks.
+        The results of the tasks that are done, by their numbers; and the other tasks.
     """
     found = {task.number: load(task) for task in tasks}
     done = {number: result for number, result in found.items() if result is not None}
@@ -50,13 +50,13 @@ def run_tasks(
     """Runs tasks in a pool of processes, or in this one, and shows the progress.
 
     Args:
-        what: What the progress bar says, as "sharding".
-        function: Runs one task; a function of a module or a partial of one.
-        tasks: What to run.
-        pool: Where to run them; None is this process.
+        what: The label of the progress bar, such as "sharding".
+        function: Runs one task; a module-level function or a partial of one.
+        tasks: The tasks to run.
+        pool: The pool to run them in; None: this process.
 
     Returns:
-        What each task has made, by its number, in the order in which they ended.
+        The result of each task by its number, in the order in which the tasks ended.
     """
     results: dict[int, Result] = {}
     with show_progress(what, sum(task.bytes for task in tasks)) as advance:

@@ -1,4 +1,4 @@
-"""How much input a task gets."""
+"""Chooses the amount of input per task."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -10,7 +10,7 @@ Part = TypeVar("Part")
 
 
 def choose_task_bytes(sources: Sequence[TextSource]) -> int:
-    """Takes a 64th of the input per task, from 4 to 256 MiB."""
+    """Chooses 1/64 of the input per task, from 4 to 256 MiB."""
     total = sum(file.bytes for source in sources for file in source.files)
     return min(max(total // 64, 4 * MIB), 256 * MIB)
 

@@ -1,10 +1,10 @@
-"""The version of bigtrain that a job records in what it writes."""
+"""The version of bigtrain that a job records in its output."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 
 def tool_version() -> str:
-    """Gives the installed version; `unknown` where the package is not installed."""
+    """The installed version; `unknown` if the package is not installed."""
     try:
         return version("bigtrain")
     except PackageNotFoundError:

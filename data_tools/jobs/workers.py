@@ -23,8 +23,8 @@ _END_SECONDS = 5.0  # How long to wait for killed processes to end.
 class WorkerPool:
     """Worker processes with a pipe to each; they share nothing, so any may be killed at any time.
 
-    They ignore Ctrl-C, which reaches all processes of a terminal: the process that started them
-    ends them.
+    They ignore Ctrl-C, which all processes of a terminal receive; the process that started them
+    ends them instead.
     """
 
     def __init__(self, workers: int) -> None:
@@ -44,11 +44,11 @@ class WorkerPool:
             while waiting and idle:
                 pipe = idle.pop()
                 busy[pipe] = waiting.popleft()
-                with _death_reported():
+                with _report_dead_worker():
                     pipe.send((function, busy[pipe]))
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
-                with _death_reported():
+                with _report_dead_worker():
                     result, error = ready.recv()
                 if error:
                     raise error
@@ -69,8 +69,8 @@ class WorkerPool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        resource_tracker.ensure_running()  # Started later, it would unblock the signal again.
-        with _interrupts_wait():
+        resource_tracker.ensure_running()  # If started later, it would unblock the signal again.
+        with _delay_interrupts():
             # The process inherits the mask, so it ignores the signal from its first instruction on.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
@@ -98,12 +98,12 @@ def open_pool(workers: int) -> Iterator[WorkerPool | None]:
 def run_each(
     function: Callable[[Work], Result], items: Sequence[Work], *, pool: WorkerPool | None
 ) -> Iterator[tuple[Work, Result]]:
-    """Yields items as they are finished, with what the function made of them.
+    """Yields items as they are finished, each with its result.
 
     Args:
-        function: A function of a module, or a partial of one, so that it can be sent.
-        items: What to call it with.
-        pool: Where to call it; None is this process. A pool cannot be used after an error.
+        function: A module-level function, or a partial of one, so that it can be pickled.
+        items: The arguments of the calls.
+        pool: The pool that calls it; None: this process. A pool cannot be used after an error.
 
     Raises:
         ChildProcessError: A worker was killed.
@@ -115,27 +115,27 @@ def run_each(
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Delays interrupts until the block ends, because one inside it could lose track of a process.
+def _delay_interrupts() -> Iterator[None]:
+    """Delays interrupts until the block ends, so that every started process is recorded.
 
     Blocking the signal is not enough: another thread, such as one of a math library, may receive
     it, and then Python's handler still runs in this thread.
     """
-    if threading.current_thread() is not threading.main_thread():  # It gets no signals.
+    if threading.current_thread() is not threading.main_thread():  # Other threads get no signals.
         yield
         return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if came:
+    if received:
         signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
-def _death_reported() -> Iterator[None]:
+def _report_dead_worker() -> Iterator[None]:
     try:
         yield
     except (EOFError, ConnectionError) as error:
@@ -146,7 +146,7 @@ def _death_reported() -> Iterator[None]:
 
 
 def _serve(pipe: Connection) -> None:
-    """Runs what comes through the pipe until the pipe is closed."""
+    """Runs the calls that it receives through the pipe, until the pipe is closed."""
     _die_with_parent()
     while True:
         try:
@@ -154,11 +154,11 @@ def _serve(pipe: Connection) -> None:
         except (EOFError, ConnectionError):
             return
         try:
-            answer: tuple[Any, Exception | None] = (function(item), None)
+            reply: tuple[Any, Exception | None] = (function(item), None)
         except Exception as error:
             error.add_note(f"In a worker process:\n{traceback.format_exc()}")
-            answer = (None, error)
-        pipe.send(answer)
+            reply = (None, error)
+        pipe.send(reply)
 
 
 def _die_with_parent() -> None:

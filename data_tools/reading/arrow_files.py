@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.reading.byte_streams import check_not_packed, is_url, open_file
+from data_tools.reading.byte_streams import check_not_compressed, is_url, open_file
 from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions, Skipped, refuse
 from data_tools.reading.text_column import find_fault, read_rows
 
@@ -29,10 +29,10 @@ class _Batches:
     stream: Any
     """The batches in order, if they can only be read in order."""
     get: Any
-    """Reads a batch by its number, if that is possible."""
+    """A function that reads a batch by its number; None for a stream."""
 
     def between(self, start: int, stop: int | None) -> Iterator[tuple[str, Any]]:
-        """Gives batches, each with its name for the places of its rows."""
+        """Yields batches, each with its name for the places of its rows."""
         if self.get is None:
             yield from (("", batch) for batch in self.stream)
             return
@@ -41,7 +41,7 @@ class _Batches:
 
 
 def plan_batches(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
-    """Cuts an IPC file into runs of record batches of about `piece_bytes`; others are one piece.
+    """Cuts an IPC file into pieces of about `piece_bytes`; other kinds of files are one piece.
 
     Raises:
         InputError: The file is incomplete or damaged.
@@ -58,7 +58,7 @@ def plan_batches(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
 
 
 def arrow_text_bytes(file: InputFile, options: ReadOptions) -> int:
-    """Estimates how many bytes of text a file holds."""
+    """Estimates the bytes of text in a file."""
     with _open(file) as batches:
         if find_fault(file, batches.schema, options):
             return 0
@@ -79,7 +79,7 @@ def read_batches(piece: Piece, options: ReadOptions) -> Iterator[Document | Skip
                 yield from read_rows(batch, options, place)
             first += len(batch)
     if _lacks_its_end(piece.file):
-        message = f"{piece.file.path} is truncated: the end mark of an Arrow stream is missing"
+        message = f"{piece.file.path} is truncated: the end marker of an Arrow stream is missing"
         yield refuse(options, "stream without an end", place=name, message=message)
 
 
@@ -91,7 +91,7 @@ def _place(name: str, batch: str, first: int, row: int) -> str:
 def _open(file: InputFile) -> Iterator[_Batches]:
     import pyarrow
 
-    check_not_packed(file)
+    check_not_compressed(file)
     try:
         with _open_bytes(file) as source:
             yield _read_schema(file, source)
@@ -110,7 +110,7 @@ def _open_bytes(file: InputFile) -> Iterator[Any]:
         with open_file(file) as stream:
             yield stream
     else:
-        # A batch may be as long as the file; mapped into memory, it needs no copy.
+        # A batch may be as long as the file; with a memory map no copy is needed.
         with pyarrow.memory_map(file.path) as source:
             yield source
 
@@ -135,12 +135,12 @@ def _read_schema(file: InputFile, source: Any) -> _Batches:
 
 
 def _lacks_its_end(file: InputFile) -> bool:
-    """Whether a stream stops between two batches, which its reader takes for its end."""
+    """Whether a stream was cut between two batches; its reader does not notice that."""
     with open_file(file) as stream:
         head = stream.read(len(_FILE))
         if head.startswith((_FILE, _FEATHER_1)):
             return False
-        # Older writers do not write the four bytes before the length of a message or the end mark.
+        # Older writers omit the four bytes before the length of a message or the end marker.
         end = _STREAM_END if head.startswith(_STREAM_END[:4]) else _STREAM_END[4:]
         stream.seek(-len(end), 2)
         return stream.read() != end

@@ -1,4 +1,4 @@
-"""Opens files as byte streams: local, behind a URL (fsspec) or from a command; decompresses."""
+"""Opens local files, URLs (fsspec) and the output of commands as byte streams; decompresses."""
 
 import bz2
 import gzip
@@ -17,26 +17,26 @@ from data_tools.reading.file_formats import compression_by_content
 from data_tools.reading.webdataset_rules import open_command
 
 _BUFFER_BYTES = 1 << 20
-_PACKED_BLOCK_BYTES = 1 << 16
+_COMPRESSED_BLOCK_BYTES = 1 << 16
 # A compressed block of four bytes may expand to 128 KiB, so this much gives at most 32 MiB.
 _ZSTD_INPUT_BYTES = 1 << 10
 # The names of a stamp in S3, Google, Azure, HTTP, local disks and fsspec's memory file system, the
 # most reliable first.
 _STAMP_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
-_ZSTD_MAX_WINDOW = 1 << 31  # What `zstd --long=31` asks for.
+_ZSTD_MAX_WINDOW = 1 << 31  # The window of `zstd --long=31`.
 _COMMAND = "pipe:"
 _STATUS_OF_BROKEN_PIPE = (-13, 141)  # From the process itself, and from a shell.
-UNPACKING = {"gzip": "gzip -d", "zstd": "zstd -d", "xz": "xz -d", "bzip2": "bzip2 -d"}
+DECOMPRESS_COMMANDS = {"gzip": "gzip -d", "zstd": "zstd -d", "xz": "xz -d", "bzip2": "bzip2 -d"}
 """The commands that decompress a file."""
 
 
 def is_url(path: str) -> bool:
-    """Whether it is not a local path: a URL for fsspec, or a command."""
+    """Whether a path is not local, but a URL for fsspec or a command."""
     return "://" in path or is_command(path)
 
 
 def is_command(path: str) -> bool:
-    """Whether it is a command whose output is to be read, in webdataset's notation: `pipe:…`."""
+    """Whether a path is a command whose output is read, in webdataset's notation: `pipe:…`."""
     return path.startswith(_COMMAND)
 
 
@@ -56,17 +56,17 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def size_and_stamp(url: str, info: dict[str, Any] | None = None) -> tuple[int, str]:
-    """Gives the size of a file behind a URL, and a stamp that changes when the file changes.
+    """The size of a file at a URL, and a stamp that changes when the file changes.
 
     Args:
         url: The file.
-        info: What its file system says of it; by default the file system is asked.
+        info: What its file system reported about it; by default the file system is queried.
     """
     if info is None or info.get("size") is None:
         system, path = file_system(url)
         system.invalidate_cache()
         info = system.info(path)
-    # A listing and a query for one file may give different keys, so only one value is compared.
+    # A listing and a query for one file may return different keys, so only one value is compared.
     values = (info[key] for key in _STAMP_KEYS if info.get(key) is not None)
     return int(info["size"] or 0), _as_text(next(values, ""))
 
@@ -81,7 +81,7 @@ def check_unchanged(file: "InputFile") -> None:
     """Checks that a file has not changed since the job was planned.
 
     Raises:
-        InputError: It has changed or is gone.
+        InputError: The file has changed or does not exist any more.
     """
     if is_command(file.path):
         return  # Its output has neither a size nor a time.
@@ -108,10 +108,10 @@ def open_file(file: "InputFile") -> Iterator[IO[bytes]]:
             output.ignore_errors = True  # Its error message is a Python representation.
             try:
                 yield output.stream
-            except InputError as error:  # Perhaps because the command failed.
+            except InputError as error:  # The cause may be that the command failed.
                 _check_status(file, output)
                 raise error
-        # Not reached if the reader stops early, which makes the command end with an error.
+        # Not reached if the reader stops early; then the command ends with an error.
         _check_status(file, output)
     elif is_url(file.path):
         system, path = file_system(file.path)
@@ -129,18 +129,18 @@ def _check_status(file: "InputFile", output: Any) -> None:
 
 
 @contextmanager
-def open_unpacked(file: "InputFile") -> Iterator[io.BufferedReader]:
+def open_decompressed(file: "InputFile") -> Iterator[io.BufferedReader]:
     """Opens the content of a file; a compressed file is decompressed while it is read.
 
     Raises:
         InputError: While reading, if the file is truncated or damaged.
     """
-    with open_file(file) as raw, damage_refused(file):
-        yield unpack(file, raw)
+    with open_file(file) as raw, refuse_damage(file):
+        yield decompress(file, raw)
 
 
-def unpack(file: "InputFile", raw: IO[bytes]) -> io.BufferedReader:
-    """Gives the decompressed stream of `raw`, which holds the bytes of a file."""
+def decompress(file: "InputFile", raw: IO[bytes]) -> io.BufferedReader:
+    """Wraps `raw`, a stream of the bytes of a file, in a stream of its decompressed content."""
     compression = file.format.compression
     if is_command(file.path) and isinstance(raw, io.BufferedReader):
         compression = compression_by_content(raw.peek(8))
@@ -167,28 +167,28 @@ def read_head(file: "InputFile", size: int) -> bytes:
     """Reads the first bytes of the content of a file.
 
     Raises:
-        InputError: It is damaged.
+        InputError: The file is damaged.
     """
-    with open_unpacked(file) as stream:
+    with open_decompressed(file) as stream:
         return stream.read(size)
 
 
-def check_not_packed(file: "InputFile") -> None:
-    """Checks that a Parquet or Arrow file, which is read at many offsets, is not compressed.
+def check_not_compressed(file: "InputFile") -> None:
+    """Checks that a Parquet or Arrow file is not compressed, because it is read at many offsets.
 
     Raises:
-        InputError: It is compressed.
+        InputError: The file is compressed.
     """
     if file.compressed:
         raise InputError(
-            f"{file.path} is compressed, which is not supported for its kind: unpack it first "
-            f"({UNPACKING[file.format.compression or 'gzip']}), or exclude it"
+            f"{file.path} is compressed, which is not supported for its kind: decompress it first "
+            f"({DECOMPRESS_COMMANDS[file.format.compression or 'gzip']}), or exclude it"
         )
 
 
 @contextmanager
-def damage_refused(file: "InputFile") -> Iterator[None]:
-    """Turns the error that a library raises for a damaged file into an `InputError`."""
+def refuse_damage(file: "InputFile") -> Iterator[None]:
+    """Converts the error that a library raises for a damaged file into an `InputError`."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
@@ -216,38 +216,38 @@ class _CompressedStreams(io.RawIOBase):
         self._raw = raw
         self._begin = begin
         self._padding_bytes = padding_bytes
-        self._unpacker = begin()
-        self._packed = b""
+        self._decompressor = begin()
+        self._compressed = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._unpacker.eof or self._find_next():
-            packed = b""
-            if self._unpacker.needs_input:
-                packed = self._packed or self._raw.read(_PACKED_BLOCK_BYTES)
-                self._packed = b""
-                if not packed:
+        while not self._decompressor.eof or self._find_next():
+            compressed = b""
+            if self._decompressor.needs_input:
+                compressed = self._compressed or self._raw.read(_COMPRESSED_BLOCK_BYTES)
+                self._compressed = b""
+                if not compressed:
                     raise EOFError("the file ends inside a compressed stream")
-            if content := self._unpacker.decompress(packed, len(buffer)):
+            if content := self._decompressor.decompress(compressed, len(buffer)):
                 buffer[: len(content)] = content
                 return len(content)
         return 0
 
     def _find_next(self) -> bool:
         """Goes to the next stream after one that has ended; returns False if there is none."""
-        zeros, packed = 0, self._unpacker.unused_data or self._packed
+        zeros, compressed = 0, self._decompressor.unused_data or self._compressed
         while True:
-            rest = packed.lstrip(b"\0")
-            zeros += len(packed) - len(rest)
-            if rest or not (packed := self._raw.read(_PACKED_BLOCK_BYTES)):
+            rest = compressed.lstrip(b"\0")
+            zeros += len(compressed) - len(rest)
+            if rest or not (compressed := self._raw.read(_COMPRESSED_BLOCK_BYTES)):
                 break
         if zeros % self._padding_bytes:
             raise EOFError(f"{zeros} zero bytes after a compressed stream")
-        self._packed = rest
+        self._compressed = rest
         if rest:
-            self._unpacker = self._begin()
+            self._decompressor = self._begin()
         return bool(rest)
 
 
@@ -259,9 +259,9 @@ class _ZstdStream(io.RawIOBase):
 
         self._raw = raw
         self._library: Any = zstandard
-        self._unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
         self._frame: Any = None
-        self._packed = b""
+        self._compressed = b""
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
@@ -269,25 +269,25 @@ class _ZstdStream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            if not self._unpack_more():
+            if not self._decompress_more():
                 return 0
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         self._ready = self._ready[count:]
         return count
 
-    def _unpack_more(self) -> bool:
-        packed = self._packed or self._raw.read(_ZSTD_INPUT_BYTES)
-        self._packed = b""
-        if not packed:
+    def _decompress_more(self) -> bool:
+        compressed = self._compressed or self._raw.read(_ZSTD_INPUT_BYTES)
+        self._compressed = b""
+        if not compressed:
             if self._frame is not None:
                 raise EOFError("the file ends inside a zstd frame")
             return False
-        self._frame = self._frame or self._unpacker.decompressobj()
+        self._frame = self._frame or self._decompressor.decompressobj()
         try:
-            self._ready = memoryview(self._frame.decompress(packed))
+            self._ready = memoryview(self._frame.decompress(compressed))
         except self._library.ZstdError as error:
             raise EOFError(str(error)) from error
         if self._frame.eof:
-            self._packed, self._frame = self._frame.unused_data, None
+            self._compressed, self._frame = self._frame.unused_data, None
         return True

@@ -15,21 +15,21 @@ from data_tools.reading.walk_folders import chooses_by_folder, compile_glob
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What the user wants from folders, and the record of what is not chosen."""
+class FileSelection:
+    """The user's options for choosing files in folders, and the counts of files not chosen."""
 
     exclude: Sequence[str] = ()
     folder_glob: str | None = None
     own: Collection[str] = ()
-    """Real paths of what the command itself writes."""
+    """Real paths of files and folders that the command itself writes."""
     left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def compiled(self) -> re.Pattern[str] | None:
-        """The glob; without a slash it applies in every subfolder, `./*.md` only at the top.
+        """The compiled glob; without a slash it applies in every subfolder, `./*.md` in none.
 
         Raises:
-            InputError: It is not valid.
+            InputError: The glob is not valid.
         """
         if self.folder_glob is None:
             return None
@@ -37,8 +37,8 @@ class Choice:
         return compile_glob(inside)
 
     @property
-    def names_decide(self) -> bool:
-        """Whether the names of folders choose files."""
+    def depends_on_folders(self) -> bool:
+        """Whether the choice of files depends on the names of folders."""
         by_glob = self.folder_glob is not None and chooses_by_folder(self.folder_glob)
         return bool(self.exclude) or by_glob
 
@@ -53,10 +53,10 @@ class Choice:
         """Yields the names of a folder's files that are text.
 
         Args:
-            names: All files that are there.
-            read: Reads the first bytes of one.
-            glob: Chooses names; None takes every known kind.
-            is_counted: Whether files that the glob does not choose are counted.
+            names: All files of the folder.
+            read: Reads the first bytes of a file.
+            glob: Matches the names to choose; None takes every known kind.
+            is_counted: Whether files that the glob does not match are counted.
         """
         records = find_records(names, read)
         for name in names:
@@ -73,16 +73,16 @@ class Choice:
                 self.left_out.add(ending_of(name), name)
 
     def detect(self, file: InputFile, *, is_named: bool = False) -> InputFile | None:
-        """Finds out how to read a chosen file; gives None if its kind is not supported.
+        """Detects how to read a chosen file; returns None if its kind is not supported.
 
         Raises:
             InputError: Its kind is not supported, and the user named this file.
         """
         seen = detect_format(file)
-        if seen.foreign:
+        if seen.unsupported:
             if is_named:
-                raise InputError(f"{file.path} is {seen.foreign}")
-            what = seen.foreign.partition(",")[0]
+                raise InputError(f"{file.path} is {seen.unsupported}")
+            what = seen.unsupported.partition(",")[0]
             self.left_out.add(what.removeprefix("a ").removeprefix("an "), file.name)
             return None
         if seen.how:

@@ -1,4 +1,4 @@
-"""Detects the format of files by their content, if their names do not tell it."""
+"""Detects the format of files by their content, if their names do not show it."""
 
 from dataclasses import dataclass, replace
 
@@ -10,10 +10,10 @@ from data_tools.reading.file_formats import (
     FileFormat,
     compression_by_content,
     compression_by_name,
-    foreign_content,
     format_by_name,
     is_text_by_name,
     kind_by_content,
+    unsupported_content,
 )
 
 _TEXT = "read as text, each file a document"
@@ -28,17 +28,17 @@ _READ_AS = {
 
 @dataclass(frozen=True, slots=True)
 class DetectedFormat:
-    """The format of a file, as its name or its content shows it."""
+    """The format of a file, by its name or its content."""
 
     file: InputFile
     how: str | None = None
-    """How it is read, if its name does not say so."""
-    foreign: str | None = None
-    """If its kind is not supported: what it is, and what the user can do."""
+    """How the file is read, if its name does not show it."""
+    unsupported: str | None = None
+    """If the kind is not supported: what the file is, and what the user can do."""
 
 
 def detect_format(file: InputFile) -> DetectedFormat:
-    """Finds out what a file holds: by its name, or else by its first bytes.
+    """Detects the format of a file: by its name, or else by its first bytes.
 
     If the first line is a complete JSON object, the file is JSON Lines; if it begins with an array
     of objects, it is JSON. Parquet, Arrow, tars and compressed files are recognized by their first
@@ -49,21 +49,23 @@ def detect_format(file: InputFile) -> DetectedFormat:
     if is_text_by_name(file.name):
         return DetectedFormat(file, how=_TEXT)
     try:
-        packed = _packed_head(file)
-        compression = compression_by_name(file.name) or compression_by_content(packed)
-        seen = replace(file, known=FileFormat("text", compression))
-        head = read_head(seen, HEAD_BYTES) if compression else packed
+        raw_head = _raw_head(file)
+        compression = compression_by_name(file.name) or compression_by_content(raw_head)
+        seen = replace(file, detected=FileFormat("text", compression))
+        head = read_head(seen, HEAD_BYTES) if compression else raw_head
     except InputError:  # The file is damaged, which is reported when it is read.
         return DetectedFormat(file, how=_TEXT)
-    if foreign := foreign_content(head):
-        return DetectedFormat(file, foreign=f"{foreign[0]}, which is not read: {foreign[1]}")
+    if unsupported := unsupported_content(head):
+        return DetectedFormat(
+            file, unsupported=f"{unsupported[0]}, which is not read: {unsupported[1]}"
+        )
     kind = kind_by_content(head) or "text"
     known = FileFormat(kind, compression)
     return DetectedFormat(
-        replace(file, known=None if known == file.format else known), how=_READ_AS[kind]
+        replace(file, detected=None if known == file.format else known), how=_READ_AS[kind]
     )
 
 
-def _packed_head(file: InputFile) -> bytes:
+def _raw_head(file: InputFile) -> bytes:
     with open_file(file) as stream:
         return stream.read(HEAD_BYTES)

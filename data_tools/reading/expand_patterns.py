@@ -1,4 +1,4 @@
-"""Expands patterns that mean several files, as webdataset's users write them: braces and `::`."""
+"""Expands webdataset's patterns for several files: braces and `::`."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""File formats: by the ending of a name, or by the first bytes of a file."""
+"""Recognizes file formats by the ending of a name, or by the first bytes of a file."""
 
 import json
 import re
@@ -12,7 +12,7 @@ Compression = Literal["gzip", "zstd", "xz", "bzip2"]
 
 NO_ENDING = "without an ending"
 HEAD_BYTES = 64 * 1024
-"""How much of a file is read to find out its format."""
+"""How much of a file is read to detect its format."""
 
 KNOWN_ENDINGS = (
     ".txt, .jsonl, .ndjson, .jl, .json, .parquet, .arrow, .feather and .tar, "
@@ -51,7 +51,7 @@ _SHORT_TARS: dict[str, Compression] = {
     ".tbz": "bzip2",
     ".tbz2": "bzip2",
 }
-WAYS_OUT = {
+REMEDIES = {
     ".lz4": "unpack it with lz4 -d",
     ".sz": "unpack it with snzip -d",
     ".snappy": "unpack it with snzip -d",
@@ -69,10 +69,10 @@ WAYS_OUT = {
     ".warc": "take its text out into JSON Lines",
 }
 """How to get the text out of files of unsupported kinds, by their last ending."""
-NEVER_TEXT = WAYS_OUT.keys() - {".csv", ".tsv", ".warc"}
+NEVER_TEXT = REMEDIES.keys() - {".csv", ".tsv", ".warc"}
 """The endings that are certainly not plain text."""
 
-_PACKED_MAGIC: tuple[tuple[bytes, Compression], ...] = (
+_COMPRESSION_MAGIC: tuple[tuple[bytes, Compression], ...] = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\xfd7zXZ\x00", "xz"),
@@ -85,7 +85,7 @@ _KIND_MAGIC: tuple[tuple[bytes, FileKind], ...] = (
 )
 _PDF_MAGIC = b"%PDF-"
 _PDF_LINE = re.compile(rb"%PDF-\d\.\d[ \t]*[\r\n]")
-_FOREIGN_MAGIC = (
+_UNSUPPORTED_MAGIC = (
     (b"PK\x03\x04", "a zip archive", ".zip"),
     (b"\x04\x22\x4d\x18", "lz4", ".lz4"),
     (b"\xff\x06\x00\x00sNaPpY", "snappy", ".sz"),
@@ -96,7 +96,7 @@ _FOREIGN_MAGIC = (
     (b"Obj\x01", "an Avro file", ".avro"),
     (b"ORC", "an ORC file", ".orc"),
 )
-# UTF-32 comes before UTF-16, because its mark begins with that of UTF-16.
+# UTF-32 comes before UTF-16, because the UTF-32 mark begins with the UTF-16 mark.
 _BYTE_ORDER_MARKS = (
     (b"\xff\xfe\x00\x00", "UTF-32"),
     (b"\x00\x00\xfe\xff", "UTF-32"),
@@ -109,13 +109,13 @@ _ENDING = re.compile(r"\.(?=\w*[^\W\d])\w{1,16}")
 _BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")
 _ARRAY_OF_OBJECTS = re.compile(rb"\[\s*\{\s*(\"|\})")
 _TAR_MAGIC = slice(257, 262)
-# Uses only Python's own table, because the system's files differ between machines.
+# Uses only Python's own table, because the tables of the system differ between machines.
 _MIME_TYPES = MimeTypes(filenames=())
 
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """What a file holds, and how it is compressed."""
+    """The kind of a file's content, and how it is compressed."""
 
     kind: FileKind
     compression: Compression | None = None
@@ -139,15 +139,15 @@ def compression_by_name(name: str) -> Compression | None:
 def ending_of(name: str) -> str:
     """The ending under which a file is counted: `.csv`, `.csv.gz`, or `without an ending`."""
     path = PurePosixPath(name.lower())
-    is_packed = path.suffix in _COMPRESSIONS or path.suffix in WAYS_OUT
-    inner = path.with_suffix("").suffix if is_packed else ""
+    is_compressed = path.suffix in _COMPRESSIONS or path.suffix in REMEDIES
+    inner = path.with_suffix("").suffix if is_compressed else ""
     # `report.1` and `v1.2 of my notes` have no ending.
     is_ending = _ENDING.fullmatch(path.suffix) is not None
     return inner * (_ENDING.fullmatch(inner) is not None) + path.suffix if is_ending else NO_ENDING
 
 
 def is_text_by_name(name: str) -> bool:
-    """Whether the ending is used only for text, as `.py` or `.md`."""
+    """Whether the ending is used only for text, such as `.py` or `.md`."""
     kind, encoding = _MIME_TYPES.guess_type("x/" + name)
     return encoding is None and kind is not None and kind.startswith("text/")
 
@@ -156,7 +156,7 @@ def compression_by_content(head: bytes) -> Compression | None:
     """The compression of a file by its first bytes."""
     if head.startswith(b"BZh") and head[4:10] in _BZIP2_BLOCKS:
         return "bzip2"
-    return next((name for magic, name in _PACKED_MAGIC if head.startswith(magic)), None)
+    return next((name for magic, name in _COMPRESSION_MAGIC if head.startswith(magic)), None)
 
 
 def kind_by_content(head: bytes) -> FileKind | None:
@@ -171,20 +171,20 @@ def kind_by_content(head: bytes) -> FileKind | None:
     return None
 
 
-def foreign_content(head: bytes) -> tuple[str, str] | None:
-    """Says what a file of an unsupported kind is, by its first bytes, and what the user can do."""
-    for magic, what, ending in _FOREIGN_MAGIC:
+def unsupported_content(head: bytes) -> tuple[str, str] | None:
+    """The unsupported kind of a file, by its first bytes, and a remedy; None if there is none."""
+    for magic, what, ending in _UNSUPPORTED_MAGIC:
         if _begins(head, magic):
-            return what, WAYS_OUT[ending]
+            return what, REMEDIES[ending]
     return None
 
 
 def wrong_content(head: bytes) -> str | None:
-    """Says what a file is, by its first bytes, if it is not UTF-8 text; None if it may be."""
+    """The format of a file that is not UTF-8 text, by its first bytes; None if it may be text."""
     if compression := compression_by_content(head):
         return compression
-    if foreign := foreign_content(head):
-        return foreign[0]
+    if unsupported := unsupported_content(head):
+        return unsupported[0]
     marked = (name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark))
     return next(marked, None) if len(head) > len(_BYTE_ORDER_MARKS[-1][0]) else None
 
@@ -192,8 +192,8 @@ def wrong_content(head: bytes) -> str | None:
 def holds_json_values(head: bytes, name: str) -> bool:
     """Whether a JSON file is an array or objects over several lines, by its first bytes.
 
-    If the file is called `.jsonl` and its second line is a complete object, it holds lines and the
-    first one is damaged; unless the first line may begin an array with one object per line.
+    If the name ends with `.jsonl` and the second line is a complete object, the file is JSON Lines
+    and its first line is damaged, unless that line may begin an array with one object per line.
     """
     text = head.removeprefix(_UTF8_MARK).lstrip()
     line, newline, rest = text.partition(b"\n")

@@ -1,4 +1,4 @@
-"""Finds text on this machine: in folders, by globs, and in files that the user named."""
+"""Finds text on local disks: in folders, by globs, and in files that the user named."""
 
 import glob
 import os
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_tools.errors import InputError
-from data_tools.reading.choose_files import Choice, first_bytes_of
-from data_tools.reading.documents import Finding, InputFile
-from data_tools.reading.file_formats import NEVER_TEXT, WAYS_OUT
+from data_tools.reading.choose_files import FileSelection, first_bytes_of
+from data_tools.reading.documents import InputFile, PatternMatch
+from data_tools.reading.file_formats import NEVER_TEXT, REMEDIES
 from data_tools.reading.walk_folders import (
     chooses_by_folder,
     compile_glob,
-    each_once,
+    keep_one_name,
     may_read,
     walk,
 )
@@ -26,7 +26,7 @@ def is_glob(pattern: str) -> bool:
     return glob.has_magic(pattern) and not Path(pattern).exists()
 
 
-def find_local(pattern: str, choice: Choice) -> Finding:
+def find_local(pattern: str, selection: FileSelection) -> PatternMatch:
     """Finds the text files of a folder or a glob.
 
     Raises:
@@ -41,29 +41,29 @@ def find_local(pattern: str, choice: Choice) -> Finding:
         walked, label = chosen.split("/"), chosen
         regex: re.Pattern[str] | None = compile_glob(chosen)
     else:
-        root, walked, label = Path(pattern).resolve(), [], choice.folder_glob or "**"
-        regex = choice.compiled
+        root, walked, label = Path(pattern).resolve(), [], selection.folder_glob or "**"
+        regex = selection.compiled
     there = walk(
         root,
-        choice.left_out,
+        selection.left_out,
         parts=walked,
         hidden=regex is not None,
-        own=choice.own,
-        names_decide=choice.names_decide or chooses_by_folder("/".join(walked)),
+        own=selection.own,
+        depends_on_folders=selection.depends_on_folders or chooses_by_folder("/".join(walked)),
     )
     found = {file.name: file for file in there}
     read = first_bytes_of(lambda name: found[name].path)
-    names = choice.choose_names(list(found), read, glob=regex, is_counted=not walked)
-    chosen_files = each_once((found[name] for name in names), choice.left_out)
-    files = ((it.real, choice.detect(_input_file(it.path, it.name))) for it in chosen_files)
-    return Finding(f"{root.name}/{label}", tuple((key, file) for key, file in files if file))
+    names = selection.choose_names(list(found), read, glob=regex, is_counted=not walked)
+    chosen_files = keep_one_name((found[name] for name in names), selection.left_out)
+    files = ((it.real, selection.detect(_input_file(it.path, it.name))) for it in chosen_files)
+    return PatternMatch(f"{root.name}/{label}", tuple((key, file) for key, file in files if file))
 
 
-def find_singles(patterns: Sequence[str], choice: Choice) -> Finding:
+def find_named_files(patterns: Sequence[str], selection: FileSelection) -> PatternMatch:
     """Finds the files that the user named one by one.
 
     Raises:
-        InputError: One is not there, cannot be read, or is of a kind that is not supported.
+        InputError: A file does not exist, cannot be read, or has an unsupported kind.
     """
     for pattern in patterns:
         _check_single(pattern)
@@ -72,15 +72,15 @@ def find_singles(patterns: Sequence[str], choice: Choice) -> Finding:
     files = []
     for path in paths:
         name = path.relative_to(root).as_posix()
-        if choice.is_excluded(name):
-            choice.left_out.add("excluded", name)
-        elif file := choice.detect(_input_file(str(path), name), is_named=True):
+        if selection.is_excluded(name):
+            selection.left_out.add("excluded", name)
+        elif file := selection.detect(_input_file(str(path), name), is_named=True):
             files.append((os.path.realpath(path), file))
-    return Finding("files", tuple(files))
+    return PatternMatch("files", tuple(files))
 
 
 def absent(pattern: str) -> str:
-    """The message for a pattern that names nothing."""
+    """The error message for a pattern that matches nothing."""
     return f"{pattern} is not a file, folder or glob that exists: check its spelling"
 
 
@@ -109,6 +109,6 @@ def _check_single(pattern: str) -> None:
     if not may_read(path):
         raise InputError(f"you may not read {pattern}: change its permissions")
     if (ending := path.suffix.lower()) in NEVER_TEXT:
-        raise InputError(f"{pattern} is of a kind that is not read: {WAYS_OUT[ending]}")
+        raise InputError(f"{pattern} is of a kind that is not read: {REMEDIES[ending]}")
     if is_token_tar(first_bytes_of(str)(pattern, 512)):
-        raise InputError(f"{pattern} holds tokens that `bigtrain data shard` wrote, not text")
+        raise InputError(f"{pattern} has tokens that `bigtrain data shard` wrote, not text")

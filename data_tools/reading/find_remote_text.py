@@ -1,4 +1,4 @@
-"""Finds text behind URLs, through fsspec, and takes the output of commands (`pipe:…`)."""
+"""Finds text at URLs, through fsspec, and handles commands (`pipe:…`)."""
 
 import glob
 import re
@@ -9,8 +9,8 @@ from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.reading.byte_streams import file_system, size_and_stamp
-from data_tools.reading.choose_files import Choice
-from data_tools.reading.documents import Finding, InputFile
+from data_tools.reading.choose_files import FileSelection
+from data_tools.reading.documents import InputFile, PatternMatch
 from data_tools.reading.file_formats import FileFormat
 from data_tools.reading.find_local_text import absent, find_local, is_glob
 from data_tools.reading.walk_folders import compile_glob
@@ -18,42 +18,42 @@ from data_tools.reading.walk_folders import compile_glob
 _TAR_NAME = re.compile(r"[^/\s'\"]+\.(?:tar(?:\.\w+)?|t[gx]z)\b")
 
 
-def find_commands(commands: Sequence[str]) -> Finding:
+def find_commands(commands: Sequence[str]) -> PatternMatch:
     """Treats the output of each command as a webdataset tar of unknown size."""
     files = []
     for number, command in enumerate(commands):
         names = _TAR_NAME.findall(command)
         name = names[-1] if names else f"command-{number:06d}.tar"
         files.append((command, InputFile(command, name, 0, command, FileFormat("tar"))))
-    return Finding("commands", tuple(files))
+    return PatternMatch("commands", tuple(files))
 
 
-def find_remote(pattern: str, choice: Choice) -> Finding:
-    """Finds what a URL names: a file, a folder, or a glob.
+def find_remote(pattern: str, selection: FileSelection) -> PatternMatch:
+    """Finds the text files at a URL of a file, a folder, or a glob.
 
     Raises:
-        InputError: Nothing is there, or its file system cannot be used.
+        InputError: Nothing matches the URL, or its file system cannot be used.
     """
     system, path = file_system(pattern)
     if _is_local(system) and (is_glob(path) or Path(path).is_dir()):
-        return _as_urls(system, path, find_local(path, choice))
+        return _as_urls(system, path, find_local(path, selection))
     if glob.has_magic(path) and not system.exists(path):
         parts = path.split("/")
         fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
         root, chosen = "/".join(parts[:fixed]), "/".join(parts[fixed:])
         infos = _files(system.glob(f"{root}/{chosen}", detail=True))
-        return _found(system, root, chosen, infos, choice, regex=compile_glob(chosen))
+        return _found(system, root, chosen, infos, selection, regex=compile_glob(chosen))
     if system.isdir(path):
         root = path.rstrip("/")
-        infos = _files_of_folder(system, root, choice)
-        label = choice.folder_glob or "**"
-        return _found(system, root, label, infos, choice, regex=choice.compiled)
+        infos = _files_of_folder(system, root, selection)
+        label = selection.folder_glob or "**"
+        return _found(system, root, label, infos, selection, regex=selection.compiled)
     if system.isfile(path):
         root, _, name = path.rpartition("/")
         file = _remote_file(system, path, root, system.info(path))
-        seen = choice.detect(file, is_named=True)
-        files = ((file.path, seen),) if seen and not choice.is_excluded(name) else ()
-        return Finding(f"{root.rpartition('/')[2]}/{name}", files)
+        seen = selection.detect(file, is_named=True)
+        files = ((file.path, seen),) if seen and not selection.is_excluded(name) else ()
+        return PatternMatch(f"{root.rpartition('/')[2]}/{name}", files)
     raise InputError(absent(pattern))
 
 
@@ -63,16 +63,16 @@ def _is_local(system: Any) -> bool:
     return isinstance(system, LocalFileSystem)
 
 
-def _as_urls(system: Any, path: str, finding: Finding) -> Finding:
+def _as_urls(system: Any, path: str, matched: PatternMatch) -> PatternMatch:
     """Gives local files their URLs, sorted by name; fsspec's own search follows link cycles."""
     files = []
-    for key, file in sorted(finding.files, key=lambda pair: pair[1].name):
+    for key, file in sorted(matched.files, key=lambda pair: pair[1].name):
         url = system.unstrip_protocol(file.path)
         size, stamp = size_and_stamp(url)
         files.append((key, replace(file, path=url, bytes=size, stamp=stamp)))
-    root, _, chosen = finding.label.partition("/")
+    root, _, chosen = matched.label.partition("/")
     label = root if glob.has_magic(path) else path.rstrip("/").rpartition("/")[2]
-    return Finding(f"{label}/{chosen}", tuple(files))
+    return PatternMatch(f"{label}/{chosen}", tuple(files))
 
 
 def _found(
@@ -80,31 +80,31 @@ def _found(
     root: str,
     label: str,
     infos: dict[str, dict[str, Any]],
-    choice: Choice,
+    selection: FileSelection,
     *,
     regex: re.Pattern[str] | None,
-) -> Finding:
+) -> PatternMatch:
     paths = {path.removeprefix(root).lstrip("/"): path for path in sorted(infos)}
     read = _first_bytes_of(system, lambda name: paths[name])
     files = []
-    for name in choice.choose_names(list(paths), read, glob=regex):
+    for name in selection.choose_names(list(paths), read, glob=regex):
         found = _remote_file(system, paths[name], root, infos[paths[name]])
-        if seen := choice.detect(found):
+        if seen := selection.detect(found):
             files.append((seen.path, seen))
-    return Finding(f"{root.rpartition('/')[2]}/{label}", tuple(files))
+    return PatternMatch(f"{root.rpartition('/')[2]}/{label}", tuple(files))
 
 
 def _files(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {path: info for path, info in found.items() if info["type"] == "file"}
 
 
-def _files_of_folder(system: Any, root: str, choice: Choice) -> dict[str, dict[str, Any]]:
+def _files_of_folder(system: Any, root: str, selection: FileSelection) -> dict[str, dict[str, Any]]:
     infos = _files(system.find(root, detail=True))
-    if choice.folder_glob is not None:
+    if selection.folder_glob is not None:
         return infos
     hidden = {path for path in infos if "/." in path.removeprefix(root)}
     for path in sorted(hidden):
-        choice.left_out.add("hidden", path.removeprefix(root).lstrip("/"))
+        selection.left_out.add("hidden", path.removeprefix(root).lstrip("/"))
     return {path: info for path, info in infos.items() if path not in hidden}
 
 

@@ -1,6 +1,6 @@
 """Reads JSON Lines: one object per line, with the text in one field.
 
-Any range of bytes can be read by itself. A JSON file that is one array, or whose objects take
+Any range of bytes can be read separately. A JSON file that is one array, or has objects over
 several lines, is read completely.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from data_tools.errors import InputError
-from data_tools.reading.byte_streams import is_url, open_file, open_unpacked, read_head
+from data_tools.reading.byte_streams import is_url, open_decompressed, open_file, read_head
 from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions, Skipped, refuse
 from data_tools.reading.file_formats import HEAD_BYTES, holds_json_values, wrong_content
 from data_tools.reading.json_record import JsonRecord
@@ -22,7 +22,7 @@ _JSON = json.JSONDecoder()
 
 def read_json_lines(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
     """Reads the documents of the lines that begin in a piece, or of a file that is one array."""
-    with open_unpacked(piece.file) as stream:
+    with open_decompressed(piece.file) as stream:
         head = stream.peek(HEAD_BYTES)[:HEAD_BYTES] if piece.start == 0 else b""
         if wrong := wrong_content(head):
             yield _not_json(piece.file, wrong, options)
@@ -33,12 +33,12 @@ def read_json_lines(piece: Piece, options: ReadOptions) -> Iterator[Document | S
 
 
 def is_cut_by_lines(file: InputFile) -> bool:
-    """Whether a JSON file holds lines, so that a part of it can be read by itself."""
+    """Whether a JSON file is JSON Lines, so that parts of it can be read separately."""
     return not file.compressed and not holds_json_values(read_head(file, HEAD_BYTES), file.name)
 
 
 def _not_json(file: InputFile, wrong: str, options: ReadOptions) -> Skipped:
-    message = f"{file.path} holds {wrong}, not JSON in UTF-8 as its name says"
+    message = f"{file.path} is {wrong}, not JSON in UTF-8 as its name says"
     return refuse(options, f"not JSON but {wrong}", place=file.name, message=message)
 
 
@@ -58,14 +58,14 @@ def _read_lines(
             yield Document(text, place)
         elif len(line) > limit and not line.endswith(b"\n"):
             yield _Line(piece, options, offset, number).too_long()
-            offset += _pass_line(stream)
+            offset += _skip_line(stream)
         elif found := _Line(piece, options, offset, number).parse(line):
             yield found
         offset += len(line)
 
 
 def _text_at_once(line: bytes, limit: int, options: ReadOptions) -> str | None:
-    """The fast path, for a simple valid line; None if the line needs the slow path."""
+    """Reads a simple valid line quickly; None if the line needs the slower `_Line`."""
     if options.id_field or len(line) > limit or b"\\ud" in line or b"\\uD" in line:
         return None
     try:
@@ -76,7 +76,7 @@ def _text_at_once(line: bytes, limit: int, options: ReadOptions) -> str | None:
 
 
 class _Line:
-    """One line and its place; its number counts from 1 within the piece."""
+    """One line and its place; the number of the line is counted from 1 within the piece."""
 
     __slots__ = ("_number", "_offset", "_options", "_piece")
 
@@ -102,7 +102,7 @@ class _Line:
 
     def _exact_place(self) -> str:
         file = self._piece.file
-        if self._piece.start and is_url(file.path):  # Counting lines would fetch all before it.
+        if self._piece.start and is_url(file.path):  # Counting would fetch all earlier lines.
             return f"{file.path} byte {self._offset}"
         before = _count_lines(self._piece) if self._piece.start else 0
         return f"{file.path} line {before + self._number} (byte {self._offset})"
@@ -113,17 +113,17 @@ def _first_line(stream: IO[bytes], start: int) -> int:
     if start == 0:
         return 0
     stream.seek(start - 1)
-    return start - 1 + _pass_line(stream)
+    return start - 1 + _skip_line(stream)
 
 
-def _pass_line(stream: IO[bytes]) -> int:
-    """Reads to the end of a line without keeping it; returns the number of bytes."""
-    passed = 0
+def _skip_line(stream: IO[bytes]) -> int:
+    """Reads to the end of a line without storing it; returns the number of bytes."""
+    skipped = 0
     while part := stream.readline(_BLOCK_BYTES):
-        passed += len(part)
+        skipped += len(part)
         if part.endswith(b"\n"):
             break
-    return passed
+    return skipped
 
 
 def _count_lines(piece: Piece) -> int:

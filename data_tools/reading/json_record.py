@@ -1,4 +1,4 @@
-"""Makes a document from one JSON object, or says in one line what is wrong with the object."""
+"""Makes a document from one JSON object, or an error of one line about the object."""
 
 import json
 from collections.abc import Callable
@@ -15,12 +15,12 @@ class JsonRecord:
     __slots__ = ("_exact", "_options", "_place")
 
     def __init__(self, options: ReadOptions, *, place: str, exact: Callable[[], str]) -> None:
-        """Notes where the object is.
+        """Describes an object before it is read.
 
         Args:
-            options: Which field holds the text.
-            place: The place, for the document.
-            exact: Gives the exact place for an error message; called only if there is an error.
+            options: The name of the text field, and what to do with invalid objects.
+            place: The place of the document.
+            exact: Returns the exact place for an error message; called only for an error.
         """
         self._options = options
         self._place = place
@@ -39,10 +39,10 @@ class JsonRecord:
         return self.take(value, may_have_surrogates=b"\\ud" in content or b"\\uD" in content)
 
     def take(self, value: Any, *, may_have_surrogates: bool = True) -> Document | Skipped:
-        """Takes the text out of a parsed value."""
+        """Makes the document from a parsed value."""
         if not isinstance(value, dict):
             kind = type(value).__name__
-            return self._refuse("invalid JSON", f"holds a JSON {kind}, not an object")
+            return self._refuse("invalid JSON", f"is a JSON {kind}, not an object")
         field = self._options.text_field
         text = value.get(field)
         if not text:

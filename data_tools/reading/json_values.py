@@ -11,7 +11,7 @@ from data_tools.reading.documents import Document, InputFile, ReadOptions, Skipp
 from data_tools.reading.json_record import JsonRecord
 
 _BLOCK_BYTES = 1 << 20
-_LITERAL_CHARACTERS = 16  # An error this close to the end of a block may be due to the cut.
+_LITERAL_CHARACTERS = 16  # An error this close to the end of a block may be caused by the cut.
 _JSON = json.JSONDecoder()
 
 

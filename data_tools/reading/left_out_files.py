@@ -1,14 +1,14 @@
-"""Counts the files in the inputs that are not read, by reason, with an example of each."""
+"""Counts the input files that are not read, by reason, with an example for each reason."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_tools.reading.file_formats import WAYS_OUT
+from data_tools.reading.file_formats import REMEDIES
 
 _NAMED = 10
 
 OWN_OUTPUT = "written by this command"
-"""A reason that no record holds, because its count differs between the first run and the next."""
+"""A reason that is not recorded, because its count differs between the first run and the next."""
 
 
 @dataclass(slots=True)
@@ -22,25 +22,25 @@ class LeftOut:
 
     def __init__(self) -> None:
         self._tallies: dict[str, _Tally] = {}
-        self._taken: dict[str, _Tally] = {}
+        self._detected: dict[str, _Tally] = {}
 
     def add(self, reason: str, example: str) -> None:
         """Counts one file, folder or link."""
         _count(self._tallies, reason, example)
 
     def count_read(self, how: str, example: str) -> None:
-        """Counts a file that is read, if its name does not tell its format."""
-        _count(self._taken, how, example)
+        """Counts a file that is read although its name does not show its format."""
+        _count(self._detected, how, example)
 
     def lines(self) -> Iterator[str]:
         """Renders the counts in up to two lines; none if nothing was counted."""
         if self._tallies:
             yield f"left out: {_render(self._tallies)}"
-        if self._taken:
-            yield f"without a known ending: {_render(self._taken)}"
+        if self._detected:
+            yield f"without a known ending: {_render(self._detected)}"
 
     def record(self) -> dict[str, dict[str, object]]:
-        """What a job records: number of files and first example, by reason."""
+        """The counts in a job's record: number of files and first example, by reason."""
         return {
             reason: {"files": tally.files, "example": tally.example}
             for reason, tally in sorted(self._tallies.items())
@@ -58,7 +58,7 @@ def _count(tallies: dict[str, _Tally], reason: str, example: str) -> None:
 def _render(tallies: dict[str, _Tally]) -> str:
     rows = sorted(tallies.items(), key=lambda row: (-row[1].files, row[0]))
     named = [
-        f"{tally.files:,} {reason} ({_example(tally)}{_way_out(reason)})"
+        f"{tally.files:,} {reason} ({_example(tally)}{_remedy(reason)})"
         for reason, tally in rows[:_NAMED]
     ]
     if others := rows[_NAMED:]:
@@ -67,9 +67,9 @@ def _render(tallies: dict[str, _Tally]) -> str:
     return ", ".join(named)
 
 
-def _way_out(reason: str) -> str:
-    way_out = WAYS_OUT.get("." + reason.rpartition(".")[2]) if reason.startswith(".") else None
-    return f"; {way_out}" if way_out else ""
+def _remedy(reason: str) -> str:
+    remedy = REMEDIES.get("." + reason.rpartition(".")[2]) if reason.startswith(".") else None
+    return f"; {remedy}" if remedy else ""
 
 
 def _example(tally: _Tally) -> str:
@@ -77,5 +77,5 @@ def _example(tally: _Tally) -> str:
 
 
 def _printable(name: str) -> str:
-    """Replaces what cannot be printed: a name need not be UTF-8, and may hold line ends."""
+    """Replaces unprintable characters: a name need not be UTF-8, and may contain line ends."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)

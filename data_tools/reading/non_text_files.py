@@ -1,4 +1,4 @@
-"""Recognizes files in a folder that tools wrote and that are not text: bigtrain's, Hugging Face's.
+"""Recognizes files in a folder that bigtrain or Hugging Face libraries wrote and that are not text.
 
 They are recognized by their content, because a user's own `manifest.json` may be text.
 """
@@ -17,7 +17,7 @@ OF_DATASETS = "kept by Hugging Face datasets"
 OF_MODELS = "of a Hugging Face model"
 
 _HEAD_BYTES = 1024
-_MOST_BYTES = 64 << 20  # A manifest of some hundred thousand tars.
+_MOST_BYTES = 64 << 20  # The size of a manifest of several hundred thousand tars.
 _RECORD_NAME = re.compile(r"report\.json|manifest\.json|job\.json|left_out\.json|.+\.index\.json")
 _PART_NAME = re.compile(r"part-\d{6}\.jsonl\.zst")
 _MARKER_NAME = re.compile(r"\d{6}(\.scan)?\.json")
@@ -35,18 +35,18 @@ _OF_A_MODEL = {
 _OF_DATASETS = ("dataset_info.json", "state.json", "dataset_dict.json")
 
 ReadHead = Callable[[str, int], bytes]
-"""Gives the first bytes of a file, at most so many; no bytes if it cannot be read."""
+"""Reads up to the given number of bytes of a file; returns none if the file cannot be read."""
 
 
 def find_records(paths: Iterable[str], read: ReadHead) -> dict[str, str]:
-    """Finds the files of a folder that tools wrote.
+    """Finds the files of a folder that bigtrain or Hugging Face libraries wrote.
 
     Args:
         paths: All files, relative to the folder, with slashes.
-        read: Reads the first bytes of one.
+        read: Reads the first bytes of a file.
 
     Returns:
-        Why a file is not text, by its name.
+        The reason why a file is not text, by the name of the file.
     """
     folders: dict[str, set[str]] = defaultdict(set)
     for path in paths:
@@ -70,10 +70,10 @@ def find_records(paths: Iterable[str], read: ReadHead) -> dict[str, str]:
 def _parts_beside_text(
     folders: dict[str, set[str]], found: dict[str, str], read: ReadHead
 ) -> dict[str, str]:
-    """Finds the parts that `data clean` wrote into a folder that lies below other text.
+    """Finds the parts that `data clean` wrote, if there is other text outside of them.
 
-    That text most likely was the input of the cleaning, so the parts would count it twice. If there
-    is no other text, the parts themselves are the text, and nothing is found.
+    The other text most likely was the input of the cleaning, so its documents would be read twice.
+    If there is no other text, the parts themselves are the text, and nothing is found.
     """
     parts, has_other_text = {}, False
     for folder, files in folders.items():
@@ -90,7 +90,7 @@ def _parts_beside_text(
 def _folders_of_bigtrain(
     folder: str, folders: dict[str, set[str]], read: ReadHead
 ) -> Iterator[str]:
-    """Finds folders in which bigtrain wrote every file."""
+    """Finds folders in which all files were written by bigtrain."""
     files = folders[folder]
     for file in ("manifest.json", "COMMIT.json", "state.json"):
         if file in files and _schema(_load(folder + file, read)).startswith(

@@ -1,4 +1,4 @@
-"""Reads Parquet files with pyarrow: row groups are pieces, and only needed columns are read."""
+"""Reads Parquet files with pyarrow: a piece is some row groups; only needed columns are read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.reading.byte_streams import check_not_packed, open_file
+from data_tools.reading.byte_streams import check_not_compressed, open_file
 from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions, Skipped
 from data_tools.reading.text_column import find_fault, read_rows, rows_per_batch, wanted_columns
 
 
 def plan_row_groups(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
-    """Cuts a file into runs of row groups of about `piece_bytes` on disk.
+    """Cuts a file into pieces of consecutive row groups, of about `piece_bytes` on disk.
 
     Raises:
         InputError: The file is incomplete or damaged.
@@ -21,16 +21,16 @@ def plan_row_groups(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
         groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
         sizes = [group.total_byte_size for group in groups]
     share = file.bytes / max(1, sum(sizes))
-    start = unpacked = 0
+    start = uncompressed = 0
     for number, size in enumerate(sizes, 1):
-        unpacked += size
-        if unpacked * share >= piece_bytes or number == len(sizes):
-            yield Piece(file, start, number, int(unpacked * share))
-            start, unpacked = number, 0
+        uncompressed += size
+        if uncompressed * share >= piece_bytes or number == len(sizes):
+            yield Piece(file, start, number, int(uncompressed * share))
+            start, uncompressed = number, 0
 
 
 def text_bytes(file: InputFile, options: ReadOptions) -> int:
-    """Estimates how many bytes of text a file holds, from its footer."""
+    """Estimates the bytes of text in a file from its footer."""
     with _open(file) as parquet:
         return sum(
             _group_bytes(parquet.metadata.row_group(i), options)
@@ -74,7 +74,7 @@ def _open(file: InputFile) -> Iterator[Any]:
     import pyarrow
     import pyarrow.parquet
 
-    check_not_packed(file)
+    check_not_compressed(file)
     with open_file(file) as stream:
         try:
             # Without pre-buffering, a row group larger than memory can be read page by page.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from data_tools.reading.byte_streams import open_unpacked
+from data_tools.reading.byte_streams import open_decompressed
 from data_tools.reading.documents import Document, Piece, ReadOptions, Skipped, refuse
 from data_tools.reading.file_formats import HEAD_BYTES, wrong_content
 
@@ -10,7 +10,7 @@ from data_tools.reading.file_formats import HEAD_BYTES, wrong_content
 def read_text_file(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
     """Reads one document, unchanged except that a byte order mark at its start is removed."""
     place, limit = piece.file.name, options.max_document_bytes
-    with open_unpacked(piece.file) as stream:
+    with open_decompressed(piece.file) as stream:
         content = stream.read(limit + 1)
     if len(content) > limit:
         message = f"{piece.file.path} is {options.too_long}"

@@ -1,4 +1,4 @@
-"""Cuts files into pieces that can be read separately, and reads a piece with the right reader."""
+"""Cuts files into pieces that can be read separately, and reads a piece by its format."""
 
 from collections.abc import Iterator
 
@@ -13,8 +13,10 @@ from data_tools.reading.webdataset_tars import read_tar
 
 
 def plan_pieces(source: TextSource, *, piece_bytes: int) -> list[Piece]:
-    """Cuts the files of a source, in order: plain JSON Lines into ranges of `piece_bytes`, Parquet
-    into runs of row groups, Arrow files into runs of record batches; other files are one piece.
+    """Cuts the files of a source, in order, into pieces of about `piece_bytes`.
+
+    JSON Lines are cut into ranges of bytes, Parquet files into row groups, Arrow files into record
+    batches; compressed and other files are one piece.
 
     Raises:
         InputError: A large Parquet or Arrow file cannot be read.
@@ -26,8 +28,8 @@ def read_piece(piece: Piece, options: ReadOptions) -> Iterator[Document | Skippe
     """Reads the documents of a piece; each document belongs to exactly one piece.
 
     Raises:
-        InputError: The file is damaged or has changed since it was found; or a document is invalid
-            and `options.on_invalid` says to stop.
+        InputError: The file is damaged or has changed since it was found, or a document is invalid
+            and `options.on_invalid` is `stop`.
     """
     check_unchanged(piece.file)
     match piece.file.kind:

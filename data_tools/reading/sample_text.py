@@ -1,9 +1,9 @@
-"""Takes an even sample of the text of many files, always the same, to train tokenizers on."""
+"""Takes an evenly spread sample of the text of many files, to train tokenizers on."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from data_tools.reading.arrow_files import arrow_text_bytes
-from data_tools.reading.byte_streams import damage_refused, is_command, open_file, unpack
+from data_tools.reading.byte_streams import decompress, is_command, open_file, refuse_damage
 from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions
 from data_tools.reading.json_lines import is_cut_by_lines
 from data_tools.reading.parquet_files import text_bytes
@@ -14,7 +14,7 @@ from data_tools.reading.webdataset_tars import tar_text_bytes
 _BLOCK_BYTES = 64 * 1024
 _LEAST_BLOCK_BYTES = 64
 _RATIO_BYTES = 8 << 20
-_BYTES_OF_A_COMMAND = 256 << 20  # A guess, because the size is unknown before it runs.
+_BYTES_OF_A_COMMAND = 256 << 20  # An assumption: the size is unknown before the command runs.
 
 
 def sample_text(
@@ -22,12 +22,13 @@ def sample_text(
 ) -> Iterator[str]:
     """Yields at most about `max_bytes` of text in parts spread evenly over all the files.
 
-    Of plain text and JSON Lines only the sampled parts are read; files of other kinds and
+    Only the sampled parts of plain text and JSON Lines are read; files of other kinds and
     compressed files are read completely. The parts depend only on the sizes, so the same files give
     the same sample.
 
     Raises:
-        InputError: A file is damaged, or a sampled part is invalid and the options say to stop.
+        InputError: A file is damaged, or a sampled part is invalid and `options.on_invalid` is
+            `stop`.
     """
     options = options or ReadOptions()
     files = [file for source in sources for file in source.files]
@@ -36,15 +37,15 @@ def sample_text(
     block_bytes = _block_bytes(max_bytes)
     before = 0
     for file, size in zip(files, sizes, strict=True):
-        if _is_read_whole(file):
-            yield from _every_so_often(_texts(Piece(file, 0, None, file.bytes), options), share)
+        if _is_read_completely(file):
+            yield from _sample_evenly(_texts(Piece(file, 0, None, file.bytes), options), share)
         else:
             yield from _blocks(file, options, share, before, block_bytes)
         before += size
 
 
 def _block_bytes(max_bytes: int) -> int:
-    """How long the parts are; shorter for a small sample, so that it too has several."""
+    """The length of the parts; shorter for a small sample, so that it also has several parts."""
     if max_bytes >= 2 * _BLOCK_BYTES:
         return _BLOCK_BYTES
     return max(_LEAST_BLOCK_BYTES, max_bytes // 4)
@@ -60,19 +61,19 @@ def _text_bytes(file: InputFile, options: ReadOptions) -> int:
             return arrow_text_bytes(file, options)
         case "tar":
             return tar_text_bytes(file)
-    return int(file.bytes * _ratio(file)) if file.compressed else file.bytes
+    return int(file.bytes * _decompression_ratio(file)) if file.compressed else file.bytes
 
 
-def _is_read_whole(file: InputFile) -> bool:
+def _is_read_completely(file: InputFile) -> bool:
     if file.compressed or file.kind in ("parquet", "arrow", "tar"):
         return True
     return file.kind == "json lines" and not is_cut_by_lines(file)
 
 
-def _ratio(file: InputFile) -> float:
-    """How much longer the text is than the file, estimated from its first part."""
-    with open_file(file) as raw, damage_refused(file):
-        length = len(unpack(file, raw).read(_RATIO_BYTES))
+def _decompression_ratio(file: InputFile) -> float:
+    """The length of the text divided by that of the file, estimated from the first part."""
+    with open_file(file) as raw, refuse_damage(file):
+        length = len(decompress(file, raw).read(_RATIO_BYTES))
         return length / max(1, raw.tell())
 
 
@@ -80,7 +81,7 @@ def _texts(piece: Piece, options: ReadOptions) -> Iterator[str]:
     return (it.text for it in read_piece(piece, options) if isinstance(it, Document))
 
 
-def _every_so_often(texts: Iterable[str], share: float) -> Iterator[str]:
+def _sample_evenly(texts: Iterable[str], share: float) -> Iterator[str]:
     seen = taken = 0
     for text in texts:
         for start in range(0, len(text), _BLOCK_BYTES):
@@ -97,7 +98,7 @@ def _blocks(
 ) -> Iterator[str]:
     for offset in range(0, file.bytes, block_bytes):
         length = min(block_bytes, file.bytes - offset)
-        # A block is taken if the bytes due up to its end reach the next multiple of a block.
+        # A block is taken if the bytes to sample up to its end reach the next multiple of a block.
         earlier, later = (int(n * share / block_bytes) for n in (before, before + length))
         before += length
         if share < 1.0 and later == earlier:

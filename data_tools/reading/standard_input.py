@@ -1,4 +1,4 @@
-"""Standard input as a source: copied to a file while the job runs, as it can be read only once."""
+"""Standard input as a source: copied to a temporary file, because it can be read only once."""
 
 import hashlib
 import os
@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import IO
 
 from data_tools.errors import InputError
-from data_tools.reading.byte_streams import UNPACKING
+from data_tools.reading.byte_streams import DECOMPRESS_COMMANDS
 from data_tools.reading.documents import InputFile
-from data_tools.reading.file_formats import compression_by_content, foreign_content, kind_by_content
+from data_tools.reading.file_formats import (
+    compression_by_content,
+    kind_by_content,
+    unsupported_content,
+)
 from data_tools.reading.text_sources import TextSource
 
 _BLOCK_BYTES = 1 << 20
@@ -26,14 +30,14 @@ def standard_input(
     """Copies JSON Lines from standard input to a file in `folder`, and removes it at the end.
 
     Args:
-        folder: Where to put the file.
-        stream: What to read; by default standard input.
+        folder: The folder of the copy.
+        stream: The stream to read; by default standard input.
 
     Yields:
-        The source, and the sha256 of what was read.
+        The source, and the sha256 of its content.
 
     Raises:
-        InputError: It is compressed.
+        InputError: The stream is compressed, or not JSON Lines.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stream, path, digest = stream or sys.stdin.buffer, _path(folder, os.getpid()), hashlib.sha256()
@@ -53,20 +57,20 @@ def standard_input(
 
 def _check_plain(block: bytes) -> None:
     if compression := compression_by_content(block):
-        tool = UNPACKING[compression]
+        tool = DECOMPRESS_COMMANDS[compression]
         raise InputError(
-            f"standard input is compressed: unpack it first ({tool}c FILE | …), "
-            "or name the file itself"
+            f"standard input is compressed: decompress it first ({tool}c FILE | …), "
+            "or give the file itself"
         )
     kind = kind_by_content(block) or "json lines"
-    if foreign := foreign_content(block):
-        raise InputError(f"standard input is {foreign[0]}, not JSON Lines: {foreign[1]}")
+    if unsupported := unsupported_content(block):
+        raise InputError(f"standard input is {unsupported[0]}, not JSON Lines: {unsupported[1]}")
     if kind != "json lines":
-        raise InputError(f"standard input holds {kind}, not JSON Lines: name the file itself")
+        raise InputError(f"standard input is {kind}, not JSON Lines: give the file itself")
 
 
 def remove_stale_input(folder: Path) -> None:
-    """Removes the copies that killed processes left in `folder`; call it as its only writer."""
+    """Removes copies of killed processes from `folder`; call it inside `only_writer`."""
     for path in folder.glob(f"*-{_NAME}"):
         if path != _path(folder, os.getpid()):
             path.unlink(missing_ok=True)

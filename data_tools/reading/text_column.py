@@ -22,16 +22,16 @@ class Fault:
         """Skips a row.
 
         Raises:
-            InputError: The options say to stop.
+            InputError: `options.on_invalid` is `stop`.
         """
         return refuse(options, self.reason, place=place, message=self.message)
 
 
 def find_fault(file: InputFile, schema: Any, options: ReadOptions) -> Fault | None:
-    """Checks that the text column is there and holds text.
+    """Checks that the text column exists and contains text.
 
     Raises:
-        InputError: The column of the documents' ids is not there.
+        InputError: There is no column for the documents' ids.
     """
     if options.id_field and options.id_field not in schema.names:
         raise InputError(_no_column(file, schema, options.id_field, options.spell("id_field")))
@@ -39,13 +39,13 @@ def find_fault(file: InputFile, schema: Any, options: ReadOptions) -> Fault | No
     if name not in schema.names:
         return Fault("no text field", _no_column(file, schema, name, option))
     if len(schema.get_all_field_indices(name)) > 1:
-        message = f"{file.path} has several columns '{name}': {option} cannot tell them apart"
+        message = f"{file.path} has several columns '{name}': rename one, or choose {option}"
         return Fault("no text field", message)
     kind = schema.field(name).type
     if str(kind) == "null":
         return Fault("null column", f"{file.path}: column '{name}' is null in every row")
     if not _is_text(kind):
-        message = f"{file.path}: column '{name}' holds {kind}, not text: choose {option}"
+        message = f"{file.path}: column '{name}' has type {kind}, not text: choose {option}"
         return Fault("not a string", message)
     return None
 
@@ -68,7 +68,7 @@ def read_rows(
     Args:
         batch: A record batch with the wanted columns.
         options: The names of these columns.
-        place: Gives the place of a row from its number in the batch.
+        place: Returns the place of a row from its number in the batch.
     """
     column = _decoded(batch.column(options.text_field))
     ids = batch.column(options.id_field) if options.id_field else None

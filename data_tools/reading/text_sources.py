@@ -1,4 +1,4 @@
-"""Finds the files of a corpus; their order and names do not depend on the machine."""
+"""Finds the input files; their order and names do not depend on the machine."""
 
 import hashlib
 import logging
@@ -10,16 +10,16 @@ from pathlib import Path
 from data_tools.errors import InputError
 from data_tools.files import file_sha256
 from data_tools.reading.byte_streams import is_command, is_url
-from data_tools.reading.choose_files import Choice
-from data_tools.reading.documents import Finding, InputFile
+from data_tools.reading.choose_files import FileSelection
+from data_tools.reading.documents import InputFile, PatternMatch
 from data_tools.reading.expand_patterns import expand_pattern
 from data_tools.reading.file_formats import KNOWN_ENDINGS
-from data_tools.reading.find_local_text import find_local, find_singles, is_glob
+from data_tools.reading.find_local_text import find_local, find_named_files, is_glob
 from data_tools.reading.find_remote_text import find_commands, find_remote
 from data_tools.reading.left_out_files import LeftOut
 
 STANDARD_INPUT = "-"
-_HASH_CONTENT_BELOW = 1 << 30  # Two seconds of hashing; above it, only sizes and stamps are hashed.
+_HASH_CONTENT_BELOW = 1 << 30  # Takes two seconds; of larger inputs, sizes and stamps are hashed.
 logger = logging.getLogger(__name__)
 
 
@@ -39,32 +39,32 @@ def find_sources(
     own: Iterable[Path] = (),
     left_out: LeftOut | None = None,
 ) -> list[TextSource]:
-    """Finds text files: in the order of `patterns`, sorted by path within each, none twice.
+    """Finds text files: in the order of `patterns`, sorted by path within each, without repeats.
 
-    Logs what is in a folder and is not read, in one or two lines, by reason and with examples.
+    Logs the files in folders that are not read, in one or two lines, by reason with examples.
 
     Args:
-        patterns: Folders, globs (`**` crosses folders), single files, URLs of all three, commands
-            (`pipe:…`), and `shards-{000..099}.tar` for many.
+        patterns: Folders, globs (`**` matches any folders), single files, URLs of these, commands
+            (`pipe:…`), and braces such as `shards-{000..099}.tar`.
         exclude: Shell patterns that are matched with `/` and the path inside the folder or glob.
-            Here `*` matches slashes too, so `*/tests/*` leaves out every folder called tests.
+            `*` matches slashes too, so `*/tests/*` leaves out every folder named tests.
         folder_glob: Which files of a folder are text; without `/` it applies in every subfolder.
             None takes every known kind.
         own: Files and folders that the command itself reads or writes for another purpose.
-        left_out: Counts what is not read, for the job's record.
+        left_out: Counts files that are not read, for the job's record.
 
     Raises:
-        InputError: A pattern names nothing, or there is no file.
+        InputError: A pattern matches nothing, or there is no file.
     """
     if STANDARD_INPUT in patterns:
-        raise InputError("standard input (-) can only be read by `data shard`: name files")
+        raise InputError("standard input (-) can only be read by `data shard`: give files")
     left_out = LeftOut() if left_out is None else left_out
     real = frozenset(os.path.realpath(path) for path in own)
-    choice = Choice(exclude, folder_glob, real, left_out)
+    selection = FileSelection(exclude, folder_glob, real, left_out)
     try:
-        sources = _join(_find_all(patterns, choice), left_out)
+        sources = _join(_find_all(patterns, selection), left_out)
         if not sources:
-            raise InputError(_nothing(patterns, folder_glob))
+            raise InputError(_no_text_message(patterns, folder_glob))
         return sources
     finally:
         for line in left_out.lines():
@@ -72,7 +72,7 @@ def find_sources(
 
 
 def hash_sources(sources: Sequence[TextSource]) -> str:
-    """Hashes names, sizes and contents of all files; stamps, not contents, if remote or large."""
+    """Hashes names, sizes and contents of all files; for remote or large inputs stamps instead."""
     files = [file for source in sources for file in source.files]
     is_little = sum(file.bytes for file in files) < _HASH_CONTENT_BELOW
     digest = hashlib.sha256()
@@ -85,49 +85,49 @@ def hash_sources(sources: Sequence[TextSource]) -> str:
     return digest.hexdigest()
 
 
-def _find_all(patterns: Sequence[str], choice: Choice) -> list[Finding]:
-    """Finds what each pattern names; single local files come last, in one source."""
-    findings: list[Finding] = []
+def _find_all(patterns: Sequence[str], selection: FileSelection) -> list[PatternMatch]:
+    """Finds the files of each pattern; single local files come last, in one source."""
+    matches: list[PatternMatch] = []
     singles: list[str] = []
     for pattern in patterns:
         names = expand_pattern(pattern)
-        far = [find_remote(it, choice) for it in names if is_url(it) and not is_command(it)]
-        findings += _as_one(far, pattern)
+        remote = [find_remote(it, selection) for it in names if is_url(it) and not is_command(it)]
+        matches += _join_braces(remote, pattern)
         if commands := [name for name in names if is_command(name)]:
-            findings.append(find_commands(commands))
-        near = [name for name in names if not is_url(name)]
-        folders = [name for name in near if is_glob(name) or Path(name).is_dir()]
-        findings += [find_local(name, choice) for name in folders]
-        singles += [name for name in near if name not in folders]
+            matches.append(find_commands(commands))
+        local = [name for name in names if not is_url(name)]
+        folders = [name for name in local if is_glob(name) or Path(name).is_dir()]
+        matches += [find_local(name, selection) for name in folders]
+        singles += [name for name in local if name not in folders]
     if singles:
-        findings.append(find_singles(singles, choice))
-    return findings
+        matches.append(find_named_files(singles, selection))
+    return matches
 
 
-def _as_one(findings: Sequence[Finding], pattern: str) -> Sequence[Finding]:
-    """Joins what the braces of a pattern give into one source, unless two files have one name."""
-    files = [pair for finding in findings for pair in finding.files]
-    if len(findings) < 2 or len({file.name for _, file in files}) < len(files):
-        return findings
-    return [Finding("/".join(pattern.rsplit("/", 2)[-2:]), tuple(files))]
+def _join_braces(matches: Sequence[PatternMatch], pattern: str) -> Sequence[PatternMatch]:
+    """Joins the files of one pattern with braces into one source, unless two have the same name."""
+    files = [pair for matched in matches for pair in matched.files]
+    if len(matches) < 2 or len({file.name for _, file in files}) < len(files):
+        return matches
+    return [PatternMatch("/".join(pattern.rsplit("/", 2)[-2:]), tuple(files))]
 
 
-def _join(findings: Sequence[Finding], left_out: LeftOut) -> list[TextSource]:
+def _join(matches: Sequence[PatternMatch], left_out: LeftOut) -> list[TextSource]:
     sources, seen = [], set[str]()
-    for finding in findings:
+    for matched in matches:
         files = []
-        for key, file in finding.files:
+        for key, file in matched.files:
             if key in seen:
                 left_out.add("named twice", file.name)
             else:
                 seen.add(key)
                 files.append(file)
         if files:
-            sources.append(TextSource(finding.label, tuple(files)))
+            sources.append(TextSource(matched.label, tuple(files)))
     return sources
 
 
-def _nothing(patterns: Sequence[str], folder_glob: str | None) -> str:
+def _no_text_message(patterns: Sequence[str], folder_glob: str | None) -> str:
     read = (
         f"Chosen by the glob: {folder_glob}" if folder_glob else f"Read by default: {KNOWN_ENDINGS}"
     )

@@ -1,4 +1,4 @@
-"""Finds all files below a local folder, behind links too; counts by reason what cannot be read."""
+"""Finds all files below a local folder, also through links; counts unreadable files by reason."""
 
 import os
 import re
@@ -22,10 +22,10 @@ class FoundFile:
     """A regular file below a folder."""
 
     name: str
-    """Relative to the folder, with slashes."""
+    """The path relative to the folder, with slashes."""
     path: str
     real: str
-    """Its path without links."""
+    """The path without links."""
     is_linked: bool
     """Whether it was found through a link."""
 
@@ -36,21 +36,22 @@ class _Folder:
     path: str
     real: str
     through: tuple[str, ...] = ()
-    """The real folders that hold the links through which this folder was found, in order."""
+    """The real paths of the folders with the links that led to this folder, in order."""
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """Makes a regular expression from a glob for names with slashes; `**` is any folders.
+    """Compiles a glob for names with slashes to a regular expression; `**` matches any folders.
 
     Raises:
-        InputError: It is not a valid pattern for names inside a folder.
+        InputError: The glob is not a valid pattern for names inside a folder.
     """
     from fsspec.utils import glob_translate
 
     parts = pattern.split("/")
     if pattern.startswith("/") or ".." in parts or parts[-1] in ("", "."):
         raise InputError(
-            f"the glob {pattern!r} must choose files inside a folder, as '*.md' or 'docs/**/*.md'"
+            f"the glob {pattern!r} must match files inside a folder, such as '*.md' or "
+            "'docs/**/*.md'"
         )
     try:
         return re.compile(glob_translate("/".join(part for part in parts if part != ".")))
@@ -59,7 +60,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
 
 
 def chooses_by_folder(pattern: str) -> bool:
-    """Whether a glob depends on the names of folders, and not only on those of files."""
+    """Whether a glob depends on the names of folders, not only on the names of files."""
     return any(part != _ANY_DEPTH for part in pattern.split("/")[:-1])
 
 
@@ -75,28 +76,28 @@ def walk(
     parts: Sequence[str] = (),
     hidden: bool = False,
     own: Collection[str] = (),
-    names_decide: bool = False,
+    depends_on_folders: bool = False,
 ) -> list[FoundFile]:
-    """Finds all files below a folder, behind links too; does not follow links in a cycle.
+    """Finds all files below a folder, also through links; does not follow links in a cycle.
 
     Args:
         root: The folder.
-        left_out: Counts broken links, links in a cycle, and what cannot be read.
-        parts: The parts of a glob; folders that it cannot match are not entered.
+        left_out: Counts broken links, links in a cycle, and unreadable files.
+        parts: The parts of a glob; folders that cannot match it are not entered.
         hidden: Whether hidden files and folders are included.
-        own: Real paths of files and folders that the command itself writes; they are not entered.
-        names_decide: Whether the choice of files depends on the names of folders. Then a folder
-            that has several names, through links, is entered by up to 16 of them; otherwise once.
+        own: Real paths of files and folders that the command itself writes; they are skipped.
+        depends_on_folders: Whether the choice of files depends on the names of folders. Then a
+            folder to which links give several names is entered by up to 16 of them; otherwise once.
 
     Returns:
         The files, sorted by the parts of their names.
     """
-    walker = _Walker(root, left_out, parts, hidden, own, names_decide=names_decide)
+    walker = _Walker(root, left_out, parts, hidden, own, depends_on_folders=depends_on_folders)
     return sorted(walker.files(), key=_by_parts)
 
 
-def each_once(files: Iterable[FoundFile], left_out: LeftOut) -> list[FoundFile]:
-    """Keeps one name for each real file: the one without a link, or else the first.
+def keep_one_name(files: Iterable[FoundFile], left_out: LeftOut) -> list[FoundFile]:
+    """Keeps one name for each real file: a name without links, or else the first name.
 
     Returns:
         The files, sorted by the parts of their names.
@@ -121,25 +122,25 @@ class _Walker:
         hidden: bool,
         own: Collection[str],
         *,
-        names_decide: bool,
+        depends_on_folders: bool,
     ) -> None:
         self._left_out = left_out
         self._parts = parts
         self._hidden = hidden
         self._own = own
-        self._names_decide = names_decide
+        self._depends_on_folders = depends_on_folders
         self._entered: Counter[str] = Counter()
         self._here: deque[_Folder] = deque([_Folder("", str(root), os.path.realpath(root))])
         self._linked: deque[_Folder] = deque()
 
     def files(self) -> Iterator[FoundFile]:
-        """Enters real folders first, so that their names are preferred to those through links."""
+        """Enters real folders before linked ones, so that names without links are preferred."""
         while self._here or self._linked:
             folder = (self._here or self._linked).popleft()
-            if not self._names_decide and self._entered[folder.real]:
+            if not self._depends_on_folders and self._entered[folder.real]:
                 self._left_out.add("read already by another name", folder.name)
             elif self._entered[folder.real] == _NAMES_OF_A_FOLDER:
-                # Folders that link to one another have more names than can be tried.
+                # Folders that link to one another have too many names to try all.
                 self._left_out.add(TOO_MANY_NAMES, folder.name)
             else:
                 self._entered[folder.real] += 1
@@ -157,10 +158,10 @@ class _Walker:
                 self._left_out.add(OWN_OUTPUT, name)
             elif entry.name.startswith(".") and not self._hidden:
                 self._left_out.add("hidden", name)
-            elif not self._leads_somewhere(entry, name):
+            elif not self._can_follow(entry, name):
                 continue
             elif entry.is_dir():
-                self._note_folder(entry, name, folder)
+                self._add_folder(entry, name, folder)
             elif not entry.is_file():
                 self._left_out.add("not a regular file", name)
             elif not may_read(entry.path):
@@ -170,7 +171,7 @@ class _Walker:
                 real = os.path.realpath(entry.path) if is_link else f"{folder.real}/{entry.name}"
                 yield FoundFile(name, entry.path, real, is_link or bool(folder.through))
 
-    def _leads_somewhere(self, entry: "os.DirEntry[str]", name: str) -> bool:
+    def _can_follow(self, entry: "os.DirEntry[str]", name: str) -> bool:
         if not entry.is_symlink():
             return True
         try:
@@ -184,7 +185,7 @@ class _Walker:
             return True
         return False
 
-    def _note_folder(self, entry: "os.DirEntry[str]", name: str, parent: _Folder) -> None:
+    def _add_folder(self, entry: "os.DirEntry[str]", name: str, parent: _Folder) -> None:
         if not self._may_hold_chosen(name):
             return
         if not entry.is_symlink():

@@ -1,4 +1,4 @@
-"""Calls webdataset to decide which members of a tar make a sample, and to run a command.
+"""Calls webdataset to group the members of a tar into samples, and to run a command.
 
 webdataset imports torch, so it is imported only inside these functions.
 """
@@ -9,8 +9,10 @@ from typing import Any
 
 
 def key_and_suffix(name: str) -> tuple[str, str] | None:
-    """Cuts the name of a member at its first dot; None if webdataset does not take it for part of a
-    sample, as `README` and `._a.txt`.
+    """Cuts the name of a member at its first dot.
+
+    Returns:
+        None if webdataset ignores the member, such as `README` and `._a.txt`.
     """
     from webdataset.tariterators import base_plus_ext
 
@@ -29,7 +31,7 @@ def group_samples(members: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, dic
 
 
 def open_command(url: str) -> AbstractContextManager[Any]:
-    """Runs the command of `pipe:COMMAND`, and gives its output."""
+    """Runs the command of `pipe:COMMAND` and opens its output."""
     from webdataset.gopen import gopen
 
     output: AbstractContextManager[Any] = gopen(url)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from data_tools.errors import InputError
-from data_tools.reading.byte_streams import open_unpacked
+from data_tools.reading.byte_streams import open_decompressed
 from data_tools.reading.documents import Document, InputFile, Piece, ReadOptions, Skipped, refuse
 from data_tools.reading.json_record import JsonRecord
 from data_tools.reading.webdataset_rules import group_samples, key_and_suffix
@@ -18,20 +18,20 @@ _REST_BYTES = 1 << 20
 
 
 def is_token_tar(head: bytes) -> bool:
-    """Whether a tar, by its first bytes, is one of bigtrain's, which hold tokens and not text."""
+    """Whether a tar, by its first bytes, is a token tar of bigtrain, which has no text."""
     return _FIRST_OF_A_PACK.match(head) is not None
 
 
 def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
     """Reads the samples of a tar: a document is a text member, or else a JSON member.
 
-    Skips members of other kinds, by their ending, and links. A member that is too long for a
+    Skips links, and members of other kinds by their ending. A member that is too long for a
     document is not read into memory.
 
     Raises:
-        InputError: The tar is damaged, or has an invalid member and the options say to stop.
+        InputError: The tar is damaged, or has an invalid member and `options.on_invalid` is `stop`.
     """
-    with open_unpacked(piece.file) as stream:
+    with open_decompressed(piece.file) as stream:
         tar_stream = _TarStream(stream)
         readable: Any = tar_stream  # Only its `read` is called.
         try:
@@ -47,15 +47,15 @@ def read_tar(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]
             raise _damaged(piece.file, error) from error
         if not tar_stream.is_complete:
             message = (
-                f"{piece.file.path} does not end with a tar's end mark: it is truncated, or "
+                f"{piece.file.path} does not end with a tar's end marker: it is truncated, or "
                 "several tars were joined"
             )
             yield refuse(options, "tar without an end", place=piece.file.name, message=message)
 
 
 def tar_text_bytes(file: InputFile) -> int:
-    """Adds the sizes of the members that may be text, from their headers."""
-    with open_unpacked(file) as stream:
+    """Adds up the sizes of the members that may be text, from their headers."""
+    with open_decompressed(file) as stream:
         try:
             with tarfile.open(fileobj=stream, mode="r|*") as tar:
                 return sum(it.size for it in _headers(tar) if it.isreg() and _may_be_text(it.name))
@@ -111,7 +111,7 @@ class _TextMembers:
             yield member.name, content.read() if content else None
 
     def left_out(self) -> Iterator[Skipped]:
-        """Gives the members that were skipped since the last call."""
+        """Yields the members that were skipped since the last call."""
         left_out, self._left_out = self._left_out, []
         yield from left_out
 
@@ -122,7 +122,7 @@ class _TextMembers:
 
     def _leave_out_second(self, member: tarfile.TarInfo) -> None:
         message = (
-            f"{self._file.path} holds several members {member.name}, and only the first is read: "
+            f"{self._file.path} has several members {member.name}, and only the first is read: "
             "make the tar again without `tar -r`"
         )
         place = f"{self._file.name} {member.name}"
@@ -131,7 +131,7 @@ class _TextMembers:
 
 
 def _not_text(member: tarfile.TarInfo) -> str | None:
-    """Says why a member is not read."""
+    """The reason why a member is not read; None if it is read."""
     if member.islnk():
         return "hard link in a tar"
     if member.issym():
@@ -185,7 +185,7 @@ class _TarStream:
     """The stream of a tar, which checks at the end that the tar is complete.
 
     Python's tarfile, and so webdataset, does not notice if a tar was truncated between two members,
-    and if several tars were joined, it stops at the first end mark.
+    and if several tars were joined, it stops at the first end marker.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -201,7 +201,7 @@ class _TarStream:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the stream ends with the end mark of a tar and nothing after it."""
+        """Whether the stream ends with the end marker of a tar and nothing after it."""
         is_complete = not any(self._last)
         while is_complete and (rest := self.read(_REST_BYTES)):
             is_complete = not any(rest)

@@ -1,1 +1,1 @@
-"""Sample tables: samples that are not plain windows, planned once and stored with the corpus."""
+"""Sample tables for packed rows, padded rows and sentence pairs, stored with the corpus."""

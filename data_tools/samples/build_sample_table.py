@@ -1,6 +1,6 @@
 """The job that makes a sample table: plans the samples of a corpus, then writes a manifest.
 
-It reads only where documents and sentences begin, never the tokens.
+It reads only the starts of documents and sentences, never the tokens.
 """
 
 import time
@@ -16,7 +16,7 @@ from data_tools.errors import InputError
 from data_tools.files import write_file
 from data_tools.jobs.completion_markers import has_size
 from data_tools.jobs.job_file import describe_changes
-from data_tools.jobs.output_folder import only_writer, without_parts
+from data_tools.jobs.output_folder import only_writer, removing_parts
 from data_tools.jobs.tool_version import tool_version
 from data_tools.progress import Advance, show_progress
 from data_tools.samples.corpus_sentences import CorpusSentences
@@ -47,7 +47,7 @@ from data_tools.samples.sample_table_writer import PAIR_RECORD, PairSorter, Tabl
 
 @dataclass(frozen=True, slots=True)
 class SamplesResult:
-    """What the job has made, now or in an earlier run."""
+    """The table of a job, made now or in an earlier run."""
 
     folder: Path
     manifest: SamplesManifest
@@ -67,14 +67,14 @@ class _Job:
 
     @property
     def identity(self) -> dict[str, int | float | str]:
-        """Everything that decides the content of the table."""
+        """All options that determine the content of the table."""
         fingerprint = self.corpus.manifest.fingerprint
         return {"corpus_fingerprint": fingerprint, "seed": self.seed, **self.parameters}
 
 
 @dataclass(frozen=True, slots=True)
-class _Planned:
-    """What has been written of a table, for its manifest."""
+class _WrittenTable:
+    """The counts and files of a written table, for its manifest."""
 
     buckets: tuple[tuple[int, int], ...]
     num_samples: int
@@ -92,20 +92,20 @@ def build_sample_table(
     copies: int = 1,
     short_probability: float = 0.1,
 ) -> SamplesResult:
-    """Makes the sample table of a corpus, unless it is there already.
+    """Makes the sample table of a corpus, unless it exists already.
 
     Args:
-        corpus_folder: The corpus folder; the table goes to `samples/MODE-LENGTH` in it.
-        mode: `bestfit` packs complete documents into rows that are nearly full, `pad` gives each
-            document its own row, `pairs` makes BERT's sentence pairs (the corpus needs sentences).
+        corpus_folder: The corpus folder; the table is written to `samples/MODE-LENGTH` in it.
+        mode: `bestfit` packs complete documents into rows that are nearly full, `pad` makes one row
+            of each document, `pairs` makes BERT's sentence pairs (the corpus needs sentences).
         sequence_length: Tokens of a row; longer documents are cut, except for `pairs`.
-        seed: Chooses the pairs; the other modes make no random choices.
-        copies: How many times a document is cut into pairs, each time differently.
-        short_probability: How often pairs are made shorter than they could be.
+        seed: The seed for choosing pairs; the other modes make no random choices.
+        copies: How many times each document is cut into pairs, each time differently.
+        short_probability: The probability that pairs of a document are shorter than possible.
 
     Raises:
         InputError: The corpus cannot be read or gives no sample, an option is out of range,
-            another table is there, or another process is writing one.
+            the folder has another table, or another process is writing one.
     """
     started = time.monotonic()
     _check_options(mode, sequence_length, seed, copies, short_probability)
@@ -149,13 +149,13 @@ def _check_options(
     if copies < 1:
         raise InputError(f"copies {copies} must be at least 1")
     if copies > 1 and mode != "pairs":
-        raise InputError(f"copies {copies} is only for pairs: leave it out for {mode}")
+        raise InputError(f"copies {copies} is only for pairs: omit it for {mode}")
     if not 0 <= short_probability <= 1:
         raise InputError(f"short probability {short_probability} must be from 0 to 1")
 
 
 def _finished(job: _Job) -> SamplesManifest | None:
-    """The manifest of this table, if it is there and complete."""
+    """The manifest of this table, if the table exists and is complete."""
     path = job.folder / MANIFEST_NAME
     if not path.is_file():
         return None
@@ -181,7 +181,7 @@ def _make(job: _Job) -> SamplesManifest:
     what = f"planning {job.mode} samples"
     total = job.corpus.num_tokens * job.corpus.manifest.token_type.itemsize
     try:
-        with without_parts([(job.folder, "")]), show_progress(what, total) as advance:
+        with removing_parts([(job.folder, "")]), show_progress(what, total) as advance:
             planned = _plan(job, advance)
     except BaseException:
         if not any(job.folder.iterdir()):
@@ -204,7 +204,7 @@ def _make(job: _Job) -> SamplesManifest:
     return manifest
 
 
-def _plan(job: _Job, advance: Advance) -> _Planned:
+def _plan(job: _Job, advance: Advance) -> _WrittenTable:
     match job.mode:
         case "bestfit":
             return _plan_bestfit(job, advance)
@@ -214,7 +214,7 @@ def _plan(job: _Job, advance: Advance) -> _Planned:
             return _plan_pairs(job, advance)
 
 
-def _plan_bestfit(job: _Job, advance: Advance) -> _Planned:
+def _plan_bestfit(job: _Job, advance: Advance) -> _WrittenTable:
     parts = list(_chunks(job, advance))
     starts = np.concatenate([part.starts for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
@@ -228,7 +228,7 @@ def _plan_bestfit(job: _Job, advance: Advance) -> _Planned:
         return _row_plan(job, table, tokens=int(lengths.sum(dtype=np.int64)))
 
 
-def _plan_pad(job: _Job, advance: Advance) -> _Planned:
+def _plan_pad(job: _Job, advance: Advance) -> _WrittenTable:
     tokens = 0
     with TableWriter(job.folder, with_random=False) as table:
         for part in _chunks(job, advance):
@@ -240,10 +240,10 @@ def _plan_pad(job: _Job, advance: Advance) -> _Planned:
         return _row_plan(job, table, tokens=tokens)
 
 
-def _row_plan(job: _Job, table: TableWriter, *, tokens: int) -> _Planned:
+def _row_plan(job: _Job, table: TableWriter, *, tokens: int) -> _WrittenTable:
     num_samples = table.count(ROWS) - 1
     utilisation = round(tokens / (num_samples * job.sequence_length), 6)
-    return _Planned(
+    return _WrittenTable(
         buckets=(),
         num_samples=num_samples,
         num_segments=table.count(STARTS),
@@ -261,7 +261,7 @@ def _chunks(job: _Job, advance: Advance) -> Iterator[Chunks]:
         advance((stop - start) * job.corpus.manifest.token_type.itemsize)
 
 
-def _plan_pairs(job: _Job, advance: Advance) -> _Planned:
+def _plan_pairs(job: _Job, advance: Advance) -> _WrittenTable:
     sentences = CorpusSentences(job.corpus)
     tokens = num_random = 0
     with (
@@ -284,7 +284,7 @@ def _plan_pairs(job: _Job, advance: Advance) -> _Planned:
         _refuse_none(job, num_samples)
         sorter.write(table)
         padded = sum(length * count for length, count in buckets)
-        return _Planned(
+        return _WrittenTable(
             buckets=buckets,
             num_samples=num_samples,
             num_segments=2 * num_samples,

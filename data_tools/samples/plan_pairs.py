@@ -1,8 +1,9 @@
-"""Plans sentence pairs for BERT from the sentences of documents, as BERT's own data were made.
+"""Plans sentence pairs for BERT from the sentences of documents, as the authors of BERT did.
 
-Devlin et al., "BERT", arXiv 1810.04805, appendix A.2, and the steps of the program published with
-it: consecutive sentences up to a target length, split at random into A and B. Half of the time B
-is replaced by text of another document, and the sentences of the old B are used again.
+The algorithm is that of Devlin et al., "BERT", arXiv 1810.04805, appendix A.2, and of the program
+published with the paper. Consecutive sentences up to a target length are split at random into A and
+B. With probability 0.5, B is replaced by text of another document, and the sentences of the old B
+are used for the next pair.
 """
 
 from bisect import bisect_left
@@ -18,12 +19,12 @@ BUCKET_STEP = 8
 SHORTEST_SEQUENCE = 8
 
 Bounds = Sequence[int]
-"""The sentence starts of a document in the corpus's stream, then the end of its last sentence."""
+"""The sentence starts of a document in the token stream, then the end of its last sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two segments of the corpus's stream, never with an end-of-document token."""
+    """Two segments of the token stream, without end-of-document tokens."""
 
     a_start: int
     a_length: int
@@ -34,9 +35,9 @@ class Pair:
 
 
 class RandomStream:
-    """The random numbers of one document for one purpose: a Philox stream with its own key.
+    """The random numbers of one document for one purpose: a Philox generator with its own key.
 
-    The raw stream is the same in every version of numpy (NEP 19).
+    Its raw output is the same in every version of numpy (NEP 19).
     """
 
     _BLOCK = 64
@@ -47,15 +48,15 @@ class RandomStream:
         self._left: list[int] = []
 
     def uniform(self) -> float:
-        """From 0 to below 1."""
+        """A random number from 0 to below 1."""
         return float((self._word() >> 11) * 2.0**-53)
 
     def below(self, stop: int) -> int:
-        """A whole number from 0 to below `stop`."""
+        """A random integer from 0 to below `stop`."""
         return int(self.uniform() * stop)
 
     def heads(self, tosses: int) -> int:
-        """How many of some fair coin tosses give heads."""
+        """The number of heads in `tosses` random tosses of a fair coin."""
         found = 0
         for first in range(0, tosses, 64):
             found += (self._word() & ((1 << min(64, tosses - first)) - 1)).bit_count()
@@ -70,17 +71,17 @@ class RandomStream:
 class PairMaker:
     """Makes the pairs of some documents, half of them with a random B.
 
-    A document's last sentence, if it is left alone, can only get a random B. After each such pair,
-    the next pair that could be of either kind is not random, so that both kinds are equally
-    frequent.
+    If only the last sentence of a document is left, its pair must have a random B. After each such
+    pair, the next pair that could have either kind of B is not random, so that both kinds are
+    equally frequent.
     """
 
     def __init__(self, *, sequence_length: int, short_probability: float) -> None:
-        """Sets the rules.
+        """Sets the lengths of pairs.
 
         Args:
-            sequence_length: The most tokens of a pair with its special tokens.
-            short_probability: How often the target of a document is a random shorter one.
+            sequence_length: The maximum number of tokens of a pair, including special tokens.
+            short_probability: The probability that a document has a random, shorter target length.
         """
         self._longest = sequence_length - SPECIAL_TOKENS
         self._short_probability = short_probability
@@ -94,7 +95,7 @@ class PairMaker:
         Args:
             document: Its sentences.
             rng: Its random numbers.
-            choose_other: Gives the sentences of a random other document.
+            choose_other: Returns the sentences of a random other document.
         """
         target = self._longest
         if rng.uniform() < self._short_probability:
@@ -127,7 +128,7 @@ class PairMaker:
     def _fit(
         self, a: tuple[int, int], b: tuple[int, int], rng: RandomStream, *, is_random: bool
     ) -> Pair:
-        """Makes a pair that fits, by cutting tokens of A and B at random ends."""
+        """Makes a pair that fits into a sample: cuts tokens at randomly chosen ends of A and B."""
         a_length, b_length = a[1] - a[0], b[1] - b[0]
         a_cut, b_cut = plan_cuts(a_length, b_length, longest=self._longest)
         return Pair(
@@ -140,7 +141,7 @@ class PairMaker:
 
 
 def plan_cuts(a_length: int, b_length: int, *, longest: int) -> tuple[int, int]:
-    """How many tokens to cut from A and B, if the longer always loses the next one (B in a tie)."""
+    """How many tokens to cut from A and B; each token is cut from the longer one (B in a tie)."""
     excess = max(0, a_length + b_length - longest)
     until_equal = min(excess, abs(a_length - b_length))
     a_more, b_more = (excess - until_equal) // 2, (excess - until_equal + 1) // 2
@@ -150,7 +151,7 @@ def plan_cuts(a_length: int, b_length: int, *, longest: int) -> tuple[int, int]:
 
 
 def padded_length(pair: Pair, *, sequence_length: int) -> int:
-    """The length of a pair's row with special tokens: padded to a multiple of 8, if it fits."""
+    """The length of a pair with special tokens, padded to a multiple of 8 if that fits."""
     length = pair.a_length + pair.b_length + SPECIAL_TOKENS
     return min(-(-length // BUCKET_STEP) * BUCKET_STEP, sequence_length)
 

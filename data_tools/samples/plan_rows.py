@@ -1,7 +1,7 @@
 """Plans rows of one length: cuts documents into chunks, then packs chunks into nearly full rows.
 
-A chunk of length `n` is `n` input tokens with their targets, which are the next tokens, in one
-document. So a document of `n` tokens gives `n - 1` inputs, and each of them is in one chunk.
+A chunk of length `n` is `n` input tokens of one document with their targets, which are the next
+tokens. So a document of `n` tokens has `n - 1` inputs, each in exactly one chunk.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """Parts of documents, in the order of the stream."""
+    """Parts of documents, in the order of the token stream."""
 
     starts: Indices
-    """`[chunks]`: where the input tokens begin."""
+    """`[chunks]`: the position of the first input token."""
     lengths: NDArray[np.int32]
-    """`[chunks]`: how many input tokens."""
+    """`[chunks]`: the number of input tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,19 @@ class Packing:
     """Which chunks share a row."""
 
     order: Indices
-    """`[chunks]`: the chunks, row by row."""
+    """`[chunks]`: the numbers of the chunks, row by row."""
     rows: Indices
-    """`[rows + 1]`: where in `order` each row begins."""
+    """`[rows + 1]`: the index in `order` at which each row begins."""
 
 
 def cut_documents(starts: Indices, stops: Indices, *, sequence_length: int) -> Chunks:
     """Cuts documents into chunks of `sequence_length`; the last of each may be shorter.
 
     Args:
-        starts: `[documents]`: the first token of each.
-        stops: `[documents]`: after its last token; a document of one token gives no chunk.
-        sequence_length: The longest chunk.
+        starts: `[documents]`: the position of the first token.
+        stops: `[documents]`: the position after the last token; a document of one token gives no
+            chunk.
+        sequence_length: The length of the longest chunk.
     """
     pairs = stops - starts - 1
     counts = -(-pairs // sequence_length)
@@ -89,7 +90,7 @@ def _assign_rows(counts: Indices, *, capacity: int) -> tuple[Indices, int]:
 
 
 class _FreeRows:
-    """The rows that have free space, grouped by how much they have."""
+    """The rows that have free space, grouped by the number of free tokens."""
 
     def __init__(self, capacity: int) -> None:
         self.num_rows = 0
@@ -98,7 +99,7 @@ class _FreeRows:
         self._present = 0  # Bit `n` is set if there are rows with `n` free tokens.
 
     def take_fullest(self, length: int, wanted: int) -> tuple[int, Indices]:
-        """Takes rows of the least free space that fits `length`, as many as `wanted` chunks need.
+        """Takes the fullest rows with space for a chunk of `length`, enough for `wanted` chunks.
 
         Returns:
             Their free space, and their numbers, which may be too few for all the chunks.
@@ -122,7 +123,7 @@ class _FreeRows:
         return free, np.concatenate(taken)
 
     def give(self, free: int, rows: Indices) -> None:
-        """Puts rows back with the space they have now."""
+        """Puts rows back, with `free` free tokens each."""
         if free and len(rows):
             self._rows[free].append(rows)
             self._present |= 1 << free

@@ -1,8 +1,8 @@
-"""A sample table: which tokens make up each sample, for samples that are not plain windows.
+"""Reads sample tables: for packed rows, padded rows and pairs, the tokens that make each sample.
 
-A table is the folder `CORPUS/samples/NAME/`. `rows.npy` says at which segment each sample begins,
-`starts.npy` and `lengths.npy` where each segment is in the corpus's stream. Reads with `os.preadv`
-and not through a memory map, as the corpus does.
+A table is the folder `CORPUS/samples/NAME/`. `rows.npy` has the first segment of each sample,
+`starts.npy` and `lengths.npy` the position of each segment in the token stream. Reads with
+`os.preadv`, not through a memory map, as the corpus does.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class SamplesManifest(_Part):
     buckets: tuple[tuple[int, int], ...]
     """Padded length and number of samples, in the order of the samples; only for pairs."""
     statistics: dict[str, int | float]
-    """Figures of the result, as the share of a row that tokens fill."""
+    """Statistics of the samples, such as the fraction of a row that tokens fill."""
     files: dict[str, FileInfo]
     tool_version: str
 
@@ -73,11 +73,11 @@ class Segments:
     offsets: NDArray[np.int64]
     """`[samples + 1]`."""
     starts: NDArray[np.int64]
-    """`[segments]`: where each begins in the corpus's stream."""
+    """`[segments]`: the position of the first token in the token stream."""
     lengths: NDArray[np.int64]
-    """`[segments]`: its input tokens; in bestfit and pad the target of each is the token after."""
+    """`[segments]`: the number of input tokens; in bestfit and pad, targets are the next tokens."""
     is_random: NDArray[np.bool_] | None = None
-    """`[samples]`: whether B is from another document; only for pairs."""
+    """`[samples]`: whether B is from another document than A; only for pairs."""
 
 
 def table_folder(corpus_folder: Path, *, mode: SampleMode, sequence_length: int) -> Path:
@@ -97,7 +97,7 @@ class SampleTable:
         """Opens the arrays that the manifest lists.
 
         Raises:
-            InputError: One is missing, or of another size, type or length.
+            InputError: An array is missing, or has a wrong size, type or length.
         """
         self.folder = folder
         self.manifest = manifest
@@ -115,7 +115,7 @@ class SampleTable:
 
     @property
     def sequence_length(self) -> int:
-        """The most tokens that a sample has, special ones included."""
+        """The maximum number of tokens of a sample, including special tokens."""
         return self.manifest.sequence_length
 
     @property
@@ -125,7 +125,7 @@ class SampleTable:
 
     @property
     def buckets(self) -> tuple[tuple[int, int], ...]:
-        """Padded length and number of samples, ascending; the samples are in this order."""
+        """Pairs of padded length and number of samples; the samples are in this order."""
         return self.manifest.buckets
 
     def read(self, samples: NDArray[np.int64]) -> Segments:
@@ -159,7 +159,7 @@ class SampleTable:
         """Reads every file and compares its sha256 with the manifest's.
 
         Raises:
-            InputError: One differs.
+            InputError: A hash differs.
         """
         for name, info in self.manifest.files.items():
             self._check(file_sha256(self.folder / name) == info.sha256, name)
@@ -199,7 +199,7 @@ class _ArrayFile:
         self._path, self._remedy = path, remedy
         self._type = ARRAY_TYPES[path.name]
         try:
-            # Python closes it when the last reader has released it.
+            # Python closes the file when the last reader has released it.
             self._file = path.open("rb", buffering=0)
         except FileNotFoundError as error:
             raise InputError(
@@ -216,10 +216,10 @@ class _ArrayFile:
         self._offset = self._file.tell()
         end = self._offset + length * self._type.itemsize
         if shape != (length,) or dtype != self._type or end != size:
-            self._refuse(f"holds {dtype} {shape}, not {self._type} ({length},)")
+            self._refuse(f"has {dtype} {shape}, not {self._type} ({length},)")
 
     def read(self, firsts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[Any]:
-        """Reads ranges one after the other; adjacent ranges are read together."""
+        """Reads ranges of values and concatenates them; adjacent ranges are read together."""
         ends = firsts + counts
         values = np.empty(int(counts.sum()), dtype=self._type)
         content = memoryview(values.view(np.uint8))  # type: ignore[arg-type]
@@ -258,7 +258,7 @@ def load_sample_table(
         corpus_folder: The corpus folder that the table was made from.
         mode: How samples are made.
         sequence_length: Tokens of a sample.
-        corpus_fingerprint: The fingerprint of the corpus as it is now.
+        corpus_fingerprint: The current fingerprint of the corpus.
 
     Raises:
         InputError: The table is missing, was made for another corpus, or is damaged.
@@ -274,7 +274,7 @@ def load_sample_table(
     manifest = load_samples_manifest(path)
     if (manifest.mode, manifest.sequence_length) != (mode, sequence_length):
         raise InputError(
-            f"{path} is of {manifest.mode} samples of {manifest.sequence_length} tokens, "
+            f"{path} describes {manifest.mode} samples of {manifest.sequence_length} tokens, "
             f"but its folder has another name: delete {folder} and run {again}"
         )
     if manifest.corpus_fingerprint != corpus_fingerprint:
@@ -290,7 +290,7 @@ def load_samples_manifest(path: Path) -> SamplesManifest:
     """Reads and checks the manifest of a table.
 
     Raises:
-        InputError: It cannot be read, or has a schema that this version does not know.
+        InputError: The manifest cannot be read, or this version does not support its schema.
     """
     values = load_json(path)
     schema = values.pop("schema", None) if isinstance(values, dict) else None
@@ -310,7 +310,7 @@ def load_samples_manifest(path: Path) -> SamplesManifest:
 
 
 def render_samples_manifest(manifest: SamplesManifest) -> bytes:
-    """Makes the bytes of `manifest.json`; their sha256 is the table's fingerprint."""
+    """Renders the bytes of `manifest.json`; their sha256 is the table's fingerprint."""
     values = manifest.model_dump(mode="json")
     return render_json({"schema": values.pop("samples_schema"), **values})
 

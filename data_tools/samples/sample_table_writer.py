@@ -26,7 +26,7 @@ _BLOCK = 1 << 18
 
 
 class ArrayWriter:
-    """One `.npy` file that grows; it has a temporary name until it is finished."""
+    """A `.npy` file to which values are appended; it has a temporary name until it is finished."""
 
     def __init__(self, path: Path) -> None:
         self.count = 0
@@ -40,11 +40,11 @@ class ArrayWriter:
         """Adds values at the end."""
         self.write_at(self.count, values)
 
-    def write_at(self, place: int, values: NDArray[Any]) -> None:
-        """Writes values from index `place` on."""
-        self._file.seek(self._offset + place * self._type.itemsize)
+    def write_at(self, index: int, values: NDArray[Any]) -> None:
+        """Writes values from `index` on."""
+        self._file.seek(self._offset + index * self._type.itemsize)
         self._file.write(values.astype(self._type).tobytes())
-        self.count = max(self.count, place + len(values))
+        self.count = max(self.count, index + len(values))
 
     def finish(self) -> FileInfo:
         """Gives the file its final name."""
@@ -74,10 +74,10 @@ class TableWriter:
         names = [ROWS, STARTS, LENGTHS, *([IS_RANDOM] if with_random else [])]
         self._arrays = {name: ArrayWriter(folder / name) for name in names}
 
-    def write(self, name: str, values: NDArray[Any], *, place: int | None = None) -> None:
-        """Writes values into one array: at its end, or from index `place` on."""
+    def write(self, name: str, values: NDArray[Any], *, index: int | None = None) -> None:
+        """Writes values into one array: at its end, or from `index` on."""
         array = self._arrays[name]
-        array.write_at(array.count if place is None else place, values)
+        array.write_at(array.count if index is None else index, values)
 
     def write_even_rows(self, num_samples: int, *, each: int) -> None:
         """Writes the rows of samples that have the same number of segments."""
@@ -86,7 +86,7 @@ class TableWriter:
             self.write(ROWS, np.arange(first, stop) * each)
 
     def count(self, name: str) -> int:
-        """Values in one array."""
+        """The number of values in one array."""
         return self._arrays[name].count
 
     def finish(self) -> dict[str, FileInfo]:
@@ -107,7 +107,7 @@ class TableWriter:
 
 
 class PairSorter:
-    """Sorts pairs by their padded length, through a file, so that memory does not grow."""
+    """Sorts pairs by padded length with a temporary file, so that memory does not grow."""
 
     def __init__(self, folder: Path, *, sequence_length: int) -> None:
         self._part = part_path(folder / SPILL_NAME)
@@ -127,18 +127,18 @@ class PairSorter:
 
     def write(self, table: TableWriter) -> None:
         """Writes the pairs into a table: by padded length, then in the order they were added."""
-        next_places = np.cumsum(self._counts) - self._counts
+        next_indices = np.cumsum(self._counts) - self._counts
         self._file.seek(0)
         while content := self._file.read(_BLOCK * PAIR_RECORD.itemsize):
             pairs = np.frombuffer(content, dtype=PAIR_RECORD)
             pairs = pairs[np.argsort(pairs["padded"], kind="stable")]
             lengths, firsts = np.unique(pairs["padded"], return_index=True)
             for length, group in zip(lengths, np.split(pairs, firsts[1:]), strict=True):
-                place = int(next_places[length])
-                next_places[length] += len(group)
-                table.write(STARTS, group["starts"].ravel(), place=2 * place)
-                table.write(LENGTHS, group["lengths"].ravel(), place=2 * place)
-                table.write(IS_RANDOM, group["is_random"], place=place)
+                index = int(next_indices[length])
+                next_indices[length] += len(group)
+                table.write(STARTS, group["starts"].ravel(), index=2 * index)
+                table.write(LENGTHS, group["lengths"].ravel(), index=2 * index)
+                table.write(IS_RANDOM, group["is_random"], index=index)
         table.write_even_rows(int(self._counts.sum()), each=2)
 
     def __enter__(self) -> "PairSorter":

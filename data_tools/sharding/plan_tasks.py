@@ -1,7 +1,4 @@
-"""Plans the tasks of a sharding job: which piece of which file belongs to which task.
-
-Only computes with sizes.
-"""
+"""Plans the tasks of a sharding job: assigns pieces of files to tasks, by their sizes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +11,7 @@ from data_tools.reading.read_pieces import plan_pieces
 from data_tools.reading.text_sources import TextSource
 
 SHUFFLE_UNIT_BYTES = 16 * MIB
-"""The size of the pieces that a shuffle puts into random order."""
+"""The size of the pieces whose order is shuffled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +24,7 @@ class TaskPart:
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """Some pieces that become at most one tar for each split."""
+    """Some pieces whose documents are written to at most one tar for each split."""
 
     number: int
     parts: tuple[TaskPart, ...]
@@ -40,7 +37,7 @@ def plan_tasks(
     """Cuts the files of each source, in order, into tasks of about `task_bytes`.
 
     Args:
-        sources: What to cut.
+        sources: The sources of text.
         task_bytes: A task ends with the piece that brings it to this size.
         shuffle_seed: Puts pieces of 16 MiB, of all sources together, into a random order.
     """

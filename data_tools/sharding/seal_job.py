@@ -1,4 +1,4 @@
-"""Ends a sharding job: checks that every task is done, then writes the manifests."""
+"""Completes a sharding job: checks that every task is done, then writes the manifests."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ _NAMED = 8
 
 
 def seal_folder(out: Path) -> tuple[Job, list[ShardMarker], bool]:
-    """Writes the manifests of a job whose tasks were run part by part.
+    """Writes the manifests of a job whose tasks were run by several processes.
 
     Returns:
         The job, the markers of all its tasks, and whether it was sealed already.
@@ -59,7 +59,7 @@ def write_manifests(markers: Sequence[ShardMarker], job: Job) -> None:
     """Writes a manifest for each split, and a copy of the tokenizer beside it.
 
     Args:
-        markers: Of all tasks, in the order of their numbers.
+        markers: The markers of all tasks, in the order of their numbers.
         job: The job.
     """
     tokenizer = load_tokenizer(job.tokenizer)
@@ -72,7 +72,7 @@ def write_manifests(markers: Sequence[ShardMarker], job: Job) -> None:
 
 
 def skipped_by_reason(markers: Iterable[ShardMarker]) -> dict[str, int]:
-    """Counts the documents that were left out."""
+    """Counts the documents that were skipped, by reason."""
     total: dict[str, int] = {}
     for marker in markers:
         for count in marker.sources:
@@ -127,7 +127,7 @@ def _missing(missing: list[int], job: Job) -> str:
     return (
         f"{job.out} lacks {len(missing)} of {job.choices.tasks} tars ({_some_of(tars)}): run the "
         f"same `bigtrain data shard` again with --task {_some_of(parts)}, "
-        "or once without --task for all that is left"
+        "or once without --task for all missing ones"
     )
 
 

@@ -1,7 +1,7 @@
 """The sharding job: plans tasks, runs those not done yet, and seals the result with manifests.
 
-Whatever the number of workers or machines, and however often it was killed on the way, the same
-job leaves the same bytes.
+The same job writes the same bytes, for any number of workers or machines, also if it was killed and
+continued.
 """
 
 import logging
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from data_tools.errors import InputError
-from data_tools.jobs.output_folder import only_writer, without_parts
+from data_tools.jobs.output_folder import only_writer, removing_parts
 from data_tools.jobs.run_tasks import find_done, in_order, run_tasks
 from data_tools.jobs.task_sizes import choose_task_bytes
 from data_tools.jobs.workers import open_pool
@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What a sharding job made, over all splits; `seconds` and the rate are only of this run."""
+    """The result of a job over all splits; `seconds` and the rate are those of this run only."""
 
     folders: tuple[Path, ...]
     documents: int
@@ -66,7 +66,7 @@ class ShardResult:
     skipped: int
     skipped_by_reason: dict[str, int]
     tasks: int
-    """How many tasks these numbers cover."""
+    """The number of tasks that these counts include."""
     tasks_of_job: int
     seconds: float
     tokens_per_second: float
@@ -90,7 +90,7 @@ class ArrayPart:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """What a job reads, and a hash that changes with it."""
+    """The input of a job, and its hash."""
 
     sources: list[TextSource]
     digest: str
@@ -109,16 +109,16 @@ def shard_corpus(
     """Turns text into token tars in `out/train` and `out/validation`.
 
     Args:
-        patterns: Folders, globs, files and URLs, as `find_sources` takes them; or `-` alone, JSON
+        patterns: Folders, globs, files and URLs, as `find_sources` takes them; or only `-`: JSON
             Lines on standard input.
-        tokenizer: The tokenizer model; its bytes are copied beside the tars.
-        out: The job's folder; one that holds the same job unfinished is continued.
+        tokenizer: The tokenizer file; it is copied into the corpus folders.
+        out: The job's folder; if it has the same job unfinished, that is continued.
         options: How the text is read, split, cut and ordered.
-        workers: Processes; does not change the result.
-        part: Runs only some tasks, beside other processes that run others, and writes no manifest.
+        workers: Number of processes; the result is the same for any number.
+        part: Runs only these tasks, while other processes run others, and writes no manifest.
 
     Raises:
-        InputError: There is no text, no tokenizer, or one that cannot be exported; or `out` holds
+        InputError: There is no text or no tokenizer, the tokenizer cannot be exported, `out` has
             another job, or another process is writing there.
     """
     started = time.monotonic()
@@ -137,7 +137,7 @@ def shard_corpus(
 
 
 def seal_corpus(out: Path) -> ShardResult:
-    """Writes the manifests of a job whose tasks were run part by part.
+    """Writes the manifests of a job whose tasks were run by several processes.
 
     Raises:
         InputError: There is no job in `out`, a task is missing, or a process is still writing.
@@ -199,7 +199,7 @@ def _plan_job(
 
 
 def _check_splits(tasks: Sequence[ShardTask], job: Job) -> None:
-    """Checks that each split will get a document, before the work begins."""
+    """Checks, before the work begins, that each split will have a document."""
     choices, wanted = job.choices, set(job.splits)
     documents, skipped = 0, dict[str, int]()
     for part in (part for task in tasks for part in task.parts):
@@ -215,10 +215,10 @@ def _check_splits(tasks: Sequence[ShardTask], job: Job) -> None:
                 skipped[found.reason] = skipped.get(found.reason, 0) + 1
     if not documents:
         why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()))
-        raise InputError(f"there is no document in the text ({why or 'no line'}): name other files")
+        raise InputError(f"there is no document in the text ({why or 'no line'}): give other files")
     change = "lower" if "train" in wanted else "raise"
     raise InputError(
-        f"none of {documents} documents would fall into the {wanted.pop()} split: {change} "
+        f"none of {documents} documents would be in the {wanted.pop()} split: {change} "
         f"--validation-percent from {choices.validation_percent:g}, or set it to 0"
     )
 
@@ -229,7 +229,7 @@ def _run_all(
     with only_writer(job.out):
         claim_folder(job, tokenizer)
         remove_stale_input(job.out / TASKS_FOLDER)
-        with without_parts([(job.out / folder, "") for folder in (TASKS_FOLDER, *job.splits)]):
+        with removing_parts([(job.out / folder, "") for folder in (TASKS_FOLDER, *job.splits)]):
             markers, fresh = _run_missing(tasks, job, workers)
         done = not fresh and is_sealed(job)
         if not done:
@@ -252,17 +252,17 @@ def _run_part(
         with lock_job_file(job.out):
             claim_folder(job, tokenizer)
             write_part_count(job, part.count)
-        with without_parts(_parts_of(mine, job)):
+        with removing_parts(_parts_of(mine, job)):
             markers, fresh = _run_missing(mine, job, workers)
     return _result(markers, fresh, job, started=started, already_done=not fresh)
 
 
 def _parts_of(tasks: Sequence[ShardTask], job: Job) -> list[tuple[Path, str]]:
-    """Where tasks write: folders, and how the names of their files begin."""
-    places = [(job.out / TASKS_FOLDER, f"{task.number:06d}.") for task in tasks]
+    """The files that tasks write, as pairs of a folder and the beginning of their names."""
+    parts = [(job.out / TASKS_FOLDER, f"{task.number:06d}.") for task in tasks]
     for split in job.splits:
-        places += [(job.out / split, f"{job.choices.name}-{task.number:06d}.") for task in tasks]
-    return places
+        parts += [(job.out / split, f"{job.choices.name}-{task.number:06d}.") for task in tasks]
+    return parts
 
 
 def _run_missing(

@@ -1,4 +1,4 @@
-"""A sharding job: the choices that decide its bytes, and the file in its folder that holds them."""
+"""A sharding job: the choices that determine its output, and the job file that records them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,10 +22,11 @@ _LENIENT = {"on_invalid", "max_document_bytes"}
 
 
 class JobChoices(BaseModel):
-    """Everything that decides what a job writes; two jobs with equal choices write equal bytes.
+    """All choices that determine what a job writes; jobs with equal choices write equal bytes.
 
     `on_invalid` and `max_document_bytes` matter only for a document that is invalid or too long,
-    and a task that stopped at one has written nothing. So these two may become more lenient later.
+    and a task that stopped at such a document has written nothing. So these two may become more
+    lenient when the job is continued.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,10 +43,10 @@ class JobChoices(BaseModel):
     tasks: int
     """The number of tasks."""
     text: str
-    """A hash of all the input."""
+    """The hash of all input."""
     text_field: str
     tokenizer: str
-    """Its sha256."""
+    """The sha256 of the tokenizer."""
     tokenizer_file: str
     validation_percent: float
 
@@ -66,9 +67,9 @@ class Job:
     out: Path
     choices: JobChoices
     sha256: str
-    """The hash of the choices that may not change; every marker holds it."""
+    """The hash of the choices that may not change; it is in every marker."""
     left_out: Mapping[str, Any] = field(default_factory=dict)
-    """What is in the inputs but is not read; the first run records it."""
+    """Counts of input files that are not read; the first run records them."""
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -82,7 +83,7 @@ class Job:
 
 
 def own_files(out: Path, tokenizer_file: str) -> list[Path]:
-    """What a job writes into its folder, which may be inside a folder of its inputs."""
+    """The files and folders that a job writes; its folder may be inside a folder of its inputs."""
     files = [out / LOCK_NAME, out / TASKS_FOLDER / tokenizer_file]
     folders = [out / name for name in (TASKS_FOLDER, "train", "validation")]
     return [*files, *folders] if _job_path(out).is_file() else files
@@ -98,7 +99,7 @@ def load_job(out: Path) -> Job:
     """Reads the job of a folder.
 
     Raises:
-        InputError: There is none, or another version of bigtrain made it.
+        InputError: There is no job, or another version of bigtrain started it.
     """
     path = _job_path(out)
     if not path.is_file():
@@ -107,18 +108,19 @@ def load_job(out: Path) -> Job:
         return make_job(out, JobChoices.model_validate(load_json(path)))
     except ValidationError as error:
         raise InputError(
-            f"{path} was written by another version: finish the job with that, or delete {out}"
+            f"{path} was written by another version: finish the job with that version, or delete "
+            f"{out}"
         ) from error
 
 
 def is_claimed(job: Job) -> bool:
-    """Says whether this job has begun in its folder.
+    """Whether this job has begun in its folder.
 
     Raises:
-        InputError: Another job has, or there is a corpus without a job file.
+        InputError: Another job has begun there, or there is a corpus without a job file.
     """
     splits = (job.out / split for split in ("train", "validation"))
-    return _job_file(job).is_of_this_job(path for path in splits if path.exists())
+    return _job_file(job).has_begun(path for path in splits if path.exists())
 
 
 def claim_folder(job: Job, tokenizer: bytes) -> None:

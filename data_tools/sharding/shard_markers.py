@@ -1,4 +1,4 @@
-"""The completion markers of a sharding job, which say what each task has made."""
+"""The completion markers of a sharding job, which record the result of each task."""
 
 from pathlib import Path
 
@@ -11,20 +11,20 @@ from data_tools.tar_index import index_path
 
 
 class SourceCount(BaseModel):
-    """What a task has read of one source."""
+    """Counts of what a task has read from one source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     documents: int
     bytes: int
-    """Bytes of text, as UTF-8."""
+    """Bytes of text in UTF-8."""
     skipped: dict[str, int]
-    """How many documents were left out, by reason."""
+    """How many documents were skipped, by reason."""
 
 
 class ShardMarker(JobMarker):
-    """What a finished task has made."""
+    """The result of a finished task."""
 
     sources: tuple[SourceCount, ...]
     shards: dict[Split, ShardInfo]
@@ -41,7 +41,7 @@ def write_shard_marker(number: int, marker: ShardMarker, job: Job) -> None:
 
 
 def load_shard_marker(number: int, job: Job) -> ShardMarker | None:
-    """Reads what a finished task has made; None if it must run, for the first time or again."""
+    """Reads the result of a finished task; None if it must run, for the first time or again."""
     marker = load_marker(_marker_path(number, job), ShardMarker, job_sha256=job.sha256)
     if marker is None:
         return None

@@ -1,4 +1,4 @@
-"""What a user may choose about a corpus; beside text and tokenizer, this decides its bytes."""
+"""The user's options for a corpus; with the text and the tokenizer they determine its bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,25 +18,25 @@ class ShardOptions:
     """
 
     name: str = "tokens"
-    """How the tars' names begin."""
+    """The prefix of the tars' names."""
     folder_glob: str | None = None
     """Which files of a folder are text; None takes every known kind."""
     exclude: Sequence[str] = ()
     """Which files to leave out."""
     validation_percent: float = 0.0
-    """Share of documents for validation, chosen by content; 0 makes none."""
+    """Percentage of documents for validation, chosen by content; 0 makes no validation split."""
     task_bytes: int | None = None
-    """Input per task and so per tar; None chooses it from the amount of input."""
+    """Input per task, and so per tar; None: chosen from the size of the input."""
     pack_tokens: int = MIB
     """A pack is closed with the document that brings it to this many tokens."""
     seed: int = 0
-    """Chooses which documents are for validation, and the order of a shuffle."""
+    """The seed for choosing validation documents and for shuffling."""
     reading: ReadOptions = field(default_factory=ReadOptions)
-    """Where the text is in a record, and what to do with invalid ones."""
+    """Where the text is in a record, and what to do with invalid records."""
     shuffle: bool = False
     """Puts pieces of 16 MiB of the whole job, then the documents of each task, in random order."""
     sentences: bool = False
-    """Also writes where sentences start."""
+    """Also records where sentences start."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -52,7 +52,7 @@ def check_positive(what: str, value: int | None) -> None:
     """Checks that a number, if it is given, is at least 1.
 
     Raises:
-        InputError: It is not.
+        InputError: The number is smaller than 1.
     """
     if value is not None and value < 1:
         raise InputError(f"{what} {value} must be at least 1")

@@ -1,4 +1,4 @@
-"""Runs one task of a sharding job: reads some pieces, writes at most one tar per split, a marker.
+"""Runs one task of a sharding job: reads pieces, writes at most one tar per split, then a marker.
 
 A task depends only on its pieces and the job's choices, so it can run in any process, at any time,
 and again after a crash.
@@ -29,12 +29,12 @@ from data_tools.tar_writer import ShardWriter
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 
 SHUFFLE_BUFFER_TOKENS = 64 << 20
-"""The buffer from which a shuffled task draws documents; 128 MiB if an id has two bytes."""
+"""The buffer for shuffling the documents of a task; 128 MiB if an id has two bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenDocument:
-    """One document as ids, with its eos."""
+    """The ids of one document, including its eos."""
 
     tokens: NDArray[Any]
     sentences: NDArray[np.int64] | None
@@ -53,7 +53,7 @@ def run_task(task: ShardTask, job: Job) -> ShardMarker:
     """Encodes the documents of a task into their shards and writes the marker.
 
     Raises:
-        InputError: A file is damaged, has changed, or holds an invalid document.
+        InputError: A file is damaged, has changed, or has an invalid document.
         OSError: The disk is full.
     """
     tokenizer = _tokenizer(job.tokenizer, job.choices.tokenizer)
@@ -137,7 +137,7 @@ def encode_document(
 
 
 def _draw(buffer: list[TokenDocument], generator: Random) -> TokenDocument:
-    # Of all methods, Python promises only for `random()` that its values never change.
+    # `random()` is the only method whose values Python guarantees never to change.
     chosen = int(generator.random() * len(buffer))
     buffer[chosen], buffer[-1] = buffer[-1], buffer[chosen]
     return buffer.pop()

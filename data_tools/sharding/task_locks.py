@@ -1,4 +1,4 @@
-"""Locks of a sharding job: one process runs all its tasks, or several processes some tasks each."""
+"""Locks of a sharding job: one process runs all tasks, or several processes run some tasks each."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ def lock_tasks(out: Path, numbers: Sequence[int]) -> Iterator[None]:
             # One byte of the file for each task, so it does not matter how the tasks are divided.
             if not try_lock_byte(task_lock, number):
                 raise InputError(
-                    f"another process is at work on task {number} of {out}: "
+                    f"another process is running task {number} of {out}: "
                     "wait for it, or choose another --task"
                 )
         yield
@@ -41,20 +41,20 @@ def lock_tasks(out: Path, numbers: Sequence[int]) -> Iterator[None]:
 
 @contextmanager
 def lock_job_file(out: Path) -> Iterator[None]:
-    """Lets one process at a time write the job file; the others wait for it."""
+    """Lets one process at a time write the job file; other processes wait."""
     with (out / TASKS_FOLDER / _CLAIM_LOCK).open("a+") as lock:
         wait_for_lock(lock)
         yield
 
 
 def write_part_count(job: Job, count: int) -> None:
-    """Records into how many parts the tasks were divided last; call it inside `lock_job_file`."""
+    """Records the last number of array parts; call it inside `lock_job_file`."""
     if read_part_count(job) != count:
         write_file(job.out / TASKS_FOLDER / _PARTS_NOTE, f"{count}\n".encode())
 
 
 def read_part_count(job: Job) -> int:
-    """Reads into how many parts the tasks were divided last; if not known, one for each task."""
+    """Reads the last number of array parts; if it is not recorded, the number of tasks."""
     path = job.out / TASKS_FOLDER / _PARTS_NOTE
     text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
     return int(text) if text.isdecimal() and int(text) else job.choices.tasks

@@ -1,4 +1,4 @@
-"""Tokenizers of SentencePiece and Hugging Face: text to token ids and back, exactly."""
+"""SentencePiece and Hugging Face tokenizers: text to token ids and back, exactly."""
 
 from data_tools.tokenizer.export_check import HARD_TEXTS, check_exportable, equally_likely
 from data_tools.tokenizer.loading import load_tokenizer

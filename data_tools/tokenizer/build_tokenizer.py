@@ -1,6 +1,6 @@
-"""The tokenizer job: trains one model file on text, and writes a note of what it was made from.
+"""The tokenizer job: trains one model file on text, and writes a note of its inputs and options.
 
-By the note (`tokenizer.model.json`), the same command, run again, sees that its work is done.
+When the same command runs again, the note (`tokenizer.model.json`) shows that its work is done.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from data_tools.tokenizer.special_token_roles import CONFIG_NAME
 
 NOTE_SCHEMA = "bigtrain-tokenizer/1"
 _SMALLEST_ADVISED = 512
-_BYTES_PER_ID = 300  # With less, many pieces are words that only a few documents have.
+_BYTES_PER_ID = 300  # With less text, many pieces are words that occur in a few documents only.
 logger = logging.getLogger(__name__)
 
 
@@ -49,7 +49,7 @@ def build_tokenizer(
     seed: int = 0,
     force: bool = False,
 ) -> TokenizerResult:
-    """Trains a tokenizer on text, or on an even sample of it if there is much.
+    """Trains a tokenizer on text, or on an evenly spread sample of it if there is much.
 
     Args:
         patterns: Folders, globs and files, as `find_sources` takes them.
@@ -58,9 +58,9 @@ def build_tokenizer(
         kind: `bpe` or `unigram`.
         folder_glob: Which files of a folder are text; None takes every known kind.
         exclude: Which files to leave out.
-        options: Where the text is in a record, and what to do with invalid ones.
-        max_bytes: The most text to train on.
-        seed: Seeds SentencePiece's own sampling.
+        options: Where the text is in a record, and what to do with invalid records.
+        max_bytes: The largest amount of text to train on.
+        seed: The seed of SentencePiece's own sampling.
         force: Replaces another model at `out`.
 
     Raises:
@@ -98,7 +98,7 @@ def build_tokenizer(
 
 
 def files_of_tokenizer(path: Path) -> list[Path]:
-    """Files of a tokenizer that may be beside its texts: the model, its note, its config."""
+    """The files of a tokenizer, which may be in a folder of texts: model, note and config."""
     return [path, _note_path(path), path.with_name(CONFIG_NAME)]
 
 
@@ -109,7 +109,7 @@ def _warn_of_little_text(size: int, vocab_size: int) -> None:
         lower = f", or lower --vocab-size to about {smaller}" if smaller < vocab_size else ""
         logger.warning(
             "%.1f MB of text is little for a vocabulary of %d: rare pieces will be words of a few "
-            "documents; name more text%s",
+            "documents; give more text%s",
             size / 1e6,
             vocab_size,
             lower,

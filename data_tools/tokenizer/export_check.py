@@ -1,4 +1,4 @@
-"""Checks, before any text is sharded, that a model trained with a tokenizer can be exported."""
+"""Checks, before sharding, that a model trained with a tokenizer can be exported."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ HARD_TEXTS = (
     "a",
 )
 """Texts on which tokenizers often differ. U+2581 (▁) is left out: with a SentencePiece model,
-transformers reads it as a blank, and our tokenizer as its own three bytes."""
+transformers reads it as a space, and bigtrain encodes it as its three bytes."""
 
 _SPACE_MARK = "\u2581"
 _MADE_TEXTS = 200
@@ -37,9 +37,10 @@ def check_exportable(tokenizer: Tokenizer) -> None:
     """Checks that the `tokenizer.json` of a tokenizer gives the same ids for difficult texts.
 
     Raises:
-        InputError: The ids differ, and the message says for which text; or there is no such file.
+        InputError: The ids differ for a text, which the message names, or a `tokenizer.json`
+            cannot express the model.
     """
-    values = tokenizer.exchange_json()
+    values = tokenizer.tokenizer_json()
     if values is None:
         raise _refusal(
             tokenizer,
@@ -50,7 +51,7 @@ def check_exportable(tokenizer: Tokenizer) -> None:
     for text in (*HARD_TEXTS, *_made_of_pieces(tokenizer)):
         try:
             ours, theirs = tokenizer.encode(text).tolist(), encode(text)
-        except InputError:  # A text without ids is refused when it is sharded, too.
+        except InputError:  # Sharding refuses a text without ids, too.
             continue
         if ours != theirs and not equally_likely(values, ours, theirs):
             raise _refusal(
@@ -59,11 +60,11 @@ def check_exportable(tokenizer: Tokenizer) -> None:
 
 
 def equally_likely(values: dict[str, Any], ours: Sequence[int], theirs: Sequence[int]) -> bool:
-    """Whether a unigram model gives two ways to cut a text the same score, except for rounding.
+    """Whether two segmentations of a text have the same score in a unigram model, up to rounding.
 
     SentencePiece adds scores in single precision and the tokenizers library in double precision.
-    If the scores differ only by rounding, the two may choose differently, mostly the same pieces in
-    another order.
+    If the scores differ only by rounding, the two libraries may choose different segmentations,
+    mostly the same pieces in another order.
     """
     if values["model"]["type"] != "Unigram":
         return False
@@ -84,5 +85,5 @@ def _made_of_pieces(tokenizer: Tokenizer) -> Iterator[str]:
 def _refusal(tokenizer: Tokenizer, reason: str) -> InputError:
     return InputError(
         f"{tokenizer.path}: a model trained with it could not be exported, because {reason}: "
-        "bring a tokenizer.json, or train a tokenizer with `bigtrain data tokenizer`"
+        "give a tokenizer.json, or train a tokenizer with `bigtrain data tokenizer`"
     )

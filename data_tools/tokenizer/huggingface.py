@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from data_tools.errors import InputError
 from data_tools.tokenizer.plain_tokenizer_json import plain_values
-from data_tools.tokenizer.special_token_roles import choose_roles, remember_roles
+from data_tools.tokenizer.special_token_roles import choose_roles, record_roles
 from data_tools.tokenizer.special_tokens import NONE, SpecialIds
 from data_tools.tokenizer.tokenizer_interface import (
     check_id,
     cut_at_raw_bytes,
-    gives_back,
     has_surrogates,
-    move_blanks,
+    move_spaces,
+    round_trips,
     text_of,
 )
 from data_tools.tokenizer.word_starts import starts_word
@@ -38,10 +38,10 @@ _UP_TO_LAST_CUT = re.compile(r"(?s).+(?<=\S)(?:\n(?=\S)|(?= ))")
 class HuggingFaceTokenizer:
     """A `tokenizer.json` from disk; text never becomes one of its special ids.
 
-    Byte-level models give every text and every raw byte back, unless an added token removes the
-    blanks beside it. If a byte-level model is exact, it encodes texts of more than 262,144
-    characters in parts, cut at line ends and blanks, to limit memory. Other models may normalize
-    text (then `exact` is False), and encode what is outside their vocabulary as `unk`, the only
+    With a byte-level model, every text and every raw byte decodes to itself, unless an added token
+    removes the spaces beside it. An exact byte-level model encodes texts of more than 262,144
+    characters in parts, cut at line ends and spaces, to limit memory. Other models may normalize
+    text (then `exact` is False), and encode text outside their vocabulary as `unk`, the only
     special id that a text may become.
     """
 
@@ -80,22 +80,22 @@ class HuggingFaceTokenizer:
         self._is_forbidden[list(forbidden)] = True
         self._is_wordpiece = values["model"].get("type") == "WordPiece"
         self._continuation = values["model"].get("continuing_subword_prefix") or ""
-        self._may_cut = False
-        # The library finds added tokens that are not special, and may drop the blanks beside them.
-        takes_blanks = any(
+        self._can_cut = False
+        # The library finds added tokens that are not special, and may drop the spaces beside them.
+        strips_spaces = any(
             token.get("lstrip") or token.get("rstrip")
             for i, token in added.items()
             if i not in self._special_ids
         )
-        self.exact = not takes_blanks and gives_back(lambda text: self.decode(self.encode(text)))
-        self._may_cut = self.exact and self._contents is not None
+        self.exact = not strips_spaces and round_trips(lambda text: self.decode(self.encode(text)))
+        self._can_cut = self.exact and self._contents is not None
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """Turns text into ids, adding nothing.
 
         Raises:
-            InputError: The text holds raw bytes and the vocabulary has no bytes; or half a
-                character; or a part of it can only become a special token.
+            InputError: The text has raw bytes but the vocabulary has no bytes, the text has half a
+                character, or a part of it can only become a special token.
         """
         try:
             return self._encode_plain(text)
@@ -109,16 +109,16 @@ class HuggingFaceTokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_parts(self, parts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Encodes the parts of one text, as its sentences; together they are the ids of the text.
+        """Encodes the parts of one text, such as sentences; concatenated, the ids are the text's.
 
-        Blanks at the end of a part are moved to the next part, because they belong to its first
+        Spaces at the end of a part are moved to the next part, because they belong to its first
         word. A part has no ids if a token of the part before covers it.
         """
-        parts = move_blanks(parts)
+        parts = move_spaces(parts)
         text = "".join(parts)
         if has_surrogates(text):
             return [self.encode(part) for part in parts]
-        ids, begins = self._encode_with_places(text)
+        ids, begins = self._encode_with_offsets(text)
         starts = np.cumsum([len(part) for part in parts[:-1]], dtype=np.int64)
         return np.split(ids, np.searchsorted(begins, starts)) if parts else []
 
@@ -132,7 +132,7 @@ class HuggingFaceTokenizer:
         return text
 
     def piece(self, token_id: int) -> str:
-        """The text of one id in the vocabulary, as `Ġthe`, `##ing` or `[MASK]`; empty if unused."""
+        """The text of one id, such as `Ġthe`, `##ing` or `[MASK]`; empty if the id is unused."""
         return self._pieces[check_id(token_id, self.vocab_size)]
 
     def special_ids(self) -> list[int]:
@@ -143,8 +143,8 @@ class HuggingFaceTokenizer:
         """For every id `[vocab_size]`, whether it begins a word."""
         return np.array([self._starts_word(i) for i in range(self.vocab_size)], dtype=np.bool_)
 
-    def exchange_json(self) -> dict[str, Any] | None:
-        """The `tokenizer.json` that gives the same ids: the file, as `plain_values` changes it."""
+    def tokenizer_json(self) -> dict[str, Any] | None:
+        """The `tokenizer.json` that gives the same ids: the file, changed by `plain_values`."""
         return self._values
 
     def _starts_word(self, token_id: int) -> bool:
@@ -166,29 +166,29 @@ class HuggingFaceTokenizer:
             return self._encode_plain(part)
         if self._byte_ids is None:
             raise InputError(
-                f"{self.path} has no tokens for raw bytes, and the text holds the byte "
+                f"{self.path} has no tokens for raw bytes, and the text has the byte "
                 f"0x{part[0]:02X}, which is not UTF-8: correct the text, or use a byte-level "
                 "tokenizer"
             )
         return self._byte_ids[np.frombuffer(part, dtype=np.uint8)]
 
     def _encode_plain(self, text: str) -> NDArray[np.int32]:
-        if self._may_cut and len(text) > _LONG_CHARACTERS:
+        if self._can_cut and len(text) > _LONG_CHARACTERS:
             return np.concatenate([self._encode_plain(part) for part in _cut(text)])
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         ids = np.array(encoding.ids, dtype=np.int32)
-        return self._encode_with_places(text)[0] if self._is_forbidden[ids].any() else ids
+        return self._encode_with_offsets(text)[0] if self._is_forbidden[ids].any() else ids
 
-    def _encode_with_places(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """The ids of a text, and the character at which each begins."""
-        if self._may_cut and len(text) > _LONG_CHARACTERS:
-            return self._encode_in_a_row(_cut(text))
+    def _encode_with_offsets(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The ids of a text, and the index of the character at which each begins."""
+        if self._can_cut and len(text) > _LONG_CHARACTERS:
+            return self._encode_and_join(_cut(text))
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         ids = np.array(encoding.ids, dtype=np.int32)
-        places = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        forbidden = places[self._is_forbidden[ids]]
+        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        forbidden = offsets[self._is_forbidden[ids]]
         if not len(forbidden):
-            return ids, places[:, 0]
+            return ids, offsets[:, 0]
         # The model produces a special token, by merges or as a piece: cut the text inside its name.
         for begin, end in forbidden.tolist():
             if end - begin < 2:
@@ -197,16 +197,16 @@ class HuggingFaceTokenizer:
                     "choose another special token, or another tokenizer"
                 )
         cuts = [0, *(forbidden[:, 0] + 1).tolist(), len(text)]
-        return self._encode_in_a_row(text[begin:end] for begin, end in pairwise(cuts))
+        return self._encode_and_join(text[begin:end] for begin, end in pairwise(cuts))
 
-    def _encode_in_a_row(self, parts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        ids, places, before = [], [], 0
+    def _encode_and_join(self, parts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        ids, offsets, before = [], [], 0
         for part in parts:
-            found = self._encode_with_places(part)
+            found = self._encode_with_offsets(part)
             ids.append(found[0])
-            places.append(found[1] + before)
+            offsets.append(found[1] + before)
             before += len(part)
-        return np.concatenate(ids), np.concatenate(places)
+        return np.concatenate(ids), np.concatenate(offsets)
 
     def _byte_contents(self, special_ids: set[int]) -> list[bytes]:
         byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
@@ -236,20 +236,20 @@ def load_huggingface(
 
     Args:
         path: The file.
-        special: Which tokens are special, by role (`{"eos": "<|endoftext|>"}`). For other roles the
-            file decides, then a `tokenizer_config.json` beside it, then the usual names.
+        special: Special tokens by role (`{"eos": "<|endoftext|>"}`). Other roles are taken from the
+            file, or a `tokenizer_config.json` beside it, or the usual names.
 
     Raises:
-        InputError: It is not a `tokenizer.json`, or nothing says which token ends a document.
+        InputError: The file is not a `tokenizer.json`, or no token is known to be the eos.
     """
     content = path.read_bytes()
     try:
         values = json.loads(content)
         vocabulary = _vocabulary(values)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a tokenizer.json: name another file") from error
+        raise InputError(f"{path} is not a tokenizer.json: give another file") from error
     roles = choose_roles(path, values, vocabulary, special or {})
-    if remember_roles(values, roles, vocabulary):
+    if record_roles(values, roles, vocabulary):
         # The roles become part of the file, so that a copy of it gives the same ids.
         content = json.dumps(values, ensure_ascii=False, indent=2).encode()
     return HuggingFaceTokenizer(path, content, values, SpecialIds(**roles))
@@ -259,7 +259,7 @@ def encoder_of(values: Mapping[str, Any], path: Path) -> Callable[[str], list[in
     """Builds the tokenizer of a `tokenizer.json`, as a function from a text to its ids.
 
     Raises:
-        InputError: The library cannot read them.
+        InputError: The tokenizers library cannot read the values.
     """
     tokenizer = _build(values, path)
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)

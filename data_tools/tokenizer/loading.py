@@ -1,4 +1,4 @@
-"""Reads a tokenizer of either kind, which it recognizes by the content of the file."""
+"""Reads a tokenizer file of either library, which is recognized by its content."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,18 +10,19 @@ from data_tools.tokenizer.tokenizer_interface import Tokenizer
 
 
 def load_tokenizer(path: Path, *, special: Mapping[str, str] | None = None) -> Tokenizer:
-    """Reads a SentencePiece `.model` or a Hugging Face `tokenizer.json`, under any name.
+    """Reads a SentencePiece `.model` or a Hugging Face `tokenizer.json`, with any file name.
 
     Args:
         path: The file.
-        special: Tokens of a `tokenizer.json` by role, as `{"eos": "<|endoftext|>"}`, if neither
-            their names nor a `tokenizer_config.json` beside it show the roles. Not for a `.model`.
+        special: Tokens of a `tokenizer.json` by role, such as `{"eos": "<|endoftext|>"}`, if
+            neither their names nor a `tokenizer_config.json` beside it show the roles. Not for a
+            `.model`.
 
     Raises:
-        InputError: There is no such file, it is not a tokenizer, or it has no end of a document.
+        InputError: There is no such file, it is not a tokenizer, or it has no eos.
     """
     if path.is_dir():
-        raise InputError(f"{path} is a folder: name the tokenizer.model or tokenizer.json in it")
+        raise InputError(f"{path} is a folder: give the tokenizer.model or tokenizer.json in it")
     if not path.is_file():
         raise InputError(f"no tokenizer at {path}: make one with `bigtrain data tokenizer`")
     with path.open("rb") as file:
@@ -29,5 +30,5 @@ def load_tokenizer(path: Path, *, special: Mapping[str, str] | None = None) -> T
     if is_json:
         return load_huggingface(path, special=special)
     if special:
-        raise InputError(f"{path} is a SentencePiece model, which names its special ids itself")
+        raise InputError(f"{path} is a SentencePiece model, which defines its own special ids")
     return load_sentencepiece(path)

@@ -1,8 +1,8 @@
 """Changes a `tokenizer.json` so that ids are always the same and no text becomes a special token.
 
-Removes truncation, padding, BPE dropout and post-processing. The library does not look for special
-tokens in a text, but a model may still produce one, by merges or as a piece. A pre-tokenizer that
-is added to the file cuts the names of these tokens, so every reader of the file gets the same ids.
+Removes truncation, padding, BPE dropout and post-processing. The library does not search for
+special tokens in a text, but a model may still produce one, by merges or as a piece. Therefore a
+pre-tokenizer that cuts the names of these tokens is added to the file.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,12 +16,12 @@ def plain_values(
     special: Mapping[str, int],
     encoder_of: Callable[[Mapping[str, Any]], Encode],
 ) -> dict[str, Any]:
-    """The same tokenizer, without what a corpus must not have.
+    """Changes the content of a `tokenizer.json` as this module describes.
 
     Args:
-        values: What is in a `tokenizer.json`.
+        values: The content of a `tokenizer.json`.
         special: The ids that no text may become, by name.
-        encoder_of: Builds a function from text to ids from such values.
+        encoder_of: Builds a function from text to ids from such content.
     """
     model = dict(values["model"])
     if "dropout" in model:
@@ -50,7 +50,7 @@ def cut_in_names(names: Collection[str], *, behavior: str) -> dict[str, Any]:
 
     Args:
         names: The names to cut.
-        behavior: `Isolated`, or `MergedWithPrevious`: the letter stays with the text before.
+        behavior: `Isolated`, or `MergedWithPrevious`: the letter stays with the text before it.
     """
     pattern = "|".join(f"{literal(name[0])}(?={literal(name[1:])})" for name in names)
     return split_at(pattern, behavior)
@@ -85,10 +85,10 @@ def _with_cuts(
 
 
 def _words_with_names(names: Collection[str], model: Mapping[str, Any]) -> str:
-    """A pattern for the first letter of words that such a model would turn into a special token.
+    """A pattern for the first letter of words that the model would turn into a special token.
 
-    A WordLevel model does so if the word is the name, a WordPiece model if the word begins with the
-    name and continues with letters of its other pieces. All other words keep their ids.
+    A WordLevel model does this if the word is the name, a WordPiece model if the word begins with
+    the name and continues with letters of its other pieces. All other words keep their ids.
     """
     rest = ""
     if model["type"] == "WordPiece":

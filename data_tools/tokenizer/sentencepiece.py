@@ -2,7 +2,7 @@
 
 In a model trained here, ids 0 to 70 are control symbols, which no text can become: `<pad>` 0, `<s>`
 1 (bos), `</s>` 2 (eos), `<unk>` 3 (never produced, because unknown characters become bytes),
-`<cls>` 4, `<sep>` 5, `<mask>` 6, and 64 spare ones for later use. Then come the 256 bytes, then
+`<cls>` 4, `<sep>` 5, `<mask>` 6, and 64 spare ones for later use. The 256 bytes follow, then the
 pieces.
 """
 
@@ -26,9 +26,9 @@ from data_tools.tokenizer.special_tokens import NONE, ROLES, USUAL_NAMES, Specia
 from data_tools.tokenizer.tokenizer_interface import (
     check_id,
     cut_at_raw_bytes,
-    gives_back,
     has_surrogates,
-    move_blanks,
+    move_spaces,
+    round_trips,
     text_of,
 )
 from data_tools.tokenizer.word_starts import starts_word
@@ -37,17 +37,17 @@ TokenizerKind = Literal["bpe", "unigram"]
 
 NUM_SPARE = 64
 _CONTROL_PIECES = ["<cls>", "<sep>", "<mask>", *(f"<spare_{i}>" for i in range(NUM_SPARE))]
-_SPACE_MARK = "\u2581"  # SentencePiece writes a blank as this character.
+_SPACE_MARK = "\u2581"  # SentencePiece writes a space as this character.
 _MARKS = re.compile(f"({_SPACE_MARK}+)")
 # Concatenated protobuf messages are merged. These set normalizer_spec.add_dummy_prefix = false, and
 # .remove_extra_whitespaces = false.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
-_ALL_BLANKS = b"\x1a\x02\x20\x00"
+_KEEP_EXTRA_WHITESPACES = b"\x1a\x02\x20\x00"
 _CHUNK_CHARACTERS = 4096
 _SHORT_CHARACTERS = 1 << 20
 _WHOLE_MATCH = itemgetter(0)
-# Ways to cut text into words with the blanks before them, finest first; each with a pattern that
-# matches a piece which crosses from one word into the next.
+# Ways to cut text into words with the spaces before them, shortest words first; each with a pattern
+# that matches a piece with parts of two words.
 _WORDS = [
     (
         re.compile(r" *[^\W\d_]+| *(?:[^\w ]++|[\d_]++)+| +"),
@@ -55,12 +55,12 @@ _WORDS = [
     ),
     (re.compile(r" *[^ ]+| +"), re.compile(r"[^M]M".replace("M", _SPACE_MARK))),
 ]
-_REMEMBERED_CHARACTERS = 32
-_REMEMBERED_WORDS = 1 << 20
-_BLANKS_IN = 1000  # A character this frequent is certainly within the character coverage.
+_MAX_CACHED_CHARACTERS = 32
+_MAX_CACHED_WORDS = 1 << 20
+_CHARACTERS_PER_SPACE = 1000  # A character this frequent is always within the character coverage.
 _NUM_THREADS = 8  # Another number may train another unigram model.
-_NO_TEXT = "there is no text to train a tokenizer on: name other files"
-_RECIPE: dict[str, Any] = {
+_NO_TEXT = "there is no text to train a tokenizer on: give other files"
+_TRAINER_OPTIONS: dict[str, Any] = {
     # With these, decode(encode(text)) == text, and transformers gives the same ids.
     "add_dummy_prefix": False,
     "remove_extra_whitespaces": False,
@@ -86,8 +86,8 @@ _RECIPE: dict[str, Any] = {
 class SentencePieceTokenizer:
     """A SentencePiece model from disk; text never becomes one of its special ids.
 
-    Models made elsewhere keep their own ids. A model that normalizes text or drops blanks is used
-    as it is, and `exact` is False.
+    Models made elsewhere keep their own ids. A model that normalizes text or drops spaces is used
+    unchanged, and `exact` is False.
     """
 
     kind: Literal["sentencepiece"] = "sentencepiece"
@@ -104,56 +104,56 @@ class SentencePieceTokenizer:
         bytes_in_order = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
         self._byte_ids = np.array(bytes_in_order, dtype=np.int32)
         self._word: re.Pattern[str] | None
-        self._adds_blank = self._contents[processor.encode("a")[0]].startswith(b" ")
-        if self._adds_blank:  # The blank is added by `encode` instead, so that texts can be cut.
+        self._has_dummy_prefix = self._contents[processor.encode("a")[0]].startswith(b" ")
+        if self._has_dummy_prefix:  # `encode` adds it instead, so that texts can be cut.
             self._encode_with(_load(content + _NO_DUMMY_PREFIX), " ")
         else:
             self._encode_with(processor, "")
-        self.exact = gives_back(lambda text: self.decode(self.encode(text)))
+        self.exact = round_trips(lambda text: self.decode(self.encode(text)))
         if not self.exact:
             self._encode_with(processor, "")
         else:
             self._word = _independent_words(processor)
 
-    def _encode_with(self, processor: Any, blank: str) -> None:
-        self._blank = blank
+    def _encode_with(self, processor: Any, prefix: str) -> None:
+        self._prefix = prefix
         self._word = None
-        self._ids_of_word = _RememberedWords(processor)
+        self._ids_of_word = _WordCache(processor)
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """Turns text into ids, adding nothing. `decode` gives back exactly the same text.
 
         Raises:
-            InputError: The text holds half a character (a lone surrogate).
+            InputError: The text has half a character (a lone surrogate).
         """
-        return self._encode(text, self._blank)
+        return self._encode(text, self._prefix)
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Encodes several texts, each as `encode` does."""
         return [self.encode(text) for text in texts]
 
     def encode_parts(self, parts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Encodes the parts of one text, as its sentences; together the ids decode to the text.
+        """Encodes the parts of one text, such as sentences; together the ids decode to the text.
 
-        Blanks at the end of a part are moved to the next part, because they belong to its first
+        Spaces at the end of a part are moved to the next part, because they belong to its first
         word.
         """
-        ids, blank = [], self._blank
-        for part in move_blanks(parts):
-            ids.append(self._encode(part, blank))
-            blank = "" if part else blank
+        ids, prefix = [], self._prefix
+        for part in move_spaces(parts):
+            ids.append(self._encode(part, prefix))
+            prefix = "" if part else prefix
         return ids
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         """Turns ids back into text; special ids become nothing."""
         contents = self._contents
         found = b"".join([contents[check_id(i, self.vocab_size)] for i in ids])
-        if self._adds_blank and found.startswith(b" "):
+        if self._has_dummy_prefix and found.startswith(b" "):
             found = found[1:]
         return text_of(found)
 
     def piece(self, token_id: int) -> str:
-        """The text of one id in the vocabulary, as `▁the`, `<0x0A>` or `<mask>`."""
+        """The text of one id in the vocabulary, such as `▁the`, `<0x0A>` or `<mask>`."""
         piece: str = self._processor.id_to_piece(check_id(token_id, self.vocab_size))
         return piece
 
@@ -171,48 +171,48 @@ class SentencePieceTokenizer:
         ]
         return np.array(found, dtype=np.bool_)
 
-    def exchange_json(self) -> dict[str, Any] | None:
+    def tokenizer_json(self) -> dict[str, Any] | None:
         """The `tokenizer.json` that gives the same ids; None if it cannot express the model."""
-        plain = _load(self.content + _NO_DUMMY_PREFIX + _ALL_BLANKS)
+        plain = _load(self.content + _NO_DUMMY_PREFIX + _KEEP_EXTRA_WHITESPACES)
         return sentencepiece_json(self.content, lambda text: list(plain.encode(text, out_type=str)))
 
-    def _encode(self, text: str, blank: str) -> NDArray[np.int32]:
+    def _encode(self, text: str, prefix: str) -> NDArray[np.int32]:
         if _SPACE_MARK in text:
-            return self._encode_odd(text, blank)
+            return self._encode_odd(text, prefix)
         try:
-            return self._encode_plain(blank + text if text else text)
+            return self._encode_plain(prefix + text if text else text)
         except (RuntimeError, TypeError, UnicodeError):  # What SentencePiece raises for surrogates.
             if not has_surrogates(text):
                 raise
-        return self._encode_odd(text, blank)
+        return self._encode_odd(text, prefix)
 
     def _encode_plain(self, text: str) -> NDArray[np.int32]:
         if self._word is None:
             words: Iterable[str] = [text]
         elif len(text) <= _SHORT_CHARACTERS:
             words = self._word.findall(text)
-        else:  # Slower, but a list of the words would take twenty times the text's memory.
+        else:  # Slower, but a list of the words would need twenty times the memory of the text.
             words = map(_WHOLE_MATCH, self._word.finditer(text))
         found = map(self._ids_of_word.__getitem__, words)
         return np.frombuffer(b"".join(found), dtype=np.int32)
 
-    def _encode_odd(self, text: str, blank: str) -> NDArray[np.int32]:
-        # A literal U+2581 would be decoded as a blank, so it is encoded as its three bytes.
+    def _encode_odd(self, text: str, prefix: str) -> NDArray[np.int32]:
+        # A literal U+2581 would be decoded as a space, so it is encoded as its three bytes.
         ids = []
         for part in cut_at_raw_bytes(text):
             pieces = _MARKS.split(part) if isinstance(part, str) else [part]
             for piece in filter(None, pieces):
                 if isinstance(piece, str) and not piece.startswith(_SPACE_MARK):
-                    ids.append(self._encode_plain(blank + piece))
+                    ids.append(self._encode_plain(prefix + piece))
                 else:
                     raw = piece.encode() if isinstance(piece, str) else piece
                     ids.append(self._byte_ids[np.frombuffer(raw, dtype=np.uint8)])
-                blank = ""
+                prefix = ""
         return np.concatenate(ids)
 
 
-class _RememberedWords(dict[str, bytes]):
-    """A cache of the ids of words, as bytes: four times as fast as calling SentencePiece again."""
+class _WordCache(dict[str, bytes]):
+    """A cache of the ids of words, as bytes: four times faster than calling SentencePiece again."""
 
     def __init__(self, processor: Any) -> None:
         super().__init__()
@@ -220,16 +220,16 @@ class _RememberedWords(dict[str, bytes]):
 
     def __missing__(self, word: str) -> bytes:
         ids: bytes = self._processor.encode(word, return_type="numpy").tobytes()
-        if len(word) <= _REMEMBERED_CHARACTERS:
-            if len(self) >= _REMEMBERED_WORDS:
+        if len(word) <= _MAX_CACHED_CHARACTERS:
+            if len(self) >= _MAX_CACHED_WORDS:
                 self.clear()
             self[word] = ids
         return ids
 
 
 def _independent_words(processor: Any) -> re.Pattern[str] | None:
-    # If no piece crosses from one word into the next, and nothing is added before a text, the ids
-    # of a text are the ids of its words, concatenated.
+    # If no piece has parts of two words, and nothing is added before a text, the ids of a text are
+    # the concatenated ids of its words.
     ids = range(processor.vocab_size())
     pieces = [processor.id_to_piece(i) for i in ids if not _is_symbol(processor, i)]
     for word, crossing in _WORDS:
@@ -250,7 +250,7 @@ def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
     """Reads a SentencePiece model, trained here or elsewhere.
 
     Raises:
-        InputError: It is not a SentencePiece model, has no eos, or cannot encode every text.
+        InputError: The file is not a SentencePiece model, has no eos, or cannot encode every text.
     """
     return _read(path, path.read_bytes())
 
@@ -260,11 +260,11 @@ def _read(path: Path, model: bytes) -> SentencePieceTokenizer:
         processor = _load(model)
     except RuntimeError as error:
         raise InputError(
-            f"{path} is not a SentencePiece model, nor a tokenizer.json: name another file"
+            f"{path} is neither a SentencePiece model nor a tokenizer.json: give another file"
         ) from error
     if not all(processor.is_byte(processor.piece_to_id(f"<0x{byte:02X}>")) for byte in range(256)):
         raise InputError(
-            f"{path} has no byte pieces, so text outside its vocabulary would be lost: bring a "
+            f"{path} has no byte pieces, so text outside its vocabulary would be lost: use a "
             "model with byte fallback, or train one with `bigtrain data tokenizer`"
         )
     return SentencePieceTokenizer(path, model, processor, _special(processor, path))
@@ -297,18 +297,18 @@ def train_tokenizer(
 ) -> SentencePieceTokenizer:
     """Trains a SentencePiece model and writes it to `out`; equal texts give equal bytes.
 
-    Line ends are part of the pieces (`):` with its newline is one token), which suits source code.
+    Line ends may be part of pieces (`):` with its newline is one token), which suits source code.
 
     Args:
         texts: Documents of any length.
-        out: The model file to write, replacing what is there.
-        vocab_size: Number of ids, special ones and bytes included.
+        out: The model file to write; an existing file is replaced.
+        vocab_size: Number of ids, including special ids and bytes.
         kind: `bpe`, or `unigram` (slower to train).
         seed: Seeds SentencePiece's own sampling.
 
     Raises:
-        InputError: There is no text, it cannot give `vocab_size` pieces, or the model does not
-            give every text back exactly. Then nothing is written.
+        InputError: There is no text, it cannot give `vocab_size` pieces, or texts that the model
+            encodes do not decode to themselves. Then nothing is written.
     """
     import sentencepiece
 
@@ -325,7 +325,7 @@ def train_tokenizer(
             model_writer=model,
             vocab_size=vocab_size,
             model_type=kind,
-            **{**_RECIPE, **_required(texts)},
+            **{**_TRAINER_OPTIONS, **_required(texts)},
         )
     except RuntimeError as error:
         raise _explain(error, vocab_size) from error
@@ -333,24 +333,24 @@ def train_tokenizer(
     tokenizer = _read(out, round_scores(content) if kind == "unigram" else content)
     if not tokenizer.exact:
         raise InputError(
-            "the trained tokenizer does not give every text back, so it was not kept: "
-            "train it on more, or other, text"
+            "with the trained tokenizer, some texts do not decode to themselves, so it was not "
+            "saved: train it on more or on other text"
         )
     write_file(out, tokenizer.content)
     return tokenizer
 
 
 def _required(texts: Sequence[str]) -> dict[str, str]:
-    # If blanks are rare, the character coverage may exclude them, and then a blank could not be
+    # If spaces are rare, the character coverage may exclude them, and then a space could not be
     # distinguished from U+2581. Otherwise the setting would only change the bytes of the model.
     characters = sum(map(len, texts))
-    blanks = sum(text.count(" ") for text in texts)
-    return {"required_chars": _SPACE_MARK} if blanks * _BLANKS_IN < characters else {}
+    spaces = sum(text.count(" ") for text in texts)
+    return {"required_chars": _SPACE_MARK} if spaces * _CHARACTERS_PER_SPACE < characters else {}
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        if has_surrogates(text):  # Raw bytes have ids already, and are not text to learn from.
+        if has_surrogates(text):  # Raw bytes have ids already; only text is used for training.
             text = "".join(part for part in cut_at_raw_bytes(text) if isinstance(part, str))
         for start in range(0, len(text), _CHUNK_CHARACTERS):
             yield text[start : start + _CHUNK_CHARACTERS]
@@ -371,7 +371,7 @@ def _explain(error: RuntimeError, vocab_size: int) -> InputError:
             f"the smallest possible is {lowest[1]}; raise --vocab-size"
         )
     said = " ".join(message.split())
-    return InputError(f"SentencePiece cannot learn from this text ({said}): name more text")
+    return InputError(f"SentencePiece cannot train on this text ({said}): give more text")
 
 
 def _special(processor: Any, path: Path) -> SpecialIds:
@@ -382,13 +382,13 @@ def _special(processor: Any, path: Path) -> SpecialIds:
         ids[role] = own if own != NONE else ids[role]
     if ids["eos"] == NONE:
         raise InputError(
-            f"{path} reserves no id for eos, the end of a document: bring a model with `</s>`, "
+            f"{path} has no id for eos, the end of a document: use a model with `</s>`, "
             "or train one with `bigtrain data tokenizer`"
         )
     return SpecialIds(**ids)
 
 
 def _control(processor: Any, role: str) -> int:
-    # Only control symbols: text becomes user-defined ones.
+    # Only control symbols: text can become user-defined symbols.
     found = (processor.piece_to_id(name) for name in USUAL_NAMES[role])
     return next((int(i) for i in found if processor.is_control(i)), NONE)

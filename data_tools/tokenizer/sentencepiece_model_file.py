@@ -1,6 +1,6 @@
-"""Reads the fields of a SentencePiece model file that its library gives no access to.
+"""Reads the fields of a SentencePiece model file that its library does not expose.
 
-The numbers of fields and kinds are those of `sentencepiece_model.proto`.
+The numbers of fields and piece types are those of `sentencepiece_model.proto`.
 """
 
 import struct
@@ -10,10 +10,11 @@ from typing import Any
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
-_MODEL_TYPE, _SPACE_BEHIND = 3, 24
-_CHARSMAP, _DUMMY_PREFIX, _FEWER_BLANKS, _ESCAPED = 2, 3, 4, 5
+_MODEL_TYPE, _WHITESPACE_AS_SUFFIX = 3, 24
+_PRECOMPILED_CHARSMAP, _ADD_DUMMY_PREFIX = 2, 3
+_REMOVE_EXTRA_WHITESPACES, _ESCAPE_WHITESPACES = 4, 5
 _MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
-_STEPS = 1024
+_SCORE_STEPS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,13 @@ class ModelFile:
     type: str
     """`unigram`, `bpe`, `word` or `char`."""
     charsmap: bytes
-    """The compiled normalisation rules; empty for identity."""
-    adds_blank: bool
-    """Whether a blank is added before every text (`add_dummy_prefix`)."""
-    removes_blanks: bool
-    """Whether blanks at both ends are removed and consecutive blanks become one."""
-    is_usual: bool
-    """Whether blanks become U+2581 and belong to the word after them, as by default."""
+    """The compiled normalization rules; empty for identity."""
+    add_dummy_prefix: bool
+    """Whether a space is added before every text."""
+    remove_extra_whitespaces: bool
+    """Whether spaces at both ends are removed and consecutive spaces are replaced by one."""
+    has_default_whitespace: bool
+    """Whether spaces become U+2581 and belong to the word after them, as by default."""
 
 
 def read_model(model: bytes) -> ModelFile:
@@ -55,10 +56,11 @@ def read_model(model: bytes) -> ModelFile:
     return ModelFile(
         pieces=pieces,
         type=_MODEL_TYPES[trainer.get(_MODEL_TYPE, 1)],
-        charsmap=bytes(normalizer.get(_CHARSMAP, b"")),
-        adds_blank=bool(normalizer.get(_DUMMY_PREFIX, 1)),
-        removes_blanks=bool(normalizer.get(_FEWER_BLANKS, 1)),
-        is_usual=bool(normalizer.get(_ESCAPED, 1)) and not trainer.get(_SPACE_BEHIND, 0),
+        charsmap=bytes(normalizer.get(_PRECOMPILED_CHARSMAP, b"")),
+        add_dummy_prefix=bool(normalizer.get(_ADD_DUMMY_PREFIX, 1)),
+        remove_extra_whitespaces=bool(normalizer.get(_REMOVE_EXTRA_WHITESPACES, 1)),
+        has_default_whitespace=bool(normalizer.get(_ESCAPE_WHITESPACES, 1))
+        and not trainer.get(_WHITESPACE_AS_SUFFIX, 0),
     )
 
 
@@ -66,15 +68,14 @@ def round_scores(model: bytes) -> bytes:
     """A SentencePiece model with its scores rounded to multiples of 1/1024.
 
     SentencePiece adds scores in single precision, the tokenizers library in double precision. With
-    rounded scores both sums are exact, so two ways to cut a text with equal scores are equal in
-    both.
+    rounded scores both sums are exact, so segmentations with equal scores are equal in both.
     """
     rounded = bytearray(model)
     for number, message, begin in _fields(model):
         if number == _PIECES:
             for inner, value, at in _fields(message):
                 if inner == 2:
-                    score = round(struct.unpack("<f", value)[0] * _STEPS) / _STEPS
+                    score = round(struct.unpack("<f", value)[0] * _SCORE_STEPS) / _SCORE_STEPS
                     struct.pack_into("<f", rounded, begin + at, score)
     return bytes(rounded)
 
@@ -86,7 +87,7 @@ def _piece(message: bytes) -> Piece:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any, int]]:
-    """The fields of a protobuf message: number, value (int or bytes) and where the value begins."""
+    """The fields of a protobuf message: number, value (int or bytes) and offset of the value."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)

@@ -1,7 +1,7 @@
 """Converts a SentencePiece model to a `tokenizer.json` that gives the same ids.
 
-The `tokenizer.json` has these steps. The normalizer maps characters, removes surplus blanks and
-writes the other blanks as U+2581. The pre-tokenizer adds U+2581 before the text and splits at
+The `tokenizer.json` has these steps. The normalizer maps characters, removes extra spaces and
+replaces the other spaces by U+2581. The pre-tokenizer adds U+2581 before the text and splits at
 user-defined symbols. The model is a list of merges (BPE) or of scores (unigram).
 """
 
@@ -37,7 +37,7 @@ def sentencepiece_json(model: bytes, spell: Callable[[str], list[str]]) -> dict[
 
     Args:
         model: The bytes of a SentencePiece model.
-        spell: Gives SentencePiece's pieces of a text, without a blank added before it.
+        spell: Splits a text into SentencePiece's pieces, without adding a space before it.
 
     Returns:
         None if the tokenizers library cannot express the model: `model_type=word`, unused BPE
@@ -46,10 +46,13 @@ def sentencepiece_json(model: bytes, spell: Callable[[str], list[str]]) -> dict[
     file = read_model(model)
     is_unigram = file.type == "unigram"
     has_unused = any(piece.kind == UNUSED for piece in file.pieces)
-    if not file.is_usual or file.type == "word" or (has_unused and not is_unigram):
+    if not file.has_default_whitespace or file.type == "word" or (has_unused and not is_unigram):
         return None
     cuts = _unigram_cuts(file.pieces) if is_unigram else _bpe_cuts(file.pieces, spell)
-    steps = [*(_blank_before_text() if file.adds_blank and _keeps_text(file) else ()), *cuts]
+    steps = [
+        *(_dummy_prefix_steps() if file.add_dummy_prefix and _is_identity(file) else ()),
+        *cuts,
+    ]
     return {
         "version": "1.0",
         "truncation": None,
@@ -62,7 +65,7 @@ def sentencepiece_json(model: bytes, spell: Callable[[str], list[str]]) -> dict[
         "normalizer": {"type": "Sequence", "normalizers": list(_normalizers(file, spell))},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps} if steps else None,
         "post_processor": None,
-        "decoder": _decoder(adds_blank=file.adds_blank),
+        "decoder": _decoder(add_dummy_prefix=file.add_dummy_prefix),
         "model": _unigram(file.pieces) if is_unigram else _bpe(file.pieces),
     }
 
@@ -70,26 +73,26 @@ def sentencepiece_json(model: bytes, spell: Callable[[str], list[str]]) -> dict[
 def _normalizers(file: ModelFile, spell: Callable[[str], list[str]]) -> Iterator[dict[str, Any]]:
     if file.charsmap:
         yield from _mapped(file.charsmap, spell)
-    if file.removes_blanks:
+    if file.remove_extra_whitespaces:
         yield _replace({"Regex": f"\\A[ {_SPACE_MARK}]+|[ {_SPACE_MARK}]+\\z"}, "")
         yield _replace({"Regex": f"[ {_SPACE_MARK}]+"}, " ")
-    if file.adds_blank and not _keeps_text(file):
+    if file.add_dummy_prefix and not _is_identity(file):
         yield {"type": "Prepend", "prepend": _SPACE_MARK}
     yield _replace({"String": " "}, _SPACE_MARK)
 
 
 def _mapped(charsmap: bytes, spell: Callable[[str], list[str]]) -> Iterator[dict[str, Any]]:
-    # Precompiled maps a grapheme by its first character and loses the marks after it, or does not
+    # Precompiled maps a grapheme by its first character and drops the marks after it, or does not
     # map it at all. So NFKC (and Lowercase) come first, and Precompiled applies the other rules.
     # NFKC reorders combining marks, SentencePiece does not. A noncharacter after the marks of
     # Hebrew and Arabic keeps their order.
-    if spell("\uff21\u2460\ufb01") == spell("A1fi"):  # False for rules of the user's own.
+    if spell("\uff21\u2460\ufb01") == spell("A1fi"):  # False for custom rules.
         for mark in _MARKS_BEFORE_VOWELS:
             yield _replace({"String": mark}, mark + _BREAK)
         yield {"type": "NFKC"}
         yield _replace({"String": _BREAK}, "")
     if spell("A") == spell("a"):
-        yield _replace({"String": _CAPITAL_I_WITH_DOT}, _BREAK)  # SentencePiece leaves it.
+        yield _replace({"String": _CAPITAL_I_WITH_DOT}, _BREAK)  # SentencePiece keeps this letter.
         yield {"type": "Lowercase"}
         yield _replace({"String": _BREAK}, _CAPITAL_I_WITH_DOT)
     if spell("\r\n") == spell("\n\n"):  # Precompiled would drop the \n: it is one grapheme.
@@ -98,14 +101,14 @@ def _mapped(charsmap: bytes, spell: Callable[[str], list[str]]) -> Iterator[dict
     yield {"type": "Precompiled", "precompiled_charsmap": encoded}
 
 
-def _keeps_text(file: ModelFile) -> bool:
-    return not file.charsmap and not file.removes_blanks
+def _is_identity(file: ModelFile) -> bool:
+    return not file.charsmap and not file.remove_extra_whitespaces
 
 
-def _blank_before_text() -> Iterator[dict[str, Any]]:
+def _dummy_prefix_steps() -> Iterator[dict[str, Any]]:
     # Metaspace adds its mark before the first part of a text unless the text begins with that mark.
-    # The mark of the first step is a blank, which no normalized text begins with, so it is always
-    # added. The second step writes it as U+2581.
+    # The mark of the first step is a space. No normalized text begins with a space, so the mark is
+    # always added. The second step replaces it by U+2581.
     yield {"type": "Metaspace", "replacement": " ", "prepend_scheme": "first", "split": False}
     yield {
         "type": "Metaspace",
@@ -115,10 +118,10 @@ def _blank_before_text() -> Iterator[dict[str, Any]]:
     }
 
 
-def _decoder(*, adds_blank: bool) -> dict[str, Any]:
-    blank = _replace({"String": _SPACE_MARK}, " ")
-    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if adds_blank else []
-    steps = [blank, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip]
+def _decoder(*, add_dummy_prefix: bool) -> dict[str, Any]:
+    space = _replace({"String": _SPACE_MARK}, " ")
+    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if add_dummy_prefix else []
+    steps = [space, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip]
     return {"type": "Sequence", "decoders": steps}
 
 
@@ -139,9 +142,9 @@ def _unigram(pieces: Sequence[Piece]) -> dict[str, Any]:
 
 
 def _unigram_cuts(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
-    # A letter outside the vocabulary costs more than any symbol. So a symbol whose name has such a
-    # letter would be found in a text with that name. Therefore the name is cut after its first
-    # letter.
+    # The score of an unknown letter is below that of any symbol. So if the name of a symbol has
+    # such a letter, a text with that name would become the symbol. Cutting the name after its first
+    # letter prevents this.
     known = {piece.text for piece in pieces if piece.kind == NORMAL}
     names = [piece.text for piece in pieces if piece.kind in (UNKNOWN, CONTROL, BYTE, UNUSED)]
     at_risk = [name for name in names if not known >= set(name)]
@@ -157,8 +160,8 @@ def _bpe(pieces: Sequence[Piece]) -> dict[str, Any]:
         "end_of_word_suffix": None,
         "fuse_unk": False,
         "byte_fallback": True,
-        # A part that is equal to a piece becomes that piece without merges. User-defined symbols
-        # need this.
+        # With this, a part that is equal to a piece becomes that piece without merges, as
+        # user-defined symbols must.
         "ignore_merges": any(piece.kind == USER_DEFINED for piece in pieces),
         "vocab": {piece.text: i for i, piece in enumerate(pieces)},
         "merges": _merges(pieces),
@@ -166,9 +169,10 @@ def _bpe(pieces: Sequence[Piece]) -> dict[str, Any]:
 
 
 def _merges(pieces: Sequence[Piece]) -> list[list[str]]:
-    """The pairs that make each piece, in SentencePiece's order: by the score of the piece.
+    """The pairs of pieces that merge into each piece, by the score of the piece.
 
-    Of the pairs of one piece, the longest left part comes first: SentencePiece takes the leftmost.
+    Among the pairs of one piece, those with a longer left part come first, because SentencePiece
+    merges the leftmost pair first.
     """
     normal = {piece.text for piece in pieces if piece.kind == NORMAL}
     ordered = sorted((p for p in pieces if p.kind == NORMAL), key=lambda p: -p.score)

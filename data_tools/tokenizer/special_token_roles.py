@@ -1,7 +1,7 @@
 """Finds which tokens of a `tokenizer.json` are pad, bos, eos and so on, and records it in a copy.
 
-The format itself does not say. If the usual names do not show the roles, they are written into the
-file's added tokens as `roles`, a key that the tokenizers library and transformers ignore.
+The format has no field for these roles. If the usual names do not show them, they are written into
+the file's added tokens as `roles`, a key that the tokenizers library and transformers ignore.
 """
 
 from collections.abc import Mapping
@@ -25,27 +25,28 @@ def choose_roles(
 ) -> dict[str, int]:
     """Finds the id of every role, -1 if there is none.
 
-    A role is taken from the user's choice, or else from the roles recorded in a copy, or else from
-    the `tokenizer_config.json` beside the file, or else from the usual names among its special
-    tokens. If none of these gives the eos, the missing roles are taken from the
-    `special_tokens_map.json` beside it.
+    A role is taken from the first of these that has it: the user's choice, the roles recorded in a
+    copy, the `tokenizer_config.json` beside the file, the usual names among its special tokens. If
+    none of these has the eos, the missing roles are taken from the `special_tokens_map.json` beside
+    the file.
 
     Args:
         path: The `tokenizer.json`.
-        values: What is in it.
+        values: The content of the file.
         vocabulary: Its tokens and their ids.
-        chosen: Tokens by role, as the user says.
+        chosen: Tokens by role, as the user chose them.
 
     Raises:
-        InputError: A chosen token is not there, several tokens have usual names, or none is eos.
+        InputError: A chosen token does not exist, several tokens could have one role, or there is
+            no eos.
     """
     if unknown := sorted(set(chosen) - set(ROLES)):
         raise InputError(f"no special id is called {unknown[0]}: there are {', '.join(ROLES)}")
     for role, token in chosen.items():
         if token not in vocabulary:
-            raise InputError(f"{path} has no token {token!r} to be {role}: name one that it has")
-    neighbour = {} if _remembered(values) else _of_config(path.with_name(CONFIG_NAME))
-    named = {role: token for role, token in neighbour.items() if token in vocabulary} | {**chosen}
+            raise InputError(f"{path} has no token {token!r} for {role}: give one that it has")
+    configured = {} if _recorded(values) else _load_config(path.with_name(CONFIG_NAME))
+    named = {role: token for role, token in configured.items() if token in vocabulary} | {**chosen}
     candidates = _candidates(values)
     roles = {}
     for role in ROLES:
@@ -54,7 +55,7 @@ def choose_roles(
             raise InputError(f"{path}: {' and '.join(names)} could each be {role}: {_remedy(role)}")
         roles[role] = vocabulary[names[0]] if names else NONE
     if roles["eos"] == NONE:
-        for role, token in _of_config(path.with_name(OLDER_NAME)).items():
+        for role, token in _load_config(path.with_name(OLDER_NAME)).items():
             if roles[role] == NONE:
                 roles[role] = vocabulary.get(token, NONE)
     if roles["eos"] == NONE:
@@ -62,17 +63,17 @@ def choose_roles(
     return roles
 
 
-def remember_roles(
+def record_roles(
     values: dict[str, Any], roles: Mapping[str, int], vocabulary: Mapping[str, int]
 ) -> bool:
-    """Writes the roles into `values`, if a reader of the file alone would find other roles.
+    """Writes the roles into `values`, if the file without them would show other roles.
 
     Returns:
         Whether anything was written.
     """
-    alone = _candidates(values)
+    candidates = _candidates(values)
     if all(
-        [vocabulary[name] for name in alone[role]] == ([] if i == NONE else [i])
+        [vocabulary[name] for name in candidates[role]] == ([] if i == NONE else [i])
         for role, i in roles.items()
     ):
         return False
@@ -91,19 +92,19 @@ def remember_roles(
 
 
 def _candidates(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    if remembered := _remembered(values):
-        return {role: [name for name, roles in remembered if role in roles] for role in ROLES}
+    if recorded := _recorded(values):
+        return {role: [name for name, roles in recorded if role in roles] for role in ROLES}
     special = {token["content"] for token in values["added_tokens"] if token["special"]}
     return {role: [name for name in USUAL_NAMES[role] if name in special] for role in ROLES}
 
 
-def _remembered(values: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def _recorded(values: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     return [
         (token["content"], token["roles"]) for token in values["added_tokens"] if "roles" in token
     ]
 
 
-def _of_config(path: Path) -> dict[str, str]:
+def _load_config(path: Path) -> dict[str, str]:
     values = load_json(path) if path.is_file() else {}
     found = {}
     for role in ROLES:

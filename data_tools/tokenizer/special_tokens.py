@@ -36,5 +36,5 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "sep": ("<sep>", "[SEP]"),
     "mask": ("<mask>", "[MASK]", "<|mask|>"),
 }
-"""Their names in published models. Ends of a chat turn (`<|im_end|>`, `<|eot_id|>`) are not ends of
-a document, so they are eos only if the user says so."""
+"""The names of special tokens in published models. The end of a chat turn (`<|im_end|>`,
+`<|eot_id|>`) is not the end of a document, so it is the eos only if the user chooses it."""

@@ -1,4 +1,4 @@
-"""The interface of all tokenizers, whatever library they use, and functions that they share."""
+"""The interface of all tokenizers, and functions that they share."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ TokenizerLibrary = Literal["sentencepiece", "huggingface"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _RAW_BYTES = re.compile("([\udc80-\udcff]+)")
-_PROBES = (
+_DIFFICULT_TEXTS = (
     "plain words, Upper and lower.",
     "  two  blanks  each ",
     "\n\n\ttabs\r\n    and lines\n",
@@ -32,7 +32,7 @@ class Tokenizer(Protocol):
     """Turns text into ids and back; text never becomes a special id.
 
     In a text, bytes that are not UTF-8 are the lone surrogates U+DC80 to U+DCFF
-    (`surrogateescape`, PEP 383): `encode` turns them into byte tokens, `decode` gives them back.
+    (`surrogateescape`, PEP 383): `encode` turns them into byte tokens, `decode` returns them.
     """
 
     @property
@@ -41,7 +41,7 @@ class Tokenizer(Protocol):
 
     @property
     def content(self) -> bytes:
-        """The bytes of a file that gives this tokenizer, special ids included."""
+        """The bytes of a file that defines this tokenizer, including its special ids."""
 
     @property
     def sha256(self) -> str:
@@ -65,7 +65,7 @@ class Tokenizer(Protocol):
 
     @property
     def exact(self) -> bool:
-        """Whether decoding gives back exactly the text; False if the model normalizes text."""
+        """Whether decoding gives exactly the same text; False if the model normalizes text."""
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """Turns text into ids `[tokens]`, adding nothing.
@@ -78,9 +78,9 @@ class Tokenizer(Protocol):
         """Encodes several texts, each as `encode` does."""
 
     def encode_parts(self, parts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Encodes the parts of one text, as its sentences; together the ids decode to the text.
+        """Encodes the parts of one text, such as sentences; together the ids decode to the text.
 
-        Blanks at the end of a part are moved to the next part, because they belong to its first
+        Spaces at the end of a part are moved to the next part, because they belong to its first
         word. A part has no ids if a token of the part before covers it.
         """
 
@@ -95,20 +95,20 @@ class Tokenizer(Protocol):
         """
 
     def special_ids(self) -> list[int]:
-        """All ids that represent no text, including spare ones and unknown."""
+        """All ids that represent no text, including spare ids and unk."""
 
     def word_starts(self) -> NDArray[np.bool_]:
-        """For every id `[vocab_size]`, whether it begins a word; for whole-word masking."""
+        """For each id, whether it begins a word, `[vocab_size]`; used for whole-word masking."""
 
-    def exchange_json(self) -> dict[str, Any] | None:
+    def tokenizer_json(self) -> dict[str, Any] | None:
         """The `tokenizer.json` that gives the same ids; None if it cannot express the model.
 
-        It adds nothing before or after a text. It marks as special the ids that no text becomes.
+        It adds nothing before or after a text, and marks the ids that no text becomes as special.
         """
 
 
 def has_surrogates(text: str) -> bool:
-    """Whether a text holds surrogates, which UTF-8 cannot encode."""
+    """Whether a text has surrogates, which UTF-8 cannot encode."""
     return _SURROGATE.search(text) is not None
 
 
@@ -122,7 +122,7 @@ def cut_at_raw_bytes(text: str) -> Iterator[str | bytes]:
         if fault := _SURROGATE.search(part):
             if not _RAW_BYTES.fullmatch(part):
                 raise InputError(
-                    f"the text holds the lone surrogate U+{ord(fault[0]):04X}, which is half a "
+                    f"the text has the lone surrogate U+{ord(fault[0]):04X}, which is half a "
                     "character: correct the text (in JSON it is written as "
                     f"\\u{ord(fault[0]):04x} without its other half)"
                 )
@@ -131,14 +131,14 @@ def cut_at_raw_bytes(text: str) -> Iterator[str | bytes]:
             yield part
 
 
-def move_blanks(parts: Sequence[str]) -> list[str]:
-    """Moves the blanks at the end of each part to the next part; the last part keeps its own."""
-    moved, blanks = [], ""
+def move_spaces(parts: Sequence[str]) -> list[str]:
+    """Moves the spaces at the end of each part to the next part; the last part keeps its own."""
+    moved, spaces = [], ""
     for part in parts[:-1]:
         kept = part.rstrip(" ")
-        moved.append(blanks + kept)
-        blanks = part[len(kept) :]
-    return [*moved, *(blanks + part for part in parts[-1:])]
+        moved.append(spaces + kept)
+        spaces = part[len(kept) :]
+    return [*moved, *(spaces + part for part in parts[-1:])]
 
 
 def text_of(content: bytes) -> str:
@@ -147,20 +147,20 @@ def text_of(content: bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """A decoded text for a terminal: raw bytes become question marks."""
+    """A decoded text that a terminal can show: raw bytes become question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def gives_back(round_trip: Callable[[str], str]) -> bool:
-    """Whether a tokenizer gives difficult texts back exactly."""
-    return all(round_trip(text) == text for text in _PROBES)
+def round_trips(round_trip: Callable[[str], str]) -> bool:
+    """Whether difficult texts are unchanged after encoding and decoding with a tokenizer."""
+    return all(round_trip(text) == text for text in _DIFFICULT_TEXTS)
 
 
 def check_id(token_id: int, vocab_size: int) -> int:
     """Checks that an id is in the vocabulary.
 
     Raises:
-        InputError: It is not.
+        InputError: The id is outside the vocabulary.
     """
     if not 0 <= token_id < vocab_size:
         raise InputError(f"token id {token_id} is outside the vocabulary of {vocab_size}")

@@ -1,8 +1,9 @@
-"""Decides which tokens begin a word, from the token alone, for whole-word masking.
+"""Decides which tokens begin a word, from the text of the token only, for whole-word masking.
 
-A token that begins with a letter, a digit or a combining mark continues the word before it; one
-that begins with a blank begins a word. Chinese characters and kana are each a word, as in BERT's
-whole-word masking for Chinese (Cui et al., arXiv 1906.08101), and so are punctuation and symbols.
+A token that begins with a letter, a digit or a combining mark continues the word before it; a token
+that begins with a space begins a word. Each Chinese character and kana is a word, as in BERT's
+whole-word masking for Chinese (Cui et al., arXiv 1906.08101), and so is each punctuation mark and
+symbol.
 """
 
 import re
@@ -17,7 +18,7 @@ _JOINERS = "\u200c\u200d"  # They join letters and emoji.
 
 
 def starts_word(content: bytes) -> bool:
-    """Whether a token of this text, its blanks included, begins a word.
+    """Whether a token with this text, including its spaces, begins a word.
 
     A token that begins inside a character continues a word.
     """
@@ -25,7 +26,7 @@ def starts_word(content: bytes) -> bool:
         return True
     if 0x80 <= content[0] < 0xC0:
         return False
-    # An incomplete character is most often one of a script without blanks, or an emoji.
+    # An incomplete character is most often one of a script without spaces, or an emoji.
     first = content.decode("utf-8", "replace")[0]
     if _CHINESE_OR_KANA.match(first):
         return True

@@ -15,7 +15,7 @@ from data_tools.manifest import (
     render_manifest,
     total_of,
 )
-from data_tools.tar_index import PackPlace, index_path, render_index
+from data_tools.tar_index import PackLocation, index_path, render_index
 from data_tools.tar_writer import ShardWriter
 from data_tools.tokenizer import SpecialIds
 
@@ -53,7 +53,7 @@ def make_sparse_corpus(folder: Path, *, num_bytes: int) -> Path:
     size = PACK_TOKENS * 2
     crc32, docs = zlib.crc32(bytes(size)), zlib.crc32(np.zeros(1, DOCS_TYPE).tobytes())
     packs = [
-        PackPlace(f"{pack:05d}", pack * (size + 4096) + 640, PACK_TOKENS, crc32, 0, 1, docs)
+        PackLocation(f"{pack:05d}", pack * (size + 4096) + 640, PACK_TOKENS, crc32, 0, 1, docs)
         for pack in range(_SHARD_PACKS)
     ]
     shards = []

@@ -209,7 +209,7 @@ def test_documents_get_an_end_where_they_lack_one_and_are_cut_where_they_have_tw
     options = ["--out", str(tmp_path / "corpus"), "--tokenizer", str(tokenizer.path)]
     result = CliRunner().invoke(app, ["import-megatron", str(prefix), *options])
     assert "5 documents, 11 tokens; eos added to 2 documents, 2 cut" in result.output
-    assert "1 empty ones left out" in result.output
+    assert "1 empty documents skipped" in result.output
     expected = [[90, 91, 2], [92, 2], [93, 2], [94, 2], [95, 2]]
     assert documents_of(tmp_path / "corpus") == expected
     assert verify_corpus(tmp_path / "corpus", "full").faults == ()
@@ -249,7 +249,7 @@ def put(path, offset, content):
             lambda bin, idx: put(idx, 0, b"XMIDIDX"),
             r"made\.idx does not begin like",
         ),
-        (lambda bin, idx: put(idx, 9, b"\2"), r"made\.idx has version 2; only 1 is known"),
+        (lambda bin, idx: put(idx, 9, b"\2"), r"made\.idx has version 2; only 1 is supported"),
         (lambda bin, idx: put(idx, 17, b"\7"), "token type 7 at byte 17 is not an integer type"),
         (lambda bin, idx: put(idx, 26, b"\0"), "has no document mark"),
         (lambda bin, idx: put(idx, 34, b"\1"), "sequence 1 does not follow the one before"),
@@ -280,7 +280,7 @@ def test_marks_that_go_back_are_refused(tokenizer, tmp_path):
 
 def test_a_dataset_without_a_token_makes_no_corpus(tokenizer, tmp_path):
     prefix = write_files(tmp_path / "made", [[], []])
-    with pytest.raises(InputError, match="holds no token"):
+    with pytest.raises(InputError, match="has no token"):
         import_megatron(prefix, tmp_path / "corpus", tokenizer=tokenizer.path)
     assert not (tmp_path / "corpus").exists()
 
@@ -326,7 +326,7 @@ def test_an_import_that_was_killed_starts_over_and_a_finished_one_is_left_alone(
     assert not left.exists()
     before = tree_bytes(tmp_path / "corpus")
     assert "tokens-000007.tar" not in before
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         import_megatron(prefix, tmp_path / "corpus", tokenizer=tokenizer.path)
     assert tree_bytes(tmp_path / "corpus") == before
 

@@ -17,7 +17,7 @@ from tests.data_tools.test_reading_records import LINES, read, write_rows
 
 BAD_LINES = {
     b'{"text": "a" oops}': ("invalid JSON", r"Expecting ',' delimiter, column 14"),
-    b"[1, 2]": ("invalid JSON", "holds a JSON list, not an object"),
+    b"[1, 2]": ("invalid JSON", "is a JSON list, not an object"),
     b'{"text": "\xff"}': ("invalid JSON", r"byte 0xff is not UTF-8, column 11"),
     b'{"text": "\\ud83d"}': ("invalid JSON", r"half a surrogate pair, '\\ud83d', in 'text'"),
     b'{"a": ' + b"[" * 100_000: ("invalid JSON", "recursion"),
@@ -118,7 +118,7 @@ def test_a_parquet_file_without_the_column_names_those_it_has(tmp_path):
     write_rows(tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"no column 'body' \(its columns: 'id', 'text'\)"):
         read(tmp_path / "a.parquet", text_field="body")
-    with pytest.raises(InputError, match=r"column 'id' holds int64, not text"):
+    with pytest.raises(InputError, match=r"column 'id' has type int64, not text"):
         read(tmp_path / "a.parquet", text_field="id")
 
 

@@ -99,7 +99,7 @@ def test_an_array_that_breaks_off_is_never_taken_for_whole(tmp_path, on_invalid)
     with pytest.raises(InputError, match=r"value 2 is not valid JSON .*jq -c"):
         read(tmp_path / "a.json", on_invalid=on_invalid)
     (tmp_path / "a.json").write_text('[{"text": "a"}, 7, {"body": "c"}]')
-    with pytest.raises(InputError, match=r"a\.json value 2 holds a JSON int, not an object"):
+    with pytest.raises(InputError, match=r"a\.json value 2 is a JSON int, not an object"):
         read(tmp_path / "a.json")
 
 
@@ -277,7 +277,7 @@ def test_names_that_deceive_are_told(tmp_path):
     assert read(tmp_path / "a.txt")[0] == [Skipped("not UTF-8 but gzip", "a.txt")]
     assert read(tmp_path / "b.txt")[0] == [Skipped("not UTF-8 but UTF-16", "b.txt")]
     (tmp_path / "c.jsonl").write_bytes(gzip.compress(LINES))
-    with pytest.raises(InputError, match=r"c\.jsonl holds gzip, not JSON in UTF-8"):
+    with pytest.raises(InputError, match=r"c\.jsonl is gzip, not JSON in UTF-8"):
         read(tmp_path / "c.jsonl")
     (tmp_path / "d.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
     with pytest.raises(InputError, match=r"d\.parquet\.gz is compressed, .*\(gzip -d\)"):
@@ -301,7 +301,7 @@ def test_files_of_other_kinds_are_known_by_content_too(tmp_path):
 
 def test_a_tar_of_tokens_is_refused(sharded):
     tar = next((sharded / "train").glob("*.tar"))
-    with pytest.raises(InputError, match=r"\.tar holds tokens that `bigtrain data shard` wrote"):
+    with pytest.raises(InputError, match=r"\.tar has tokens that `bigtrain data shard` wrote"):
         read(tar)
 
 
@@ -349,6 +349,6 @@ def test_a_member_that_webdataset_passes_over_is_counted(tmp_path):
 def test_standard_input_of_another_kind_is_refused_by_name(tmp_path, kind):
     path = tmp_path / f"file.{kind}"
     write_tar(path, {"txt": "one"}) if kind == "tar" else write_table(TABLE, path)
-    refusal = pytest.raises(InputError, match=rf"holds {kind}, not JSON Lines: name the file")
+    refusal = pytest.raises(InputError, match=rf"is {kind}, not JSON Lines: give the file")
     with path.open("rb") as stream, refusal, standard_input(tmp_path / "out", stream):
         pass

@@ -48,7 +48,7 @@ def test_members_whose_names_begin_with_two_underscores_are_read(tmp_path):
 def test_a_second_member_of_one_name_obeys_on_invalid(tmp_path):
     members = [("0.txt", b"old"), ("1.txt", b"one"), ("1.TXT", b"new"), ("2.txt", b"two")]
     path = write_members(tmp_path / "a.tar", *members)
-    with pytest.raises(InputError, match=r"a\.tar holds several members 1\.TXT.*--on-invalid skip"):
+    with pytest.raises(InputError, match=r"a\.tar has several members 1\.TXT.*--on-invalid skip"):
         read(path)
     found, _ = read(path, on_invalid="skip")
     assert [it.text for it in found if isinstance(it, Document)] == ["old", "one", "two"]

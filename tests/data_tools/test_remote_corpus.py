@@ -222,7 +222,7 @@ def test_a_flipped_bit_in_the_store_is_found(store, cache):
 @pytest.mark.parametrize(
     ("remove", "message"),
     [
-        ("manifest.json", r"holds no manifest\.json: check the URL"),
+        ("manifest.json", r"has no manifest\.json: check the URL"),
         ("tokens-000000.index.json", r"needs its indexes; make them with `bigtrain data index`"),
         ("tokens-000000.tar", r"tokens-000000\.tar is missing, and the manifest lists it"),
     ],

@@ -206,8 +206,8 @@ def test_two_writers_do_not_meet(own_corpus):
 @pytest.mark.parametrize(
     ("documents", "options", "message"),
     [
-        ([[[80] * 9]], {"mode": "pairs"}, "a single document with text"),
-        ([[[80] * 9], []], {"mode": "pairs"}, "a single document with text"),
+        ([[[80] * 9]], {"mode": "pairs"}, "only one document with text"),
+        ([[[80] * 9], []], {"mode": "pairs"}, "only one document with text"),
         ([[], []], {"mode": "bestfit"}, "no document has the two tokens"),
         ([[], []], {"mode": "pad"}, "no document has the two tokens"),
         ([[[80]], [[81]]], {"mode": "pairs", "sequence_length": 7}, "sequence length 7 is out of"),
@@ -245,7 +245,7 @@ def test_a_table_of_another_corpus_is_refused(own_corpus):
         (lambda f: (f / "starts.npy").unlink(), "starts.npy is missing, and the manifest"),
         (lambda f: (f / "rows.npy").write_bytes(b"short"), "rows.npy has 5 bytes, not the"),
         (lambda f: edit(f, schema="bigtrain-samples/2"), "schema 'bigtrain-samples/2'"),
-        (lambda f: edit(f, num_samples=3), "rows.npy holds int64"),
+        (lambda f: edit(f, num_samples=3), "rows.npy has int64"),
         (lambda f: edit(f, num_segments="many"), "num_segments: Input should be"),
         (lambda f: edit(f, mode="bestfit"), "but its folder has another name"),
         (lambda f: edit(f, files={}), "lists no rows.npy"),

@@ -104,14 +104,16 @@ def test_another_job_in_the_same_folder_is_refused(texts, tokenizer, sharded, tm
         shard(texts, tokenizer, out, pack_tokens=50)
     changed = shutil.copytree(texts, tmp_path / "stories")
     (changed / "0003.txt").write_text("something else")
-    with pytest.raises(InputError, match=r"other text \(\w{12} → \w{12}\): .* left out, as \.tar"):
+    with pytest.raises(
+        InputError, match=r"other text \(\w{12} → \w{12}\): .* left out, such as \.tar"
+    ):
         shard(changed, tokenizer, out)
     assert tree_bytes(out) == tree_bytes(sharded)
 
 
 def test_a_folder_that_is_not_a_job_is_left_alone(texts, tokenizer, tmp_path):
     (tmp_path / "train").mkdir()
-    with pytest.raises(InputError, match="is there already, from no known job"):
+    with pytest.raises(InputError, match="exists already, from an unknown job"):
         shard(texts, tokenizer, tmp_path)
 
 

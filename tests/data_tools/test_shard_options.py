@@ -32,7 +32,7 @@ from data_tools.sharding.shard_corpus import shard_corpus
 from data_tools.sharding.shard_options import ShardOptions
 from data_tools.sharding.shard_task import TokenDocument, shuffled
 from data_tools.tokenizer import train_tokenizer
-from data_tools.tokenizer.tokenizer_interface import move_blanks
+from data_tools.tokenizer.tokenizer_interface import move_spaces
 from tests.data_tools.small_texts import tree_bytes, write_texts
 
 TINY = {"task_bytes": 3000, "pack_tokens": 100}
@@ -111,7 +111,7 @@ def test_compressed_standard_input_is_refused_with_the_tool(
 ):
     stream = io.TextIOWrapper(io.BytesIO(pack(lines.read_bytes())))
     monkeypatch.setattr("sys.stdin", stream)
-    with pytest.raises(InputError, match=rf"is compressed: unpack it first \({tool} -dc FILE"):
+    with pytest.raises(InputError, match=rf"is compressed: decompress it first \({tool} -dc FILE"):
         shard("-", tokenizer, tmp_path / "out", reading=BODY)
     assert not list((tmp_path / "out" / "tasks").iterdir())
 
@@ -156,7 +156,7 @@ def test_sentence_starts_mark_every_sentence(texts, tokenizer, tmp_path):
             for start, stop in pairwise(edges):
                 found.append(tokenizer.decode(corpus.read(start, stop)))
     # A blank between two sentences belongs to the first word of the second.
-    assert found == [part for text in documents for part in move_blanks(split_sentences(text))]
+    assert found == [part for text in documents for part in move_spaces(split_sentences(text))]
     assert "今天下雨。" in found
 
 
@@ -300,7 +300,7 @@ def test_a_job_that_stopped_at_a_long_line_goes_on_with_a_higher_limit(lines, to
 
 
 def test_an_empty_split_is_found_before_any_work(texts, tokenizer, tmp_path):
-    with pytest.raises(InputError, match="none of 60 documents would fall into the validation"):
+    with pytest.raises(InputError, match="none of 60 documents would be in the validation"):
         shard(texts, tokenizer, tmp_path / "out", validation_percent=0.01)
     with pytest.raises(InputError, match=r"the train split: lower --validation-percent from 99\.9"):
         shard(texts, tokenizer, tmp_path / "out", validation_percent=99.99)

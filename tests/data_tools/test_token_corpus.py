@@ -178,7 +178,7 @@ def test_a_key_of_a_later_writer_is_no_obstacle_but_another_fingerprint(damaged)
 def test_folders_that_are_no_corpus_are_explained(tmp_path, sharded, damaged):
     with pytest.raises(InputError, match="no corpus folder at"):
         load_manifest(tmp_path / "absent")
-    with pytest.raises(InputError, match="name train or validation inside it"):
+    with pytest.raises(InputError, match="give train or validation inside it"):
         load_manifest(sharded)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"has no manifest\.json"):

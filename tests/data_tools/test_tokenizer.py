@@ -174,7 +174,7 @@ def test_where_blanks_are_usual_nothing_is_required(tmp_path, monkeypatch):
 
 def test_a_model_that_is_not_exact_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("data_tools.tokenizer.sentencepiece._required", lambda _: {})
-    with pytest.raises(InputError, match="does not give every text back"):
+    with pytest.raises(InputError, match="some texts do not decode to themselves"):
         train_tokenizer(["北京" * 50], tmp_path / "t.model", vocab_size=330)
     assert list(tmp_path.iterdir()) == []
 
@@ -186,7 +186,7 @@ def test_text_of_nothing_to_learn_from_is_no_text(tmp_path, text):
 
 
 def test_what_sentencepiece_cannot_learn_from_is_said_in_one_line(tmp_path):
-    with pytest.raises(InputError, match="cannot learn from this text"):
+    with pytest.raises(InputError, match="cannot train on this text"):
         train_tokenizer(["\t\n" * 9], tmp_path / "t.model", vocab_size=330, kind="unigram")
 
 
@@ -230,5 +230,5 @@ def test_no_text_and_no_tokenizer_are_said_plainly(tmp_path):
     with pytest.raises(InputError, match="no tokenizer at"):
         load_tokenizer(tmp_path / "absent.model")
     (tmp_path / "wrong.model").write_text("not a model")
-    with pytest.raises(InputError, match="not a SentencePiece model"):
+    with pytest.raises(InputError, match="neither a SentencePiece model"):
         load_tokenizer(tmp_path / "wrong.model")

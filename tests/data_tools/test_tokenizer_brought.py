@@ -85,10 +85,10 @@ def test_a_model_that_loses_text_is_refused(tmp_path):
 
 
 def test_a_model_without_an_end_is_refused(tmp_path):
-    with pytest.raises(InputError, match="reserves no id for eos"):
+    with pytest.raises(InputError, match="has no id for eos"):
         load_tokenizer(bring(tmp_path / "t.model", eos_id=-1))
 
 
 def test_its_special_ids_cannot_be_chosen(tmp_path):
-    with pytest.raises(InputError, match="names its special ids itself"):
+    with pytest.raises(InputError, match="defines its own special ids"):
         load_tokenizer(bring(tmp_path / "t.model"), special={"eos": "the"})

@@ -58,7 +58,7 @@ def made_of_pieces(processor, count=500):
 
 def test_a_tokenizer_json_has_the_ids_of_the_model(brought):
     alone = sentencepiece.SentencePieceProcessor(model_proto=brought.content)
-    encode = encoder_of(brought.exchange_json(), brought.path)
+    encode = encoder_of(brought.tokenizer_json(), brought.path)
     texts = [*TEXTS, *made_of_pieces(alone)]
     assert [encode(text) for text in texts] == [alone.encode(text) for text in texts]
     check_exportable(brought)
@@ -81,9 +81,9 @@ def test_a_model_that_could_never_be_exported_is_refused_before_sharding(
 
 
 def test_a_tokenizer_whose_ids_are_others_there_is_refused_by_text(brought, monkeypatch):
-    values = brought.exchange_json()
+    values = brought.tokenizer_json()
     values["model"]["byte_fallback"] = False
-    monkeypatch.setattr(type(brought), "exchange_json", lambda self: values)
+    monkeypatch.setattr(type(brought), "tokenizer_json", lambda self: values)
     with pytest.raises(InputError, match=r"could not be exported.*has other ids there"):
         check_exportable(brought)
 
@@ -93,7 +93,7 @@ def test_rules_of_the_users_own_are_kept(tmp_path):
     rules.write_text("41\t42\n", "utf-8")  # A becomes B, and nothing else changes.
     options = {"normalization_rule_tsv": str(rules), "remove_extra_whitespaces": False}
     brought = load_tokenizer(bring(tmp_path / "t.model", **BPE, **options))
-    encode = encoder_of(brought.exchange_json(), brought.path)
+    encode = encoder_of(brought.tokenizer_json(), brought.path)
     for text in ("ABBA", "① Ａ", "E\u0301", "\r\n a"):
         assert encode(text) == brought.encode(text).tolist()
     assert encode("A") == encode("B")

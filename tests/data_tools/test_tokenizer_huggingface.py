@@ -185,7 +185,7 @@ def test_an_unusual_end_has_to_be_chosen_and_a_copy_remembers_it(tmp_path):
     path = train_byte_level(tmp_path / "tokenizer.json", ["<|im_end|>", "<|fin|>"])
     with pytest.raises(InputError, match=r"which token ends a document.*tokenizer_config\.json"):
         load_tokenizer(path)
-    with pytest.raises(InputError, match="no token '<end>' to be eos"):
+    with pytest.raises(InputError, match="no token '<end>' for eos"):
         load_tokenizer(path, special={"eos": "<end>"})
     with pytest.raises(InputError, match="no special id is called end"):
         load_tokenizer(path, special={"end": "<|fin|>"})

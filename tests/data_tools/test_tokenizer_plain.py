@@ -51,7 +51,7 @@ def test_a_text_without_a_special_token_keeps_the_ids_of_the_file(make, tmp_path
 @pytest.mark.parametrize("make", [word_level, word_piece, unigram])
 def test_a_special_token_that_a_model_spells_is_cut_alike_in_the_exported_file(make, tmp_path):
     ours = make(tmp_path)
-    exported = encoder_of(ours.exchange_json(), ours.path)
+    exported = encoder_of(ours.tokenizer_json(), ours.path)
     forbidden = set(ours.special_ids()) - {ours.special.unk}
     for text in SPELLED:
         assert not forbidden & set(ours.encode(text).tolist())

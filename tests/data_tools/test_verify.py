@@ -251,7 +251,7 @@ def test_a_count_edited_in_the_manifest_is_told_with_both_numbers(damaged, secon
     there = getattr(load_manifest(damaged).shards[1], name)
     edit_manifest(damaged, lambda values: values["shards"][1].update({name: there + 1}))
     [line] = lines(damaged, "header")
-    expected = f"{second.name}: holds {there} {name}, and the manifest says {there + 1}"
+    expected = f"{second.name}: has {there} {name}, and the manifest says {there + 1}"
     assert line.startswith(expected)
 
 
@@ -281,19 +281,19 @@ def test_a_manifest_that_does_not_add_up_is_refused_at_once(damaged):
         ),
         (
             {"tokens": [90, 2, 91, 2, 92, 2], "docs": [0, 2]},
-            "document 1 holds before its end eos (id 2); 1 such places",
+            "document 1 has eos (id 2) before its end; 1 such places",
         ),
-        ({"tokens": [90, 2, 9999, 2], "docs": [0, 2]}, "id 9999 lies outside the vocabulary"),
-        ({"tokens": [90, 2, 91, 2], "docs": [1, 2]}, "the start of document 0 is not after"),
-        ({"tokens": [90, 2, 91, 2], "docs": [0, 2, 2]}, "the start of document 2 is not after"),
-        ({"tokens": [90, 2, 91, 2], "docs": [0, 4]}, "the start of document 1 is not after"),
+        ({"tokens": [90, 2, 9999, 2], "docs": [0, 2]}, "id 9999 is outside the vocabulary"),
+        ({"tokens": [90, 2, 91, 2], "docs": [1, 2]}, "the start of document 0 is wrong"),
+        ({"tokens": [90, 2, 91, 2], "docs": [0, 2, 2]}, "the start of document 2 is wrong"),
+        ({"tokens": [90, 2, 91, 2], "docs": [0, 4]}, "the start of document 1 is wrong"),
         (
             {"tokens": [90, 2, 91, 2], "docs": [0, 2], "sents": [0, 1]},
             "a document starts inside a sentence",
         ),
         (
             {"tokens": [90, 2, 91, 2], "docs": [0, 2], "sents": [0, 2, 9]},
-            "the start of sentence 2 is not after",
+            "the start of sentence 2 is wrong",
         ),
     ],
 )

@@ -156,7 +156,7 @@ def test_a_stop_lets_all_ranks_save(launch, log_dir: Path, sent, received, exit_
     code, output, errors = launched.end()
     assert (code, output) == (exit_code, f"{exit_code} True None")
     assert [(log_dir / f"saved-{rank}").read_text() for rank in (0, 1)] == [str(int(received))] * 2
-    assert "saving" in errors and "Ctrl-C kills at once" in errors
+    assert "saving" in errors and "Ctrl-C kills the run at once" in errors
 
 
 def test_a_second_ctrl_c_kills(launch):

@@ -80,8 +80,8 @@ def test_the_report_fits_a_terminal_and_cuts_no_word():
         "1,000,000",
     ):
         assert f" {whole} " in shown
-    assert "dropped │ empty once cleaned" in shown
-    assert "skipped │ empty as it was read" in shown
+    assert "dropped │ empty after cleaning" in shown
+    assert "skipped │ empty in the input" in shown
 
 
 def test_the_recipe_for_english_web_pages_asks_for_more():

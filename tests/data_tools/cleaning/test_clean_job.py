@@ -226,9 +226,9 @@ def test_two_writers_an_unknown_folder_and_input_in_the_output_are_refused(web, 
     with only_writer(out), pytest.raises(InputError, match="another process is writing"):
         clean_corpus(make_config(web, out, **TINY))
     (out / "report.json").write_text("{}")
-    with pytest.raises(InputError, match="from no known job"):
+    with pytest.raises(InputError, match="from an unknown job"):
         clean_corpus(make_config(web, out, **TINY))
-    with pytest.raises(InputError, match="is in out="):
+    with pytest.raises(InputError, match="is an input inside out="):
         clean_corpus(make_config(web, web, **TINY))
 
 
