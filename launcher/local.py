@@ -11,7 +11,6 @@ import os
 import queue
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -33,6 +32,7 @@ from launcher.failures import (
     render_failure,
 )
 from launcher.orphans import no_orphans
+from launcher.ports import find_free_port
 
 __all__ = [
     "JobResult",
@@ -170,13 +170,6 @@ def _prepare_log_dir(job: LocalJob) -> None:
         stale.unlink()
 
 
-def _find_free_port() -> int:
-    # Another process could take the port before rank 0 uses it, but this is very unlikely.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def _signals_into(events: _Events) -> Iterator[None]:
     def deliver(number: int, _frame: FrameType | None) -> None:
@@ -191,7 +184,7 @@ def _signals_into(events: _Events) -> Iterator[None]:
 
 
 def _start_ranks(job: LocalJob, events: _Events) -> list[_Rank]:
-    port, cores, base = _find_free_port(), count_usable_cores(), read_environment()
+    port, cores, base = find_free_port(), count_usable_cores(), read_environment()
     ranks = []
     for number in range(job.processes):
         environment = render_environment(job, rank=number, port=port, cores=cores, base=base)

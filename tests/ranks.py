@@ -7,7 +7,6 @@ interpreter costs each rank 4 to 8 s of imports; a fork of the server costs mill
 import multiprocessing
 import os
 import pickle
-import socket
 import sys
 import time
 import traceback
@@ -15,6 +14,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+
+from launcher.ports import find_free_port
 
 PRELOADED = ("tests.preload",)
 
@@ -40,7 +41,7 @@ def run_ranks(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
-    port = _free_port()
+    port = find_free_port()
     ranks = []
     for rank in range(world_size):
         ours, theirs = context.Pipe(duplex=False)
@@ -119,9 +120,3 @@ def _run_rank(
     sys.stderr.flush()
     # As a rank that is done: no atexit of the test process's own.
     os._exit(0 if answer[0] else 1)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
