@@ -90,7 +90,7 @@ def _receive(connection: Connection) -> tuple[bool, Any]:
     try:
         return connection.recv()
     except EOFError:
-        return False, "died without a word"
+        return False, "died without reporting an error"
 
 
 def _describe(outcomes: dict[int, tuple[bool, Any]]) -> str:

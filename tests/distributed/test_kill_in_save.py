@@ -181,7 +181,7 @@ def _kill_and_compare(
     killed = _config(corpus, runs, steps=steps, ranks=ranks, name="killed")
     for moment in moments:
         before = _newest(killed)
-        with pytest.raises(RankError, match="died without a word"):
+        with pytest.raises(RankError, match="died without reporting an error"):
             run_ranks(train_until, ranks, killed, moment, pids)
         after = _newest(killed)
         assert after < steps, f"{moment}: the run has already finished"

@@ -82,7 +82,7 @@ def measure_bytes(config: Any) -> tuple[int, int, int]:
     engine_module.materialize = note_peak(materialize)
     engine_module.Engine.update = note_peak(update)  # type: ignore[method-assign]
     with bytes_now:
-        take_steps(config, steps=2, whole=False)
+        take_steps(config, steps=2, gather=False)
     return peaks[0], peaks[1], peaks[-1]
 
 

@@ -112,7 +112,7 @@ def _kill_and_resume(
     moment: Moment, corpus: Path, runs: Path, uninterrupted: dict[str, str]
 ) -> list[str]:
     config = _config(corpus, runs, checkpoint={"keep_last": 2})
-    with pytest.raises(RankError, match="died without a word"):
+    with pytest.raises(RankError, match="died without reporting an error"):
         run_ranks(train_and_kill, 2, config, moment, timeout=60)
     newest, skipped = newest_complete(UrlFolder(f"file://{_store(config)}"))
     assert skipped == []

@@ -86,6 +86,6 @@ def test_gradients_shared_by_ranks_are_summed_with_an_offloaded_optimizer(
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
 def test_two_identical_runs_end_in_the_same_bits(precision: str) -> None:
     config = steps_config(parallel={"zero": 3}, train={"precision": precision})
-    first, second = (run_ranks(take_steps, 2, config, steps=2, whole=False)[0] for _ in range(2))
+    first, second = (run_ranks(take_steps, 2, config, steps=2, gather=False)[0] for _ in range(2))
     assert first.bits == second.bits
     assert first.losses == second.losses

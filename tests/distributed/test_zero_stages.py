@@ -158,7 +158,7 @@ def test_a_refused_update_changes_no_bit_in_any_layout(
 
 def _assert_skipped(world_size: int, parallel: dict[str, Any], precision: str) -> None:
     config = steps_config(parallel=parallel, train={"precision": precision})
-    options: dict[str, Any] = {"steps": 3, "whole": False}
+    options: dict[str, Any] = {"steps": 3, "gather": False}
     refused = run_ranks(take_steps, world_size, config, accept=refuse_step_1_on_one_rank, **options)
     # The engine refuses a loss that is not finite, and leaves the same bits.
     infinite = run_ranks(take_steps, world_size, config, poisoned=1, **options)

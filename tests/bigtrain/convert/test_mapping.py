@@ -1,4 +1,4 @@
-"""Every kind of mapping can be undone."""
+"""Every kind of weight mapping is invertible."""
 
 import pytest
 import torch
@@ -27,14 +27,14 @@ from bigtrain.convert.mapping import (
         (GroupedQkv(heads=3, kv_heads=3), (9 * 4, 2)),
     ],
 )
-def test_there_and_back_is_where_we_were(kind: Kind, shape: tuple[int, ...]) -> None:
+def test_a_mapping_and_its_inverse_give_the_original(kind: Kind, shape: tuple[int, ...]) -> None:
     tensor = torch.randn(shape)
     assert torch.equal(kind.from_hugging_face(kind.to_hugging_face(tensor)), tensor)
     theirs = kind.to_hugging_face(tensor)
     assert torch.equal(kind.to_hugging_face(kind.from_hugging_face(theirs)), theirs)
 
 
-def test_padding_is_dropped_and_comes_back_as_zeros() -> None:
+def test_padding_is_removed_and_restored_as_zeros() -> None:
     kind = PaddedRows(real=3, padded=5)
     tensor = torch.randn(5, 2)
     back = kind.from_hugging_face(kind.to_hugging_face(tensor))
@@ -43,21 +43,21 @@ def test_padding_is_dropped_and_comes_back_as_zeros() -> None:
 
 
 def test_fused_qkv_puts_all_queries_first_then_keys_then_values() -> None:
-    # Rows are named head·100 + (q, k, v)·10 + dimension.
+    # Row values are head·100 + (q, k, v)·10 + dimension.
     rows = [h * 100 + part * 10 + d for h in range(2) for part in range(3) for d in range(2)]
     found = FusedQkv(heads=2).to_hugging_face(torch.tensor(rows)).tolist()
     assert found == [0, 1, 100, 101, 10, 11, 110, 111, 20, 21, 120, 121]
 
 
 def test_grouped_qkv_puts_all_queries_first_then_keys_then_values() -> None:
-    # Rows are named group·100 + (q, q, k, v)·10 + dimension.
+    # Row values are group·100 + (q, q, k, v)·10 + dimension.
     rows = [g * 100 + part * 10 + d for g in range(2) for part in range(4) for d in range(2)]
     found = GroupedQkv(heads=4, kv_heads=2).to_hugging_face(torch.tensor(rows)).tolist()
     queries = [0, 1, 10, 11, 100, 101, 110, 111]
     assert found == [*queries, 20, 21, 120, 121, 30, 31, 130, 131]
 
 
-def test_a_tensor_that_is_cut_there_comes_back_whole() -> None:
+def test_a_tensor_split_in_the_target_format_is_restored() -> None:
     rule = Rule("ours", ("gate", "up"), Same(), rows=(2, 2))
     tensor = torch.randn(4, 3)
     theirs = rule.to_hugging_face(tensor)
@@ -66,7 +66,7 @@ def test_a_tensor_that_is_cut_there_comes_back_whole() -> None:
     assert torch.equal(rule.from_hugging_face(theirs), tensor)
 
 
-def test_rules_are_written_out_for_each_layer() -> None:
+def test_rules_are_expanded_for_each_layer() -> None:
     cut = Rule("x.{i}.y", ("p.{i}", "q.{i}"), Same(), rows=(1, 1))
     rules = [Rule("a", "b", Same()), Rule("x.{i}.y", "z.{i}", Same()), cut]
     assert [(r.ours, r.theirs) for r in expand(rules, 2)] == [
