@@ -67,7 +67,7 @@ def test_masked_tokens_and_sentence_pairs_are_both_learned(folder: Path) -> None
         Console().print(
             f"step {line['step']}: {line['mlm_accuracy']:.3f} of masked tokens right "
             f"({line['commonest_accuracy']:.3f} are the commonest), "
-            f"{line['sentence_accuracy']:.3f} of pairs told apart"
+            f"{line['sentence_accuracy']:.3f} of pairs classified right"
         )
     Console().print(f"{minutes:.1f} minutes")
     last = lines[-1]

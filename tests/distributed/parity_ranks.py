@@ -57,8 +57,8 @@ def forked(steps: int, inject: InjectFault | None = None) -> StartRanks:
         except RankError as error:
             lines = str(error).splitlines()
             ends = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
-            told = "; ".join(ends) or lines[-1]
-            return Problem(told, is_refusal="ConfigError" in told)
+            message = "; ".join(ends) or lines[-1]
+            return Problem(message, is_refusal="ConfigError" in message)
         return None
 
     return start

@@ -73,8 +73,8 @@ def test_version_names_the_commit_and_the_dependencies_without_importing_them(
 ) -> None:
     loaded = "from bigtrain.commands.version import render_version; render_version()"
     loaded += "; import sys; print('torch' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
-    assert told.stdout == "False\n"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
+    assert done.stdout == "False\n"
     exit_code, output, _ = _run(["--version"], monkeypatch, capsys)
     assert exit_code == 0
     ours, theirs = output.splitlines()

@@ -43,10 +43,10 @@ def test_the_samples_of_a_step_are_shown_with_their_documents(run: Path) -> None
 
 
 def test_json_output_has_one_object_per_sample(run: Path) -> None:
-    told = [json.loads(line) for line in _which(run, "--json")]
-    assert told == [json.loads(json.dumps(asdict(sample))) for sample in find_samples(run, 3)]
-    assert [sample["sample"] for sample in told] == [*range(16, 24)]
-    assert all(sample["documents"][0]["pack"].startswith("000000-") for sample in told)
+    printed = [json.loads(line) for line in _which(run, "--json")]
+    assert printed == [json.loads(json.dumps(asdict(sample))) for sample in find_samples(run, 3)]
+    assert [sample["sample"] for sample in printed] == [*range(16, 24)]
+    assert all(sample["documents"][0]["pack"].startswith("000000-") for sample in printed)
 
 
 def train_and_collect(config: RunConfig) -> list[str]:

@@ -17,7 +17,7 @@ from bigtrain.convert.families import ExportError
 from bigtrain.convert.tokenizer_check import compare_tokenizers
 from bigtrain.convert.tokenizer_files import write_tokenizer
 from data_tools.tokenizer import HARD_TEXTS, load_tokenizer, train_tokenizer
-from tests.data_tools.test_tokenizer_brought import AS_IT_IS, bring
+from tests.data_tools.test_tokenizer_sentencepiece import AS_IT_IS, train_usual_model
 
 TEXTS = ["the cat sat on a mat, Café! 中文 ==== ---- 1999\n\tThe theme: def f(x)\n" * 3] * 20
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -122,13 +122,13 @@ def bpe(folder):
 
 
 def llama_2(folder):
-    return load_tokenizer(bring(folder / "t.model", model_type="bpe", **AS_IT_IS))
+    return load_tokenizer(train_usual_model(folder / "t.model", model_type="bpe", **AS_IT_IS))
 
 
 def with_symbols(folder):
     controls = ["<pad>", "<cls>", "<sep>", "<mask>"]
     options = {"control_symbols": controls, "user_defined_symbols": ["<|im|>"]}
-    return load_tokenizer(bring(folder / "t.model", model_type="bpe", **options))
+    return load_tokenizer(train_usual_model(folder / "t.model", model_type="bpe", **options))
 
 
 MAKERS = [
@@ -213,7 +213,7 @@ def test_an_exported_tokenizer_keeps_its_special_ids(tmp_path):
 
 
 def test_a_tokenizer_that_transformers_cannot_represent_is_refused(tmp_path):
-    path = bring(tmp_path / "t.model", treat_whitespace_as_suffix=True)
+    path = train_usual_model(tmp_path / "t.model", treat_whitespace_as_suffix=True)
     with pytest.raises(ExportError, match=r"no tokenizer\.json gives the ids"):
         write(load_tokenizer(path), tmp_path)
 

@@ -53,10 +53,10 @@ def test_a_gpu_is_not_measured() -> None:
 def test_a_cpu_that_emulates_bf16_is_found_slow() -> None:
     measure = "import torch; from bigtrain.parallel.bf16 import find_slow_bf16 as find; "
     measure += "print(find(torch.device('cpu')))"
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", measure],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
-    assert told.stdout.startswith("train.precision=bf16 is slow on this CPU: ")
+    assert done.stdout.startswith("train.precision=bf16 is slow on this CPU: ")

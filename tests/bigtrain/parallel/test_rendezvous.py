@@ -49,7 +49,7 @@ def test_a_taken_port_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("error", "expected"),
     [
         (
             "Error initializing torch.distributed using env:// rendezvous: environment variable "
@@ -67,12 +67,12 @@ def test_a_taken_port_is_named() -> None:
     ],
 )
 def test_an_error_of_torch_becomes_one_line_with_the_remedy(
-    said: str, told: str, monkeypatch: pytest.MonkeyPatch
+    error: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "99999")
-    line = render_rendezvous_error(said)
-    assert line.startswith(told) or told in line
+    line = render_rendezvous_error(error)
+    assert line.startswith(expected) or expected in line
     assert len(line.splitlines()) == 1
 
 

@@ -81,16 +81,16 @@ def test_differences_of_state_config_and_tensor_names_are_shown(
     change_json(pair[1] / "state.json", change_state)
     exit_code, lines = command("diff", *pair)
     assert exit_code == 1
-    told = lines[2:]
-    assert "step: 6 → 9" in told
-    assert any(line.startswith("tokenizer_sha256: ") and line.endswith("→ other") for line in told)
-    assert "data_stages: those of A → those of B" in told
-    assert [line for line in told if line.startswith("config ")] == [
+    shown = lines[2:]
+    assert "step: 6 → 9" in shown
+    assert any(line.startswith("tokenizer_sha256: ") and line.endswith("→ other") for line in shown)
+    assert "data_stages: those of A → those of B" in shown
+    assert [line for line in shown if line.startswith("config ")] == [
         "config optim.learning_rate: 0.003 → 0.5"
     ]
-    assert f"only in A: weight/{NORM}" in told
-    assert "only in B: weight/new" in told
-    assert f"shape of first_moment/{NORM}: (32,) → (5,)" in told
+    assert f"only in A: weight/{NORM}" in shown
+    assert "only in B: weight/new" in shown
+    assert f"shape of first_moment/{NORM}: (32,) → (5,)" in shown
 
 
 def test_a_differing_state_is_shown_with_equal_tensors(

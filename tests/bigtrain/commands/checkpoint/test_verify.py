@@ -120,7 +120,7 @@ def test_every_fault_is_named_not_only_the_first(checkpoint: Path, command: Comm
         file.write(" ")
     exit_code, lines = command("verify", checkpoint)
     assert exit_code == 1
-    told = [line.removeprefix(f"{checkpoint}/") for line in lines]
+    printed = [line.removeprefix(f"{checkpoint}/") for line in lines]
     for start in (
         "tokenizer.model is missing",
         "rank-00000.bin has 1000 bytes, ",
@@ -128,7 +128,7 @@ def test_every_fault_is_named_not_only_the_first(checkpoint: Path, command: Comm
         "rank-00001.bin: weight/",
         "state.json has ",
     ):
-        assert sum(line.startswith(start) for line in told) == 1, start
+        assert sum(line.startswith(start) for line in printed) == 1, start
     assert lines[-1] == f"{checkpoint}: not whole: 5 faults; use another checkpoint"
 
 
