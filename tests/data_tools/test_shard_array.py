@@ -98,7 +98,7 @@ def test_a_seal_names_the_missing_tars_and_the_command_for_them(texts, tokenizer
     error = (
         rf"lacks {tasks // 2} of {tasks} tars \(000001, 000003.*\): .* again with --task 1/2, or"
     )
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=error):
         seal_corpus(out)
     assert not (out / "train" / "manifest.json").exists()
     shard(texts, tokenizer, out, (1, 2))  # The command in the message.
