@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures for all tests, and the order in which test files run."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ LONGEST_FIRST = ("test_readme.py", "distributed/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the long files first, so that two processes end at about the same time."""
+    """Orders long files first, so that two processes finish at about the same time."""
     tests = Path(__file__).parent
 
     def place(item: pytest.Item) -> int:
@@ -24,11 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny corpus with a validation split, made once."""
+    """A tiny corpus with a validation split, made once per test run."""
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="session")
 def pair_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with sentence pairs, for BERT."""
+    """A tiny corpus with a validation split and sentence pairs, for BERT."""
     return make_pair_corpus(tmp_path_factory.mktemp("pair_corpus"))

@@ -1,4 +1,4 @@
-"""What the fork server has loaded before the first rank is forked. It must start no thread."""
+"""The imports of the fork server, made before the first rank is forked. They start no thread."""
 
 import gc
 import os
@@ -9,7 +9,7 @@ os.environ.setdefault("LOCAL_RANK", "0")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 warnings.filterwarnings("ignore")
 
-# The last ones are what DeepSpeed and torch import when an engine is made.
+# DeepSpeed and torch import these modules only when an engine is built.
 import deepspeed.comm.mori  # noqa: E402
 import deepspeed.module_inject.auto_ep_layer  # noqa: E402
 import deepspeed.moe.ep_repack  # noqa: E402

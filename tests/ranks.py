@@ -1,7 +1,7 @@
-"""Runs a function in n fresh ranks, forked from a server that has the slow imports done.
+"""Runs a function in n new ranks, forked from a server that has already made the slow imports.
 
-Never two layouts in one process: what one leaves behind can fake agreement of the next. A fresh
-interpreter costs each rank 4 to 8 s of imports; a fork of the server costs milliseconds.
+Never use two layouts in one process: state that one leaves behind can hide an error of the next.
+A new interpreter costs each rank 4 to 8 s of imports; a fork of the server costs milliseconds.
 """
 
 import multiprocessing
@@ -32,12 +32,12 @@ def run_ranks(
     Args:
         function: Importable by name. It reads its rank from the environment, as under a launcher.
         world_size: Number of ranks.
-        *args: Handed on.
+        *args: Positional arguments of ``function``.
         timeout: Seconds after which all ranks are killed.
-        **kwargs: Handed on.
+        **kwargs: Keyword arguments of ``function``.
 
     Raises:
-        RankError: A rank raised, died or did not end in time.
+        RankError: A rank raised an error, died, or did not end within ``timeout``.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
@@ -80,7 +80,7 @@ def _gather(ranks: list[Any], timeout: float) -> list[Any]:
         for connection in ready:
             outcomes[waiting[connection]] = _receive(connection)
         if any(not good for good, _ in outcomes.values()):
-            # The others may wait for it for ever: a moment for their own words, then the end.
+            # Other ranks may wait for this one for ever: give them time to report, then kill them.
             deadline = min(deadline, time.monotonic() + 5)
     if any(not good for good, _ in outcomes.values()):
         raise RankError(_describe(outcomes))
@@ -91,7 +91,7 @@ def _receive(connection: Connection) -> tuple[bool, Any]:
     try:
         return connection.recv()
     except EOFError:
-        return False, "died without a word"
+        return False, "died without reporting an error"
 
 
 def _describe(outcomes: dict[int, tuple[bool, Any]]) -> str:
@@ -118,5 +118,5 @@ def _run_rank(
     connection.close()
     sys.stdout.flush()
     sys.stderr.flush()
-    # As a rank that is done: no atexit of the test process's own.
+    # Exit without running the atexit handlers of the test process.
     os._exit(0 if answer[0] else 1)

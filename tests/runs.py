@@ -23,7 +23,7 @@ VOCAB_SIZE = 500
 def make_corpus(
     folder: Path, *, documents: int = 60, seed: int = 0, sentences: bool = False
 ) -> Path:
-    """Makes a corpus of invented sentences, with a validation split; returns its folder."""
+    """Makes a corpus of invented sentences with a validation split; returns its folder."""
     chance = random.Random(seed)
     words = [
         "".join(chance.choices("abcdefghijklmnop", k=chance.randint(2, 7))) for _ in range(300)
@@ -48,7 +48,7 @@ def make_corpus(
 
 
 def make_pair_corpus(folder: Path) -> Path:
-    """The same with sentences, and sentence pairs of 32 tokens planned in both splits."""
+    """Makes a corpus with sentence boundaries and a table of 32-token sentence pairs per split."""
     corpus = make_corpus(folder, sentences=True)
     for split in ("train", "validation"):
         build_sample_table(corpus / split, mode="pairs", sequence_length=32, copies=4)
@@ -56,7 +56,7 @@ def make_pair_corpus(folder: Path) -> Path:
 
 
 def tiny_config(corpus: Path, runs: Path, **sections: dict[str, Any] | Any) -> RunConfig:
-    """A run of a GPT of 4 layers that takes a second; ``sections`` are merged over it."""
+    """The config of a GPT run of 4 layers that takes a second, updated with ``sections``."""
     values: dict[str, Any] = {
         "name": "tiny",
         "runs_dir": str(runs),
@@ -78,14 +78,14 @@ def tiny_config(corpus: Path, runs: Path, **sections: dict[str, Any] | Any) -> R
         "validation": {"every": 15, "samples": 13},
         "checkpoint": {"every": 10},
         "parallel": {"device": "cpu"},
-        # A peak that is given is not measured.
+        # A peak given in the config is not measured.
         "track": {"wandb": "off", "peak_tflops": 1.0},
     }
     return RunConfig.model_validate(merge(values, sections))
 
 
 def bert_config(corpus: Path, runs: Path, **sections: dict[str, Any] | Any) -> RunConfig:
-    """The same of a BERT; ``corpus`` is from ``make_pair_corpus``."""
+    """The config of a tiny BERT run; ``corpus`` is from ``make_pair_corpus``."""
     bert = {"model": {"kind": "bert"}, "data": {"packing": "pairs"}}
     return tiny_config(corpus, runs, **merge(bert, sections))
 
@@ -102,7 +102,7 @@ LLAMA = {
 
 
 def merge(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``over`` laid over ``values``, section by section."""
+    """Returns ``values`` updated with ``over``, section by section."""
     merged = dict(values)
     for name, section in over.items():
         is_section = isinstance(section, dict)
@@ -111,18 +111,18 @@ def merge(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_layout(config: RunConfig, layout: str) -> tuple[RunConfig, int]:
-    """The run in a layout such as ``tensor=2 data=2 zero=1`` or ``one process``, and its ranks."""
+    """The config in a layout such as ``tensor=2 data=2 zero=1``, and the number of ranks."""
     split = parse_layout(layout)
     return config_in_layout(config, split), split.world_size
 
 
 def train_rank(config: RunConfig, **options: Any) -> Any:
-    """What ``bigtrain train`` does in one rank; for ``run_ranks``."""
+    """Runs one rank of ``bigtrain train``; for ``run_ranks``."""
     return train_resolved(with_skips(config), **options)
 
 
 def train_resolved(config: RunConfig, **options: Any) -> Any:
-    """What a rank of ``bigtrain launch`` does, which reads the config that was checked."""
+    """Runs one rank of ``bigtrain launch``, which reads the resolved config; for ``run_ranks``."""
     from bigtrain.parallel.device import choose_device
     from bigtrain.train.run import train
 
@@ -131,7 +131,7 @@ def train_resolved(config: RunConfig, **options: Any) -> Any:
 
 
 def save_engine(engine: Any, state: Any, checkpoints: str | Path) -> None:
-    """Saves an engine's state as it is now; all ranks call it."""
+    """Saves the current state of an engine; all ranks call this function."""
     import torch
 
     from bigtrain.checkpoint.saver import Saver
@@ -151,7 +151,7 @@ def save_engine(engine: Any, state: Any, checkpoints: str | Path) -> None:
 def hash_tensors(
     checkpoint: str | Path, kinds: Iterable[str] = ("weight", "first_moment")
 ) -> dict[str, str]:
-    """The sha256 of every global tensor in a checkpoint, whatever boxes it was cut into."""
+    """The sha256 of every global tensor in a checkpoint, however it is split into boxes."""
     table = CheckpointReader(open_folder(checkpoint))
     return {
         f"{kind}/{name}": hashlib.sha256(table.read_tensor(kind, name)).hexdigest()
@@ -161,6 +161,6 @@ def hash_tensors(
 
 
 def modification_times(folder: Path) -> dict[Path, int]:
-    """When each file under ``folder`` was last written, in ns; all but the run's lock."""
+    """The modification time, in ns, of each file under ``folder`` except the run's lock."""
     files = (path for path in folder.rglob("*") if path.name != "lock")
     return {path: path.stat().st_mtime_ns for path in files}

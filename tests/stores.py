@@ -1,4 +1,4 @@
-"""A store that speaks S3 on this machine, and one that fails as stores do."""
+"""An S3 server on this machine, and a file system whose requests fail."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ BUCKET = "bucket"
 
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
-    """moto's server with an empty bucket; gives the environment that leads there.
+    """Starts moto's S3 server with an empty bucket; yields the environment variables to reach it.
 
     Skips the test where moto or s3fs is not installed.
     """
@@ -38,7 +38,7 @@ def s3_server() -> Iterator[dict[str, str]]:
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    # What is kept open leads to the server of an earlier test.
+    # Cached connections lead to the server of an earlier test.
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     try:
         _wait_for(port)
@@ -51,13 +51,13 @@ def s3_server() -> Iterator[dict[str, str]]:
 
 
 def s3_client() -> Any:
-    """Somebody else's connection to the store, which knows nothing of ours."""
+    """An independent connection to the store, which shares no cache with bigtrain's."""
     return fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
 
 
 @contextmanager
 def use_environment(environment: dict[str, str]) -> Iterator[None]:
-    """Sets variables for a while."""
+    """Sets environment variables inside a ``with`` block."""
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:
@@ -71,7 +71,7 @@ def use_environment(environment: dict[str, str]) -> Iterator[None]:
 
 
 class StoreDown(Exception):
-    """As botocore's: no OSError, and not to be pickled."""
+    """An error like botocore's: not an OSError, and it cannot be pickled."""
 
     def __init__(self, message: str, response: dict[str, str]) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ class StoreDown(Exception):
 
 
 class FaultyStore(LocalFileSystem):
-    """``faulty://`` is this disk, but whatever has ``unreachable`` in its path fails."""
+    """``faulty://``: the local disk, but operations on paths with ``unreachable`` in them fail."""
 
     protocol = "faulty"
 

@@ -1,4 +1,4 @@
-"""requirements.lock pins what pyproject.toml asks for, on every machine that it is meant for."""
+"""requirements.lock pins the requirements of pyproject.toml on every supported machine."""
 
 import re
 import tomllib
@@ -28,7 +28,7 @@ MACHINES = [
 
 
 def locked_lines() -> list[tuple[Requirement, bool]]:
-    """The pins of the lock, and whether pyproject.toml itself asks for each."""
+    """The pins of the lock, and whether pyproject.toml itself requires each."""
     text = (REPOSITORY / "requirements.lock").read_text()
     blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
     return [
@@ -50,7 +50,7 @@ def pins(machine: dict[str, str]) -> dict[str, str]:
 
 
 def asked_for() -> list[Requirement]:
-    """What pyproject.toml asks for, its extras included, itself left out."""
+    """The requirements of pyproject.toml and its extras, without bigtrain itself."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
     lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
@@ -59,7 +59,7 @@ def asked_for() -> list[Requirement]:
 
 
 def needed_here(machine: dict[str, str]) -> Iterator[tuple[str, Requirement]]:
-    """Every requirement of every installed package that pyproject.toml leads to, with who asks."""
+    """Yields (requiring package, requirement) of all direct and indirect requirements."""
     waiting = [("pyproject.toml", requirement) for requirement in asked_for()]
     seen = set()
     while waiting:
@@ -83,7 +83,7 @@ def needed_here(machine: dict[str, str]) -> Iterator[tuple[str, Requirement]]:
 @pytest.mark.parametrize(
     "machine", MACHINES, ids=lambda m: f"{m['python_version']}-{m['platform_machine']}"
 )
-def test_every_requirement_has_one_pin_that_fits_it(machine: dict[str, str]) -> None:
+def test_every_requirement_has_one_pin_that_satisfies_it(machine: dict[str, str]) -> None:
     locked = pins(machine)
     asked = [r for r in asked_for() if r.marker is None or r.marker.evaluate(machine)]
     assert len(asked) > 20
@@ -100,7 +100,7 @@ def test_the_lock_was_made_from_this_pyproject() -> None:
     assert direct == {canonicalize_name(requirement.name) for requirement in asked_for()}
 
 
-def test_the_pins_fit_one_another() -> None:
+def test_the_pins_satisfy_each_others_requirements() -> None:
     import platform
 
     version = platform.python_version()

@@ -1,4 +1,4 @@
-"""The commands of the README, run as a new user would run them, one after the other."""
+"""Runs the commands of the README in their order, as a new user would."""
 
 import os
 import re
@@ -11,12 +11,12 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def console_commands(markdown: str) -> list[str]:
-    """The lines that begin with ``$`` in blocks marked ``console``."""
+    """The lines that start with ``$`` in blocks marked ``console``."""
     blocks = re.findall(r"```console\n(.*?)```", markdown, flags=re.DOTALL)
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
-def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
+def test_every_command_of_the_readme_succeeds(tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()
     library = Path(sysconfig.get_paths()["stdlib"])
@@ -50,7 +50,7 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     assert "sample 16: corpora/mine/train, epoch 1" in which
 
 
-def test_no_front_page_holds_a_place_that_was_to_be_filled() -> None:
+def test_no_readme_contains_a_placeholder() -> None:
     pages = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("*/README.md")]
     assert len(pages) > 5
     left = [page.name for page in pages if re.search(r"^@\w+@$", page.read_text(), re.MULTILINE)]

@@ -1,4 +1,4 @@
-"""Our Python files, and what each one reaches for: every dotted name that it imports or follows."""
+"""The Python modules of the packages, and every dotted name that each imports or uses."""
 
 import ast
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,10 @@ PACKAGES = ("bigtrain", "launcher", "data_tools")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One Python module of ours."""
+    """One Python module of the packages."""
 
     module: str
-    """Its dotted name; a package's is that of its folder."""
+    """The module's dotted name; for an ``__init__.py``, that of its folder."""
     text: str
     is_package: bool = False
 
@@ -24,8 +24,8 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """A dotted name that a module imports, follows or calls, and where."""
+class Reference:
+    """A dotted name that a module imports, uses or calls, and its line."""
 
     module: str
     name: str
@@ -33,11 +33,11 @@ class Reach:
     is_call: bool = False
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.line} reaches {self.name}"
+        return f"{self.module}:{self.line} uses {self.name}"
 
 
 def load_sources(packages: Sequence[str] = PACKAGES) -> list[Source]:
-    """All Python files of our packages."""
+    """Loads every Python module of ``packages``."""
     sources = []
     for package in packages:
         for file in sorted((REPOSITORY / package).rglob("*.py")):
@@ -48,48 +48,48 @@ def load_sources(packages: Sequence[str] = PACKAGES) -> list[Source]:
     return sources
 
 
-def reaches(source: Source) -> list[Reach]:
-    """Every foreign or own name that a module reaches for, inside functions too.
+def find_references(source: Source) -> list[Reference]:
+    """Finds every imported name that a module uses, also inside functions.
 
-    ``import a.b as c; c.d.e()`` reaches ``a.b`` and ``a.b.d.e``.
+    ``import a.b as c; c.d.e()`` uses ``a.b`` and ``a.b.d.e``.
     """
     tree = ast.parse(source.text)
     imported = list(_imports(tree, source))
     aliases = {alias: name for alias, name, _ in imported}
-    found = [Reach(source.module, name, line) for _, name, line in imported]
+    found = [Reference(source.module, name, line) for _, name, line in imported]
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         name = _dotted(node, aliases)
         if name is not None:
-            found.append(Reach(source.module, name, node.lineno, id(node) in called))  # type: ignore[attr-defined]
+            found.append(Reference(source.module, name, node.lineno, id(node) in called))  # type: ignore[attr-defined]
     return found
 
 
-def device_forks(source: Source) -> list[Reach]:
-    """Where a module asks for CUDA: ``x == "cuda"``, ``x.is_cuda`` or ``x.cuda()``."""
+def device_forks(source: Source) -> list[Reference]:
+    """Finds code that depends on CUDA: ``x == "cuda"``, ``x.is_cuda`` or ``x.cuda()``."""
     found = []
     for node in ast.walk(ast.parse(source.text)):
         match node:
             case ast.Compare() | ast.MatchValue():
-                asks = any(
+                depends = any(
                     isinstance(n, ast.Constant) and n.value == "cuda" for n in ast.walk(node)
                 )
             case ast.Attribute(attr="is_cuda") | ast.Call(func=ast.Attribute(attr="cuda")):
-                asks = True
+                depends = True
             case _:
                 continue
-        if asks:
-            found.append(Reach(source.module, ast.unparse(node), node.lineno))
+        if depends:
+            found.append(Reference(source.module, ast.unparse(node), node.lineno))
     return found
 
 
 def is_within(name: str, prefixes: Sequence[str]) -> bool:
-    """Whether a dotted name is one of ``prefixes`` or stands under one."""
+    """Whether a dotted name equals one of ``prefixes`` or starts with one of them and a dot."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _imports(tree: ast.Module, source: Source) -> Iterator[tuple[str, str, int]]:
-    """Yields (the name it gets here, the dotted name it stands for, line)."""
+    """Yields (local name, full dotted name, line) of every import."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):

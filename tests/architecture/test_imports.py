@@ -1,4 +1,4 @@
-"""Imports go one way, and every foreign thing has one owner: the rules of the house, as code."""
+"""Import rules: packages import in one direction, and each foreign library has one owner."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -6,15 +6,15 @@ import pytest
 
 from tests.architecture.source_tree import (
     PACKAGES,
-    Reach,
+    Reference,
     Source,
     device_forks,
+    find_references,
     is_within,
     load_sources,
-    reaches,
 )
 
-Rule = Callable[[Source], Iterator[Reach]]
+Rule = Callable[[Source], Iterator[Reference]]
 
 FORMAT_MODULES = tuple(
     f"data_tools.{name}"
@@ -23,11 +23,11 @@ FORMAT_MODULES = tuple(
         *("errors", "files", "locks", "progress"),
     )
 )
-"""What bigtrain may import of data_tools: the formats that it reads, the tokenizer, and files."""
+"""The modules of data_tools that bigtrain may import: file formats, tokenizer, file helpers."""
 
 _BEFORE_MODELS = {"config", "parallel", "track", "health"}
 _BEFORE_TRAIN = _BEFORE_MODELS | {"models", "data", "objectives", "engine", "checkpoint", "runs"}
-ROOMS: dict[str, set[str]] = {
+MAY_IMPORT: dict[str, set[str]] = {
     "environment": set(),
     "config": set(),
     "plan": {"config"},
@@ -47,11 +47,11 @@ ROOMS: dict[str, set[str]] = {
     "commands": _BEFORE_TRAIN | {"plan", "train", "evaluate", "parity", "convert"},
     "cli": {"commands"},
 }
-"""What each package of bigtrain may import, in the order of `design.md`.
+"""The packages that each package of bigtrain may import, from the bottom of the import order up.
 
-`environment` may be imported too, except by those below.
+Packages outside `WITHOUT_ENVIRONMENT` may also import `environment`.
 """
-NEVER_THE_ENVIRONMENT = {"config", "plan", "environment", "cli"}
+WITHOUT_ENVIRONMENT = {"config", "plan", "environment", "cli"}
 
 OWNERS: dict[str, tuple[str, ...]] = {
     "deepspeed": ("bigtrain.engine",),
@@ -78,12 +78,12 @@ OWNERS: dict[str, tuple[str, ...]] = {
         ("bigtrain.environment", "launcher.environment"),
     ),
 }
-"""Who may reach for a foreign thing: the module, or the modules of the room."""
+"""The modules, or packages of modules, that may use a foreign name."""
 
 CALL_OWNERS: dict[str, tuple[str, ...]] = {
     "megatron.core.transformer.transformer_config.TransformerConfig": ("bigtrain.models.translate",)
 }
-"""Who may call it; others may name it as a type."""
+"""The modules that may call a foreign class; other modules may use it as a type."""
 
 TORCH_FREE = (
     "data_tools",
@@ -93,93 +93,99 @@ TORCH_FREE = (
 HEAVY = ("torch", "deepspeed", "megatron", "wandb", "safetensors", "pydantic_settings")
 
 
-def data_tools_and_launcher_stand_alone(source: Source) -> Iterator[Reach]:
+def data_tools_and_launcher_import_only_bigtrain_config(source: Source) -> Iterator[Reference]:
     allowed = {name: (name, "bigtrain.config") for name in ("data_tools", "launcher")}
     package = source.module.split(".")[0]
     if package in allowed:
-        yield from _ours_but(source, allowed[package])
+        yield from _own_imports_except(source, allowed[package])
 
 
-def bigtrain_knows_only_the_format(source: Source) -> Iterator[Reach]:
+def bigtrain_imports_only_format_modules_of_data_tools(source: Source) -> Iterator[Reference]:
     if is_within(source.module, ("bigtrain.cli",)):
-        yield from _ours_but(source, ("bigtrain", "data_tools.cli"))
+        yield from _own_imports_except(source, ("bigtrain", "data_tools.cli"))
     elif is_within(source.module, ("bigtrain.commands",)):
-        yield from _ours_but(source, ("bigtrain", "launcher", *FORMAT_MODULES))
+        yield from _own_imports_except(source, ("bigtrain", "launcher", *FORMAT_MODULES))
     elif is_within(source.module, ("bigtrain",)):
-        yield from _ours_but(source, ("bigtrain", *FORMAT_MODULES))
+        yield from _own_imports_except(source, ("bigtrain", *FORMAT_MODULES))
 
 
-def rooms_import_what_stands_to_their_left(source: Source) -> Iterator[Reach]:
-    package, room, *_ = [*source.module.split("."), ""]
-    if package != "bigtrain":
+def packages_import_only_what_they_may(source: Source) -> Iterator[Reference]:
+    top, package, *_ = [*source.module.split("."), ""]
+    if top != "bigtrain":
         return
-    allowed = {room, *ROOMS.get(room, set())}
-    if room and room not in NEVER_THE_ENVIRONMENT:
+    allowed = {package, *MAY_IMPORT.get(package, set())}
+    if package and package not in WITHOUT_ENVIRONMENT:
         allowed.add("environment")
-    for reach in reaches(source):
-        parts = reach.name.split(".")
+    for reference in find_references(source):
+        parts = reference.name.split(".")
         if parts[0] == "bigtrain" and len(parts) > 1 and parts[1] not in allowed:
-            yield reach
+            yield reference
 
 
-def foreign_things_have_one_owner(source: Source) -> Iterator[Reach]:
-    for reach in reaches(source):
+def foreign_libraries_have_one_owner(source: Source) -> Iterator[Reference]:
+    for reference in find_references(source):
         for owned, owners in OWNERS.items():
-            if is_within(reach.name, (owned,)) and not is_within(source.module, owners):
-                yield reach
-        for called, owners in CALL_OWNERS.items():
-            if reach.is_call and reach.name == called and not is_within(source.module, owners):
-                yield reach
+            if is_within(reference.name, (owned,)) and not is_within(source.module, owners):
+                yield reference
+        callers = CALL_OWNERS.get(reference.name)
+        if reference.is_call and callers and not is_within(source.module, callers):
+            yield reference
 
 
-def the_device_is_decided_in_one_place(source: Source) -> Iterator[Reach]:
+def only_device_modules_depend_on_cuda(source: Source) -> Iterator[Reference]:
     if not is_within(source.module, OWNERS["torch.cuda"]):
         yield from device_forks(source)
 
 
-def config_and_launcher_name_nothing_heavy(source: Source) -> Iterator[Reach]:
+def torch_free_modules_import_no_heavy_package(source: Source) -> Iterator[Reference]:
     if is_within(source.module, TORCH_FREE):
-        yield from (reach for reach in reaches(source) if is_within(reach.name, HEAVY))
+        for reference in find_references(source):
+            if is_within(reference.name, HEAVY):
+                yield reference
 
 
-def _ours_but(source: Source, allowed: Sequence[str]) -> Iterator[Reach]:
-    for reach in reaches(source):
-        if is_within(reach.name, PACKAGES) and not is_within(reach.name, allowed):
-            yield reach
+def _own_imports_except(source: Source, allowed: Sequence[str]) -> Iterator[Reference]:
+    for reference in find_references(source):
+        if is_within(reference.name, PACKAGES) and not is_within(reference.name, allowed):
+            yield reference
 
 
 RULES: tuple[Rule, ...] = (
-    data_tools_and_launcher_stand_alone,
-    bigtrain_knows_only_the_format,
-    rooms_import_what_stands_to_their_left,
-    foreign_things_have_one_owner,
-    config_and_launcher_name_nothing_heavy,
-    the_device_is_decided_in_one_place,
+    data_tools_and_launcher_import_only_bigtrain_config,
+    bigtrain_imports_only_format_modules_of_data_tools,
+    packages_import_only_what_they_may,
+    foreign_libraries_have_one_owner,
+    torch_free_modules_import_no_heavy_package,
+    only_device_modules_depend_on_cuda,
 )
 SOURCES = load_sources()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_the_house_keeps_its_rules(rule: Rule) -> None:
-    broken = [str(reach) for source in SOURCES for reach in rule(source)]
+def test_all_modules_obey_the_import_rule(rule: Rule) -> None:
+    broken = [str(reference) for source in SOURCES for reference in rule(source)]
     assert not broken, "\n".join(broken)
 
 
-def test_every_room_has_its_place_in_the_order() -> None:
-    rooms = {source.module.split(".")[1] for source in SOURCES if "bigtrain." in source.module}
-    assert rooms <= set(ROOMS)
+def test_every_package_has_an_import_rule() -> None:
+    packages = {source.module.split(".")[1] for source in SOURCES if "bigtrain." in source.module}
+    assert packages <= set(MAY_IMPORT)
 
 
-def test_the_rooms_have_no_circle() -> None:
-    entered: list[str] = []
-    while len(entered) < len(ROOMS):
-        ready = [room for room in ROOMS if room not in entered and ROOMS[room] <= {*entered}]
-        assert ready, f"a circle among {set(ROOMS) - set(entered)}"
-        entered += ready
+def test_the_allowed_imports_have_no_circle() -> None:
+    ordered: list[str] = []
+    while len(ordered) < len(MAY_IMPORT):
+        ready = [
+            package
+            for package, allowed in MAY_IMPORT.items()
+            if package not in ordered and allowed <= {*ordered}
+        ]
+        assert ready, f"a circle among {set(MAY_IMPORT) - set(ordered)}"
+        ordered += ready
 
 
-def test_the_walk_sees_the_code_that_is_there() -> None:
-    names = {reach.name for source in SOURCES for reach in reaches(source)}
+def test_the_search_finds_known_imports() -> None:
+    names = {reference.name for source in SOURCES for reference in find_references(source)}
     assert {"torch", "deepspeed", "bigtrain.config.RunConfig", "data_tools.cli.app"} <= names
 
 
@@ -259,8 +265,8 @@ def test_the_walk_sees_the_code_that_is_there() -> None:
         (RULES[5], "bigtrain.models.gpt", "model.cuda()"),
     ],
 )
-def test_a_breach_is_seen(rule: Rule, module: str, text: str) -> None:
-    assert list(rule(Source(module, text))), f"{rule.__name__} is blind to {text!r} in {module}"
+def test_the_rule_detects_a_violation(rule: Rule, module: str, text: str) -> None:
+    assert list(rule(Source(module, text))), f"{rule.__name__} does not detect {text!r} in {module}"
 
 
 @pytest.mark.parametrize(
@@ -282,5 +288,5 @@ def test_a_breach_is_seen(rule: Rule, module: str, text: str) -> None:
         ("bigtrain.convert.gpt2", "from transformers import GPT2Config"),
     ],
 )
-def test_what_is_allowed_passes(module: str, text: str) -> None:
-    assert not [reach for rule in RULES for reach in rule(Source(module, text))]
+def test_allowed_imports_break_no_rule(module: str, text: str) -> None:
+    assert not [reference for rule in RULES for reference in rule(Source(module, text))]

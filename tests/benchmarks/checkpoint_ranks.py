@@ -1,6 +1,6 @@
-"""What two ranks with a GPT-2 of 124 million parameters do for the checkpoint benchmark.
+"""The checkpoint benchmark's rank functions: saves and loads of a 124M-parameter GPT-2 on 2 ranks.
 
-Each function runs in every rank of `run_ranks`, in a process that ends with the one that asked.
+Each function runs in every rank of `run_ranks`, in a process that ends with its parent.
 """
 
 import ctypes
@@ -39,7 +39,7 @@ Seconds = dict[str, float]
 
 
 def shape_config(layout: str) -> Any:
-    """The run that all contenders share."""
+    """The run config that all contenders use."""
     return steps_config(
         model=MODEL,
         data={"sequence_length": LENGTH},
@@ -49,17 +49,17 @@ def shape_config(layout: str) -> Any:
 
 
 def race(folder: Path, rounds: int) -> list[Seconds]:
-    """Saves in turn, in a folder that is new each time: ours, torch's and DeepSpeed's.
+    """Saves in turn with bigtrain, torch and DeepSpeed, each time into a new folder.
 
-    The first round warms the machine up; its figures are those of a first save.
+    The first round gives the figures of a first save; later rounds run warm.
     """
     with _trainer(SAVED_IN) as trainer:
-        ours, dcp = Ours(trainer), _DcpBeside(trainer)
+        ours, dcp = Ours(trainer), _DcpAsynchronous(trainer)
         contenders = {
             "ours": ours.save,
-            "ours, asynchronous": ours.save_beside,
+            "ours, asynchronous": ours.save_asynchronously,
             "DCP": lambda folder: _save_with_dcp(trainer, folder),
-            "DCP, asynchronous": dcp.save_beside,
+            "DCP, asynchronous": dcp.save_asynchronously,
             "DeepSpeed": lambda folder: _save_with_deepspeed(trainer, folder),
             "raw writes": lambda folder: _write_raw(trainer, folder),
         }
@@ -67,7 +67,7 @@ def race(folder: Path, rounds: int) -> list[Seconds]:
         for number in range(1 + rounds):
             trainer.measure_step()
             seconds: Seconds = {}
-            # In another order each time: what was removed last makes room in memory for the next.
+            # The order changes each time, because the removed files free memory for the next save.
             names = random.Random(number).sample(list(contenders), len(contenders))
             for name in names:
                 here = folder / f"{number}-{name}"
@@ -81,14 +81,14 @@ def race(folder: Path, rounds: int) -> list[Seconds]:
 
 
 def save_once(folder: Path) -> None:
-    """Saves a checkpoint of step 1 after a step."""
+    """Takes a step and saves a checkpoint of step 1."""
     with _trainer(SAVED_IN) as trainer:
         trainer.step()
         Ours(trainer).save(folder)
 
 
 def measure_memory(folder: Path) -> dict[str, float]:
-    """The most resident memory that saves add, in copies of the state that this rank keeps."""
+    """Peak resident memory that saves add, relative to the size of this rank's state."""
     from bigtrain.parallel.device import peak_memory_bytes, reset_peak_memory
 
     added = {}
@@ -107,11 +107,11 @@ def measure_memory(folder: Path) -> dict[str, float]:
 
 
 def load(layout: str, checkpoint: Path, times: int) -> list[Seconds]:
-    """Loads into a layout, so many times with the files in memory and so many from the disk.
+    """Loads into a layout, ``times`` times from the page cache and ``times`` times from the disk.
 
     Returns:
-        Of each time ``warm`` and ``cold`` seconds, and how many of them were spent until the last
-        byte was read and checked; after that the ranks tell each other their weights.
+        For each time the seconds of a ``warm`` and a ``cold`` load, and the seconds until the last
+        byte was read and checked; after that the ranks exchange their weights.
     """
     from bigtrain.checkpoint.loading import load_checkpoint
     from bigtrain.checkpoint.storage_folder import open_folder
@@ -143,7 +143,7 @@ def load(layout: str, checkpoint: Path, times: int) -> list[Seconds]:
 
 
 class Trainer:
-    """An engine that takes steps as the training loop does, and the state that its rank keeps."""
+    """An engine that takes steps as the training loop does, and the state of its rank."""
 
     def __init__(self, config: Any, engine: Any, device: Any) -> None:
         import torch
@@ -168,7 +168,7 @@ class Trainer:
         self.local_bytes = 4 * sum(view.numel() for view in self.tensors.values())
 
     def step(self, saver: Any = None, *, before_update: Callable[[], object] = bool) -> float:
-        """Takes one as the training loop does; returns its seconds."""
+        """Takes a step as the training loop does; returns its seconds."""
         import torch
         import torch.distributed as dist
 
@@ -187,7 +187,7 @@ class Trainer:
         return time.perf_counter() - started
 
     def measure_step(self) -> None:
-        """Takes a few with no save beside them."""
+        """Measures the median seconds of a step without a save."""
         self.step_seconds = statistics.median(self.step() for _ in range(FREE_STEPS))
 
 
@@ -202,7 +202,7 @@ def _trainer(layout: str) -> Iterator[Trainer]:
 
 
 class Ours:
-    """Savers of ours that share their memory for copies, as one does from save to save."""
+    """bigtrain's savers, which share host memory for copies as one saver does between saves."""
 
     def __init__(self, trainer: Trainer) -> None:
         from bigtrain.checkpoint.snapshot import HostCopy
@@ -210,7 +210,7 @@ class Ours:
         self._trainer, self._copy = trainer, HostCopy()
 
     def saver(self, folder: Path) -> Any:
-        """One that saves into a folder."""
+        """Makes a saver for a folder."""
         from bigtrain.checkpoint.saver import Saver
         from bigtrain.checkpoint.storage_folder import open_folder
 
@@ -226,11 +226,11 @@ class Ours:
         return saver
 
     def copies(self) -> list[Any]:
-        """What the last save has copied."""
+        """The host copies of the last save."""
         return self._copy._memory
 
     def state(self) -> Any:
-        """That of step 1."""
+        """The training state of step 1."""
         from bigtrain.checkpoint.schema import TrainState
 
         return TrainState(
@@ -244,12 +244,12 @@ class Ours:
         )
 
     def save(self, folder: Path) -> Seconds:
-        """While training waits."""
+        """Saves synchronously."""
         saver, state = self.saver(folder), self.state()
         return {"whole": _timed(lambda: saver.save(state))}
 
-    def save_beside(self, folder: Path) -> Seconds:
-        """While training goes on."""
+    def save_asynchronously(self, folder: Path) -> Seconds:
+        """Saves asynchronously while it trains."""
         saver = self.saver(folder)
         saver.begin(self.state())
         steps = []
@@ -263,8 +263,8 @@ class Ours:
         }
 
 
-class _DcpBeside:
-    """torch.distributed.checkpoint's own asynchronous save, with its memory used again."""
+class _DcpAsynchronous:
+    """torch.distributed.checkpoint's own asynchronous save, which reuses its host memory."""
 
     def __init__(self, trainer: Trainer) -> None:
         import torch.distributed as dist
@@ -272,11 +272,11 @@ class _DcpBeside:
 
         self._trainer = trainer
         self._group = dist.new_group(backend="gloo")
-        # All else needs CUDA.
+        # The other options need CUDA.
         self._stager = DefaultStager(StagingOptions(False, False, False, False))
 
-    def save_beside(self, folder: Path) -> Seconds:
-        """While training goes on."""
+    def save_asynchronously(self, folder: Path) -> Seconds:
+        """Saves asynchronously while it trains."""
         import torch.distributed.checkpoint as dcp
 
         started = time.perf_counter()

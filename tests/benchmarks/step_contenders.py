@@ -1,7 +1,7 @@
-"""What trains the same GPT-2 in the same steps, each in a process of its own, a round at a time.
+"""The trainers of the step benchmark: each trains the same GPT-2 in its own process, in rounds.
 
-``python -m tests.benchmarks.step_contenders NAME PRECISION FOLDER`` warms up, says ``ready``, and
-then, for each number of steps that it reads, takes them and answers with its seconds as JSON.
+``python -m tests.benchmarks.step_contenders NAME PRECISION FOLDER`` warms up, prints ``ready``, and
+then, for each number of steps read from stdin, takes them and prints the seconds as JSON.
 """
 
 import json
@@ -21,14 +21,14 @@ LEARNING_RATE, WEIGHT_DECAY, BETAS, CLIP = 3e-4, 0.1, (0.9, 0.95), 1.0
 WARM_UP = 5
 
 
-class Gate:
-    """Called after each step; between two rounds it waits for the next."""
+class RoundGate:
+    """Called after each step; between rounds it waits for the next round."""
 
     def __init__(self) -> None:
         self._left = WARM_UP
         self._started: tuple[float, float] | None = None
         self.inside = 0.0
-        """Seconds of this round that a contender says were its engine's."""
+        """Seconds of this round spent in the contender's engine."""
 
     def __call__(self) -> None:
         self._left -= 1
@@ -42,7 +42,7 @@ class Gate:
 
     def _answer(self) -> None:
         if self._started is None:
-            _say("ready")
+            _print("ready")
             return
         wall, cpu = self._started
         seconds = {
@@ -50,16 +50,16 @@ class Gate:
             "cpu_seconds": time.process_time() - cpu,
             "inside": self.inside,
         }
-        _say(json.dumps(seconds))
+        _print(json.dumps(seconds))
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def bigtrain(precision: str, folder: Path, gate: Gate) -> None:
-    """The whole of ``bigtrain train``: data, checks, loop, metrics file and heartbeat."""
+def bigtrain(precision: str, folder: Path, gate: RoundGate) -> None:
+    """All of ``bigtrain train``: data, checks, loop, metrics file and heartbeat."""
     from bigtrain.environment import read_ranks
     from bigtrain.parallel.device import choose_device
 
@@ -92,7 +92,7 @@ def bigtrain(precision: str, folder: Path, gate: Gate) -> None:
 
 
 def run_config(precision: str, folder: Path) -> Any:
-    """The run that bigtrain trains: ``folder`` holds the corpus."""
+    """The config of bigtrain's run; ``folder`` holds the corpus."""
     from tests.runs import tiny_config
 
     return tiny_config(
@@ -120,7 +120,7 @@ def run_config(precision: str, folder: Path) -> Any:
     )
 
 
-def megatron(precision: str, folder: Path, gate: Gate) -> None:
+def megatron(precision: str, folder: Path, gate: RoundGate) -> None:
     """bigtrain's model and loss with torch's AdamW on fp32 masters: a step without DeepSpeed."""
     from bigtrain.environment import read_ranks
     from bigtrain.parallel.device import choose_device
@@ -139,7 +139,7 @@ def megatron(precision: str, folder: Path, gate: Gate) -> None:
         (chunk,) = build_chunks(config, layout)
         materialize(chunk, device)
         chunk.to(torch.bfloat16 if precision == "bf16" else torch.float32)
-        # Kept as bigtrain keeps it, so that DeepSpeed alone is the difference.
+        # The same as in bigtrain, so that DeepSpeed is the only difference.
         keep_freed_memory(device)
         for parameter in chunk.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
@@ -184,8 +184,8 @@ class _PlainGpt2(torch.nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def plain_torch(precision: str, folder: Path, gate: Gate, *, compiled: bool = False) -> None:
-    """torch alone, as one writes it by hand, with autocast for bf16."""
+def plain_torch(precision: str, folder: Path, gate: RoundGate, *, compiled: bool = False) -> None:
+    """A plain torch model and loop, with autocast for bf16."""
     model: Any = _PlainGpt2()
     parameters = list(model.parameters())
     if compiled:
@@ -199,12 +199,12 @@ def plain_torch(precision: str, folder: Path, gate: Gate, *, compiled: bool = Fa
     _loop(losses, parameters, gate)
 
 
-def compiled_torch(precision: str, folder: Path, gate: Gate) -> None:
-    """The same through torch.compile."""
+def compiled_torch(precision: str, folder: Path, gate: RoundGate) -> None:
+    """The plain torch model with torch.compile."""
     plain_torch(precision, folder, gate, compiled=True)
 
 
-def _loop(losses: Callable[..., torch.Tensor], weights: list[Any], gate: Gate) -> None:
+def _loop(losses: Callable[..., torch.Tensor], weights: list[Any], gate: RoundGate) -> None:
     masters = [w if w.dtype is torch.float32 else w.detach().float() for w in weights]
     optimizer = torch.optim.AdamW(
         [
@@ -230,8 +230,8 @@ def _loop(losses: Callable[..., torch.Tensor], weights: list[Any], gate: Gate) -
         gate()
 
 
-def hugging_face(precision: str, folder: Path, gate: Gate) -> None:
-    """Trainer with GPT2LMHeadModel, SDPA and its own defaults; bf16 there is autocast."""
+def hugging_face(precision: str, folder: Path, gate: RoundGate) -> None:
+    """Hugging Face's Trainer with GPT2LMHeadModel, SDPA and default options; bf16 is autocast."""
     import transformers
 
     class Callback(transformers.TrainerCallback):  # type: ignore[misc]
@@ -276,8 +276,8 @@ def hugging_face(precision: str, folder: Path, gate: Gate) -> None:
     ).train()
 
 
-def products(precision: str, folder: Path, gate: Gate) -> None:
-    """What this machine's matrix products reach: one of 2,048 × 2,048 × 2,048 a step."""
+def products(precision: str, folder: Path, gate: RoundGate) -> None:
+    """Matrix products of 2,048 × 2,048 × 2,048, one per step: the peak of this machine."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b, c = (torch.randn(2048, 2048).to(dtype) for _ in range(3))
     while True:
@@ -285,7 +285,7 @@ def products(precision: str, folder: Path, gate: Gate) -> None:
         gate()
 
 
-CONTENDERS: dict[str, Callable[[str, Path, Gate], None]] = {
+CONTENDERS: dict[str, Callable[[str, Path, RoundGate], None]] = {
     "bigtrain": bigtrain,
     "megatron-core without DeepSpeed": megatron,
     "plain torch": plain_torch,
@@ -298,4 +298,4 @@ CONTENDERS: dict[str, Callable[[str, Path, Gate], None]] = {
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     name, numbers, where = sys.argv[1:]
-    CONTENDERS[name](numbers, Path(where), Gate())
+    CONTENDERS[name](numbers, Path(where), RoundGate())

@@ -1,4 +1,4 @@
-"""BERT learns both of its tasks on the demo's corpus, in minutes on two cores."""
+"""BERT learns both of its objectives on the demo corpus, in minutes on two cores."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ OVERRIDES = [
     f"data.sequence_length={LENGTH}",
     f"model.max_sequence_length={LENGTH}",
     "model.hidden_size=128",
-    # Wide heads: what tells pairs apart is finding the same token in the other text.
+    # Wide heads help to classify pairs, by finding the same token in the other text.
     "model.num_heads=2",
     "optim.learning_rate=1.5e-3",
     "optim.beta2=0.98",
@@ -42,7 +42,7 @@ def _bigtrain(folder: Path, *words: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with the demo's corpus, cut into sentences, and pairs planned."""
+    """A working folder with the demo corpus, split into sentences, and a table of pairs."""
     folder = tmp_path_factory.mktemp("bert")
     library = sysconfig.get_paths()["stdlib"]
     text = [library, "--glob", "**/*.py", "--exclude", "*/site-packages/*"]
@@ -67,7 +67,7 @@ def test_masked_tokens_and_sentence_pairs_are_both_learned(folder: Path) -> None
         Console().print(
             f"step {line['step']}: {line['mlm_accuracy']:.3f} of masked tokens right "
             f"({line['commonest_accuracy']:.3f} are the commonest), "
-            f"{line['sentence_accuracy']:.3f} of pairs told apart"
+            f"{line['sentence_accuracy']:.3f} of pairs classified right"
         )
     Console().print(f"{minutes:.1f} minutes")
     last = lines[-1]

@@ -1,4 +1,4 @@
-"""How quickly windows come, beside what others read with; `make bench` prints the tables."""
+"""Throughput of reading windows, compared with other loaders; `make bench` prints the tables."""
 
 import importlib.util
 import io
@@ -21,7 +21,7 @@ from bigtrain.config.data import DataConfig
 from bigtrain.data.corpora import Source, open_source, source_order
 from bigtrain.data.sample_order import SampleOrder
 from bigtrain.data.token_reader import TokenReader
-from tests.benchmarks.made_corpora import SPECIAL, make_random_corpus, make_sparse_corpus
+from tests.benchmarks.synthetic_corpora import SPECIAL, make_random_corpus, make_sparse_corpus
 from tests.runs import tiny_config
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ TOKENS = 60_000_000
 
 
 class Loader:
-    """What a rank reads its batches with, less the checks against a tokenizer and a model."""
+    """Reads batches as a rank does, without the checks against tokenizer and model."""
 
     def __init__(self, folder: Path, *, batch: int = BATCH) -> None:
         data = {"train": str(folder), "validation": None, "sequence_length": LENGTH}
@@ -124,7 +124,7 @@ def _write_window_tar(tokens: np.ndarray, tar: Path) -> Path:
 
 
 def _write_litdata(flat: Path, folder: Path) -> Path:
-    """In a process of its own: litdata leaves workers behind."""
+    """Runs in a separate process, because litdata leaves workers behind."""
     script = (
         "import sys, numpy as np, torch\n"
         "from litdata import optimize, TokensLoader\n"
@@ -144,7 +144,7 @@ def _write_litdata(flat: Path, folder: Path) -> Path:
 
 
 def _rates(loaders: dict[str, Callable[[], Iterator[Any]]]) -> dict[str, list[float]]:
-    """Mtok/s of each in turn, round after round, so that all share the machine's moods."""
+    """Mtok/s of each loader, measured in turn, so that the machine's load affects all alike."""
     running = {name: make() for name, make in loaders.items()}
     rates: dict[str, list[float]] = {name: [] for name in loaders}
     for batches in running.values():
@@ -190,9 +190,9 @@ def test_windows_come_faster_than_from_other_loaders(tmp_path: Path) -> None:
     assert ratios.get("litdata", 2.0) > 1
 
 
-def test_the_first_batch_of_a_terabyte_comes_at_once_wherever_it_lies(tmp_path: Path) -> None:
+def test_the_first_batch_of_a_terabyte_is_read_quickly_from_any_position(tmp_path: Path) -> None:
     corpus = make_sparse_corpus(tmp_path / "corpus", num_bytes=10**12)
-    Loader(corpus, batch=8)  # What is imported once.
+    Loader(corpus, batch=8)  # Imports modules before the measurement.
     rows = [(n, *_open_and_read(corpus, n)) for n in (0, 10**6, 7 * 10**6, 10**8, 240_000_000)]
     table = Table("sample", "open (ms)", "first batch (ms)", title="1 TB, 8 windows of 2,049")
     for position, opening, reading in rows:
@@ -202,7 +202,7 @@ def test_the_first_batch_of_a_terabyte_comes_at_once_wherever_it_lies(tmp_path: 
 
 
 def _open_and_read(corpus: Path, position: int) -> tuple[float, float]:
-    """Seconds to open and to read one batch, each from nothing; the best of three."""
+    """Seconds to open a corpus and to read one batch; the best of three."""
     tries = []
     for _ in range(3):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Sharding is as fast as encoding alone would be, and needs no more memory for more text."""
+"""Sharding is as fast as encoding only, and its memory does not grow with the text."""
 
 import json
 import multiprocessing
@@ -28,20 +28,20 @@ MB = 1_000_000
 
 
 def _library() -> list[str]:
-    """Python's own standard library, one file a document."""
+    """Python's standard library, one file per document."""
     root = Path(sysconfig.get_paths()["stdlib"])
     texts = []
     for path in sorted(root.rglob("*.py")):
         if "site-packages" not in path.parts:
             try:
                 texts.append(path.read_text(encoding="utf-8"))
-            except UnicodeDecodeError:  # A few test files are meant to be so.
+            except UnicodeDecodeError:  # Some test files are not UTF-8 on purpose.
                 continue
     return [text for text in texts if text]
 
 
 def _write_lines(path: Path, texts: list[str], size: int) -> int:
-    """Writes at least `size` bytes of text, each time round with another first line."""
+    """Writes at least `size` bytes of text; each repetition has another first line."""
     written = turn = 0
     with path.open("w", encoding="utf-8") as file:
         while written < size:
@@ -67,7 +67,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Pat
 
 
 def _encode(path: Path, tokenizer: Path, part: int, alone: str, barrier: Barrier) -> None:
-    """One of the processes that only encode; it has all texts in memory when the clock starts."""
+    """A process that only encodes; all texts are in memory when the clock starts."""
     with path.open(encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for number, line in enumerate(file) if number % 2 == part]
     if alone == "SentencePiece":
@@ -83,7 +83,7 @@ def _encode(path: Path, tokenizer: Path, part: int, alone: str, barrier: Barrier
     barrier.wait()
 
 
-def _seconds_alone(path: Path, tokenizer: Path, alone: str) -> float:
+def _seconds_encoding(path: Path, tokenizer: Path, alone: str) -> float:
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(WORKERS + 1)
     processes = [
@@ -102,23 +102,23 @@ def _seconds_alone(path: Path, tokenizer: Path, alone: str) -> float:
 
 
 def _seconds_sharding(path: Path, tokenizer: Path, out: Path, **options: bool) -> float:
-    """From the call to the sealed corpus, the start of the processes included."""
+    """Seconds from the call to the sealed corpus, including the start of the processes."""
     started = time.perf_counter()
     chosen = ShardOptions(**options)
     shard_corpus([str(path)], tokenizer=tokenizer, out=out, workers=WORKERS, options=chosen)
     return time.perf_counter() - started
 
 
-def test_sharding_keeps_up_with_sentencepiece_alone(
+def test_sharding_is_as_fast_as_only_encoding_with_sentencepiece(
     tmp_path: Path, texts: list[str], tokenizer: Path
 ) -> None:
     path = tmp_path / "library.jsonl"
     size = _write_lines(path, texts, 30 * MB)
     best: dict[str, float] = {}
-    for turn in range(ROUNDS):  # Side by side, so that what else the machine does hits all alike.
+    for turn in range(ROUNDS):  # In turn, so that other load affects all alike.
         seconds = {
-            "SentencePiece alone": _seconds_alone(path, tokenizer, "SentencePiece"),
-            "our encode alone": _seconds_alone(path, tokenizer, "ours"),
+            "SentencePiece alone": _seconds_encoding(path, tokenizer, "SentencePiece"),
+            "our encode alone": _seconds_encoding(path, tokenizer, "ours"),
             "data shard": _seconds_sharding(path, tokenizer, tmp_path / f"plain {turn}"),
             "data shard --shuffle": _seconds_sharding(
                 path, tokenizer, tmp_path / f"shuffled {turn}", shuffle=True
@@ -139,7 +139,7 @@ def test_sharding_keeps_up_with_sentencepiece_alone(
 
 
 def _peak_bytes(path: Path, tokenizer: Path, out: Path) -> int:
-    """The most memory that a job or one of its workers held, as the kernel remembers it."""
+    """Peak resident bytes of a job or one of its workers, from the kernel's statistics."""
     words = [sys.executable, "-m", "bigtrain.cli", "data", "shard", str(path), "--workers", "2"]
     words += ["--tokenizer", str(tokenizer), "--out", str(out)]
     peak = 0

@@ -1,7 +1,7 @@
-"""How quickly a step is taken, beside what others train the same GPT-2 with; a quiet machine, -s.
+"""Seconds of a step, compared with other trainers of the same GPT-2. Run on an idle machine, -s.
 
-Each contender runs in a process of its own with two threads. They take their turns round by round,
-so that all share the machine's moods, and ratios are medians over the rounds.
+Each contender runs in its own process with two threads. They run in turn, round by round,
+so that the machine's load affects all alike, and ratios are medians over the rounds.
 """
 
 import json
@@ -36,7 +36,7 @@ AHEAD_OF_TRAINER = {"fp32": 1.1, "bf16": 1.25}
 
 
 class Contender:
-    """A process that takes so many steps when it is told to."""
+    """A process that takes a number of steps on request."""
 
     def __init__(self, name: str, precision: str, folder: Path) -> None:
         self._process = subprocess.Popen(
@@ -51,20 +51,20 @@ class Contender:
         assert self._read() == "ready", f"{name} did not start"
 
     def run(self, steps: int) -> dict[str, float]:
-        """Seconds of a step, and those of the engine's part."""
+        """Takes steps; returns the seconds per step, in total and in the engine."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
         return {name: value / steps for name, value in json.loads(self._read()).items()}
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         self._process.kill()
         self._process.wait()
 
     def _read(self) -> str:
         assert self._process.stdout is not None
-        # What libraries print comes between.
+        # Skips what libraries print.
         for line in self._process.stdout:
             if line.startswith(("ready", '{"seconds"')):
                 return line.strip()
@@ -88,7 +88,7 @@ def _is_possible(name: str) -> bool:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python's standard library in 8,192 tokens."""
+    """A corpus of Python's standard library with a vocabulary of 8,192 tokens."""
     folder = tmp_path_factory.mktemp("speed")
     library = Path(sysconfig.get_paths()["stdlib"])
     files = (file for file in sorted(library.rglob("*.py")) if "site-packages" not in file.parts)

@@ -1,4 +1,4 @@
-"""What the environment says of this process, and what is kept out of it."""
+"""Reading the rank variables, and keeping a broken wandb out of megatron-core."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from bigtrain.environment import RankVariableError, read_ranks
         ("RANK", "1", "RANK=1 is not below WORLD_SIZE=1"),
     ],
 )
-def test_a_rank_that_cannot_be_is_named_with_its_variable(
+def test_an_impossible_rank_is_refused_with_its_variable(
     name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
@@ -32,7 +32,7 @@ def test_a_rank_that_cannot_be_is_named_with_its_variable(
     assert write_error_report(message, 2) == tmp_path / "error.json"
 
 
-def test_a_wandb_that_cannot_be_imported_is_not_imported_by_megatron(tmp_path: Path) -> None:
+def test_megatron_does_not_import_a_broken_wandb(tmp_path: Path) -> None:
     (tmp_path / "wandb.py").write_text("raise TypeError('Descriptors cannot be created directly')")
     done = subprocess.run(
         [

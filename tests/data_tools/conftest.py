@@ -1,4 +1,4 @@
-"""A small world for the tests of this folder: some text, a tokenizer trained on it, a corpus."""
+"""Fixtures of this folder: small texts, a tokenizer trained on them, and a corpus."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def tokenizer(tmp_path_factory, texts) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def sharded(tmp_path_factory, texts, tokenizer) -> Path:
-    """A finished job: several shards, several packs in each, a train and a validation split."""
+    """A finished corpus with a train and a validation split of several shards and packs."""
     out = tmp_path_factory.mktemp("sharded") / "corpus"
     shard_corpus(
         [str(texts)],

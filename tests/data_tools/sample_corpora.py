@@ -1,4 +1,4 @@
-"""Corpora of chosen documents and sentences, written as the format says, for tests of samples."""
+"""Writes corpora of given documents and sentences, for tests of sample tables."""
 
 import io
 import json
@@ -75,7 +75,7 @@ def write_corpus(
 
 
 def render_pack(documents: Sequence[Document], *, sentences: bool) -> dict[str, bytes]:
-    """Makes the members of one pack."""
+    """Returns the tar members of one pack."""
     tokens, docs, sents = [], [], []
     for document in documents:
         docs.append(len(tokens))
@@ -99,7 +99,7 @@ def render_pack(documents: Sequence[Document], *, sentences: bool) -> dict[str, 
 def random_documents(
     count: int, *, seed: int = 0, most_sentences: int = 12, most_words: int = 25
 ) -> list[list[list[int]]]:
-    """Documents of random sentences; every token says which document it is of."""
+    """Documents of random sentences; the token ids identify the document."""
     rng = np.random.default_rng(seed)
     return [
         [
@@ -111,7 +111,7 @@ def random_documents(
 
 
 def write_mixed_corpus(folder: Path) -> Path:
-    """Writes many documents of several sentences, some of them one sentence or empty."""
+    """Writes many documents of several sentences; some have one sentence, some are empty."""
     documents = random_documents(400)
     documents[7] = []
     documents[8] = [[FIRST_WORD + 8]]
@@ -129,12 +129,12 @@ def load_table(folder: Path, mode: SampleMode, length: int = LENGTH) -> SampleTa
 
 
 def read_all(table: SampleTable) -> Segments:
-    """Every sample of a table."""
+    """Reads all samples of a table."""
     return table.read(np.arange(table.num_samples))
 
 
 def document_ranges(folder: Path) -> list[tuple[int, int]]:
-    """The tokens [start, stop) of every document, its end included."""
+    """The token range [start, stop) of every document, including its end token."""
     with open_corpus(folder) as corpus:
         starts = [
             start

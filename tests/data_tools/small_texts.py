@@ -1,4 +1,4 @@
-"""What the tests of this folder share: small texts, and a way to compare folders."""
+"""Small texts, and a function to compare folders."""
 
 import random
 from pathlib import Path
@@ -7,7 +7,7 @@ WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "dogs", "ov
 
 
 def write_texts(folder: Path, count: int, *, seed: int = 0) -> Path:
-    """Writes `count` small documents, all different."""
+    """Writes `count` small, different documents."""
     rng = random.Random(seed)
     folder.mkdir(parents=True)
     for number in range(count):
@@ -18,6 +18,6 @@ def write_texts(folder: Path, count: int, *, seed: int = 0) -> Path:
 
 
 def tree_bytes(folder: Path) -> dict[str, bytes]:
-    """Everything a folder holds."""
+    """The content of every file in a folder."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

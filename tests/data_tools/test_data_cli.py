@@ -1,4 +1,4 @@
-"""The commands do what they say, say what they did, and never load torch on the way in."""
+"""The `bigtrain data` commands from text to corpus, and their imports."""
 
 import shutil
 import subprocess
@@ -34,7 +34,7 @@ def test_text_becomes_a_tokenizer_and_a_corpus_that_can_be_inspected(texts, tmp_
     assert "document 1" not in shown
 
 
-def test_the_same_tokenizer_again_is_done_and_another_is_refused(texts, tmp_path):
+def test_repeating_a_tokenizer_job_does_nothing_and_another_job_is_refused(texts, tmp_path):
     model = tmp_path / "tokenizer.model"
     command = ("tokenizer", texts, "--out", model, "--vocab-size")
     run(*command, 450)
@@ -73,7 +73,7 @@ def test_no_module_loads_torch(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
 
 
-def test_the_command_line_itself_imports_next_to_nothing():
+def test_the_command_line_imports_almost_nothing():
     code = (
         "import sys, data_tools.cli\n"
         "assert not {'numpy', 'pydantic', 'sentencepiece'} & set(sys.modules)"

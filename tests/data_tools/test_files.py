@@ -1,4 +1,4 @@
-"""A file is replaced completely or not at all, one process holds a lock, progress is shown."""
+"""Atomic file writes, file locks, and progress bars."""
 
 import os
 import subprocess
@@ -43,18 +43,18 @@ def test_a_write_that_fails_names_the_file_and_leaves_the_old_one(tmp_path, monk
     with pytest.raises(OSError, match=f"No space left on device.*{path}"):
         write_file(path, b"new")
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208 - hidden ones too
+    assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208 - lists hidden files too
 
 
-def test_a_folder_in_the_place_of_a_file_is_an_error_that_leaves_nothing(tmp_path):
+def test_a_folder_in_place_of_a_file_is_an_error_and_leaves_no_temporary_file(tmp_path):
     path = tmp_path / "file"
     path.mkdir()
     with pytest.raises(IsADirectoryError, match=str(path)):
         write_file(path, b"new")
-    assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208 - hidden ones too
+    assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208 - lists hidden files too
 
 
-def test_what_killed_processes_left_is_removed_by_its_name(tmp_path):
+def test_temporary_files_of_killed_processes_are_removed_by_name(tmp_path):
     left = [tmp_path / f".{name}.123.part" for name in ("a.json", "a[1].json", "b.json")]
     for path in [*left, tmp_path / "a.json"]:
         path.touch()
@@ -65,7 +65,7 @@ def test_what_killed_processes_left_is_removed_by_its_name(tmp_path):
 
 
 def try_elsewhere(path: Path, call: str) -> str:
-    """What another process gets for a lock on the file."""
+    """Tries to lock a file in another process; returns the result."""
     code = (
         "import sys\nfrom data_tools.locks import try_lock, try_lock_byte\n"
         f"with open(sys.argv[1], 'a+') as file: print({call})"
@@ -75,7 +75,7 @@ def try_elsewhere(path: Path, call: str) -> str:
     return subprocess.run(words, cwd=root, check=True, capture_output=True, text=True).stdout
 
 
-def test_a_lock_keeps_others_out_until_its_file_is_closed(tmp_path):
+def test_a_lock_excludes_other_processes_until_its_file_is_closed(tmp_path):
     path = tmp_path / "lock"
     with path.open("a+") as file:
         assert try_lock(file, shared=True)
@@ -86,7 +86,7 @@ def test_a_lock_keeps_others_out_until_its_file_is_closed(tmp_path):
     assert try_elsewhere(path, "try_lock(file)") == "True\n"
 
 
-def test_bytes_of_a_file_are_locked_one_by_one(tmp_path):
+def test_single_bytes_of_a_file_are_locked_independently(tmp_path):
     path = tmp_path / "lock"
     with path.open("a+") as file:
         assert try_lock_byte(file, 3)

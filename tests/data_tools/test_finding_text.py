@@ -1,4 +1,4 @@
-"""What lies in a folder is read wherever links lead, and what is not taken is counted and named."""
+"""Text is found in folders and behind links; files that are not read are counted and named."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ def write(path, content="text\n"):
 
 
 def find(*patterns, **options):
-    """Names of the files that are read, and what is left out: how many by reason."""
+    """The names of files to read, and the number of skipped files by reason."""
     left_out = LeftOut()
     sources = find_sources([str(it) for it in patterns], left_out=left_out, **options)
     names = [file.name for source in sources for file in source.files]
@@ -48,7 +48,7 @@ def test_folders_and_files_behind_links_are_read(tmp_path, place):
 
 
 @pytest.mark.parametrize("options", [{}, {"folder_glob": "**/*.txt"}, {"folder_glob": "*.txt"}])
-def test_links_in_a_circle_are_named_and_end(tmp_path, options, caplog):
+def test_circular_links_are_named_and_followed_once(tmp_path, options, caplog):
     write(tmp_path / "a/x.txt")
     write(tmp_path / "b/y.txt")
     (tmp_path / "a/up").symlink_to("..")
@@ -72,10 +72,10 @@ def test_links_in_a_circle_are_named_and_end(tmp_path, options, caplog):
         ("{}", {"exclude": ["*/none/*"]}, True),
     ],
 )
-def test_folders_that_link_to_one_another_are_entered_a_bounded_number_of_times(
+def test_folders_that_link_to_each_other_are_entered_a_bounded_number_of_times(
     tmp_path, pattern, options, is_told
 ):
-    numbers = range(6)  # By all their names it takes seconds; by those of 9, hours.
+    numbers = range(6)  # Without a bound, 6 folders take seconds and 9 take hours.
     for number in numbers:
         write(tmp_path / f"{number}/{number}.txt")
         for other in set(numbers) - {number}:
@@ -85,7 +85,7 @@ def test_folders_that_link_to_one_another_are_entered_a_bounded_number_of_times(
     assert (TOO_MANY_NAMES in left_out) == is_told
 
 
-def test_what_links_lead_to_twice_is_read_once_under_its_own_name(tmp_path):
+def test_a_file_with_several_links_is_read_once_under_its_own_name(tmp_path):
     write(tmp_path / "z/x.txt")
     (tmp_path / "a").symlink_to("z")
     (tmp_path / "b.txt").symlink_to("z/x.txt")
@@ -97,8 +97,8 @@ def test_what_links_lead_to_twice_is_read_once_under_its_own_name(tmp_path):
     assert find(tmp_path / "z", tmp_path / "a") == (["x.txt"], {"named twice": 1})
 
 
-def test_a_link_is_read_where_the_name_that_it_leads_to_is_not_taken(tmp_path):
-    write(tmp_path / "blobs/0a1b2c", '{"text": "x"}')  # As the cache of the Hugging Face hub is.
+def test_a_link_is_read_if_the_name_of_its_target_is_not_accepted(tmp_path):
+    write(tmp_path / "blobs/0a1b2c", '{"text": "x"}')  # The layout of the Hugging Face hub's cache.
     (tmp_path / "snapshots").mkdir()
     (tmp_path / "snapshots/train.jsonl").symlink_to("../blobs/0a1b2c")
     assert find(tmp_path) == (["snapshots/train.jsonl"], {"without an ending": 1})
@@ -109,12 +109,12 @@ def test_a_link_is_read_where_the_name_that_it_leads_to_is_not_taken(tmp_path):
     assert find(f"file://{tmp_path}", folder_glob="cooked/*")[0] == ["cooked/a.txt"]
 
 
-def test_links_to_nothing_and_what_is_no_file_are_named(tmp_path, monkeypatch, caplog):
+def test_dangling_links_and_special_files_are_named(tmp_path, monkeypatch, caplog):
     write(tmp_path / "a.txt")
     (tmp_path / "gone.txt").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe.txt")
     with socket.socket(socket.AF_UNIX) as listener:
-        monkeypatch.chdir(tmp_path)  # The name of a socket may not be long.
+        monkeypatch.chdir(tmp_path)  # Socket paths must be short.
         listener.bind("socket.txt")
         names, left_out = find(tmp_path)
     assert names == ["a.txt"]
@@ -128,7 +128,7 @@ def test_links_to_nothing_and_what_is_no_file_are_named(tmp_path, monkeypatch, c
 
 @contextmanager
 def not_as_root():
-    """Root may read everything; another user may not."""
+    """Runs a block as another user if the process runs as root, which may read everything."""
     if os.geteuid():
         yield
         return
@@ -139,8 +139,8 @@ def not_as_root():
         os.seteuid(0)
 
 
-def test_what_may_not_be_read_is_named():
-    with tempfile.TemporaryDirectory() as name:  # Others may not enter pytest's folders.
+def test_files_without_read_permission_are_named():
+    with tempfile.TemporaryDirectory() as name:  # pytest's folders are private.
         root = Path(name)
         root.chmod(0o755)
         write(root / "a.txt")
@@ -154,7 +154,7 @@ def test_what_may_not_be_read_is_named():
     assert found == (["a.txt"], {"unreadable": 2})
 
 
-def test_what_is_not_taken_is_counted_by_ending_with_an_example_and_a_way_out(tmp_path, caplog):
+def test_skipped_files_are_counted_by_ending_with_an_example_and_a_remedy(tmp_path, caplog):
     for name in ("A.TXT", "B.JSONL", "c.TXT.GZ", "p/a.pdf", "p/b.pdf", "x.jsonl.lz4", "Makefile"):
         write(tmp_path / name, gzip.compress(b"x") if name.endswith("GZ") else "{}")
     write(tmp_path / ".git/config.txt")
@@ -173,14 +173,14 @@ def test_what_is_not_taken_is_counted_by_ending_with_an_example_and_a_way_out(tm
     assert len(caplog.records) == 1
 
 
-def test_archives_that_a_glob_chooses_are_counted_by_what_they_are(tmp_path, caplog):
+def test_archives_that_a_glob_matches_are_counted_by_kind(tmp_path, caplog):
     write(tmp_path / "a.md")
     write(tmp_path / "b.data", b"Rar!\x1a\x07\x00")
     assert find(tmp_path, folder_glob="*") == (["a.md"], {"rar archive": 1})
     assert "left out: 1 rar archive (b.data)" in caplog.text
 
 
-def test_a_glob_without_folders_chooses_in_all_of_them(tmp_path):
+def test_a_glob_without_folders_matches_in_all_folders(tmp_path):
     for name in ("a.md", "docs/b.md", "docs/deep/c.md", "docs/d.MD", "e.txt"):
         write(tmp_path / name)
     names, left_out = find(tmp_path, folder_glob="*.md")
@@ -210,7 +210,7 @@ def test_a_folder_that_a_glob_matches_is_named(tmp_path):
     assert left_out == {FOLDER_OF_A_GLOB: 1}
 
 
-def test_what_is_excluded_is_counted_even_where_it_would_not_be_read(tmp_path):
+def test_excluded_files_are_counted_even_if_they_would_not_be_read(tmp_path):
     for name in ("a.txt", "tests/b.txt", "tests/c.pdf"):
         write(tmp_path / name)
     assert find(tmp_path, exclude=["*/tests/*"]) == (["a.txt"], {"excluded": 2})
@@ -232,7 +232,7 @@ def test_braces_and_double_colons_name_many_files(tmp_path):
         find(f"{tmp_path}/s-{{008..011.txt")
 
 
-def test_records_of_hugging_face_datasets_and_their_caches_are_no_text(tmp_path):
+def test_metadata_and_caches_of_hugging_face_datasets_are_skipped(tmp_path):
     table = pyarrow.table({"text": ["a", "b"]})
     for name in ("data-00000-of-00001.arrow", "cache-1f2e3d.arrow"):
         (tmp_path / "train").mkdir(exist_ok=True)
@@ -246,7 +246,7 @@ def test_records_of_hugging_face_datasets_and_their_caches_are_no_text(tmp_path)
     assert left_out == {"kept by Hugging Face datasets": 4}
 
 
-def test_records_of_a_users_own_are_text_whatever_they_are_called(tmp_path):
+def test_files_of_a_user_with_the_names_of_metadata_are_read(tmp_path):
     line = '{"text": "a manifest of mine"}\n'
     names = ["000001.json", "manifest.json", "report.json", "state.json", "tasks/job.json"]
     for name in names:
@@ -254,7 +254,7 @@ def test_records_of_a_users_own_are_text_whatever_they_are_called(tmp_path):
     assert find(tmp_path) == (names, {})
 
 
-def test_names_that_are_no_utf8_or_hold_line_ends_are_read_and_told(tmp_path):
+def test_file_names_with_invalid_utf8_or_line_ends_are_read_and_escaped(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in (b"\xff.txt", b"\xff.pdf", b"a\nb.pdf", b"v1.2 of my notes", b"log.1"):
         with open(os.fsencode(tmp_path / "sub") + b"/" + name, "wb") as file:  # noqa: PTH123

@@ -1,4 +1,4 @@
-"""Inspecting tells how long documents are, shows some from all over, and where they came from."""
+"""`data inspect` shows lengths of documents, samples from the whole corpus, and its origin."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from data_tools.manifest import load_manifest
 
 @pytest.fixture(scope="module")
 def documents(sharded):
-    """Every document of the training corpus, in order."""
+    """All documents of the training corpus, in order."""
     with open_corpus(sharded / "train") as corpus:
         return list(corpus.documents())
 
@@ -44,7 +44,7 @@ def test_lengths_are_counted_over_all_documents(sharded, documents):
     assert histogram.bins[0].documents and histogram.bins[-1].documents
 
 
-def test_a_corpus_of_many_packs_is_sampled_evenly_and_says_so(sharded, monkeypatch):
+def test_a_corpus_of_many_packs_is_sampled_evenly_and_the_output_says_so(sharded, monkeypatch):
     monkeypatch.setattr("data_tools.inspect_corpus._SAMPLE_PACKS", 2)
     with open_corpus(sharded / "train") as corpus:
         first, again = (count_lengths(corpus, exact_packs=3) for _ in range(2))
@@ -54,7 +54,7 @@ def test_a_corpus_of_many_packs_is_sampled_evenly_and_says_so(sharded, monkeypat
     assert f"{first.packs} of {first.all_packs} packs" in shown(inspection)
 
 
-def test_documents_are_spread_over_the_corpus(sharded, documents, tokenizer):
+def test_shown_documents_are_spread_over_the_corpus(sharded, documents, tokenizer):
     samples = inspect_corpus(sharded / "train", documents=6).documents
     step = len(documents) / 6
     assert [sample.number for sample in samples] == [int(step * place) for place in range(6)]
@@ -66,23 +66,23 @@ def test_documents_are_spread_over_the_corpus(sharded, documents, tokenizer):
         assert sample.text
 
 
-def test_a_document_is_cut_to_the_characters_asked_for(sharded):
+def test_a_document_is_truncated_to_the_requested_characters(sharded):
     [sample] = inspect_corpus(sharded / "train", documents=1, characters=7).documents
     assert len(sample.text) == 7
 
 
-def test_more_documents_than_there_are_shows_each_once(sharded, documents):
+def test_if_more_documents_are_requested_than_exist_each_is_shown_once(sharded, documents):
     samples = inspect_corpus(sharded / "train", documents=10_000).documents
     assert [sample.number for sample in samples] == list(range(len(documents)))
 
 
-def test_no_document_at_all_can_be_asked_for_but_not_fewer(sharded):
+def test_zero_documents_can_be_requested_but_not_a_negative_number(sharded):
     assert inspect_corpus(sharded / "train", documents=0).documents == ()
     with pytest.raises(InputError, match="--documents -1"):
         inspect_corpus(sharded / "train", documents=-1)
 
 
-def test_what_is_shown_fits_eighty_columns_and_tells_where_the_corpus_is_from(sharded):
+def test_the_output_fits_80_columns_and_shows_the_origin_of_the_corpus(sharded):
     manifest = load_manifest(sharded / "train")
     text = shown(inspect_corpus(sharded / "train"))
     assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
@@ -95,7 +95,7 @@ def test_what_is_shown_fits_eighty_columns_and_tells_where_the_corpus_is_from(sh
     assert "█" in text
 
 
-def test_machines_get_json(sharded):
+def test_the_json_output_has_the_same_figures(sharded):
     result = CliRunner().invoke(app, ["inspect", str(sharded / "train"), "--json"])
     assert result.exit_code == 0
     values = json.loads(result.stdout)
@@ -106,7 +106,7 @@ def test_machines_get_json(sharded):
     assert len(values["documents"]) == 3
 
 
-def test_the_tokenizer_is_the_file_that_the_manifest_names(sharded, tmp_path):
+def test_the_tokenizer_is_the_file_named_in_the_manifest(sharded, tmp_path):
     folder = shutil.copytree(sharded / "train", tmp_path / "train")
     path = folder / "manifest.json"
     values = json.loads(path.read_text())
@@ -116,7 +116,7 @@ def test_the_tokenizer_is_the_file_that_the_manifest_names(sharded, tmp_path):
     assert inspect_corpus(folder).documents[0].text.startswith("Story")
 
 
-def test_a_corpus_without_its_tokenizer_is_told_how_to_mend_it(sharded, tmp_path):
+def test_for_a_missing_tokenizer_the_remedy_is_named(sharded, tmp_path):
     folder = shutil.copytree(sharded / "train", tmp_path / "train")
     (folder / "tokenizer.model").unlink()
     with pytest.raises(InputError, match=r"tokenizer\.model is missing or not .*: restore it"):

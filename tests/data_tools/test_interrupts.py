@@ -1,4 +1,4 @@
-"""Ctrl-C, however often it is pressed, ends a job soon and quietly, and the job goes on later."""
+"""One or more Ctrl-C end a job quickly and quietly, and the same command resumes it."""
 
 import multiprocessing
 import multiprocessing.util
@@ -36,7 +36,7 @@ def pages(tmp_path_factory) -> Path:
 
 
 def interrupt(command: list, out: Path, name: str) -> tuple[int, str]:
-    """Interrupts a command twice when files `name` are there; again where it was done before."""
+    """Interrupts a command twice once files `name` exist; tries again if it finished before."""
     for _ in range(5):
         found = _interrupt_once(command, out, name)
         if found[0]:
@@ -59,15 +59,17 @@ def _interrupt_once(command: list, out: Path, name: str) -> tuple[int, str]:
             time.sleep(0.002)
         for _ in range(2):
             os.killpg(process.pid, signal.SIGINT)
-        said = process.communicate(timeout=10)[1]  # Also waits for workers, which hold the pipe.
+        errors = process.communicate(timeout=10)[
+            1
+        ]  # Also waits for workers, which keep the pipe open.
     finally:
         process.kill()
-    return process.returncode, said
+    return process.returncode, errors
 
 
-def test_cleaning_interrupted_twice_at_three_places_goes_on_to_the_same_bytes(pages, tmp_path):
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    clean_corpus(make_config(pages, whole, task_mb=TASK_BYTES / 1e6))
+def test_cleaning_interrupted_twice_in_three_phases_resumes_to_the_same_bytes(pages, tmp_path):
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    clean_corpus(make_config(pages, expected, task_mb=TASK_BYTES / 1e6))
     recipe = tmp_path / "clean.yaml"
     recipe.write_text(f"inputs: ['{pages}']\nout: '{out}'\n")
     command = ["clean", recipe, f"task_mb={TASK_BYTES / 1e6}", "workers=2"]
@@ -75,26 +77,26 @@ def test_cleaning_interrupted_twice_at_three_places_goes_on_to_the_same_bytes(pa
         assert interrupt(command, out, name) == (130, STOPPED)
         assert not (out / "report.json").exists()
     clean_corpus(make_config(pages, out, task_mb=TASK_BYTES / 1e6))
-    assert tree_bytes(out) == tree_bytes(whole)
+    assert tree_bytes(out) == tree_bytes(expected)
 
 
-def test_sharding_interrupted_twice_at_two_places_goes_on_to_the_same_bytes(
+def test_sharding_interrupted_twice_in_two_phases_resumes_to_the_same_bytes(
     pages, tokenizer, tmp_path
 ):
-    whole, out = tmp_path / "whole", tmp_path / "out"
+    expected, out = tmp_path / "expected", tmp_path / "out"
 
     def shard(folder: Path):
         options = ShardOptions(task_bytes=TASK_BYTES)
         return shard_corpus([str(pages)], tokenizer=tokenizer.path, out=folder, options=options)
 
-    shard(whole)
+    shard(expected)
     command = ["shard", pages, "--tokenizer", tokenizer.path, "--out", out, "--workers", 2]
     command += ["--task-mb", TASK_BYTES / 1e6]
     for name in ("tasks/job.json", "tasks/0*.json"):
         assert interrupt(command, out, name) == (130, STOPPED)
         assert not (out / "train" / "manifest.json").exists()
     shard(out)
-    assert tree_bytes(out) == tree_bytes(whole)
+    assert tree_bytes(out) == tree_bytes(expected)
 
 
 def refuse_odd_numbers(number: int) -> int:
@@ -109,25 +111,25 @@ def sleep_or_die(number: int) -> None:
     time.sleep(3600)
 
 
-def test_an_error_in_one_worker_ends_the_others_and_tells_where_it_was():
+def test_an_error_in_one_worker_ends_the_others_and_keeps_its_traceback():
     with open_pool(2) as pool, pytest.raises(InputError, match="7 is odd") as error:
         dict(run_each(refuse_odd_numbers, [0, 2, 4, 6, 7], pool=pool))
     assert "refuse_odd_numbers" in error.value.__notes__[0]
 
 
-def test_a_killed_worker_is_told_at_once_and_the_others_are_not_waited_for():
+def test_a_killed_worker_is_reported_without_waiting_for_the_others():
     with pytest.raises(ChildProcessError, match="a worker process was killed"):  # noqa: SIM117
         with open_pool(2) as pool:
             dict(run_each(sleep_or_die, [0, 1], pool=pool))
 
 
-def test_an_interrupt_while_a_worker_starts_leaves_no_half_of_it(monkeypatch, capfd):
-    resource_tracker.ensure_running()  # It is started the same way.
+def test_an_interrupt_while_a_worker_starts_leaves_no_process(monkeypatch, capfd):
+    resource_tracker.ensure_running()  # Started first, because it starts the same way as workers.
     start, started = multiprocessing.util.spawnv_passfds, []
 
     def start_and_interrupt(*args):
         started.append(pid := start(*args))
-        os.kill(os.getpid(), signal.SIGINT)  # Another thread takes it: this one has it blocked.
+        os.kill(os.getpid(), signal.SIGINT)  # This thread blocks it; another receives it.
         time.sleep(0.05)
         return pid
 
@@ -143,12 +145,12 @@ def test_an_interrupt_while_a_worker_starts_leaves_no_half_of_it(monkeypatch, ca
         signal.signal(signal.SIGINT, before)
         ended.set()
         other.join()
-    with pytest.raises(ChildProcessError):  # The pool has waited for it.
+    with pytest.raises(ChildProcessError):  # The pool has already waited for the worker.
         os.waitpid(started[0], 0)
     assert capfd.readouterr().err == ""
 
 
-def test_workers_are_used_again_for_more_work():
+def test_workers_are_reused():
     with open_pool(2) as pool:
         first = dict(run_each(os.path.basename, ["a/b", "c/d", "e/f"], pool=pool))
         assert first == {"a/b": "b", "c/d": "d", "e/f": "f"}

@@ -1,4 +1,4 @@
-"""Of a corpus's tars a bounded number is open: those read last, each of the size it should be."""
+"""A bounded number of a corpus's tars is open: those read last; sizes are checked."""
 
 from pathlib import Path
 
@@ -24,12 +24,12 @@ def read(files: LocalFiles, name: str) -> bytes:
 
 
 def open_names(folder: Path) -> list[str]:
-    """The files of a folder that this process holds open."""
+    """The files of a folder that this process has open."""
     found = []
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
             path = descriptor.readlink()
-        except FileNotFoundError:  # The listing's own.
+        except FileNotFoundError:  # The descriptor of the listing itself.
             continue
         if path.parent == folder:
             found.append(path.name)
@@ -45,13 +45,13 @@ def test_the_files_read_last_stay_open_and_no_others(files, tmp_path, order, lef
     assert open_names(tmp_path) == [*left]
 
 
-def test_files_told_to_be_needed_soon_count_too(files, tmp_path):
+def test_files_announced_as_needed_soon_count_as_read(files, tmp_path):
     for name in SIZES:
         files.will_need(name, 0, 100)
     assert open_names(tmp_path) == ["c", "d"]
 
 
-def test_a_file_that_was_let_go_is_read_again(files):
+def test_a_closed_file_is_opened_again(files):
     assert [read(files, name) for name in "abcda"] == [c.encode() * 10 for c in "abcda"]
 
 

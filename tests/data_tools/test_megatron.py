@@ -1,4 +1,4 @@
-"""Megatron's own reader sees the tokens that we export, and its builder's files become a corpus."""
+"""Megatron reads exported tokens, and files from Megatron's builder become a corpus."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ TYPES = ("uint8", "int16", "int32", "int64", "uint16")
 DOCUMENTS = [[[90, 91, 2]], [[100, 2]], [[101, 102], [103], [104, 2]]]
 """Each document is a list of sequences; 2 is eos."""
 
-# One process, because importing megatron takes seconds: reads our exports, builds files of its own.
+# One process, because importing megatron takes seconds: it reads exports and builds files.
 MEGATRON = """
 import json, sys
 import numpy, torch
@@ -97,7 +97,7 @@ def with_sentences(tmp_path_factory, tokenizer):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory, with_sentences):
-    """The same tokens in four bytes each, as a large vocabulary has them."""
+    """The same corpus with tokens of four bytes, as for a large vocabulary."""
     folder = shutil.copytree(with_sentences, tmp_path_factory.mktemp("wide") / "corpus")
     values = json.loads((folder / "manifest.json").read_text())
     for path in folder.glob("tokens-*"):
@@ -115,7 +115,7 @@ def wide(tmp_path_factory, with_sentences):
 
 @pytest.fixture(scope="module")
 def megatron(tmp_path_factory, sharded, with_sentences, wide):
-    """A folder where Megatron read our exports and wrote files of its own."""
+    """A folder in which Megatron has read exports and written its own files."""
     folder = tmp_path_factory.mktemp("megatron")
     export_megatron(sharded / "train", folder / "documents")
     export_megatron(with_sentences, folder / "sentences", sentences=True)
@@ -126,7 +126,7 @@ def megatron(tmp_path_factory, sharded, with_sentences, wide):
 
 
 @pytest.mark.parametrize("name", ["documents", "wide"])
-def test_megatron_reads_the_documents_that_were_exported(megatron, sharded, wide, name):
+def test_megatron_reads_the_exported_documents(megatron, sharded, wide, name):
     folder = {"documents": sharded / "train", "wide": wide}[name]
     documents = documents_of(folder)
     read = np.load(megatron / f"{name}.npz")
@@ -136,9 +136,7 @@ def test_megatron_reads_the_documents_that_were_exported(megatron, sharded, wide
     assert read["marks"].tolist() == list(range(len(documents) + 1))
 
 
-def test_megatron_reads_sentences_as_sequences_and_documents_by_their_marks(
-    megatron, with_sentences
-):
+def test_megatron_reads_sentences_as_sequences_and_document_boundaries(megatron, with_sentences):
     read = np.load(megatron / "sentences.npz")
     with open_corpus(with_sentences) as corpus:
         assert corpus.num_packs > 2 * len(corpus.manifest.shards) > 4
@@ -154,7 +152,7 @@ def test_megatron_reads_sentences_as_sequences_and_documents_by_their_marks(
 
 
 @pytest.mark.parametrize("name", [*TYPES, "modes"])
-def test_what_megatron_built_becomes_a_corpus(megatron, tokenizer, tmp_path, name):
+def test_files_built_by_megatron_become_a_corpus(megatron, tokenizer, tmp_path, name):
     result = import_megatron(megatron / name, tmp_path / "corpus", tokenizer=tokenizer.path)
     assert (result.added_ends, result.cuts, result.empty) == (0, 0, 0)
     joined = [[token for sequence in document for token in sequence] for document in DOCUMENTS]
@@ -176,9 +174,9 @@ def test_sequences_become_sentences_on_request(megatron, tokenizer, tmp_path):
     assert verify_corpus(out, "full").faults == ()
 
 
-def test_a_sentence_that_is_cut_goes_on_in_the_next_document(tokenizer, tmp_path):
+def test_a_sentence_that_is_split_continues_in_the_next_document(tokenizer, tmp_path):
     prefix = write_files(tmp_path / "made", [[90], [], [91, 2, 92], [93, 2], []])
-    index = prefix.with_suffix(".idx")  # All of it one document.
+    index = prefix.with_suffix(".idx")  # The index declares a single document.
     marks = np.array([0, 5], "<i8").tobytes()
     index.write_bytes(index.read_bytes()[:26] + struct.pack("<Q", 2) + index.read_bytes()[34:94])
     index.write_bytes(index.read_bytes() + marks)
@@ -190,7 +188,9 @@ def test_a_sentence_that_is_cut_goes_on_in_the_next_document(tokenizer, tmp_path
     assert verify_corpus(out, "full").faults == ()
 
 
-def test_an_export_comes_back_the_same_every_time(with_sentences, tokenizer, tmp_path, monkeypatch):
+def test_an_exported_corpus_is_imported_with_the_same_bytes_every_time(
+    with_sentences, tokenizer, tmp_path, monkeypatch
+):
     export_megatron(with_sentences, tmp_path / "made", sentences=True)
     options = {"tokenizer": tokenizer.path, "pack_tokens": 200, "shard_tokens": 1000}
     for name, documents_at_once in (("one", 4096), ("two", 7)):
@@ -198,13 +198,11 @@ def test_an_export_comes_back_the_same_every_time(with_sentences, tokenizer, tmp
         import_megatron(tmp_path / "made", tmp_path / name, sentences=True, **options)
     assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
     one, first = tree_bytes(tmp_path / "one"), tree_bytes(with_sentences)
-    del one["manifest.json"], first["manifest.json"]  # It came from ids of another width.
+    del one["manifest.json"], first["manifest.json"]  # They differ in the width of source ids.
     assert one == first
 
 
-def test_documents_get_an_end_where_they_lack_one_and_are_cut_where_they_have_two(
-    tokenizer, tmp_path
-):
+def test_documents_get_a_missing_end_token_and_are_split_at_extra_ones(tokenizer, tmp_path):
     prefix = write_files(tmp_path / "made", [[90, 91], [92, 2, 93, 2], [], [94, 2, 95]])
     options = ["--out", str(tmp_path / "corpus"), "--tokenizer", str(tokenizer.path)]
     result = CliRunner().invoke(app, ["import-megatron", str(prefix), *options])
@@ -216,9 +214,7 @@ def test_documents_get_an_end_where_they_lack_one_and_are_cut_where_they_have_tw
 
 
 @pytest.mark.parametrize("token", [450, -1])
-def test_an_id_outside_the_vocabulary_is_refused_by_document_and_leaves_nothing(
-    tokenizer, tmp_path, token
-):
+def test_an_id_outside_the_vocabulary_is_refused_with_its_document(tokenizer, tmp_path, token):
     documents = [[90, 2]] * 50 + [[90, token, 2]]
     prefix = write_files(tmp_path / "made", documents)
     before = tree_bytes(tmp_path)
@@ -260,9 +256,7 @@ def put(path, offset, content):
         (lambda bin, idx: bin.write_bytes(b""), r"made\.bin has 0 bytes"),
     ],
 )
-def test_files_that_are_damaged_or_of_others_are_refused_in_one_line(
-    tokenizer, tmp_path, harm, message
-):
+def test_damaged_or_foreign_files_are_refused_in_one_line(tokenizer, tmp_path, harm, message):
     prefix = write_files(tmp_path / "made", [[90, 91, 2], [92, 2]])
     harm(prefix.with_suffix(".bin"), prefix.with_suffix(".idx"))
     with pytest.raises(InputError, match=message) as caught:
@@ -271,21 +265,21 @@ def test_files_that_are_damaged_or_of_others_are_refused_in_one_line(
     assert not (tmp_path / "corpus").exists()
 
 
-def test_marks_that_go_back_are_refused(tokenizer, tmp_path):
+def test_decreasing_document_boundaries_are_refused(tokenizer, tmp_path):
     prefix = write_files(tmp_path / "made", [[90, 2], [91, 2], [92, 2]])
     put(prefix.with_suffix(".idx"), 34 + 3 * 12 + 8, b"\3")
     with pytest.raises(InputError, match="document marks of documents 0 to 2 do not ascend"):
         import_megatron(prefix, tmp_path / "corpus", tokenizer=tokenizer.path)
 
 
-def test_a_dataset_without_a_token_makes_no_corpus(tokenizer, tmp_path):
+def test_a_dataset_without_tokens_is_refused(tokenizer, tmp_path):
     prefix = write_files(tmp_path / "made", [[], []])
     with pytest.raises(InputError, match="has no token"):
         import_megatron(prefix, tmp_path / "corpus", tokenizer=tokenizer.path)
     assert not (tmp_path / "corpus").exists()
 
 
-def test_ids_of_a_hugging_face_tokenizer_become_a_corpus_too(tmp_path):
+def test_ids_of_a_hugging_face_tokenizer_become_a_corpus(tmp_path):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -305,7 +299,7 @@ def test_ids_of_a_hugging_face_tokenizer_become_a_corpus_too(tmp_path):
     ] * 2
 
 
-def test_two_imports_cannot_make_one_folder(tokenizer, tmp_path):
+def test_two_imports_into_one_folder_are_refused(tokenizer, tmp_path):
     prefix = write_files(tmp_path / "made", [[90, 2]])
     with (
         only_writer(tmp_path / ".corpus.import.part"),
@@ -315,9 +309,7 @@ def test_two_imports_cannot_make_one_folder(tokenizer, tmp_path):
     assert not (tmp_path / "corpus").exists()
 
 
-def test_an_import_that_was_killed_starts_over_and_a_finished_one_is_left_alone(
-    tokenizer, tmp_path
-):
+def test_a_killed_import_starts_over_and_a_finished_one_is_not_changed(tokenizer, tmp_path):
     prefix = write_files(tmp_path / "made", [[90, 2]])
     left = tmp_path / ".corpus.import.part"
     left.mkdir()
@@ -331,7 +323,7 @@ def test_an_import_that_was_killed_starts_over_and_a_finished_one_is_left_alone(
     assert tree_bytes(tmp_path / "corpus") == before
 
 
-def test_an_export_replaces_files_only_when_told_to(sharded, tmp_path):
+def test_an_export_replaces_files_only_with_the_option(sharded, tmp_path):
     command = ["export-megatron", str(sharded / "train"), str(tmp_path / "made")]
     first = CliRunner().invoke(app, command)
     count = load_manifest(sharded / "train").num_documents
@@ -345,7 +337,7 @@ def test_an_export_replaces_files_only_when_told_to(sharded, tmp_path):
     assert tree_bytes(tmp_path) == files
 
 
-def test_old_indexes_never_meet_new_tokens(sharded, tmp_path, monkeypatch):
+def test_an_old_index_never_remains_beside_new_tokens(sharded, tmp_path, monkeypatch):
     prefix = write_files(tmp_path / "made", [[90, 2]])
     finish = megatron_module.finish_file
 
@@ -360,7 +352,7 @@ def test_old_indexes_never_meet_new_tokens(sharded, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["made.bin"]
 
 
-def test_an_export_that_fails_leaves_nothing(sharded, tmp_path):
+def test_a_failed_export_leaves_no_files(sharded, tmp_path):
     folder = shutil.copytree(sharded / "train", tmp_path / "train")
     tar = folder / load_manifest(folder).shards[-1].file
     put(tar, scan_tar(tar)[-1].tokens_offset, b"\xff")
@@ -369,6 +361,6 @@ def test_an_export_that_fails_leaves_nothing(sharded, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_sentences_can_only_be_exported_where_there_are_some(sharded, tmp_path):
+def test_sentences_can_only_be_exported_from_a_corpus_with_sentences(sharded, tmp_path):
     with pytest.raises(InputError, match="no sentence starts"):
         export_megatron(sharded / "train", tmp_path / "made", sentences=True)

@@ -1,4 +1,4 @@
-"""What this project writes among the text that it reads is no text: the same command goes on."""
+"""Files that bigtrain writes into its input folder are not read as text."""
 
 import json
 import shutil
@@ -37,12 +37,12 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["known", "glob"])
-def test_a_tokenizer_among_its_texts_is_the_same_job_again(folder, options):
+def test_a_tokenizer_in_its_input_folder_does_not_change_the_job(folder, options):
     (folder / "a.pdf").write_bytes(b"%PDF")
     for number in range(8):
         lines = "".join(f"Line {line} of {number}: {line * 7}\n" for line in range(2800))
         (folder / f"long-{number}.txt").write_text(lines)
-    # Two blocks of 64 KiB; with a little more to choose from they would be others.
+    # Two blocks of 64 KiB; with more input the sample would be different.
     settings = {"out": folder / "tok.model", "vocab_size": 380, "max_bytes": 131_082, **options}
     settings["exclude"] = ["*.pdf"] if options else []
     build_tokenizer([str(folder)], **settings)
@@ -53,7 +53,7 @@ def test_a_tokenizer_among_its_texts_is_the_same_job_again(folder, options):
 
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["known", "glob"])
 @pytest.mark.parametrize("place", ["corpus", "."])
-def test_a_corpus_among_its_texts_goes_on_and_ends_the_same(
+def test_a_corpus_in_its_input_folder_is_resumed_to_the_same_bytes(
     folder, tokenizer, tmp_path, place, options
 ):
     own = folder / "tok.model"
@@ -73,14 +73,12 @@ def test_a_corpus_among_its_texts_goes_on_and_ends_the_same(
     assert before.items() <= again.items()
 
 
-def test_what_was_cleaned_is_left_out_beside_its_input_and_read_where_it_is_all_there_is(
-    folder, tmp_path
-):
+def test_cleaned_text_is_skipped_beside_its_input_and_read_if_it_is_the_only_text(folder, tmp_path):
     clean_corpus(CleanConfig(inputs=[str(folder)], out=str(folder / "clean")))
     names, left_out = names_in(folder)
     assert len(names) == 12
     assert not [name for name in names if name.startswith("clean/")]
-    assert left_out[OURS] == 2  # The part and the report.
+    assert left_out[OURS] == 2  # The part file and the report.
     (tmp_path / "cleaned").mkdir()
     (folder / "clean").rename(tmp_path / "cleaned" / "web")
     assert names_in(tmp_path / "cleaned")[0] == ["web/part-000000.jsonl.zst"]
@@ -88,7 +86,7 @@ def test_what_was_cleaned_is_left_out_beside_its_input_and_read_where_it_is_all_
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_a_cleaning_job_among_its_texts_goes_on_and_ends_the_same(folder, tmp_path, link):
+def test_a_cleaning_job_in_its_input_folder_is_resumed_to_the_same_bytes(folder, tmp_path, link):
     out = folder / "clean"
     if link:
         (tmp_path / "elsewhere").mkdir()
@@ -106,7 +104,7 @@ def test_a_cleaning_job_among_its_texts_goes_on_and_ends_the_same(folder, tmp_pa
     assert report["left_out"] == {".pdf": {"files": 1, "example": "a.pdf"}}
 
 
-def test_what_the_first_run_left_out_is_in_the_record_of_the_job(folder, tokenizer, tmp_path):
+def test_files_skipped_by_the_first_run_are_in_the_record_of_the_job(folder, tokenizer, tmp_path):
     (folder / "x.csv").write_text("a,b")
     out = tmp_path / "out"
     shard_corpus([str(folder)], tokenizer=tokenizer.path, out=out)
@@ -120,11 +118,11 @@ def test_what_the_first_run_left_out_is_in_the_record_of_the_job(folder, tokeniz
     assert tree_bytes(out) == before
 
 
-def test_other_corpora_notes_runs_and_models_are_left_out(folder, sharded):
+def test_other_corpora_notes_runs_and_models_are_skipped(folder, sharded):
     names = names_in(folder)[0]
     shutil.copytree(sharded, folder / "old")
     shutil.copytree(sharded / "train", folder / "copy")
-    (folder / "copy" / "manifest.json").unlink()  # As an unfinished copy is.
+    (folder / "copy" / "manifest.json").unlink()  # Like an unfinished copy.
     (folder / "tok.model").write_text("a model")
     (folder / "tok.model.json").write_text('{\n "schema": "bigtrain-tokenizer/1"\n}')
     (folder / "run" / "logs").mkdir(parents=True)
@@ -152,7 +150,7 @@ def test_a_corpus_as_input_is_refused(sharded, caplog):
     assert OURS in caplog.text
 
 
-def test_every_kind_becomes_the_same_corpus_for_any_number_of_workers(tokenizer, tmp_path):
+def test_every_kind_of_file_becomes_the_same_corpus_for_any_number_of_workers(tokenizer, tmp_path):
     texts = [f"Story {number} of a cat and {number * 7} dogs.\n" for number in range(90)]
     folder = tmp_path / "in"
     folder.mkdir()
@@ -173,7 +171,7 @@ def test_every_kind_becomes_the_same_corpus_for_any_number_of_workers(tokenizer,
         assert [tokenizer.decode(ids) for ids in corpus.documents()] == texts
 
 
-def test_what_was_read_before_has_the_same_hash_as_ever(tmp_path, monkeypatch):
+def test_the_hash_of_an_input_is_that_of_earlier_versions(tmp_path, monkeypatch):
     for name in ("b.txt", "a-b/x.txt", "a/x.jsonl", "a/y.json", "c.py", ".d/e.txt", "report.json"):
         path = tmp_path / "root" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,5 +180,5 @@ def test_what_was_read_before_has_the_same_hash_as_ever(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sources = find_sources(["root", "root/*.py"])
     assert [source.label for source in sources] == ["root/**", "root/*.py"]
-    # Made by the version before links were followed, so that its jobs go on.
+    # The hash of the version before links were followed; its jobs must be resumable.
     assert hash_sources(sources) == HASH_BEFORE

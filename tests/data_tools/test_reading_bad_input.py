@@ -1,4 +1,4 @@
-"""What cannot be read is one line that says what, where, and how to mend it; or it is counted."""
+"""Unreadable input gives one line with fault, place and remedy, or is skipped and counted."""
 
 import gzip
 import os
@@ -39,9 +39,9 @@ def read_line(tmp_path, line, **options):
 
 
 @pytest.mark.parametrize("piece_bytes", [1 << 30, 20])
-@pytest.mark.parametrize(("line", "told"), BAD_LINES.items())
-def test_a_bad_line_is_named_with_file_line_and_remedy(tmp_path, line, told, piece_bytes):
-    with pytest.raises(InputError, match=told[1]) as error:
+@pytest.mark.parametrize(("line", "message"), BAD_LINES.items())
+def test_a_bad_line_is_named_with_file_line_and_remedy(tmp_path, line, message, piece_bytes):
+    with pytest.raises(InputError, match=message[1]) as error:
         read_line(tmp_path, line, piece_bytes=piece_bytes)
     message = str(error.value)
     assert message.startswith(f"{tmp_path}/web.jsonl line 8 (byte {7 * len(GOOD)}) ")
@@ -49,11 +49,11 @@ def test_a_bad_line_is_named_with_file_line_and_remedy(tmp_path, line, told, pie
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(("line", "told"), BAD_LINES.items())
-def test_a_bad_line_may_be_left_out_and_is_counted(tmp_path, line, told):
+@pytest.mark.parametrize(("line", "message"), BAD_LINES.items())
+def test_a_bad_line_may_be_skipped_and_is_counted(tmp_path, line, message):
     found = read_line(tmp_path, line, on_invalid="skip")
     good = [Document("good", f"web.jsonl line {number}") for number in (1, 2, 3, 4, 5, 6, 7, 9)]
-    assert found == [*good[:7], Skipped(told[0], "web.jsonl line 8"), good[7]]
+    assert found == [*good[:7], Skipped(message[0], "web.jsonl line 8"), good[7]]
 
 
 @pytest.mark.parametrize("line", ['{"text": "a", "meta": {', '{"text":', '["a", 1', "[1, 2]"])
@@ -74,18 +74,18 @@ def test_a_damaged_first_line_is_one_bad_line(tmp_path, name, line):
 @pytest.mark.parametrize(
     "content", [b'[\n{"text": "good"}\n]', b'[{"text": "good"},\n' + GOOD + b"]"]
 )
-def test_an_array_with_an_object_a_line_is_an_array_whatever_it_is_called(tmp_path, content):
+def test_a_json_array_with_one_object_per_line_is_an_array_for_any_file_name(tmp_path, content):
     (tmp_path / "a.jsonl").write_bytes(content)
     found, _ = read(tmp_path / "a.jsonl")
     assert {it.text for it in found} == {"good"}
 
 
-def test_a_whole_surrogate_pair_is_good(tmp_path):
+def test_a_complete_surrogate_pair_is_valid(tmp_path):
     assert read_line(tmp_path, b'{"text": "\\ud83d\\ude00"}')[7].text == "😀"
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
-def test_a_truncated_file_is_told_in_one_line(tmp_path, name):
+def test_a_truncated_file_is_reported_in_one_line(tmp_path, name):
     path = write_rows(tmp_path / name)
     content = path.read_bytes()
     for size in (0, 1, len(content) // 2, len(content) - 1):
@@ -98,7 +98,7 @@ def test_a_truncated_file_is_told_in_one_line(tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "pack"), [("gz", gzip.compress), ("zst", zstandard.compress)])
-def test_a_damaged_packed_file_is_told_in_one_line(tmp_path, name, pack):
+def test_a_damaged_compressed_file_is_reported_in_one_line(tmp_path, name, pack):
     content = bytearray(pack(LINES))
     content[len(content) // 2 : len(content) // 2 + 40] = b"\xaa" * 40
     path = tmp_path / f"a.jsonl.{name}"
@@ -107,14 +107,14 @@ def test_a_damaged_packed_file_is_told_in_one_line(tmp_path, name, pack):
         read(path)
 
 
-def test_something_else_under_a_known_ending_is_told_in_one_line(tmp_path):
+def test_a_file_of_another_kind_under_a_known_ending_is_reported_in_one_line(tmp_path):
     for name in ("a.jsonl.gz", "a.jsonl.zst", "a.parquet"):
         (tmp_path / name).write_bytes(b"this is plain text\n" * 10)
         with pytest.raises(InputError, match=r"(damaged|not a complete Parquet)"):
             read(tmp_path / name)
 
 
-def test_a_parquet_file_without_the_column_names_those_it_has(tmp_path):
+def test_for_a_missing_parquet_column_the_existing_columns_are_named(tmp_path):
     write_rows(tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"no column 'body' \(its columns: 'id', 'text'\)"):
         read(tmp_path / "a.parquet", text_field="body")
@@ -122,7 +122,7 @@ def test_a_parquet_file_without_the_column_names_those_it_has(tmp_path):
         read(tmp_path / "a.parquet", text_field="id")
 
 
-def test_parquet_values_that_are_no_text_are_named_by_row(tmp_path):
+def test_parquet_values_that_are_not_text_are_named_by_row(tmp_path):
     values = pyarrow.array([b"good", b"\xff", b"x" * 2000], type=pyarrow.binary())
     pyarrow.parquet.write_table(pyarrow.table({"text": values}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"a\.parquet row 1 is not UTF-8"):
@@ -148,7 +148,7 @@ def sparse_line(path: Path, size: int) -> Path:
 
 
 def reasons_and_peak(path: Path) -> tuple[list[str], int]:
-    """What a fresh process finds in a file, and the most memory that it held for it."""
+    """The reasons for which a new process skips a file's content, and its peak memory."""
     script = (
         "import re, sys\n"
         "from pathlib import Path\n"
@@ -178,7 +178,7 @@ def test_a_line_of_two_gigabytes_is_never_held_in_memory(tmp_path, size):
         read(path, max_document_bytes=1 << 20)
 
 
-def test_a_packed_line_far_longer_than_its_file_is_not_unfolded_at_once(tmp_path):
+def test_a_highly_compressed_line_is_not_decompressed_at_once(tmp_path):
     packer = zstandard.ZstdCompressor().compressobj()
     content = b"".join(packer.compress(bytes(16 << 20)) for _ in range(24)) + packer.flush()
     (tmp_path / "a.jsonl.zst").write_bytes(content)

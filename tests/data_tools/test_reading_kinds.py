@@ -1,4 +1,4 @@
-"""Files of many kinds give the right documents, whatever wrote them and however they are called."""
+"""Files of many kinds give the right documents, for any writer and any file name."""
 
 import bz2
 import gzip
@@ -39,7 +39,7 @@ def texts_of(path, **options):
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.JL", "a.jsonlines", "part-00000", "dump.data"])
 @pytest.mark.parametrize("ending", PACKERS)
-def test_json_lines_are_known_by_content_where_the_ending_does_not_tell(
+def test_json_lines_are_recognized_by_content_if_the_ending_is_ambiguous(
     tmp_path, name, ending, caplog
 ):
     path = tmp_path / (name + ending)
@@ -49,7 +49,7 @@ def test_json_lines_are_known_by_content_where_the_ending_does_not_tell(
     assert ("read as JSON, by content" in caplog.text) == (name in ("part-00000", "dump.data"))
 
 
-def test_a_packed_file_without_an_ending_is_unpacked(tmp_path):
+def test_a_compressed_file_without_an_ending_is_decompressed(tmp_path):
     (tmp_path / "dump").write_bytes(lzma.compress(LINES))
     assert texts_of(tmp_path / "dump") == TEXTS
     (tmp_path / "old.txt.lzma").write_bytes(lzma.compress(b"one", format=lzma.FORMAT_ALONE))
@@ -57,7 +57,7 @@ def test_a_packed_file_without_an_ending_is_unpacked(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.xz", "a.jsonl.bz2"])
-def test_truncated_and_damaged_packed_files_are_told_in_one_line(tmp_path, name):
+def test_truncated_and_damaged_compressed_files_are_reported_in_one_line(tmp_path, name):
     content = (lzma.compress if name.endswith("xz") else bz2.compress)(LINES)
     damaged = content[:60] + b"\xaa" * 40 + content[100:]
     for broken in (b"", content[: len(content) // 2], content[:-1], damaged, b"plain text " * 9):
@@ -68,7 +68,7 @@ def test_truncated_and_damaged_packed_files_are_told_in_one_line(tmp_path, name)
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_json_that_is_an_array_is_read_value_by_value(tmp_path, indent):
+def test_a_json_array_is_read_value_by_value(tmp_path, indent):
     rows = [{"text": "a"}, {"text": ""}, {"text": '[{"b": 1}]' * 500_000}, {"text": "ü😀"}]
     (tmp_path / "a.json").write_text("\ufeff" + json.dumps(rows, indent=indent) + "\n")
     for piece_bytes in (1 << 30, 1000):
@@ -82,7 +82,7 @@ def test_json_that_is_an_array_is_read_value_by_value(tmp_path, indent):
         read(tmp_path / "a.json", max_document_bytes=2 << 20)
 
 
-def test_objects_that_are_printed_over_lines_are_read(tmp_path):
+def test_json_objects_over_several_lines_are_read(tmp_path):
     printed = json.dumps({"text": "a", "list": [1, 2]}, indent=1)
     (tmp_path / "a.json").write_text(printed + "\n" + printed + "\n")
     assert texts_of(tmp_path / "a.json") == ["a", "a"]
@@ -91,7 +91,7 @@ def test_objects_that_are_printed_over_lines_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("on_invalid", ["stop", "skip"])
-def test_an_array_that_breaks_off_is_never_taken_for_whole(tmp_path, on_invalid):
+def test_a_truncated_array_is_an_error(tmp_path, on_invalid):
     (tmp_path / "a.json").write_text('[{"text": "a"},\n{"text": "b"}')
     with pytest.raises(InputError, match=r"a\.json value 2 ends inside an array"):
         read(tmp_path / "a.json", on_invalid=on_invalid)
@@ -104,7 +104,7 @@ def test_an_array_that_breaks_off_is_never_taken_for_whole(tmp_path, on_invalid)
 
 
 def arrays(kind):
-    """The texts of `kind`, plain, in a dictionary, and in runs."""
+    """Arrow arrays of `kind`: plain, dictionary-encoded and run-end-encoded."""
     as_text = pyarrow.types.is_string(kind) or "string" in str(kind)
     values = ["a", None, "", "b"] if as_text else [b"a", None, b"", b"b"]
     plain = pyarrow.array(values, kind)
@@ -146,7 +146,9 @@ def test_text_of_every_arrow_type_is_read(tmp_path, name, kind):
         try:
             path = write_table(table, tmp_path / name)
         except (NotImplementedError, pyarrow.ArrowNotImplementedError):
-            assert name == "a.parquet"  # Parquet has no runs, nor dictionaries of views.
+            assert (
+                name == "a.parquet"
+            )  # Parquet has no run-end encoding and no dictionaries of views.
             continue
         for piece_bytes in (1 << 30, 1):
             found, _ = read(path, piece_bytes=piece_bytes)
@@ -163,7 +165,7 @@ def test_text_of_an_extension_type_is_read(tmp_path):
 
 @pytest.mark.parametrize("place", ["{}", "file://{}"])
 @pytest.mark.parametrize("name", ["stream.arrow", "file.feather", "first.feather", "zstd.ipc"])
-def test_arrow_files_give_the_same_documents_wherever_they_are_cut(tmp_path, name, place):
+def test_arrow_files_give_the_same_documents_for_any_split(tmp_path, name, place):
     path = tmp_path / name
     if name.startswith(("first", "zstd")):
         zstd = {"compression": "zstd", "chunksize": 40}
@@ -181,7 +183,7 @@ def test_arrow_files_give_the_same_documents_wherever_they_are_cut(tmp_path, nam
 
 
 @pytest.mark.parametrize("name", ["stream.arrow", "file.arrow"])
-def test_a_truncated_arrow_file_is_told_in_one_line(tmp_path, name):
+def test_a_truncated_arrow_file_is_reported_in_one_line(tmp_path, name):
     content = write_table(TABLE, tmp_path / name).read_bytes()
     for size in (0, 1, len(content) // 2, len(content) - 1, len(content) - 8):
         (tmp_path / name).write_bytes(content[:size])
@@ -191,7 +193,7 @@ def test_a_truncated_arrow_file_is_told_in_one_line(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "file.arrow", "stream.arrow"])
-def test_a_column_that_is_null_or_absent_in_one_file_obeys_on_invalid(tmp_path, name):
+def test_a_null_or_missing_column_in_one_file_is_handled_by_on_invalid(tmp_path, name):
     columns = {
         "null column": {"text": pyarrow.nulls(4)},
         "no text field": {"body": ["x"] * 4},
@@ -234,7 +236,7 @@ def test_webdataset_tars_give_their_text_members(tmp_path, name, place):
     ]
 
 
-def test_a_json_member_without_text_obeys_on_invalid(tmp_path):
+def test_a_json_member_without_text_is_handled_by_on_invalid(tmp_path):
     path = write_tar(tmp_path / "a.tar", {"json": {"body": "x"}}, {"txt": b"\xff"})
     with pytest.raises(InputError, match=r"a\.tar part/0000\.json has no field 'text'"):
         read(path)
@@ -242,7 +244,7 @@ def test_a_json_member_without_text_obeys_on_invalid(tmp_path):
     assert [it.reason for it in found] == ["no text field", "not UTF-8"]
 
 
-def test_a_tar_that_is_cut_or_joined_is_never_taken_for_whole(tmp_path):
+def test_a_truncated_or_concatenated_tar_is_an_error(tmp_path):
     path = write_tar(tmp_path / "a.tar", {"txt": "one"}, {"txt": "two"})
     content = path.read_bytes()
     for broken, what in (
@@ -259,19 +261,19 @@ def test_a_tar_that_is_cut_or_joined_is_never_taken_for_whole(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_a_command_that_fails_is_told_in_one_line(tmp_path):
+def test_a_failing_command_reports_a_bad_tar_in_one_line(tmp_path):
     write_tar(tmp_path / "a.tar", {"txt": "one"})
     with pytest.raises(InputError, match=r"pipe:cat .*a\.tar; exit 3 ended with status 3"):
         read(f"pipe:cat {tmp_path}/a.tar; exit 3")
 
 
-def test_a_sample_of_a_tar_is_measured_by_its_text(tmp_path):
+def test_the_size_of_a_tar_sample_is_that_of_its_text(tmp_path):
     story = {"txt": "x" * 1000, "jpg": b"\xff" * 100_000}
     sources = find_sources([str(write_tar(tmp_path / "a.tar", *[story] * 20))])
     assert sum(map(len, sample_text(sources, max_bytes=20_000))) == 20_000
 
 
-def test_names_that_deceive_are_told(tmp_path):
+def test_misleading_file_names_are_reported(tmp_path):
     (tmp_path / "a.txt").write_bytes(gzip.compress(b"text"))
     (tmp_path / "b.txt").write_bytes("text".encode("utf-16"))
     assert read(tmp_path / "a.txt")[0] == [Skipped("not UTF-8 but gzip", "a.txt")]
@@ -288,7 +290,7 @@ def test_names_that_deceive_are_told(tmp_path):
             read(tmp_path / name)
 
 
-def test_files_of_other_kinds_are_known_by_content_too(tmp_path):
+def test_files_of_other_kinds_are_recognized_by_content(tmp_path):
     write_table(TABLE, tmp_path / "a.parquet").rename(tmp_path / "table")
     write_table(TABLE, tmp_path / "file.arrow").rename(tmp_path / "batches")
     write_tar(tmp_path / "a.tar", {"txt": "one"}).rename(tmp_path / "tar")
@@ -310,20 +312,20 @@ LIKE_OTHERS += ["%PDF-1.7 is a version", "x" * 257 + "ustar " + "x" * 300]
 
 
 @pytest.mark.parametrize("text", LIKE_OTHERS)
-def test_a_text_that_begins_like_another_kind_is_text(tmp_path, text):
+def test_a_text_that_starts_like_another_kind_is_text(tmp_path, text):
     for name in ("notes", "notes.md", "notes.txt"):
         (tmp_path / name).write_text(text)
         assert texts_of(tmp_path / name) == [text]
 
 
-def test_archives_and_documents_of_other_programs_are_known_by_their_marks(tmp_path):
+def test_archives_and_office_documents_are_recognized_by_their_signatures(tmp_path):
     for what, head in {"a rar archive": b"Rar!\x1a\x07\x01\0", "a PDF": b"%PDF-1.7\n%"}.items():
         (tmp_path / "file").write_bytes(head)
         with pytest.raises(InputError, match=f"file is {what}"):
             read(tmp_path / "file")
 
 
-def test_several_columns_of_one_name_are_refused(tmp_path):
+def test_several_columns_of_the_same_name_are_refused(tmp_path):
     table = pyarrow.table([pyarrow.array(["a"])] * 2, names=["text", "text"])
     for name in ("a.parquet", "file.arrow"):
         path = write_table(table, tmp_path / name)
@@ -331,7 +333,7 @@ def test_several_columns_of_one_name_are_refused(tmp_path):
             read(path)
 
 
-def test_a_member_that_webdataset_passes_over_is_counted(tmp_path):
+def test_a_member_that_webdataset_skips_is_counted(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name in ("._0.txt", "0.txt", "README"):
             member = tarfile.TarInfo(name)

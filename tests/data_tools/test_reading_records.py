@@ -1,4 +1,4 @@
-"""Records come out of every kind of file, wherever it lies and however it is cut."""
+"""Records are read from every kind of file, from any place and for any split into pieces."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ LINES = "".join(json.dumps(row, ensure_ascii=row["id"] % 2 == 0) + "\n" for row 
 def write_rows(path):
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path, row_group_size=40)
-    elif path.suffix == ".gz":  # Several members in a row, as appending leaves them.
+    elif path.suffix == ".gz":  # Several gzip members, as after appending.
         path.write_bytes(gzip.compress(LINES[:7000]) + gzip.compress(LINES[7000:]))
     elif path.suffix == ".zst":
         path.write_bytes(zstandard.compress(LINES[:7000]) + zstandard.compress(LINES[7000:]))
@@ -62,7 +62,7 @@ def test_every_kind_gives_the_same_documents(tmp_path, name, can_be_cut, place):
     assert (pieces > 1) == can_be_cut
 
 
-def test_what_lies_in_an_object_store_is_read_too():
+def test_files_in_an_object_store_are_read():
     with fsspec.open("memory://store/part/a.jsonl", "wb") as file:
         file.write(LINES)
     found, pieces = read("memory://store/part", piece_bytes=5000)
@@ -76,9 +76,7 @@ def test_what_lies_in_an_object_store_is_read_too():
     ends_with_newline=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_wherever_a_file_is_cut_each_line_is_read_once(
-    tmp_path_factory, cuts, lengths, ends_with_newline
-):
+def test_each_line_is_read_once_for_any_split(tmp_path_factory, cuts, lengths, ends_with_newline):
     path = tmp_path_factory.mktemp("cut") / "a.jsonl"
     lines = [
         json.dumps({"text": f"{number}{'x' * length}"}) for number, length in enumerate(lengths)
@@ -92,7 +90,7 @@ def test_wherever_a_file_is_cut_each_line_is_read_once(
     assert found == [json.loads(line)["text"] for line in lines]
 
 
-def test_a_document_says_where_it_is_from(tmp_path):
+def test_a_document_has_its_source_and_line(tmp_path):
     found, _ = read(write_rows(tmp_path / "a.jsonl"))
     assert found[16].place == "a.jsonl line 17"
     found, _ = read(tmp_path / "a.jsonl", piece_bytes=5000)

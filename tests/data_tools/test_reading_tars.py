@@ -1,4 +1,4 @@
-"""Every member of a tar is a document or is counted, whatever made the tar."""
+"""Every member of a tar is read as a document or counted as skipped."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from tests.data_tools.test_reading_records import read
 
 
 def write_members(path, *members):
-    """Writes members of these names and contents, in this order."""
+    """Writes a tar of (name, content) members."""
     with tarfile.open(path, "w") as tar:
         for name, content in members:
             member = tarfile.TarInfo(name)
@@ -23,7 +23,7 @@ def write_members(path, *members):
     return path
 
 
-def test_links_in_a_tar_are_counted_with_what_they_lead_to(tmp_path):
+def test_links_in_a_tar_are_counted_with_their_targets(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.txt").write_text("text")
     os.link(tmp_path / "in/a.txt", tmp_path / "in/b.txt")
@@ -39,13 +39,13 @@ def test_links_in_a_tar_are_counted_with_what_they_lead_to(tmp_path):
     ]
 
 
-def test_members_whose_names_begin_with_two_underscores_are_read(tmp_path):
+def test_members_whose_names_start_with_two_underscores_are_read(tmp_path):
     members = [(name, b"text") for name in ("__x__/a.txt", "__b__.txt", "c.__d.txt")]
     found, _ = read(write_members(tmp_path / "a.tar", *members))
     assert [it.place for it in found] == [f"a.tar {name}" for name, _ in members]
 
 
-def test_a_second_member_of_one_name_obeys_on_invalid(tmp_path):
+def test_a_second_member_of_the_same_name_is_handled_by_on_invalid(tmp_path):
     members = [("0.txt", b"old"), ("1.txt", b"one"), ("1.TXT", b"new"), ("2.txt", b"two")]
     path = write_members(tmp_path / "a.tar", *members)
     with pytest.raises(InputError, match=r"a\.tar has several members 1\.TXT.*--on-invalid skip"):

@@ -1,4 +1,4 @@
-"""A corpus behind a URL reads as the same corpus on disk, through a bounded, shared cache."""
+"""A corpus behind a URL gives the same tokens as on disk, through a bounded, shared cache."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ from data_tools.tar_index import scan_tar
 
 @pytest.fixture
 def store(sharded, tmp_path, monkeypatch):
-    """A corpus behind a file:// URL, with chunks so small that there are many."""
+    """The folder of a corpus for file:// URLs, with small chunks."""
     monkeypatch.setattr(remote, "CHUNK_BYTES", 512)
     return shutil.copytree(sharded / "train", tmp_path / "bucket" / "train")
 
@@ -36,7 +36,7 @@ def cache(tmp_path) -> Cache:
 
 @pytest.fixture
 def fetched(monkeypatch) -> list[str]:
-    """The names of the tars that were asked of the store, once for each request."""
+    """The names of the requested files, one per request to the store."""
     names: list[str] = []
     fetch = RemoteFolder.fetch
 
@@ -57,14 +57,14 @@ def tars(fetched: list[str]) -> list[str]:
     return [name for name in fetched if name.endswith(".tar")]
 
 
-def test_a_remote_corpus_reads_as_the_local_one(store, cache):
+def test_a_remote_corpus_gives_the_tokens_of_the_local_one(store, cache):
     with open_corpus(store) as local, open_corpus(url_of(store), cache=cache) as far:
         assert np.array_equal(local.read(0, local.num_tokens), far.read(0, far.num_tokens))
         assert far.manifest.fingerprint == local.manifest.fingerprint
         assert far.find_documents(0, 50) == local.find_documents(0, 50)
 
 
-def test_any_store_that_fsspec_knows_will_do(store, cache):
+def test_a_corpus_in_another_fsspec_store_is_read(store, cache):
     memory = fsspec.filesystem("memory")
     memory.put(str(store), "/corpus", recursive=True)
     try:
@@ -73,7 +73,7 @@ def test_any_store_that_fsspec_knows_will_do(store, cache):
         memory.rm("/corpus", recursive=True)
 
 
-def test_what_is_in_the_cache_is_not_fetched_again(store, cache, fetched):
+def test_cached_chunks_are_not_fetched_again(store, cache, fetched):
     first = read_all(url_of(store), cache)
     assert tars(fetched)
     fetched.clear()
@@ -81,15 +81,15 @@ def test_what_is_in_the_cache_is_not_fetched_again(store, cache, fetched):
     assert not tars(fetched)
 
 
-def test_what_will_be_read_is_fetched_before(store, cache, fetched):
+def test_announced_ranges_are_fetched_ahead(store, cache, fetched):
     with open_corpus(url_of(store), cache=cache) as corpus:
         corpus.will_need(0, corpus.num_tokens)
-        corpus.close()  # Waits for what was begun.
+        corpus.close()  # Waits for fetches in progress.
     begun = len(tars(fetched))
     assert begun
     with open_corpus(url_of(store), cache=cache) as corpus:
         corpus.will_need(0, corpus.num_tokens)
-    assert len(tars(fetched)) - begun < begun  # What the first fetched is there.
+    assert len(tars(fetched)) - begun < begun  # Chunks of the first fetch are cached.
 
 
 def test_the_cache_stays_under_its_limit_and_the_tokens_right(store, tmp_path, fetched):
@@ -100,7 +100,9 @@ def test_the_cache_stays_under_its_limit_and_the_tokens_right(store, tmp_path, f
         assert read_all(url_of(store), small) == expected
         held = sum(path.stat().st_size for path in small.folder.glob("*/*.chunk"))
         assert held <= 4 * 512
-    assert len(tars(fetched)) > len(set(tars(fetched))) + 10  # The small one fetched twice.
+    assert (
+        len(tars(fetched)) > len(set(tars(fetched))) + 10
+    )  # The small cache fetched chunks again.
 
 
 def read_in_a_process(url: str, cache: Cache, log: Path) -> None:
@@ -116,7 +118,7 @@ def read_in_a_process(url: str, cache: Cache, log: Path) -> None:
     read_all(url, cache)
 
 
-def test_processes_of_a_node_fetch_each_chunk_once_together(store, cache, tmp_path):
+def test_processes_of_a_node_fetch_each_chunk_once(store, cache, tmp_path):
     log = tmp_path / "log"
     fork = multiprocessing.get_context("fork")
     arguments = (url_of(store), cache, log)
@@ -130,7 +132,7 @@ def test_processes_of_a_node_fetch_each_chunk_once_together(store, cache, tmp_pa
     assert len(chunks) == len(set(chunks)) > 10
 
 
-def test_a_corpus_replaced_behind_its_url_is_another(store, cache, sharded):
+def test_a_corpus_replaced_behind_its_url_is_fetched_again(store, cache, sharded):
     read_all(url_of(store), cache)
     shutil.rmtree(store)
     shutil.copytree(sharded / "validation", store)
@@ -138,7 +140,7 @@ def test_a_corpus_replaced_behind_its_url_is_another(store, cache, sharded):
         assert read_all(url_of(store), cache) == local.read(0, local.num_tokens).tolist()
 
 
-def test_an_index_mended_in_the_store_is_fetched_again(store, cache):
+def test_an_index_repaired_in_the_store_is_fetched_again(store, cache):
     index = next(store.glob("*.index.json"))
     whole = index.read_bytes()
     index.write_bytes(whole.replace(b"bigtrain-index", b"other-index"))
@@ -148,7 +150,7 @@ def test_an_index_mended_in_the_store_is_fetched_again(store, cache):
     assert read_all(url_of(store), cache)
 
 
-def test_a_sample_table_planned_again_behind_the_url_is_copied_again(store, cache):
+def test_a_sample_table_rebuilt_in_the_store_is_fetched_again(store, cache):
     def first_starts() -> list[int]:
         with open_corpus(url_of(store), cache=cache) as corpus:
             folder = corpus.local_folder("samples/pad-16").parents[1]
@@ -171,7 +173,7 @@ def test_a_sample_table_planned_again_behind_the_url_is_copied_again(store, cach
     assert first_starts() == [start + 1 for start in before]
 
 
-def test_what_a_killed_process_left_in_the_cache_goes(store, tmp_path):
+def test_old_temporary_files_of_killed_processes_are_removed_from_the_cache(store, tmp_path):
     small = Cache(tmp_path / "small", limit_bytes=8 * 512)
     read_all(url_of(store), small)
     mirror = next(small.folder.glob("*/manifest.json")).parent
@@ -181,24 +183,24 @@ def test_what_a_killed_process_left_in_the_cache_goes(store, tmp_path):
     os.utime(old, (0, 0))
     read_all(url_of(store), small)
     assert not old.exists()
-    assert new.exists()  # Somebody may be writing it.
+    assert new.exists()  # Another process may be writing it.
 
 
-def test_a_cache_folder_removed_by_a_cleaner_is_made_again(store, cache):
+def test_a_removed_cache_folder_is_made_again(store, cache):
     with open_corpus(url_of(store), cache=cache, verify="off") as corpus:
         expected = corpus.read(0, corpus.num_tokens).tolist()
         shutil.rmtree(cache.folder)
         assert corpus.read(0, corpus.num_tokens).tolist() == expected
 
 
-def test_a_chunk_cut_short_in_the_cache_is_fetched_again(store, cache):
+def test_a_truncated_chunk_in_the_cache_is_fetched_again(store, cache):
     expected = read_all(url_of(store), cache)
     for chunk in cache.folder.glob("*/*.chunk"):
         chunk.write_bytes(chunk.read_bytes()[:100])
     assert read_all(url_of(store), cache) == expected
 
 
-def test_a_flipped_bit_in_the_cache_is_mended_from_the_store(store, cache):
+def test_a_chunk_with_a_flipped_bit_in_the_cache_is_fetched_again(store, cache):
     expected = read_all(url_of(store), cache)
     for tar in store.glob("*.tar"):
         for pack in scan_tar(tar):
@@ -227,20 +229,20 @@ def test_a_flipped_bit_in_the_store_is_found(store, cache):
         ("tokens-000000.tar", r"tokens-000000\.tar is missing, and the manifest lists it"),
     ],
 )
-def test_what_is_missing_is_named(store, cache, remove, message):
+def test_missing_files_are_named(store, cache, remove, message):
     (store / remove).unlink()
     with pytest.raises(InputError, match=message):
         read_all(url_of(store), cache)
 
 
-def test_a_tar_shorter_than_the_manifest_says_is_told(store, cache):
+def test_a_tar_shorter_than_in_the_manifest_is_reported(store, cache):
     tar = next(store.glob("*.tar"))
     tar.write_bytes(tar.read_bytes()[:1000])
     with pytest.raises(InputError, match=rf"{tar.name}: only \d+ of 512 bytes at byte"):
         read_all(url_of(store), cache)
 
 
-def test_a_store_that_fails_is_asked_again_and_then_told(store, cache, monkeypatch):
+def test_failed_requests_are_repeated_and_then_reported(store, cache, monkeypatch):
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
     system = type(RemoteFolder(url_of(store), cache)._system)
     real, failures = system.cat_file, []
@@ -261,6 +263,6 @@ def test_a_store_that_fails_is_asked_again_and_then_told(store, cache, monkeypat
         read_all(url_of(store), cache)
 
 
-def test_an_unknown_protocol_is_one_line(cache):
+def test_an_unknown_protocol_gives_a_one_line_error(cache):
     with pytest.raises(InputError, match="nothing://x"):
         open_corpus("nothing://x", cache=cache)

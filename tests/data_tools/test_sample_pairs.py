@@ -1,4 +1,4 @@
-"""Tables of sentence pairs: half random, from one document or two, in order of their length."""
+"""Tables of sentence pairs: half of the pairs are random, and pairs are sorted by length."""
 
 import shutil
 from bisect import bisect_right
@@ -41,7 +41,7 @@ def own_corpus(tmp_path, corpus_folder) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(corpus_folder):
-    """The pairs of the corpus, all of them."""
+    """All pairs of the corpus."""
     build_sample_table(corpus_folder, mode="pairs", sequence_length=LENGTH, copies=3)
     with load_table(corpus_folder, "pairs") as table:
         yield table.manifest, read_all(table)
@@ -61,7 +61,7 @@ def test_half_of_the_pairs_are_random_by_count(pairs):
     assert manifest.statistics["random_fraction"] == pytest.approx(fraction, abs=1e-6)
 
 
-def test_a_pair_follows_in_one_document_or_comes_from_two(corpus_folder, pairs):
+def test_a_pair_is_consecutive_in_one_document_or_from_two_documents(corpus_folder, pairs):
     _, found = pairs
     starts = [start for start, _ in document_ranges(corpus_folder)]
     sentences = set(sentence_starts(corpus_folder))
@@ -79,7 +79,7 @@ def test_a_pair_follows_in_one_document_or_comes_from_two(corpus_folder, pairs):
     assert num_uncut > 50
 
 
-def test_random_documents_come_from_everywhere(corpus_folder, pairs):
+def test_random_documents_come_from_the_whole_corpus(corpus_folder, pairs):
     _, found = pairs
     starts = [start for start, _ in document_ranges(corpus_folder)]
     chosen = Counter(
@@ -91,7 +91,7 @@ def test_random_documents_come_from_everywhere(corpus_folder, pairs):
     assert max(chosen.values()) < 20
 
 
-def test_one_pack_takes_its_random_documents_from_several(corpus_folder, pairs):
+def test_random_documents_of_one_pack_come_from_several_packs(corpus_folder, pairs):
     _, found = pairs
     with open_corpus(corpus_folder) as corpus:
         first_tokens = [corpus.pack_range(pack)[0] for pack in range(corpus.num_packs)]
@@ -101,7 +101,7 @@ def test_one_pack_takes_its_random_documents_from_several(corpus_folder, pairs):
 
 
 def pairs_of(documents: int, **options) -> list[list[Pair]]:
-    """The pairs of documents of twelve sentences of five tokens, each made alike."""
+    """The pairs of equal documents of twelve sentences of five tokens."""
     maker = PairMaker(**{"sequence_length": 43, "short_probability": 0.0, **options})
     sentences = range(0, 61, 5)
     return [
@@ -110,14 +110,14 @@ def pairs_of(documents: int, **options) -> list[list[Pair]]:
     ]
 
 
-def test_a_document_is_cut_between_sentences_at_random():
+def test_a_document_is_split_between_sentences_at_random():
     first = [pairs[0] for pairs in pairs_of(700)]
     sizes = Counter(pair.a_length for pair in first)
     assert set(sizes) == set(range(5, 40, 5))
     assert all(60 < count < 140 for count in sizes.values())
 
 
-def test_sentences_that_a_random_one_displaced_are_used_again():
+def test_sentences_replaced_by_random_ones_are_used_in_later_pairs():
     for pairs in pairs_of(50):
         used = [
             place
@@ -134,14 +134,14 @@ def test_sentences_that_a_random_one_displaced_are_used_again():
 def test_a_tenth_of_the_documents_get_shorter_pairs():
     for probability in (0.1, 0.5):
         made = pairs_of(2000, short_probability=probability)
-        # Sentences of five tokens fill a target of 40, so only a shorter one changes the first.
+        # Sentences of five tokens fill a target of 40 exactly; only a shorter target changes A.
         shorter = [
             pairs[0].b_start + pairs[0].b_length < 40 for pairs in made if not pairs[0].is_random
         ]
         assert np.mean(shorter) == pytest.approx(probability * 34 / 39, abs=0.05)
 
 
-def test_pairs_fit_and_hold_no_end_of_document(corpus_folder, pairs):
+def test_pairs_fit_and_contain_no_end_of_document_token(corpus_folder, pairs):
     _, found = pairs
     sums = found.lengths[0::2] + found.lengths[1::2] + 3
     assert found.lengths.min() >= 1
@@ -151,7 +151,7 @@ def test_pairs_fit_and_hold_no_end_of_document(corpus_folder, pairs):
             assert EOS not in corpus.read(start, start + length)
 
 
-def test_pairs_stand_in_the_order_of_their_padded_length(pairs):
+def test_pairs_are_sorted_by_padded_length(pairs):
     manifest, found = pairs
     sums = found.lengths[0::2] + found.lengths[1::2] + 3
     padded = [length for length, count in manifest.buckets for _ in range(count)]
@@ -175,7 +175,7 @@ def test_copies_pair_the_same_documents_differently(own_corpus, pairs):
     assert manifest.num_samples != 3 * once.manifest.num_samples
 
 
-def test_batches_of_one_bucket_are_hardly_padded(tmp_path):
+def test_batches_of_one_bucket_have_little_padding(tmp_path):
     documents = random_documents(300, seed=1, most_sentences=80, most_words=45)
     folder = write_corpus(tmp_path / "train", documents, pack_documents=50)
     result = build_sample_table(folder, mode="pairs", sequence_length=512)
@@ -188,7 +188,7 @@ def test_batches_of_one_bucket_are_hardly_padded(tmp_path):
     assert 1 - tokens / (512 * table.num_samples) > 0.1, "without buckets it would be much"
 
 
-def test_pairs_are_sorted_through_a_file_in_pieces(own_corpus, monkeypatch):
+def test_pairs_are_sorted_in_pieces_through_a_file(own_corpus, monkeypatch):
     options = {"mode": "pairs", "sequence_length": LENGTH}
     folder = build_sample_table(own_corpus, **options).folder
     at_once = tree_bytes(folder)
@@ -198,7 +198,7 @@ def test_pairs_are_sorted_through_a_file_in_pieces(own_corpus, monkeypatch):
     assert tree_bytes(folder) == at_once
 
 
-def test_truncation_takes_from_the_longer_one_token_by_token():
+def test_truncation_removes_tokens_one_by_one_from_the_longer_text():
     for a in range(1, 30):
         for b in range(1, 30):
             left = [a, b]
@@ -208,7 +208,7 @@ def test_truncation_takes_from_the_longer_one_token_by_token():
             assert [a - a_cut, b - b_cut] == left
 
 
-def test_coins_are_fair_and_follow_from_their_key():
+def test_random_draws_are_balanced_and_depend_only_on_their_key():
     rng = [RandomStream("test", number) for number in range(200)]
     draws = [[coin.below(10) for _ in range(100)] for coin in rng]
     assert draws[3] == [coin.below(10) for coin in [RandomStream("test", 3)] for _ in range(100)]

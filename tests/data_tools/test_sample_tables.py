@@ -1,4 +1,4 @@
-"""Sample tables: every token in its place exactly once, rows well filled, damage named."""
+"""Sample tables: every target occurs once, rows are well filled, and damage is named."""
 
 import json
 import random
@@ -52,7 +52,7 @@ def own_corpus(tmp_path, corpus_folder) -> Path:
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=30).filter(any),
     length=st.integers(1, 20),
 )
-def test_every_input_with_its_target_comes_exactly_once(mode, lengths, length):
+def test_every_input_with_its_target_occurs_exactly_once(mode, lengths, length):
     with tempfile.TemporaryDirectory() as scratch:
         documents = [[[FIRST_WORD] * count] for count in lengths]
         folder = write_corpus(Path(scratch) / "train", documents, sentences=False)
@@ -74,7 +74,7 @@ def test_every_input_with_its_target_comes_exactly_once(mode, lengths, length):
 
 
 def free_space_by_hand(lengths: list[int], capacity: int) -> list[int]:
-    """Best-fit decreasing, one chunk after the other."""
+    """The free space of rows after a plain best-fit decreasing."""
     free: list[int] = []
     for length in sorted(lengths, reverse=True):
         fitting = [space for space in free if space >= length]
@@ -96,7 +96,7 @@ def test_bestfit_fills_rows_as_best_fit_decreasing_does(data, capacity):
     assert not others or smallest + others[0] > capacity, "two rows would fit in one"
 
 
-def test_documents_shorter_than_a_row_stay_whole(corpus_folder):
+def test_documents_shorter_than_a_row_are_not_split(corpus_folder):
     build_sample_table(corpus_folder, mode="bestfit", sequence_length=LENGTH)
     with load_table(corpus_folder, "bestfit") as table:
         found = read_all(table)
@@ -106,7 +106,7 @@ def test_documents_shorter_than_a_row_stay_whole(corpus_folder):
             assert pieces[start] == stop - start - 1
 
 
-def test_best_fit_leaves_hardly_any_room(corpus_folder):
+def test_best_fit_leaves_little_free_space(corpus_folder):
     packed = build_sample_table(corpus_folder, mode="bestfit", sequence_length=256)
     padded = build_sample_table(corpus_folder, mode="pad", sequence_length=256)
     assert packed.manifest.statistics["utilisation"] > 0.99
@@ -143,7 +143,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(tmp_path, o
         assert same == (mode != "pairs")
 
 
-def test_a_finished_table_is_left_alone(own_corpus):
+def test_a_finished_table_is_not_changed(own_corpus):
     first = build_sample_table(own_corpus, mode="pairs", sequence_length=LENGTH)
     before = {file: file.stat().st_mtime_ns for file in first.folder.iterdir()}
     again = build_sample_table(own_corpus, mode="pairs", sequence_length=LENGTH)
@@ -152,7 +152,7 @@ def test_a_finished_table_is_left_alone(own_corpus):
     assert {file: file.stat().st_mtime_ns for file in first.folder.iterdir()} == before
 
 
-def test_other_parameters_are_refused_with_old_and_new(own_corpus):
+def test_other_parameters_are_refused_with_the_old_and_new_values(own_corpus):
     build_sample_table(own_corpus, mode="pairs", sequence_length=LENGTH)
     before = tree_bytes(own_corpus)
     with pytest.raises(InputError, match=r"copies \(1 → 2\), seed \(0 → 4\): nothing was"):
@@ -160,7 +160,7 @@ def test_other_parameters_are_refused_with_old_and_new(own_corpus):
     assert tree_bytes(own_corpus) == before
 
 
-def test_a_job_that_fails_leaves_nothing_and_can_run_again(own_corpus, monkeypatch):
+def test_a_failed_job_leaves_no_files_and_can_run_again(own_corpus, monkeypatch):
     expected = build_sample_table(own_corpus, mode="bestfit", sequence_length=LENGTH)
     whole = tree_bytes(expected.folder)
     shutil.rmtree(expected.folder)
@@ -183,7 +183,7 @@ def test_a_job_that_fails_leaves_nothing_and_can_run_again(own_corpus, monkeypat
     assert tree_bytes(expected.folder) == whole
 
 
-def test_what_a_killed_job_left_is_swept_away(tmp_path, own_corpus):
+def test_files_of_a_killed_job_are_removed(tmp_path, own_corpus):
     fresh = shutil.copytree(own_corpus, tmp_path / "fresh")
     folder = table_folder(own_corpus, mode="pairs", sequence_length=LENGTH)
     folder.mkdir(parents=True)
@@ -195,7 +195,7 @@ def test_what_a_killed_job_left_is_swept_away(tmp_path, own_corpus):
     assert tree_bytes(own_corpus / "samples") == tree_bytes(fresh / "samples")
 
 
-def test_two_writers_do_not_meet(own_corpus):
+def test_a_second_writer_is_refused(own_corpus):
     with (
         only_writer(own_corpus / "samples"),
         pytest.raises(InputError, match="another process is writing"),
@@ -216,12 +216,12 @@ def test_two_writers_do_not_meet(own_corpus):
         ([[[80]], [[81]]], {"mode": "pairs", "seed": -1}, "seed -1 is negative"),
     ],
 )
-def test_what_gives_no_samples_is_refused(tmp_path, documents, options, message):
+def test_a_table_without_samples_is_refused(tmp_path, documents, options, message):
     folder = write_corpus(tmp_path / "train", documents)
     with pytest.raises(InputError, match=message) as raised:
         build_sample_table(folder, **{"sequence_length": LENGTH, **options})
     assert "\n" not in str(raised.value)
-    assert not list((folder / "samples").glob("*"))[1:], "only the lock may be there"
+    assert not list((folder / "samples").glob("*"))[1:], "only the lock may exist"
 
 
 def test_a_missing_table_names_the_command_that_makes_it(own_corpus):
@@ -240,7 +240,7 @@ def test_a_table_of_another_corpus_is_refused(own_corpus):
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("damage", "message"),
     [
         (lambda f: (f / "starts.npy").unlink(), "starts.npy is missing, and the manifest"),
         (lambda f: (f / "rows.npy").write_bytes(b"short"), "rows.npy has 5 bytes, not the"),
@@ -255,9 +255,9 @@ def test_a_table_of_another_corpus_is_refused(own_corpus):
         (lambda f: overwrite(f / "rows.npy", 143, b"\x7f"), "rows.npy is damaged"),
     ],
 )
-def test_damage_is_named_in_one_line(own_corpus, harm, message):
+def test_damage_is_named_in_one_line(own_corpus, damage, message):
     folder = build_sample_table(own_corpus, mode="pad", sequence_length=LENGTH).folder
-    harm(folder)
+    damage(folder)
     with pytest.raises(InputError, match=message) as raised, load_table(own_corpus, "pad") as table:
         read_all(table)
     assert "\n" not in str(raised.value)
@@ -276,7 +276,7 @@ def test_a_flipped_bit_is_found_by_reading_everything(own_corpus):
         table.check_content()
 
 
-def test_a_table_with_a_file_cut_short_is_made_again(own_corpus):
+def test_a_table_with_a_truncated_file_is_made_again(own_corpus):
     result = build_sample_table(own_corpus, mode="pad", sequence_length=LENGTH)
     before = tree_bytes(result.folder)
     (result.folder / "starts.npy").write_bytes(b"short")
@@ -284,7 +284,7 @@ def test_a_table_with_a_file_cut_short_is_made_again(own_corpus):
     assert tree_bytes(result.folder) == before
 
 
-def test_the_command_says_what_it_made(own_corpus):
+def test_the_command_describes_the_table(own_corpus):
     app = samples_command.typer.Typer()
     app.command()(samples_command.samples)
     options = ["--mode", "pairs", "--sequence-length", str(LENGTH)]

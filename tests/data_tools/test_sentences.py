@@ -1,4 +1,4 @@
-"""Texts fall into sentences in many languages, and together the sentences are the text."""
+"""Texts in many languages are split into sentences, which together give the text."""
 
 import time
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data_tools.sentence_splitter import MAX_CHARACTERS, split_sentences
 
-# Where a bar stands, a sentence ends.
+# A bar marks the end of a sentence.
 EXAMPLES = [
     "One here. |Two there! |Three? |Four",
     "He paid 3.14 dollars. |She paid 1,000.50 euros at 5 p.m. |Nobody else did.",
@@ -42,7 +42,7 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_sentences_end_where_a_reader_would_end_them(example):
+def test_examples_are_split_at_the_marked_positions(example):
     assert split_sentences(example.replace("|", "")) == [s for s in example.split("|") if s]
 
 
@@ -55,12 +55,12 @@ def check(text):
 
 
 @given(st.text())
-def test_sentences_together_are_the_text(text):
+def test_the_joined_sentences_equal_the_text(text):
     check(text)
 
 
 @given(st.lists(st.sampled_from([*"aA1.!?…。」\"')( \n\t\u3000\u2028,;中", "Mr", "\udcff"])))
-def test_marks_and_blanks_in_any_order_lose_nothing(parts):
+def test_punctuation_and_white_space_in_any_order_are_kept(parts):
     check("".join(parts))
 
 
@@ -69,7 +69,7 @@ def test_a_blank_text_is_at_most_one_sentence(text):
     assert split_sentences(text) == [text] * bool(text)
 
 
-def test_a_long_run_is_cut_at_blanks_or_hard():
+def test_a_long_sentence_is_split_at_spaces_or_at_the_limit():
     words = check("word " * 5000)
     assert len(words) == 3
     assert all(len(part) <= MAX_CHARACTERS and part.endswith("d ") for part in words)
@@ -79,7 +79,7 @@ def test_a_long_run_is_cut_at_blanks_or_hard():
 
 
 @pytest.mark.parametrize("unit", ["Cats sat. ", *".(\n x", "! ", "\"'", "a.", "中。", "Mr. "])
-def test_time_grows_with_the_text_alone(unit):
+def test_time_is_linear_in_the_length_of_the_text(unit):
     text = unit * (500_000 // len(unit))
     begin = time.process_time()
     check(text)

@@ -1,4 +1,4 @@
-"""A job may be done part by part, on several machines at once, and sealed when all are there."""
+"""A sharding job may run in parts on several machines, and is sealed when all are done."""
 
 import json
 import multiprocessing
@@ -38,9 +38,9 @@ def shard(
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, texts, tokenizer) -> Path:
-    """The same job, done at once."""
-    out = tmp_path_factory.mktemp("whole") / "corpus"
+def complete(tmp_path_factory, texts, tokenizer) -> Path:
+    """The corpus of the same job without parts."""
+    out = tmp_path_factory.mktemp("complete") / "corpus"
     shard(texts, tokenizer, out)
     return out
 
@@ -51,19 +51,19 @@ def number_of_tasks(out: Path) -> int:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_parts_and_a_seal_leave_the_bytes_of_one_job(texts, tokenizer, whole, tmp_path, order):
+def test_parts_and_a_seal_give_the_bytes_of_one_job(texts, tokenizer, complete, tmp_path, order):
     out = tmp_path / "corpus"
     for index in order:
         result = shard(texts, tokenizer, out, (index, 3))
         assert 0 < result.tasks < result.tasks_of_job
         assert not (out / "train" / "manifest.json").exists()
     sealed = seal_corpus(out)
-    assert tree_bytes(out) == tree_bytes(whole)
+    assert tree_bytes(out) == tree_bytes(complete)
     assert (sealed.documents, sealed.tasks) == (60, number_of_tasks(out))
     assert seal_corpus(out).already_done
 
 
-def test_parts_at_the_same_time_leave_the_bytes_of_one_job(texts, tokenizer, whole, tmp_path):
+def test_concurrent_parts_give_the_bytes_of_one_job(texts, tokenizer, complete, tmp_path):
     out = tmp_path / "corpus"
     fork = multiprocessing.get_context("fork")
     parts = [fork.Process(target=shard, args=(texts, tokenizer, out, (i, 4))) for i in range(4)]
@@ -73,10 +73,10 @@ def test_parts_at_the_same_time_leave_the_bytes_of_one_job(texts, tokenizer, who
         process.join()
     assert [process.exitcode for process in parts] == [0] * 4
     seal_corpus(out)
-    assert tree_bytes(out) == tree_bytes(whole)
+    assert tree_bytes(out) == tree_bytes(complete)
 
 
-def test_a_part_with_workers_run_again_does_nothing(texts, tokenizer, tmp_path):
+def test_repeating_a_part_with_workers_does_nothing(texts, tokenizer, tmp_path):
     assert not shard(texts, tokenizer, tmp_path / "out", (1, 2), workers=2).already_done
     before = tree_bytes(tmp_path / "out")
     assert shard(texts, tokenizer, tmp_path / "out", (1, 2)).already_done
@@ -95,11 +95,13 @@ def test_a_seal_names_the_missing_tars_and_the_command_for_them(texts, tokenizer
     assert not out.exists()
     shard(texts, tokenizer, out, (0, 2))
     tasks = number_of_tasks(out)
-    told = rf"lacks {tasks // 2} of {tasks} tars \(000001, 000003.*\): .* again with --task 1/2, or"
-    with pytest.raises(InputError, match=told):
+    error = (
+        rf"lacks {tasks // 2} of {tasks} tars \(000001, 000003.*\): .* again with --task 1/2, or"
+    )
+    with pytest.raises(InputError, match=error):
         seal_corpus(out)
     assert not (out / "train" / "manifest.json").exists()
-    shard(texts, tokenizer, out, (1, 2))  # As the message says.
+    shard(texts, tokenizer, out, (1, 2))  # The command in the message.
     (out / "train" / "tokens-000002.tar").write_bytes(b"cut short")
     with pytest.raises(InputError, match=rf"lacks 1 of {tasks} tars \(000002\): .* --task 0/2, or"):
         seal_corpus(out)
@@ -107,11 +109,11 @@ def test_a_seal_names_the_missing_tars_and_the_command_for_them(texts, tokenizer
     assert seal_corpus(out).tasks == tasks
 
 
-def test_a_job_without_parts_finishes_what_parts_began(texts, tokenizer, whole, tmp_path):
+def test_a_job_without_parts_finishes_the_tasks_of_parts(texts, tokenizer, complete, tmp_path):
     out = tmp_path / "corpus"
     shard(texts, tokenizer, out, (1, 3))
     shard(texts, tokenizer, out)
-    assert tree_bytes(out) == tree_bytes(whole)
+    assert tree_bytes(out) == tree_bytes(complete)
 
 
 def test_a_part_of_another_job_is_refused(texts, tokenizer, tmp_path):
@@ -128,7 +130,7 @@ def hold_tasks(out: Path, numbers, ready, done) -> None:
 
 @pytest.fixture
 def held(tmp_path):
-    """A folder where another process works on tasks 0 and 2."""
+    """A folder in which another process works on tasks 0 and 2."""
     fork = multiprocessing.get_context("fork")
     ready, done = fork.Event(), fork.Event()
     process = fork.Process(target=hold_tasks, args=(tmp_path / "out", [0, 2], ready, done))
@@ -139,11 +141,11 @@ def held(tmp_path):
     process.join()
 
 
-def test_while_a_part_runs_only_other_parts_may_join(texts, tokenizer, held):
-    with pytest.raises(InputError, match="another process is running task 0 of"):
+def test_while_a_part_runs_only_other_parts_may_start(texts, tokenizer, held):
+    with pytest.raises(InputError, match="another process is at work on task 0 of"):
         shard(texts, tokenizer, held, (0, 2))
-    with pytest.raises(InputError, match="another process is running task 2 of"):
-        shard(texts, tokenizer, held, (2, 3))  # Whatever the number of parts.
+    with pytest.raises(InputError, match="another process is at work on task 2 of"):
+        shard(texts, tokenizer, held, (2, 3))  # The number of parts may differ.
     with pytest.raises(InputError, match="another process is writing to"):
         shard(texts, tokenizer, held)
     shard(texts, tokenizer, held, (1, 2))
@@ -151,7 +153,7 @@ def test_while_a_part_runs_only_other_parts_may_join(texts, tokenizer, held):
         seal_corpus(held)
 
 
-def test_a_part_leaves_alone_what_other_parts_are_writing(texts, tokenizer, held):
+def test_a_part_does_not_remove_files_that_other_parts_are_writing(texts, tokenizer, held):
     shard(texts, tokenizer, held, (3, 4))
     ours, theirs = (held / "train" / f".tokens-{n:06d}.tar.123.part" for n in (1, 2))
     for part in (ours, theirs):
@@ -161,12 +163,12 @@ def test_a_part_leaves_alone_what_other_parts_are_writing(texts, tokenizer, held
     assert theirs.exists()
 
 
-def test_no_part_runs_while_the_whole_job_does(texts, tokenizer, tmp_path):
+def test_a_part_is_refused_while_the_full_job_runs(texts, tokenizer, tmp_path):
     with only_writer(tmp_path), pytest.raises(InputError, match="another process is writing"):
         shard(texts, tokenizer, tmp_path, (0, 2))
 
 
-def test_the_commands_say_what_is_left_to_do(texts, tokenizer, tmp_path):
+def test_the_commands_report_the_remaining_tasks(texts, tokenizer, tmp_path):
     def run(*words):
         result = CliRunner().invoke(app, [str(word) for word in words])
         if result.exception:

@@ -1,4 +1,4 @@
-"""The table of every shard's sha256: one column, however many workers, after any kill -9."""
+"""Every shard has the same sha256 for any number of workers and after any kill -9."""
 
 import json
 import shutil
@@ -48,8 +48,8 @@ def command(text: Path, tokenizer: Path, out: Path, workers: int, task_bytes: in
     return [sys.executable, "-c", code, str(text), str(tokenizer), str(out), options]
 
 
-def kill_on_the_way(words: list[str], out: Path, lots: Random) -> bool:
-    """Kills a job when it has written some files; says whether it was alive."""
+def kill_during_job(words: list[str], out: Path, lots: Random) -> bool:
+    """Kills a job after it has written some files; returns whether it was still running."""
     enough = len(list(out.rglob("*"))) + lots.randint(3, 12)
     root = str(Path(__file__).parents[2])
     with subprocess.Popen(words, cwd=root, stderr=subprocess.DEVNULL) as process:
@@ -79,7 +79,7 @@ def show(columns: dict[str, dict[str, str]]) -> None:
         pytest.param((1, 2, 4), 3, 20_000, 800_000, marks=pytest.mark.slow),
     ],
 )
-def test_every_shard_has_one_sha256_whatever_the_workers_and_the_kills(
+def test_every_shard_has_one_sha256_for_any_workers_and_kills(
     tokenizer, tmp_path, counts, kills, documents, task_bytes
 ):
     text = write_lines(tmp_path / "web.jsonl", documents)
@@ -89,8 +89,8 @@ def test_every_shard_has_one_sha256_whatever_the_workers_and_the_kills(
             out = tmp_path / f"{workers} workers {times} kills"
             words = command(text, tokenizer.path, out, workers, task_bytes)
             for _ in range(times):
-                while not kill_on_the_way(words, out, lots):
-                    shutil.rmtree(out)  # It had finished before.
+                while not kill_during_job(words, out, lots):
+                    shutil.rmtree(out)  # The job finished before the kill.
             shard_corpus(
                 [str(text)],
                 tokenizer=tokenizer.path,

@@ -1,4 +1,4 @@
-"""The sharding job leaves the same bytes whatever happens on the way, and spoils nothing."""
+"""The sharding job gives the same bytes after kills and repeats, and changes no other folders."""
 
 import multiprocessing
 import os
@@ -28,7 +28,7 @@ def shard(texts: Path, tokenizer, out: Path, *, workers: int = 1, **options):
     return shard_corpus([str(texts)], tokenizer=path, out=out, options=chosen, workers=workers)
 
 
-def test_one_and_two_workers_leave_the_same_bytes(texts, tokenizer, sharded, tmp_path):
+def test_one_and_two_workers_give_the_same_bytes(texts, tokenizer, sharded, tmp_path):
     result = shard(texts, tokenizer, tmp_path / "other name", workers=2)
     assert tree_bytes(tmp_path / "other name") == tree_bytes(sharded)
     assert result.documents == 60
@@ -50,7 +50,7 @@ def die_at_rename(number: int, texts: Path, tokenizer, out: Path) -> None:
 
 
 @pytest.mark.parametrize("rename", range(1, 21))
-def test_killed_before_any_rename_a_second_run_leaves_the_same_bytes(
+def test_a_job_killed_before_any_rename_resumes_to_the_same_bytes(
     texts, tokenizer, sharded, tmp_path, rename
 ):
     out = tmp_path / "corpus"
@@ -59,12 +59,12 @@ def test_killed_before_any_rename_a_second_run_leaves_the_same_bytes(
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert not (out / "validation" / "manifest.json").exists()  # The very last file of a job.
+    assert not (out / "validation" / "manifest.json").exists()  # The last file that a job writes.
     shard(texts, tokenizer, out)
     assert tree_bytes(out) == tree_bytes(sharded)
 
 
-def test_a_finished_job_run_again_does_nothing_and_says_so(texts, tokenizer, sharded, tmp_path):
+def test_repeating_a_finished_job_does_nothing_and_says_so(texts, tokenizer, sharded, tmp_path):
     out = shutil.copytree(sharded, tmp_path / "corpus")
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.name != ".lock"}
     again = shard(texts, tokenizer, out)
@@ -80,7 +80,7 @@ def test_a_lost_tar_is_made_again(texts, tokenizer, sharded, tmp_path):
     assert tree_bytes(out) == tree_bytes(sharded)
 
 
-def test_a_damaged_tar_of_the_same_size_is_mended_as_verify_says(
+def test_a_damaged_tar_of_the_same_size_is_repaired_by_the_remedy_of_verify(
     texts, tokenizer, sharded, tmp_path
 ):
     out = shutil.copytree(sharded, tmp_path / "corpus")
@@ -111,7 +111,7 @@ def test_another_job_in_the_same_folder_is_refused(texts, tokenizer, sharded, tm
     assert tree_bytes(out) == tree_bytes(sharded)
 
 
-def test_a_folder_that_is_not_a_job_is_left_alone(texts, tokenizer, tmp_path):
+def test_a_folder_that_is_not_a_job_is_refused(texts, tokenizer, tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(InputError, match="exists already, from an unknown job"):
         shard(texts, tokenizer, tmp_path)
@@ -122,7 +122,7 @@ def test_a_second_writer_is_refused(texts, tokenizer, tmp_path):
         shard(texts, tokenizer, tmp_path)
 
 
-def test_equal_texts_never_straddle_the_split(tokenizer, tmp_path):
+def test_equal_texts_are_always_in_the_same_split(tokenizer, tmp_path):
     texts = write_texts(tmp_path / "text", 40)
     for path in list(texts.iterdir()):
         shutil.copy(path, texts / f"copy {path.name}")
@@ -143,7 +143,7 @@ def test_the_seed_chooses_another_validation_split(texts, tokenizer, sharded, tm
     assert ours.shards != theirs.shards
 
 
-def test_the_manifest_counts_what_was_read_and_names_no_absolute_path(sharded, texts, tokenizer):
+def test_the_manifest_counts_its_inputs_and_has_no_absolute_paths(sharded, texts, tokenizer):
     splits = [load_manifest(sharded / split) for split in ("train", "validation")]
     assert sum(manifest.num_documents for manifest in splits) == 60
     assert splits[0].inputs[0].source == "stories/**"
@@ -173,7 +173,7 @@ def test_empty_corpora_and_splits_are_refused_with_a_remedy(tokenizer, tmp_path)
         shard(tmp_path / "hollow", tokenizer, tmp_path / "other")
 
 
-def test_tasks_depend_on_the_text_alone_and_hold_every_file_once(texts):
+def test_tasks_depend_only_on_the_text_and_hold_every_file_once(texts):
     sources = find_sources([str(texts)])
     tasks = plan_tasks(sources, task_bytes=1000)
     assert [part.piece.file for task in tasks for part in task.parts] == list(sources[0].files)

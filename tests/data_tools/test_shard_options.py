@@ -1,4 +1,4 @@
-"""What may be asked of a sharding job, and what each wish gives."""
+"""The options of a sharding job."""
 
 import gzip
 import io
@@ -52,7 +52,7 @@ def decoded(folder: Path, tokenizer) -> list[str]:
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory, texts) -> Path:
-    """The small texts as JSON Lines."""
+    """The small texts in a JSON Lines file."""
     path = tmp_path_factory.mktemp("lines") / "web.jsonl"
     documents = [file.read_text() for file in sorted(texts.iterdir())]
     path.write_text("".join(json.dumps({"body": text}) + "\n" for text in documents))
@@ -65,7 +65,7 @@ BODY = ReadOptions(text_field="body")
 def test_json_lines_become_the_same_documents_as_text_files(texts, lines, tokenizer, tmp_path):
     result = shard(lines, tokenizer, tmp_path / "out", reading=BODY, workers=2)
     assert result.documents == 60
-    assert len(list((tmp_path / "out" / "train").glob("*.tar"))) > 2  # The one file was cut.
+    assert len(list((tmp_path / "out" / "train").glob("*.tar"))) > 2  # The file was split.
     written = [file.read_text() for file in sorted(texts.iterdir())]
     assert decoded(tmp_path / "out" / "train", tokenizer) == written
 
@@ -84,7 +84,7 @@ def run_command(arguments, *, preparation="", **options):
     return subprocess.run(command, capture_output=True, env=environment, **options)
 
 
-def test_standard_input_gives_a_corpus_and_leaves_nothing_behind(lines, tokenizer, tmp_path):
+def test_standard_input_gives_a_corpus_and_leaves_no_temporary_files(lines, tokenizer, tmp_path):
     out = tmp_path / "out"
     command = ["shard", "-", "--tokenizer", tokenizer.path, "--out", out, "--text-field", "body"]
     ran = run_command(command, input=lines.read_bytes(), check=True)
@@ -116,7 +116,7 @@ def test_compressed_standard_input_is_refused_with_the_tool(
     assert not list((tmp_path / "out" / "tasks").iterdir())
 
 
-def test_what_a_killed_process_kept_of_standard_input_is_removed(texts, tokenizer, tmp_path):
+def test_a_killed_processs_copy_of_standard_input_is_removed(texts, tokenizer, tmp_path):
     stale = tmp_path / "out" / "tasks" / "1-stdin.jsonl"
     stale.parent.mkdir(parents=True)
     stale.write_text("{")
@@ -124,15 +124,15 @@ def test_what_a_killed_process_kept_of_standard_input_is_removed(texts, tokenize
     assert not stale.exists()
 
 
-def test_standard_input_cannot_be_shared_out(tokenizer, tmp_path):
+def test_standard_input_with_parts_is_refused(tokenizer, tmp_path):
     command = ["shard", "-", "--tokenizer", tokenizer.path, "--out", tmp_path / "out"]
     ran = run_command([*command, "--task", "0/2"])
     assert (ran.returncode, ran.stderr.count(b"\n")) == (2, 1)
     assert b"standard input (-) must be the only input, and not with --task" in ran.stderr
 
 
-def test_standard_input_is_kept_in_a_file_while_it_is_read(tmp_path):
-    content = b'{"text": "a"}\n' * 200_000  # More than is copied at a time.
+def test_standard_input_is_copied_to_a_file(tmp_path):
+    content = b'{"text": "a"}\n' * 200_000  # More than one buffer.
     with standard_input(tmp_path, io.BytesIO(content)) as (source, _):
         assert Path(source.files[0].path).read_bytes() == content
         assert source.files[0].name == "stdin.jsonl"
@@ -155,7 +155,7 @@ def test_sentence_starts_mark_every_sentence(texts, tokenizer, tmp_path):
             edges = [*starts, corpus.pack_range(pack)[1]]
             for start, stop in pairwise(edges):
                 found.append(tokenizer.decode(corpus.read(start, stop)))
-    # A blank between two sentences belongs to the first word of the second.
+    # A space between two sentences belongs to the first word of the second.
     assert found == [part for text in documents for part in move_spaces(split_sentences(text))]
     assert "今天下雨。" in found
 
@@ -168,7 +168,7 @@ def test_a_corpus_with_sentences_is_read_by_plain_webdataset(texts, tokenizer, t
         assert sample["sents.npy"].dtype == np.int64
 
 
-def test_a_tar_is_what_webdataset_itself_would_write(sharded, tmp_path):
+def test_a_tar_equals_one_written_by_webdataset(sharded, tmp_path):
     for tar in sorted((sharded / "train").glob("*.tar")):
         fixed = {"user": "bigtrain", "group": "bigtrain", "mode": 0o644, "mtime": 0}
         with tarfile.open(tar) as archive, (tmp_path / "copy.tar").open("wb") as file:
@@ -215,7 +215,7 @@ def test_a_shuffle_mixes_sources_and_each_keeps_its_count(texts, lines, tokenize
     assert "more/**, stories/**" in {pack["json"]["source"] for pack in packs}
 
 
-def test_a_shuffle_holds_no_more_than_its_buffer():
+def test_a_shuffle_holds_at_most_its_buffer():
     waiting = most = 0
 
     def documents():
@@ -267,7 +267,7 @@ def test_an_invalid_line_stops_the_job_with_its_number_or_is_counted(lines, toke
     assert (result.documents, result.skipped_by_reason) == (60, {"invalid JSON": 1})
 
 
-def test_a_job_that_stopped_goes_on_as_the_message_says(lines, tokenizer, tmp_path):
+def test_a_stopped_job_resumes_by_the_remedy_in_the_message(lines, tokenizer, tmp_path):
     bad, out = tmp_path / "bad.jsonl", tmp_path / "out"
     long = '{"body": "' + "long " * 600 + '"}\n'
     bad.write_text(lines.read_text() + "{oops\n" + long)
@@ -287,7 +287,7 @@ def test_a_job_that_stopped_goes_on_as_the_message_says(lines, tokenizer, tmp_pa
         shard(bad, tokenizer, out, reading=replace(skip, max_document_bytes=9000))
 
 
-def test_a_job_that_stopped_at_a_long_line_goes_on_with_a_higher_limit(lines, tokenizer, tmp_path):
+def test_a_job_that_stopped_at_a_long_line_resumes_with_a_higher_limit(lines, tokenizer, tmp_path):
     bad, out = tmp_path / "bad.jsonl", tmp_path / "out"
     bad.write_text(lines.read_text() + '{"body": "' + "long " * 600 + '"}\n')
     low = ReadOptions(text_field="body", max_document_bytes=2000)
@@ -311,13 +311,13 @@ def test_another_tokenizer_is_refused_with_both_hashes(texts, tokenizer, sharded
     out = shutil.copytree(sharded, tmp_path / "corpus")
     documents = [path.read_text() for path in sorted(texts.iterdir())]
     other = train_tokenizer(documents, tmp_path / "tokenizer.model", vocab_size=440)
-    told = rf"other tokenizer \({tokenizer.sha256[:12]} → {other.sha256[:12]}\): nothing was"
-    with pytest.raises(InputError, match=told):
+    message = rf"other tokenizer \({tokenizer.sha256[:12]} → {other.sha256[:12]}\): nothing was"
+    with pytest.raises(InputError, match=message):
         shard(texts, other, out, **SPLIT)
     assert tree_bytes(out) == tree_bytes(sharded)
 
 
-def test_the_job_keeps_the_tokenizer_it_began_with(texts, tokenizer, sharded, tmp_path):
+def test_a_job_keeps_its_first_tokenizer(texts, tokenizer, sharded, tmp_path):
     swapped = tmp_path / "tokenizer.model"
     shutil.copy(tokenizer.path, swapped)
     out = tmp_path / "out"
@@ -329,7 +329,7 @@ def test_the_job_keeps_the_tokenizer_it_began_with(texts, tokenizer, sharded, tm
     assert tree_bytes(out) == tree_bytes(sharded)
 
 
-def test_a_text_that_changes_during_the_run_is_noticed(tokenizer, tmp_path, monkeypatch):
+def test_a_text_that_changes_during_the_job_is_detected(tokenizer, tmp_path, monkeypatch):
     texts = write_texts(tmp_path / "text", 40)
     import data_tools.sharding.shard_corpus as job
 
@@ -345,7 +345,7 @@ def test_a_text_that_changes_during_the_run_is_noticed(tokenizer, tmp_path, monk
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_in_mid_shard_spoils_nothing(tokenizer, tmp_path, workers):
+def test_a_full_disk_during_a_shard_damages_nothing(tokenizer, tmp_path, workers):
     texts, out = write_texts(tmp_path / "text", 60), tmp_path / "out"
     words = (texts / "0000.txt").read_text() * 300
     (texts / "zzzz.txt").write_text(words)

@@ -1,4 +1,4 @@
-"""Files are found in one order everywhere, and a sample is spread over all of them."""
+"""Files are found in a fixed order, and a sample is spread over all files."""
 
 import gzip
 import json
@@ -62,7 +62,7 @@ def test_globs_folders_and_files_join_without_repeats(folder):
     assert len(paths) == len(set(paths)) == 6
 
 
-def test_sources_are_named_without_the_place_they_lie_in(folder):
+def test_names_of_sources_do_not_contain_their_folder(folder):
     sources = find_sources([str(folder), f"{folder}/*.py", str(folder / "f.py")])
     assert [source.label for source in sources] == ["root/**", "root/*.py"]
     assert find_sources([str(folder)], folder_glob="**/*.txt")[0].label == "root/**/*.txt"
@@ -77,7 +77,7 @@ def test_a_url_gives_the_same_files_as_a_path(folder, pattern):
     assert all(file.path.startswith("file:///") for file in remote.files)
 
 
-def test_finding_nothing_is_an_error_that_says_what_to_change(folder):
+def test_finding_no_file_is_an_error_with_a_remedy(folder):
     with pytest.raises(InputError, match=r"found .*Chosen by the glob: \*\*/\*\.md; use --glob"):
         find_sources([str(folder)], folder_glob="**/*.md")
     with pytest.raises(InputError, match=r"absent\.txt is not a file"):
@@ -94,7 +94,7 @@ def read_one(path):
     return only
 
 
-def test_text_files_are_read_to_the_letter(tmp_path):
+def test_text_files_are_read_exactly(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("a\r\nb\x00 中\ufeff\n".encode())
     assert read_one(path) == Document("a\r\nb\x00 中\ufeff\n", "a.txt")
@@ -106,13 +106,13 @@ def test_text_files_are_read_to_the_letter(tmp_path):
     assert read_one(path) == Skipped("empty", "a.txt")
 
 
-def test_a_packed_text_file_is_one_document(tmp_path):
+def test_a_compressed_text_file_is_one_document(tmp_path):
     path = tmp_path / "a.py.gz"
     path.write_bytes(gzip.compress(b"one\ntwo\n"))
     assert read_one(path) == Document("one\ntwo\n", "a.py.gz")
 
 
-def test_a_sample_of_everything_is_everything(tmp_path):
+def test_a_sample_larger_than_the_text_is_all_of_it(tmp_path):
     (tmp_path / "a.txt").write_text("中" * 100_000, encoding="utf-8")
     (tmp_path / "b.txt").write_text("b", encoding="utf-8")
     text = "".join(sample_text(tmp_path, max_bytes=1_000_000))

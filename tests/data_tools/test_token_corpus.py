@@ -1,4 +1,4 @@
-"""Reading a corpus: any window equals the concatenated stream, and damage is named."""
+"""Reading a corpus: windows equal ranges of the token stream, and damage is named."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from data_tools.tar_writer import ShardWriter
 
 @pytest.fixture
 def damaged(tmp_path, sharded):
-    """A copy of the training corpus, to be harmed."""
+    """A copy of the training corpus, which tests may damage."""
     return shutil.copytree(sharded / "train", tmp_path / "train")
 
 
@@ -31,7 +31,7 @@ def plain_samples(folder):
 
 @pytest.fixture(scope="session")
 def stream(sharded):
-    """All tokens, as plain webdataset reads them."""
+    """All tokens, read with webdataset only."""
     return np.concatenate([sample["tokens.npy"] for sample in plain_samples(sharded / "train")])
 
 
@@ -52,7 +52,7 @@ def test_any_window_equals_the_concatenated_stream(sharded, stream, data):
     assert np.array_equal(window, stream[start:stop])
 
 
-def test_plain_webdataset_reads_whole_documents(sharded, tokenizer):
+def test_plain_webdataset_reads_complete_documents(sharded, tokenizer):
     samples = list(plain_samples(sharded / "train"))
     assert len({sample["__key__"] for sample in samples}) == len(samples)
     for sample in samples:
@@ -73,7 +73,7 @@ def test_documents_decode_to_the_files_they_came_from(sharded, texts, tokenizer)
     assert sorted(found) == sorted(path.read_text(encoding="utf-8") for path in texts.iterdir())
 
 
-def test_documents_stop_at_the_limit(sharded):
+def test_iteration_over_documents_stops_at_the_limit(sharded):
     with open_corpus(sharded / "train") as corpus:
         assert len(list(corpus.documents(2))) == 2
 
@@ -83,14 +83,14 @@ def test_token_payloads_are_aligned(sharded):
     assert all(pack.tokens_offset % 64 == 0 for pack in scan_tar(sharded / "train" / shard.file))
 
 
-def test_an_absent_index_is_made_again(damaged, stream):
+def test_a_missing_index_is_rebuilt_in_memory(damaged, stream):
     for path in damaged.glob("*.index.json"):
         path.unlink()
     with open_corpus(damaged) as corpus:
         assert np.array_equal(corpus.read(0, corpus.num_tokens), stream)
 
 
-def test_the_index_on_disk_is_what_a_scan_gives(sharded):
+def test_the_index_on_disk_equals_a_scan_of_the_tar(sharded):
     shard = load_manifest(sharded / "train").shards[0]
     tar = sharded / "train" / shard.file
     packs = load_index(tar, shard)
@@ -113,7 +113,7 @@ def test_an_index_of_other_types_is_refused(damaged):
 
 
 @pytest.mark.parametrize("what", ["tokens", "docs"])
-def test_a_flipped_bit_is_found_on_first_touch(damaged, what):
+def test_a_flipped_bit_is_found_on_first_access(damaged, what):
     shard = load_manifest(damaged).shards[1]
     pack = scan_tar(damaged / shard.file)[1]
     offset = pack.tokens_offset if what == "tokens" else pack.docs_offset
@@ -137,7 +137,7 @@ def test_a_truncated_tar_is_named_with_both_sizes(damaged):
         open_corpus(damaged).check_files()
 
 
-def test_a_tar_cut_while_open_is_an_error_line(damaged):
+def test_a_tar_truncated_while_open_gives_a_one_line_error(damaged):
     shard = load_manifest(damaged).shards[0]
     with open_corpus(damaged, verify="off") as corpus:
         corpus.read(0, 1)
@@ -168,14 +168,14 @@ def test_a_future_schema_is_refused(damaged):
         load_manifest(damaged)
 
 
-def test_a_key_of_a_later_writer_is_no_obstacle_but_another_fingerprint(damaged):
+def test_an_unknown_key_in_the_manifest_is_allowed_and_changes_the_fingerprint(damaged):
     before = load_manifest(damaged).fingerprint
     path = damaged / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "colour": "green"}))
     assert load_manifest(damaged).fingerprint != before
 
 
-def test_folders_that_are_no_corpus_are_explained(tmp_path, sharded, damaged):
+def test_for_folders_that_are_not_a_corpus_the_reason_is_named(tmp_path, sharded, damaged):
     with pytest.raises(InputError, match="no corpus folder at"):
         load_manifest(tmp_path / "absent")
     with pytest.raises(InputError, match="give train or validation inside it"):
@@ -207,6 +207,6 @@ def test_a_shard_without_documents_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_url_is_told_apart_from_a_missing_folder():
+def test_a_url_is_distinguished_from_a_missing_folder():
     with pytest.raises(InputError, match="is a URL, which only training can read"):
         load_manifest(Path("s3://bucket/corpus"))

@@ -1,4 +1,4 @@
-"""Every text comes back to the letter, and no text becomes a special token."""
+"""Encoding and decoding gives every text back exactly, and no text becomes a special token."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def trained(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("text", HARD_TEXTS)
-def test_hard_texts_come_back_exactly(trained, text):
+def test_unusual_texts_are_decoded_exactly(trained, text):
     ids = trained.encode(text)
     assert trained.decode(ids) == text
     assert ids.dtype == np.int32
@@ -48,33 +48,33 @@ def test_hard_texts_come_back_exactly(trained, text):
 
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_any_text_comes_back_exactly(trained, text):
+def test_any_text_is_decoded_exactly(trained, text):
     assert trained.decode(trained.encode(text)) == text
 
 
 @settings(deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=9), st.text("a ▁中\n").map(str.encode))))
-def test_any_bytes_come_back_exactly(trained, parts):
+def test_any_bytes_are_decoded_exactly(trained, parts):
     content = b"".join(parts)
     ids = trained.encode(content.decode("utf-8", "surrogateescape"))
     assert trained.decode(ids).encode("utf-8", "surrogateescape") == content
     assert all(ids > 70)
 
 
-def test_half_a_character_is_refused_with_its_name(tokenizer):
+def test_a_lone_surrogate_is_refused_and_named(tokenizer):
     with pytest.raises(InputError, match=r"surrogate U\+D83D.*half a character"):
         tokenizer.encode("cut \ud83d off")
 
 
 @settings(deadline=None)
 @given(st.lists(st.text("a b\n。▁\udcff", min_size=1)))
-def test_parts_encoded_in_a_row_are_the_text(trained, parts):
+def test_encoded_parts_together_decode_to_the_text(trained, parts):
     ids = trained.encode_parts(parts)
     assert len(ids) == len(parts)
     assert trained.decode([i for part in ids for i in part]) == "".join(parts)
 
 
-def test_sentences_cost_no_more_ids_than_their_text(tokenizer):
+def test_sentences_have_as_many_ids_as_their_text(tokenizer):
     ids = tokenizer.encode_parts(["The cat sat. ", "The dogs saw. ", "Two mats."])
     whole = tokenizer.encode("The cat sat. The dogs saw. Two mats.")
     assert np.concatenate(ids).tolist() == whole.tolist()
@@ -88,7 +88,7 @@ def test_a_long_text_has_the_ids_of_its_words(tokenizer):
     assert tokenizer.encode(text).tolist() == line * 60_000
 
 
-def test_words_begin_at_blanks_and_marks_and_chinese(tmp_path):
+def test_words_start_at_spaces_punctuation_and_chinese_characters(tmp_path):
     documents = ["the the, theme 中文 中文 中文字\n"] * 60
     tokenizer = train_tokenizer(documents, tmp_path / "t.model", vocab_size=345)
     begins = tokenizer.word_starts()
@@ -102,13 +102,13 @@ def test_words_begin_at_blanks_and_marks_and_chinese(tmp_path):
     assert not any(found[f"<0x{byte:02X}>"] for byte in range(0x80, 0xC0))
 
 
-def test_raw_bytes_are_nothing_to_learn_from(tmp_path):
+def test_raw_bytes_are_not_used_for_training(tmp_path):
     clean = train_tokenizer(["the cat sat\n" * 50], tmp_path / "1.model", vocab_size=336)
     dirty = train_tokenizer(["the cat\udcff sat\n" * 50], tmp_path / "2.model", vocab_size=336)
     assert dirty.vocab_size == clean.vocab_size
 
 
-def test_ids_that_are_none_are_refused(tokenizer):
+def test_ids_outside_the_vocabulary_are_refused(tokenizer):
     for token_id in (-1, tokenizer.vocab_size):
         with pytest.raises(InputError, match="outside the vocabulary"):
             tokenizer.decode([token_id])
@@ -121,7 +121,7 @@ def test_no_text_becomes_a_special_token(tokenizer, text):
     assert all(tokenizer.encode(text) > 70)
 
 
-def test_remembering_words_changes_no_id(trained):
+def test_the_cache_of_words_changes_no_id(trained):
     documents = [f"def cat_{n}(mat):\n    return mat + {n} * 'the end'\n" for n in range(50)]
     alone = sentencepiece.SentencePieceProcessor(model_proto=trained.content)
     for text in [*documents, *HARD_TEXTS]:
@@ -129,7 +129,7 @@ def test_remembering_words_changes_no_id(trained):
             assert trained.encode(text).tolist() == alone.encode(text)
 
 
-def test_special_ids_are_what_the_format_promises(tokenizer):
+def test_special_ids_are_those_of_the_format(tokenizer):
     special = tokenizer.special
     ids = (special.pad, special.bos, special.eos, special.unk)
     assert ids == (0, 1, 2, 3)
@@ -139,7 +139,7 @@ def test_special_ids_are_what_the_format_promises(tokenizer):
     assert tokenizer.piece(71) == "<0x00>"
 
 
-WITHOUT_BLANKS = {
+WITHOUT_SPACES = {
     "chinese": "北京欢迎你，北京大学。" * 30,
     "rare blanks": "北京欢迎你，北京大学。" * 300 + " ",
     "one letter": "a",
@@ -151,8 +151,8 @@ WITHOUT_BLANKS = {
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-@pytest.mark.parametrize("text", WITHOUT_BLANKS.values(), ids=WITHOUT_BLANKS)
-def test_blanks_come_back_though_the_text_had_none(tmp_path, text, kind):
+@pytest.mark.parametrize("text", WITHOUT_SPACES.values(), ids=WITHOUT_SPACES)
+def test_spaces_are_decoded_exactly_after_training_without_spaces(tmp_path, text, kind):
     size = 328 + len(set(text) - {" "})
     tokenizer = train_tokenizer([text], tmp_path / "t.model", vocab_size=size, kind=kind)
     assert tokenizer.exact
@@ -164,7 +164,7 @@ def test_blanks_come_back_though_the_text_had_none(tmp_path, text, kind):
     assert [tokenizer.piece(i) for i in (71, 326)] == ["<0x00>", "<0xFF>"]
 
 
-def test_where_blanks_are_usual_nothing_is_required(tmp_path, monkeypatch):
+def test_with_spaces_in_the_training_text_no_piece_is_required(tmp_path, monkeypatch):
     texts = ["the cat sat on a mat\n" * 50]
     tokenizer = train_tokenizer(texts, tmp_path / "1.model", vocab_size=345)
     monkeypatch.setattr("data_tools.tokenizer.sentencepiece._required", lambda _: {})
@@ -180,13 +180,13 @@ def test_a_model_that_is_not_exact_is_not_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["\n", "\0"])
-def test_text_of_nothing_to_learn_from_is_no_text(tmp_path, text):
+def test_training_text_of_only_ignored_characters_is_refused(tmp_path, text):
     with pytest.raises(InputError, match="no text to train"):
         train_tokenizer([text], tmp_path / "t.model", vocab_size=328)
 
 
-def test_what_sentencepiece_cannot_learn_from_is_said_in_one_line(tmp_path):
-    with pytest.raises(InputError, match="cannot train on this text"):
+def test_an_error_of_sentencepiece_in_training_gives_one_line(tmp_path):
+    with pytest.raises(InputError, match="cannot learn from this text"):
         train_tokenizer(["\t\n" * 9], tmp_path / "t.model", vocab_size=330, kind="unigram")
 
 
@@ -198,12 +198,12 @@ def test_line_ends_are_learned_inside_pieces(tmp_path):
     assert "▁▁▁▁" in pieces
 
 
-def test_a_long_line_is_cut_rather_than_dropped(tmp_path):
+def test_a_long_line_is_split_and_not_dropped(tmp_path):
     tokenizer = train_tokenizer(["abcd " * 300_000], tmp_path / "t.model", vocab_size=336)
     assert len(tokenizer.encode("abcd abcd")) <= 3
 
 
-def test_equal_texts_train_equal_bytes(tmp_path):
+def test_training_on_equal_texts_gives_equal_bytes(tmp_path):
     documents = [f"the cat number {n} sat on mat {n * 7}\n" for n in range(300)]
     for kind in ("bpe", "unigram"):
         first = train_tokenizer(documents, tmp_path / "1.model", vocab_size=355, kind=kind)
@@ -211,7 +211,7 @@ def test_equal_texts_train_equal_bytes(tmp_path):
         assert first.sha256 == second.sha256
 
 
-def test_a_batch_is_its_texts(tokenizer):
+def test_encoding_a_batch_equals_encoding_its_texts(tokenizer):
     batch = tokenizer.encode_batch(HARD_TEXTS)
     assert [tokenizer.decode(ids) for ids in batch] == HARD_TEXTS
 
@@ -224,7 +224,7 @@ def test_too_large_a_vocabulary_names_the_largest_possible(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_text_and_no_tokenizer_are_said_plainly(tmp_path):
+def test_missing_text_and_a_missing_tokenizer_give_clear_errors(tmp_path):
     with pytest.raises(InputError, match="no text to train"):
         train_tokenizer(["", ""], tmp_path / "t.model", vocab_size=400)
     with pytest.raises(InputError, match="no tokenizer at"):

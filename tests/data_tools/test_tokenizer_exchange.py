@@ -1,4 +1,4 @@
-"""A tokenizer.json has the ids of every SentencePiece model that data shard takes."""
+"""A tokenizer.json has the ids of every SentencePiece model that `data shard` accepts."""
 
 import random
 
@@ -9,7 +9,7 @@ from data_tools.errors import InputError
 from data_tools.sharding.shard_corpus import shard_corpus
 from data_tools.tokenizer import HARD_TEXTS, check_exportable, load_tokenizer
 from data_tools.tokenizer.huggingface import encoder_of
-from tests.data_tools.test_tokenizer_brought import AS_IT_IS, bring
+from tests.data_tools.test_tokenizer_sentencepiece import AS_IT_IS, train_usual_model
 
 BPE = {"model_type": "bpe"}
 SYMBOLS = {"user_defined_symbols": ["<|im|>", "<|im_start|>", "##", "a c"]}
@@ -37,15 +37,15 @@ TEXTS = [
     "<|im|><s><|im|><0x0A><|im|></s>",
     "<|im_start|>user\nhello<|im|> #####a ca c",
     *("=" * n + " " * n for n in range(1, 40)),
-    # Graphemes of several characters: decomposed, half-width, with marks in typing order.
+    # Graphemes of several characters: decomposed, half-width, with marks in any order.
     "Vie\u0323\u0302t \u1112\u1161\u11ab \uff76\uff9e E\u0301 TM\ufe0f Straße İstanbul ΣΑΣ ﬁ ①",
     "\u05e9\u05c1\u05b8 \u05db\u05bc\u05b9 \u0645\u0651\u064e \u064a\u0654\u064e",
 ]
 
 
 @pytest.fixture(params=MODELS)
-def brought(request, tmp_path):
-    return load_tokenizer(bring(tmp_path / "t.model", **MODELS[request.param]))
+def sp_tokenizer(request, tmp_path):
+    return load_tokenizer(train_usual_model(tmp_path / "t.model", **MODELS[request.param]))
 
 
 def made_of_pieces(processor, count=500):
@@ -56,12 +56,12 @@ def made_of_pieces(processor, count=500):
         yield "".join(chosen).replace("▁", " ")
 
 
-def test_a_tokenizer_json_has_the_ids_of_the_model(brought):
-    alone = sentencepiece.SentencePieceProcessor(model_proto=brought.content)
-    encode = encoder_of(brought.tokenizer_json(), brought.path)
+def test_a_tokenizer_json_has_the_ids_of_the_model(sp_tokenizer):
+    alone = sentencepiece.SentencePieceProcessor(model_proto=sp_tokenizer.content)
+    encode = encoder_of(sp_tokenizer.tokenizer_json(), sp_tokenizer.path)
     texts = [*TEXTS, *made_of_pieces(alone)]
     assert [encode(text) for text in texts] == [alone.encode(text) for text in texts]
-    check_exportable(brought)
+    check_exportable(sp_tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -71,29 +71,31 @@ def test_a_tokenizer_json_has_the_ids_of_the_model(brought):
         ({"model_type": "word", "vocab_size": 280}, "cannot express this model type"),
     ],
 )
-def test_a_model_that_could_never_be_exported_is_refused_before_sharding(
+def test_a_model_that_cannot_be_exported_is_refused_before_sharding(
     tmp_path, texts, options, reason
 ):
-    path = bring(tmp_path / "t.model", **options)
+    path = train_usual_model(tmp_path / "t.model", **options)
     with pytest.raises(InputError, match=rf"could not be exported.*{reason}.*data tokenizer"):
         shard_corpus([str(texts)], tokenizer=path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_tokenizer_whose_ids_are_others_there_is_refused_by_text(brought, monkeypatch):
-    values = brought.tokenizer_json()
+def test_a_tokenizer_with_other_ids_after_export_is_refused_with_an_example(
+    sp_tokenizer, monkeypatch
+):
+    values = sp_tokenizer.tokenizer_json()
     values["model"]["byte_fallback"] = False
-    monkeypatch.setattr(type(brought), "tokenizer_json", lambda self: values)
+    monkeypatch.setattr(type(sp_tokenizer), "tokenizer_json", lambda self: values)
     with pytest.raises(InputError, match=r"could not be exported.*has other ids there"):
-        check_exportable(brought)
+        check_exportable(sp_tokenizer)
 
 
-def test_rules_of_the_users_own_are_kept(tmp_path):
+def test_custom_normalization_rules_are_kept(tmp_path):
     rules = tmp_path / "rules.tsv"
     rules.write_text("41\t42\n", "utf-8")  # A becomes B, and nothing else changes.
     options = {"normalization_rule_tsv": str(rules), "remove_extra_whitespaces": False}
-    brought = load_tokenizer(bring(tmp_path / "t.model", **BPE, **options))
-    encode = encoder_of(brought.tokenizer_json(), brought.path)
+    sp_tokenizer = load_tokenizer(train_usual_model(tmp_path / "t.model", **BPE, **options))
+    encode = encoder_of(sp_tokenizer.tokenizer_json(), sp_tokenizer.path)
     for text in ("ABBA", "① Ａ", "E\u0301", "\r\n a"):
-        assert encode(text) == brought.encode(text).tolist()
+        assert encode(text) == sp_tokenizer.encode(text).tolist()
     assert encode("A") == encode("B")

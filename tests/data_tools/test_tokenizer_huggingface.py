@@ -1,4 +1,4 @@
-"""A Hugging Face tokenizer.json gives texts back, and its special ids are found, or asked for."""
+"""A Hugging Face tokenizer.json decodes texts exactly; its special ids are found or requested."""
 
 import json
 
@@ -16,7 +16,7 @@ TEXTS = ["hello <s> world\n\tthe cat sat 中文 é </s> <s> [MASK] theme 1999, t
 
 
 def train_byte_level(path, names=("<s>", "</s>", "<pad>", "[MASK]"), *, by_blanks=False):
-    """A byte-level BPE; `by_blanks` lets merges spell `<s>`, the id of the special token."""
+    """A byte-level BPE. With `by_blanks`, merges can form `<s>`, a special token's text."""
     tokenizer = Tokenizer(models.BPE())
     steps = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not by_blanks)]
     if by_blanks:
@@ -36,8 +36,8 @@ def train_byte_level(path, names=("<s>", "</s>", "<pad>", "[MASK]"), *, by_blank
     return path
 
 
-class Watched:
-    """A tokenizer that remembers what it was asked."""
+class RecordingTokenizer:
+    """A tokenizer that records the texts that it encodes."""
 
     def __init__(self, tokenizer, asked):
         self.tokenizer, self.asked = tokenizer, asked
@@ -54,20 +54,20 @@ def byte_level(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("text", HARD_TEXTS)
-def test_hard_texts_come_back_exactly(byte_level, text):
+def test_unusual_texts_are_decoded_exactly(byte_level, text):
     assert byte_level.decode(byte_level.encode(text)) == text
     assert byte_level.exact
 
 
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_any_text_comes_back_exactly(byte_level, text):
+def test_any_text_is_decoded_exactly(byte_level, text):
     assert byte_level.decode(byte_level.encode(text)) == text
 
 
 @settings(deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=9), st.text("a <s>中").map(str.encode))))
-def test_any_bytes_come_back_exactly(byte_level, parts):
+def test_any_bytes_are_decoded_exactly(byte_level, parts):
     content = b"".join(parts)
     ids = byte_level.encode(content.decode("utf-8", "surrogateescape"))
     assert byte_level.decode(ids).encode("utf-8", "surrogateescape") == content
@@ -82,7 +82,7 @@ def test_no_text_becomes_a_special_token(byte_level, parts):
     assert byte_level.decode(ids) == "".join(parts)
 
 
-def test_many_special_names_in_a_text_are_no_trouble(tmp_path):
+def test_a_text_with_many_special_names_is_encoded_quickly(tmp_path):
     path = train_byte_level(tmp_path / "t.json", by_blanks=True)
     alone = Tokenizer.from_file(str(path))
     alone.encode_special_tokens = True
@@ -94,7 +94,7 @@ def test_many_special_names_in_a_text_are_no_trouble(tmp_path):
     assert tokenizer.decode(ids) == text
 
 
-def test_long_texts_are_neither_cut_nor_padded(byte_level):
+def test_long_texts_are_neither_truncated_nor_padded(byte_level):
     text = "hello world " * 500
     assert byte_level.decode(byte_level.encode(text)) == text
     assert len(byte_level.encode("the")) < 3
@@ -102,7 +102,7 @@ def test_long_texts_are_neither_cut_nor_padded(byte_level):
 
 @settings(deadline=None)
 @given(st.lists(st.text("a b\n。<s>\udcff", min_size=1)))
-def test_parts_encoded_in_a_row_are_the_text(byte_level, parts):
+def test_encoded_parts_together_decode_to_the_text(byte_level, parts):
     ids = byte_level.encode_parts(parts)
     assert len(ids) == len(parts)
     assert byte_level.decode([i for part in ids for i in part]) == "".join(parts)
@@ -125,14 +125,14 @@ LONG = "hello world,\n\tthe  cat\nsat;\n\n<s> mat \n" * 200
 
 
 @pytest.mark.parametrize("text", [LONG, "the\n\n\ncat sat\n\n" * 400])
-def test_a_text_too_long_for_one_go_has_the_same_ids(text, tmp_path, monkeypatch):
+def test_a_text_encoded_in_several_pieces_has_the_same_ids(text, tmp_path, monkeypatch):
     byte_level = load_tokenizer(train_byte_level(tmp_path / "tokenizer.json"))
     whole = byte_level.encode(text).tolist()
     halves = [text[:3333], text[3333:]]
     parts = np.concatenate(byte_level.encode_parts(halves)).tolist()
     monkeypatch.setattr("data_tools.tokenizer.huggingface._LONG_CHARACTERS", 100)
     asked = []
-    monkeypatch.setattr(byte_level, "_tokenizer", Watched(byte_level._tokenizer, asked))
+    monkeypatch.setattr(byte_level, "_tokenizer", RecordingTokenizer(byte_level._tokenizer, asked))
     assert byte_level.encode(text).tolist() == whole
     assert np.concatenate(byte_level.encode_parts(halves)).tolist() == parts
     assert max(map(len, asked)) <= 100
@@ -147,7 +147,7 @@ def test_special_ids_are_found_by_their_usual_names(byte_level):
     assert (byte_level.kind, byte_level.file_name) == ("huggingface", "tokenizer.json")
 
 
-def test_the_vocabulary_reaches_to_the_highest_id(tmp_path):
+def test_the_vocabulary_size_is_the_highest_id_plus_one(tmp_path):
     path = train_byte_level(tmp_path / "tokenizer.json")
     values = json.loads(path.read_text())
     values["model"]["vocab"]["far"] = 500
@@ -167,12 +167,12 @@ def test_an_added_token_whose_id_the_library_would_change_is_refused(tmp_path):
         load_tokenizer(path)
 
 
-def test_a_file_of_usual_names_is_taken_to_the_byte(tmp_path):
+def test_a_file_with_usual_names_is_copied_byte_for_byte(tmp_path):
     path = train_byte_level(tmp_path / "tokenizer.json")
     assert load_tokenizer(path).content == path.read_bytes()
 
 
-def test_words_begin_at_blanks_and_marks_and_chinese(tmp_path):
+def test_words_start_at_spaces_punctuation_and_chinese_characters(tmp_path):
     tokenizer = load_tokenizer(train_byte_level(tmp_path / "tokenizer.json"))
     begins = tokenizer.word_starts()
     found = {tokenizer.piece(i): bool(begins[i]) for i in range(tokenizer.vocab_size)}
@@ -181,7 +181,7 @@ def test_words_begin_at_blanks_and_marks_and_chinese(tmp_path):
     assert not found["the"] and not found["t"] and not found["1"]
 
 
-def test_an_unusual_end_has_to_be_chosen_and_a_copy_remembers_it(tmp_path):
+def test_an_unusual_end_token_must_be_given_and_is_stored_in_the_copy(tmp_path):
     path = train_byte_level(tmp_path / "tokenizer.json", ["<|im_end|>", "<|fin|>"])
     with pytest.raises(InputError, match=r"which token ends a document.*tokenizer_config\.json"):
         load_tokenizer(path)
@@ -198,18 +198,18 @@ def test_an_unusual_end_has_to_be_chosen_and_a_copy_remembers_it(tmp_path):
     assert copy.content == chosen.content
 
 
-def test_the_config_beside_a_file_tells_the_special_ids(tmp_path):
+def test_the_special_ids_are_read_from_tokenizer_config_json(tmp_path):
     path = train_byte_level(tmp_path / "tokenizer.json", ["</s>", "<|fin|>", "<go>"])
     usual = load_tokenizer(path)
     config = {"eos_token": {"content": "<|fin|>"}, "bos_token": "<go>", "pad_token": "<absent>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    told = load_tokenizer(path)
+    loaded = load_tokenizer(path)
     assert (usual.special.eos, usual.special.bos) == (0, -1)
-    assert (told.special.eos, told.special.bos, told.special.pad) == (1, 2, -1)
-    assert told.sha256 != usual.sha256
+    assert (loaded.special.eos, loaded.special.bos, loaded.special.pad) == (1, 2, -1)
+    assert loaded.sha256 != usual.sha256
 
 
-def test_an_older_file_beside_it_tells_an_eos_that_nothing_else_does(tmp_path):
+def test_an_eos_token_is_read_from_an_older_config_file_if_no_other_names_it(tmp_path):
     path = train_byte_level(tmp_path / "tokenizer.json", ["<s>", "<|fin|>"])
     roles = {"eos_token": {"content": "<|fin|>"}, "pad_token": "<|fin|>", "bos_token": "<|fin|>"}
     (tmp_path / "special_tokens_map.json").write_text(json.dumps(roles))
@@ -217,7 +217,7 @@ def test_an_older_file_beside_it_tells_an_eos_that_nothing_else_does(tmp_path):
     assert (special.bos, special.eos, special.pad) == (0, 1, 1)
 
 
-def test_tokens_that_take_the_blanks_beside_them_are_not_exact(tmp_path):
+def test_added_tokens_that_strip_spaces_are_not_exact(tmp_path):
     path = train_byte_level(tmp_path / "tokenizer.json")
     values = json.loads(path.read_text())
     new_id = load_tokenizer(path).vocab_size
@@ -229,7 +229,7 @@ def test_tokens_that_take_the_blanks_beside_them_are_not_exact(tmp_path):
     assert not tokenizer.exact
 
 
-def test_two_usual_names_are_told(tmp_path):
+def test_two_usual_names_for_one_special_token_are_reported(tmp_path):
     path = train_byte_level(tmp_path / "tokenizer.json", ["</s>", "<|endoftext|>"])
     with pytest.raises(InputError, match=r"</s> and <\|endoftext\|> could each be eos"):
         load_tokenizer(path)
@@ -248,7 +248,7 @@ def test_the_name_of_a_chosen_token_stays_text(tmp_path, special):
     assert tokenizer.decode(ids) == "see ␞ 5</s>"
 
 
-def test_transformers_reads_what_a_copy_remembers(tmp_path):
+def test_transformers_reads_the_special_tokens_stored_in_a_copy(tmp_path):
     from transformers import PreTrainedTokenizerFast
 
     path = train_byte_level(tmp_path / "tokenizer.json", ["<|fin|>"])
@@ -272,7 +272,7 @@ def wordpiece(tmp_path_factory):
     return load_tokenizer(path, special={"eos": "[SEP]"})
 
 
-def test_wordpiece_is_taken_as_it_is_and_is_not_exact(wordpiece):
+def test_wordpiece_is_accepted_unchanged_and_is_not_exact(wordpiece):
     assert not wordpiece.exact
     assert wordpiece.decode(wordpiece.encode("The CAT")) == "the cat"
     special = wordpiece.special
@@ -282,19 +282,19 @@ def test_wordpiece_is_taken_as_it_is_and_is_not_exact(wordpiece):
     assert not set(wordpiece.encode("[MASK] [SEP]").tolist()) & {special.mask, special.sep}
 
 
-def test_wordpiece_continuations_begin_no_word(wordpiece):
+def test_wordpiece_continuations_do_not_start_a_word(wordpiece):
     begins = wordpiece.word_starts()
     names = [wordpiece.piece(i) for i in range(wordpiece.vocab_size)]
     assert any(name.startswith("##") for name in names)
     assert all(begins[i] != name.startswith("##") for i, name in enumerate(names))
 
 
-def test_raw_bytes_need_a_vocabulary_of_bytes(wordpiece):
+def test_raw_bytes_need_a_byte_vocabulary(wordpiece):
     with pytest.raises(InputError, match=r"no tokens for raw bytes.*0xFF"):
         wordpiece.encode("a \udcff")
 
 
-def test_metaspace_words_begin_at_its_mark(tmp_path):
+def test_metaspace_words_start_at_its_marker(tmp_path):
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
@@ -308,7 +308,7 @@ def test_metaspace_words_begin_at_its_mark(tmp_path):
     assert found["▁the"] and found["中"] and found[","] and not found["e"]
 
 
-def test_what_is_no_tokenizer_is_said_plainly(tmp_path):
+def test_a_file_that_is_not_a_tokenizer_gives_a_clear_error(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text('{"eos_token": "</s>"}')
     with pytest.raises(InputError, match=r"not a tokenizer\.json"):

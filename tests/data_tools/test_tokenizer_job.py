@@ -1,4 +1,4 @@
-"""A tokenizer job reads every kind of text, says what it finds, and knows its own work again."""
+"""A tokenizer job reads every kind of text, reports problems, and recognizes finished work."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ def write_lines(path, field="text"):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
-def test_json_lines_train_as_their_texts_do(tmp_path, name):
+def test_json_lines_train_the_same_model_as_text_files(tmp_path, name):
     (tmp_path / "a.txt").write_text("".join(STORIES))
     lines = write_lines(tmp_path / name, field="body")
     plain = build_tokenizer([str(tmp_path / "a.txt")], out=tmp_path / "1.model", vocab_size=380)
@@ -42,7 +42,7 @@ def test_equal_texts_in_other_files_give_the_same_model(tmp_path):
     assert first.tokenizer.sha256 == second.tokenizer.sha256
 
 
-def test_the_same_job_again_is_done_and_another_is_refused(tmp_path):
+def test_repeating_a_job_does_nothing_and_another_job_is_refused(tmp_path):
     lines, out = write_lines(tmp_path / "a.jsonl"), tmp_path / "t.model"
     assert not build_tokenizer([lines], out=out, vocab_size=380).already_done
     assert build_tokenizer([lines], out=out, vocab_size=380).already_done
@@ -50,7 +50,7 @@ def test_the_same_job_again_is_done_and_another_is_refused(tmp_path):
         build_tokenizer([lines], out=out, vocab_size=390)
 
 
-def test_a_field_that_is_not_there_names_its_line(tmp_path):
+def test_a_missing_field_is_named_with_its_line(tmp_path):
     with pytest.raises(InputError, match=r"a\.jsonl.*1"):
         build_tokenizer(
             [write_lines(tmp_path / "a.jsonl", field="body")],
@@ -60,12 +60,12 @@ def test_a_field_that_is_not_there_names_its_line(tmp_path):
     assert not (tmp_path / "t.model").exists()
 
 
-def test_little_text_for_a_large_vocabulary_is_told(tmp_path, caplog):
+def test_too_little_text_for_a_large_vocabulary_is_reported(tmp_path, caplog):
     long, lines = tmp_path / "long.txt", write_lines(tmp_path / "a.jsonl")
     with caplog.at_level(logging.WARNING):
         build_tokenizer([lines], out=tmp_path / "1.model", vocab_size=380)
     assert "is little for a vocabulary of 380" in caplog.text
-    assert "lower --vocab-size" not in caplog.text  # No smaller one is sensible.
+    assert "lower --vocab-size" not in caplog.text  # A smaller vocabulary would not be useful.
     caplog.clear()
     long.write_text("".join(STORIES) * 40)
     with caplog.at_level(logging.WARNING):

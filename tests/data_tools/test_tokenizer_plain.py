@@ -1,4 +1,4 @@
-"""Only words that a model would make a special token of are cut: all other texts keep their ids."""
+"""Only words that would become a special token are split; all other texts keep their ids."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_a_text_without_a_special_token_keeps_the_ids_of_the_file(make, tmp_path
 
 
 @pytest.mark.parametrize("make", [word_level, word_piece, unigram])
-def test_a_special_token_that_a_model_spells_is_cut_alike_in_the_exported_file(make, tmp_path):
+def test_text_of_a_special_token_is_split_the_same_in_the_exported_file(make, tmp_path):
     ours = make(tmp_path)
     exported = encoder_of(ours.tokenizer_json(), ours.path)
     forbidden = set(ours.special_ids()) - {ours.special.unk}
@@ -58,7 +58,7 @@ def test_a_special_token_that_a_model_spells_is_cut_alike_in_the_exported_file(m
         assert exported(text) == ours.encode(text).tolist()
 
 
-def test_the_ids_of_spelled_names_are_these(tmp_path):
+def test_the_ids_of_special_names_in_text_are_fixed(tmp_path):
     assert word_level(tmp_path).encode("a [SEP] b[SEP] [MASK][MASK]").tolist() == [3, 4, 6, 0, 0]
     assert word_piece(tmp_path).encode("a [SEP]a [MASK]é").tolist() == [3, 4, 6, 5, 0]
     assert unigram(tmp_path).encode("x <unk>").tolist() == [2, 4, 2, 0]

@@ -1,4 +1,4 @@
-"""Verifying a corpus names every fault with file, pack and byte, and changes nothing."""
+"""`data verify` names every fault with file, pack and byte, and changes nothing."""
 
 import io
 import json
@@ -31,13 +31,13 @@ LEVELS = ("header", "crc", "full")
 
 @pytest.fixture
 def damaged(tmp_path, sharded):
-    """A copy of the training corpus, to be harmed."""
+    """A copy of the training corpus, which tests may damage."""
     return shutil.copytree(sharded / "train", tmp_path / "train")
 
 
 @pytest.fixture
 def second(damaged):
-    """The second tar of that copy."""
+    """The second tar of the copy."""
     return damaged / load_manifest(damaged).shards[1].file
 
 
@@ -59,7 +59,7 @@ def lines(folder, level="crc"):
 
 
 def edit_manifest(folder, change):
-    """Changes the manifest and makes its totals fit again."""
+    """Changes the manifest and corrects its totals."""
     path = folder / "manifest.json"
     values = json.loads(path.read_text())
     change(values)
@@ -69,7 +69,7 @@ def edit_manifest(folder, change):
 
 
 def write_corpus(folder, sharded, *, tokens, docs, sents=None):
-    """Makes a corpus of one pack from arrays that no writer of ours would put together."""
+    """Makes a corpus of one pack from arrays, which may be inconsistent."""
     arrays = {"docs": docs, "tokens": tokens} | ({} if sents is None else {"sents": sents})
     arrays = {name: np.array(values, "<i8") for name, values in arrays.items()}
     arrays["tokens"] = arrays["tokens"].astype("<u2")
@@ -111,7 +111,7 @@ def add_member(archive, name, content):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_whole_corpus_has_no_fault_and_is_left_as_it_was(damaged, level, workers):
+def test_an_undamaged_corpus_has_no_fault_and_is_not_changed(damaged, level, workers):
     before = tree_bytes(damaged)
     result = verify_corpus(damaged, level, workers=workers)
     assert result.faults == ()
@@ -131,7 +131,7 @@ def test_a_flipped_bit_in_a_payload_is_found_by_its_crc32(damaged, second, what)
     assert lines(damaged, "full") == [line]
 
 
-def test_a_flipped_bit_in_a_tar_header_does_not_hide_what_follows(damaged, second):
+def test_a_flipped_bit_in_a_tar_header_does_not_hide_later_faults(damaged, second):
     first, last = scan_tar(second)[0], scan_tar(second)[-1]
     header = member(second, first, "tokens.npy").offset
     flip(second, header + 5)
@@ -165,7 +165,7 @@ def test_a_flipped_bit_in_an_array_header_is_found_without_reading_tokens(
     assert how in line
 
 
-def test_damaged_facts_of_a_pack_are_found(damaged, second):
+def test_damaged_metadata_of_a_pack_is_found(damaged, second):
     pack = scan_tar(second)[1]
     start = member(second, pack, "json").offset_data
     flip(second, start)
@@ -180,7 +180,7 @@ def test_bits_outside_every_checksum_are_found_by_the_sha256(damaged, second):
     assert line.startswith(f"{second.name}: its sha256 is not the manifest's")
 
 
-def test_a_truncated_tar_is_told_with_both_sizes_and_the_place(damaged, second):
+def test_a_truncated_tar_is_reported_with_both_sizes_and_the_position(damaged, second):
     pack = scan_tar(second)[1]
     size, cut = second.stat().st_size, pack.tokens_offset + 10
     with second.open("r+b") as file:
@@ -214,13 +214,15 @@ def take_another(path):
 
 
 @pytest.mark.parametrize(
-    "harm",
+    "damage",
     [change_an_offset, take_another, lambda path: path.write_text("[]")],
     ids=["an offset", "another tar's", "no index"],
 )
-def test_a_stale_index_is_told_apart_from_its_tar_and_can_be_made_again(damaged, second, harm):
+def test_an_outdated_index_is_distinguished_from_a_damaged_tar_and_can_be_rebuilt(
+    damaged, second, damage
+):
     whole = tree_bytes(damaged)
-    harm(index_path(second))
+    damage(index_path(second))
     result = verify_corpus(damaged, "header")
     [fault] = result.faults
     assert fault.file == index_path(second).name
@@ -230,12 +232,12 @@ def test_a_stale_index_is_told_apart_from_its_tar_and_can_be_made_again(damaged,
     assert tree_bytes(damaged) == whole
 
 
-def test_a_missing_index_is_no_fault(damaged, second):
+def test_a_missing_index_is_not_a_fault(damaged, second):
     index_path(second).unlink()
     assert lines(damaged) == []
 
 
-def test_a_tokenizer_that_was_swapped_or_lost_is_told(damaged):
+def test_a_replaced_or_missing_tokenizer_is_reported(damaged):
     path = damaged / "tokenizer.model"
     flip(path, 100)
     [line] = lines(damaged, "header")
@@ -247,7 +249,7 @@ def test_a_tokenizer_that_was_swapped_or_lost_is_told(damaged):
 
 
 @pytest.mark.parametrize("name", ["packs", "docs", "tokens"])
-def test_a_count_edited_in_the_manifest_is_told_with_both_numbers(damaged, second, name):
+def test_an_edited_count_in_the_manifest_is_reported_with_both_numbers(damaged, second, name):
     there = getattr(load_manifest(damaged).shards[1], name)
     edit_manifest(damaged, lambda values: values["shards"][1].update({name: there + 1}))
     [line] = lines(damaged, "header")
@@ -255,7 +257,7 @@ def test_a_count_edited_in_the_manifest_is_told_with_both_numbers(damaged, secon
     assert line.startswith(expected)
 
 
-def test_a_shard_struck_from_the_manifest_or_listed_twice_is_told(damaged, second):
+def test_a_shard_missing_from_the_manifest_or_listed_twice_is_reported(damaged, second):
     edit_manifest(damaged, lambda values: values["shards"].pop(1))
     [line] = lines(damaged, "header")
     assert line.startswith(f"{second.name}: is not in the manifest; move it away")
@@ -297,7 +299,7 @@ def test_a_manifest_that_does_not_add_up_is_refused_at_once(damaged):
         ),
     ],
 )
-def test_packs_whose_numbers_make_no_sense_are_told(tmp_path, sharded, arrays, expected):
+def test_packs_with_inconsistent_numbers_are_reported(tmp_path, sharded, arrays, expected):
     folder = write_corpus(tmp_path / "corpus", sharded, **arrays)
     assert lines(folder, "header") == []
     [line] = lines(folder)
@@ -305,12 +307,12 @@ def test_packs_whose_numbers_make_no_sense_are_told(tmp_path, sharded, arrays, e
     assert expected in line
 
 
-def test_sentences_in_good_order_are_no_fault(tmp_path, sharded):
+def test_valid_sentence_starts_are_not_a_fault(tmp_path, sharded):
     arrays = {"tokens": [90, 91, 2, 91, 2], "docs": [0, 3], "sents": [0, 1, 3]}
     assert lines(write_corpus(tmp_path / "corpus", sharded, **arrays), "full") == []
 
 
-def test_the_byte_of_a_misplaced_token_is_its_place_in_the_file(tmp_path, sharded):
+def test_the_reported_byte_of_a_wrong_token_is_its_position_in_the_file(tmp_path, sharded):
     folder = write_corpus(tmp_path / "corpus", sharded, tokens=[90, 9999, 2], docs=[0])
     [fault] = verify_corpus(folder).faults
     with (folder / fault.file).open("rb") as file:
@@ -318,7 +320,7 @@ def test_the_byte_of_a_misplaced_token_is_its_place_in_the_file(tmp_path, sharde
         assert int.from_bytes(file.read(2), "little") == 9999
 
 
-def test_the_byte_of_a_misplaced_start_is_its_place_in_the_file(tmp_path, sharded):
+def test_the_reported_byte_of_a_wrong_start_is_its_position_in_the_file(tmp_path, sharded):
     folder = write_corpus(tmp_path / "corpus", sharded, tokens=[90, 2, 91, 2], docs=[0, 7])
     [fault] = verify_corpus(folder).faults
     with (folder / fault.file).open("rb") as file:
@@ -326,7 +328,7 @@ def test_the_byte_of_a_misplaced_start_is_its_place_in_the_file(tmp_path, sharde
         assert int.from_bytes(file.read(8), "little") == 7
 
 
-def test_every_fault_is_reported_and_the_report_names_the_whole_shards(damaged, second):
+def test_every_fault_is_reported_and_the_report_names_the_undamaged_shards(damaged, second):
     shards = load_manifest(damaged).shards
     flip(second, scan_tar(second)[0].tokens_offset)
     flip(second, scan_tar(second)[1].docs_offset)
@@ -360,7 +362,7 @@ def test_verifying_without_a_worker_is_refused(damaged, workers):
         verify_corpus(damaged, workers=workers)
 
 
-def test_the_index_command_makes_what_is_missing_and_leaves_what_is_good(damaged, second):
+def test_the_index_command_writes_missing_indexes_and_keeps_valid_ones(damaged, second):
     before = tree_bytes(damaged)
     index_path(second).unlink()
     shown = CliRunner().invoke(app, ["index", str(damaged)]).output
@@ -372,7 +374,7 @@ def test_the_index_command_makes_what_is_missing_and_leaves_what_is_good(damaged
     assert tree_bytes(damaged) == before
 
 
-def test_no_index_is_made_of_a_tar_that_the_manifest_does_not_know(damaged, second):
+def test_no_index_is_made_for_a_tar_that_is_not_in_the_manifest(damaged, second):
     before = tree_bytes(damaged)
     last = damaged / load_manifest(damaged).shards[-1].file
     for path in (second, last):
@@ -388,7 +390,7 @@ def test_no_index_is_made_of_a_tar_that_the_manifest_does_not_know(damaged, seco
     assert "is missing" in rebuild_indexes(damaged).refused[0]
 
 
-def test_plain_webdataset_reads_what_holds_sentences_too(tmp_path, sharded):
+def test_plain_webdataset_reads_a_corpus_with_sentences(tmp_path, sharded):
     from webdataset import WebDataset
 
     arrays = {"tokens": [90, 91, 2, 91, 2], "docs": [0, 3], "sents": [0, 1, 3]}

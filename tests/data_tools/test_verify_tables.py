@@ -1,4 +1,4 @@
-"""Verifying a corpus looks at its sample tables too."""
+"""`data verify` also checks sample tables."""
 
 import shutil
 
@@ -6,7 +6,7 @@ from data_tools.samples.build_sample_table import build_sample_table
 from data_tools.verify_corpus import verify_corpus
 
 
-def test_a_damaged_sample_table_is_named_and_a_whole_one_is_not(sharded, tmp_path):
+def test_a_damaged_sample_table_is_named_and_an_undamaged_one_is_not(sharded, tmp_path):
     folder = shutil.copytree(sharded / "train", tmp_path / "train")
 
     def found(level):

@@ -1,4 +1,4 @@
-"""Small runs, small disks, and ranks whose saves go wrong; for ``run_ranks``."""
+"""Small runs, small disks, and ranks whose saves fail; for ``run_ranks``."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ BOXES = "rank-00000.bin"
 
 
 def small_config(corpus: Path, runs: Path, **sections: Any) -> RunConfig:
-    """A run of 2 layers and 8 steps, with checkpoints of steps 4 and 8."""
+    """The config of a run of 2 layers and 8 steps, with checkpoints of steps 4 and 8."""
     values: dict[str, Any] = {
         "model": {**tiny_config(corpus, runs).model.model_dump(), "num_layers": 2},
         "train": {"steps": 8, "micro_batch_size": 8},
@@ -41,21 +41,21 @@ def small_config(corpus: Path, runs: Path, **sections: Any) -> RunConfig:
 
 
 def checkpoint_of(config: RunConfig, step: int) -> Path:
-    """The folder of a run's checkpoint."""
+    """The folder of a run's checkpoint of a step."""
     return config.run_dir / "checkpoints" / f"step-{step:08d}"
 
 
-def names_of(config: RunConfig) -> list[str]:
-    """What is in the folder of a run's checkpoints."""
+def checkpoint_names(config: RunConfig) -> list[str]:
+    """The names in the folder of a run's checkpoints."""
     return sorted(path.name for path in (config.run_dir / "checkpoints").iterdir())
 
 
-def tear(file: Path) -> None:
+def truncate_to_half(file: Path) -> None:
     """Cuts a file in half."""
     os.truncate(file, file.stat().st_size // 2)
 
 
-def flip(file: Path) -> None:
+def flip_bit(file: Path) -> None:
     """Flips a bit in the middle of a file."""
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -63,12 +63,12 @@ def flip(file: Path) -> None:
 
 
 def steps_of(config: RunConfig) -> list[int]:
-    """The steps that a run has taken."""
+    """The steps in a run's metrics file."""
     return [line["step"] for line in read_metrics(config.run_dir / "metrics.jsonl", "train")]
 
 
 def read_all(checkpoint: Folder) -> None:
-    """Reads every box; raises where one is not what was written."""
+    """Reads every box; raises if the bytes of a box differ from what was written."""
     table = CheckpointReader(checkpoint)
     boxes = [(key, box) for key, tensor in table.tensors.items() for box in tensor.boxes]
     assert len(list(table.read(boxes))) == len(boxes) > 0
@@ -82,7 +82,7 @@ class SmallDisk:
         folder.mkdir()
 
     def mount(self, options: str) -> None:
-        """Mounts it, or mounts it anew with other options."""
+        """Mounts the disk, or mounts it again with other options."""
         mount = shutil.which("mount")
         if mount is None or os.geteuid() != 0:
             pytest.skip("only root may mount a small file system")
@@ -92,8 +92,8 @@ class SmallDisk:
             pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
 
 
-def train_and_listen(config: RunConfig) -> tuple[str, list[str]]:
-    """Trains; returns how it ended, or the error's type and text, and what was logged."""
+def train_and_collect_log(config: RunConfig) -> tuple[str, list[str]]:
+    """Trains; returns the final state, or the error's type and text, and the logged lines."""
     records: SimpleQueue[logging.LogRecord] = SimpleQueue()
     logging.getLogger().addHandler(QueueHandler(records))
     logging.getLogger("bigtrain").setLevel(logging.INFO)
@@ -104,8 +104,8 @@ def train_and_listen(config: RunConfig) -> tuple[str, list[str]]:
     return outcome, [records.get().getMessage() for _ in range(records.qsize())]
 
 
-def train_where_boxes_are_out_of_reach(config: RunConfig, error: BaseException) -> None:
-    """Trains where an error meets whoever opens a file of boxes to read it."""
+def train_with_unreadable_boxes(config: RunConfig, error: BaseException) -> None:
+    """Trains while every attempt to open a file of boxes for reading raises ``error``."""
 
     def opened(folder: DiskFolder, name: str) -> Any:
         raise error
@@ -114,8 +114,8 @@ def train_where_boxes_are_out_of_reach(config: RunConfig, error: BaseException) 
     train_rank(config)
 
 
-def train_on_a_disk_that_fills(config: RunConfig, disk: Path) -> tuple[str, list[str]]:
-    """Trains; the disk is full from the beginning of the save of step 4 until it is given up."""
+def train_on_filling_disk(config: RunConfig, disk: Path) -> tuple[str, list[str]]:
+    """Trains; the disk is full from the start of the save of step 4 until that save fails."""
     filler = disk / "filler"
 
     def audit(event: str, values: tuple[Any, ...]) -> None:
@@ -130,23 +130,21 @@ def train_on_a_disk_that_fills(config: RunConfig, disk: Path) -> tuple[str, list
             filler.unlink(missing_ok=True)
 
     sys.addaudithook(audit)
-    return train_and_listen(config)
+    return train_and_collect_log(config)
 
 
-def train_on_a_disk_that_turns_read_only(
-    config: RunConfig, disk: SmallDisk
-) -> tuple[str, list[str]]:
-    """Trains; from the save of step 4 on the disk takes nothing more."""
+def train_on_disk_turning_read_only(config: RunConfig, disk: SmallDisk) -> tuple[str, list[str]]:
+    """Trains; the disk is read-only from the save of step 4 on."""
 
     def audit(event: str, values: tuple[Any, ...]) -> None:
         if event == "os.mkdir" and "step-00000004.tmp-" in str(values[0]):
             disk.mount("remount,ro")
 
     sys.addaudithook(audit)
-    return train_and_listen(config)
+    return train_and_collect_log(config)
 
 
-def train_with_a_slow_copy(config: RunConfig) -> Any:
+def train_with_slow_copy(config: RunConfig) -> Any:
     """Trains; each copy into host memory takes longer than a step."""
     from bigtrain.checkpoint import snapshot
 
@@ -183,8 +181,8 @@ def _state(config: RunConfig, step: int) -> Any:
     return TrainState(step, 0, 0, step, [], config.model_dump(mode="json"), "")
 
 
-def save_where_rank_1_cannot_write(checkpoints: Path) -> tuple[str, list[str], Any]:
-    """Returns the error of a save, what is left of it, and the error of the save after it."""
+def save_while_rank_1_cannot_write(checkpoints: Path) -> tuple[str, list[str], Any]:
+    """Returns the error of a save, the names it leaves, and the error of the next save."""
     import torch.distributed as dist
 
     from tests.distributed.steps import engine_of, steps_config
@@ -198,7 +196,7 @@ def save_where_rank_1_cannot_write(checkpoints: Path) -> tuple[str, list[str], A
         saver.begin(_state(config, 1))
         saver._pending.task.wait()
         dist.barrier()
-        # As the next step does.
+        # The next step does the same.
         saver.receive(saver._sum(saver.contribution()))
         [failed] = saver.pop_results()
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -209,8 +207,8 @@ def save_where_rank_1_cannot_write(checkpoints: Path) -> tuple[str, list[str], A
         return str(failed.error), names, saver.save(_state(config, 2)).error
 
 
-def save_with_mishaps(place: Path) -> None:
-    """Saves where what follows a commit goes wrong, and where the same step is saved again."""
+def save_with_failures(place: Path) -> None:
+    """Saves with failures after the commit, and saves the same step twice; for ``run_ranks``."""
     from bigtrain.checkpoint import saver as saver_module
     from tests.distributed.steps import engine_of, steps_config
 
@@ -221,7 +219,7 @@ def save_with_mishaps(place: Path) -> None:
     with engine_of(config) as (engine, _, _):
         for checkpoints in (DiskFolder(place / "disk"), UrlFolder(f"file://{place}/url")):
             saver = _saver_of(checkpoints, engine, keep_last=1)
-            # Retention breaks down in a way that nobody foresaw.
+            # Retention fails with an unexpected error.
             remove_old, saver_module.remove_old = saver_module.remove_old, break_down
             saver.save(_state(config, 1))
             saver_module.remove_old = remove_old
@@ -229,13 +227,13 @@ def save_with_mishaps(place: Path) -> None:
             first, _ = newest_complete(checkpoints)
             read_all(first)
 
-            # The same step again: it is there.
+            # Saving the same step again changes nothing.
             before = modification_times(place)
             assert str(saver.save(_state(config, 1)).folder) == str(first)
             assert modification_times(place) == before
 
-            # It is there, but not whole: it makes way, and is not deleted.
-            tear(Path(str(first).removeprefix("file://")) / STATE_FILE)
+            # An incomplete checkpoint of the step is set aside, not deleted.
+            truncate_to_half(Path(str(first).removeprefix("file://")) / STATE_FILE)
             assert saver.save(_state(config, 1)).error is None
             read_all(newest_complete(checkpoints)[0])
             aside = checkpoints.child("step-00000001.bad-1") if first.renames else first
@@ -245,7 +243,7 @@ def save_with_mishaps(place: Path) -> None:
             saver.save(_state(config, 2))
             assert [step_of(each) for each in committed_folders(checkpoints)] == [2]
 
-        # The folder has its name, and then nobody knows whether the disk has it.
+        # The folder has its final name, but the fsync after the rename fails.
         disk = DiskFolder(place / "disk")
         disk.settle = break_down
         saver = _saver_of(disk, engine, keep_last=1)

@@ -1,4 +1,4 @@
-"""A model of ours and its twin in transformers, made of the same weights through the tables."""
+"""A bigtrain model and the transformers model with the same weights, from the mapping tables."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,22 +23,22 @@ ONE_RANK = Layout()
 
 @contextmanager
 def one_rank() -> Iterator[torch.device]:
-    """The groups of one process alone."""
+    """Sets up the process groups of a single process."""
     ranks = read_ranks()
     device = choose_device("cpu", ranks)
     with process_groups(ranks, ONE_RANK, device):
         yield device
 
 
-def whole_model(
+def build_unsplit_model(
     config: RunConfig, *, random_std: float | None = None
 ) -> tuple[Any, dict[str, torch.Tensor]]:
-    """The model of one rank, and its tensors by global name, in ``one_rank()``.
+    """Builds a model that is not split, and its tensors by global name, inside ``one_rank()``.
 
     Args:
         config: The run.
-        random_std: Of normal values everywhere, norms and biases too; otherwise all values are
-            those that the run begins with.
+        random_std: Standard deviation of random normal values for all weights, norms and biases
+            too. By default the weights are the run's initial weights.
     """
     (module,) = build_chunks(config, ONE_RANK)
     shards = shards_of(module)
@@ -67,8 +67,8 @@ def whole_model(
     return module, tensors
 
 
-def twin_of(config: RunConfig, tensors: dict[str, torch.Tensor]) -> Any:
-    """transformers' model of the same weights; every one of its tensors has to be there."""
+def build_twin(config: RunConfig, tensors: dict[str, torch.Tensor]) -> Any:
+    """The transformers model with the same weights; raises if one of its tensors is missing."""
     family, model = family_of(config.model), config.model
     no_ids = SpecialIds(**dict.fromkeys(ROLES, -1))
     twin = family.loader.from_config(family.config(model, no_ids), attn_implementation="eager")

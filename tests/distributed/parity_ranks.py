@@ -1,4 +1,4 @@
-"""`bigtrain parity` with forked ranks, which start at once, and faults to plant in them."""
+"""Runs `bigtrain parity` in forked ranks, which start quickly, and injects faults into them."""
 
 import importlib
 import re
@@ -14,18 +14,23 @@ from bigtrain.parity.compare import Reference, Tolerances
 from bigtrain.parity.layout_runs import LayoutFailure, LayoutResult, StartRanks, measure_layout
 from tests.ranks import RankError, run_ranks
 
-Plant = Callable[[], None]
+InjectFault = Callable[[], None]
 
 
 def measure_rank(
-    config_file: Path, *, steps: int, folder: Path, plant: Plant | None, perturbed_runs: int = 0
+    config_file: Path,
+    *,
+    steps: int,
+    folder: Path,
+    inject: InjectFault | None,
+    perturbed_runs: int = 0,
 ) -> None:
-    """What ``bigtrain parity-rank`` does, after a fault is planted."""
+    """Injects a fault, then does what ``bigtrain parity-rank`` does."""
     from bigtrain.parallel.device import choose_device
     from bigtrain.parity.measure import measure
 
-    if plant is not None:
-        plant()
+    if inject is not None:
+        inject()
     ranks = read_ranks()
     device = choose_device("cpu", ranks)
     config = load_run_config([str(config_file)])
@@ -39,21 +44,21 @@ def measure_rank(
     )
 
 
-def forked(steps: int, plant: Plant | None = None) -> StartRanks:
-    """Starts ranks from the fork server."""
+def forked(steps: int, inject: InjectFault | None = None) -> StartRanks:
+    """Returns a function that starts ranks from the fork server."""
 
     def start(
         config: Path, processes: int, folder: Path, *, perturbed_runs: int = 0
     ) -> LayoutFailure | None:
-        options: dict[str, Any] = {"steps": steps, "folder": folder, "plant": plant}
+        options: dict[str, Any] = {"steps": steps, "folder": folder, "inject": inject}
         options["perturbed_runs"] = perturbed_runs
         try:
             run_ranks(measure_rank, processes, config, timeout=200, **options)
         except RankError as error:
             lines = str(error).splitlines()
             ends = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
-            told = "; ".join(ends) or lines[-1]
-            return LayoutFailure(told, is_refusal="ConfigError" in told)
+            message = "; ".join(ends) or lines[-1]
+            return LayoutFailure(message, is_refusal="ConfigError" in message)
         return None
 
     return start
@@ -67,56 +72,56 @@ def compare_with(
     *,
     folder: Path,
     steps: int,
-    plant: Plant | None = None,
+    inject: InjectFault | None = None,
 ) -> LayoutResult:
-    """Runs a layout in forked ranks and compares it."""
+    """Runs a layout in forked ranks and compares it with the reference."""
     layout = parse_layout(layout)
-    start = forked(steps, plant)
+    start = forked(steps, inject)
     return measure_layout(
         config, layout, reference=reference, tolerances=tolerances, folder=folder, start=start
     )
 
 
-def forget_to_add_tied_gradients() -> None:
-    """Leaves each stage's copy of the embedding with the gradient of its own use."""
+def skip_tied_gradient_sum() -> None:
+    """The gradients of the first and last stage's copies of the embedding are not added."""
     module = _finalize_module()
     assert hasattr(module, "_allreduce_word_embedding_grads")
     module._allreduce_word_embedding_grads = lambda *_, **__: None
 
 
-def forget_to_average_over_replica_ranks() -> None:
-    """Leaves each data rank with the gradient of its own samples."""
+def skip_replica_average() -> None:
+    """Gradients are not averaged over replica ranks."""
     from bigtrain.engine.engine import Engine
 
     assert hasattr(Engine, "_average_over_replica_ranks")
     Engine._average_over_replica_ranks = lambda _: None
 
 
-def forget_to_add_tied_gradients_in_shares() -> None:
-    """The same where data ranks hold shares of the gradient."""
-    _forget("sum_tied")
+def skip_tied_gradient_sum_of_partitions() -> None:
+    """Tied embedding gradients are not added, for ZeRO stages that partition gradients."""
+    _replace_with_no_op("sum_tied")
 
 
-def forget_to_add_over_the_sequence() -> None:
-    """Leaves what every token of a sequence adds to, norms for one, with half of the tokens."""
-    _forget("sum_over_tensor_ranks")
+def skip_sequence_sum() -> None:
+    """Gradients of norms are not summed over the tensor ranks that split the sequence."""
+    _replace_with_no_op("sum_over_tensor_ranks")
 
 
-def add_over_tensor_ranks_twice() -> None:
-    """Sums what tensor ranks share, and sums the sums, where data ranks hold shares."""
+def sum_over_tensor_ranks_twice() -> None:
+    """Gradients shared by tensor ranks are summed twice, for ZeRO stages 2 and 3."""
     from bigtrain.engine import shared_gradients
 
     add = shared_gradients._sum_over_tensor_ranks
     shared_gradients._sum_over_tensor_ranks = lambda gradient: add(add(gradient))
 
 
-def forget_to_add_over_heads() -> None:
-    """Leaves the norms of queries and keys with the gradient of each rank's own heads."""
+def skip_head_sum() -> None:
+    """Gradients of query and key norms are not summed over the ranks that split the heads."""
     _finalize_module()._allreduce_non_tensor_model_parallel_grads = lambda *_, **__: None
 
 
-def add_over_heads_twice() -> None:
-    """Sums the gradients of those norms over tensor ranks, and sums the sums."""
+def sum_over_heads_twice() -> None:
+    """Gradients of query and key norms are summed twice over tensor ranks."""
     module = _finalize_module()
     add = module._allreduce_non_tensor_model_parallel_grads
 
@@ -128,7 +133,7 @@ def add_over_heads_twice() -> None:
 
 
 def scale_gradients(factor: float = 1 + 1e-4) -> None:
-    """Multiplies every gradient that the ranks keep, before anything is made of it."""
+    """Multiplies every parameter's gradient as soon as backward computes it."""
     from bigtrain.engine.engine import Engine
 
     initialize = Engine.__init__
@@ -141,8 +146,8 @@ def scale_gradients(factor: float = 1 + 1e-4) -> None:
     Engine.__init__ = changed
 
 
-def leave_weights_unmoved() -> None:
-    """Lets a perturbed run begin with the weights of the first."""
+def keep_weights_unperturbed() -> None:
+    """A perturbed run starts from the unperturbed weights."""
     from bigtrain.parity import measure
 
     assert hasattr(measure, "_perturb_weights")
@@ -150,22 +155,22 @@ def leave_weights_unmoved() -> None:
 
 
 def _finalize_module() -> Any:
-    # The package has a function of the module's name.
+    # In its package, a function of the same name hides the module.
     module = importlib.import_module("megatron.core.distributed.finalize_model_grads")
     assert hasattr(module, "_allreduce_non_tensor_model_parallel_grads")
     return module
 
 
-def _forget(name: str) -> None:
+def _replace_with_no_op(name: str) -> None:
     from bigtrain.engine import engine
 
-    # A fault that cannot be planted because the name is gone must not pass for one.
+    # If the name no longer exists, the fault cannot be injected: fail here.
     assert hasattr(engine, name)
     setattr(engine, name, lambda *_, **__: None)
 
 
-def update_at_another_rate(factor: float) -> None:
-    """Lets every update be as of another learning rate."""
+def scale_learning_rate(factor: float) -> None:
+    """Multiplies the learning rate of every update."""
     from bigtrain.engine.engine import Engine
 
     update = Engine.update
@@ -176,8 +181,8 @@ def update_at_another_rate(factor: float) -> None:
     Engine.update = changed
 
 
-def crash_on_rank_one() -> None:
-    """Ends one rank in the middle."""
+def crash_on_rank_1() -> None:
+    """Rank 1 raises in its first backward pass."""
     from bigtrain.engine.engine import Engine
 
     def crash(*_: Any, **__: Any) -> None:
@@ -187,4 +192,4 @@ def crash_on_rank_one() -> None:
         Engine.backward = crash
 
 
-update_at_twice_the_rate = partial(update_at_another_rate, 2.0)
+double_learning_rate = partial(scale_learning_rate, 2.0)

@@ -1,4 +1,4 @@
-"""A few steps of an engine on invented tokens, in any layout, and all that can be said of them."""
+"""Takes a few steps of an engine on invented tokens, in any layout, and records the results."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -15,23 +15,23 @@ VOCAB_SIZE = 500
 
 @dataclass
 class Steps:
-    """What one rank saw."""
+    """The results of the steps on one rank."""
 
     losses: list[float] = field(default_factory=list)
     """Mean loss of each step over all tokens and ranks."""
     norms: list[float] = field(default_factory=list)
     skipped: list[bool] = field(default_factory=list)
     gradients: dict[str, Any] = field(default_factory=dict)
-    """Whole gradients of the first step, by name."""
+    """Full gradients of the first step, by global name."""
     bits: list[str] = field(default_factory=list)
     """After each step, a hash of this rank's masters, moments, weights and step count."""
     adam_steps: int = 0
     weights: dict[str, Any] = field(default_factory=dict)
-    """Whole masters after the last step, by name."""
+    """Full fp32 masters after the last step, by global name."""
 
 
 def steps_config(**sections: Any) -> RunConfig:
-    """A run of 4 layers and 8 samples a step that reads no data."""
+    """The config of a run of 4 layers and 8 samples per step that reads no data."""
     nowhere = Path("unused")
     train = {"micro_batch_size": 1, **sections.pop("train", {})}
     parallel = {"device": "cpu", **sections.pop("parallel", {})}
@@ -52,7 +52,7 @@ def tiny_model() -> dict[str, Any]:
 
 @contextmanager
 def engine_of(config: RunConfig) -> Iterator[tuple[Any, Any, Any]]:
-    """An engine with initial values on this rank, its layout and its coordinates."""
+    """Yields an engine with initial weights, its layout and this rank's coordinates."""
     from bigtrain.config.layout import layout_of
     from bigtrain.engine.engine import Engine
     from bigtrain.environment import read_ranks
@@ -75,16 +75,16 @@ def take_steps(
     steps: int = 3,
     accept: Callable[[int, list[Any], float], bool] | None = None,
     poisoned: int | None = None,
-    whole: bool = True,
+    gather: bool = True,
 ) -> Steps:
     """Takes steps on this rank; for ``run_ranks``.
 
     Args:
         config: From ``steps_config``.
-        steps: How many.
-        accept: Asked with the number of the step too.
+        steps: The number of steps.
+        accept: Decides from (step, reports, gradient norm) whether to update.
         poisoned: The step whose loss is infinite on one rank.
-        whole: Whether to gather gradients and weights.
+        gather: Whether to gather full gradients and weights.
     """
     seen = Steps()
     with engine_of(config) as (engine, layout, coordinates):
@@ -95,8 +95,8 @@ def take_steps(
             )
             reports = engine.backward(forward_step_of(config, scale), microbatches)
             norm = engine.reduce()
-            if whole and step == 0:
-                seen.gradients = _whole([(b, b.values) for b in engine.gradient_boxes()])
+            if gather and step == 0:
+                seen.gradients = _assemble([(b, b.values) for b in engine.gradient_boxes()])
             if accept is None or accept(step, reports, norm):
                 seen.skipped.append(not engine.update(1e-2))
             else:
@@ -106,8 +106,8 @@ def take_steps(
             seen.losses.append(_mean_loss(reports, len(microbatches) * layout.data, coordinates))
             seen.bits.append(_hash(engine))
         seen.adam_steps = engine.optimizer_steps
-        if whole:
-            seen.weights = _whole([(b, b.master) for b in engine.boxes()])
+        if gather:
+            seen.weights = _assemble([(b, b.master) for b in engine.boxes()])
     return seen
 
 
@@ -135,7 +135,7 @@ def save_after_steps(config: RunConfig, out: Path, *, steps: int = 2) -> None:
 
 
 def load_and_save_again(config: RunConfig, checkpoint: Path, out: Path) -> None:
-    """Loads a checkpoint in this layout and saves it, with no step between; for ``run_ranks``."""
+    """Loads a checkpoint in this layout and saves it at once; for ``run_ranks``."""
     from bigtrain.checkpoint.loading import load_checkpoint
     from bigtrain.checkpoint.storage_folder import open_folder
     from tests.runs import save_engine
@@ -146,15 +146,15 @@ def load_and_save_again(config: RunConfig, checkpoint: Path, out: Path) -> None:
         save_engine(engine, state, out)
 
 
-def all_but_the_second(step: int, reports: list[Any], norm: float) -> bool:
-    """Accepts every step but number 1, which one rank alone refuses."""
+def refuse_step_1_on_one_rank(step: int, reports: list[Any], norm: float) -> bool:
+    """Accepts every step except number 1, which a single rank refuses."""
     import torch.distributed as dist
 
     return step != 1 or dist.get_rank() != dist.get_world_size() - 1
 
 
 def microbatches_of(config: RunConfig, step: int, layout: Any, coordinates: Any) -> list[Any]:
-    """This rank's share of an invented batch; another one for each step."""
+    """This rank's microbatches of an invented batch, which differs from step to step."""
     import torch
 
     from bigtrain.data.microbatch import Microbatch
@@ -207,8 +207,8 @@ def _mean_loss(reports: list[Any], microbatches: int, coordinates: Any) -> float
     return float(total / microbatches)
 
 
-def _whole(boxes: list[Any]) -> dict[str, Any]:
-    """The whole tensors that the ranks' boxes make, as numpy arrays, on rank 0."""
+def _assemble(boxes: list[Any]) -> dict[str, Any]:
+    """Assembles the boxes of all ranks into full numpy arrays on rank 0."""
     import torch
     import torch.distributed as dist
 
@@ -219,11 +219,11 @@ def _whole(boxes: list[Any]) -> dict[str, Any]:
     ]
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, mine)
-    whole: dict[str, Any] = {}
+    full: dict[str, Any] = {}
     for name, shape, offset, values in (box for rank in everyone for box in rank):
-        tensor = whole.setdefault(name, torch.full(shape, float("nan")))
+        tensor = full.setdefault(name, torch.full(shape, float("nan")))
         tensor[tuple(slice(o, o + n) for o, n in zip(offset, values.shape, strict=True))] = values
-    return {name: tensor.numpy() for name, tensor in whole.items()} if dist.get_rank() == 0 else {}
+    return {name: tensor.numpy() for name, tensor in full.items()} if dist.get_rank() == 0 else {}
 
 
 def _hash(engine: Any) -> str:
@@ -233,7 +233,7 @@ def _hash(engine: Any) -> str:
             digest.update(values.contiguous().numpy().tobytes())
     for chunk in engine.chunks:
         for _, parameter in chunk.named_parameters():
-            # Under ZeRO 3 a rank keeps a range of the weight, and the whole only while it is used.
+            # Under ZeRO-3 a rank holds the full weight only while it is used, else a fragment.
             kept = getattr(parameter, "ds_tensor", parameter).detach()
             digest.update(kept.float().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What can be wrong with a checkpoint: one line says it, and the run goes on from a good one."""
+"""Damaged checkpoints are reported in one line, and the run resumes from a complete one."""
 
 import errno
 import json
@@ -28,14 +28,14 @@ from data_tools.sharding.shard_options import ShardOptions
 from tests.bigtrain.commands.checkpoint.damage import commit_again
 from tests.distributed.faulty_saves import (
     BOXES,
+    checkpoint_names,
     checkpoint_of,
-    flip,
-    names_of,
+    flip_bit,
     read_all,
     small_config,
-    tear,
-    train_and_listen,
-    train_where_boxes_are_out_of_reach,
+    train_and_collect_log,
+    train_with_unreadable_boxes,
+    truncate_to_half,
 )
 from tests.distributed.test_launch import Launched
 from tests.ranks import RankError, run_ranks
@@ -46,7 +46,7 @@ FILES = (COMMIT_FILE, STATE_FILE, TENSORS_FILE, TOKENIZER_FILE, BOXES)
 
 @pytest.fixture(scope="module")
 def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run with checkpoints of steps 4 and 8."""
+    """The run folder of a run with checkpoints of steps 4 and 8."""
     config = small_config(corpus, tmp_path_factory.mktemp("runs"))
     run_ranks(train_rank, 1, config)
     return config.run_dir
@@ -54,7 +54,7 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, corpus: Path, tmp_path: Path) -> RunConfig:
-    """A copy of it, which wants two steps more."""
+    """A copy of that run, configured to take two more steps."""
     config = small_config(corpus, tmp_path, train={"steps": 10})
     shutil.copytree(trained, config.run_dir)
     return config
@@ -73,17 +73,17 @@ def _empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
-class TestAFileOfTheNewestCheckpoint:
-    """Every file, hurt in every way: named in one line, and the checkpoint before it is taken."""
+class TestDamagedFileOfTheNewestCheckpoint:
+    """A file of any kind, damaged in any way, is named in one line."""
 
-    @pytest.mark.parametrize("hurt", [_remove, _empty, tear, flip])
+    @pytest.mark.parametrize("damage", [_remove, _empty, truncate_to_half, flip_bit])
     @pytest.mark.parametrize("name", FILES)
-    def test_is_named_and_the_one_before_is_taken(
-        self, name: str, hurt: Callable[[Path], None], run: RunConfig
+    def test_is_named_and_the_previous_checkpoint_is_used(
+        self, name: str, damage: Callable[[Path], None], run: RunConfig
     ) -> None:
         newest = checkpoint_of(run, 8)
-        hurt(newest / name)
-        if (name, hurt) == (BOXES, flip):
+        damage(newest / name)
+        if (name, damage) == (BOXES, flip_bit):
             with pytest.raises(CheckpointError, match=BOXES) as raised:
                 read_all(DiskFolder(newest))
             lines = [str(raised.value)]
@@ -94,18 +94,20 @@ class TestAFileOfTheNewestCheckpoint:
         assert str(newest / name) in line
         assert "; use another" in line
         assert "\n" not in line
-        check_run(run)  # There is one to go on from.
+        check_run(run)  # The run can resume from the previous checkpoint.
 
-    def test_is_told_by_the_run_that_goes_on_from_the_one_before(self, run: RunConfig) -> None:
-        tear(checkpoint_of(run, 8) / TENSORS_FILE)
-        outcome, lines = run_ranks(train_and_listen, 1, run)[0]
+    def test_is_logged_by_the_run_that_resumes_from_the_previous_checkpoint(
+        self, run: RunConfig
+    ) -> None:
+        truncate_to_half(checkpoint_of(run, 8) / TENSORS_FILE)
+        outcome, lines = run_ranks(train_and_collect_log, 1, run)[0]
         assert outcome == "finished"
-        told = [line for line in lines if "step-00000008" in line]
-        assert told[0].startswith("skipped step-00000008: ")
-        assert f"/step-00000008/{TENSORS_FILE} has" in told[0]
-        assert told[1].endswith("is now step-00000008.bad-2")
+        reported = [line for line in lines if "step-00000008" in line]
+        assert reported[0].startswith("skipped step-00000008: ")
+        assert f"/step-00000008/{TENSORS_FILE} has" in reported[0]
+        assert reported[1].endswith("is now step-00000008.bad-2")
         assert f"resumed from {checkpoint_of(run, 4)}, at step 4" in lines
-        assert names_of(run) == [
+        assert checkpoint_names(run) == [
             "step-00000004",
             "step-00000008",
             "step-00000008.bad-2",
@@ -113,8 +115,8 @@ class TestAFileOfTheNewestCheckpoint:
         ]
 
 
-class _Trap:
-    """Whoever unpickles it makes a file."""
+class _MaliciousPickle:
+    """Unpickling this object creates a file."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -124,17 +126,17 @@ class _Trap:
 
 
 class TestAPickle:
-    """In the place of any file it is an error, and its code never runs."""
+    """A pickle in the place of any file is an error, and its code never runs."""
 
-    def test_would_run_code(self, tmp_path: Path) -> None:
-        pickle.loads(pickle.dumps(_Trap(tmp_path / "sprung")))
+    def test_would_run_code_if_unpickled(self, tmp_path: Path) -> None:
+        pickle.loads(pickle.dumps(_MaliciousPickle(tmp_path / "sprung")))
         assert (tmp_path / "sprung").exists()
 
     @pytest.mark.parametrize("name", [COMMIT_FILE, STATE_FILE, TENSORS_FILE, BOXES])
-    def test_of_a_doctored_checkpoint_is_never_loaded(self, name: str, run: RunConfig) -> None:
+    def test_in_a_checkpoint_is_never_unpickled(self, name: str, run: RunConfig) -> None:
         newest, sprung = checkpoint_of(run, 8), run.run_dir / "sprung"
-        trap = pickle.dumps(_Trap(sprung))
-        (newest / ".metadata").write_bytes(trap)  # As torch's own checkpoints have.
+        trap = pickle.dumps(_MaliciousPickle(sprung))
+        (newest / ".metadata").write_bytes(trap)  # torch's own checkpoints have this file.
         (newest / name).write_bytes(trap)
         if name != COMMIT_FILE:
             commit_again(newest)
@@ -145,11 +147,11 @@ class TestAPickle:
         assert not sprung.exists()
 
 
-class TestStorageThatDoesNotAnswer:
-    """What is only out of reach is no bad checkpoint: the run stops, and touches nothing."""
+class TestUnreachableStorage:
+    """An unreachable checkpoint is not a bad one: the run stops and changes no file."""
 
     @pytest.mark.parametrize(
-        ("error", "said"),
+        ("error", "message"),
         [
             (
                 OSError(errno.EIO, "Input/output error"),
@@ -161,20 +163,20 @@ class TestStorageThatDoesNotAnswer:
         ids=repr,
     )
     def test_stops_a_run_that_would_load_boxes(
-        self, error: BaseException, said: str, run: RunConfig
+        self, error: BaseException, message: str, run: RunConfig
     ) -> None:
         before = modification_times(run.run_dir)
-        with pytest.raises(RankError, match=said):
-            run_ranks(train_where_boxes_are_out_of_reach, 1, run, error)
+        with pytest.raises(RankError, match=message):
+            run_ranks(train_with_unreadable_boxes, 1, run, error)
         assert modification_times(run.run_dir) == before
 
-    def test_and_shows_nothing_at_all_is_no_reason_to_begin_anew(self, run: RunConfig) -> None:
+    def test_that_shows_no_checkpoint_does_not_restart_the_run(self, run: RunConfig) -> None:
         shutil.rmtree(run.run_dir / "checkpoints")
         before = modification_times(run.run_dir)
-        said = "the run has saved .*step-00000008, and .* is empty or missing"
-        with pytest.raises(ConfigError, match=said):
+        message = "the run has saved .*step-00000008, and .* is empty or not there"
+        with pytest.raises(ConfigError, match=message):
             check_run(run)
-        with pytest.raises(RankError, match=said):
+        with pytest.raises(RankError, match=message):
             run_ranks(train_rank, 1, run)
         assert modification_times(run.run_dir) == before
 
@@ -191,17 +193,17 @@ class TestStorageThatDoesNotAnswer:
 
 
 class TestALaunch:
-    """What a user sees on the terminal."""
+    """Output and exit code of `bigtrain launch`."""
 
-    def test_goes_on_from_the_one_before_a_flipped_bit(self, run: RunConfig) -> None:
-        flip(checkpoint_of(run, 8) / BOXES)
+    def test_with_a_flipped_bit_resumes_from_the_previous_checkpoint(self, run: RunConfig) -> None:
+        flip_bit(checkpoint_of(run, 8) / BOXES)
         exit_code, output = Launched(run, run.run_dir.parent).end()
         assert exit_code == 0, output
         assert f"step-00000008/{BOXES}: the bytes of" in output
         assert output.count("skipped step-00000008") == 1
         assert "Traceback" not in output
 
-    def test_of_a_run_without_a_readable_checkpoint_is_refused_before_a_rank_starts(
+    def test_without_a_readable_checkpoint_is_refused_before_a_rank_starts(
         self, run: RunConfig
     ) -> None:
         for step in (4, 8):
@@ -216,7 +218,7 @@ class TestALaunch:
         assert modification_times(run.run_dir) == before
 
 
-def test_one_checkpoint_of_a_future_schema_is_passed_over(run: RunConfig) -> None:
+def test_a_checkpoint_of_a_future_schema_is_skipped(run: RunConfig) -> None:
     _change_commit(checkpoint_of(run, 8), schema="bigtrain-checkpoint/9")
     found, [line] = newest_complete(DiskFolder(run.run_dir / "checkpoints"))
     assert found is not None
@@ -226,16 +228,16 @@ def test_one_checkpoint_of_a_future_schema_is_passed_over(run: RunConfig) -> Non
     check_run(run)
 
 
-def test_a_run_all_of_whose_tensors_are_hurt_stops_and_touches_nothing(run: RunConfig) -> None:
+def test_a_run_with_only_damaged_checkpoints_stops_and_changes_no_file(run: RunConfig) -> None:
     for step in (4, 8):
-        flip(checkpoint_of(run, step) / BOXES)
+        flip_bit(checkpoint_of(run, step) / BOXES)
     before = modification_times(run.run_dir)
     with pytest.raises(RankError, match=r"CheckpointError: .*: no checkpoint can be read"):
         run_ranks(train_rank, 1, run)
     assert modification_times(run.run_dir) == before
 
 
-def test_a_link_to_nothing_is_no_checkpoint(run: RunConfig, corpus: Path, tmp_path: Path) -> None:
+def test_a_dangling_link_is_not_a_checkpoint(run: RunConfig, corpus: Path, tmp_path: Path) -> None:
     latest = run.run_dir / "checkpoints" / "latest"
     latest.symlink_to("step-00000099")
     check_run(run)
@@ -243,14 +245,14 @@ def test_a_link_to_nothing_is_no_checkpoint(run: RunConfig, corpus: Path, tmp_pa
     with pytest.raises(CheckpointError, match="latest: ") as raised:
         check_run(fork)
     assert len(str(raised.value).splitlines()) == 1
-    # The folder that it lies in names a checkpoint all the same.
+    # The folder that contains the link still names a checkpoint.
     more = {"name": "fork", "train": {"steps": 10}}
     check_run(small_config(corpus, tmp_path, **more, checkpoint={"load": str(latest.parent)}))
 
 
 @pytest.fixture(scope="module")
 def strangers(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A corpus with a tokenizer of its own, and one of other texts with the same tokenizer."""
+    """Two other corpora: one with another tokenizer, one of other texts with the same tokenizer."""
     other = make_corpus(tmp_path_factory.mktemp("other"), seed=1)
     out = tmp_path_factory.mktemp("texts") / "corpus"
     tokenizer = corpus.parent / "tokenizer.model"
@@ -276,7 +278,7 @@ def test_a_checkpoint_of_another_model_tokenizer_or_corpus_is_refused(
             check_run(config)
         assert message in str(raised.value)
         assert len(str(raised.value).splitlines()) == 1
-    # The ranks ask again: what lies there may have changed since.
+    # The ranks check again, because the checkpoint may have changed since.
     with pytest.raises(RankError, match=r"model\.hidden_size from 32 to 64"):
         run_ranks(train_rank, 1, others["model.hidden_size from 32 to 64"])
     assert modification_times(run.run_dir) == before

@@ -1,4 +1,4 @@
-"""`checkpoint.load`: a new run begins with another's checkpoint, all of it or its weights alone."""
+"""`checkpoint.load`: a new run starts from another run's checkpoint, or only from its weights."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def _config(corpus: Path, runs: Path, **sections: Any) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def source(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """A run of 10 steps that others begin with."""
+    """A run of 10 steps, from whose checkpoints other runs start."""
     config = _config(corpus, tmp_path_factory.mktemp("source"), name="source")
     run_ranks(train_rank, 1, config)
     return config
@@ -56,7 +56,7 @@ def _checkpoint(run: RunConfig, step: int) -> str:
 
 @pytest.fixture
 def fork(source: RunConfig, corpus: Path, tmp_path: Path) -> Callable[..., RunConfig]:
-    """The config of a run that begins with the source's step 4, or with another place."""
+    """Makes the config of a run that starts from the source's step 4, or from another place."""
 
     def make(place: str | None = None, *, weights_only: bool = False, **sections: Any) -> RunConfig:
         load = {"load": place or _checkpoint(source, 4), "load_weights_only": weights_only}
@@ -71,7 +71,7 @@ def _starts(config: RunConfig) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == "start"]
 
 
-def test_a_fork_goes_on_as_its_source_did_and_then_from_its_own_checkpoints(
+def test_a_fork_continues_like_its_source_and_then_resumes_from_its_own_checkpoints(
     fork: Callable[..., RunConfig], source: RunConfig
 ) -> None:
     config = fork()
@@ -87,11 +87,11 @@ def test_a_fork_goes_on_as_its_source_did_and_then_from_its_own_checkpoints(
     assert states[0].guard == states[1].guard
     assert len(states[0].guard) > 0
     assert states[0].optimizer_steps == 10
-    # What `report` says to type next can be typed.
+    # The next command that `report` prints is valid.
     commands = render_next_commands(read_report(config.run_dir), exported=None).splitlines()
     longer = next(line for line in commands if "name=fork-long" in line)
     assert load_run_config(shlex.split(longer.partition("launch ")[2])).checkpoint.load is None
-    # The place is gone, and the layout is another: neither matters any more.
+    # The loaded checkpoint no longer exists and the layout differs: neither matters for a resume.
     again = fork("nowhere", train={"steps": 12}, parallel={"zero": 1, "device": "cpu"})
     check_run(again)
     assert run_ranks(train_with_log, 2, again)[0] == [
@@ -105,7 +105,7 @@ def test_a_fork_goes_on_as_its_source_did_and_then_from_its_own_checkpoints(
 
 
 def train_with_log(config: RunConfig) -> list[str]:
-    """What rank 0 says of where it begins; for ``run_ranks``."""
+    """Trains; returns rank 0's log lines about the start point; for ``run_ranks``."""
     import logging
 
     lines: list[str] = []
@@ -118,7 +118,7 @@ def train_with_log(config: RunConfig) -> list[str]:
     return [line for line in lines if re.match("resumed|began|checkpoint.load", line)]
 
 
-def test_weights_alone_begin_another_run(
+def test_loading_only_weights_starts_another_run(
     fork: Callable[..., RunConfig], source: RunConfig, tmp_path: Path
 ) -> None:
     config = fork(
@@ -126,7 +126,7 @@ def test_weights_alone_begin_another_run(
         weights_only=True,
         seed=8,
         data={
-            "train": str(_sharded_anew(source, tmp_path) / "train"),
+            "train": str(_reshard(source, tmp_path) / "train"),
             "validation": None,
             "sequence_length": 16,
         },
@@ -143,7 +143,7 @@ def test_weights_alone_begin_another_run(
     assert (state.optimizer_steps, state.tokens) == (2, 2 * 4 * 16)
     assert _starts(config)[0]["checkpoint"] == _checkpoint(source, 10)
     assert _starts(config)[0]["step"] == 0
-    # Two small steps away from the source, and not from the weights that the seed would give.
+    # The weights are two small steps from the source's, and far from the seed's initial weights.
     theirs, ours = (
         CheckpointReader(open_folder(place))
         for place in (_checkpoint(source, 10), _checkpoint(config, 2))
@@ -153,8 +153,8 @@ def test_weights_alone_begin_another_run(
         assert 0 < distance.max() < 3e-3
 
 
-def _sharded_anew(source: RunConfig, folder: Path) -> Path:
-    """Another corpus of the same tokenizer."""
+def _reshard(source: RunConfig, folder: Path) -> Path:
+    """Makes another corpus with the same tokenizer."""
     from data_tools.sharding.shard_corpus import shard_corpus
     from data_tools.sharding.shard_options import ShardOptions
 
@@ -187,7 +187,7 @@ def _sharded_anew(source: RunConfig, folder: Path) -> Path:
         ({"train": {"steps": 4}}, "is of step 4 already; raise train.steps=4"),
     ],
 )
-def test_a_fork_that_would_be_another_run_is_refused_before_it_starts(
+def test_a_fork_with_a_changed_identity_is_refused_before_it_starts(
     sections: dict[str, Any], message: str, fork: Callable[..., RunConfig]
 ) -> None:
     if "optim" in sections:
@@ -239,7 +239,7 @@ def test_another_tokenizer_is_refused(
 
 
 def load_into(config: RunConfig, checkpoint: str, changes: list[dict[str, Any]]) -> list[str]:
-    """What loading says in models that differ; for ``run_ranks``."""
+    """Loads into models that differ; returns the error messages; for ``run_ranks``."""
     from bigtrain.checkpoint.loading import load_checkpoint
 
     said = []
@@ -255,7 +255,7 @@ def load_into(config: RunConfig, checkpoint: str, changes: list[dict[str, Any]])
     return said
 
 
-def test_the_first_tensor_that_does_not_fit_is_named(source: RunConfig) -> None:
+def test_the_first_tensor_with_another_shape_is_named(source: RunConfig) -> None:
     changes = [{"hidden_size": 16}, {"num_layers": 4}, {"num_layers": 1}]
     said = run_ranks(load_into, 1, source, _checkpoint(source, 4), changes)[0]
     assert len(said) == 6
@@ -276,10 +276,10 @@ def test_the_first_tensor_that_does_not_fit_is_named(source: RunConfig) -> None:
         ("faulty:///unreachable", "StoreDown: the store is down"),
     ],
 )
-def test_a_place_that_cannot_be_loaded_is_one_line(
+def test_a_place_that_cannot_be_loaded_is_a_one_line_error(
     place: str, message: str, fork: Callable[..., RunConfig], source: RunConfig, tmp_path: Path
 ) -> None:
-    from tests import stores  # noqa: F401 - registers the faulty one
+    from tests import stores  # noqa: F401 - registers faulty://
 
     (tmp_path / "dangling").symlink_to(tmp_path / "gone")
     for name in ("torn", "marked"):
@@ -293,7 +293,7 @@ def test_a_place_that_cannot_be_loaded_is_one_line(
     assert not config.run_dir.exists()
 
 
-def test_a_flipped_bit_of_what_is_loaded_ends_the_run_before_it_begins(
+def test_a_flipped_bit_in_the_loaded_checkpoint_ends_the_run_before_step_1(
     fork: Callable[..., RunConfig], source: RunConfig, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad"
@@ -323,7 +323,7 @@ def test_a_checkpoint_is_named_by_path_url_run_folder_or_link(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [1, 3])
-def test_a_fork_may_have_another_layout_and_reads_on_at_the_same_sample(
+def test_a_fork_in_another_layout_continues_at_the_same_sample(
     zero: int, fork: Callable[..., RunConfig], source: RunConfig
 ) -> None:
     config = fork(
@@ -338,7 +338,7 @@ def test_a_fork_may_have_another_layout_and_reads_on_at_the_same_sample(
 
 
 @pytest.mark.slow
-def test_a_fork_is_launched_as_a_user_types_it(source: RunConfig, tmp_path: Path) -> None:
+def test_a_fork_starts_with_bigtrain_launch(source: RunConfig, tmp_path: Path) -> None:
     file = tmp_path / "source.yaml"
     file.write_text(render_config(source))
     words = [sys.executable, "-m", "bigtrain.cli", "launch", str(file)]

@@ -1,4 +1,4 @@
-"""What a run makes of its checkpoints, good and bad, when it is started again."""
+"""How a restarted run uses its complete, incomplete and damaged checkpoints."""
 
 import json
 import resource
@@ -22,7 +22,7 @@ def _config(corpus: Path, runs: Path, layout: str, **sections: Any) -> tuple[Run
     return in_layout(tiny_config(corpus, runs, **{**every, **sections}), layout)
 
 
-def test_a_tied_embedding_that_two_stages_partition_along_other_borders_is_saved_once(
+def test_a_tied_embedding_that_two_stages_partition_differently_is_saved_once(
     corpus: Path, tmp_path: Path
 ) -> None:
     model = {"num_layers": 2}
@@ -30,8 +30,8 @@ def test_a_tied_embedding_that_two_stages_partition_along_other_borders_is_saved
     split, world_size = _config(corpus, tmp_path, layout, name="split", model=model)
     run_ranks(train_rank, world_size, split)
     saved = split.run_dir / "checkpoints" / "step-00000006"
-    alone, _ = _config(corpus, tmp_path, ONE_PROCESS, name="alone", model=model)
-    run_ranks(load_and_save_again, 1, alone, saved, tmp_path)
+    single, _ = _config(corpus, tmp_path, ONE_PROCESS, name="single", model=model)
+    run_ranks(load_and_save_again, 1, single, saved, tmp_path)
     assert hash_tensors(tmp_path / saved.name, KINDS) == hash_tensors(saved, KINDS)
 
 
@@ -55,7 +55,7 @@ def test_a_finished_run_started_again_does_nothing(corpus: Path, tmp_path: Path)
     assert (config.run_dir / "metrics.jsonl").read_text().count('"train"') == lines
 
 
-def test_a_checkpoint_without_its_commit_is_passed_over_and_set_aside(
+def test_a_checkpoint_without_its_commit_is_skipped_and_set_aside(
     corpus: Path, tmp_path: Path
 ) -> None:
     config, _ = _config(corpus, tmp_path, ONE_PROCESS, train={"steps": 8})
@@ -70,12 +70,12 @@ def test_a_checkpoint_without_its_commit_is_passed_over_and_set_aside(
 
 
 def train_with_little_room(config: RunConfig) -> None:
-    """Trains where no file may grow over 200 kB, as on a disk that is nearly full."""
+    """Trains with a file size limit of 200 kB, to imitate a disk that is nearly full."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
     train_rank(config)
 
 
-def test_a_save_that_finds_no_room_is_told_and_leaves_nothing_half_written(
+def test_a_save_without_enough_space_is_reported_and_leaves_no_partial_files(
     corpus: Path, tmp_path: Path
 ) -> None:
     stop = {"checkpoint": {"every": 4, "on_error": "stop"}}
@@ -86,7 +86,7 @@ def test_a_save_that_finds_no_room_is_told_and_leaves_nothing_half_written(
     status = json.loads((config.run_dir / "status.json").read_text())
     assert status["state"] == "failed"
     assert "not saved" in status["reason"]
-    # With room again, the same command starts over.
+    # With enough space, the same command succeeds.
     assert run_ranks(train_rank, world_size, config)[0].state == "finished"
 
 
@@ -107,7 +107,7 @@ def test_an_unfinished_save_of_a_killed_attempt_is_cleared_away(
         ({"optim": {"decay_steps": 20, "learning_rate": 1e-3}}, "--accept-change optim.learning"),
     ],
 )
-def test_a_resume_that_changes_the_run_is_refused_and_touches_nothing(
+def test_a_resume_that_changes_the_run_is_refused_and_changes_no_file(
     sections: Any, message: str, corpus: Path, tmp_path: Path
 ) -> None:
     config, _ = _config(corpus, tmp_path, ONE_PROCESS)
@@ -119,7 +119,7 @@ def test_a_resume_that_changes_the_run_is_refused_and_touches_nothing(
     assert modification_times(config.run_dir) == before
 
 
-def test_a_change_that_is_accepted_by_name_is_made(corpus: Path, tmp_path: Path) -> None:
+def test_a_change_accepted_by_its_key_is_made(corpus: Path, tmp_path: Path) -> None:
     config, _ = _config(corpus, tmp_path, ONE_PROCESS)
     run_ranks(train_rank, 1, config)
     optim = {"decay_steps": 20, "learning_rate": 1e-3}

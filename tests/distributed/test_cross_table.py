@@ -1,4 +1,4 @@
-"""Saved in one layout and loaded in another: the same bits, and then the same losses.
+"""Checkpoints saved in one layout and loaded in another give the same bits and the same losses.
 
 ``pytest -s -m '' tests/distributed/test_cross_table.py`` prints the table.
 """
@@ -52,7 +52,7 @@ PAIRS = [
     *(("gpt", saved_in, loaded_in) for saved_in in LAYOUTS for loaded_in in LAYOUTS),
     *(("bert", "tensor=2", loaded_in) for loaded_in in LAYOUTS),
     *(("llama", "data=2 zero=3", loaded_in) for loaded_in in ("tensor=2 pipeline=2", ONE_PROCESS)),
-    # Without ZeRO, data ranks repeat each other's state, and one of them writes it.
+    # Without ZeRO, all data ranks hold the same state, and one of them writes it.
     *(("gpt", "data=2", loaded_in) for loaded_in in ("data=2 zero=3", "tensor=2 pipeline=2")),
     ("gpt", "pipeline=2", "data=2"),
 ]
@@ -64,17 +64,17 @@ SAVED = f"step-{SAVED_STEP:08d}"
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A run that trained on beyond its checkpoint."""
+    """A run that continued after its checkpoint."""
 
     checkpoint: Path
     hashes: dict[str, str]
     losses: list[float]
-    """Of the steps after the checkpoint."""
+    """The losses of the steps after the checkpoint."""
 
 
 @dataclass(slots=True)
 class _Table:
-    """The runs that save, each trained when it is first asked for, and how far each pair parts."""
+    """The saving runs, each trained at its first use, and the loss difference of each pair."""
 
     texts: dict[str, Path]
     folder: Path
@@ -82,13 +82,13 @@ class _Table:
     cells: dict[str, dict[tuple[str, str], float]]
 
     def source(self, model: str, layout: str) -> _Source:
-        """The run of a model in the layout that saves."""
+        """The run of a model that saves in a layout."""
         if (model, layout) not in self.sources:
             self.sources[model, layout] = self._train(model, layout)
         return self.sources[model, layout]
 
     def config(self, model: str, layout: str, **sections: Any) -> tuple[RunConfig, int]:
-        """A run of the model in a layout, and its number of ranks."""
+        """The config of the model's run in a layout, and the number of ranks."""
         is_bert = model == "bert"
         config = (bert_config if is_bert else tiny_config)(
             self.texts[model],
@@ -101,12 +101,12 @@ class _Table:
         return in_layout(config, layout)
 
     def render(self) -> str:
-        """For each model, layouts that saved down and layouts that loaded across."""
+        """One table per model: a row per saving layout, a column per loading layout."""
         return "\n".join(_render(model, cells) for model, cells in self.cells.items())
 
     def _train(self, model: str, layout: str) -> _Source:
         name = f"{model} {layout}".replace(" ", "-").replace("=", "")
-        saving = {"every": SAVED_STEP}  # Asynchronously: it trains on meanwhile.
+        saving = {"every": SAVED_STEP}  # Saves are asynchronous by default.
         config, world_size = self.config(model, layout, name=name, checkpoint=saving)
         run_ranks(train_rank, world_size, config)
         checkpoint = config.run_dir / "checkpoints" / SAVED
@@ -117,15 +117,15 @@ class _Table:
 def table(
     corpus: Path, pair_corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[_Table]:
-    """What has been measured is printed at the end."""
+    """The table, which is printed after the last test."""
     texts = {"gpt": corpus, "llama": corpus, "bert": pair_corpus}
     table = _Table(texts, tmp_path_factory.mktemp("runs"), {}, defaultdict(dict))
     yield table
     sys.stdout.write(f"\n{table.render()}\n")
 
 
-def save_what_is_loaded_and_train(config: RunConfig, out: Path) -> None:
-    """Trains, and saves what the run begins with as soon as it is loaded; for ``run_ranks``."""
+def save_loaded_state_and_train(config: RunConfig, out: Path) -> None:
+    """Trains, and saves the loaded state at once after loading; for ``run_ranks``."""
     from bigtrain.train import start_point
 
     load = start_point.load_checkpoint
@@ -146,7 +146,7 @@ def save_what_is_loaded_and_train(config: RunConfig, out: Path) -> None:
         for pair in PAIRS
     ],
 )
-def test_another_layout_loads_every_bit_and_goes_on_alike(
+def test_another_layout_loads_the_same_bits_and_gives_the_same_losses(
     model: str, saved_in: str, loaded_in: str, table: _Table, tmp_path: Path
 ) -> None:
     source = table.source(model, saved_in)
@@ -154,7 +154,7 @@ def test_another_layout_loads_every_bit_and_goes_on_alike(
     config, world_size = table.config(
         model, loaded_in, name="fork", runs_dir=str(tmp_path), checkpoint=fork
     )
-    run_ranks(save_what_is_loaded_and_train, world_size, config, tmp_path / "again")
+    run_ranks(save_loaded_state_and_train, world_size, config, tmp_path / "again")
     assert hash_tensors(tmp_path / "again" / SAVED, KINDS) == source.hashes
     losses = _losses(config)
     assert len(losses) == len(source.losses) == STEPS - SAVED_STEP
@@ -163,7 +163,7 @@ def test_another_layout_loads_every_bit_and_goes_on_alike(
     assert apart <= FP32_TOLERANCES.loss
 
 
-def test_the_table_is_of_a_vocabulary_that_needs_padding(table: _Table) -> None:
+def test_the_vocabulary_of_the_table_needs_padding(table: _Table) -> None:
     saved = CheckpointReader(open_folder(table.source("gpt", "data=2 zero=3").checkpoint))
     config, _ = table.config("gpt", ONE_PROCESS)
     assert (config.model.vocab_size, config.model.padded_vocab_size) == (500, 512)

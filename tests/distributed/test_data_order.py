@@ -1,4 +1,4 @@
-"""Real ranks, killed and started again in other numbers, read the same samples in each step."""
+"""Ranks that are killed and restarted in another number read the same samples in each step."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def _config(corpus: Path, workers: int) -> RunConfig:
 
 
 def read_steps(config: RunConfig, copies: int, rank: int, first: int, log: Path) -> None:
-    """What a rank does with its data: reads step after step, and notes what it read."""
+    """Reads the batches of one rank step by step, and logs a hash of each row."""
     data = TrainingData(config, layout=Layout(data=copies), data_rank=rank)
     with log.open("a") as file:
         for step in range(first, STEPS):
@@ -35,7 +35,7 @@ def read_steps(config: RunConfig, copies: int, rank: int, first: int, log: Path)
             ]
             file.write(json.dumps({"step": step, "rows": rows}) + "\n")
             file.flush()
-            time.sleep(0.002)  # A step, for the killer to fall into.
+            time.sleep(0.002)  # A step takes time, so that kills can hit any step.
     data.close()
 
 
@@ -53,11 +53,11 @@ def _start(config: RunConfig, copies: int, first: int, folder: Path) -> list[For
 
 
 def _hash_of_steps(folder: Path, ranks: int) -> dict[int, str]:
-    """One hash for the samples of each step that every rank has read."""
+    """One hash of the samples of each step that all ranks have read."""
     rows: dict[int, list[list[str]]] = defaultdict(list)
     for log in sorted(folder.glob("*.jsonl")):
         for line in log.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):  # The last one may be cut by a kill.
+            if line.endswith("\n"):  # A kill may truncate the last line.
                 event = json.loads(line)
                 rows[event["step"]].append(event["rows"])
     return {
@@ -87,12 +87,12 @@ def test_every_number_of_ranks_reads_the_same_samples_in_each_step(
     assert all(steps == found[1] for steps in found.values())
 
 
-def test_ranks_killed_anywhere_and_started_in_other_numbers_go_on_with_the_same_samples(
+def test_killed_ranks_restarted_in_another_number_continue_with_the_same_samples(
     corpus: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "whole").mkdir()
-    _wait(_start(_config(corpus, 0), 1, 0, tmp_path / "whole"))
-    expected = _hash_of_steps(tmp_path / "whole", 1)
+    (tmp_path / "uninterrupted").mkdir()
+    _wait(_start(_config(corpus, 0), 1, 0, tmp_path / "uninterrupted"))
+    expected = _hash_of_steps(tmp_path / "uninterrupted", 1)
     chance, first, seen = random.Random(5), 0, {}
     for attempt, (copies, workers) in enumerate([(2, 1), (4, 0), (3, 3), (8, 1)]):
         folder = tmp_path / str(attempt)
@@ -110,5 +110,5 @@ def test_ranks_killed_anywhere_and_started_in_other_numbers_go_on_with_the_same_
         assert read
         assert {step: expected[step] for step in read} == read
         seen |= read
-        first = max(read) - 1  # As from a checkpoint that is a step behind.
+        first = max(read) - 1  # Resume one step back, as from a checkpoint.
     assert seen == expected

@@ -1,4 +1,4 @@
-"""A run that is stopped, wherever it is, ends in the very bits of one that was not."""
+"""A run that is stopped at any step and resumed ends with the same bits as an uninterrupted run."""
 
 import json
 import os
@@ -39,26 +39,28 @@ EXACT = ("loss", "grad_norm", "learning_rate", "samples", "tokens", "skipped_upd
 
 @pytest.fixture(scope="module")
 def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus that is read through every few steps."""
+    """A corpus so small that an epoch takes a few steps."""
     return make_corpus(tmp_path_factory.mktemp("small"), documents=5)
 
 
 @dataclass(frozen=True, slots=True)
-class _Whole:
-    """A run that nobody stopped."""
+class _Uninterrupted:
+    """An uninterrupted run."""
 
     config: RunConfig
-    """To be run in another folder, stopped, and gone on with."""
+    """The config to run in another folder, stop, and resume."""
     world_size: int
     hashes: dict[str, dict[str, str]]
-    """Of every checkpoint, by its name; saved while training waited."""
+    """Tensor hashes of every checkpoint, by its name; saves were synchronous."""
     lines: list[list[Any]]
 
 
 @pytest.fixture(scope="module")
-def whole(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> _Whole:
-    """In the layout of the quick tests."""
-    return _train_whole(small_corpus, tmp_path_factory.mktemp("whole"), QUICK_LAYOUT)
+def uninterrupted(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> _Uninterrupted:
+    """An uninterrupted run in the layout of the quick tests."""
+    return _train_uninterrupted(
+        small_corpus, tmp_path_factory.mktemp("uninterrupted"), QUICK_LAYOUT
+    )
 
 
 def _config(corpus: Path, runs: Path, layout: str, **train: Any) -> tuple[RunConfig, int]:
@@ -67,20 +69,20 @@ def _config(corpus: Path, runs: Path, layout: str, **train: Any) -> tuple[RunCon
         runs,
         model={"dropout": 0.1},
         data={"workers": 2},
-        # Two microbatches on each data rank, four where there are no more.
+        # Two microbatches on each of two data ranks, four on a single one.
         train={"steps": STEPS, **train},
         validation={"every": 5},
-        # Saves of steps 6 and 12 are being written when the stops after 7 and 13 come.
+        # The saves of steps 6 and 12 are still being written when the run stops after 7 and 13.
         checkpoint={"every": 6},
     )
     return in_layout(config, layout)
 
 
-def _train_whole(corpus: Path, runs: Path, layout: str, **train: Any) -> _Whole:
+def _train_uninterrupted(corpus: Path, runs: Path, layout: str, **train: Any) -> _Uninterrupted:
     config, world_size = _config(corpus, runs, layout, **train)
     waits = config.checkpoint.model_copy(update={"asynchronous": False})
     run_ranks(train_rank, world_size, config.model_copy(update={"checkpoint": waits}))
-    return _Whole(config, world_size, _hashes(config), _lines(config))
+    return _Uninterrupted(config, world_size, _hashes(config), _lines(config))
 
 
 def _hashes(config: RunConfig) -> dict[str, dict[str, str]]:
@@ -93,19 +95,19 @@ def _lines(config: RunConfig) -> list[list[Any]]:
     return [[line[key] for key in EXACT] for line in lines]
 
 
-def _apart(config: RunConfig, runs: Path) -> RunConfig:
-    """The same run in a folder of its own."""
+def _in_folder(config: RunConfig, runs: Path) -> RunConfig:
+    """The config with another runs folder."""
     return config.model_copy(update={"runs_dir": str(runs)})
 
 
 def train_and_stop(config: RunConfig, step: int) -> Any:
-    """Trains, and asks for the stop in the middle of a step; for ``run_ranks``."""
-    _ask_in_step(config, step)
+    """Trains, and requests a stop in the middle of a step; for ``run_ranks``."""
+    _request_stop_in_step(config, step)
     return train_rank(config)
 
 
-def _ask_in_step(config: RunConfig, step: int, how: str | None = None) -> None:
-    """Readies this rank to be asked by a signal, if it is the last, or by the file, if it is 0."""
+def _request_stop_in_step(config: RunConfig, step: int, how: str | None = None) -> None:
+    """Prepares a stop request: a signal to the last rank, or a stop file written by rank 0."""
     from bigtrain.train.trainer import Trainer
 
     how = STOPS[step] if how is None else how
@@ -114,7 +116,7 @@ def _ask_in_step(config: RunConfig, step: int, how: str | None = None) -> None:
         return
     steps = Trainer.steps
 
-    def asked_in_step(trainer: Trainer, stop_requested: Any, **options: Any) -> Any:
+    def steps_with_stop(trainer: Trainer, stop_requested: Any, **options: Any) -> Any:
         def is_stop_requested() -> bool:
             if trainer.progress.step + 1 == step:
                 if how == BY_FILE:
@@ -125,38 +127,38 @@ def _ask_in_step(config: RunConfig, step: int, how: str | None = None) -> None:
 
         return steps(trainer, is_stop_requested, **options)
 
-    Trainer.steps = asked_in_step
+    Trainer.steps = steps_with_stop
 
 
-def _stop_and_go_on(whole: _Whole, runs: Path, stops: list[int]) -> None:
-    config = _apart(whole.config, runs)
+def _stop_and_resume(uninterrupted: _Uninterrupted, runs: Path, stops: list[int]) -> None:
+    config = _in_folder(uninterrupted.config, runs)
     for step in stops:
-        outcome = run_ranks(train_and_stop, whole.world_size, config, step)[0]
+        outcome = run_ranks(train_and_stop, uninterrupted.world_size, config, step)[0]
         assert (outcome.state, outcome.step) == ("stopped", step)
-    outcome = run_ranks(train_rank, whole.world_size, config)[0]
+    outcome = run_ranks(train_rank, uninterrupted.world_size, config)[0]
     assert (outcome.state, outcome.step) == ("finished", STEPS)
-    assert _lines(config) == whole.lines
-    assert _hashes(config) == whole.hashes
+    assert _lines(config) == uninterrupted.lines
+    assert _hashes(config) == uninterrupted.hashes
     for step in stops:
         if step > 6:
             _check_that_a_save_was_in_flight(config, step)
 
 
 def _check_that_a_save_was_in_flight(config: RunConfig, step: int) -> None:
-    """The asynchronous save of the step before ended only when the stop had been asked for."""
+    """Checks that the asynchronous save of the previous step ended after the stop request."""
     lines = map(json.loads, (config.run_dir / "metrics.jsonl").read_text().splitlines())
     order = [(line["split"], line["step"]) for line in lines if "step" in line]
     assert order.index(("checkpoint", step - 1)) > order.index(("train", step))
 
 
 def test_a_stopped_run_ends_in_the_bits_of_an_uninterrupted_one(
-    whole: _Whole, tmp_path: Path
+    uninterrupted: _Uninterrupted, tmp_path: Path
 ) -> None:
-    _stop_and_go_on(whole, tmp_path, [7, 13])
+    _stop_and_resume(uninterrupted, tmp_path, [7, 13])
 
 
-def test_the_stops_are_in_the_middle_of_epochs(whole: _Whole) -> None:
-    lines = read_metrics(whole.config.run_dir / "metrics.jsonl", "train")
+def test_the_stops_fall_inside_epochs(uninterrupted: _Uninterrupted) -> None:
+    lines = read_metrics(uninterrupted.config.run_dir / "metrics.jsonl", "train")
     (epochs_of,) = (key for key in lines[0] if key.startswith("epochs/"))
     epochs = {line["step"]: line[epochs_of] for line in lines}
     assert all(epochs[step] % 1 for step in STOPS)
@@ -165,26 +167,28 @@ def test_the_stops_are_in_the_middle_of_epochs(whole: _Whole) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", SLOW_LAYOUTS)
-def test_a_run_stopped_thrice_ends_in_the_bits_of_an_uninterrupted_one(
+def test_a_run_stopped_three_times_ends_in_the_bits_of_an_uninterrupted_one(
     layout: str, small_corpus: Path, tmp_path: Path
 ) -> None:
-    whole = _train_whole(small_corpus, tmp_path / "whole", layout)
-    _stop_and_go_on(whole, tmp_path / "stopped", [*STOPS])
+    uninterrupted = _train_uninterrupted(small_corpus, tmp_path / "uninterrupted", layout)
+    _stop_and_resume(uninterrupted, tmp_path / "stopped", [*STOPS])
 
 
 @pytest.mark.slow
-def test_a_run_in_bf16_stopped_thrice_ends_in_the_same_bits(
+def test_a_run_in_bf16_stopped_three_times_ends_in_the_same_bits(
     small_corpus: Path, tmp_path: Path
 ) -> None:
-    whole = _train_whole(small_corpus, tmp_path / "whole", QUICK_LAYOUT, precision="bf16")
-    _stop_and_go_on(whole, tmp_path / "stopped", [*STOPS])
+    uninterrupted = _train_uninterrupted(
+        small_corpus, tmp_path / "uninterrupted", QUICK_LAYOUT, precision="bf16"
+    )
+    _stop_and_resume(uninterrupted, tmp_path / "stopped", [*STOPS])
 
 
 def train_and_signal_the_save(config: RunConfig, step: int, number: int) -> Any:
-    """Trains, stops by a signal, and gets it again with each box and around the commit."""
+    """Trains, stops by a signal, and receives it again at each box and around the commit."""
     from bigtrain.checkpoint import saver
 
-    _ask_in_step(config, step, signal.Signals(number).name)
+    _request_stop_in_step(config, step, signal.Signals(number).name)
     write, finish = saver.write_boxes, saver.finish_checkpoint
 
     def send() -> None:
@@ -214,30 +218,30 @@ def train_and_signal_the_save(config: RunConfig, step: int, number: int) -> Any:
 
 
 def test_more_signals_during_the_stopping_save_do_not_disturb_it(
-    whole: _Whole, tmp_path: Path
+    uninterrupted: _Uninterrupted, tmp_path: Path
 ) -> None:
-    config = _apart(whole.config, tmp_path)
-    stopping = (train_and_signal_the_save, whole.world_size, config, 7, signal.SIGTERM)
+    config = _in_folder(uninterrupted.config, tmp_path)
+    stopping = (train_and_signal_the_save, uninterrupted.world_size, config, 7, signal.SIGTERM)
     outcome = run_ranks(*stopping)[0]
     assert (outcome.state, outcome.step) == ("stopped", 7)
     assert _checkpoints(config) == ["step-00000006", "step-00000007"]
-    run_ranks(train_rank, whole.world_size, config)
-    assert _hashes(config) == whole.hashes
-    assert _lines(config) == whole.lines
+    run_ranks(train_rank, uninterrupted.world_size, config)
+    assert _hashes(config) == uninterrupted.hashes
+    assert _lines(config) == uninterrupted.lines
 
 
 @pytest.mark.slow
-def test_a_second_interrupt_ends_the_save_and_the_run_goes_on_from_the_one_before(
-    whole: _Whole, tmp_path: Path
+def test_a_second_interrupt_ends_the_save_and_the_run_resumes_from_the_previous_one(
+    uninterrupted: _Uninterrupted, tmp_path: Path
 ) -> None:
-    config = _apart(whole.config, tmp_path)
-    stopping = (train_and_signal_the_save, whole.world_size, config, 7, signal.SIGINT)
-    with pytest.raises(RankError):  # Some ranks are interrupted even while they say so.
+    config = _in_folder(uninterrupted.config, tmp_path)
+    stopping = (train_and_signal_the_save, uninterrupted.world_size, config, 7, signal.SIGINT)
+    with pytest.raises(RankError):  # Some ranks are interrupted while they report.
         run_ranks(*stopping)
-    run_ranks(train_rank, whole.world_size, config)
-    assert _checkpoints(config) == [*whole.hashes]
-    assert _hashes(config) == whole.hashes
-    assert _lines(config) == whole.lines
+    run_ranks(train_rank, uninterrupted.world_size, config)
+    assert _checkpoints(config) == [*uninterrupted.hashes]
+    assert _hashes(config) == uninterrupted.hashes
+    assert _lines(config) == uninterrupted.lines
 
 
 def _checkpoints(config: RunConfig) -> list[str]:

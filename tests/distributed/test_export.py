@@ -1,4 +1,4 @@
-"""An exported model is the model that was trained: logits, loss, tokenizer."""
+"""An exported model has the logits, loss and tokenizer of the trained model."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,13 @@ from tests.runs import LLAMA, bert_config, tiny_config, train_rank
 
 
 def export(checkpoint: Path, out: Path) -> Any:
-    """For ``run_ranks``."""
+    """Exports a checkpoint; for ``run_ranks``."""
     from bigtrain.convert.export import export_hugging_face
 
     return export_hugging_face(checkpoint, out)
 
 
-def spoil_and_export(checkpoint: Path, out: Path) -> Any:
+def export_with_swapped_weights(checkpoint: Path, out: Path) -> Any:
     """Exports with queries and keys swapped; for ``run_ranks``."""
     from bigtrain.convert.mapping import FusedQkv, GroupedQkv
 
@@ -30,7 +30,7 @@ def spoil_and_export(checkpoint: Path, out: Path) -> Any:
 
 
 def mean_loss(folder: Path, corpus: Path, windows: int, length: int) -> float:
-    """What transformers computes for the first windows of a corpus; for ``run_ranks``."""
+    """The mean loss that transformers computes over the first windows; for ``run_ranks``."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -48,8 +48,8 @@ def mean_loss(folder: Path, corpus: Path, windows: int, length: int) -> float:
     return total / windows
 
 
-def generate_thrice(folder: Path) -> list[str]:
-    """For ``run_ranks``."""
+def generate_three_texts(folder: Path) -> list[str]:
+    """Generates with the same seed twice and with another one once; for ``run_ranks``."""
     from bigtrain.convert.generate import Sampling, generate
 
     return [
@@ -59,7 +59,7 @@ def generate_thrice(folder: Path) -> list[str]:
 
 
 def use_gpt(folder: Path) -> dict[str, Any]:
-    """What users do with an exported GPT; for ``run_ranks``."""
+    """Uses an exported GPT through transformers' usual calls; for ``run_ranks``."""
     from transformers import DataCollatorForLanguageModeling, pipeline
 
     pipe = pipeline("text-generation", model=str(folder))
@@ -70,8 +70,8 @@ def use_gpt(folder: Path) -> dict[str, Any]:
     collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
     batch = collator([tokenizer(text) for text in texts])
     return {
-        "thrice": generate_thrice(folder),
-        "alone": [pipe(text, **greedy)[0]["generated_text"] for text in texts],
+        "thrice": generate_three_texts(folder),
+        "single": [pipe(text, **greedy)[0]["generated_text"] for text in texts],
         "batch": tokenizer.batch_decode(rows, skip_special_tokens=True),
         "first_id": int(model.generate(**greedy)[0, 0]),
         "eos": tokenizer.eos_token_id,
@@ -82,7 +82,7 @@ def use_gpt(folder: Path) -> dict[str, Any]:
 
 
 def use_bert(folder: Path) -> dict[str, Any]:
-    """What users do with an exported BERT; for ``run_ranks``."""
+    """Uses an exported BERT through transformers' usual calls; for ``run_ranks``."""
     import torch
     from transformers import (
         AutoModelForPreTraining,
@@ -132,7 +132,7 @@ def run(request: Any, corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return config, run_ranks(export, 1, config.run_dir, folder / "exported")[0]
 
 
-def test_the_export_is_verified_on_hard_and_real_texts(run: Any) -> None:
+def test_the_export_is_verified_on_unusual_and_real_texts(run: Any) -> None:
     _, found = run
     assert found.largest_logit_difference < 1e-5
     assert found.hard_texts >= 15
@@ -160,12 +160,12 @@ def test_the_same_seed_generates_the_same_text(used: Any) -> None:
     assert first == second != other
 
 
-def test_a_prompt_is_continued_alike_alone_and_in_a_padded_batch(used: Any) -> None:
-    assert used["alone"] == used["batch"]
-    assert all(text.startswith("abc") for text in used["alone"])
+def test_a_prompt_has_the_same_continuation_in_a_padded_batch(used: Any) -> None:
+    assert used["single"] == used["batch"]
+    assert all(text.startswith("abc") for text in used["single"])
 
 
-def test_a_text_begins_as_training_samples_began(used: Any) -> None:
+def test_a_text_starts_with_the_same_token_as_training_samples(used: Any) -> None:
     short, long = used["ids"]
     assert used["first_id"] == used["eos"]
     fill = [0] * (len(long) - len(short))
@@ -173,11 +173,11 @@ def test_a_text_begins_as_training_samples_began(used: Any) -> None:
     assert used["labels"] == [[*(-100 for _ in fill), *short], long]
 
 
-def test_an_export_that_is_another_model_is_refused_and_leaves_nothing(
+def test_an_export_with_other_logits_is_refused_and_leaves_no_files(
     run: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(RankError, match=r"logits differ .* nothing was kept"):
-        run_ranks(spoil_and_export, 1, run[0].run_dir, tmp_path / "out")
+        run_ranks(export_with_swapped_weights, 1, run[0].run_dir, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -186,7 +186,7 @@ def test_an_export_never_overwrites(run: Any) -> None:
         run_ranks(export, 1, run[0].run_dir, run[1].folder)
 
 
-def test_an_exported_bert_is_verified_and_does_not_pretend_to_write(
+def test_an_exported_bert_is_verified_and_is_not_a_generation_model(
     pair_corpus: Path, tmp_path: Path
 ) -> None:
     config = bert_config(
@@ -203,8 +203,8 @@ def test_an_exported_bert_is_verified_and_does_not_pretend_to_write(
     assert used["pair"] == "<cls>abc def<sep>ghi<sep>"
     assert used["types"] == sorted(used["types"]) and set(used["types"]) == {0, 1}
     assert used["masks"] and not used["masks_special"]
-    with pytest.raises(RankError, match="predicts masked tokens and cannot continue a text"):
-        run_ranks(generate_thrice, 1, found.folder)
+    with pytest.raises(RankError, match="guesses masked tokens and continues no text"):
+        run_ranks(generate_three_texts, 1, found.folder)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_an_exported_bert_is_verified_and_does_not_pretend_to_write(
     ],
     ids=str,
 )
-def test_a_model_that_transformers_has_no_class_for_is_refused(model: dict[str, Any]) -> None:
+def test_a_model_without_a_transformers_class_is_refused(model: dict[str, Any]) -> None:
     from bigtrain.convert.families import ExportError, family_of
 
     config = tiny_config(Path("corpus"), Path("runs"), model=model)

@@ -1,4 +1,4 @@
-"""An update that is off is skipped on all ranks alike, and the run goes on or ends clearly."""
+"""A bad update is skipped on all ranks, and the run continues or ends with a clear message."""
 
 import logging
 import math
@@ -22,19 +22,19 @@ STATE = ("weight", "first_moment", "second_moment")
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong in a step: the loss, or its gradient alone, is multiplied on one data rank.
+    """A fault in a step: the loss, or only its gradient, is multiplied on one data rank.
 
-    It is tied to samples, as a bad document is: whoever reads them next meets it again.
+    The fault belongs to samples, as a bad document does: reading them again repeats it.
     """
 
     first_sample: int
     samples: int
     factor: float
-    gradient_alone: bool = False
+    gradient_only: bool = False
 
 
 def train_with_faults(config: RunConfig, faults: list[Fault]) -> list[str]:
-    """Trains, with faults on the last data rank; returns what was logged."""
+    """Trains with faults on the last data rank; returns the logged lines."""
     from bigtrain.objectives.objective import LOSS_SUM
     from bigtrain.train.trainer import Trainer
 
@@ -53,7 +53,7 @@ def train_with_faults(config: RunConfig, faults: list[Fault]) -> list[str]:
 
             def loss(output: Any) -> Any:
                 total, report = loss_of(output)
-                if not fault.gradient_alone:
+                if not fault.gradient_only:
                     report = {**report, LOSS_SUM: report[LOSS_SUM] * fault.factor}
                 return total * fault.factor, report
 
@@ -88,10 +88,10 @@ def _skipped(config: RunConfig) -> list[int]:
 
 
 FAULTS = [
-    # Steps 3, 11 and 13 of batches of 8: before the window is half full, and after.
+    # Steps 3, 11 and 13 at 8 samples a step: before and after the window is half full.
     Fault(16, 8, math.nan),
     Fault(80, 8, 30.0),
-    Fault(96, 8, 1000.0, gradient_alone=True),
+    Fault(96, 8, 1000.0, gradient_only=True),
 ]
 
 
@@ -99,7 +99,7 @@ FAULTS = [
     ("world_size", "parallel"),
     [(1, {}), (2, {"zero": 1}), (2, {"tensor": 2})],
 )
-def test_faults_of_one_rank_are_passed_over_on_all_of_them(
+def test_a_fault_on_one_rank_is_skipped_on_all_ranks(
     corpus: Path, tmp_path: Path, world_size: int, parallel: dict[str, Any]
 ) -> None:
     config = _config(corpus, tmp_path, parallel={**parallel, "device": "cpu"})
@@ -113,32 +113,34 @@ def test_faults_of_one_rank_are_passed_over_on_all_of_them(
     assert [lines[step]["skipped_updates"] for step in (2, 3, 10, 11, 13, 16)] == [0, 1, 1, 2, 3, 3]
     assert lines[3]["tokens"] == lines[2]["tokens"]
     assert lines[3]["samples"] == lines[2]["samples"] + 8
-    told = [message for message in messages[0] if "was skipped" in message]
-    assert [message.split(":")[0] for message in told] == ["step 3", "step 11", "step 13"]
-    assert told[0].endswith("the loss is nan (samples 16 to 23)")
-    assert "gradient's norm" in told[2]
+    reported = [message for message in messages[0] if "was skipped" in message]
+    assert [message.split(":")[0] for message in reported] == ["step 3", "step 11", "step 13"]
+    assert reported[0].endswith("the loss is nan (samples 16 to 23)")
+    assert "gradient's norm" in reported[2]
     assert lines[16]["loss"] < lines[1]["loss"]
 
 
-def test_a_resumed_run_judges_as_one_that_went_on(corpus: Path, tmp_path: Path) -> None:
-    whole = _config(corpus, tmp_path / "whole")
-    run_ranks(train_with_faults, 1, whole, FAULTS)
+def test_a_resumed_run_skips_the_same_updates_as_an_uninterrupted_one(
+    corpus: Path, tmp_path: Path
+) -> None:
+    uninterrupted = _config(corpus, tmp_path / "uninterrupted")
+    run_ranks(train_with_faults, 1, uninterrupted, FAULTS)
     parts = _config(corpus, tmp_path / "parts")
-    # The first part ends right before the second fault: the past is all in the checkpoint.
+    # The first part ends right before the second fault: the window must be in the checkpoint.
     first = _config(corpus, tmp_path / "parts", train={"steps": 10}, optim={"decay_steps": 16})
     run_ranks(train_with_faults, 1, first, FAULTS)
     run_ranks(train_with_faults, 1, parts, FAULTS)
     assert _skipped(parts) == [3, 11, 13]
     ours, theirs = (
         read_state(open_folder(config.run_dir / "checkpoints/step-00000016"))
-        for config in (parts, whole)
+        for config in (parts, uninterrupted)
     )
     assert ours.guard == theirs.guard
     assert ours.guard["skipped_updates"] == 3
-    assert _state(parts, 16) == _state(whole, 16)
+    assert _state(parts, 16) == _state(uninterrupted, 16)
 
 
-def test_too_many_in_a_row_end_the_run_and_the_line_says_how_to_go_on(
+def test_too_many_skips_in_a_row_end_the_run_and_the_message_gives_the_remedy(
     corpus: Path, tmp_path: Path
 ) -> None:
     config = _config(corpus, tmp_path, guard={"stop_after": 3}, checkpoint={"every": 4})

@@ -1,4 +1,4 @@
-"""Our models compute, and our trainer learns, what transformers and torch do with their own."""
+"""Logits equal those of transformers, and losses equal those of transformers with torch's AdamW."""
 
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,20 @@ SCALED = {
 
 
 def largest_difference(configs: list[RunConfig]) -> list[float]:
-    """Of any logit from transformers', for each model, with random weights; for ``run_ranks``."""
+    """Largest logit difference from transformers, per model; weights are random."""
     import torch
 
     from bigtrain.convert.families import hugging_face_outputs
-    from tests.distributed.hugging_face import one_rank, twin_of, whole_model
+    from tests.distributed.hugging_face import build_twin, build_unsplit_model, one_rank
 
     found = []
     with one_rank(), torch.no_grad():
         for config in configs:
-            module, tensors = whole_model(config, random_std=0.4)
+            module, tensors = build_unsplit_model(config, random_std=0.4)
             tokens = torch.randint(0, 500, (2, 32), generator=torch.Generator().manual_seed(2))
-            expected = hugging_face_outputs(twin_of(config, tensors).eval(), config.model, tokens)
+            expected = hugging_face_outputs(
+                build_twin(config, tensors).eval(), config.model, tokens
+            )
             ours = outputs(module.eval(), config, tokens)
             assert all(float(logits.std()) > 0.02 for logits in expected)
             found.append(
@@ -45,7 +47,7 @@ def largest_difference(configs: list[RunConfig]) -> list[float]:
 
 
 def outputs(module: Any, config: RunConfig, tokens: Any) -> Any:
-    """What our model says of tokens, without the padded columns."""
+    """The outputs of a bigtrain model for tokens, without padded vocabulary columns."""
     import torch
 
     from bigtrain.convert.families import token_types_of_halves
@@ -59,15 +61,15 @@ def outputs(module: Any, config: RunConfig, tokens: Any) -> Any:
 
 
 def losses_of_the_twin(config: RunConfig) -> list[float]:
-    """What transformers' model and torch's AdamW make of the run; for ``run_ranks``."""
+    """The losses of transformers' model trained by torch's AdamW; for ``run_ranks``."""
     import torch
 
     from bigtrain.data.batches import TrainingData
     from bigtrain.train.learning_rate import learning_rate
-    from tests.distributed.hugging_face import ONE_RANK, one_rank, twin_of, whole_model
+    from tests.distributed.hugging_face import ONE_RANK, build_twin, build_unsplit_model, one_rank
 
     with one_rank():
-        twin = twin_of(config, whole_model(config)[1]).train()
+        twin = build_twin(config, build_unsplit_model(config)[1]).train()
     matrices = [p for p in twin.parameters() if p.ndim > 1]
     vectors = [p for p in twin.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -93,7 +95,7 @@ def losses_of_the_twin(config: RunConfig) -> list[float]:
 
 
 def batch_loss(twin: Any, config: RunConfig, microbatches: Any) -> Any:
-    """The mean over the targets of a batch, and of pairs the mean over those."""
+    """The mean loss over the targets of a batch, plus the mean over its sentence pairs if any."""
     import torch
 
     cross_entropy = torch.nn.functional.cross_entropy
@@ -130,7 +132,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_logits_are_those_of_transformers() -> None:
+def test_logits_equal_those_of_transformers() -> None:
     configs = [
         tiny_config(
             Path("corpus"),
@@ -145,7 +147,7 @@ def test_logits_are_those_of_transformers() -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt", "llama", "bert"])
-def test_twenty_steps_lose_what_transformers_and_torch_lose(
+def test_twenty_steps_give_the_losses_of_transformers_and_torch(
     name: str, corpus: Path, pair_corpus: Path, tmp_path: Path
 ) -> None:
     make, text = (bert_config, pair_corpus) if name == "bert" else (tiny_config, corpus)

@@ -1,7 +1,7 @@
-"""`kill -9` at every moment of a save: nothing committed is lost, and no bit of the run differs.
+"""After `kill -9` at any moment of a save, committed checkpoints and the run's bits are intact.
 
-A rank kills itself, and the other rank with it, when something of a save happens for the n-th time:
-what Python audits (files opened, renamed, removed), each tensor copied, each box written.
+A rank kills itself and the other rank when an event of a save happens for the n-th time:
+a Python audit event (a file is opened, renamed, removed), a tensor copied, or a box written.
 """
 
 import itertools
@@ -44,10 +44,10 @@ COPY = Moment("copy", 20)
 BOX = Moment("box", 30)
 PART_TABLE = Moment("open rank-00000.json")
 HALF_COMMIT = Moment("half of COMMIT.json")
-BEFORE_RENAME = Moment("name the checkpoint")
+BEFORE_RENAME = Moment("rename the checkpoint")
 AFTER_RENAME = Moment("open checkpoints", commits=True)
-BEFORE_REMOVAL = Moment("name what goes", commits=True)
-IN_REMOVAL = Moment("remove what goes", 2, commits=True)
+BEFORE_REMOVAL = Moment("rename for removal", commits=True)
+IN_REMOVAL = Moment("remove a file", 2, commits=True)
 
 QUICK = (COPY, BOX, HALF_COMMIT, BEFORE_RENAME, IN_REMOVAL)
 ONE_RANK = (
@@ -63,7 +63,7 @@ ONE_RANK = (
     BEFORE_RENAME,
     AFTER_RENAME,
     BEFORE_REMOVAL,
-    Moment("remove what goes", 1, commits=True),
+    Moment("remove a file", 1, commits=True),
     IN_REMOVAL,
 )
 TWO_RANKS = (
@@ -79,7 +79,7 @@ TWO_RANKS = (
 
 
 def train_until(config: RunConfig, moment: Moment, pids: Path) -> Any:
-    """``train_rank``, killed with all its ranks at a moment; for ``run_ranks``."""
+    """Runs ``train_rank``; all ranks are killed at a moment; for ``run_ranks``."""
     rank = os.environ["RANK"]
     (pids / rank).write_text(str(os.getpid()))
     if int(rank) == moment.rank:
@@ -88,7 +88,7 @@ def train_until(config: RunConfig, moment: Moment, pids: Path) -> Any:
 
 
 class _Killer:
-    """Counts what happens in saves, and ends all ranks at the moment."""
+    """Counts the events of saves, and kills all ranks at the moment."""
 
     def __init__(self, moment: Moment, pids: Path) -> None:
         self._moment, self._pids = moment, pids
@@ -98,26 +98,26 @@ class _Killer:
         self._removes = False
 
     def watch(self) -> None:
-        """Looks on from here on."""
+        """Starts to count."""
         from bigtrain.checkpoint import snapshot, writing
 
         copy_to_host, crc32, write = snapshot.copy_to_host, writing.crc32, DiskFolder.write
 
         def copy(pairs: Sequence[Any], device: Any) -> None:
-            if self._moment.rank:  # Rank 0 alone makes the folder.
+            if self._moment.rank:  # Only rank 0 makes the folder.
                 self._save = next(self._saves)
             for pair in pairs:
                 copy_to_host([pair], device)
-                self._happens("copy")
+                self._count("copy")
 
         def checksum(data: Any) -> int:
-            self._happens("box")
+            self._count("box")
             return crc32(data)
 
         def write_half(folder: DiskFolder, name: str, content: bytes) -> None:
             if name == COMMIT_FILE and self._moment.what.startswith("half"):
                 (folder.path / name).write_bytes(content[: len(content) // 2])
-                self._happens("half of COMMIT.json")
+                self._count("half of COMMIT.json")
             write(folder, name, content)
 
         snapshot.copy_to_host, writing.crc32, DiskFolder.write = copy, checksum, write_half
@@ -131,19 +131,19 @@ class _Killer:
             return
         if event == "os.mkdir" and ".tmp-" in path.name:
             self._save, self._removes = next(self._saves), False
-            self._happens("make the folder")
+            self._count("make the folder")
         elif event == "os.rename":
             self._removes = str(values[1]).endswith(".tmp-removed")
-            self._happens("name what goes" if self._removes else "name the checkpoint")
+            self._count("rename for removal" if self._removes else "rename the checkpoint")
         elif event == "os.remove" and self._removes:
-            self._happens("remove what goes")
+            self._count("remove a file")
         elif event == "open":
-            self._happens(f"open {path.name}")
+            self._count(f"open {path.name}")
 
-    def _happens(self, what: str) -> None:
+    def _count(self, what: str) -> None:
         moment = self._moment
-        is_it = moment.what in (what, "anything") and self._save >= moment.save
-        if is_it and next(self._times) == moment.count:
+        matches = moment.what in (what, "anything") and self._save >= moment.save
+        if matches and next(self._times) == moment.count:
             others = [int(each.read_text()) for each in self._pids.iterdir()]
             for process in sorted(others, key=lambda each: each == os.getpid()):
                 os.kill(process, signal.SIGKILL)
@@ -162,7 +162,7 @@ def _config(corpus: Path, runs: Path, *, steps: int, ranks: int, **sections: Any
 
 
 def _newest(config: RunConfig) -> int:
-    """The step of the newest whole checkpoint, of which every box is read; 0 if there is none."""
+    """The step of the newest complete checkpoint, or 0; reads all of its boxes."""
     folder, _ = newest_complete(DiskFolder(config.run_dir / "checkpoints"))
     if folder is None:
         return 0
@@ -175,31 +175,33 @@ def _newest(config: RunConfig) -> int:
 def _kill_and_compare(
     corpus: Path, runs: Path, moments: Sequence[Moment], *, ranks: int, steps: int
 ) -> None:
-    """Kills one run at every moment, one after the other, and holds it against a whole one."""
+    """Kills a run at each of the moments in turn, and compares it with an uninterrupted run."""
     pids = runs / "pids"
     pids.mkdir()
     killed = _config(corpus, runs, steps=steps, ranks=ranks, name="killed")
     for moment in moments:
         before = _newest(killed)
-        with pytest.raises(RankError, match="died without a word"):
+        with pytest.raises(RankError, match="died without reporting an error"):
             run_ranks(train_until, ranks, killed, moment, pids)
         after = _newest(killed)
-        assert after < steps, f"{moment}: there is nothing left to kill"
+        assert after < steps, f"{moment}: the run has already finished"
         if moment.what == "anything":
             assert after >= before, moment
         else:
-            # Whatever was saved before the save that was cut short is there.
+            # All saves before the interrupted one are there.
             assert after - before == moment.save - 1 + moment.commits, moment
     outcome = run_ranks(train_rank, ranks, killed)[0]
     assert (outcome.state, outcome.step) == ("finished", steps)
 
-    whole = _config(corpus, runs, steps=steps, ranks=ranks, name="whole")
-    run_ranks(train_rank, ranks, whole)
+    uninterrupted = _config(corpus, runs, steps=steps, ranks=ranks, name="uninterrupted")
+    run_ranks(train_rank, ranks, uninterrupted)
     last = f"checkpoints/step-{steps:08d}"
-    assert hash_tensors(killed.run_dir / last, KINDS) == hash_tensors(whole.run_dir / last, KINDS)
+    assert hash_tensors(killed.run_dir / last, KINDS) == hash_tensors(
+        uninterrupted.run_dir / last, KINDS
+    )
     losses = [
         [(line["step"], line["loss"]) for line in read_metrics(file, "train")]
-        for file in (run.run_dir / "metrics.jsonl" for run in (killed, whole))
+        for file in (run.run_dir / "metrics.jsonl" for run in (killed, uninterrupted))
     ]
     assert losses[0] == losses[1]
     assert len(losses[0]) == steps

@@ -1,4 +1,4 @@
-"""`bigtrain launch`, as a user meets it: crashes, Ctrl-C, bad input, and the same command again."""
+"""`bigtrain launch` as a user runs it: crashes, Ctrl-C, bad input, and a repeated command."""
 
 import json
 import os
@@ -30,12 +30,12 @@ from tests.runs import (
 
 
 class Launched:
-    """A `bigtrain launch` that is running."""
+    """A running `bigtrain launch`."""
 
     def __init__(self, config: RunConfig, folder: Path, *options: str) -> None:
         file = folder / f"{config.name}.yaml"
         file.write_text(render_config(config))
-        # As on a terminal, the launcher leads a group of its own.
+        # As on a terminal, the launcher leads its own process group.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bigtrain.cli", "launch", str(file), *options],
             stdout=subprocess.PIPE,
@@ -56,7 +56,7 @@ class Launched:
         return found
 
     def wait_for_step(self, step: int) -> None:
-        """Returns when the run has taken ``step`` steps."""
+        """Waits until the run has taken ``step`` steps."""
         file = self._config.run_dir / "metrics.jsonl"
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -67,14 +67,14 @@ class Launched:
         raise AssertionError(f"step {step} was not reached:\n{self.end()[1]}")
 
     def end(self) -> tuple[int, str]:
-        """Waits for the end: exit code and output."""
+        """Waits for the end; returns exit code and output."""
         output, _ = self.process.communicate(timeout=90)
         return self.process.returncode, output
 
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
-    """Starts launchers, and leaves none behind."""
+    """Starts launchers, and kills them after the test."""
     started: list[Launched] = []
 
     def start(config: RunConfig, *options: str) -> Launched:
@@ -95,19 +95,19 @@ def _config(corpus: Path, runs: Path, **sections: Any) -> RunConfig:
         "checkpoint": {"every": 10},
         "parallel": {"tensor": 2, "device": "cpu"},
         **sections,
-        # One microbatch, for few collectives: each takes gloo a millisecond or two.
+        # One microbatch means few collectives, which take 1 to 2 ms each with gloo.
         "train": {"steps": 60, "micro_batch_size": 8, **sections.get("train", {})},
     }
     return tiny_config(corpus, runs, **values)
 
 
-def test_a_run_that_is_stopped_and_then_killed_ends_in_the_bits_of_one_that_went_on(
+def test_a_run_stopped_and_then_killed_ends_in_the_bits_of_an_uninterrupted_one(
     launch: Callable[..., Launched], corpus: Path, tmp_path: Path
 ) -> None:
     config = _config(corpus, tmp_path, track={"wandb": "offline"})
     launched = launch(config)
     launched.wait_for_step(5)
-    _check_nobody_else_trains_it(launch(config))
+    _check_second_launch_is_refused(launch(config))
     stopped = _check_ctrl_c_saves(launched, config)
 
     launched = launch(config)
@@ -117,23 +117,25 @@ def test_a_run_that_is_stopped_and_then_killed_ends_in_the_bits_of_one_that_went
     exit_code, output = launch(config).end()
     assert exit_code == 0, output
     assert "resumed from" in output
-    whole = _config(corpus, tmp_path, name="whole")
-    run_ranks(train_rank, 2, whole)
+    uninterrupted = _config(corpus, tmp_path, name="uninterrupted")
+    run_ranks(train_rank, 2, uninterrupted)
     last = "checkpoints/step-00000060"
-    assert hash_tensors(config.run_dir / last, KINDS) == hash_tensors(whole.run_dir / last, KINDS)
+    assert hash_tensors(config.run_dir / last, KINDS) == hash_tensors(
+        uninterrupted.run_dir / last, KINDS
+    )
     losses = [
         [line["loss"] for line in read_metrics(run.run_dir / "metrics.jsonl", "train")]
-        for run in (config, whole)
+        for run in (config, uninterrupted)
     ]
     assert losses[0] == losses[1]
-    # All attempts are one run to wandb.
+    # All attempts belong to one wandb run.
     run_id = (config.run_dir / "wandb_id").read_text().strip()
     runs = [path.name for path in (config.run_dir / "wandb").glob("offline-run-*")]
     assert len(runs) in (2, 3)  # The attempt that was killed may have ended before wandb began.
     assert all(name.endswith(run_id) for name in runs)
 
 
-def _check_nobody_else_trains_it(second: Launched) -> None:
+def _check_second_launch_is_refused(second: Launched) -> None:
     exit_code, output = second.end()
     assert exit_code == 2
     assert "is training this run" in output
@@ -141,7 +143,7 @@ def _check_nobody_else_trains_it(second: Launched) -> None:
 
 
 def _check_ctrl_c_saves(launched: Launched, config: RunConfig) -> int:
-    """Stops a run; returns the step that it was stopped after."""
+    """Stops a run; returns its last step."""
     os.kill(launched.process.pid, signal.SIGINT)
     exit_code, output = launched.end()
     assert exit_code == 130, output
@@ -167,9 +169,7 @@ def _check_a_killed_rank_is_named(launched: Launched, config: RunConfig) -> None
     assert status["reason"].startswith("rank 1 failed first: killed by SIGKILL")
 
 
-def test_of_a_stop_file_that_lies_there_an_attempt_takes_one_more_step(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_an_attempt_that_finds_a_stop_file_takes_one_step(corpus: Path, tmp_path: Path) -> None:
     config = tiny_config(corpus, tmp_path)
     config.run_dir.mkdir()
     for step in (1, 2):
@@ -194,7 +194,7 @@ def test_another_seed_is_refused_before_a_rank_starts(
     assert modification_times(config.run_dir) == before
 
 
-def test_a_config_from_a_pipe_is_read_once_and_a_renamed_run_goes_on_by_the_printed_command(
+def test_a_config_from_a_pipe_is_read_once_and_a_renamed_run_resumes_by_the_printed_command(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -242,7 +242,7 @@ def _run(*words: str, stdin: str = "") -> tuple[int, str]:
         (["model.vocab_size=501"], "set model.vocab_size=500"),
     ],
 )
-def test_bad_input_is_one_line_exit_code_2_and_leaves_no_run(
+def test_bad_input_gives_one_line_and_exit_code_2_and_leaves_no_run(
     options: list[str], message: str, launch: Callable[..., Launched], corpus: Path, tmp_path: Path
 ) -> None:
     config = _config(corpus, tmp_path)

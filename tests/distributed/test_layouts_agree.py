@@ -1,4 +1,4 @@
-"""Every layout trains the same model: same losses, same norms, same parameters."""
+"""Every layout gives the same losses, gradient norms and parameters."""
 
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,14 @@ def _train(config: RunConfig, world_size: int) -> dict[str, list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def one_process(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The run in one process."""
     config = tiny_config(corpus, tmp_path_factory.mktemp("runs"))
     return config, _train(config, 1)
 
 
-def test_one_process_learns(alone: Any) -> None:
-    _, metrics = alone
+def test_one_process_learns(one_process: Any) -> None:
+    _, metrics = one_process
     losses = [line["loss"] for line in metrics["train"]]
     assert len(losses) == STEPS
     assert losses[-1] < losses[0] - 0.5
@@ -44,12 +44,12 @@ def test_one_process_learns(alone: Any) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout_gives_the_losses_of_one_process(
-    layout: str, alone: Any, corpus: Path, tmp_path: Path
+    layout: str, one_process: Any, corpus: Path, tmp_path: Path
 ) -> None:
     world_size, parallel = LAYOUTS[layout]
     config = tiny_config(corpus, tmp_path, parallel={**parallel, "device": "cpu"})
     metrics = _train(config, world_size)
-    _, reference = alone
+    _, reference = one_process
     for split, lines in reference.items():
         assert [line["step"] for line in metrics[split]] == [line["step"] for line in lines]
         for ours, theirs in zip(metrics[split], lines, strict=True):
@@ -59,7 +59,7 @@ def test_a_layout_gives_the_losses_of_one_process(
 
 
 @pytest.fixture(scope="module")
-def alone_in_bf16(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def one_process_in_bf16(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The run in one process, in bf16."""
     config = _bf16_config(corpus, tmp_path_factory.mktemp("runs"), {})
     return _train(config, 1)["train"]
@@ -77,26 +77,26 @@ def _bf16_config(corpus: Path, runs: Path, parallel: dict[str, int]) -> RunConfi
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_bf16_reduces_in_fp32(
-    layout: str, alone_in_bf16: Any, alone: Any, corpus: Path, tmp_path: Path
+    layout: str, one_process_in_bf16: Any, one_process: Any, corpus: Path, tmp_path: Path
 ) -> None:
     world_size, parallel = LAYOUTS[layout]
     lines = _train(_bf16_config(corpus, tmp_path, parallel), world_size)["train"]
-    # Data ranks run the same bf16 products as one process: only the sums, in fp32, are split.
-    # Tensor and pipeline ranks round their parts to bf16, one unit of which is 2⁻⁸.
+    # Data ranks compute the same bf16 products as one process; only fp32 sums are split.
+    # Tensor and pipeline ranks round partial results to bf16, whose unit is 2⁻⁸.
     tolerance = 1e-6 if "data" in layout else 2**-8
-    for ours, theirs in zip(lines, alone_in_bf16, strict=True):
+    for ours, theirs in zip(lines, one_process_in_bf16, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=tolerance)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=tolerance)
-    _, in_fp32 = alone
+    _, in_fp32 = one_process
     for ours, theirs in zip(lines, in_fp32["train"], strict=False):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-2)
         assert ours["loss"] != theirs["loss"]
 
 
-def test_two_equal_runs_give_equal_bits(alone: Any, corpus: Path, tmp_path: Path) -> None:
+def test_two_identical_runs_give_equal_bits(one_process: Any, corpus: Path, tmp_path: Path) -> None:
     config = tiny_config(corpus, tmp_path)
     metrics = _train(config, 1)
-    reference_config, reference = alone
+    reference_config, reference = one_process
     for split in reference:
         assert [l["loss"] for l in metrics[split]] == [l["loss"] for l in reference[split]]  # noqa: E741
     last = f"checkpoints/step-{STEPS:08d}"

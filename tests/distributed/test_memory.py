@@ -1,4 +1,4 @@
-"""No rank ever holds more of a model than its share and one layer, counted in bytes."""
+"""No rank ever holds more bytes of a model than its share and one layer."""
 
 from typing import Any
 
@@ -24,16 +24,16 @@ WITH_ENDS = 1.1
 KEPT: list[tuple[dict[str, Any], int]] = [
     # Weights, masters, two moments, gradients.
     ({"zero": 3}, 5),
-    # And the bucket that reduces the gradients.
+    # The same, and the bucket that reduces the gradients.
     ({"tensor": RANKS}, 6),
 ]
 LAYER_COPIES = 5
-"""Of one layer at a time: its weights, its gradient as backward makes it, in its bucket, in the
-order of ranks, and in gloo. The whole weights alone would be eight layers."""
+"""Copies of one layer at a time: its weights, and its gradient from backward, in the bucket, in
+the order of ranks, and in gloo. The weights of the full model are eight layers."""
 
 
 def measure_bytes(config: Any) -> tuple[int, int, int]:
-    """Peaks on this rank: while weights get storage, through the first step, and the second."""
+    """Peak bytes on this rank: at initialization, until the end of step 1, and during step 2."""
     import weakref
 
     import torch
@@ -43,7 +43,7 @@ def measure_bytes(config: Any) -> tuple[int, int, int]:
     import bigtrain.engine.engine as engine_module
 
     class LiveBytes(TorchDispatchMode):
-        """Counts the storages that operations make, until they go."""
+        """Counts the bytes of live storages that operations allocate."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -82,7 +82,7 @@ def measure_bytes(config: Any) -> tuple[int, int, int]:
     engine_module.materialize = note_peak(materialize)
     engine_module.Engine.update = note_peak(update)  # type: ignore[method-assign]
     with bytes_now:
-        take_steps(config, steps=2, whole=False)
+        take_steps(config, steps=2, gather=False)
     return peaks[0], peaks[1], peaks[-1]
 
 

@@ -1,4 +1,4 @@
-"""Every kind of model learns the same, split over tensor ranks, the sequence and stages."""
+"""Every model gives the same losses when split over tensor ranks, the sequence and stages."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ SPLITS: dict[str, dict[str, Any]] = {
 def figures(
     folder: Path, corpus: Path, model: dict[str, Any], parallel: dict[str, Any], **train: Any
 ) -> list[float]:
-    """Loss and gradient norm of each of four steps."""
+    """Loss and gradient norm of each of four steps, in a layout."""
     make = bert_config if model.get("kind") == "bert" else tiny_config
     config = make(
         corpus,
@@ -47,17 +47,17 @@ def figures(
         for name in MODELS
     ],
 )
-def test_a_split_model_learns_what_the_whole_one_learns(
+def test_a_split_model_gives_the_losses_of_the_unsplit_model(
     name: str, corpus: Path, pair_corpus: Path, tmp_path: Path
 ) -> None:
     model = MODELS[name]
     text = pair_corpus if name == "bert" else corpus
-    whole = figures(tmp_path / "whole", text, model, {})
-    assert len(whole) == 8
+    unsplit = figures(tmp_path / "unsplit", text, model, {})
+    assert len(unsplit) == 8
     for split, parallel in SPLITS.items():
-        assert figures(tmp_path / split, text, model, parallel) == pytest.approx(whole, rel=1e-5), (
-            split
-        )
+        assert figures(tmp_path / split, text, model, parallel) == pytest.approx(
+            unsplit, rel=1e-5
+        ), split
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_split_model_learns_what_the_whole_one_learns(
         pytest.param(True, id="tensor 2, sequence"),
     ],
 )
-def test_recomputation_drops_what_the_forward_pass_dropped(
+def test_recomputation_uses_the_dropout_masks_of_the_forward_pass(
     sequence: bool, corpus: Path, tmp_path: Path
 ) -> None:
     model = {**LLAMA, "dropout": 0.1, "num_layers": 2}

@@ -1,4 +1,4 @@
-"""Where there is no rename, the marker alone commits, and a run is as safe as on a disk."""
+"""Checkpoints in object stores, which have no rename: only the marker commits a checkpoint."""
 
 import json
 import os
@@ -33,7 +33,7 @@ STEPS = 12
 
 
 def _config(corpus: Path, runs: Path, **sections: Any) -> RunConfig:
-    """A run on two ranks that saves every 4 of 12 steps."""
+    """The config of a run of 12 steps that saves every 4 steps."""
     values: dict[str, Any] = {
         "train": {"steps": STEPS},
         "optim": {"decay_steps": 20},
@@ -51,29 +51,29 @@ def _names(config: RunConfig) -> list[str]:
 
 
 def _store(config: RunConfig) -> Path:
-    """The disk under a file:// store."""
+    """The local folder of a file:// store."""
     assert config.checkpoint.dir is not None
     return Path(re.sub(r"^\w+://", "", config.checkpoint.dir)) / config.name
 
 
 @pytest.fixture(scope="module")
-def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What an uninterrupted run on a disk ends with."""
-    config = _config(corpus, tmp_path_factory.mktemp("whole"), checkpoint={"dir": None})
+def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Hashes of the last tensors of an uninterrupted run with checkpoints on a disk."""
+    config = _config(corpus, tmp_path_factory.mktemp("uninterrupted"), checkpoint={"dir": None})
     run_ranks(train_rank, 2, config)
     return hash_tensors(config.run_dir / "checkpoints/step-00000012", KINDS)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """When a rank is killed: before an event of Python's audit of a path for the n-th time."""
+    """When a rank is killed: before the n-th Python audit event of a kind on a path."""
 
     event: str
     path: str
     count: int = 1
     rank: int = 0
     newest: int | None = 4
-    """The step of the checkpoint that is left then."""
+    """The step of the newest complete checkpoint after the kill."""
 
 
 BEFORE_COMMIT = Moment("open", r"step-00000008\.try-1/COMMIT\.json$")
@@ -83,15 +83,15 @@ MOMENTS = (
     Moment("open", r"step-00000008\.try-1/rank-00001\.json$", rank=1),
     Moment("open", r"step-00000008\.try-1/tensors\.json$"),
     Moment("open", r"step-00000008\.try-1/state\.json$"),
-    # Of what goes when step 12 is there: before its marker, after it, and among its files.
+    # Removal of step 4 after the save of step 12: before its marker, after it, among its files.
     Moment("os.remove", r"step-00000004\.try-1/COMMIT\.json$", newest=12),
     Moment("shutil.rmtree", r"step-00000004\.try-1$", newest=12),
     Moment("os.remove", r"^(rank|state|tensors|tokenizer)", count=3, newest=12),
 )
 
 
-def train_and_die(config: RunConfig, moment: Moment) -> Any:
-    """``train_rank``, of which one rank kills itself; for ``run_ranks``."""
+def train_and_kill(config: RunConfig, moment: Moment) -> Any:
+    """Runs ``train_rank``; one rank kills itself at a moment; for ``run_ranks``."""
     left = moment.count
 
     def audit(event: str, values: tuple[Any, ...]) -> None:
@@ -108,14 +108,14 @@ def train_and_die(config: RunConfig, moment: Moment) -> Any:
     return train_rank(config)
 
 
-def _is_killed_and_goes_on(
-    moment: Moment, corpus: Path, runs: Path, whole: dict[str, str]
+def _kill_and_resume(
+    moment: Moment, corpus: Path, runs: Path, uninterrupted: dict[str, str]
 ) -> list[str]:
     config = _config(corpus, runs, checkpoint={"keep_last": 2})
-    with pytest.raises(RankError, match="died without a word"):
-        run_ranks(train_and_die, 2, config, moment, timeout=60)
-    newest, passed_over = newest_complete(UrlFolder(f"file://{_store(config)}"))
-    assert passed_over == []
+    with pytest.raises(RankError, match="died without reporting an error"):
+        run_ranks(train_and_kill, 2, config, moment, timeout=60)
+    newest, skipped = newest_complete(UrlFolder(f"file://{_store(config)}"))
+    assert skipped == []
     assert (
         newest == moment.newest
         if newest is None
@@ -123,9 +123,9 @@ def _is_killed_and_goes_on(
     )
     run_ranks(train_rank, 2, config)
     names = _names(config)
-    assert hash_tensors(f"{config.checkpoint.dir}/tiny/{names[-1]}", KINDS) == whole
-    begins = [line["step"] for line in _starts(config)]
-    assert begins == [0, moment.newest or 0]
+    assert hash_tensors(f"{config.checkpoint.dir}/tiny/{names[-1]}", KINDS) == uninterrupted
+    first_steps = [line["step"] for line in _starts(config)]
+    assert first_steps == [0, moment.newest or 0]
     return names
 
 
@@ -134,19 +134,19 @@ def _starts(config: RunConfig) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == "start"]
 
 
-def test_a_rank_killed_before_the_marker_leaves_a_folder_that_nobody_loads_and_that_goes(
-    corpus: Path, tmp_path: Path, whole: dict[str, str]
+def test_a_folder_without_marker_of_a_killed_rank_is_not_loaded_and_is_removed(
+    corpus: Path, tmp_path: Path, uninterrupted: dict[str, str]
 ) -> None:
-    names = _is_killed_and_goes_on(BEFORE_COMMIT, corpus, tmp_path, whole)
+    names = _kill_and_resume(BEFORE_COMMIT, corpus, tmp_path, uninterrupted)
     assert names == ["step-00000008.try-2", "step-00000012.try-2"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda each: f"{each.event} {each.path}")
 def test_a_rank_killed_at_any_moment_leaves_a_run_that_ends_in_the_same_bits(
-    moment: Moment, corpus: Path, tmp_path: Path, whole: dict[str, str]
+    moment: Moment, corpus: Path, tmp_path: Path, uninterrupted: dict[str, str]
 ) -> None:
-    names = _is_killed_and_goes_on(moment, corpus, tmp_path, whole)
+    names = _kill_and_resume(moment, corpus, tmp_path, uninterrupted)
     assert [name[:13] for name in names if name > "step-00000008"] == [
         "step-00000008",
         "step-00000012",
@@ -165,15 +165,15 @@ def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 
 @pytest.fixture
 def copied(run: RunConfig, corpus: Path, tmp_path: Path) -> RunConfig:
-    """A copy of the run and its store that can be spoiled, wanting 12 steps."""
+    """A copy of the run and its store that a test may damage, configured for 12 steps."""
     shutil.copytree(Path(run.runs_dir), tmp_path, dirs_exist_ok=True)
     file = tmp_path / "tiny" / "config.yaml"
     file.write_text(file.read_text().replace(str(run.runs_dir), str(tmp_path)))
     return _config(corpus, tmp_path)
 
 
-def test_a_flipped_bit_is_passed_over_and_the_step_saved_again_beside_it(
-    copied: RunConfig, whole: dict[str, str]
+def test_a_checkpoint_with_a_flipped_bit_is_skipped_and_the_step_is_saved_again(
+    copied: RunConfig, uninterrupted: dict[str, str]
 ) -> None:
     bad = _store(copied) / "step-00000008.try-1"
     data = bytearray((bad / "rank-00001.bin").read_bytes())
@@ -190,30 +190,30 @@ def test_a_flipped_bit_is_passed_over_and_the_step_saved_again_beside_it(
         "step-00000008.try-2",
         "step-00000004.try-1",
     ]
-    assert hash_tensors(str(folders[0]), KINDS) == whole
+    assert hash_tensors(str(folders[0]), KINDS) == uninterrupted
     remove_checkpoint(folders[0])
     newest, _ = newest_complete(open_folder(url))
     assert str(newest) == f"{url}/step-00000008.try-2"
 
 
-def test_a_run_is_taken_back_and_told_of_where_its_checkpoints_are(copied: RunConfig) -> None:
-    told = read_report(copied.run_dir)
-    assert told.parameters is not None
-    assert told.parameters > 10_000
+def test_rewind_and_report_find_checkpoints_in_the_store(copied: RunConfig) -> None:
+    report = read_report(copied.run_dir)
+    assert report.parameters is not None
+    assert report.parameters > 10_000
     answer = CliRunner().invoke(app, ["rewind", str(copied.run_dir), "--to", "4"])
     assert answer.exit_code == 0, answer.output
     marked = "step-00000008.try-1 (with COMMIT.rewound-1.json for its COMMIT.json)"
     assert f"set aside, not deleted: {marked}" in answer.output
     url = f"file://{_store(copied)}"
-    clear_unfinished(open_folder(url))  # As the next attempt does.
+    clear_unfinished(open_folder(url))  # The next attempt does the same.
     assert _names(copied) == ["step-00000004.try-1", "step-00000008.try-1"]
     assert [each.name for each in named_folders(open_folder(url))] == ["step-00000004.try-1"]
     shutil.rmtree(_store(copied))
     assert read_report(copied.run_dir).parameters == 0
 
 
-def test_a_run_whose_folder_is_lost_goes_on_and_writes_over_nothing(
-    copied: RunConfig, whole: dict[str, str]
+def test_a_run_whose_folder_is_lost_resumes_and_overwrites_nothing(
+    copied: RunConfig, uninterrupted: dict[str, str]
 ) -> None:
     shutil.rmtree(copied.run_dir)
     set_aside(open_folder(f"file://{_store(copied)}/step-00000008.try-1"), "bad-1")
@@ -221,10 +221,10 @@ def test_a_run_whose_folder_is_lost_goes_on_and_writes_over_nothing(
     assert [(each["attempt"], each["step"]) for each in _starts(copied)] == [(2, 4)]
     names = [f"step-{step}" for step in ("00000004.try-1", "00000008.try-1", "00000008.try-2")]
     assert _names(copied) == [*names, "step-00000012.try-2"]
-    assert hash_tensors(f"file://{_store(copied)}/step-00000012.try-2", KINDS) == whole
+    assert hash_tensors(f"file://{_store(copied)}/step-00000012.try-2", KINDS) == uninterrupted
 
 
-def test_a_report_needs_no_store_that_answers(copied: RunConfig) -> None:
+def test_a_report_does_not_need_a_reachable_store(copied: RunConfig) -> None:
     file = copied.run_dir / "config.yaml"
     file.write_text(re.sub(r"file://\S*", "faulty:///unreachable", file.read_text()))
     answer = CliRunner().invoke(app, ["report", str(copied.run_dir)])
@@ -232,7 +232,7 @@ def test_a_report_needs_no_store_that_answers(copied: RunConfig) -> None:
     assert "no checkpoint can be read" in answer.output
 
 
-def test_another_place_for_checkpoints_is_refused_until_they_are_moved_there(
+def test_another_checkpoint_place_is_refused_until_the_checkpoints_are_moved(
     copied: RunConfig, corpus: Path, tmp_path: Path
 ) -> None:
     for place in ("other", None):
@@ -245,7 +245,7 @@ def test_another_place_for_checkpoints_is_refused_until_they_are_moved_there(
     assert [line["step"] for line in _starts(other)] == [0, 8]
     names = ["step-00000004.try-1", "step-00000008.try-1", "step-00000012"]
     assert [path.name for path in sorted((other.run_dir / "checkpoints").iterdir())] == names
-    # And back: what lies on a disk under its last name is a checkpoint in a store as well.
+    # And back: a checkpoint with a disk's folder name is also a checkpoint in a store.
     shutil.copytree(other.run_dir / "checkpoints", _store(copied))
     check_run(copied)
     newest, _ = newest_complete(open_folder(f"file://{_store(copied)}"))
@@ -254,7 +254,7 @@ def test_another_place_for_checkpoints_is_refused_until_they_are_moved_there(
 
 
 class TestFoldersOfAStore:
-    """Without ranks: what is cleared, set aside, removed."""
+    """Clearing, setting aside and removing folders, without ranks."""
 
     @pytest.fixture(params=["file", "memory"])
     def checkpoints(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UrlFolder]:
@@ -269,7 +269,7 @@ class TestFoldersOfAStore:
             folder.write(file, b"{}")
         return folder
 
-    def test_only_what_never_had_a_marker_is_cleared(self, checkpoints: UrlFolder) -> None:
+    def test_only_folders_that_never_had_a_marker_are_cleared(self, checkpoints: UrlFolder) -> None:
         self._add(checkpoints, "step-00000004.try-1", COMMIT_FILE)
         self._add(checkpoints, "step-00000008.try-1")
         self._add(checkpoints, "step-00000008.try-2", "COMMIT.bad-3.json")
@@ -284,22 +284,22 @@ class TestFoldersOfAStore:
             "step-00000012.try-2",
         ]
 
-    def test_setting_aside_moves_the_marker_alone(self, checkpoints: UrlFolder) -> None:
+    def test_setting_aside_renames_only_the_marker(self, checkpoints: UrlFolder) -> None:
         folder = self._add(checkpoints, "step-00000004.try-1", COMMIT_FILE)
         set_aside(folder, "bad-2")
         assert folder.names() == ["COMMIT.bad-2.json", "rank-00000.bin", "state.json"]
         assert named_folders(checkpoints) == []
 
-    def test_a_removal_that_ends_anywhere_leaves_nothing_like_a_checkpoint(
+    def test_an_interrupted_removal_leaves_no_checkpoint(
         self, checkpoints: UrlFolder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         folder = self._add(checkpoints, "step-00000004.try-1", COMMIT_FILE)
 
-        def dies(self: UrlFolder) -> None:
+        def interrupt(self: UrlFolder) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-            patch.setattr(UrlFolder, "remove", dies)
+            patch.setattr(UrlFolder, "remove", interrupt)
             remove_checkpoint(folder)
         assert folder.names() == ["rank-00000.bin", "state.json"]
         assert named_folders(checkpoints) == []
@@ -308,7 +308,7 @@ class TestFoldersOfAStore:
 
 
 def train_while_the_store_is_down(config: RunConfig) -> Any:
-    """``train_rank``, but nothing of step 4 can be written; for ``run_ranks``."""
+    """Runs ``train_rank`` while rank 1 cannot write its file of step 4; for ``run_ranks``."""
     fail = FaultyStore._fail
 
     def fails(self: FaultyStore, path: Any) -> None:
@@ -318,9 +318,7 @@ def train_while_the_store_is_down(config: RunConfig) -> Any:
     return train_rank(config)
 
 
-def test_a_store_that_is_down_for_a_while_costs_a_save_and_no_run(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_a_run_survives_a_store_that_is_down_during_one_save(corpus: Path, tmp_path: Path) -> None:
     place = {"dir": f"faulty://{tmp_path}/store"}
     config = _config(corpus, tmp_path, checkpoint=place, train={"steps": 8})
     assert run_ranks(train_while_the_store_is_down, 2, config)[0].state == "finished"
@@ -329,7 +327,7 @@ def test_a_store_that_is_down_for_a_while_costs_a_save_and_no_run(
     assert [line["step"] for line in saved] == [8]
 
 
-def test_a_run_that_would_begin_in_no_store_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_a_run_with_an_unusable_checkpoint_place_is_refused(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place, error, message in (
         ("faulty:///unreachable", OSError, "StoreDown: the store is down"),
@@ -341,19 +339,19 @@ def test_a_run_that_would_begin_in_no_store_is_refused(corpus: Path, tmp_path: P
     assert not (tmp_path / "tiny").exists()
 
 
-def test_a_run_folder_behind_a_url_is_refused_with_the_key_that_was_meant(corpus: Path) -> None:
+def test_a_url_as_runs_folder_is_refused_and_the_right_key_is_suggested(corpus: Path) -> None:
     with pytest.raises(ValueError, match=r"and set checkpoint\.dir=s3://bucket/runs for"):
         tiny_config(corpus, Path("unused"), runs_dir="s3://bucket/runs")
 
 
 def train_in_s3(config: RunConfig, environment: dict[str, str]) -> Any:
-    """For ``run_ranks``: the server that forks them knows nothing of the store."""
+    """Sets the store's environment variables and trains; for ``run_ranks``."""
     os.environ.update(environment)
     return train_rank(config)
 
 
 def export_from_s3(place: str, out: Path, environment: dict[str, str]) -> Any:
-    """For ``run_ranks``."""
+    """Sets the store's environment variables and exports; for ``run_ranks``."""
     from bigtrain.convert.export import export_hugging_face
 
     os.environ.update(environment)
@@ -361,8 +359,8 @@ def export_from_s3(place: str, out: Path, environment: dict[str, str]) -> Any:
 
 
 @pytest.mark.slow
-def test_a_run_is_stopped_resumed_and_exported_through_the_protocol_of_s3(
-    corpus: Path, tmp_path: Path, whole: dict[str, str]
+def test_a_run_in_s3_is_stopped_resumed_and_exported(
+    corpus: Path, tmp_path: Path, uninterrupted: dict[str, str]
 ) -> None:
     place = {"dir": f"s3://{BUCKET}/runs", "keep_last": 2}
     with s3_server() as environment, use_environment(environment):
@@ -374,7 +372,7 @@ def test_a_run_is_stopped_resumed_and_exported_through_the_protocol_of_s3(
         last = run_ranks(train_in_s3, 2, config, environment)[0]
         assert last.checkpoint == f"s3://{BUCKET}/runs/tiny/step-00000012.try-2"
         assert _names(config) == ["step-00000008.try-2", "step-00000012.try-2"]
-        assert hash_tensors(last.checkpoint, KINDS) == whole
+        assert hash_tensors(last.checkpoint, KINDS) == uninterrupted
         fork = config.model_copy(
             update={
                 "name": "fork",
@@ -386,9 +384,9 @@ def test_a_run_is_stopped_resumed_and_exported_through_the_protocol_of_s3(
         check_run(fork)
         run_ranks(train_in_s3, 2, fork, environment)
         forked = hash_tensors(f"s3://{BUCKET}/runs/fork/step-00000012.try-1", KINDS)
-        assert forked == whole
-        for number, place_of_it in enumerate((last.checkpoint, str(config.run_dir))):
+        assert forked == uninterrupted
+        for number, source in enumerate((last.checkpoint, str(config.run_dir))):
             out = tmp_path / f"exported-{number}"
-            export = run_ranks(export_from_s3, 1, place_of_it, out, environment)[0]
+            export = run_ranks(export_from_s3, 1, source, out, environment)[0]
             assert export.largest_logit_difference <= 1e-4
             assert (out / "model.safetensors").is_file()

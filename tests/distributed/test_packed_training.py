@@ -1,4 +1,4 @@
-"""Unequally filled rows weigh by their targets, and documents stay apart, in any layout."""
+"""Each target has the same weight in rows of any length, and packed documents stay separate."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ PACKINGS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def planned(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The corpus, with tables of rows long enough that the last of a document is never full."""
+    """The corpus, with sample tables whose rows are longer than most documents."""
     out = tmp_path_factory.mktemp("planned") / "corpus"
     tokenizer, texts = corpus / "train" / "tokenizer.model", [str(corpus.parent / "texts")]
     options = ShardOptions(validation_percent=20, sentences=True)
@@ -34,7 +34,7 @@ def planned(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "validation"):
         for mode in ("pad", "bestfit"):
             build_sample_table(out / split, mode=mode, sequence_length=32)
-        # Pairs of many lengths: batches are of unequal widths, and hold unequally many masks.
+        # Pairs of many lengths give batches of different widths and numbers of masked tokens.
         build_sample_table(
             out / split, mode="pairs", sequence_length=PAIR_LENGTH, short_probability=0.7
         )
@@ -62,16 +62,20 @@ def _train(config: RunConfig, world_size: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_every_target_weighs_the_same_in_every_layout(
+def test_every_target_has_the_same_weight_in_every_layout(
     planned: Path, tmp_path: Path, packing: str
 ) -> None:
-    alone = _train(_config(planned, tmp_path / "one", packing), 1)
-    assert alone[4]["tokens"] < 5 * 8 * 32 if packing == "pad" else alone[4]["tokens"] > 1000
-    losses = [name for name in alone[0] if name.endswith("loss")]
+    one_process = _train(_config(planned, tmp_path / "one", packing), 1)
+    assert (
+        one_process[4]["tokens"] < 5 * 8 * 32
+        if packing == "pad"
+        else one_process[4]["tokens"] > 1000
+    )
+    losses = [name for name in one_process[0] if name.endswith("loss")]
     assert losses == (["loss", "mlm_loss", "sentence_loss"] if packing == "pairs" else ["loss"])
     for name, world_size, parallel in [("data", 2, {}), ("pipeline", 2, {"pipeline": 2})]:
         lines = _train(_config(planned, tmp_path / name, packing, **parallel), world_size)
-        for ours, theirs in zip(lines, alone, strict=True):
+        for ours, theirs in zip(lines, one_process, strict=True):
             for loss in losses:
                 assert ours[loss] == pytest.approx(theirs[loss], abs=1e-5)
             assert ours.get("tokens") == theirs.get("tokens")
@@ -82,9 +86,7 @@ def test_every_target_weighs_the_same_in_every_layout(
                 assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
 
 
-def test_the_report_of_a_bert_tells_how_much_it_guesses_right(
-    planned: Path, tmp_path: Path
-) -> None:
+def test_the_report_of_a_bert_shows_its_accuracies(planned: Path, tmp_path: Path) -> None:
     config = _config(planned, tmp_path, "pairs")
     [*_, validation] = _train(config, 1)
     report = read_report(config.run_dir)

@@ -1,4 +1,4 @@
-"""Layouts give the numbers of one process, and a layout that does not is told by its tensor."""
+"""Layouts give the figures of one process; for a faulty layout, the differing tensor is named."""
 
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,20 @@ FIRST_NORM = "decoder.layers.0.self_attention.linear_qkv.layer_norm_weight"
 
 
 @pytest.fixture(scope="module")
-def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The run in one process."""
+def one_process(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The config and the reference run in one process."""
     folder = tmp_path_factory.mktemp("parity")
     config = tiny_config(corpus, folder / "runs")
-    reference = measure_one_process(config, folder=folder / "alone", start=forked(STEPS))
+    reference = measure_one_process(config, folder=folder / "one_process", start=forked(STEPS))
     assert not config.run_dir.exists()
     return config, reference
 
 
 @pytest.mark.parametrize("layout", EVERY_MECHANISM)
-def test_a_layout_gives_the_numbers_of_one_process(layout: str, alone: Any, tmp_path: Path) -> None:
-    config, reference = alone
+def test_a_layout_gives_the_figures_of_one_process(
+    layout: str, one_process: Any, tmp_path: Path
+) -> None:
+    config, reference = one_process
     row = compare_with(
         reference, config, layout, TOLERANCES, folder=tmp_path / "layout", steps=STEPS
     )
@@ -49,33 +51,35 @@ def test_a_layout_gives_the_numbers_of_one_process(layout: str, alone: Any, tmp_
 
 
 @pytest.mark.parametrize(
-    ("layout", "fault", "first", "is_alone"),
+    ("layout", "fault", "first", "is_only_one"),
     [
-        ("pipeline=2", parity_ranks.forget_to_add_tied_gradients, EMBEDDING, True),
-        ("pipeline=2 zero=3", parity_ranks.forget_to_add_tied_gradients_in_shares, EMBEDDING, True),
+        ("pipeline=2", parity_ranks.skip_tied_gradient_sum, EMBEDDING, True),
+        ("pipeline=2 zero=3", parity_ranks.skip_tied_gradient_sum_of_partitions, EMBEDDING, True),
         (
             "tensor=2 sequence=true zero=2",
-            parity_ranks.forget_to_add_over_the_sequence,
+            parity_ranks.skip_sequence_sum,
             FIRST_NORM,
             False,
         ),
     ],
 )
-def test_a_fault_is_told_by_the_first_tensor_that_differs(
-    layout: str, fault: Any, first: str, is_alone: bool, alone: Any, tmp_path: Path
+def test_a_fault_is_located_by_the_first_differing_tensor(
+    layout: str, fault: Any, first: str, is_only_one: bool, one_process: Any, tmp_path: Path
 ) -> None:
-    config, reference = alone
+    config, reference = one_process
     row = compare_with(
-        reference, config, layout, TOLERANCES, folder=tmp_path / "layout", steps=STEPS, plant=fault
+        reference, config, layout, TOLERANCES, folder=tmp_path / "layout", steps=STEPS, inject=fault
     )
     assert row.error is None and "gradients" in row.failures
     assert row.comparison is not None
     assert row.comparison.differing[0] == first
-    assert (len(row.comparison.differing) == 1) == is_alone
+    assert (len(row.comparison.differing) == 1) == is_only_one
 
 
-def test_data_ranks_that_go_apart_are_told_though_each_learns(alone: Any, tmp_path: Path) -> None:
-    config, reference = alone
+def test_data_ranks_that_diverge_from_each_other_are_detected(
+    one_process: Any, tmp_path: Path
+) -> None:
+    config, reference = one_process
     row = compare_with(
         reference,
         config,
@@ -83,14 +87,16 @@ def test_data_ranks_that_go_apart_are_told_though_each_learns(alone: Any, tmp_pa
         TOLERANCES,
         folder=tmp_path / "layout",
         steps=STEPS,
-        plant=parity_ranks.forget_to_average_over_replica_ranks,
+        inject=parity_ranks.skip_replica_average,
     )
     assert row.comparison is not None and "gradients" in row.failures
     assert len(row.comparison.differing) == len(reference.record.shapes("parameter"))
 
 
-def test_a_wrong_update_is_told_from_a_wrong_gradient(alone: Any, tmp_path: Path) -> None:
-    config, reference = alone
+def test_a_wrong_update_is_distinguished_from_a_wrong_gradient(
+    one_process: Any, tmp_path: Path
+) -> None:
+    config, reference = one_process
     row = compare_with(
         reference,
         config,
@@ -98,14 +104,14 @@ def test_a_wrong_update_is_told_from_a_wrong_gradient(alone: Any, tmp_path: Path
         TOLERANCES,
         folder=tmp_path / "layout",
         steps=STEPS,
-        plant=parity_ranks.update_at_twice_the_rate,
+        inject=parity_ranks.double_learning_rate,
     )
     assert "parameters" in row.failures and "gradients" not in row.failures
     assert row.comparison is not None and row.comparison.differing[0] == EMBEDDING
 
 
-def test_a_layout_that_crashes_is_a_row_with_its_reason(alone: Any, tmp_path: Path) -> None:
-    config, reference = alone
+def test_a_crashed_layout_is_a_row_with_the_error(one_process: Any, tmp_path: Path) -> None:
+    config, reference = one_process
     row = compare_with(
         reference,
         config,
@@ -113,7 +119,7 @@ def test_a_layout_that_crashes_is_a_row_with_its_reason(alone: Any, tmp_path: Pa
         TOLERANCES,
         folder=tmp_path / "layout",
         steps=STEPS,
-        plant=parity_ranks.crash_on_rank_one,
+        inject=parity_ranks.crash_on_rank_1,
     )
     assert row.error is not None and "planted" in row.error
     assert not row.is_acceptable

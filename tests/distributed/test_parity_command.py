@@ -1,4 +1,4 @@
-"""`bigtrain parity` itself: what it refuses at once, what it prints, and how it ends."""
+"""The command `bigtrain parity`: what it refuses, what it prints, and its exit codes."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from bigtrain.config.config_files import render_config
 from tests.runs import tiny_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PLANT_IN_RANKS = """\
+INJECT_IN_RANKS = """\
 import os, sys
 if "parity-rank" in sys.orig_argv:
     os.environ["DS_ACCELERATOR"] = "cpu"
@@ -21,10 +21,10 @@ if "parity-rank" in sys.orig_argv:
 
 
 def _parity(folder: Path, *words: str, fault: str | None = None) -> subprocess.CompletedProcess:
-    """Runs the command in ``folder``; a fault is planted in its ranks alone."""
+    """Runs the command in ``folder``; a fault is injected only into its ranks."""
     path = [str(REPOSITORY)]
     if fault is not None:
-        (folder / "sitecustomize.py").write_text(PLANT_IN_RANKS.format(fault=fault))
+        (folder / "sitecustomize.py").write_text(INJECT_IN_RANKS.format(fault=fault))
         path.insert(0, str(folder))
     return subprocess.run(
         [sys.executable, "-m", "bigtrain.cli", "parity", *words],
@@ -50,7 +50,7 @@ def _parity(folder: Path, *words: str, fault: str | None = None) -> subprocess.C
         (("--tolerances", "loss"), "tolerances: loss is not one of loss, grad_norm"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_starts(
+def test_impossible_input_is_refused_before_any_rank_starts(
     words: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     done = _parity(tmp_path, "configs/gpt/tiny.yaml", *words)
@@ -67,7 +67,7 @@ def _write_config(corpus: Path, folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_table_and_leaves_nothing(corpus: Path, tmp_path: Path) -> None:
+def test_the_command_prints_a_table_and_leaves_no_files(corpus: Path, tmp_path: Path) -> None:
     asked = ("--layout", "tensor=2", "--layout", "tensor=3", "--steps", "2")
     done = _parity(tmp_path, str(_write_config(corpus, tmp_path)), *asked)
     assert done.returncode == 0, done.stderr
@@ -86,14 +86,14 @@ def test_the_command_prints_a_table_and_leaves_nothing(corpus: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_broken_layout_ends_the_command_with_1_and_says_where_to_look(
+def test_a_faulty_layout_gives_exit_code_1_and_names_the_tensor(
     corpus: Path, tmp_path: Path
 ) -> None:
     done = _parity(
         tmp_path,
         str(_write_config(corpus, tmp_path)),
         *("--layout", "data=2", "--layout", "pipeline=2", "--steps", "2"),
-        fault="forget_to_add_tied_gradients",
+        fault="skip_tied_gradient_sum",
     )
     assert done.returncode == 1, done.stderr
     _, data, pipeline, note = done.stdout.splitlines()
@@ -105,12 +105,12 @@ def test_a_broken_layout_ends_the_command_with_1_and_says_where_to_look(
 
 
 @pytest.mark.slow
-def test_a_layout_that_crashes_does_not_end_the_others(corpus: Path, tmp_path: Path) -> None:
+def test_a_crashed_layout_does_not_end_the_other_layouts(corpus: Path, tmp_path: Path) -> None:
     done = _parity(
         tmp_path,
         str(_write_config(corpus, tmp_path)),
         *("--layout", "data=2", "--steps", "1"),
-        fault="crash_on_rank_one",
+        fault="crash_on_rank_1",
     )
     assert done.returncode == 1
     assert "data=2: FAILED: KeyError: 'planted'" in done.stdout

@@ -1,4 +1,4 @@
-"""Gradients that are rounding alone do not differ, and faults beside them are still found."""
+"""Gradients that consist only of rounding are not compared, and other faults are still found."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from bigtrain.parity.record import GRADIENT, PARAMETER, Record, perturbed_folder
 from bigtrain.parity.result_table import render_rounding
 from bigtrain.parity.rounding import measure_rounding
 from tests.distributed import parity_ranks
-from tests.distributed.parity_ranks import Plant, compare_with, forked
+from tests.distributed.parity_ranks import InjectFault, compare_with, forked
 from tests.runs import tiny_config
 
 STEPS = 2
@@ -24,7 +24,7 @@ Compare = Callable[..., LayoutResult]
 
 @pytest.fixture(scope="module")
 def cancelling(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A GPT whose k_layernorm.bias changes no softmax, in one process."""
+    """A GPT in one process. Its k_layernorm.bias has no effect on the softmax, so no gradient."""
     folder = tmp_path_factory.mktemp("rounding")
     model = {"hidden_size": 144, "num_heads": 6, "ffn_hidden_size": 96, "qk_norm": True}
     config = tiny_config(corpus, folder / "runs", model={"num_layers": 2, **model})
@@ -33,9 +33,9 @@ def cancelling(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def compare(cancelling: Any, tmp_path: Path) -> Compare:
-    """Runs a layout of it and compares."""
+    """Returns a function that runs the model in a layout and compares it."""
 
-    def compare_layout(layout: str, *, plant: Plant | None = None) -> LayoutResult:
+    def compare_layout(layout: str, *, inject: InjectFault | None = None) -> LayoutResult:
         config, reference = cancelling
         row = compare_with(
             reference,
@@ -44,7 +44,7 @@ def compare(cancelling: Any, tmp_path: Path) -> Compare:
             FP32_TOLERANCES,
             folder=tmp_path / "layout",
             steps=STEPS,
-            plant=plant,
+            inject=inject,
         )
         assert row.refusal is None and row.error is None
         return row
@@ -52,7 +52,7 @@ def compare(cancelling: Any, tmp_path: Path) -> Compare:
     return compare_layout
 
 
-def test_a_gradient_that_is_rounding_alone_is_no_difference_and_is_named(
+def test_a_gradient_of_only_rounding_is_not_compared_and_is_named(
     cancelling: Any, compare: Compare, tmp_path: Path
 ) -> None:
     _, reference = cancelling
@@ -65,7 +65,7 @@ def test_a_gradient_that_is_rounding_alone_is_no_difference_and_is_named(
         "rounding only, not compared to the tolerance: the first-step gradients of "
         "decoder.layers.*.self_attention.k_layernorm.bias (2)"
     )
-    # Without the perturbed runs it would be one.
+    # Without the perturbed runs these gradients would count as differences.
     unmeasured = Reference(
         reference.record, measure_rounding(reference.record, []), FP32_TOLERANCES
     )
@@ -73,11 +73,11 @@ def test_a_gradient_that_is_rounding_alone_is_no_difference_and_is_named(
     assert set(comparison.differing) == set(reference.rounding.rounding_only)
 
 
-def test_a_scale_off_by_1e_4_is_found_in_every_tensor_that_has_a_gradient(
+def test_a_scale_error_of_1e_4_is_found_in_every_tensor_with_a_gradient(
     cancelling: Any, compare: Compare
 ) -> None:
     _, reference = cancelling
-    row = compare("tensor=2", plant=parity_ranks.scale_gradients)
+    row = compare("tensor=2", inject=parity_ranks.scale_gradients)
     expected = set(reference.record.shapes(GRADIENT)) - set(reference.rounding.rounding_only)
     assert "gradients" in row.failures
     assert set(row.comparison.differing) == expected
@@ -85,18 +85,18 @@ def test_a_scale_off_by_1e_4_is_found_in_every_tensor_that_has_a_gradient(
 
 
 @pytest.mark.parametrize(
-    ("layout", "plant"),
+    ("layout", "inject"),
     [
-        ("tensor=2", parity_ranks.forget_to_add_over_heads),
-        ("tensor=2", parity_ranks.add_over_heads_twice),
-        ("tensor=2 zero=2", parity_ranks.forget_to_add_over_the_sequence),
-        ("tensor=2 zero=2", parity_ranks.add_over_tensor_ranks_twice),
+        ("tensor=2", parity_ranks.skip_head_sum),
+        ("tensor=2", parity_ranks.sum_over_heads_twice),
+        ("tensor=2 zero=2", parity_ranks.skip_sequence_sum),
+        ("tensor=2 zero=2", parity_ranks.sum_over_tensor_ranks_twice),
     ],
 )
-def test_norms_of_heads_that_are_summed_not_once_are_found(
-    layout: str, plant: Plant, compare: Compare
+def test_norm_gradients_not_summed_exactly_once_are_found(
+    layout: str, inject: InjectFault, compare: Compare
 ) -> None:
-    row = compare(layout, plant=plant)
+    row = compare(layout, inject=inject)
     assert "gradients" in row.failures
     assert set(row.comparison.differing) == {
         f"decoder.layers.{layer}.self_attention.{name}"
@@ -105,11 +105,11 @@ def test_norms_of_heads_that_are_summed_not_once_are_found(
     }
 
 
-def test_a_perturbed_run_that_is_not_perturbed_gives_equal_bits(
+def test_a_perturbed_run_without_perturbation_gives_equal_bits(
     cancelling: Any, tmp_path: Path
 ) -> None:
     config, reference = cancelling
-    start = forked(STEPS, parity_ranks.leave_weights_unmoved)
+    start = forked(STEPS, parity_ranks.keep_weights_unperturbed)
     (tmp_path / "again").mkdir()
     config_file = tmp_path / "config.yaml"
     config_file.write_text(render_config(config))

@@ -1,4 +1,4 @@
-"""The whole parity table: every model in every layout, over 20 steps, from the same weights.
+"""The full parity table: every model in every layout, over 20 steps, from the same weights.
 
 ``pytest -s -m '' tests/distributed/test_parity_table.py`` prints it.
 """
@@ -26,9 +26,9 @@ STEPS = 20
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """How near a layout comes, about three times the largest figure measured, and why not nearer.
+    """A layout's tolerances, about three times the largest measured differences, and the reason.
 
-    Users may expect `FP32_TOLERANCES`, which is above all of these.
+    All are below `FP32_TOLERANCES`, the tolerances that users can rely on.
     """
 
     tolerances: Tolerances
@@ -105,7 +105,7 @@ MODELS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 @dataclass(slots=True)
 class _Model:
-    """A model in one process, and the rows that are compared with it."""
+    """The reference run of a model in one process, and the rows compared with it."""
 
     config: RunConfig
     reference: Reference
@@ -116,7 +116,7 @@ class _Model:
 def models(
     corpus: Path, pair_corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, _Model]]:
-    """Each model in one process, measured when it is first asked for; at the end, the tables."""
+    """The reference runs, each made at its first use; tables are printed after the last test."""
     measured: dict[str, _Model] = {}
 
     class Measured(dict[str, _Model]):
@@ -153,7 +153,7 @@ def _config(name: str, corpus: Path, pair_corpus: Path, runs: Path) -> RunConfig
     return make(texts, runs, model={"kind": "bert" if is_bert else "gpt", **model})
 
 
-def test_every_row_is_at_least_as_near_as_users_may_expect() -> None:
+def test_every_tolerance_is_at_most_that_of_the_user_documentation() -> None:
     assert list(EXPECTED) == list(STANDARD)
     for expected in (*EXPECTED.values(), FOR_LLAMA):
         for field in fields(Tolerances):

@@ -1,4 +1,4 @@
-"""A run that met bad samples is taken back, leaves them out, and goes on."""
+"""`bigtrain rewind` returns a diverged run to a checkpoint and skips its bad samples."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def _config(corpus: Path, runs: Path) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def diverged(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, str]:
-    """A run that ended at step 13 over samples 80 to 103, and its last words."""
+    """A run that diverged at step 13 because of samples 80 to 103, and its error message."""
     config = _config(corpus, tmp_path_factory.mktemp("diverged"))
     with pytest.raises(RankError) as caught:
         run_ranks(train_with_faults, 1, config, [BAD])
@@ -51,7 +51,7 @@ def diverged(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ru
 
 @pytest.fixture
 def run(diverged: tuple[RunConfig, str], corpus: Path, tmp_path: Path) -> RunConfig:
-    """A copy of it, to be taken back."""
+    """A copy of the diverged run, to be rewound."""
     shutil.copytree(diverged[0].run_dir, tmp_path / "tiny")
     return _config(corpus, tmp_path)
 
@@ -60,7 +60,7 @@ def _checkpoints(config: RunConfig) -> list[str]:
     return sorted(path.name for path in (config.run_dir / "checkpoints").iterdir())
 
 
-def test_the_command_that_the_run_names_takes_it_back_and_the_bad_samples_are_never_trained_on(
+def test_the_command_in_the_error_message_rewinds_the_run_and_the_bad_samples_are_skipped(
     diverged: tuple[RunConfig, str], run: RunConfig
 ) -> None:
     [command] = re.findall(r"`bigtrain (rewind [^`]*)`", diverged[1].splitlines()[-1])
@@ -74,7 +74,7 @@ def test_the_command_that_the_run_names_takes_it_back_and_the_bad_samples_are_ne
         f"  24 samples from 80 are skipped ({run.run_dir}/skip.yaml)",
         f"next: bigtrain launch {run.run_dir}",
     ]
-    run_ranks(train_with_faults, 2, run, [BAD])  # The same command, from the same files.
+    run_ranks(train_with_faults, 2, run, [BAD])  # The same config and the same faults.
     lines = read_metrics(run.run_dir / "metrics.jsonl", "train")
     assert [line["step"] for line in lines] == [*range(1, 17)]
     assert {line["step"] for line in lines if line["attempt"] == 2} == {*range(9, 17)}
@@ -87,12 +87,12 @@ def test_the_command_that_the_run_names_takes_it_back_and_the_bad_samples_are_ne
     assert events == ["start", "end", "rewind", "start", "end"]
 
 
-def test_steps_to_come_are_told_without_what_is_left_out(run: RunConfig) -> None:
+def test_samples_of_future_steps_are_listed_without_skipped_samples(run: RunConfig) -> None:
     rewind_run(run.run_dir, to=12, skip_samples="112:8")
     assert next(iter(find_samples(run.run_dir, 15))).sample == 120
 
 
-def test_the_same_rewind_again_changes_nothing(run: RunConfig) -> None:
+def test_repeating_a_rewind_changes_nothing(run: RunConfig) -> None:
     first = rewind_run(run.run_dir, to=4, skip_steps="11:13")
     assert first.set_aside == ("step-00000012.rewound-1", "step-00000008.rewound-1")
     skips = read_skips(run.run_dir)
@@ -103,12 +103,12 @@ def test_the_same_rewind_again_changes_nothing(run: RunConfig) -> None:
     assert read_skips(run.run_dir) == skips == (SkipConfig(first_sample=80, samples=24),)
 
 
-def test_a_rewind_that_was_killed_halfway_is_finished_by_the_same_command(
+def test_repeating_a_killed_rewind_finishes_it(
     run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename, renamed = Path.rename, []
 
-    def dies_at_the_second(self: Path, target: Path) -> Path:
+    def interrupt_second_rename(self: Path, target: Path) -> Path:
         if renamed:
             raise KeyboardInterrupt
         renamed.append(self.name)
@@ -116,9 +116,9 @@ def test_a_rewind_that_was_killed_halfway_is_finished_by_the_same_command(
 
     folder = run.run_dir
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "rename", dies_at_the_second)
+        patch.setattr(Path, "rename", interrupt_second_rename)
         rewind_run(folder, to=4, skip_samples="40:8")
-    # The newest went first, and nothing goes on from what is left without knowing of the skip.
+    # The newest checkpoint is renamed first, and no run resumes from the rest without the skip.
     assert renamed == ["step-00000012"]
     with pytest.raises(ConfigError, match=r"data\.skip"):
         check_run(with_skips(run))
@@ -129,7 +129,7 @@ def test_a_rewind_that_was_killed_halfway_is_finished_by_the_same_command(
     check_run(with_skips(run))
 
 
-def test_a_rewind_while_an_attempt_starts_is_not_overlooked(run: RunConfig) -> None:
+def test_a_rewind_while_an_attempt_starts_ends_the_attempt(run: RunConfig) -> None:
     rewind_run(run.run_dir, to=4, skip_samples="80:24")
     attempts = (run.run_dir / "attempts.jsonl").read_text()
     with pytest.raises(RankError, match="was rewound while this attempt started; start it again"):
@@ -137,7 +137,7 @@ def test_a_rewind_while_an_attempt_starts_is_not_overlooked(run: RunConfig) -> N
     assert (run.run_dir / "attempts.jsonl").read_text() == attempts
 
 
-def test_the_report_tells_of_a_run_that_the_guard_ended_and_then_of_what_is_left_of_it(
+def test_the_report_shows_a_diverged_run_and_then_the_rewound_run(
     run: RunConfig,
 ) -> None:
     ended = read_report(run.run_dir)
@@ -152,7 +152,7 @@ def test_the_report_tells_of_a_run_that_the_guard_ended_and_then_of_what_is_left
     assert math.isfinite(left.last_loss)
 
 
-def test_a_run_goes_back_to_its_beginning(run: RunConfig) -> None:
+def test_a_run_can_be_rewound_to_step_0(run: RunConfig) -> None:
     rewind_run(run.run_dir, to=0, skip_samples="0:8")
     assert all("rewound-1" in name for name in _checkpoints(run))
     check_run(with_skips(run))
@@ -168,7 +168,7 @@ def test_ranges_of_several_rewinds_and_of_the_config_are_merged_in_order(run: Ru
     assert [(skip.first_sample, skip.samples) for skip in merged] == [(80, 15), (96, 8)]
 
 
-def test_ranges_that_touch_are_one() -> None:
+def test_adjacent_ranges_are_merged() -> None:
     ranges = [(10, 5), (0, 3), (15, 5), (11, 2)]
     merged = merge_skips(SkipConfig(first_sample=a, samples=n) for a, n in ranges)
     assert [(skip.first_sample, skip.samples) for skip in merged] == [(0, 3), (10, 10)]
@@ -186,7 +186,7 @@ def test_ranges_that_touch_are_one() -> None:
         (8, {"skip_steps": "8:9"}, "was trained on samples 0 to 63, and those to skip .* 56;"),
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_changes(
+def test_an_impossible_rewind_is_refused_and_changes_nothing(
     run: RunConfig, to: int, options: dict[str, str], message: str
 ) -> None:
     before = _checkpoints(run)
@@ -196,18 +196,18 @@ def test_what_cannot_be_is_refused_and_nothing_changes(
     assert not (run.run_dir / "skip.yaml").exists()
 
 
-def test_a_run_that_is_being_trained_is_left_alone(run: RunConfig) -> None:
+def test_a_run_that_is_being_trained_is_not_rewound(run: RunConfig) -> None:
     with run_lock(run.run_dir), pytest.raises(RunBusyError, match="is training this run"):
         rewind_run(run.run_dir, to=8)
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(RewindError, match="not a run folder"):
         rewind_run(tmp_path, to=0)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_file_of_skips_is_named(run: RunConfig) -> None:
+def test_a_damaged_skip_file_is_named(run: RunConfig) -> None:
     (run.run_dir / "skip.yaml").write_text("data: 5")
     with pytest.raises(ConfigError, match=r"skip\.yaml: not as `bigtrain rewind` writes it"):
         check_run(with_skips(run))

@@ -1,4 +1,4 @@
-"""Ranks that read different configs, or different data, say so in one line and do not train."""
+"""Ranks with different configs or different data report it in one line and do not train."""
 
 import os
 import re
@@ -15,36 +15,36 @@ from tests.runs import make_corpus, tiny_config, train_resolved
 
 
 def train_each(configs: list[RunConfig], folders: list[Path]) -> Any:
-    """Trains with a config, and in a working folder, of the rank's own."""
+    """Trains each rank with its own config in its own working folder."""
     rank = read_ranks().rank
-    os.environ["LOCAL_RANK"] = "0"  # Each rank stands for a node.
+    os.environ["LOCAL_RANK"] = "0"  # Each rank acts as one node.
     os.chdir(folders[rank])
     return train_resolved(configs[rank])
 
 
 def _refusals(configs: list[RunConfig], folders: list[Path]) -> list[str]:
-    """What the nodes say; the first waits for no other to end."""
+    """The error messages of the two nodes."""
     with pytest.raises(RankError) as caught:
         run_ranks(train_each, 2, configs, folders)
     return re.findall(r"ConfigError: (.*)", str(caught.value))
 
 
-def test_another_value_on_a_rank_is_told_with_its_key_before_groups_are_made(
+def test_a_differing_value_is_reported_with_its_key_before_groups_are_made(
     corpus: Path, tmp_path: Path
 ) -> None:
     config = tiny_config(corpus, tmp_path)
-    # Another layout too: where its groups are made, ranks would wait for each other.
+    # The layouts differ too: if groups were made, the ranks would wait for each other.
     changes = {"optim": {"weight_decay": 0.2}, "parallel": {"tensor": 2}}
     other = tiny_config(corpus, tmp_path, **changes)
-    told = _refusals([config, other], [tmp_path, tmp_path])
-    assert {*told} == {
+    messages = _refusals([config, other], [tmp_path, tmp_path])
+    assert {*messages} == {
         "run tiny: the ranks read different configs: optim.weight_decay is 0.1 on rank 0, 0.2 on "
         "rank 1; make sure that all nodes have the same files, and start again"
     }
     assert not (config.run_dir / "config.yaml").exists()
 
 
-def test_a_folder_of_the_node_may_differ_and_a_corpus_of_one_name_may_not(
+def test_node_folders_may_differ_but_corpora_of_the_same_name_may_not(
     corpus: Path, tmp_path: Path
 ) -> None:
     other = make_corpus(tmp_path / "other", seed=1)
@@ -56,14 +56,14 @@ def test_a_folder_of_the_node_may_differ_and_a_corpus_of_one_name_may_not(
         data = {"cache_dir": f"/tmp/{name}", "train": "corpus", "validation": None}
         configs.append(tiny_config(corpus, tmp_path, data=data))
         nodes.append(node)
-    told = _refusals(configs, nodes)
-    assert len({*told}) == 1
-    assert told[0].startswith(
+    messages = _refusals(configs, nodes)
+    assert len({*messages}) == 1
+    assert messages[0].startswith(
         "run tiny: the ranks opened different data: the fingerprint of corpus"
     )
 
 
-def test_all_ranks_that_have_another_value_are_named() -> None:
+def test_all_ranks_with_a_differing_value_are_named() -> None:
     values = [{"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}]
     found = first_differences(values)
     assert found is not None

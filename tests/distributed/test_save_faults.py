@@ -1,4 +1,4 @@
-"""A save that goes wrong: one line says it, training goes on, and nothing good is lost."""
+"""A failed save is reported in one line, training continues, and no checkpoint is lost."""
 
 import json
 import math
@@ -19,14 +19,14 @@ from tests.distributed.faulty_saves import (
     SmallDisk,
     checkpoint_of,
     read_all,
-    save_where_rank_1_cannot_write,
-    save_with_mishaps,
+    save_while_rank_1_cannot_write,
+    save_with_failures,
     small_config,
     steps_of,
-    train_and_listen,
-    train_on_a_disk_that_fills,
-    train_on_a_disk_that_turns_read_only,
-    train_with_a_slow_copy,
+    train_and_collect_log,
+    train_on_disk_turning_read_only,
+    train_on_filling_disk,
+    train_with_slow_copy,
 )
 from tests.distributed.test_guard_skips import Fault, train_with_faults
 from tests.distributed.test_launch import Launched
@@ -36,7 +36,7 @@ from tests.runs import hash_tensors, modification_times, train_rank
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """A small disk, gone at the end."""
+    """A small disk, unmounted after the test."""
     disk = SmallDisk(tmp_path / "disk")
     yield disk
     if os.path.ismount(disk.folder):
@@ -48,65 +48,65 @@ def _disk_config(corpus: Path, runs: Path, disk: SmallDisk, **checkpoint: Any) -
     return small_config(corpus, runs, train={"steps": 6}, checkpoint=every)
 
 
-def _on(disk: SmallDisk) -> list[str]:
+def _checkpoints_on(disk: SmallDisk) -> list[str]:
     return sorted(path.name for path in (disk.folder / "tiny").iterdir())
 
 
-def test_a_full_disk_is_found_before_a_save_and_the_last_one_must_have_room(
+def test_a_full_disk_is_detected_before_a_save_and_a_missing_last_save_is_an_error(
     disk: SmallDisk, corpus: Path, tmp_path: Path
 ) -> None:
     disk.mount("size=2m")
     config = _disk_config(corpus, tmp_path, disk)
-    outcome, lines = run_ranks(train_and_listen, 1, config)[0]
+    outcome, lines = run_ranks(train_and_collect_log, 1, config)[0]
     refused = [line for line in lines if "not saved" in line]
     assert len(refused) == 1
     folder = f"{disk.folder}/tiny/step-00000004"
     assert refused[0].startswith(f"{folder}: not saved: it needs 0.00")
     assert "GB are free; make room, or keep fewer checkpoints" in refused[0]
     assert "training continues" in refused[0]
-    # It went on to its end, which was not saved.
+    # The run continued to its last step, which could not be saved.
     assert outcome.startswith(f"SaveError: {disk.folder}/tiny/step-00000006: not saved: it needs")
     assert steps_of(config) == [1, 2, 3, 4, 5, 6]
     status = json.loads((config.run_dir / "status.json").read_text())
     assert status["state"] == "failed"
     assert status["last_checkpoint"].endswith("step-00000002")
-    assert _on(disk) == ["step-00000002"]
+    assert _checkpoints_on(disk) == ["step-00000002"]
     read_all(DiskFolder(disk.folder / "tiny/step-00000002"))
 
     disk.mount("size=16m,remount")
-    outcome, lines = run_ranks(train_and_listen, 1, config)[0]
+    outcome, lines = run_ranks(train_and_collect_log, 1, config)[0]
     assert outcome == "finished"
-    assert _on(disk) == ["step-00000002", "step-00000004", "step-00000006"]
+    assert _checkpoints_on(disk) == ["step-00000002", "step-00000004", "step-00000006"]
 
 
-def test_a_save_that_ended_well_is_told_though_the_last_one_fails(
+def test_a_completed_save_is_reported_even_if_the_last_one_fails(
     disk: SmallDisk, corpus: Path, tmp_path: Path
 ) -> None:
     disk.mount("size=2m")
     config = _disk_config(corpus, tmp_path, disk, every=5)
-    outcome, lines = run_ranks(train_and_listen, 1, config)[0]
+    outcome, lines = run_ranks(train_and_collect_log, 1, config)[0]
     assert f"{disk.folder}/tiny/step-00000006: not saved: it needs" in outcome
     assert any(line.startswith(f"saved {disk.folder}/tiny/step-00000005: ") for line in lines)
     status = json.loads((config.run_dir / "status.json").read_text())
     assert status["last_checkpoint"] == f"{disk.folder}/tiny/step-00000005"
 
 
-def test_a_disk_that_fills_in_mid_save_leaves_the_run_alive_and_nothing_half_written(
+def test_a_disk_that_fills_during_a_save_does_not_end_the_run_and_no_partial_files_remain(
     disk: SmallDisk, corpus: Path, tmp_path: Path
 ) -> None:
     disk.mount("size=8m")
     config = _disk_config(corpus, tmp_path, disk)
-    outcome, lines = run_ranks(train_on_a_disk_that_fills, 1, config, disk.folder)[0]
+    outcome, lines = run_ranks(train_on_filling_disk, 1, config, disk.folder)[0]
     assert outcome == "finished"
-    [told] = [line for line in lines if "not saved" in line]
-    assert told.startswith(f"{disk.folder}/tiny/step-00000004: not saved: rank 0: ")
-    assert "No space left on device; make room" in told
-    assert _on(disk) == ["step-00000002", "step-00000006"]
-    for name in _on(disk):
+    [message] = [line for line in lines if "not saved" in line]
+    assert message.startswith(f"{disk.folder}/tiny/step-00000004: not saved: rank 0: ")
+    assert "No space left on device; make room" in message
+    assert _checkpoints_on(disk) == ["step-00000002", "step-00000006"]
+    for name in _checkpoints_on(disk):
         read_all(DiskFolder(disk.folder / "tiny" / name))
 
 
-def test_a_save_that_fails_ends_the_run_where_the_policy_says_so(
+def test_a_failed_save_ends_the_run_if_on_error_is_stop(
     disk: SmallDisk, corpus: Path, tmp_path: Path
 ) -> None:
     disk.mount("size=1m")
@@ -132,30 +132,30 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_a_rank_starts(
     assert modification_times(disk.folder) == before
 
 
-def test_a_disk_that_turns_read_only_is_told_and_what_is_on_it_is_gone_on_from(
+def test_a_disk_that_turns_read_only_is_reported_and_the_run_resumes_from_its_checkpoint(
     disk: SmallDisk, corpus: Path, tmp_path: Path
 ) -> None:
     disk.mount("size=16m")
     config = _disk_config(corpus, tmp_path, disk)
-    outcome, lines = run_ranks(train_on_a_disk_that_turns_read_only, 1, config, disk)[0]
+    outcome, lines = run_ranks(train_on_disk_turning_read_only, 1, config, disk)[0]
     remedy = (
         r"Read-only file system.*; "
         r"check that the folder exists and is writable, or set checkpoint\.dir"
     )
-    [told] = [line for line in lines if "not saved" in line]
-    assert re.match(rf"{disk.folder}/tiny/step-00000004: not saved: .*{remedy}; training", told)
-    # It went on to its end, which was not saved.
+    [message] = [line for line in lines if "not saved" in line]
+    assert re.match(rf"{disk.folder}/tiny/step-00000004: not saved: .*{remedy}; training", message)
+    # The run continued to its last step, which could not be saved.
     assert re.match(rf"SaveError: {disk.folder}/tiny/step-00000006: not saved: .*{remedy}", outcome)
     assert steps_of(config) == [1, 2, 3, 4, 5, 6]
     disk.mount("remount,rw")
-    outcome, lines = run_ranks(train_and_listen, 1, config)[0]
+    outcome, lines = run_ranks(train_and_collect_log, 1, config)[0]
     assert outcome == "finished"
     assert f"resumed from {disk.folder}/tiny/step-00000002, at step 2" in lines
-    assert _on(disk) == ["step-00000002", "step-00000004", "step-00000006"]
+    assert _checkpoints_on(disk) == ["step-00000002", "step-00000004", "step-00000006"]
 
 
-def test_a_rank_that_cannot_write_is_named_by_all_ranks_at_the_next_step(tmp_path: Path) -> None:
-    answers = run_ranks(save_where_rank_1_cannot_write, 2, tmp_path)
+def test_a_rank_that_cannot_write_is_named_on_all_ranks_at_the_next_step(tmp_path: Path) -> None:
+    answers = run_ranks(save_while_rank_1_cannot_write, 2, tmp_path)
     assert answers[0] == answers[1]
     failed, names, saved = answers[0]
     assert failed.startswith(f"{tmp_path}/step-00000001: not saved: rank 1: ")
@@ -165,14 +165,16 @@ def test_a_rank_that_cannot_write_is_named_by_all_ranks_at_the_next_step(tmp_pat
     read_all(DiskFolder(tmp_path / "step-00000002"))
 
 
-def test_a_checkpoint_that_has_its_name_survives_whatever_comes_after(tmp_path: Path) -> None:
-    run_ranks(save_with_mishaps, 1, tmp_path)
+def test_a_committed_checkpoint_survives_later_failures(tmp_path: Path) -> None:
+    run_ranks(save_with_failures, 1, tmp_path)
 
 
-def test_an_update_waits_for_the_copy_of_what_it_changes(corpus: Path, tmp_path: Path) -> None:
+def test_an_update_waits_until_the_tensors_it_changes_are_copied(
+    corpus: Path, tmp_path: Path
+) -> None:
     steps = {"train": {"steps": 6}}
     slow = small_config(corpus, tmp_path, name="slow", **steps)
-    run_ranks(train_with_a_slow_copy, 1, slow)
+    run_ranks(train_with_slow_copy, 1, slow)
     checkpoint = {"asynchronous": False, "every": 4}
     sound = small_config(corpus, tmp_path, name="sound", checkpoint=checkpoint, **steps)
     run_ranks(train_rank, 1, sound)
@@ -180,7 +182,7 @@ def test_an_update_waits_for_the_copy_of_what_it_changes(corpus: Path, tmp_path:
     assert bits[0] == bits[1]
 
 
-def test_a_run_that_diverges_in_mid_save_waits_for_the_checkpoint_and_tells_it(
+def test_a_run_that_diverges_during_a_save_waits_for_it_and_records_the_checkpoint(
     corpus: Path, tmp_path: Path
 ) -> None:
     guard = {"window": 16, "stop_after": 2}

@@ -1,4 +1,4 @@
-"""A step is backward, reduce, and then update or discard: in this order only."""
+"""The engine refuses phases in any order but backward, reduce, update or discard."""
 
 from collections.abc import Callable
 from typing import Any

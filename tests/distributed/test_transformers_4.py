@@ -1,6 +1,6 @@
-"""transformers 4 and 5 make the same of an export: ids, logits, pipelines.
+"""transformers 4 and 5 give the same ids, logits and pipeline results for an export.
 
-Costs 36 s of CPU time, and a download of 16 MB: the older transformers.
+Takes 36 s of CPU time, and downloads 16 MB for the older transformers.
 """
 
 import json
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 
 def older_transformers(folder: Path) -> Path:
-    """Installs them into a folder, or skips where no registry answers."""
+    """Installs ``OLDER`` into a folder; skips the test if pip cannot."""
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
     done = subprocess.run([*pip, *OLDER], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -44,8 +44,8 @@ def older_transformers(folder: Path) -> Path:
     return folder
 
 
-def uses_of(folders: list[Path], *paths: Path) -> dict[str, Any]:
-    """What one version makes of the exports."""
+def use_exports(folders: list[Path], *paths: Path) -> dict[str, Any]:
+    """The results of ``transformers_users.py`` for the exports in one version of transformers."""
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, transformers_users.__file__, *map(str, folders)],
@@ -63,10 +63,10 @@ def uses_of(folders: list[Path], *paths: Path) -> dict[str, Any]:
 def both(
     corpus: Path, pair_corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What 4.57 and the installed version make of one export of each family."""
+    """The results of transformers 4.57 and of the installed version for one export per family."""
     folder = tmp_path_factory.mktemp("exports")
     configs = {
-        # Large weights: a wrong angle of a rotary embedding changes the logits then.
+        # With large weights, a wrong rotary angle changes the logits measurably.
         name: tiny_config(corpus, folder / name, model={**model, "init_std": 0.2}, **SHORT)
         for name, model in GPTS.items()
     }
@@ -75,8 +75,8 @@ def both(
     for name, config in configs.items():
         run_ranks(train_rank, 1, config)
         exports.append(run_ranks(export, 1, config.run_dir, folder / f"{name}-exported")[0].folder)
-    older = uses_of(exports, older_transformers(folder / "older"))
-    newer = uses_of(exports)
+    older = use_exports(exports, older_transformers(folder / "older"))
+    newer = use_exports(exports)
     assert older["version"].startswith("4.") and newer["version"].startswith("5.")
     return older["uses"], newer["uses"]
 
@@ -90,7 +90,7 @@ def test_both_versions_give_the_same_ids_logits_and_texts(both: Any) -> None:
             assert older[folder][what] == found[what], (folder, what)
 
 
-def test_both_versions_write_special_tokens_where_they_are_named(both: Any) -> None:
+def test_both_versions_read_special_tokens_from_text(both: Any) -> None:
     for found in both[0].values():
         special, text, chat = (call["input_ids"] for call in found["calls"][-3:])
         assert 2 in special and 2 not in text

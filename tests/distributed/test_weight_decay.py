@@ -1,4 +1,4 @@
-"""Matrices decay; biases and norms do not."""
+"""Weight decay applies to matrices, not to biases and norms."""
 
 import shutil
 from pathlib import Path
@@ -32,7 +32,7 @@ def _config(kind: str, corpus: Path, runs: Path, *, steps: int, decay: float) ->
 
 @pytest.mark.parametrize("kind", ["gpt", "llama", "bert"])
 def test_matrices_decay_and_biases_and_norms_do_not(kind: str, pairs: Path, tmp_path: Path) -> None:
-    # Biases begin at zero, where a decay does not show: first some steps without any.
+    # Biases start at zero, where decay has no effect: first take some steps without decay.
     common = _config(kind, pairs, tmp_path / "plain", steps=3, decay=0.0)
     run_ranks(train_rank, 1, common)
     weights = {}

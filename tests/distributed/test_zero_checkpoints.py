@@ -1,4 +1,4 @@
-"""What no cross table shows: rarer layouts, bf16 and offloaded optimizers hand on every bit."""
+"""Checkpoints of less common layouts, bf16 and offloaded optimizers load bit for bit."""
 
 from pathlib import Path
 
@@ -35,17 +35,17 @@ ROUNDS: dict[str, list[tuple[str, str]]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layouts", ROUNDS.values(), ids=ROUNDS.keys())
-def test_a_checkpoint_comes_back_unchanged_from_a_round_of_layouts(
+def test_a_checkpoint_is_unchanged_after_loading_and_saving_in_several_layouts(
     layouts: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    _go_round(layouts, tmp_path)
+    _load_and_save_in_turn(layouts, tmp_path)
 
 
-def test_zero_3_in_an_interleaved_pipeline_hands_on_every_bit(tmp_path: Path) -> None:
-    _go_round([(ZERO_3_INTERLEAVED, "fp32")], tmp_path)
+def test_a_checkpoint_is_unchanged_in_zero_3_with_an_interleaved_pipeline(tmp_path: Path) -> None:
+    _load_and_save_in_turn([(ZERO_3_INTERLEAVED, "fp32")], tmp_path)
 
 
-def _go_round(layouts: list[tuple[str, str]], folder: Path) -> None:
+def _load_and_save_in_turn(layouts: list[tuple[str, str]], folder: Path) -> None:
     config, world_size = _config(*layouts[0])
     run_ranks(save_after_steps, world_size, config, folder / "0")
     first = hash_tensors(folder / "0" / "step-00000002", KINDS)

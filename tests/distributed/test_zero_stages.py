@@ -1,4 +1,4 @@
-"""Every ZeRO stage, under every kind of parallelism, takes the steps of one process."""
+"""Every ZeRO stage, with every kind of parallelism, gives the steps of one process."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.distributed.steps import (
     Steps,
-    all_but_the_second,
+    refuse_step_1_on_one_rank,
     steps_config,
     take_steps,
     tiny_model,
@@ -47,40 +47,40 @@ def _steps(world_size: int, parallel: dict[str, Any], **sections: Any) -> list[S
 
 
 @pytest.fixture(scope="module")
-def alone() -> Steps:
-    """The steps of one process."""
+def one_process() -> Steps:
+    """The results of the steps in one process."""
     return _steps(1, {})[0]
 
 
-def _assert_equal(ranks: list[Steps], alone: Steps) -> None:
+def _assert_equal(ranks: list[Steps], one_process: Steps) -> None:
     ours = ranks[0]
     assert all(rank.norms == ours.norms for rank in ranks)
-    assert ours.losses == pytest.approx(alone.losses, abs=2e-6)
-    assert ours.norms == pytest.approx(alone.norms, rel=1e-6)
-    assert ours.gradients.keys() == alone.gradients.keys()
-    for name, gradient in alone.gradients.items():
-        # An absolute floor: a key's bias has no gradient but rounding.
+    assert ours.losses == pytest.approx(one_process.losses, abs=2e-6)
+    assert ours.norms == pytest.approx(one_process.norms, rel=1e-6)
+    assert ours.gradients.keys() == one_process.gradients.keys()
+    for name, gradient in one_process.gradients.items():
+        # An absolute tolerance too: the gradient of a key's bias consists only of rounding.
         assert ours.gradients[name] == pytest.approx(gradient, rel=1e-4, abs=1e-7), name
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_layout_takes_the_steps_of_one_process(layout: str, alone: Steps) -> None:
-    _assert_equal(_steps(*LAYOUTS[layout]), alone)
+def test_a_layout_gives_the_steps_of_one_process(layout: str, one_process: Steps) -> None:
+    _assert_equal(_steps(*LAYOUTS[layout]), one_process)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", MORE_LAYOUTS)
-def test_every_other_layout_does_too(layout: str, alone: Steps) -> None:
-    _assert_equal(_steps(*MORE_LAYOUTS[layout]), alone)
+def test_another_layout_gives_the_steps_of_one_process(layout: str, one_process: Steps) -> None:
+    _assert_equal(_steps(*MORE_LAYOUTS[layout]), one_process)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [2, 3])
-def test_untied_embeddings_have_a_gradient_each(zero: int) -> None:
+def test_untied_embeddings_have_separate_gradients(zero: int) -> None:
     model = {**tiny_model(), "tie_embeddings": False}
-    alone = _steps(1, {}, model=model)[0]
-    assert "output_layer.weight" in alone.gradients
-    _assert_equal(_steps(4, {"pipeline": 2, "zero": zero}, model=model), alone)
+    one_process = _steps(1, {}, model=model)[0]
+    assert "output_layer.weight" in one_process.gradients
+    _assert_equal(_steps(4, {"pipeline": 2, "zero": zero}, model=model), one_process)
 
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -99,36 +99,38 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
-def test_another_model_takes_them_too(kind: str) -> None:
+def test_layouts_of_another_model_give_the_steps_of_one_process(kind: str) -> None:
     model = {**tiny_model(), **MODELS[kind]}
     sections = {"model": model, "data": {"packing": "pairs"} if kind == "bert" else {}}
-    alone = _steps(1, {}, **sections)[0]
-    _assert_equal(_steps(*MORE_LAYOUTS["tensor=2 sequence"], **sections), alone)
-    _assert_equal(_steps(*LAYOUTS["tensor=2 sequence zero=3"], **sections), alone)
-    _assert_equal(_steps(*LAYOUTS["pipeline=2 virtual=2 zero=3 data=2"], **sections), alone)
-    _assert_equal(_steps(*MORE_LAYOUTS["pipeline=2 zero=2 data=2"], **sections), alone)
+    one_process = _steps(1, {}, **sections)[0]
+    _assert_equal(_steps(*MORE_LAYOUTS["tensor=2 sequence"], **sections), one_process)
+    _assert_equal(_steps(*LAYOUTS["tensor=2 sequence zero=3"], **sections), one_process)
+    _assert_equal(_steps(*LAYOUTS["pipeline=2 virtual=2 zero=3 data=2"], **sections), one_process)
+    _assert_equal(_steps(*MORE_LAYOUTS["pipeline=2 zero=2 data=2"], **sections), one_process)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", ["full", "selective"])
 @pytest.mark.parametrize("layout", ["zero=2", "tensor=2 sequence zero=3"])
-def test_activations_that_are_computed_again_change_nothing(
-    layout: str, recompute: str, alone: Steps
+def test_recomputed_activations_change_nothing(
+    layout: str, recompute: str, one_process: Steps
 ) -> None:
-    _assert_equal(_steps(*LAYOUTS[layout], train={"recompute": recompute}), alone)
+    _assert_equal(_steps(*LAYOUTS[layout], train={"recompute": recompute}), one_process)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pipeline=2 zero=2 data=2", "pipeline=2 zero=3 data=2"])
-def test_recompute_goes_with_partitions_under_a_pipeline(layout: str, alone: Steps) -> None:
-    _assert_equal(_steps(*MORE_LAYOUTS[layout], train={"recompute": "full"}), alone)
+def test_recompute_works_with_partitioned_gradients_in_a_pipeline(
+    layout: str, one_process: Steps
+) -> None:
+    _assert_equal(_steps(*MORE_LAYOUTS[layout], train={"recompute": "full"}), one_process)
 
 
 @pytest.mark.parametrize(
     ("parallel", "precision"),
     [({"zero": 1}, "bf16"), ({"zero": 3}, "fp32")],
 )
-def test_an_update_that_one_rank_refuses_changes_no_bit_on_any(
+def test_an_update_refused_by_one_rank_changes_no_bit_on_any_rank(
     parallel: dict[str, Any], precision: str
 ) -> None:
     _assert_skipped(2, parallel, precision)
@@ -156,9 +158,9 @@ def test_a_refused_update_changes_no_bit_in_any_layout(
 
 def _assert_skipped(world_size: int, parallel: dict[str, Any], precision: str) -> None:
     config = steps_config(parallel=parallel, train={"precision": precision})
-    options: dict[str, Any] = {"steps": 3, "whole": False}
-    refused = run_ranks(take_steps, world_size, config, accept=all_but_the_second, **options)
-    # A loss that is not finite is refused by itself, and leaves the same bits.
+    options: dict[str, Any] = {"steps": 3, "gather": False}
+    refused = run_ranks(take_steps, world_size, config, accept=refuse_step_1_on_one_rank, **options)
+    # The engine refuses a loss that is not finite, and leaves the same bits.
     infinite = run_ranks(take_steps, world_size, config, poisoned=1, **options)
     for ours, theirs in zip(refused, infinite, strict=True):
         assert ours.skipped == theirs.skipped == [False, True, False]

@@ -1,4 +1,4 @@
-"""What an installed transformers, 4 or 5, makes of exports: run as a script, which prints JSON."""
+"""A script that loads exports in the installed transformers, 4 or 5, and prints results as JSON."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import transformers
 
 
 def use(folder: str) -> dict[str, Any]:
-    """Ids of every kind of call, logits, and what the pipelines say."""
+    """Ids of every kind of tokenizer call, logits, and pipeline results."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     is_bert = tokenizer.padding_side == "right"
     load = transformers.AutoModelForPreTraining if is_bert else transformers.AutoModelForCausalLM

@@ -1,6 +1,6 @@
-"""One rank that saves while it trains, and looks at what it has copied.
+"""Saves on one rank while it trains, and checks the copies.
 
-``python -m tests.gpu.checkpoint_rank DEVICE SHAPE FOLDER`` prints what it has seen as JSON.
+``python -m tests.gpu.checkpoint_rank DEVICE SHAPE FOLDER`` prints the results as JSON.
 """
 
 import json
@@ -44,7 +44,7 @@ def _trainer(device_name: str, shape: str) -> Iterator[Trainer]:
 
 
 def follow_a_save(trainer: Trainer, folder: Path) -> dict[str, Any]:
-    """Saves while it trains; whether the copy, the update and the loaded state are as they must."""
+    """Saves while it trains; returns whether copy, update and loaded state are right."""
     import torch
 
     from bigtrain.checkpoint.loading import load_checkpoint
@@ -77,15 +77,15 @@ def follow_a_save(trainer: Trainer, folder: Path) -> dict[str, Any]:
 
 
 def time_saves(trainer: Trainer, folder: Path) -> dict[str, list[float]]:
-    """Seconds of saves while training waits, and stalls and costs of those beside it."""
+    """Seconds of synchronous saves, and stall and cost in seconds of asynchronous saves."""
     trainer.step()
     ours = Ours(trainer)
     found: dict[str, list[float]] = {}
     for number in range(SAVES):
         trainer.measure_step()
-        beside = ours.save_beside(folder / f"beside-{number}")
-        waits = ours.save(folder / f"waits-{number}")
-        for name, value in {**beside, "synchronous": waits["whole"]}.items():
+        asynchronous = ours.save_asynchronously(folder / f"asynchronous-{number}")
+        synchronous = ours.save(folder / f"synchronous-{number}")
+        for name, value in {**asynchronous, "synchronous": synchronous["whole"]}.items():
             found.setdefault(name, []).append(round(value, 4))
     return found
 

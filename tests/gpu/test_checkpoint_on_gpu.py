@@ -14,11 +14,11 @@ from rich.console import Console
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine"),
 ]
 
 
-def _look(shape: str, folder: Path) -> dict[str, Any]:
+def _run_rank(shape: str, folder: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpu.checkpoint_rank", "cuda", shape, str(folder)],
         cwd=Path(__file__).parents[2],
@@ -31,8 +31,8 @@ def _look(shape: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_copy_is_that_of_the_saved_step_and_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    assert _look("tiny", tmp_path) == {
+def test_the_copy_holds_the_saved_step_and_is_loaded_bit_for_bit(tmp_path: Path) -> None:
+    assert _run_rank("tiny", tmp_path) == {
         "pinned": True,
         "copied": True,
         "updated": True,
@@ -41,8 +41,8 @@ def test_the_copy_is_that_of_the_saved_step_and_comes_back_bit_for_bit(tmp_path:
     }
 
 
-def test_a_save_of_124_million_parameters_hardly_stalls(tmp_path: Path) -> None:
-    found = _look("124M", tmp_path)
+def test_a_save_of_124_million_parameters_stalls_only_briefly(tmp_path: Path) -> None:
+    found = _run_rank("124M", tmp_path)
     for name, seconds in found.items():
         later = statistics.median(seconds[1:])
         Console().print(f"{name}: first {seconds[0]:.4f} s, later {later:.4f} s")

@@ -1,4 +1,4 @@
-"""On a GPU, attention inside documents runs in blocks and is that of a dense mask."""
+"""On a GPU, blockwise attention inside documents equals attention with a dense mask."""
 
 import pytest
 import torch
@@ -8,14 +8,16 @@ from bigtrain.models.documents import DocumentMasks, attend_in_blocks, dense_mas
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine"),
 ]
 
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-2), (torch.bfloat16, 3e-2)], ids=str
 )
-def test_blocks_attend_as_a_dense_mask_does(dtype: torch.dtype, tolerance: float) -> None:
+def test_blockwise_attention_equals_that_of_a_dense_mask(
+    dtype: torch.dtype, tolerance: float
+) -> None:
     torch.manual_seed(0)
     length = 1024
     documents = (torch.rand(2, length, device="cuda") < 0.01).cumsum(1)
@@ -39,11 +41,11 @@ def test_blocks_attend_as_a_dense_mask_does(dtype: torch.dtype, tolerance: float
         assert (one - other).norm() < tolerance * other.norm()
 
 
-def test_the_mask_of_a_long_row_is_never_made_dense() -> None:
+def test_the_dense_mask_of_a_long_row_is_never_built() -> None:
     length = 32768
     documents = torch.arange(length, device="cuda")[None] // 3000
     torch.cuda.synchronize()
-    DocumentMasks().of(documents)  # Compiled by now.
+    DocumentMasks().of(documents)  # Compiles the kernel before memory is measured.
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     DocumentMasks().of(documents.clone())

@@ -15,7 +15,7 @@ from tests.runs import LLAMA, bert_config, tiny_config
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine"),
 ]
 
 
@@ -48,13 +48,13 @@ def _config(corpus: Path, runs: Path, name: str, device: str, precision: str) ->
     )
 
 
-def test_fp32_on_the_gpu_follows_the_cpu(corpus: Path, tmp_path: Path) -> None:
+def test_fp32_losses_on_the_gpu_are_close_to_those_on_the_cpu(corpus: Path, tmp_path: Path) -> None:
     gpu = _train(_config(corpus, tmp_path, "gpu", "cuda", "fp32"), tmp_path)
     cpu = _train(_config(corpus, tmp_path, "cpu", "cpu", "fp32"), tmp_path)
     assert gpu[:5] == pytest.approx(cpu[:5], abs=1e-3)
 
 
-def test_attention_inside_documents_in_blocks_follows_the_dense_mask_of_the_cpu(
+def test_losses_with_document_blocks_are_close_to_those_of_the_cpus_dense_mask(
     corpus: Path, tmp_path: Path
 ) -> None:
     losses = {}
@@ -66,7 +66,7 @@ def test_attention_inside_documents_in_blocks_follows_the_dense_mask_of_the_cpu(
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])
-def test_the_other_models_on_the_gpu_follow_the_cpu(
+def test_losses_of_the_other_models_are_close_to_those_on_the_cpu(
     kind: str, corpus: Path, pair_corpus: Path, tmp_path: Path
 ) -> None:
     losses = {}
@@ -87,7 +87,7 @@ def test_the_other_models_on_the_gpu_follow_the_cpu(
 
 
 @pytest.mark.parametrize("parallel", [{"zero": 2}, {"zero": 3}, {"offload_optimizer": True}])
-def test_each_zero_stage_on_the_gpu_gives_the_losses_of_the_first(
+def test_all_zero_stages_give_the_same_losses_on_the_gpu(
     parallel: dict[str, int | bool], corpus: Path, tmp_path: Path
 ) -> None:
     first = _config(corpus, tmp_path, "first", "cuda", "fp32")
@@ -104,7 +104,7 @@ def test_bf16_trains_resumes_and_exports(corpus: Path, tmp_path: Path) -> None:
     assert losses[-1] < losses[0] - 0.5
     parts = _config(corpus, tmp_path, "parts", "cuda", "bf16")
     _train(parts, tmp_path, "train.steps=15")
-    # Flash attention's backward adds in no fixed order, so a GPU promises no equal bits.
+    # Flash attention's backward adds in no fixed order, so bits may differ on a GPU.
     assert _train(parts, tmp_path) == pytest.approx(losses, abs=2e-2)
     out = tmp_path / "exported"
     assert "largest logit difference" in _bigtrain("export-hf", str(parts.run_dir), str(out))

@@ -1,4 +1,4 @@
-"""A job, or a launcher in a process of its own, from the few lines that each rank shall run."""
+"""Fixtures that make a job, or a launcher process, from the lines that each rank runs."""
 
 import sys
 import textwrap
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.local import LocalJob
-from tests.launcher.stand_in_ranks import PRELUDE, Launched
+from tests.launcher.fake_ranks import PRELUDE, Launched
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A job on this machine ends well, or names who failed, and leaves nothing behind."""
+"""A local job succeeds, or names the failed rank, and leaves no processes behind."""
 
 import os
 import signal
@@ -12,14 +12,14 @@ import pytest
 
 from launcher import rank_exec
 from launcher.local import JobResult, LocalJob, run_local
-from tests.launcher.stand_in_ranks import is_alive, poll
+from tests.launcher.fake_ranks import is_alive, poll
 
 
 def test_a_job_whose_ranks_all_exit_0_succeeds(make_job):
     assert run_local(make_job("pass")) == JobResult(0, None, False)
 
 
-def test_each_rank_knows_its_place_and_all_agree_on_the_port(make_job, log_dir: Path):
+def test_ranks_get_their_numbers_and_the_same_port(make_job, log_dir: Path):
     names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT"
     run_local(
         make_job(f'put(f"seen-{{rank}}", " ".join(os.environ[n] for n in "{names}".split()))')
@@ -51,7 +51,7 @@ def test_only_rank_0_writes_to_the_terminal(make_job, log_dir: Path, capfd):
     assert not (log_dir / "rank-0.log").exists()
 
 
-def test_the_log_of_an_earlier_attempt_is_kept_but_never_quoted(make_job, log_dir: Path):
+def test_the_log_of_an_earlier_attempt_is_kept_but_not_quoted(make_job, log_dir: Path):
     log_dir.mkdir()
     (log_dir / "rank-1.log").write_text("earlier words\n")
     result = run_local(make_job("sys.exit(3 if rank == 1 else 0)"))
@@ -67,12 +67,12 @@ def test_a_failing_rank_is_named_with_its_message(make_job, log_dir: Path):
     assert result.failure.log == log_dir / "rank-1.log"
 
 
-def test_bad_input_passes_exit_code_2_on(make_job):
+def test_exit_code_2_of_a_rank_is_returned_for_bad_input(make_job):
     result = run_local(make_job('fail("model.layers: unknown key", 2) if rank == 0 else hang()'))
     assert (result.exit_code, result.failure.rank, result.failure.log) == (2, 0, None)
 
 
-def test_a_rank_without_an_error_file_is_quoted_from_its_log(make_job):
+def test_the_message_of_a_rank_without_error_file_is_the_last_line_of_its_log(make_job):
     result = run_local(make_job('print("out of disk\\n\\n"); sys.exit(1 if rank == 1 else 0)'))
     assert result.failure.message == "out of disk"
 
@@ -86,7 +86,7 @@ def test_error_files_of_an_earlier_attempt_are_removed(make_job, log_dir: Path):
     assert not list(log_dir.glob("*.error.json"))
 
 
-def test_a_killed_rank_is_named_and_not_the_peer_that_then_lost_it(make_job):
+def test_a_killed_rank_is_named_and_not_the_peer_that_lost_its_connection(make_job):
     body = """
         put(f"ready-{rank}", os.getpid())
         if rank == 1:
@@ -103,7 +103,7 @@ def test_a_killed_rank_is_named_and_not_the_peer_that_then_lost_it(make_job):
     assert result.failure.exit_code is None
 
 
-def test_a_hung_rank_is_killed_after_the_grace(make_job, log_dir: Path):
+def test_a_hung_rank_is_killed_after_the_grace_period(make_job, log_dir: Path):
     body = """
         if rank == 0:
             hang()
@@ -134,7 +134,7 @@ def test_a_rank_that_reported_and_then_hung_is_still_the_first_to_fail(make_job)
 
 
 STEPS_UNTIL_STOPPED = """
-    heed(signal.SIGTERM, signal.SIGUSR2)
+    record_signals(signal.SIGTERM, signal.SIGUSR2)
     wait_until(lambda: stops)
     put(f"saved-{rank}", int(stops[0]))
 """
@@ -159,9 +159,9 @@ def test_a_stop_lets_all_ranks_save(launch, log_dir: Path, sent, received, exit_
     assert "saving" in errors and "Ctrl-C kills the run at once" in errors
 
 
-def test_a_second_ctrl_c_kills(launch):
+def test_a_second_ctrl_c_kills_the_ranks(launch):
     launched = launch(
-        "heed(signal.SIGTERM); wait_until(lambda: stops); put(f'saving-{rank}'); hang()"
+        "record_signals(signal.SIGTERM); wait_until(lambda: stops); put(f'saving-{rank}'); hang()"
     )
     ranks = launched.wait_for_ranks()
     launched.process.send_signal(signal.SIGINT)
@@ -173,13 +173,15 @@ def test_a_second_ctrl_c_kills(launch):
 
 
 def test_a_rank_that_fails_while_stopping_is_a_failure(launch):
-    launched = launch("heed(signal.SIGTERM); wait_until(lambda: stops); fail('OSError: disk full')")
+    launched = launch(
+        "record_signals(signal.SIGTERM); wait_until(lambda: stops); fail('OSError: disk full')"
+    )
     launched.wait_for_ranks()
     launched.process.send_signal(signal.SIGTERM)
     assert launched.end()[:2] == (1, "1 True OSError: disk full")
 
 
-def test_a_stop_before_the_ranks_can_heed_it_is_not_told_as_a_success(launch):
+def test_a_stop_before_the_ranks_handle_signals_is_not_a_success(launch):
     launched = launch("put(f'ready-{rank}', os.getpid()); time.sleep(600)")
     launched.wait_for_ranks()
     launched.process.send_signal(signal.SIGTERM)
@@ -212,36 +214,36 @@ def test_a_rank_does_not_start_when_its_launcher_has_already_died(tmp_path: Path
 
 @pytest.mark.parametrize("own_session", [False, True], ids=["in its group", "in its own session"])
 @pytest.mark.parametrize("end", ["pass", "sys.exit(1)"], ids=["after success", "after failure"])
-def test_a_helper_that_a_rank_started_does_not_survive_the_job(
+def test_a_child_process_of_a_rank_does_not_survive_the_job(
     make_job: Callable[..., LocalJob], log_dir: Path, own_session: bool, end: str
 ):
     body = f"""
-        helper = subprocess.Popen(["sleep", "600"], start_new_session={own_session})
-        put(f"helper-{{rank}}", helper.pid)
+        child = subprocess.Popen(["sleep", "600"], start_new_session={own_session})
+        put(f"child-{{rank}}", child.pid)
         {end}
     """
     run_local(make_job(body))
-    helpers = [int(path.read_text()) for path in log_dir.glob("helper-*")]
-    assert helpers and not any(map(is_alive, helpers))
+    childs = [int(path.read_text()) for path in log_dir.glob("child-*")]
+    assert childs and not any(map(is_alive, childs))
 
 
-def test_processes_that_were_there_before_the_job_survive_it(make_job):
-    bystander = subprocess.Popen(["sleep", "600"])
+def test_processes_started_before_the_job_survive_it(make_job):
+    unrelated = subprocess.Popen(["sleep", "600"])
     try:
         run_local(make_job("pass"))
-        assert bystander.poll() is None
+        assert unrelated.poll() is None
     finally:
-        bystander.kill()
-        bystander.wait()
+        unrelated.kill()
+        unrelated.wait()
 
 
-def test_signal_handlers_are_given_back(make_job):
+def test_signal_handlers_are_restored(make_job):
     before = signal.getsignal(signal.SIGINT)
     run_local(make_job("pass", processes=1))
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_each_rank_has_a_session_of_its_own(make_job, log_dir: Path):
+def test_each_rank_has_its_own_session(make_job, log_dir: Path):
     run_local(make_job("put(f'session-{rank}', os.getsid(0))"))
     sessions = {int((log_dir / f"session-{rank}").read_text()) for rank in (0, 1)}
     assert len(sessions) == 2 and os.getsid(0) not in sessions

@@ -1,4 +1,4 @@
-"""A checkpoint's files are one whole: what was changed, cut or taken away is found and named."""
+"""Changed, truncated and missing files of a committed checkpoint are found and named."""
 
 import json
 import shutil
@@ -32,12 +32,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> DiskFolder:
 
 def test_each_flipped_bit_of_the_commit_is_found_or_changes_nothing(checkpoint: DiskFolder) -> None:
     file = checkpoint.path / COMMIT_FILE
-    whole = file.read_bytes()
+    original = file.read_bytes()
     content = read_json(checkpoint, COMMIT_FILE)
     harmless = 0
     try:
-        for place in range(8 * len(whole)):
-            damaged = bytearray(whole)
+        for place in range(8 * len(original)):
+            damaged = bytearray(original)
             damaged[place // 8] ^= 1 << place % 8
             file.write_bytes(damaged)
             try:
@@ -48,8 +48,8 @@ def test_each_flipped_bit_of_the_commit_is_found_or_changes_nothing(checkpoint: 
                 assert read_json(checkpoint, COMMIT_FILE)["files"] == content["files"]
                 harmless += 1
     finally:
-        file.write_bytes(whole)
-    # White space, and the one name without which a checkpoint is of the first days.
+        file.write_bytes(original)
+    # Changes of white space, and of the key crc32, which the first checkpoints did not have.
     assert harmless < 60
 
 
@@ -60,24 +60,24 @@ def test_damage_to_any_json_file_is_found_and_is_one_line(
 ) -> None:
     name = data.draw(st.sampled_from(JSON_FILES))
     file = checkpoint.path / name
-    whole = file.read_bytes()
-    begin = data.draw(st.integers(0, len(whole)))
-    end = data.draw(st.integers(begin, len(whole)))
-    damaged = whole[:begin] + data.draw(st.binary(max_size=8)) + whole[end:]
+    original = file.read_bytes()
+    begin = data.draw(st.integers(0, len(original)))
+    end = data.draw(st.integers(begin, len(original)))
+    damaged = original[:begin] + data.draw(st.binary(max_size=8)) + original[end:]
     commit = json.loads((checkpoint.path / COMMIT_FILE).read_bytes())
     try:
         file.write_bytes(damaged)
         state = open_state(checkpoint)
     except CheckpointError as error:
-        assert damaged != whole
+        assert damaged != original
         assert str(file.parent) in str(error)
         assert len(str(error).splitlines()) == 1
     else:
-        assert name == COMMIT_FILE or damaged == whole
+        assert name == COMMIT_FILE or damaged == original
         assert read_json(checkpoint, COMMIT_FILE)["files"] == commit["files"]
         assert state.step == 4
     finally:
-        file.write_bytes(whole)
+        file.write_bytes(original)
 
 
 def _commit(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -85,7 +85,7 @@ def _commit(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def _with_entries(entry: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A commit of the first days, without a checksum of its own."""
+    """A commit file without a checksum of its own, as the first checkpoints had."""
     return lambda value: {
         "schema": value["schema"],
         "files": dict.fromkeys(value["files"], entry),
@@ -93,7 +93,7 @@ def _with_entries(entry: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def _with_file(name: str, **checksum: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A commit that lists a file of this name too."""
+    """A commit file that also lists a file of this name."""
     return lambda value: {
         "schema": value["schema"],
         "files": {**value["files"], name: {"bytes": 1}},
@@ -121,7 +121,7 @@ def _with_file(name: str, **checksum: Any) -> Callable[[dict[str, Any]], dict[st
         (STATE_FILE, _commit(step=5), "was changed after|bytes"),
     ],
 )
-def test_a_file_that_says_something_else_is_named(
+def test_a_file_with_changed_content_is_named(
     name: str, change: Any, message: str, checkpoint: DiskFolder, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(checkpoint.path, tmp_path / checkpoint.name))
@@ -135,7 +135,7 @@ def test_a_file_that_says_something_else_is_named(
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"[" * 200_000, b"null", b"{}", b"\0" * 500])
 @pytest.mark.parametrize("name", JSON_FILES)
-def test_a_file_of_rubbish_is_named(
+def test_a_file_of_invalid_content_is_named(
     name: str, damage: bytes, checkpoint: DiskFolder, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(checkpoint.path, tmp_path / checkpoint.name))
@@ -147,7 +147,7 @@ def test_a_file_of_rubbish_is_named(
 
 
 @pytest.mark.parametrize("name", JSON_FILES)
-def test_a_folder_in_place_of_a_file_is_told(
+def test_a_folder_in_place_of_a_file_is_named(
     name: str, checkpoint: DiskFolder, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(checkpoint.path, tmp_path / checkpoint.name))
@@ -157,7 +157,7 @@ def test_a_folder_in_place_of_a_file_is_told(
         open_state(DiskFolder(copy))
 
 
-def test_names_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:
+def test_other_names_are_not_checkpoints(tmp_path: Path) -> None:
     checkpoints = DiskFolder(tmp_path)
     make_checkpoint(checkpoints, 4)
     (tmp_path / "latest").symlink_to(tmp_path / "step-00000099")
@@ -176,10 +176,10 @@ def test_names_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:
 
 @given(content=st.binary(max_size=200))
 @settings(deadline=None)
-def test_no_file_whatever_it_holds_is_more_than_an_error(
+def test_any_invalid_content_raises_checkpoint_error(
     content: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    folder = tmp_path_factory.mktemp("rubbish")
+    folder = tmp_path_factory.mktemp("invalid")
     (folder / STATE_FILE).write_bytes(content)
     with pytest.raises(CheckpointError):
         read_json(DiskFolder(folder), STATE_FILE)

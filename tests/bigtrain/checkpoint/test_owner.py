@@ -1,4 +1,4 @@
-"""Two runs of one name in two runs_dirs never share the checkpoints in checkpoint.dir."""
+"""Two runs of the same name in different runs_dirs never share checkpoints in checkpoint.dir."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from tests.runs import tiny_config
 
 @pytest.fixture(params=["disk", "store"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A ``checkpoint.dir`` on a disk, and one behind a URL."""
+    """A ``checkpoint.dir``: a path on the disk, or a URL."""
     if request.param == "disk":
         yield str(tmp_path / "checkpoints")
         return
@@ -42,9 +42,7 @@ def _run(tmp_path: Path, place: str, runs: str = "a") -> RunConfig:
     return config
 
 
-def test_a_second_run_of_the_same_name_is_refused_and_told_the_ways_out(
-    tmp_path: Path, place: str
-) -> None:
+def test_a_second_run_of_the_same_name_is_refused_with_remedies(tmp_path: Path, place: str) -> None:
     first, second = _run(tmp_path, place), _run(tmp_path, place, "b")
     _claim(first)
     for refuses in (_check, _claim):
@@ -57,14 +55,14 @@ def test_a_second_run_of_the_same_name_is_refused_and_told_the_ways_out(
     _check(first)
 
 
-def test_the_owner_goes_on_again_and_again(tmp_path: Path, place: str) -> None:
+def test_the_owner_can_claim_repeatedly(tmp_path: Path, place: str) -> None:
     run = _run(tmp_path, place)
     for _ in range(3):
         _check(run)
         _claim(run)
 
 
-def test_a_moved_run_folder_is_still_the_owner_and_what_is_made_in_its_place_is_not(
+def test_a_moved_run_folder_is_still_the_owner_and_a_new_folder_in_its_place_is_not(
     tmp_path: Path, place: str
 ) -> None:
     run = _run(tmp_path, place)
@@ -86,9 +84,7 @@ def test_a_copied_run_folder_is_not_the_owner(tmp_path: Path, place: str) -> Non
     _check(run)
 
 
-def test_a_run_folder_that_was_removed_and_made_anew_is_the_owner(
-    tmp_path: Path, place: str
-) -> None:
+def test_a_removed_and_recreated_run_folder_is_the_owner(tmp_path: Path, place: str) -> None:
     run = _run(tmp_path, place)
     _claim(run)
     shutil.rmtree(run.run_dir)
@@ -101,21 +97,21 @@ def test_the_same_path_on_another_machine_is_another_run(
     run = _run(tmp_path, place)
     _claim(run)
     monkeypatch.setattr(socket, "gethostname", lambda: "node-b")
-    _claim(run)  # A run folder that both machines see.
+    _claim(run)  # Both machines share the run folder.
     shutil.rmtree(run.run_dir)
     monkeypatch.setattr(socket, "gethostname", lambda: "node-c")
     with pytest.raises(ConfigError, match=r"on node-b, and .* is another run"):
         _check(_run(tmp_path, place))
 
 
-def test_of_two_runs_that_claim_at_once_the_last_one_keeps_the_checkpoints(
+def test_if_two_runs_claim_at_the_same_time_the_last_one_owns_the_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = str(tmp_path / "checkpoints")
     first, second = _run(tmp_path, place), _run(tmp_path, place, "b")
     write = DiskFolder.write
 
-    def write_and_be_overtaken(folder: DiskFolder, name: str, data: bytes) -> None:
+    def write_then_let_second_claim(folder: DiskFolder, name: str, data: bytes) -> None:
         write(folder, name, data)
         if name != "tiny.owner.json":
             return
@@ -123,13 +119,13 @@ def test_of_two_runs_that_claim_at_once_the_last_one_keeps_the_checkpoints(
         (tmp_path / "checkpoints/tiny.owner.json").rename(tmp_path / "first")
         _claim(second)
 
-    monkeypatch.setattr(DiskFolder, "write", write_and_be_overtaken)
+    monkeypatch.setattr(DiskFolder, "write", write_then_let_second_claim)
     with pytest.raises(ConfigError, match="is another run"):
         _claim(first)
     _check(second)
 
 
-def test_checkpoints_that_had_another_owner_are_taken_over_by_name(
+def test_a_recreated_run_takes_over_its_old_checkpoints_with_a_log_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = tmp_path / "checkpoints"
@@ -141,17 +137,19 @@ def test_checkpoints_that_had_another_owner_are_taken_over_by_name(
     assert f"these checkpoints belonged to {run.run_dir} on " in caplog.text
 
 
-def test_a_new_run_of_the_old_name_of_a_renamed_run_is_refused(tmp_path: Path, place: str) -> None:
+def test_a_new_run_with_the_old_name_of_a_renamed_run_is_refused(
+    tmp_path: Path, place: str
+) -> None:
     run = _run(tmp_path, place)
     _claim(run)
     run.run_dir.rename(tmp_path / "a/renamed")
-    for _ in range(2):  # Before its folder exists, and after.
+    for _ in range(2):  # Once before its folder exists, once after.
         with pytest.raises(ConfigError, match=r"another run \(that one is in .*a/renamed now\)"):
             _check(run)
         run.run_dir.mkdir(exist_ok=True)
 
 
-def test_of_a_renamed_run_and_its_copy_neither_is_the_owner(tmp_path: Path, place: str) -> None:
+def test_neither_a_renamed_run_nor_its_copy_is_the_owner(tmp_path: Path, place: str) -> None:
     run = _run(tmp_path, place)
     _claim(run)
     renamed = run.model_copy(update={"name": "q"})
@@ -167,7 +165,7 @@ def test_of_a_renamed_run_and_its_copy_neither_is_the_owner(tmp_path: Path, plac
             check_owner(config, checkpoints)
 
 
-def test_a_copy_with_checkpoints_of_its_own_does_not_keep_its_original_from_being_renamed(
+def test_a_run_with_a_copy_that_has_its_own_checkpoints_can_be_renamed(
     tmp_path: Path, place: str
 ) -> None:
     run = _run(tmp_path, place)
@@ -181,7 +179,7 @@ def test_a_copy_with_checkpoints_of_its_own_does_not_keep_its_original_from_bein
     _check(copy)
 
 
-def test_old_checkpoints_without_an_owner_are_adopted_and_told(
+def test_old_checkpoints_without_an_owner_are_taken_over_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = tmp_path / "checkpoints"
@@ -198,7 +196,7 @@ def test_old_checkpoints_without_an_owner_are_adopted_and_told(
         _check(_run(tmp_path, str(place), "b"))
 
 
-def test_removing_the_file_takes_checkpoints_over(tmp_path: Path) -> None:
+def test_after_its_owner_file_is_removed_checkpoints_can_be_claimed(tmp_path: Path) -> None:
     place = tmp_path / "checkpoints"
     first, second = _run(tmp_path, str(place)), _run(tmp_path, str(place), "b")
     _claim(first)
@@ -208,7 +206,7 @@ def test_removing_the_file_takes_checkpoints_over(tmp_path: Path) -> None:
         _check(first)
 
 
-def test_half_an_owner_file_stops_nobody(tmp_path: Path) -> None:
+def test_a_truncated_owner_file_is_replaced(tmp_path: Path) -> None:
     place = tmp_path / "checkpoints"
     run = _run(tmp_path, str(place))
     _claim(run)

@@ -1,4 +1,4 @@
-"""Which checkpoints go, and that what stays can be gone back to."""
+"""Retention removes old checkpoints, and keeps complete ones."""
 
 import logging
 from pathlib import Path
@@ -50,7 +50,7 @@ def _steps(checkpoints: Folder) -> list[int]:
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> DiskFolder:
-    """Of steps 2, 4, … 10."""
+    """A folder with checkpoints of steps 2, 4, … 10."""
     folder = DiskFolder(tmp_path)
     for step in range(2, 11, 2):
         make_checkpoint(folder, step)
@@ -58,7 +58,7 @@ def checkpoints(tmp_path: Path) -> DiskFolder:
 
 
 @pytest.mark.parametrize(
-    ("steps", "keep_last", "keep_every", "going"),
+    ("steps", "keep_last", "keep_every", "removed"),
     [
         ([], 1, None, []),
         ([5], 1, None, []),
@@ -72,9 +72,9 @@ def checkpoints(tmp_path: Path) -> DiskFolder:
     ],
 )
 def test_steps_to_remove(
-    steps: list[int], keep_last: int | None, keep_every: int | None, going: list[int]
+    steps: list[int], keep_last: int | None, keep_every: int | None, removed: list[int]
 ) -> None:
-    assert steps_to_remove(steps, keep_last=keep_last, keep_every=keep_every) == going
+    assert steps_to_remove(steps, keep_last=keep_last, keep_every=keep_every) == removed
 
 
 @given(
@@ -82,31 +82,31 @@ def test_steps_to_remove(
     keep_last=st.none() | st.integers(1, 50),
     keep_every=st.none() | st.integers(1, 100),
 )
-def test_the_newest_and_the_multiples_stay(
+def test_the_newest_and_the_multiples_are_kept(
     steps: list[int], keep_last: int | None, keep_every: int | None
 ) -> None:
-    going = steps_to_remove(steps, keep_last=keep_last, keep_every=keep_every)
-    staying = set(steps) - set(going)
-    assert set(going) <= set(steps)
-    assert going == sorted(set(going))
-    assert set(sorted(set(steps))[-(keep_last or len(steps)) :]) <= staying
-    assert staying or not steps
+    removed = steps_to_remove(steps, keep_last=keep_last, keep_every=keep_every)
+    kept = set(steps) - set(removed)
+    assert set(removed) <= set(steps)
+    assert removed == sorted(set(removed))
+    assert set(sorted(set(steps))[-(keep_last or len(steps)) :]) <= kept
+    assert kept or not steps
     if keep_every is not None:
-        assert not [step for step in going if step % keep_every == 0]
-    # Nothing stays without a reason.
+        assert not [step for step in removed if step % keep_every == 0]
+    # No other checkpoints stay.
     if keep_last is not None:
-        reasons = [s for s in staying if keep_every is not None and s % keep_every == 0]
-        assert len(staying - set(reasons)) <= keep_last
+        reasons = [s for s in kept if keep_every is not None and s % keep_every == 0]
+        assert len(kept - set(reasons)) <= keep_last
 
 
-def test_older_checkpoints_go_and_nothing_of_them_is_left(checkpoints: DiskFolder) -> None:
+def test_older_checkpoints_are_removed_completely(checkpoints: DiskFolder) -> None:
     removed = remove_old(checkpoints, CheckpointConfig(keep_last=1, keep_every=4), saved=10)
     assert sorted(map(step_of, removed)) == [2, 6]
     assert checkpoints.names() == ["step-00000004", "step-00000008", "step-00000010"]
 
 
 @pytest.mark.parametrize("damage", [COMMIT_FILE, STATE_FILE, TENSORS_FILE])
-def test_nothing_is_removed_while_the_newest_is_not_whole(
+def test_nothing_is_removed_while_the_newest_is_damaged(
     damage: str, checkpoints: DiskFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     (checkpoints.path / "step-00000010" / damage).write_bytes(b"{}")
@@ -115,29 +115,29 @@ def test_nothing_is_removed_while_the_newest_is_not_whole(
     assert f"older checkpoints are not removed: {checkpoints}/step-00000010/{damage}" in caplog.text
 
 
-def test_what_is_not_committed_counts_for_none(checkpoints: DiskFolder) -> None:
+def test_an_uncommitted_checkpoint_is_not_counted(checkpoints: DiskFolder) -> None:
     (checkpoints.path / "step-00000010" / COMMIT_FILE).unlink()
     remove_old(checkpoints, CheckpointConfig(keep_last=1), saved=8)
     assert _steps(checkpoints) == [8]
     assert "step-00000010" in checkpoints.names()
 
 
-def test_what_was_saved_just_now_stays_though_another_has_a_higher_number(
+def test_the_last_saved_checkpoint_stays_if_others_have_later_steps(
     checkpoints: DiskFolder,
 ) -> None:
     remove_old(checkpoints, CheckpointConfig(keep_last=1), saved=6)
     assert _steps(checkpoints) == [6, 8, 10]
 
 
-def test_nothing_is_removed_where_what_was_saved_is_not_there(checkpoints: DiskFolder) -> None:
+def test_nothing_is_removed_if_the_saved_checkpoint_is_missing(checkpoints: DiskFolder) -> None:
     assert remove_old(checkpoints, CheckpointConfig(keep_last=1), saved=12) == []
     assert _steps(checkpoints) == [2, 4, 6, 8, 10]
 
 
-def test_a_removal_that_fails_is_told_and_the_others_go(
+def test_a_failed_removal_is_logged_and_the_others_are_removed(
     checkpoints: DiskFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # A file stands where the checkpoint of step 4 must go.
+    # A file has the name to which the checkpoint of step 4 must be renamed.
     (checkpoints.path / "step-00000004.tmp-removed").touch()
     left = checkpoints.path / "step-00000001.tmp-removed"
     left.mkdir()
@@ -146,10 +146,10 @@ def test_a_removal_that_fails_is_told_and_the_others_go(
     assert sorted(map(step_of, removed)) == [2, 6]
     assert _steps(checkpoints) == [4, 8, 10]
     assert "step-00000004 was not removed: " in caplog.text
-    assert not left.exists()  # What an earlier removal has left is tried again.
+    assert not left.exists()  # An earlier, incomplete removal is finished.
 
 
-def test_a_file_that_is_not_as_long_as_its_rank_says_is_not_committed(tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_file_of_the_wrong_size_is_not_committed(tmp_path: Path) -> None:
     checkpoints = DiskFolder(tmp_path)
     folder = DiskFolder(make_checkpoint(checkpoints, 2))
     folder.remove_file(COMMIT_FILE)

@@ -1,4 +1,4 @@
-"""A folder is the same to a checkpoint on a disk, behind a URL, and in an object store."""
+"""Folders on a disk, behind a URL and in an object store behave the same."""
 
 import pickle
 import shutil
@@ -31,14 +31,14 @@ KINDS = ("disk", "file", "memory", "s3")
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[None]:
-    """Leads to a store that speaks S3, or skips."""
+    """Starts an S3 server, or skips the test."""
     with s3_server() as environment, use_environment(environment):
         yield
 
 
 @pytest.fixture(params=KINDS)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """A folder of each kind that does not exist yet."""
+    """A folder of each kind, which does not exist yet."""
     if request.param == "s3":
         request.getfixturevalue("s3")
     places = {
@@ -50,7 +50,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     return open_folder(places[request.param]).child("tiny")
 
 
-def test_what_is_not_there_is_nothing_and_can_be_removed(folder: Folder) -> None:
+def test_a_missing_folder_is_empty_and_can_be_removed(folder: Folder) -> None:
     assert folder.names() == []
     assert folder.size("file") is None
     assert folder.modified("file") is None
@@ -63,7 +63,7 @@ def test_what_is_not_there_is_nothing_and_can_be_removed(folder: Folder) -> None
     folder.check_place()
 
 
-def test_what_is_written_is_read_and_what_is_written_again_replaced(folder: Folder) -> None:
+def test_files_are_written_read_and_replaced(folder: Folder) -> None:
     folder.make()
     folder.make()
     folder.write("b", b"first and long")
@@ -76,19 +76,19 @@ def test_what_is_written_is_read_and_what_is_written_again_replaced(folder: Fold
     assert [folder.size(name) for name in ("a", "b", "under")] == [0, 6, None]
     assert folder.read("b") == b"second"
     assert folder.child("under").read("file") == b"deep"
-    assert folder.child("b").names() == []  # It is no folder.
+    assert folder.child("b").names() == []  # A file is not a folder.
     assert folder.modified("b") is not None or str(folder).startswith("memory")
     again = open_folder(str(folder))
     assert (str(again), again.name, again.names()) == (str(folder), "tiny", folder.names())
 
 
-def test_a_folder_can_be_handed_to_another_process(folder: Folder) -> None:
+def test_a_folder_can_be_pickled(folder: Folder) -> None:
     folder.make()
     folder.write("file", b"content")
     assert pickle.loads(pickle.dumps(folder)).read("file") == b"content"
 
 
-def test_a_folder_goes_with_all_in_it_and_no_neighbour(folder: Folder) -> None:
+def test_removing_a_folder_removes_its_content_and_no_other_folder(folder: Folder) -> None:
     for name in ("step-1", "step-10", "step-1.try-1"):
         folder.child(name).make()
         folder.child(name).write("file", b"content")
@@ -105,10 +105,10 @@ def test_a_folder_goes_with_all_in_it_and_no_neighbour(folder: Folder) -> None:
     max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(reads=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 200)), max_size=12))
-def test_any_part_of_a_file_is_read_as_it_was_written(
+def test_any_range_of_a_file_is_read_as_written(
     reads: list[tuple[int, int]], folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _read_ahead_little(monkeypatch)
+    _set_small_read_ahead(monkeypatch)
     content = bytes(number * 7 % 251 for number in range(600))
     if folder.size("file") is None:
         folder.make()
@@ -121,35 +121,35 @@ def test_any_part_of_a_file_is_read_as_it_was_written(
             assert found == len(content[start : start + count])
 
 
-def _read_ahead_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def _set_small_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in (("REQUEST_BYTES", 64), ("_FIRST_AHEAD", 32), ("_SMALL_GAP", 8)):
         monkeypatch.setattr(object_store, name, size)
     monkeypatch.setattr(object_store, "_MOST_AHEAD", 256)
 
 
-class TestReadingAhead:
-    """A store is asked seldom by who reads on, and for no more than is wanted by who jumps."""
+class TestReadAhead:
+    """Sequential reads need few requests; random reads request only the wanted bytes."""
 
     @pytest.fixture
-    def asked(self) -> list[tuple[int, int]]:
+    def requests(self) -> list[tuple[int, int]]:
         return []
 
     @pytest.fixture
     def file(
-        self, asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+        self, requests: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
     ) -> Callable[[int], None]:
-        """Reads 16 bytes from a place in a file of 4096."""
-        _read_ahead_little(monkeypatch)
+        """A function that reads 16 bytes at an offset of a file of 4096 bytes."""
+        _set_small_read_ahead(monkeypatch)
         memory = fsspec.filesystem("memory")
         content = bytes(number % 256 for number in range(4096))
         memory.pipe_file("/ahead", content)
 
-        class Counted:
+        class RecordingStore:
             def cat_ranges(self, paths: list[str], starts: list[int], ends: list[int]) -> Any:
-                asked.extend(zip(starts, ends, strict=True))
+                requests.extend(zip(starts, ends, strict=True))
                 return memory.cat_ranges(paths, starts, ends)
 
-        opened = ReadAhead(Counted(), "/ahead", size=4096, place="here")
+        opened = ReadAhead(RecordingStore(), "/ahead", size=4096, place="here")
 
         def read(start: int) -> None:
             buffer = bytearray(16)
@@ -158,45 +158,45 @@ class TestReadingAhead:
 
         return read
 
-    def test_reading_on_asks_for_large_pieces(
-        self, file: Callable[[int], None], asked: list[tuple[int, int]]
+    def test_sequential_reads_request_large_ranges(
+        self, file: Callable[[int], None], requests: list[tuple[int, int]]
     ) -> None:
         for start in range(0, 4096, 16):
             file(start)
-        assert sum(stop - start for start, stop in asked) == 4096
-        assert len(asked) < 70  # 4096 / 64, and the small ones of the beginning.
-        assert max(stop - start for start, stop in asked) == 64
+        assert sum(stop - start for start, stop in requests) == 4096
+        assert len(requests) < 70  # 4096 / 64, and the small first ones.
+        assert max(stop - start for start, stop in requests) == 64
 
-    def test_small_gaps_are_read_over(
-        self, file: Callable[[int], None], asked: list[tuple[int, int]]
+    def test_small_gaps_are_read_too(
+        self, file: Callable[[int], None], requests: list[tuple[int, int]]
     ) -> None:
         for start in range(0, 4096, 20):
             file(start)
-        assert len(asked) < 80
+        assert len(requests) < 80
 
-    def test_jumping_asks_for_what_is_wanted(
-        self, file: Callable[[int], None], asked: list[tuple[int, int]]
+    def test_random_reads_request_only_the_wanted_bytes(
+        self, file: Callable[[int], None], requests: list[tuple[int, int]]
     ) -> None:
         for start in range(4080, 1000, -500):
             file(start)
-        assert {stop - start for start, stop in asked} == {16}
+        assert {stop - start for start, stop in requests} == {16}
 
 
-def test_a_half_written_file_is_none_in_a_store(s3: None) -> None:
+def test_an_interrupted_write_leaves_no_file_in_a_store(s3: None) -> None:
     folder = open_folder(f"s3://{BUCKET}/{uuid.uuid4().hex}")
-    for size in (10, 60 * 2**20):  # More than is sent in one piece.
+    for size in (10, 60 * 2**20):  # A small file, and one uploaded in several parts.
         with pytest.raises(OSError, match="no more"), folder.created("file") as file:
             file.write(bytes(size))
             raise ValueError("no more")
     assert folder.names() == []
 
 
-def test_what_others_write_and_remove_is_seen_at_once(s3: None) -> None:
+def test_changes_by_other_clients_are_visible_immediately(s3: None) -> None:
     url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
     folder, other = open_folder(url), s3_client()
     assert folder.names() == []
     other.pipe_file(f"{url}/one", b"1")
-    other.pipe_file(f"{url}/", b"")  # The mark by which consoles show a folder.
+    other.pipe_file(f"{url}/", b"")  # Web consoles mark folders this way.
     assert (folder.names(), folder.size("one")) == (["one"], 1)
     other.pipe_file(f"{url}/one", b"123")
     assert folder.size("one") == 3
@@ -204,7 +204,7 @@ def test_what_others_write_and_remove_is_seen_at_once(s3: None) -> None:
     assert (folder.names(), folder.size("one")) == ([], None)
 
 
-def test_a_bucket_that_is_not_there_is_named_and_not_made(s3: None) -> None:
+def test_a_missing_bucket_is_named_and_not_created(s3: None) -> None:
     folder = open_folder("s3://bukcet/runs").child("tiny")
     with pytest.raises(FolderError, match="there is no bucket bukcet; make it"):
         folder.check_place()
@@ -222,7 +222,7 @@ def test_a_bucket_that_is_not_there_is_named_and_not_made(s3: None) -> None:
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "Could not connect to the endpoint"),
     ],
 )
-def test_a_store_that_cannot_be_asked_is_one_line(
+def test_an_unreachable_store_gives_a_one_line_error(
     variables: dict[str, str], message: str, s3: None
 ) -> None:
     with use_environment(variables):
@@ -239,7 +239,7 @@ def _new_client() -> tuple[Any, str]:
     return system, f"{BUCKET}/runs"
 
 
-def test_the_errors_of_a_store_are_those_of_files_in_one_line(tmp_path: Path) -> None:
+def test_errors_of_a_store_become_one_line_os_errors(tmp_path: Path) -> None:
     folder = open_folder(f"faulty://{tmp_path}/unreachable")
     calls: list[Callable[[], object]] = [
         folder.names,
@@ -252,7 +252,7 @@ def test_the_errors_of_a_store_are_those_of_files_in_one_line(tmp_path: Path) ->
     for call in calls:
         with pytest.raises(OSError, match="StoreDown: the store is down") as caught:
             call()
-        # Rank 0 tells the others.
+        # Rank 0 sends the error to the other ranks.
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     with pytest.raises(CheckpointError, match=r"unreachable: StoreDown: the store is down$"):
         find_checkpoint(str(folder))
@@ -265,19 +265,19 @@ def test_the_errors_of_a_store_are_those_of_files_in_one_line(tmp_path: Path) ->
         ("memory://runs/a*", r"fsspec reads \*\?\[\] as a pattern; give another name"),
     ],
 )
-def test_a_url_that_cannot_be_is_named(url: str, message: str) -> None:
+def test_an_unsupported_url_is_named(url: str, message: str) -> None:
     with pytest.raises(FolderError, match=f"^{url.replace('*', '[*]')}: {message}"):
         open_folder(url)
 
 
-def test_a_place_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FolderError, match=r"runs: .*/file is not a folder; give another place"):
         DiskFolder(tmp_path / "file" / "runs").check_place()
     DiskFolder(tmp_path / "not" / "yet" / "there").check_place()
 
 
-class TestWhatAUserMeans:
+class TestFindCheckpoint:
     """`find_checkpoint`, on a disk and behind a URL."""
 
     @pytest.fixture
@@ -288,14 +288,14 @@ class TestWhatAUserMeans:
         return tmp_path / "tiny"
 
     @pytest.mark.parametrize("form", ["{}", "file://{}"])
-    def test_the_step_alone_names_the_newest_try(self, run: Path, form: str) -> None:
+    def test_a_step_without_try_means_the_newest_try(self, run: Path, form: str) -> None:
         place = form.format(run)
         found, _ = find_checkpoint(f"{place}/step-00000004")
         assert str(found) == f"{place}/step-00000004.try-3"
         found, _ = find_checkpoint(f"{place}/step-00000004.try-1/")
         assert found.name == "step-00000004.try-1"
 
-    def test_copies_from_a_store_to_a_disk_and_back_are_still_checkpoints(self, run: Path) -> None:
+    def test_checkpoints_copied_between_store_and_disk_are_found(self, run: Path) -> None:
         for each in (open_folder(run), open_folder(f"file://{run}")):
             names = [folder.name for folder in named_folders(each)]
             assert names == ["step-00000008.try-2", "step-00000004.try-3", "step-00000004.try-1"]
@@ -311,7 +311,7 @@ class TestWhatAUserMeans:
             ("tiny/step-00000012", "step-00000012: neither a checkpoint"),
         ],
     )
-    def test_what_is_none_is_one_line(
+    def test_a_place_without_checkpoint_gives_a_one_line_error(
         self, place: str, message: str, run: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "file").touch()

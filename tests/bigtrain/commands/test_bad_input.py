@@ -1,4 +1,4 @@
-"""What the command says when it cannot do what it was asked."""
+"""Bad input gives one line and exit code 2; unexpected errors keep their traceback."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_an_error_that_nobody_foresaw_keeps_its_traceback(tmp_path: Path) -> None:
+def test_an_unexpected_error_keeps_its_traceback(tmp_path: Path) -> None:
     script = (
         "import sys, bigtrain.config as c, bigtrain.cli as cli\n"
         "def broken(_): raise KeyError('a bug')\n"

@@ -1,4 +1,4 @@
-"""A link whose target is gone is named as such, whichever command meets it."""
+"""Every command reports a dangling link as such."""
 
 import sys
 from pathlib import Path
@@ -32,7 +32,7 @@ def _run(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys) -> tuple[obj
     ids=" ".join,
 )
 @pytest.mark.parametrize("place", ["runs/tiny", "runs"])
-def test_a_dangling_link_in_the_place_of_a_run_folder_is_named(
+def test_a_dangling_link_in_place_of_a_run_folder_is_named(
     command: list[str], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -46,7 +46,7 @@ def test_a_dangling_link_in_the_place_of_a_run_folder_is_named(
 
 
 @pytest.mark.parametrize("place", ["runs/tiny", "runs", "kept"])
-def test_a_launch_names_it_before_it_starts_a_rank(
+def test_launch_names_a_dangling_link_before_it_starts_a_rank(
     place: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)

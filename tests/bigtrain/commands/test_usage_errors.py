@@ -1,4 +1,4 @@
-"""What the command says of itself, and of a command line that was typed wrongly."""
+"""Help, version, shell completion, and errors in the command line."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def _run(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys) -> tuple[obj
         ),
     ],
 )
-def test_a_wrong_command_line_is_one_line_that_names_the_mistake_and_the_help(
+def test_a_wrong_command_line_gives_one_line_with_the_mistake_and_the_help_option(
     words: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     assert _run(words, monkeypatch, capsys) == (2, "", f"bigtrain: {line}\n")
@@ -61,20 +61,20 @@ def test_a_group_without_a_command_shows_its_help(monkeypatch: pytest.MonkeyPatc
     assert "Commands:" in output + errors
 
 
-def test_an_exit_code_of_a_command_is_that_of_the_process(
+def test_the_exit_code_of_a_command_is_that_of_the_process(
     monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     assert _run(["keys", "optim"], monkeypatch, capsys)[0] == 0
     assert _run(["checkpoint", "verify", "nowhere"], monkeypatch, capsys)[0] == 2
 
 
-def test_version_names_the_commit_and_what_a_run_depends_on_without_loading_it(
+def test_version_names_the_commit_and_the_dependencies_without_importing_them(
     monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     loaded = "from bigtrain.commands.version import render_version; render_version()"
     loaded += "; import sys; print('torch' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
-    assert told.stdout == "False\n"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
+    assert done.stdout == "False\n"
     exit_code, output, _ = _run(["--version"], monkeypatch, capsys)
     assert exit_code == 0
     ours, theirs = output.splitlines()
@@ -95,7 +95,7 @@ def test_version_names_the_commit_of_a_checkout(monkeypatch: pytest.MonkeyPatch,
     assert f"(commit {commit})" in _run(["--version"], monkeypatch, capsys)[1]
 
 
-def test_the_repository_that_a_package_is_installed_in_is_not_its_own(
+def test_a_repository_around_the_installed_package_is_not_taken_for_its_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "site-packages" / "bigtrain"
@@ -125,5 +125,5 @@ def test_the_shell_completes_commands_and_options(
     assert (exit_code, output.split()) == (0, [completed])
 
 
-def test_the_script_for_completion_is_shown(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_the_completion_script_is_shown(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert "bigtrain" in _run(["--show-completion", "bash"], monkeypatch, capsys)[1]

@@ -1,4 +1,4 @@
-"""`bigtrain data which` answers people in lines and programs in JSON; a run tells its epochs."""
+"""`bigtrain data which` prints text or JSON; a run logs the end of each epoch."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from tests.runs import tiny_config, train_rank
 
 @pytest.fixture
 def run(corpus: Path, tmp_path: Path) -> Path:
-    """A run folder in which no step was taken yet."""
+    """A run folder before the first step."""
     config = tiny_config(corpus, tmp_path)
     config.run_dir.mkdir(parents=True)
     (config.run_dir / "config.yaml").write_text(render_config(config))
@@ -42,15 +42,15 @@ def test_the_samples_of_a_step_are_shown_with_their_documents(run: Path) -> None
     ]
 
 
-def test_programs_get_one_json_object_a_sample(run: Path) -> None:
-    told = [json.loads(line) for line in _which(run, "--json")]
-    assert told == [json.loads(json.dumps(asdict(sample))) for sample in find_samples(run, 3)]
-    assert [sample["sample"] for sample in told] == [*range(16, 24)]
-    assert all(sample["documents"][0]["pack"].startswith("000000-") for sample in told)
+def test_json_output_has_one_object_per_sample(run: Path) -> None:
+    printed = [json.loads(line) for line in _which(run, "--json")]
+    assert printed == [json.loads(json.dumps(asdict(sample))) for sample in find_samples(run, 3)]
+    assert [sample["sample"] for sample in printed] == [*range(16, 24)]
+    assert all(sample["documents"][0]["pack"].startswith("000000-") for sample in printed)
 
 
 def train_and_collect(config: RunConfig) -> list[str]:
-    """Trains; returns what was logged."""
+    """Trains; returns the logged lines."""
     records: SimpleQueue[logging.LogRecord] = SimpleQueue()
     logging.getLogger().addHandler(QueueHandler(records))
     logging.getLogger("bigtrain").setLevel(logging.INFO)
@@ -58,7 +58,7 @@ def train_and_collect(config: RunConfig) -> list[str]:
     return [records.get().getMessage() for _ in range(records.qsize())]
 
 
-def test_a_run_tells_when_a_corpus_was_read_through(corpus: Path, tmp_path: Path) -> None:
+def test_a_run_logs_the_end_of_each_epoch_of_a_corpus(corpus: Path, tmp_path: Path) -> None:
     name = str(corpus / "validation")
     with open_corpus(name) as stream:
         windows = (stream.num_tokens - 1) // 32

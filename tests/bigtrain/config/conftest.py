@@ -1,4 +1,4 @@
-"""A working folder with one small config in it."""
+"""A fixture: a working folder with one small config."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A run's config as small as one can be, and what loading it with other values answers."""
+"""The smallest config of a run, and functions to load it with other values."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +44,7 @@ class ConfigFolder:
 
 
 def refusal(sources: list[str]) -> str:
-    """The one line with which a config is refused."""
+    """The one-line error message with which a config is refused."""
     with pytest.raises(ConfigError) as caught:
         load_run_config(sources)
     message = str(caught.value)

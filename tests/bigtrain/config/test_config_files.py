@@ -1,4 +1,4 @@
-"""Files merged left to right, then overrides; and where files are found."""
+"""Config files are merged left to right, then overrides apply; the search for config files."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_the_order_of_files_decides(folder: ConfigFolder) -> None:
     assert folder.load("b.yaml", "a.yaml").seed == 2
 
 
-def test_an_override_wins_over_every_file_wherever_it_stands(folder: ConfigFolder) -> None:
+def test_an_override_wins_over_every_file_at_any_position(folder: ConfigFolder) -> None:
     folder.write("a.yaml", "seed: 2")
     assert load_run_config(["seed=5", "small.yaml", "a.yaml"]).seed == 5
 
@@ -56,7 +56,7 @@ def test_an_override_is_read_as_yaml(
     assert (read, type(read)) == (value, type(value))
 
 
-def test_an_override_makes_the_section_that_no_file_has(folder: ConfigFolder) -> None:
+def test_an_override_creates_a_missing_section(folder: ConfigFolder) -> None:
     assert folder.load("parallel.tensor=2").parallel.tensor == 2
 
 
@@ -74,12 +74,12 @@ def test_a_run_can_be_given_by_overrides_on_an_empty_file(folder: ConfigFolder) 
 
 
 @pytest.mark.parametrize("override", ["=3", ".=3", "model.=3", "model..dropout=0", ".seed=1"])
-def test_a_key_path_without_words_is_refused(folder: ConfigFolder, override: str) -> None:
+def test_a_key_path_with_empty_parts_is_refused(folder: ConfigFolder, override: str) -> None:
     assert "a key path is words joined by single dots" in folder.refuse(override)
 
 
 @pytest.mark.parametrize("override", ["seed=[", "seed={a: 1, a: 2}", "seed=!!int x", "seed=\t- a"])
-def test_an_override_that_is_no_yaml_is_named(folder: ConfigFolder, override: str) -> None:
+def test_an_override_of_invalid_yaml_is_named(folder: ConfigFolder, override: str) -> None:
     assert folder.refuse(override).startswith(" ".join(override.split()) + ": ")
 
 
@@ -87,11 +87,11 @@ def test_a_newline_in_an_override_does_not_break_the_message(folder: ConfigFolde
     assert "seed=[1," in folder.refuse("seed=[1,\n")
 
 
-def test_no_file_at_all_is_refused_with_one_to_try() -> None:
+def test_no_file_is_refused_with_an_example() -> None:
     assert "configs/gpt/tiny.yaml" in refusal(["train.steps=3"])
 
 
-def test_a_missing_file_is_refused_with_the_installed_ones(folder: ConfigFolder) -> None:
+def test_for_a_missing_file_the_installed_configs_are_listed(folder: ConfigFolder) -> None:
     message = folder.refuse("nope.yaml")
     assert message.startswith("nope.yaml: no such config file")
     assert "configs/gpt/tiny.yaml" in message

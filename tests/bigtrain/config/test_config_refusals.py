@@ -1,4 +1,4 @@
-"""What is wrong is said in one line: the key's path, the value, and the remedy."""
+"""A wrong config gives one line with the key's path, the value and the remedy."""
 
 import pytest
 
@@ -21,13 +21,13 @@ from tests.bigtrain.config.small_run import ConfigFolder, refusal
         ("zzz.num_layers=3", "there is no such key"),
     ],
 )
-def test_an_unknown_key_is_named_with_the_nearest(
+def test_an_unknown_key_is_named_with_the_nearest_known_key(
     folder: ConfigFolder, override: str, remedy: str
 ) -> None:
     assert remedy in folder.refuse(override)
 
 
-def test_a_dotted_key_in_a_file_is_sent_to_its_section(folder: ConfigFolder) -> None:
+def test_for_a_dotted_key_in_a_file_its_section_is_named(folder: ConfigFolder) -> None:
     assert "write num_layers under model:" in folder.refuse_with("model.num_layers: 3")
 
 
@@ -36,24 +36,24 @@ def test_a_merge_key_is_an_unknown_key(folder: ConfigFolder) -> None:
 
 
 @pytest.mark.parametrize("value", ["true", "1.5", "abc", "'100'", "1_000", "1e3", "[1]", "", "~"])
-def test_only_a_whole_number_is_one(folder: ConfigFolder, value: str) -> None:
+def test_only_integers_are_accepted_for_integer_keys(folder: ConfigFolder, value: str) -> None:
     message = folder.refuse(f"train.steps={value}")
     assert "train.steps=" in message
     assert message.endswith("give a whole number")
 
 
 @pytest.mark.parametrize("value", ["true", "abc", "'1e-3'", "{}"])
-def test_only_a_number_is_one(folder: ConfigFolder, value: str) -> None:
+def test_only_numbers_are_accepted_for_number_keys(folder: ConfigFolder, value: str) -> None:
     assert folder.refuse(f"optim.learning_rate={value}").endswith("give a number")
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
-def test_a_learning_rate_is_finite(folder: ConfigFolder, value: str) -> None:
+def test_a_learning_rate_must_be_finite(folder: ConfigFolder, value: str) -> None:
     assert "optim.learning_rate=" in folder.refuse(f"optim.learning_rate={value}")
 
 
 @pytest.mark.parametrize("value", ["no", "on", "0", "1", "'true'"])
-def test_only_true_and_false_are_truths(folder: ConfigFolder, value: str) -> None:
+def test_only_true_and_false_are_booleans(folder: ConfigFolder, value: str) -> None:
     assert folder.refuse(f"model.tie_embeddings={value}").endswith("give true or false")
 
 
@@ -75,7 +75,7 @@ def test_only_true_and_false_are_truths(folder: ConfigFolder, value: str) -> Non
         ("seed.x=3", "seed={'x': 3}: give a whole number"),
     ],
 )
-def test_a_value_out_of_range_says_the_range(
+def test_for_a_value_out_of_range_the_range_is_named(
     folder: ConfigFolder, override: str, message: str
 ) -> None:
     assert message in folder.refuse(override)
@@ -83,13 +83,15 @@ def test_a_value_out_of_range_says_the_range(
 
 @pytest.mark.parametrize("value", ["", "~", "[1, 2]", "3", "abc"])
 @pytest.mark.parametrize("section", ["model", "parallel"])
-def test_a_section_is_not_a_value(folder: ConfigFolder, section: str, value: str) -> None:
+def test_a_value_in_place_of_a_section_is_refused(
+    folder: ConfigFolder, section: str, value: str
+) -> None:
     message = folder.refuse_with(f"{section}: {value}")
     assert f"{section}=" in message
     assert "this is a section; give keys under it (" in message
 
 
-def test_a_missing_key_says_how_to_give_it(folder: ConfigFolder) -> None:
+def test_a_missing_key_is_named_with_an_example(folder: ConfigFolder) -> None:
     folder.write("part.yaml", (folder.path / "small.yaml").read_text().replace("steps: 20, ", ""))
     assert "train.steps is missing; set it in the YAML file or as train.steps=VALUE" in refusal(
         ["part.yaml"]
@@ -110,7 +112,7 @@ def test_of_many_problems_the_first_few_are_shown(folder: ConfigFolder) -> None:
 
 
 @pytest.mark.parametrize("content", ["- a", "abc", "3", "&a [*a]"])
-def test_a_file_that_is_no_mapping_is_refused(folder: ConfigFolder, content: str) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(folder: ConfigFolder, content: str) -> None:
     assert folder.refuse_with(content).startswith("more.yaml: a config is a mapping")
 
 
@@ -123,34 +125,34 @@ def test_a_file_that_is_no_mapping_is_refused(folder: ConfigFolder, content: str
         ("seed: 1\nseed: 1\n", "line 2: the key 'seed' was already given on line 1"),
     ],
 )
-def test_a_file_that_is_no_yaml_says_where(
+def test_invalid_yaml_is_refused_with_its_position(
     folder: ConfigFolder, content: str | bytes, reason: str
 ) -> None:
     assert folder.refuse_with(content).startswith(f"more.yaml: {reason}")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key(folder: ConfigFolder) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_key(folder: ConfigFolder) -> None:
     assert folder.load_with(b"\xef\xbb\xbfseed: 3\n").seed == 3
 
 
-def test_a_bomb_of_aliases_makes_no_bomb_of_a_message(folder: ConfigFolder) -> None:
+def test_exponentially_nested_aliases_give_a_short_message(folder: ConfigFolder) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]" for i in range(30)]
     assert len(folder.refuse_with("\n".join(lines))) < 2000
 
 
-def test_a_whole_file_of_text_is_shown_at_a_glance(folder: ConfigFolder) -> None:
+def test_a_long_text_is_abbreviated_in_the_message(folder: ConfigFolder) -> None:
     assert len(folder.refuse_with("word " * 10_000)) < 200
 
 
-def test_a_thousand_dots_are_no_crash(folder: ConfigFolder) -> None:
+def test_a_key_of_a_thousand_dots_is_refused(folder: ConfigFolder) -> None:
     assert "there is no such key" in folder.refuse("a" + ".b" * 2000 + "=1")
 
 
 @pytest.mark.parametrize(
     "name", ["", "..", ".hidden", "a/b", "a\\b", '"a\\nb"', '"a\\eb"', '" a"', "x" * 201]
 )
-def test_a_name_that_is_no_folder_is_refused(folder: ConfigFolder, name: str) -> None:
+def test_a_name_that_cannot_be_a_folder_name_is_refused(folder: ConfigFolder, name: str) -> None:
     message = folder.refuse(f"name={name}")
     assert "name=" in message
     assert len(message) < 300
@@ -158,7 +160,7 @@ def test_a_name_that_is_no_folder_is_refused(folder: ConfigFolder, name: str) ->
 
 @pytest.mark.parametrize("path", ['""', '" "', '"a\\0b"', '"a\\nb"'])
 @pytest.mark.parametrize("key", ["runs_dir", "data.train", "data.validation"])
-def test_a_path_that_is_none_is_refused(folder: ConfigFolder, key: str, path: str) -> None:
+def test_an_invalid_path_is_refused(folder: ConfigFolder, key: str, path: str) -> None:
     assert "a path must not be empty or contain control characters" in folder.refuse(
         f"{key}={path}"
     )

@@ -1,4 +1,4 @@
-"""The list of keys is whole, and is YAML that gives the defaults."""
+"""The list of keys is complete, and is valid YAML with the defaults."""
 
 from itertools import pairwise
 
@@ -21,24 +21,24 @@ def test_every_key_is_listed_with_its_default(folder: ConfigFolder) -> None:
             value = value[key]
         listed.add(path)
     assert "train.batch_ramp" in listed
-    # Over it, a small run is what it is without it.
+    # Merged over the list, a small config gives the same run as without the list.
     assert load_run_config(["all.yaml", "small.yaml"]) == folder.load()
 
 
-def test_each_key_has_a_line_on_its_meaning() -> None:
+def test_each_key_has_a_description() -> None:
     lines = list(render_keys())
     for before, line in pairwise(lines):
         is_key = not line.lstrip().startswith("#")
         assert not is_key or before.lstrip().startswith("#"), line
 
 
-def test_one_section_is_listed_alone() -> None:
+def test_a_single_section_can_be_listed() -> None:
     lines = list(render_keys("parallel"))
     assert lines[0] == "parallel:"
     assert "  tensor: 1" in lines
     assert not any("learning_rate" in line for line in lines)
 
 
-def test_an_unknown_section_is_named_with_the_nearest() -> None:
+def test_an_unknown_section_is_named_with_the_nearest_known_section() -> None:
     with pytest.raises(ConfigError, match=r"paralel: did you mean parallel\?"):
         list(render_keys("paralel"))

@@ -1,4 +1,4 @@
-"""The grid of ranks: coordinates, batch ranks and replica ranks, and the name of a layout."""
+"""Layouts: rank coordinates, batch ranks, replica ranks, and the layout's name."""
 
 from dataclasses import fields
 
@@ -9,7 +9,7 @@ from bigtrain.config.sections import ParallelConfig
 
 
 def _groups(layout: Layout, *axes: str) -> set[tuple[int, ...]]:
-    """The ranks whose coordinates differ in nothing but ``axes``."""
+    """The groups of ranks whose coordinates differ only in ``axes``."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for rank in range(layout.world_size):
         at = layout.coordinates(rank)
@@ -19,7 +19,7 @@ def _groups(layout: Layout, *axes: str) -> set[tuple[int, ...]]:
     return {tuple(ranks) for ranks in groups.values()}
 
 
-def test_tensor_ranks_are_neighbours_and_pipeline_stages_are_farthest_apart() -> None:
+def test_tensor_ranks_are_adjacent_and_pipeline_stages_have_the_largest_stride() -> None:
     layout = Layout(tensor=2, data=2, pipeline=2)
     assert _groups(layout, "tensor") == {(0, 1), (2, 3), (4, 5), (6, 7)}
     assert _groups(layout, "data") == {(0, 2), (1, 3), (4, 6), (5, 7)}
@@ -48,7 +48,7 @@ def test_expert_ranks_are_taken_from_the_replica_ranks() -> None:
         Layout(tensor=2, context=2, expert=2, data=2),
     ],
 )
-def test_coordinates_are_those_of_megatron_core(layout: Layout) -> None:
+def test_coordinates_equal_those_of_megatron_core(layout: Layout) -> None:
     from megatron.core.parallel_state import RankGenerator
 
     dense = RankGenerator(
@@ -75,12 +75,12 @@ def test_coordinates_are_those_of_megatron_core(layout: Layout) -> None:
         assert [layout.coordinates(rank).expert for rank in ranks] == list(range(layout.expert))
 
 
-def test_one_process_stands_at_zero_everywhere() -> None:
+def test_all_coordinates_of_one_process_are_zero() -> None:
     assert Layout().coordinates(0) == RankCoordinates(0, 0, 0, 0, 0, 0)
     assert Layout().name == "one process"
 
 
-def test_a_layout_holds_every_key_of_parallel_that_is_not_the_device() -> None:
+def test_a_layout_has_every_key_of_parallel_except_the_device() -> None:
     keys = set(ParallelConfig.model_fields) - {"device"}
     names = {field.name for field in fields(Layout)}
     assert keys <= names
@@ -90,7 +90,7 @@ def test_a_layout_holds_every_key_of_parallel_that_is_not_the_device() -> None:
             assert field.default == ParallelConfig.model_fields[field.name].default
 
 
-def test_a_record_without_keys_that_came_later_is_read() -> None:
+def test_a_record_without_the_newest_keys_is_read() -> None:
     assert saved_layout({}, world_size=2) == Layout(data=2)
     saved = saved_layout({"tensor": 2, "zero": 1, "unknown": 3}, world_size=4)
     assert saved == Layout(tensor=2, data=2, zero=1)

@@ -1,4 +1,4 @@
-"""`~` and variables in paths are what a shell makes of them, or refused by name."""
+"""`~` and variables in paths are expanded as in a shell, or refused by name."""
 
 import pwd
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_paths_in_lists_are_expanded_too(folder: ConfigFolder) -> None:
         ("~nobody-of-this-name/runs", "there is no user nobody-of-this-name"),
     ],
 )
-def test_what_cannot_be_expanded_is_refused_by_key_and_name(
+def test_an_unknown_variable_or_user_is_refused_with_the_key(
     folder: ConfigFolder, written: str, message: str
 ) -> None:
     for key in ("runs_dir", "checkpoint.dir", "data.train"):
@@ -87,19 +87,19 @@ def test_what_cannot_be_expanded_is_refused_by_key_and_name(
         assert refused.startswith(f"{key}={written!r}: ")
         assert message in refused
     assert folder.refuse_with(f"runs_dir: '{written}'").startswith("more.yaml: runs_dir=")
-    # A folder of that name, which an older version may have made, changes nothing.
+    # An existing folder with the unexpanded name changes nothing.
     Path(written).mkdir(parents=True)
     assert message in folder.refuse(f"runs_dir='{written}'")
 
 
-def test_a_home_that_is_no_path_is_refused(
+def test_a_home_that_is_not_an_absolute_path_is_refused(
     folder: ConfigFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "")
     assert "HOME is not an absolute path" in folder.refuse("runs_dir=~/runs")
 
 
-def test_a_name_may_hold_variables_and_no_home(
+def test_a_name_may_contain_variables_but_not_a_home(
     folder: ConfigFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHORT", "me")
@@ -126,11 +126,11 @@ def test_paths_of_a_cleaning_recipe_are_expanded_and_patterns_are_not(tmp_path: 
         load_config([str(recipe), "out=$UNSET"], CleanConfig)
 
 
-def test_arguments_are_expanded_unless_a_file_has_that_very_name(
+def test_arguments_are_expanded_unless_a_file_has_exactly_that_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("cost$UNSET.txt", "~$note.docx", "$SCRATCH"):  # As a shell's glob gives them.
+    for name in ("cost$UNSET.txt", "~$note.docx", "$SCRATCH"):  # A shell's glob gives such names.
         (tmp_path / name).write_text("")
     (tmp_path / "~").mkdir()
     paths = ["cost$UNSET.txt", "~$note.docx", "$SCRATCH", "~/x", "$SCRATCH/*.txt", "-"]
@@ -188,7 +188,7 @@ def test_every_command_expands_its_paths_or_names_the_variable(
     assert not [*tmp_path.iterdir()]
 
 
-def test_every_path_of_a_run_is_known_as_one() -> None:
+def test_every_path_key_of_a_run_is_declared_as_a_path() -> None:
     stages: list[Any] = [{"sources": [{"corpus": "c1"}, {"corpus": "c2"}]}]
     values = {
         "runs_dir": "r",

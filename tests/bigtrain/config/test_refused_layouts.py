@@ -1,4 +1,4 @@
-"""Every combination of model, layout and schedule that cannot work is refused, with its remedy."""
+"""Every impossible combination of model, layout and schedule is refused with its remedy."""
 
 import pytest
 
@@ -144,12 +144,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_work_is_refused_with_its_remedy(folder: ConfigFolder, case: str) -> None:
+def test_an_impossible_combination_is_refused_with_its_remedy(
+    folder: ConfigFolder, case: str
+) -> None:
     overrides, message = REFUSED[case]
     assert message in folder.refuse(*overrides)
 
 
-TAKEN = {
+ACCEPTED = {
     "sequence": ["parallel.sequence=true", "parallel.tensor=2"],
     "uneven ends": [
         *("parallel.pipeline=3", "parallel.first_stage_layers=1"),
@@ -170,18 +172,18 @@ TAKEN = {
 }
 
 
-@pytest.mark.parametrize("case", TAKEN)
-def test_what_works_is_taken(folder: ConfigFolder, case: str) -> None:
-    folder.load(*TAKEN[case])
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_a_possible_combination_is_accepted(folder: ConfigFolder, case: str) -> None:
+    folder.load(*ACCEPTED[case])
 
 
-def test_the_ramp_grows_in_equal_shares_of_samples(folder: ConfigFolder) -> None:
+def test_each_size_of_the_ramp_gets_the_same_number_of_samples(folder: ConfigFolder) -> None:
     config = folder.load("train.batch_ramp={start: 2, increment: 2, samples: 99}")
     assert [config.batch_size(n) for n in (0, 32, 33, 65, 66, 98)] == [2, 2, 4, 4, 6, 6]
     assert [config.batch_size(n) for n in (99, 10**12)] == [8, 8]
 
 
-def test_each_size_of_the_ramp_is_divided_by_the_data_ranks(folder: ConfigFolder) -> None:
+def test_each_size_of_the_ramp_must_be_divisible_by_the_data_ranks(folder: ConfigFolder) -> None:
     config = folder.load("train.batch_ramp={start: 2, increment: 2, samples: 99}")
     assert config.data_parallel_size(1) == 1
     refused = r"train\.batch_ramp\.start=2 is not a multiple of .*try 4"
@@ -189,13 +191,15 @@ def test_each_size_of_the_ramp_is_divided_by_the_data_ranks(folder: ConfigFolder
         config.data_parallel_size(2)
 
 
-def test_chunks_ask_for_microbatches_in_groups_of_the_stages(folder: ConfigFolder) -> None:
+def test_an_interleaved_pipeline_needs_a_multiple_of_its_stages_as_microbatches(
+    folder: ConfigFolder,
+) -> None:
     config = folder.load("parallel.pipeline=2", "parallel.virtual_pipeline=2")
     assert config.data_parallel_size(2) == 1
     with pytest.raises(ConfigError, match=r"× 4 data ranks × 2 stages .*try 16"):
         config.data_parallel_size(8)
 
 
-def test_swiglu_is_as_wide_as_llama_makes_it(folder: ConfigFolder) -> None:
+def test_the_default_feed_forward_size_of_swiglu_is_llamas(folder: ConfigFolder) -> None:
     swiglu = folder.load("model.activation=swiglu", "model.hidden_size=4096").model
     assert swiglu.feed_forward_size == 11008  # Llama 7B, arXiv 2302.13971.

@@ -1,4 +1,4 @@
-"""What may differ between a checkpoint's run and the one that resumes it."""
+"""Which keys may differ between a checkpoint's config and the config that resumes it."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def test_the_same_config_resumes(folder: ConfigFolder, saved: Saved) -> None:
     check_resume(saved, folder.load())
 
 
-def test_a_section_that_comes_or_goes_is_one_change(folder: ConfigFolder, saved: Saved) -> None:
+def test_an_added_or_removed_section_is_one_change(folder: ConfigFolder, saved: Saved) -> None:
     ramp = "train.batch_ramp={start: 4, increment: 4, samples: 80}"
     message = _refuse(saved, folder.load(ramp))
     assert "resuming would change train.batch_ramp from null to {" in message
@@ -50,7 +50,7 @@ def test_a_section_that_comes_or_goes_is_one_change(folder: ConfigFolder, saved:
         ("model.norm=rmsnorm", "model.norm from 'layernorm' to 'rmsnorm'"),
     ],
 )
-def test_another_identity_is_refused_with_the_difference(
+def test_a_changed_identity_is_refused_with_the_difference(
     folder: ConfigFolder, saved: Saved, override: str, change: str
 ) -> None:
     message = _refuse(saved, folder.load(override))
@@ -76,7 +76,7 @@ def test_another_identity_is_refused_with_the_difference(
         "name=renamed",
     ],
 )
-def test_what_leaves_the_loss_alone_may_change(
+def test_keys_without_effect_on_the_loss_may_change(
     folder: ConfigFolder, saved: Saved, override: str
 ) -> None:
     check_resume(saved, folder.load(override))
@@ -95,7 +95,7 @@ def test_what_leaves_the_loss_alone_may_change(
         ("train.precision=bf16", "train.precision", "train"),
     ],
 )
-def test_what_moves_the_loss_must_be_accepted_by_name(
+def test_changed_keys_with_effect_on_the_loss_must_be_accepted_by_name(
     folder: ConfigFolder, saved: Saved, override: str, change: str, key: str | None
 ) -> None:
     now = folder.load(override)
@@ -114,12 +114,12 @@ def test_accepting_one_key_does_not_accept_another(folder: ConfigFolder, saved: 
     check_resume(saved, now, accepted=["optim.beta1", "optim.learning_rate"])
 
 
-def test_accepting_a_key_is_no_lever_on_the_identity(folder: ConfigFolder, saved: Saved) -> None:
+def test_a_changed_identity_cannot_be_accepted(folder: ConfigFolder, saved: Saved) -> None:
     now = folder.load("optim.learning_rate=2e-3", "seed=2")
     assert "seed from 1 to 2" in _refuse(saved, now, "optim")
 
 
-def test_more_steps_are_free_when_no_decay_waits_for_them(folder: ConfigFolder) -> None:
+def test_more_steps_are_allowed_if_no_decay_depends_on_them(folder: ConfigFolder) -> None:
     for overrides in (["optim.schedule=constant"], ["optim.decay_steps=20"]):
         saved = folder.load(*overrides).model_dump(mode="json")
         check_resume(saved, folder.load(*overrides, "train.steps=40"))

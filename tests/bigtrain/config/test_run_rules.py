@@ -1,4 +1,4 @@
-"""The rules that cross a run's sections, and what follows from a layout. Each names its remedy."""
+"""Rules across the sections of a run, each with its remedy, and values derived from a layout."""
 
 import re
 
@@ -14,7 +14,7 @@ from bigtrain.config.sections import divisors
 from tests.bigtrain.config.small_run import ConfigFolder
 
 
-def test_heads_divide_the_width(folder: ConfigFolder) -> None:
+def test_heads_must_divide_the_hidden_size(folder: ConfigFolder) -> None:
     message = folder.refuse("model.num_heads=5")
     assert "model.num_heads=5 does not divide model.hidden_size=48; try 3, 4 or 6" in message
 
@@ -82,7 +82,7 @@ def test_sections_that_disagree_are_refused_with_the_remedy(
         ["parallel.tensor=4", "model.vocab_multiple=4", "model.vocab_size=301"],
     ],
 )
-def test_sections_that_just_agree_are_taken(folder: ConfigFolder, overrides: list[str]) -> None:
+def test_sections_that_barely_fit_are_accepted(folder: ConfigFolder, overrides: list[str]) -> None:
     folder.load(*overrides)
 
 
@@ -94,9 +94,7 @@ def test_every_broken_rule_is_named_at_once(folder: ConfigFolder) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(heads=st.integers(1, 12), ffn=st.integers(1, 60), tensor=st.integers(2, 12))
-def test_the_first_tensor_degree_that_is_offered_is_valid(
-    heads: int, ffn: int, tensor: int
-) -> None:
+def test_the_first_suggested_tensor_degree_is_valid(heads: int, ffn: int, tensor: int) -> None:
     values = _values(num_heads=heads, hidden_size=heads * 4, ffn_hidden_size=ffn)
     assume(heads % tensor or ffn % tensor)
     with pytest.raises(ValidationError) as caught:
@@ -108,23 +106,23 @@ def test_the_first_tensor_degree_that_is_offered_is_valid(
 
 
 @given(st.integers(1, 5000))
-def test_divisors_are_those_that_leave_nothing(number: int) -> None:
+def test_divisors_leave_no_remainder(number: int) -> None:
     assert divisors(number) == [d for d in range(1, number + 1) if number % d == 0]
 
 
-def test_a_remedy_for_a_prime_of_nine_digits_comes_at_once(folder: ConfigFolder) -> None:
+def test_a_remedy_for_a_prime_of_nine_digits_is_found_quickly(folder: ConfigFolder) -> None:
     message = folder.refuse("model.num_layers=1000000007", "parallel.pipeline=3")
     assert "try 1, 1000000007" in message
 
 
-def test_data_ranks_are_what_the_layout_leaves_of_the_world(folder: ConfigFolder) -> None:
+def test_data_ranks_are_the_world_size_divided_by_the_other_degrees(folder: ConfigFolder) -> None:
     config = folder.load("parallel.tensor=2", "parallel.pipeline=2")
     assert config.data_parallel_size(4) == 1
     assert config.data_parallel_size(8) == 2
 
 
 @pytest.mark.parametrize(("world", "remedy"), [(0, 4), (1, 4), (3, 4), (6, 8)])
-def test_a_world_that_the_layout_does_not_divide_is_refused(
+def test_a_world_size_that_the_layout_does_not_divide_is_refused(
     folder: ConfigFolder, world: int, remedy: int
 ) -> None:
     config = folder.load("parallel.tensor=2", "parallel.pipeline=2")
@@ -140,7 +138,7 @@ def test_a_batch_that_the_ranks_do_not_divide_is_refused(folder: ConfigFolder) -
         folder.load().data_parallel_size(3)
 
 
-def test_what_is_not_given_is_derived(folder: ConfigFolder) -> None:
+def test_missing_values_are_derived(folder: ConfigFolder) -> None:
     config = folder.load()
     assert config.model.head_dim == 12
     assert config.model.feed_forward_size == 192
@@ -149,7 +147,7 @@ def test_what_is_not_given_is_derived(folder: ConfigFolder) -> None:
     assert folder.load("optim.decay_steps=7").decay_steps == 7
 
 
-def test_the_vocabulary_is_padded_only_where_it_must(folder: ConfigFolder) -> None:
+def test_the_vocabulary_is_padded_only_if_necessary(folder: ConfigFolder) -> None:
     assert folder.load("model.vocab_size=384").model.padded_vocab_size == 384
     assert folder.load("model.vocab_size=385").model.padded_vocab_size == 512
 

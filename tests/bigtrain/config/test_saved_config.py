@@ -1,4 +1,4 @@
-"""A run folder that was renamed or moved holds that run, and its paths keep their meaning."""
+"""A renamed or moved run folder holds the same run, and its relative paths stay valid."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ PATHS = "runs_dir: runs\ncheckpoint: {dir: ck, load: other}\n"
 
 @pytest.fixture
 def run(folder: ConfigFolder) -> Path:
-    """A run folder as a run leaves it, with a corpus beside, in the working folder."""
+    """The folder of a run, and a corpus, both in the working folder."""
     (folder.path / "corpus").mkdir()
     config = folder.load_with(PATHS).model_copy(update={"relative_to": str(folder.path)})
     return _saved(folder.path / "runs/small", render_config(config))
@@ -27,7 +27,7 @@ def _saved(path: Path, text: str) -> Path:
     return path
 
 
-def test_the_name_is_what_the_folder_is_called_now(run: Path) -> None:
+def test_the_name_of_a_run_is_the_current_name_of_its_folder(run: Path) -> None:
     moved = run.rename(run.parent / "mine")
     relative = Path("runs/mine")
     for config in (
@@ -41,7 +41,7 @@ def test_the_name_is_what_the_folder_is_called_now(run: Path) -> None:
     assert load_run_config(["runs/mine", "train.steps=7"]).train.steps == 7
 
 
-def test_relative_paths_keep_their_meaning_from_another_working_folder(
+def test_relative_paths_are_valid_from_another_working_folder(
     run: Path, folder: ConfigFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "else/where"
@@ -56,14 +56,14 @@ def test_relative_paths_keep_their_meaning_from_another_working_folder(
         f"{tmp_path}/ck",
         f"{tmp_path}/other",
     )
-    assert config.data.validation == "mine/text"  # A word of this command, not of the file.
+    assert config.data.validation == "mine/text"  # From the command line, not from the file.
 
 
 @pytest.mark.parametrize("notes_its_folder", [True, False])
-def test_a_tree_that_was_moved_as_a_whole_is_found_from_anywhere(
+def test_a_moved_tree_is_found_from_any_working_folder(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes_its_folder: bool
 ) -> None:
-    if not notes_its_folder:  # As an older version wrote it.
+    if not notes_its_folder:  # The format of an older version.
         text = "".join(line for line in (run / "config.yaml").open() if "relative_to" not in line)
         (run / "config.yaml").write_text(text)
     new = tmp_path / "new"
@@ -75,7 +75,7 @@ def test_a_tree_that_was_moved_as_a_whole_is_found_from_anywhere(
     assert load_run_of(Path("../new/runs/small")).data.train == f"{new}/corpus"
 
 
-def test_a_run_of_an_older_version_starts_from_the_working_folder(
+def test_paths_of_an_older_versions_run_are_relative_to_the_working_folder(
     folder: ConfigFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = _saved(folder.path / "archive/old", SMALL_YAML)
@@ -85,31 +85,29 @@ def test_a_run_of_an_older_version_starts_from_the_working_folder(
     assert load_run_of(run).data.train == "corpus"
 
 
-def test_a_link_to_a_run_and_the_folder_itself_are_that_run(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_link_to_a_run_folder_is_that_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("latest").symlink_to(run)
     assert load_run_of(Path("latest")).run_dir == run
     monkeypatch.chdir(run)
     assert load_run_of(Path()).run_dir == run
 
 
-def test_a_saved_config_is_taken_as_it_is_written(folder: ConfigFolder) -> None:
+def test_paths_of_a_saved_config_are_not_expanded_again(folder: ConfigFolder) -> None:
     Path("~/$ODD").mkdir(parents=True)
     _saved(folder.path / "runs/$ODD~", SMALL_YAML.replace("corpus", "'~/$ODD'"))
     assert load_run_of(Path("runs/$ODD~")).data.train == "~/$ODD"
     assert load_run_config(["runs/$ODD~"]).name == "$ODD~"
 
 
-def test_a_file_may_say_where_its_paths_start(folder: ConfigFolder) -> None:
+def test_a_file_may_set_the_folder_of_its_relative_paths(folder: ConfigFolder) -> None:
     config = folder.load_with("relative_to: /data\nruns_dir: runs\ncheckpoint: {dir: /ck}\n")
     assert (config.runs_dir, config.checkpoint.dir) == ("/data/runs", "/ck")
-    assert config.data.train == "corpus"  # Of the other file.
+    assert config.data.train == "corpus"  # From the other file.
     assert config.relative_to is None
     assert "belongs in the file" in folder.refuse("relative_to=/data")
 
 
-def test_what_is_no_run_folder_is_named(folder: ConfigFolder) -> None:
+def test_a_folder_that_is_not_a_run_folder_is_named(folder: ConfigFolder) -> None:
     for name in ("empty", "full/inner", "project"):
         Path(name).mkdir(parents=True)
     folder.write("project/config.yaml", SMALL_YAML)
@@ -119,7 +117,7 @@ def test_what_is_no_run_folder_is_named(folder: ConfigFolder) -> None:
     assert load_run_config(["project/config.yaml"]).name == "small"
 
 
-def test_a_variable_that_was_written_into_the_config_of_a_run_is_refused_by_name(
+def test_a_variable_in_the_saved_config_of_a_run_is_refused_by_name(
     run: Path,
 ) -> None:
     text = (run / "config.yaml").read_text()
@@ -128,11 +126,11 @@ def test_a_variable_that_was_written_into_the_config_of_a_run_is_refused_by_name
         assert refusal([str(run)]).startswith(
             f"{run}/config.yaml: checkpoint.dir='{written}': a path in the config of a run is not"
         )
-    (run.parents[1] / "~/ck").mkdir(parents=True)  # As an older version may have made it.
+    (run.parents[1] / "~/ck").mkdir(parents=True)  # An older version may have made it.
     assert load_run_of(run).checkpoint.dir == "~/ck"
 
 
-def test_a_run_folder_that_is_not_there_is_named_without_the_installed_configs(
+def test_a_missing_run_folder_is_named_without_the_installed_configs(
     folder: ConfigFolder,
 ) -> None:
     Path("runs").mkdir()

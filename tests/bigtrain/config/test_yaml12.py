@@ -1,4 +1,4 @@
-"""Scalars are read as YAML 1.2's core schema reads them, and written so that they come back."""
+"""Scalars are read by YAML 1.2's core schema, and written so that they read back equal."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ from bigtrain.config.yaml12 import parse_yaml, render_yaml
         ("", None),
     ],
 )
-def test_a_plain_scalar_is_a_number_a_truth_or_null(text: str, value: Any) -> None:
+def test_a_plain_scalar_is_a_number_a_boolean_or_null(text: str, value: Any) -> None:
     read = parse_yaml(f"key: {text}")["key"]
     assert (read, type(read)) == (value, type(value))
 
@@ -43,7 +43,7 @@ def test_a_plain_scalar_is_a_number_a_truth_or_null(text: str, value: Any) -> No
     "text",
     ["no", "yes", "on", "off", "y", "N", "tRue", "nULL", "inf", "NaN", "+.nan", "=", "--", "."],
 )
-def test_a_word_that_yaml_1_2_does_not_know_is_a_word(text: str) -> None:
+def test_booleans_of_yaml_1_1_are_strings(text: str) -> None:
     assert parse_yaml(f"key: {text}") == {"key": text}
 
 
@@ -51,15 +51,15 @@ def test_a_word_that_yaml_1_2_does_not_know_is_a_word(text: str) -> None:
     "text",
     ["1_000", "-0o17", "0o8", "0b11", "0xg", "1:30", "2024-01-01", "1.2.3", "1e", "e4"],
 )
-def test_a_number_that_yaml_1_2_does_not_know_is_a_word(text: str) -> None:
+def test_numbers_of_yaml_1_1_are_strings(text: str) -> None:
     assert parse_yaml(f"key: {text}") == {"key": text}
 
 
-def test_not_a_number_is_read_as_such() -> None:
+def test_nan_is_read_as_a_float() -> None:
     assert math.isnan(parse_yaml(".nan"))
 
 
-def test_quotes_and_the_str_tag_make_a_word_of_a_number() -> None:
+def test_quotes_and_the_str_tag_make_a_number_a_string() -> None:
     assert parse_yaml("[\"1\", '2', !!str 3]") == ["1", "2", "3"]
 
 
@@ -67,18 +67,18 @@ def test_an_alias_stands_for_its_anchor() -> None:
     assert parse_yaml("a: &x {b: 1}\nc: *x") == {"a": {"b": 1}, "c": {"b": 1}}
 
 
-def test_a_twin_key_is_refused_with_both_its_lines() -> None:
+def test_a_duplicate_key_is_refused_with_both_lines() -> None:
     with pytest.raises(ConfigError, match=r"line 4: the key 'a' was already given on line 1"):
         parse_yaml("a: 1\nb:\n  a: 2\na: 3")
 
 
-def test_a_twin_key_inside_a_section_is_refused() -> None:
+def test_a_duplicate_key_inside_a_section_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"line 3: the key 'x' was already given on line 2"):
         parse_yaml("a:\n  x: 1\n  x: 1")
 
 
 @pytest.mark.parametrize("key", ["1", "~", "true", "1.5", "? [a]\n", "? {a: 1}\n", "!!merge <<"])
-def test_a_key_is_a_word(key: str) -> None:
+def test_a_key_that_is_not_a_string_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match="line 1: a key is a word"):
         parse_yaml(f"{key}: 3")
 
@@ -98,7 +98,7 @@ def test_a_value_that_does_not_fit_its_tag_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "9" * 19, "-" + "9" * 400, "0x" + "f" * 9000])
-def test_a_whole_number_beyond_64_bits_is_refused_at_a_glance(text: str) -> None:
+def test_an_integer_beyond_64_bits_is_refused_with_a_short_message(text: str) -> None:
     message = r"line 1: .* is not a whole number below 2\^63"
     with pytest.raises(ConfigError, match=message) as caught:
         parse_yaml(text)
@@ -106,7 +106,7 @@ def test_a_whole_number_beyond_64_bits_is_refused_at_a_glance(text: str) -> None
 
 
 @pytest.mark.parametrize("text", ["[" * 1200, "{a: " * 1200 + "1" + "}" * 1200])
-def test_endless_nesting_is_refused(text: str) -> None:
+def test_very_deep_nesting_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="nested too deeply"):
         parse_yaml(text)
 
@@ -132,12 +132,12 @@ _SCALARS = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), _SCALARS))
-def test_what_is_written_reads_back_equal(values: dict[str, Any]) -> None:
+def test_written_values_read_back_equal(values: dict[str, Any]) -> None:
     read = parse_yaml(render_yaml(values))
     assert read == values
     assert [type(value) for value in read.values()] == [type(value) for value in values.values()]
 
 
 @pytest.mark.parametrize("word", ["no", "on", "012", "2024-01-01", "1_000", "1:30", "0b11"])
-def test_a_reader_of_yaml_1_1_sees_the_same_words(word: str) -> None:
+def test_a_yaml_1_1_reader_reads_the_same_strings(word: str) -> None:
     assert yaml.safe_load(render_yaml({"name": word})) == {"name": word}

@@ -1,4 +1,4 @@
-"""transformers 4 and 5 read the same config from config.json; its special ids fit training."""
+"""An exported config.json has the keys of transformers 4 and 5, and the start token of training."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def written(folder: Path, **model: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])
-def test_rotary_embeddings_are_spelled_for_both_versions(tmp_path: Path, qk_norm: bool) -> None:
+def test_rotary_embeddings_have_the_keys_of_both_versions(tmp_path: Path, qk_norm: bool) -> None:
     family = {**LLAMA, "biases": False, "qk_norm": qk_norm, "rope_theta": 500000.0}
     plain = written(tmp_path, **family)
     assert (plain["rope_theta"], plain["rope_scaling"]) == (500000.0, None)
@@ -37,20 +37,20 @@ def test_rotary_embeddings_are_spelled_for_both_versions(tmp_path: Path, qk_norm
     assert scaled["rope_scaling"]["original_max_position_embeddings"] == 16
 
 
-def test_the_type_of_the_weights_is_spelled_for_both_versions(tmp_path: Path) -> None:
+def test_the_dtype_of_the_weights_has_the_keys_of_both_versions(tmp_path: Path) -> None:
     values = written(tmp_path)
     assert values["dtype"] == values["torch_dtype"] == "float32"
 
 
 @pytest.mark.parametrize("family", [{}, {**LLAMA}])
-def test_a_gpt_begins_with_what_stood_before_every_document(
+def test_a_gpt_starts_with_the_token_before_every_training_document(
     tmp_path: Path, family: dict[str, Any]
 ) -> None:
     values = written(tmp_path, **family)
     assert (values["bos_token_id"], values["eos_token_id"], values["pad_token_id"]) == (2, 2, 0)
 
 
-def test_without_a_pad_a_gpt_fills_up_with_eos_as_training_does() -> None:
+def test_a_gpt_without_pad_token_pads_with_eos_as_in_training() -> None:
     special = SpecialIds(pad=-1, bos=-1, eos=2, unk=-1, cls=-1, sep=-1, mask=-1)
     assert set(ids_of_model("gpt", special).values()) == {2}
     assert ids_of_model("bert", SPECIAL)["bos_token_id"] == 1

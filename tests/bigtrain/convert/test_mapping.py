@@ -1,4 +1,4 @@
-"""Every kind of mapping can be undone."""
+"""Every kind of weight mapping is invertible."""
 
 import pytest
 import torch
@@ -45,14 +45,14 @@ def test_padding_is_dropped_and_comes_back_as_zeros() -> None:
 
 
 def test_fused_qkv_puts_all_queries_first_then_keys_then_values() -> None:
-    # Rows are named head·100 + (q, k, v)·10 + dimension.
+    # Row values are head·100 + (q, k, v)·10 + dimension.
     rows = [h * 100 + part * 10 + d for h in range(2) for part in range(3) for d in range(2)]
     found = FusedQkv(heads=2).to_hugging_face(torch.tensor(rows)).tolist()
     assert found == [0, 1, 100, 101, 10, 11, 110, 111, 20, 21, 120, 121]
 
 
 def test_grouped_qkv_puts_all_queries_first_then_keys_then_values() -> None:
-    # Rows are named group·100 + (q, q, k, v)·10 + dimension.
+    # Row values are group·100 + (q, q, k, v)·10 + dimension.
     rows = [g * 100 + part * 10 + d for g in range(2) for part in range(4) for d in range(2)]
     found = GroupedQkv(heads=4, kv_heads=2).to_hugging_face(torch.tensor(rows)).tolist()
     queries = [0, 1, 10, 11, 100, 101, 110, 111]

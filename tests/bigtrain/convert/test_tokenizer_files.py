@@ -1,4 +1,4 @@
-"""Every kind of tokenizer is the same after export, however it is called, or is refused."""
+"""An exported tokenizer gives the same ids for every kind of call, or its export is refused."""
 
 import json
 
@@ -17,14 +17,14 @@ from bigtrain.convert.families import ExportError
 from bigtrain.convert.tokenizer_check import compare_tokenizers
 from bigtrain.convert.tokenizer_files import write_tokenizer
 from data_tools.tokenizer import HARD_TEXTS, load_tokenizer, train_tokenizer
-from tests.data_tools.test_tokenizer_brought import AS_IT_IS, bring
+from tests.data_tools.test_tokenizer_sentencepiece import AS_IT_IS, train_usual_model
 
 TEXTS = ["the cat sat on a mat, Café! 中文 ==== ---- 1999\n\tThe theme: def f(x)\n" * 3] * 20
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def word_piece(folder):
-    """A lossy tokenizer as BERT's, whose end of a document only the file beside it names."""
+    """A lossy tokenizer like BERT's; only tokenizer_config.json names its end-of-document token."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -55,7 +55,7 @@ def byte_level(folder, special=("<|endoftext|>",), processor=None, **options):
 
 
 def with_begin(folder):
-    """As Llama 3's: a default call of the file itself begins with a token of its own."""
+    """A tokenizer like Llama 3's, which starts every text with a special token by default."""
     processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
     return byte_level(folder, ("<bos>", "</s>"), processor)
 
@@ -67,7 +67,7 @@ def roberta(folder):
 
 
 def metaspace_unigram(folder):
-    """As T5's: `</s>` is a piece with a score, and ends every text."""
+    """A tokenizer like T5's: `</s>` is a piece with a score, and ends every text."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
@@ -82,7 +82,7 @@ def metaspace_unigram(folder):
 
 
 def whole_words(folder):
-    """Its words are split at blanks, so that a text can spell `[SEP]`."""
+    """A tokenizer that splits at spaces, so that a text can contain the word `[SEP]`."""
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL, show_progress=False)
@@ -113,7 +113,7 @@ def unigram(folder):
 
 
 def chinese_unigram(folder):
-    texts = ["北京欢迎你，北京大学。" * 30]  # Without the letters of its own special ids.
+    texts = ["北京欢迎你，北京大学。" * 30]  # Does not contain the letters of the special tokens.
     return train_tokenizer(texts, folder / "t.model", vocab_size=337, kind="unigram")
 
 
@@ -122,13 +122,13 @@ def bpe(folder):
 
 
 def llama_2(folder):
-    return load_tokenizer(bring(folder / "t.model", model_type="bpe", **AS_IT_IS))
+    return load_tokenizer(train_usual_model(folder / "t.model", model_type="bpe", **AS_IT_IS))
 
 
 def with_symbols(folder):
     controls = ["<pad>", "<cls>", "<sep>", "<mask>"]
     options = {"control_symbols": controls, "user_defined_symbols": ["<|im|>"]}
-    return load_tokenizer(bring(folder / "t.model", model_type="bpe", **options))
+    return load_tokenizer(train_usual_model(folder / "t.model", model_type="bpe", **options))
 
 
 MAKERS = [
@@ -162,7 +162,7 @@ def write(ours, folder, kind="gpt"):
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_an_exported_gpt_tokenizer_has_our_ids_and_our_texts(tmp_path, capfd, make):
+def test_an_exported_gpt_tokenizer_gives_the_same_ids_and_texts(tmp_path, capfd, make):
     ours = make(tmp_path)
     assert ours.exact == (make not in NOT_EXACT)
     out = write(ours, tmp_path)
@@ -172,7 +172,7 @@ def test_an_exported_gpt_tokenizer_has_our_ids_and_our_texts(tmp_path, capfd, ma
 
 
 @pytest.mark.parametrize("make", BERTS)
-def test_an_exported_bert_tokenizer_gives_samples_as_training_had_them(tmp_path, make):
+def test_an_exported_bert_tokenizer_gives_the_samples_of_training(tmp_path, make):
     from transformers import AutoTokenizer
 
     ours = make(tmp_path)
@@ -187,7 +187,7 @@ def test_an_exported_bert_tokenizer_gives_samples_as_training_had_them(tmp_path,
     assert masked == [*ours.encode("the").tolist(), special.mask]
 
 
-def test_a_gpt_begins_a_text_with_what_ends_documents(tmp_path):
+def test_a_gpt_starts_a_text_with_the_end_of_document_token(tmp_path):
     from transformers import AutoTokenizer
 
     ours = with_begin(tmp_path)
@@ -197,7 +197,7 @@ def test_a_gpt_begins_a_text_with_what_ends_documents(tmp_path):
     assert theirs("the cat")["input_ids"] == ours.encode("the cat").tolist()
 
 
-def test_equally_good_ways_to_cut_a_word_are_chosen_alike(tmp_path):
+def test_ties_between_splits_of_a_word_are_resolved_equally(tmp_path):
     rules = ["=" * n + "-" * (n % 7) + " " for n in range(1, 60)]
     path = tmp_path / "t.model"
     ours = train_tokenizer(rules * 9, path, vocab_size=350, kind="unigram")
@@ -212,28 +212,28 @@ def test_an_exported_tokenizer_keeps_its_special_ids(tmp_path):
     assert load_tokenizer(out / "tokenizer.json").special == ours.special
 
 
-def test_a_tokenizer_that_transformers_cannot_have_is_refused(tmp_path):
-    path = bring(tmp_path / "t.model", treat_whitespace_as_suffix=True)
+def test_a_tokenizer_that_transformers_cannot_represent_is_refused(tmp_path):
+    path = train_usual_model(tmp_path / "t.model", treat_whitespace_as_suffix=True)
     with pytest.raises(ExportError, match=r"no tokenizer\.json gives the ids"):
         write(load_tokenizer(path), tmp_path)
 
 
-def spoil(out, change):
+def change_files(out, change):
     path = out / "tokenizer.json"
     values = json.loads(path.read_text("utf-8"))
     change(values)
     path.write_text(json.dumps(values), "utf-8")
 
 
-def test_other_ids_are_told_from_other_text(tmp_path):
+def test_differing_ids_and_differing_texts_are_distinguished(tmp_path):
     ours = byte_level(tmp_path)
     out = write(ours, tmp_path)
     merges = json.loads((out / "tokenizer.json").read_text("utf-8"))["model"]["merges"]
-    spoil(out, lambda values: values["model"].update(merges=[]))
+    change_files(out, lambda values: values["model"].update(merges=[]))
     line = differences(ours, out, texts=["(the cat"])[0]
     assert line.startswith("ids of '(the cat': from id 1 on, after '('")
-    spoil(out, lambda values: values["model"].update(merges=merges))
-    spoil(out, lambda values: values["decoder"].update(type="Fuse"))
+    change_files(out, lambda values: values["model"].update(merges=merges))
+    change_files(out, lambda values: values["decoder"].update(type="Fuse"))
     (line,) = differences(ours, out, texts=["the cat"])
     assert line == "decoded text of 'the cat': from character 3 on, ' cat' became 'Ġcat'"
 
@@ -260,10 +260,10 @@ def of_one_type(values):
         (without_ends, "cut to"),
     ],
 )
-def test_a_call_that_differs_from_training_is_named(tmp_path, change, line):
+def test_a_tokenizer_call_that_differs_from_training_is_named(tmp_path, change, line):
     ours = word_piece(tmp_path)
     out = write(ours, tmp_path, "bert")
-    spoil(out, change)
+    change_files(out, change)
     assert any(line in found for found in differences(ours, out, "bert", ["the cat", "a mat on"]))
 
 

@@ -1,4 +1,4 @@
-"""Batches that grow read the very stream that batches of one size read."""
+"""Batches of growing size read the same stream of samples as batches of one size."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +32,7 @@ def _borders(config: RunConfig) -> list[int]:
 
 
 def _rows(data: list[TrainingData], consumed: int) -> list[list[int]]:
-    """A batch's samples in order, from all of its ranks."""
+    """The samples of a batch in order, from all ranks."""
     shares = [rank.batch(consumed).microbatches for rank in data]
     return [
         row for passes in zip(*shares, strict=True) for m in passes for row in m.tokens.tolist()
@@ -40,9 +40,7 @@ def _rows(data: list[TrainingData], consumed: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_samples_are_those_of_batches_of_one_size_without_gap_or_repeat(
-    corpus: Path, workers: int
-) -> None:
+def test_the_samples_equal_those_of_batches_of_one_size(corpus: Path, workers: int) -> None:
     config = _config(corpus, workers=workers)
     borders = _borders(config)
     assert {b - a for a, b in pairwise(borders)} == {8, 16, 24}
@@ -58,20 +56,20 @@ def test_the_samples_are_those_of_batches_of_one_size_without_gap_or_repeat(
     assert growing == expected[: len(growing)]
 
 
-def test_ranks_share_each_batch_and_a_resume_in_mid_ramp_goes_on_with_the_same(
+def test_ranks_divide_each_batch_and_a_resume_inside_the_ramp_reads_the_same_samples(
     corpus: Path,
 ) -> None:
     config = _config(corpus)
     borders = _borders(config)
-    alone = _data(config)
-    whole = [_rows([alone], consumed) for consumed in borders]
+    single = _data(config)
+    expected = [_rows([single], consumed) for consumed in borders]
     for first in (0, 3, 5):
         ranks = [_data(config, copies=2, rank=rank) for rank in range(2)]
         for step in range(first, STEPS):
-            assert _rows(ranks, borders[step]) == whole[step]
+            assert _rows(ranks, borders[step]) == expected[step]
         for rank in ranks:
             rank.close()
-    alone.close()
+    single.close()
 
 
 def test_every_target_of_a_small_batch_counts(corpus: Path) -> None:
@@ -81,7 +79,7 @@ def test_every_target_of_a_small_batch_counts(corpus: Path) -> None:
     data.close()
 
 
-def test_validation_keeps_the_full_batch(corpus: Path) -> None:
+def test_validation_uses_the_full_batch_size(corpus: Path) -> None:
     data = _data(_config(corpus))
     [batch] = data.validation_batches(data.validation_sources[0])
     assert len(batch.microbatches) == 12

@@ -1,4 +1,4 @@
-"""Which samples a rank reads does not depend on how many ranks there are."""
+"""The samples of a step do not depend on the number of ranks."""
 
 import shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ def _data(config: RunConfig, copies: int, rank: int) -> TrainingData:
 
 
 def _rows_of_batch(config: RunConfig, copies: int, consumed: int) -> list[list[int]]:
-    """The batch's samples in order of their numbers."""
+    """The samples of a batch in order of their numbers."""
     shares = [_data(config, copies, rank).batch(consumed).microbatches for rank in range(copies)]
     return [
         row for passes in zip(*shares, strict=True) for m in passes for row in m.tokens.tolist()
@@ -33,14 +33,14 @@ def _rows_of_batch(config: RunConfig, copies: int, consumed: int) -> list[list[i
 
 
 def _wide(corpus: Path, **data: object) -> RunConfig:
-    """A batch that 1, 2, 3, 4, 6 and 8 ranks can share."""
+    """A config with a batch size that is divisible by 1, 2, 3, 4, 6 and 8 ranks."""
     train = {"global_batch_size": 24, "micro_batch_size": 1}
     return tiny_config(corpus, Path("unused"), train=train, data=data)
 
 
 @pytest.fixture(scope="module")
 def rows_of_steps(corpus: Path) -> list[list[list[int]]]:
-    """The rows of the first 20 steps, read by one rank with no thread."""
+    """The rows of the first 20 steps, read by one rank without threads."""
     data = _data(_wide(corpus, workers=0), 1, 0)
     return [_rows(data.batch(24 * step).microbatches) for step in range(20)]
 
@@ -55,7 +55,7 @@ def _rows(microbatches: list[Microbatch]) -> list[list[int]]:
     workers=st.sampled_from([0, 1, 3]),
     first=st.integers(0, 15),
 )
-def test_a_step_reads_the_same_samples_whatever_the_ranks_the_threads_and_the_resume(
+def test_a_step_reads_the_same_samples_for_any_ranks_threads_and_resume(
     corpus: Path, rows_of_steps: list[list[list[int]]], copies: int, workers: int, first: int
 ) -> None:
     ranks = [_data(_wide(corpus, workers=workers), copies, rank) for rank in range(copies)]
@@ -67,7 +67,7 @@ def test_a_step_reads_the_same_samples_whatever_the_ranks_the_threads_and_the_re
         rank.close()
 
 
-def test_a_run_that_jumps_elsewhere_is_followed(
+def test_reading_can_jump_to_any_position(
     corpus: Path, rows_of_steps: list[list[list[int]]]
 ) -> None:
     data = _data(_wide(corpus, workers=2), 1, 0)
@@ -89,7 +89,7 @@ def test_a_damaged_corpus_stops_the_step_that_needs_it(corpus: Path, tmp_path: P
 
 
 def _renamed(corpus: Path, copy: Path) -> Path:
-    """A copy under another name, and so with another fingerprint."""
+    """A copy under another name, which gives it another fingerprint."""
     shutil.copytree(corpus, copy)
     manifest = copy / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"name": "tokens"', '"name": "other"'))
@@ -97,7 +97,7 @@ def _renamed(corpus: Path, copy: Path) -> Path:
 
 
 @pytest.mark.parametrize("copies", [1, 2])
-def test_mixed_corpora_are_read_from_where_the_stage_before_left_them(
+def test_a_phase_reads_its_corpora_from_where_the_previous_phase_stopped(
     corpus: Path, tmp_path: Path, copies: int
 ) -> None:
     other = _renamed(corpus / "train", tmp_path / "other")
@@ -118,15 +118,13 @@ def test_mixed_corpora_are_read_from_where_the_stage_before_left_them(
             assert row == stream.read(window * 32, window * 32 + 32).tolist()
 
 
-def test_each_rank_knows_the_targets_of_the_whole_batch(corpus: Path) -> None:
+def test_each_rank_gets_the_number_of_targets_of_the_full_batch(corpus: Path) -> None:
     batches = [_data(_wide(corpus), 4, rank).batch(0) for rank in range(4)]
     own = sum(int(m.weights.sum()) for batch in batches for m in batch.microbatches)
     assert {batch.num_targets for batch in batches} == {own}
 
 
-def test_the_validation_split_of_another_seed_is_no_validation_of_this_text(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_a_validation_split_of_another_seed_is_refused(corpus: Path, tmp_path: Path) -> None:
     for change, message in [
         (('"seed": 0', '"seed": 5'), "--seed 0 and 5, which select different"),
         (
@@ -144,16 +142,14 @@ def test_the_validation_split_of_another_seed_is_no_validation_of_this_text(
             _data(config, 1, 0)
 
 
-def test_the_training_split_of_a_cut_is_no_validation_of_anything(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_a_training_split_is_refused_as_validation(corpus: Path, tmp_path: Path) -> None:
     other = _renamed(corpus / "train", tmp_path / "other")
     config = tiny_config(corpus, Path("unused"), data={"validation": str(other)})
     with pytest.raises(ConfigError, match="the training split that remains when 20 % are taken"):
         _data(config, 1, 0)
 
 
-def test_a_validation_split_is_not_trained_on_while_another_is_measured(
+def test_training_on_a_validation_split_with_another_validation_is_refused(
     corpus: Path, tmp_path: Path
 ) -> None:
     other = _renamed(corpus / "validation", tmp_path / "other")
@@ -162,7 +158,7 @@ def test_a_validation_split_is_not_trained_on_while_another_is_measured(
         _data(config, 1, 0)
 
 
-def test_a_corpus_is_never_its_own_validation(corpus: Path) -> None:
+def test_the_training_corpus_is_refused_as_validation(corpus: Path) -> None:
     config = tiny_config(corpus, Path("unused"), data={"validation": str(corpus / "train")})
     with pytest.raises(ConfigError, match="they are the same corpus; give the validation split"):
         _data(config, 1, 0)
@@ -206,9 +202,7 @@ def test_a_corpus_shorter_than_one_sample_is_refused(corpus: Path) -> None:
         _data(tiny_config(corpus, Path(), **long, data=data), 1, 0)
 
 
-def test_a_tokenizer_that_the_corpus_was_not_made_with_is_refused(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_another_tokenizer_than_that_of_the_corpus_is_refused(corpus: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.model"
     train_tokenizer(["an other text, an other vocabulary. " * 50], other, vocab_size=345)
     config = tiny_config(corpus, Path("unused"), data={"tokenizer": str(other)})
@@ -224,7 +218,7 @@ def test_a_vocabulary_of_another_size_is_refused_with_the_right_one(corpus: Path
         _data(tiny_config(corpus, Path(), model=model), 1, 0)
 
 
-def test_a_corpus_that_is_not_there_is_named(corpus: Path) -> None:
+def test_a_missing_corpus_is_named(corpus: Path) -> None:
     config = tiny_config(corpus, Path("unused"), data={"train": "nowhere/at/all"})
     with pytest.raises(InputError, match="nowhere/at/all"):
         _data(config, 1, 0)

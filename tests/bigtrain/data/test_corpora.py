@@ -1,4 +1,4 @@
-"""Corpora are opened as the config says, refused before a rank starts, and closed with the data."""
+"""Corpora are opened as configured, checked before a rank starts, and closed with the data."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def _open_files(folder: Path) -> set[str]:
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
             links.append(str(descriptor.readlink()))
-        except FileNotFoundError:  # The listing's own.
+        except FileNotFoundError:  # The descriptor of the listing itself.
             continue
     return {link for link in links if link.startswith(f"{folder}{os.sep}")}
 
@@ -46,7 +46,7 @@ def _order(source: Source, config: RunConfig) -> Indices:
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus with tables of rows and of pairs."""
+    """A corpus with a table of packed rows and a table of pairs."""
     folder = write_mixed_corpus(tmp_path_factory.mktemp("tables") / "corpus")
     for mode in ("pad", "pairs"):
         build_sample_table(folder, mode=mode, sequence_length=LENGTH)
@@ -55,13 +55,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _table_config(corpus: Path, packing: str, **sections: object) -> RunConfig:
     config = tiny_config(corpus, Path("unused"), **sections)
-    # A GPT is not trained on pairs, and no BERT's config is at hand.
+    # The config is a GPT's, which cannot have pairs, so they are set without validation.
     data = config.data.model_copy(update={"packing": packing, "sequence_length": LENGTH})
     return config.model_copy(update={"data": data})
 
 
 @pytest.mark.parametrize("shuffle", ["blocks", "windows"])
-def test_the_rows_of_a_table_stand_anywhere_however_windows_are_shuffled(
+def test_rows_of_a_table_are_fully_shuffled_for_any_shuffle_of_windows(
     corpus: Path, tables: Path, shuffle: str
 ) -> None:
     config = _table_config(corpus, "pad", data={"shuffle": shuffle})
@@ -95,7 +95,7 @@ def test_the_last_window_needs_the_token_after_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("tokens", "windows"), [(33, 1), (64, 1), (65, 2), (96, 2), (97, 3)])
-def test_windows_are_counted_with_their_targets(tokens: int, windows: int) -> None:
+def test_the_number_of_windows_includes_the_last_target(tokens: int, windows: int) -> None:
     assert count_windows(tokens, 32, name="x") == windows
 
 
@@ -130,7 +130,7 @@ def test_checking_leaves_no_file_open(tables: Path, corpus: Path, tmp_path: Path
     assert not _open_files(tmp_path)
 
 
-def test_pieces_of_a_remote_corpus_lie_in_the_folder_that_the_config_names(
+def test_chunks_of_a_remote_corpus_are_cached_in_the_configured_folder(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "CHUNK_BYTES", 512)
@@ -142,7 +142,7 @@ def test_pieces_of_a_remote_corpus_lie_in_the_folder_that_the_config_names(
     source.close()
 
 
-def test_the_cache_keeps_within_the_size_that_the_config_says(
+def test_the_cache_stays_within_the_configured_size(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "CHUNK_BYTES", 512)
@@ -156,7 +156,7 @@ def test_the_cache_keeps_within_the_size_that_the_config_says(
     source.close()
 
 
-def test_a_flipped_bit_is_told_unless_checksums_are_off(corpus: Path, tmp_path: Path) -> None:
+def test_a_flipped_bit_is_reported_unless_checksums_are_off(corpus: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(corpus / "train", tmp_path / "train")
     tar = next(copy.glob("*.tar"))
     content = bytearray(tar.read_bytes())
@@ -171,7 +171,7 @@ def test_a_flipped_bit_is_told_unless_checksums_are_off(corpus: Path, tmp_path: 
     quick.close()
 
 
-def test_a_copy_of_a_corpus_is_not_mixed_with_it(corpus: Path, tmp_path: Path) -> None:
+def test_a_mixture_of_a_corpus_and_its_copy_is_refused(corpus: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(corpus / "train", tmp_path / "copy")
     sources = [{"corpus": str(corpus / "train")}, {"corpus": str(copy)}]
     data = {"train": None, "stages": [{"sources": sources}]}
@@ -181,7 +181,7 @@ def test_a_copy_of_a_corpus_is_not_mixed_with_it(corpus: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_tar_cut_short_is_told_before_any_rank_starts(
+def test_a_truncated_tar_is_reported_before_any_rank_starts(
     corpus: Path, tmp_path: Path, split: str
 ) -> None:
     copy = shutil.copytree(corpus, tmp_path / "corpus")

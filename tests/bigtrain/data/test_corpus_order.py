@@ -1,4 +1,4 @@
-"""The order of samples is a permutation in every epoch, and depends on nothing but its key."""
+"""The order of samples is a permutation in every epoch, and depends only on its key."""
 
 from collections import Counter
 
@@ -23,7 +23,7 @@ def _order(count: int, seed: int = 1, fingerprint: str = "f", length: int = 8) -
 
 @settings(deadline=None)
 @given(size=st.integers(1, 3000), key=st.binary(min_size=1, max_size=32))
-def test_permute_sends_every_position_somewhere_else_once(size: int, key: bytes) -> None:
+def test_permute_is_a_bijection(size: int, key: bytes) -> None:
     sent = permute(np.arange(size), size=size, key=key)
     assert sorted(sent.tolist()) == list(range(size))
 
@@ -45,7 +45,7 @@ def test_each_epoch_visits_every_window_once(
 
 @settings(deadline=None)
 @given(data=st.data(), block=st.sampled_from([0, 7]))
-def test_a_sample_is_the_same_whoever_asks_and_whatever_else_is_asked(
+def test_a_sample_does_not_depend_on_the_other_requested_samples(
     data: st.DataObject, block: int
 ) -> None:
     order = WindowOrder(100, identity="x", windows_per_block=block, blocks_mixed=3)
@@ -69,30 +69,30 @@ def test_seed_corpus_length_and_epoch_each_change_the_order() -> None:
 def test_the_order_looks_shuffled(shuffle: str) -> None:
     order = window_order(100_000, seed=1, fingerprint="f", sequence_length=4096, shuffle=shuffle)
     windows = np.array(_windows(order, range(10_000)))
-    # Of a random permutation, |correlation| exceeds 0.05 once in a million.
+    # For a random permutation, |correlation| exceeds 0.05 with probability 1e-6.
     assert abs(np.corrcoef(windows, np.arange(10_000))[0, 1]) < 0.05
     assert (np.diff(windows) == 1).sum() < 15
 
 
-def test_blocks_are_long_reads_and_mixed_with_many_others() -> None:
+def test_shuffled_blocks_give_long_reads_and_are_mixed() -> None:
     order = window_order(1 << 20, seed=1, fingerprint="f", sequence_length=4096, shuffle="blocks")
     per_block = (1 << 20) // 4096
     group = np.array(_windows(order, range(per_block * BLOCKS_MIXED)))
     ordered = np.sort(group)
     runs = np.split(ordered, np.flatnonzero(np.diff(ordered) != 1) + 1)
-    assert len(runs) <= BLOCKS_MIXED + 1  # One block may lie across the end.
+    assert len(runs) <= BLOCKS_MIXED + 1  # One block may wrap around the end.
     first_batch = group[:256] // per_block
     assert len(set(first_batch.tolist())) > BLOCKS_MIXED * 0.9
 
 
-def test_windows_left_over_from_whole_blocks_are_others_in_the_next_epoch() -> None:
+def test_the_windows_outside_full_blocks_change_in_the_next_epoch() -> None:
     order = WindowOrder(103, identity="x", windows_per_block=10, blocks_mixed=2)
     ends = [set(_windows(order, range(e * 103 + 100, e * 103 + 103))) for e in range(6)]
     assert len(set.union(*ends)) > 9
 
 
 @pytest.mark.parametrize("shuffle", ["blocks", "windows"])
-def test_a_sample_far_into_a_huge_corpus_is_found_at_once(shuffle: str) -> None:
+def test_a_sample_far_into_a_huge_corpus_is_found_quickly(shuffle: str) -> None:
     order = window_order(10**12, seed=1, fingerprint="f", sequence_length=8, shuffle=shuffle)
     assert 0 <= _windows(order, [9 * 10**11])[0] < 10**12
 
@@ -106,16 +106,16 @@ def _batches(order: BucketOrder, batch: int, units: range) -> list[list[int]]:
     return order.rows(numbers, slots)[1].reshape(-1, batch).tolist()
 
 
-def test_a_batch_holds_rows_of_one_bucket_each_row_at_most_once_an_epoch() -> None:
+def test_a_batch_has_rows_of_one_bucket_and_each_row_at_most_once_per_epoch() -> None:
     order = BucketOrder(BUCKETS, batch=8, identity="x")
-    # 3 rows are too few for a batch: they join the 21; 7 join the 40.
+    # 3 rows are too few for a batch and join the 21 rows; 7 rows join the 40.
     assert order.units_per_epoch == 24 // 8 + 47 // 8
     batches = _batches(order, 8, range(order.units_per_epoch))
     assert all(max(batch) < 24 or min(batch) >= 24 for batch in batches)
     assert max(Counter(row for batch in batches for row in batch).values()) == 1
 
 
-def test_rows_that_sit_an_epoch_out_come_in_another() -> None:
+def test_rows_left_out_of_an_epoch_come_in_a_later_one() -> None:
     order = BucketOrder(BUCKETS, batch=8, identity="x")
     seen = {row for batch in _batches(order, 8, range(order.units_per_epoch * 12)) for row in batch}
     assert seen == set(range(71))

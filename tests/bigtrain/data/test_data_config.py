@@ -1,4 +1,4 @@
-"""What a data section may say, and how a wrong one is told."""
+"""Valid and invalid values of the data section."""
 
 from typing import Any
 
@@ -55,6 +55,6 @@ def test_corpora_are_listed_once_in_order_of_appearance() -> None:
         ({"train": "a", "packing": "tight"}, "'concat', 'bestfit', 'pad' or 'pairs'"),
     ],
 )
-def test_what_cannot_be_is_refused(values: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DataConfig.model_validate({**values, **LENGTH})

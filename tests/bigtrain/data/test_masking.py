@@ -1,4 +1,4 @@
-"""Masking: the rates by count, whole words together, and the same result in any batch."""
+"""Masking: rates, whole words, and results that do not depend on the batch."""
 
 from collections import Counter
 
@@ -36,7 +36,7 @@ def keys_of(count: int, *, seed: int = 0, epoch: int = 0, first: int = 0) -> np.
 
 
 def words_of(row: np.ndarray, word_starts: np.ndarray) -> list[list[int]]:
-    """The positions of each word of a row, by a plain loop."""
+    """The positions of each word of a row, from a plain loop."""
     words: list[list[int]] = []
     inside = False
     for place, token in enumerate(row.tolist()):
@@ -53,12 +53,12 @@ def words_of(row: np.ndarray, word_starts: np.ndarray) -> list[list[int]]:
 
 @pytest.fixture(scope="module", params=[1, 3])
 def masked(request) -> tuple[np.ndarray, MaskedRows]:
-    """Many rows and what became of them, masked by words and by n-grams."""
+    """Many rows before and after masking, by words and by n-grams."""
     rows = random_rows(3000)
     return rows, mask_tokens(rows, keys=keys_of(3000), rules=rules(max_ngram=request.param))
 
 
-def test_fifteen_percent_of_the_text_are_guessed(masked):
+def test_fifteen_percent_of_the_text_are_targets(masked):
     rows, result = masked
     text = (rows >= FIRST_WORD).sum(axis=1)
     chosen = result.weights.sum(axis=1)
@@ -68,7 +68,7 @@ def test_fifteen_percent_of_the_text_are_guessed(masked):
     assert (chosen == wanted).mean() > 0.95
 
 
-def test_of_these_80_percent_are_masked_10_replaced_and_10_kept(masked):
+def test_80_percent_of_the_targets_are_masked_10_replaced_and_10_kept(masked):
     rows, result = masked
     chosen = result.weights == 1
     seen, truth = result.inputs[chosen], rows[chosen]
@@ -78,7 +78,7 @@ def test_of_these_80_percent_are_masked_10_replaced_and_10_kept(masked):
     assert ((seen != truth) & (seen != MASK)).mean() == pytest.approx(0.1, abs=0.01)
 
 
-def test_all_else_stays_and_the_labels_are_the_tokens_as_they_were(masked):
+def test_other_tokens_are_unchanged_and_labels_are_the_original_tokens(masked):
     rows, result = masked
     untouched = result.weights == 0
     assert np.array_equal(result.inputs[untouched], rows[untouched])
@@ -87,7 +87,7 @@ def test_all_else_stays_and_the_labels_are_the_tokens_as_they_were(masked):
     assert not result.weights[rows < FIRST_WORD].any()
 
 
-def test_random_tokens_are_ordinary_and_of_every_kind(masked):
+def test_random_tokens_are_not_special_and_cover_the_vocabulary(masked):
     rows, result = masked
     replaced = (result.inputs != rows) & (result.inputs != MASK)
     assert result.inputs[replaced].min() >= FIRST_WORD
@@ -96,7 +96,7 @@ def test_random_tokens_are_ordinary_and_of_every_kind(masked):
     assert max(counts.values()) < 20
 
 
-def test_words_are_masked_as_a_whole(masked):
+def test_all_tokens_of_a_word_are_masked_together(masked):
     rows, result = masked
     long_words = 0
     for row, weights in zip(rows, result.weights, strict=True):
@@ -106,7 +106,7 @@ def test_words_are_masked_as_a_whole(masked):
     assert long_words > 1000
 
 
-def test_every_place_is_masked_as_often():
+def test_all_positions_are_masked_equally_often():
     rows = np.tile(np.array([CLS, *range(FIRST_WORD, FIRST_WORD + 100), SEP]), (4000, 1))
     every = np.ones(VOCAB_SIZE, dtype=bool)
     for max_ngram in (1, 3):
@@ -116,20 +116,20 @@ def test_every_place_is_masked_as_often():
         assert by_place == pytest.approx(0.15, abs=0.03)
 
 
-def test_each_chinese_piece_is_a_word_of_its_own():
-    # As a tokenizer says it: 中 and 文 begin words, the Latin suffix does not.
+def test_each_chinese_token_is_a_word():
+    # As in a tokenizer: 中 and 文 start words, the Latin suffix does not.
     word_starts = np.ones(VOCAB_SIZE, dtype=bool)
     word_starts[100] = False
     chinese = np.tile(np.array([CLS, *[98, 99] * 20, SEP]), (200, 1))
     latin = np.tile(np.array([CLS, *[98, 100] * 20, SEP]), (200, 1))
     settings_ = rules(word_starts=word_starts)
-    alone = mask_tokens(chinese, keys=keys_of(200), rules=settings_).weights[:, 1:-1]
+    weights = mask_tokens(chinese, keys=keys_of(200), rules=settings_).weights[:, 1:-1]
     together = mask_tokens(latin, keys=keys_of(200), rules=settings_).weights[:, 1:-1]
-    assert (alone[:, 0::2] != alone[:, 1::2]).mean() > 0.2
+    assert (weights[:, 0::2] != weights[:, 1::2]).mean() > 0.2
     assert np.array_equal(together[:, 0::2], together[:, 1::2])
 
 
-def test_longer_runs_of_words_are_rarer_as_one_over_n():
+def test_the_frequency_of_masked_n_grams_is_proportional_to_1_over_n():
     rows = np.tile(np.array([CLS, *[FIRST_WORD] * 2000, SEP]), (200, 1))
     every = np.ones(VOCAB_SIZE, dtype=bool)
     settings_ = rules(word_starts=every, max_ngram=3, masked_fraction=0.02)
@@ -138,27 +138,27 @@ def test_longer_runs_of_words_are_rarer_as_one_over_n():
         len(run) for row in weights.astype(int) for run in "".join(map(str, row)).split("0") if run
     )
     share = {n: runs[n] / sum(runs.values()) for n in (1, 2, 3)}
-    # 6/11, 3/11 and 2/11, a little blurred by runs that touch.
+    # 6/11, 3/11 and 2/11, not exactly, because adjacent runs merge.
     assert share == pytest.approx({1: 6 / 11, 2: 3 / 11, 3: 2 / 11}, abs=0.04)
 
 
-def test_no_run_of_words_reaches_over_a_separator():
+def test_no_masked_n_gram_crosses_a_separator():
     rows = np.tile(np.array([CLS, *[FIRST_WORD, SEP] * 200]), (300, 1))
     every = np.ones(VOCAB_SIZE, dtype=bool)
     ngrams = mask_tokens(rows, keys=keys_of(300), rules=rules(word_starts=every, max_ngram=5))
     text = ngrams.weights[:, 1::2]
     neighbours = (text[:, 1:] * text[:, :-1]).mean()
-    assert neighbours == pytest.approx(0.15**2, abs=0.004), "words must be chosen one by one"
+    assert neighbours == pytest.approx(0.15**2, abs=0.004), "words must be chosen independently"
 
 
-def test_a_row_of_one_long_word_is_still_asked_something():
+def test_a_row_of_one_long_word_has_a_target():
     word_starts = np.zeros(VOCAB_SIZE, dtype=bool)
     row = np.array([[CLS, 80, 81, 82, SEP, 90, 91, SEP, PAD]])
     result = mask_tokens(row, keys=keys_of(1), rules=rules(word_starts=word_starts))
     assert result.weights.tolist() == [[0, 0, 0, 0, 0, 1, 1, 0, 0]]
 
 
-def test_a_row_without_text_is_asked_nothing():
+def test_a_row_without_text_has_no_targets():
     row = np.array([[CLS, SEP, SEP, PAD]])
     result = mask_tokens(row, keys=keys_of(1), rules=rules())
     assert not result.weights.any()
@@ -167,7 +167,7 @@ def test_a_row_without_text_is_asked_nothing():
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_a_sample_is_masked_alike_in_any_batch(data):
+def test_a_sample_is_masked_the_same_in_any_batch(data):
     rows, keys = random_rows(12, 48), keys_of(12)
     whole = mask_tokens(rows, keys=keys, rules=rules(max_ngram=3))
     some = data.draw(st.lists(st.integers(0, 11), min_size=1, max_size=12))
@@ -176,7 +176,7 @@ def test_a_sample_is_masked_alike_in_any_batch(data):
     assert np.array_equal(part.weights, whole.weights[some])
 
 
-def test_another_seed_epoch_or_sample_masks_otherwise():
+def test_another_seed_epoch_or_sample_is_masked_differently():
     rows = np.tile(random_rows(1, 512), (30, 1))
     first = mask_tokens(rows, keys=keys_of(30), rules=rules())
     for other in (keys_of(30, seed=1), keys_of(30, epoch=1), keys_of(30, first=30)):
@@ -185,7 +185,7 @@ def test_another_seed_epoch_or_sample_masks_otherwise():
     assert len({row.tobytes() for row in first.weights}) == 30
 
 
-def test_keys_never_meet():
+def test_keys_are_unique():
     keys = sample_keys(seed=3, epochs=[0, 0, 1, 1], samples=[0, 1, 0, 1])
     assert keys.shape == (4, 2) and keys.dtype == np.uint64
     assert len({key.tobytes() for key in keys}) == 4

@@ -1,4 +1,4 @@
-"""Mixtures keep their weights in every block, read each source in order, and survive changes."""
+"""Mixtures keep their weights in every block, read sources in order, and allow later changes."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,14 @@ weights = st.lists(st.floats(0.001, 1000), min_size=1, max_size=6)
 
 
 @given(weights=weights)
-def test_whole_counts_fill_a_block_and_are_within_one_of_the_weights(weights: list[float]) -> None:
+def test_the_integer_counts_of_a_block_differ_from_the_weights_by_less_than_one(
+    weights: list[float],
+) -> None:
     counts = counts_in_block(weights)
     assert sum(counts) == UNITS_PER_BLOCK
     exact = np.array(weights) / sum(weights) * UNITS_PER_BLOCK
     assert min(counts) >= 1
-    fits = exact >= 1  # A source below one in a block gets one, at the cost of the others.
+    fits = exact >= 1  # A source with a share below one gets one sample, taken from the others.
     assert (np.abs(np.array(counts) - exact)[fits] < 1 + (~fits).sum()).all()
 
 
@@ -29,7 +31,7 @@ def test_whole_counts_fill_a_block_and_are_within_one_of_the_weights(weights: li
     weights=st.lists(st.tuples(*[st.integers(0, 5)] * 3).filter(any), min_size=1, max_size=4),
     lengths=st.lists(st.integers(1, 2500), min_size=4, max_size=4),
 )
-def test_each_source_is_read_from_its_start_without_gap_or_repeat_over_all_stages(
+def test_each_source_is_read_without_gaps_or_repeats_over_all_phases(
     weights: list[tuple[int, ...]], lengths: list[int]
 ) -> None:
     stages, first = [], 0
@@ -46,7 +48,7 @@ def test_each_source_is_read_from_its_start_without_gap_or_repeat_over_all_stage
     assert mixture.taken(first).tolist() == np.bincount(sources[:first], minlength=3).tolist()
 
 
-def test_every_block_holds_each_source_as_its_weight_says() -> None:
+def test_every_block_holds_each_source_by_its_weight() -> None:
     mixture = Mixture([MixturePhase(0, counts_in_block([3, 1]))], seed=1)
     sources, _ = mixture.assign(np.arange(10 * UNITS_PER_BLOCK))
     per_block = sources.reshape(10, UNITS_PER_BLOCK).sum(axis=1)
@@ -81,7 +83,7 @@ def _triples(order: SampleOrder, samples: range) -> list[tuple[int, int, int]]:
     )
 
 
-def test_changing_weights_repeats_no_sample_before_its_source_is_read_through() -> None:
+def test_changed_weights_repeat_no_sample_within_an_epoch_of_its_source() -> None:
     order = _sample_order({"a": 500, "b": 300}, stages=STAGES)
     seen = _triples(order, range(600))
     assert len(set(seen)) == 600
@@ -89,17 +91,17 @@ def test_changing_weights_repeats_no_sample_before_its_source_is_read_through() 
     assert {source for source, _, _ in seen[50:]} == {0, 1}
 
 
-def test_a_later_stage_does_not_change_what_came_before_it() -> None:
-    alone = _sample_order({"a": 500}, stages=STAGES[:1])
+def test_a_later_phase_does_not_change_earlier_samples() -> None:
+    single = _sample_order({"a": 500}, stages=STAGES[:1])
     mixed = _sample_order({"a": 500, "b": 300}, stages=STAGES)
-    assert _triples(alone, range(50)) == _triples(mixed, range(50))
+    assert _triples(single, range(50)) == _triples(mixed, range(50))
 
 
 @settings(deadline=None)
 @given(
     skips=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30)), max_size=3),
 )
-def test_skipped_samples_are_passed_over_and_no_others(skips: list[tuple[int, int]]) -> None:
+def test_only_the_skipped_samples_are_left_out(skips: list[tuple[int, int]]) -> None:
     ranges, end = [], 0
     for gap, samples in skips:
         ranges.append({"first_sample": end + gap, "samples": samples})
@@ -113,7 +115,7 @@ def test_skipped_samples_are_passed_over_and_no_others(skips: list[tuple[int, in
     assert numbers == expected
 
 
-def test_samples_on_both_sides_of_a_chunk_are_the_same_as_alone() -> None:
+def test_samples_around_a_chunk_border_equal_single_lookups() -> None:
     order = _sample_order({"a": 10_000}, train="a")
     together = _triples(order, range(4000, 4200))
     assert together == [
@@ -121,7 +123,7 @@ def test_samples_on_both_sides_of_a_chunk_are_the_same_as_alone() -> None:
     ]
 
 
-def test_epochs_are_told_for_each_source() -> None:
+def test_epochs_are_reported_for_each_source() -> None:
     order = _sample_order({"a": 100, "b": 300}, stages=STAGES)
     assert order.epochs(0) == [0.0, 0.0]
     assert order.epochs(50) == [0.5, 0.0]
@@ -129,7 +131,7 @@ def test_epochs_are_told_for_each_source() -> None:
     assert order.epochs(1000) == [taken[0] / 100, taken[1] / 300]
 
 
-def test_stages_and_skips_must_begin_where_a_batch_does_when_batches_are_drawn_whole() -> None:
+def test_phases_and_skips_must_start_at_a_batch_if_batches_are_from_one_bucket() -> None:
     with pytest.raises(ConfigError, match=r"start_sample=50 is not a multiple of .*=8: .* try 48"):
         _sample_order({"a": 100, "b": 100}, unit=8, stages=STAGES)
     with pytest.raises(ConfigError, match=r"data\.skip: samples=3 is not a multiple"):

@@ -1,4 +1,4 @@
-"""Every key of the order counts: epoch, group, phase, seed; and whole batches keep their places."""
+"""The order depends on epoch, group, phase and seed; batches of a bucket keep their positions."""
 
 import numpy as np
 
@@ -11,29 +11,29 @@ BLOCK, WINDOWS = 10, 1000
 
 
 def _blocks_of_epoch(epoch: int) -> tuple[list[int], list[list[int]]]:
-    """How far each block begins from the first, and how its windows are arranged."""
+    """The distance of each block from the first, and the order of its windows."""
     order = WindowOrder(WINDOWS, identity="x", windows_per_block=BLOCK, blocks_mixed=1)
     units = np.arange(epoch * WINDOWS, (epoch + 1) * WINDOWS)
     blocks = order.rows(units, np.zeros_like(units))[1].reshape(-1, BLOCK).tolist()
-    # Where an epoch's blocks begin is shifted: only distances tell blocks apart.
+    # The start of an epoch's blocks is shifted, so blocks are identified by distances.
     firsts = [next(w for w in b if (w - 1) % WINDOWS not in b) for b in blocks]
     arranged = [[(w - f) % WINDOWS for w in b] for b, f in zip(blocks, firsts, strict=True)]
     return [(first - firsts[0]) % WINDOWS for first in firsts], arranged
 
 
-def test_blocks_come_in_another_order_in_each_epoch() -> None:
+def test_each_epoch_has_another_order_of_blocks() -> None:
     (one, _), (other, _) = _blocks_of_epoch(0), _blocks_of_epoch(1)
     assert sorted(one) == sorted(other) == list(range(0, WINDOWS, BLOCK))
     assert one != other
 
 
-def test_windows_are_mixed_in_another_way_in_each_group_and_epoch() -> None:
+def test_each_group_and_epoch_has_another_order_of_windows() -> None:
     (_, one), (_, other) = _blocks_of_epoch(0), _blocks_of_epoch(1)
     assert one[0] != one[1]
     assert one[0] != other[0]
 
 
-def test_short_and_long_batches_come_in_another_order_in_each_epoch() -> None:
+def test_each_epoch_has_another_order_of_short_and_long_batches() -> None:
     order = BucketOrder([(8, 80), (16, 80), (24, 80)], batch=8, identity="x")
     units = np.arange(2 * order.units_per_epoch)
     one, other = (order.rows(units, np.zeros_like(units))[1] // 80).reshape(2, -1).tolist()
@@ -47,20 +47,20 @@ def _sources(stages: list[MixturePhase], *, seed: int = 1) -> list[list[int]]:
     return blocks
 
 
-def test_another_seed_mixes_in_another_order() -> None:
+def test_another_seed_gives_another_order_of_sources() -> None:
     stage = MixturePhase(0, counts_in_block([1, 1]))
     assert _sources([stage], seed=1) == _sources([stage], seed=1)
     assert _sources([stage], seed=1) != _sources([stage], seed=2)
 
 
-def test_a_stage_of_the_same_weights_mixes_in_an_order_of_its_own() -> None:
+def test_a_phase_with_the_same_weights_has_another_order_of_sources() -> None:
     counts = counts_in_block([1, 1])
     one, other = _sources([MixturePhase(0, counts), MixturePhase(UNITS_PER_BLOCK, counts)])
     assert one != other
 
 
 def _batches_order(*, skip: tuple[dict[str, int], ...] = ()) -> SampleOrder:
-    """Batches of 8: those of corpus a, and from sample 64 on those of b."""
+    """Batches of 8 samples: from corpus a, and from sample 64 on from corpus b."""
     stages = [
         {"sources": [{"corpus": "a"}]},
         {"start_sample": 64, "sources": [{"corpus": "b"}]},
@@ -70,12 +70,12 @@ def _batches_order(*, skip: tuple[dict[str, int], ...] = ()) -> SampleOrder:
     return SampleOrder(data, orders, seed=1, samples_per_unit=8)
 
 
-def test_a_stage_of_whole_batches_begins_at_its_sample() -> None:
+def test_a_phase_of_bucket_batches_starts_at_its_sample() -> None:
     sources = _batches_order().locate(np.arange(200)).sources
     assert sources.tolist() == [0] * 64 + [1] * 136
 
 
-def test_epochs_count_whole_batches_and_those_that_were_skipped() -> None:
+def test_epochs_count_full_batches_including_skipped_ones() -> None:
     order = _batches_order(skip=({"first_sample": 8, "samples": 16},))
     sources = _batches_order().locate(np.arange(400)).sources
     for consumed in (8, 16, 48, 56, 200):

@@ -1,4 +1,4 @@
-"""Batches of packed documents and of sentence pairs, as each rank of any layout gets them."""
+"""Batches of packed documents and of sentence pairs on the ranks of any layout."""
 
 from collections import Counter
 from pathlib import Path
@@ -22,7 +22,7 @@ LENGTH = 128
 
 @pytest.fixture(scope="module")
 def planned(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The corpus again, with sentences, and a sample table for each packing."""
+    """The corpus with sentences and a sample table for each packing."""
     out = tmp_path_factory.mktemp("planned") / "corpus"
     texts = str(corpus.parent / "texts")
     shard_corpus(
@@ -49,7 +49,7 @@ def _config(corpus: Path, packing: str, **train: int) -> RunConfig:
         },
     }
     config = tiny_config(corpus, Path("unused"), **sections)
-    # A run cannot say so before there is a BERT to train.
+    # The config is a GPT's, so the packing is set without validation.
     return config.model_copy(update={"data": config.data.model_copy(update={"packing": packing})})
 
 
@@ -58,13 +58,13 @@ def _data(config: RunConfig, copies: int = 1, rank: int = 0) -> TrainingData:
 
 
 def _together(config: RunConfig, copies: int, consumed: int) -> list[Any]:
-    """The microbatches of a batch in order of their samples, from all ranks."""
+    """The microbatches of a batch from all ranks, in order of their samples."""
     shares = [_data(config, copies, rank).batch(consumed).microbatches for rank in range(copies)]
     return [microbatch for passes in zip(*shares, strict=True) for microbatch in passes]
 
 
 @pytest.mark.parametrize("packing", ["bestfit", "pad"])
-def test_an_epoch_of_rows_asks_for_each_token_of_each_document_once(
+def test_in_an_epoch_each_token_of_each_document_is_a_target_once(
     planned: Path, packing: str
 ) -> None:
     config = _config(planned, packing, global_batch_size=2)
@@ -88,13 +88,13 @@ def test_a_batch_is_the_same_for_any_number_of_ranks(
     planned: Path, packing: str, copies: int
 ) -> None:
     config = _config(planned, packing)
-    alone, shared = (_together(config, n, 24) for n in (1, copies))
-    for one, other in zip(alone, shared, strict=True):
+    single, shared = (_together(config, n, 24) for n in (1, copies))
+    for one, other in zip(single, shared, strict=True):
         for name in one.__dataclass_fields__:
             assert getattr(one, name).equal(getattr(other, name)), name
 
 
-def test_each_rank_knows_the_targets_of_a_batch_of_unequal_rows(planned: Path) -> None:
+def test_each_rank_gets_the_number_of_targets_of_a_batch_of_unequal_rows(planned: Path) -> None:
     batches = [_data(_config(planned, "pad"), 3, rank).batch(48) for rank in range(3)]
     own = [sum(int(m.weights.sum()) for m in batch.microbatches) for batch in batches]
     assert len(set(own)) > 1
@@ -105,7 +105,7 @@ def _pairs(data: TrainingData, batches: range) -> list[list[PairMicrobatch]]:
     return [data.batch(24 * number).microbatches for number in batches]
 
 
-def test_pairs_of_a_batch_are_of_one_length_and_waste_under_5_percent(planned: Path) -> None:
+def test_pairs_of_a_batch_have_one_length_and_under_5_percent_padding(planned: Path) -> None:
     batches = _pairs(_data(_config(planned, "pairs")), range(30))
     tokens = sum(int(m.padding_mask.sum()) for batch in batches for m in batch)
     places = sum(m.padding_mask.numel() for batch in batches for m in batch)
@@ -115,7 +115,7 @@ def test_pairs_of_a_batch_are_of_one_length_and_waste_under_5_percent(planned: P
         assert all(m.tokens.shape[1] % 8 == 0 for m in batch)
 
 
-def test_pairs_are_masked_and_random_as_often_as_they_should_be(planned: Path) -> None:
+def test_the_rates_of_masked_tokens_and_random_pairs_are_right(planned: Path) -> None:
     data = _data(_config(planned, "pairs"))
     microbatches = [m for batch in _pairs(data, range(60)) for m in batch]
     text = sum(int(m.padding_mask.sum()) - 3 * len(m.tokens) for m in microbatches)
@@ -140,7 +140,7 @@ def test_a_resumed_run_masks_the_same_tokens(planned: Path) -> None:
     assert all(a.tokens.equal(b.tokens) for a, b in zip(one, other, strict=True))
 
 
-def test_the_next_epoch_masks_other_tokens_of_the_same_pairs(planned: Path) -> None:
+def test_the_next_epoch_masks_other_tokens_of_the_pairs(planned: Path) -> None:
     data = _data(_config(planned, "pairs"))
     per_epoch = data.order._sources[0].units_per_epoch
     found: list[dict[tuple[int, ...], list[list[int]]]] = []
@@ -156,12 +156,12 @@ def test_the_next_epoch_masks_other_tokens_of_the_same_pairs(planned: Path) -> N
     assert sum(found[0][pair] != found[1][pair] for pair in both) > 0.9 * len(both)
 
 
-def test_a_packing_that_was_not_planned_names_the_command(corpus: Path) -> None:
+def test_for_a_missing_sample_table_the_command_is_named(corpus: Path) -> None:
     with pytest.raises(InputError, match=r"bigtrain data samples .*train --mode bestfit"):
         _data(_config(corpus, "bestfit"))
 
 
-def test_a_gpt_is_not_trained_on_sentence_pairs(corpus: Path) -> None:
+def test_a_gpt_with_sentence_pairs_is_refused(corpus: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.packing=pairs makes no samples for model"):
         tiny_config(corpus, Path("unused"), data={"packing": "pairs"})
 
@@ -171,7 +171,7 @@ def test_a_table_smaller_than_a_batch_is_refused(planned: Path) -> None:
         _data(_config(planned, "pairs", global_batch_size=100_000))
 
 
-def test_fewer_documents_than_ranks_are_read_again_and_again(planned: Path, tmp_path: Path) -> None:
+def test_fewer_documents_than_ranks_are_read_repeatedly(planned: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text(f"one short document, called {name}. " * 3)
     out = tmp_path / "corpus"

@@ -1,4 +1,4 @@
-"""A checkpoint's record of its data lets the future change, and never the past."""
+"""A checkpoint's data record allows changes to future phases, but not to past ones."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from tests.runs import tiny_config
 
 @pytest.fixture(scope="module")
 def records_of(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Makes the record of a run whose data section is merged over the usual one."""
+    """Makes the record of a run with changes to the default data section."""
     other = corpus.parent / "corpus" / "validation"  # Any second corpus will do.
 
     def make(**data: Any) -> list[PhaseRecord]:
@@ -38,7 +38,7 @@ ONE = [{"sources": [("a", 1.0)]}]
 THEN_TWO = [*ONE, {"start_sample": 800, "sources": [("a", 1.0), ("b", 1.0)]}]
 
 
-def test_the_same_data_goes_on(records_of: Any) -> None:
+def test_the_same_data_is_accepted(records_of: Any) -> None:
     check_phases(records_of(), records_of(), consumed=500, where="here")
 
 
@@ -52,7 +52,7 @@ def test_the_same_data_goes_on(records_of: Any) -> None:
         ({"shuffle": "windows"}, {"shuffle": "blocks"}, 0),
     ],
 )
-def test_what_comes_after_may_change(
+def test_future_phases_may_change(
     records_of: Any, before: dict[str, Any], now: dict[str, Any], consumed: int
 ) -> None:
     check_phases(records_of(**before), records_of(**now), consumed=consumed, where="here")
@@ -81,7 +81,7 @@ def test_what_comes_after_may_change(
         ),
     ],
 )
-def test_the_past_may_not(
+def test_past_phases_may_not_change(
     records_of: Any, before: dict[str, Any], now: dict[str, Any], consumed: int, message: str
 ) -> None:
     with pytest.raises(
@@ -91,7 +91,7 @@ def test_the_past_may_not(
         check_phases(records_of(**before), records_of(**now), consumed=consumed, where="here")
 
 
-def test_samples_that_were_skipped_count_as_past(records_of: Any) -> None:
+def test_skipped_samples_belong_to_the_past(records_of: Any) -> None:
     skipping = {"skip": [{"first_sample": 100, "samples": 1000}]}
     now = {**skipping, "stages": THEN_TWO}
     check_phases(records_of(**skipping), records_of(**now), consumed=100, where="here")
@@ -99,13 +99,13 @@ def test_samples_that_were_skipped_count_as_past(records_of: Any) -> None:
         check_phases(records_of(**skipping), records_of(**now), consumed=101, where="here")
 
 
-def test_ranges_that_touch_are_one_however_they_are_written(records_of: Any) -> None:
+def test_adjacent_skip_ranges_equal_one_merged_range(records_of: Any) -> None:
     parts = [{"first_sample": 10, "samples": 5}, {"first_sample": 15, "samples": 5}]
     whole = [{"first_sample": 10, "samples": 10}]
     check_phases(records_of(skip=parts), records_of(skip=whole), consumed=100, where="here")
 
 
-def test_a_record_of_the_first_version_is_understood(records_of: Any) -> None:
+def test_a_record_of_the_first_version_is_read(records_of: Any) -> None:
     now = records_of(shuffle="windows")
     old = {
         "first_sample": 0,
@@ -128,7 +128,7 @@ def test_a_record_of_the_first_version_is_understood(records_of: Any) -> None:
         ("order", 2, "order of version"),
     ],
 )
-def test_samples_cut_otherwise_are_refused(
+def test_another_length_or_packing_is_refused(
     records_of: Any, key: str, other: Any, message: str
 ) -> None:
     now = records_of()

@@ -1,4 +1,4 @@
-"""What the config says of documents reaches the microbatches, from one corpus or from several."""
+"""Microbatches follow the config's treatment of documents, for one or several corpora."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ def _read(
     return reader.read(sources, locations, own=own).microbatches
 
 
-def test_a_tokenizer_without_a_pad_pads_with_the_end_of_a_document(
+def test_padding_without_a_pad_token_uses_the_end_of_document_token(
     corpus: Path, tmp_path: Path
 ) -> None:
     folder = write_corpus(tmp_path / "corpus", random_documents(4, most_words=3))
@@ -48,7 +48,7 @@ def test_a_tokenizer_without_a_pad_pads_with_the_end_of_a_document(
 
 
 @pytest.mark.parametrize("is_apart", [False, True])
-def test_a_batch_tells_documents_apart_where_attention_must_not_cross_them(
+def test_a_batch_has_document_ids_if_attention_must_not_cross_documents(
     corpus: Path, is_apart: bool
 ) -> None:
     config = tiny_config(corpus, Path("unused"), data={"document_attention": is_apart})
@@ -62,7 +62,7 @@ def test_a_batch_tells_documents_apart_where_attention_must_not_cross_them(
 
 
 @pytest.mark.parametrize("section", [{"document_attention": True}, {"packing": "bestfit"}])
-def test_rows_of_several_corpora_are_those_that_each_gives_alone(
+def test_rows_of_several_corpora_equal_those_of_each_corpus(
     corpus: Path, tmp_path: Path, section: dict[str, object]
 ) -> None:
     config = tiny_config(corpus, tmp_path, data=section)
@@ -74,10 +74,10 @@ def test_rows_of_several_corpora_are_those_that_each_gives_alone(
     chosen, rows = [0, 1, 1, 0, 1, 0], [3, 3, 7, 9, 0, 4]
     mixed = _read(config, sources, _places(chosen, rows), np.arange(6))
     for number, (source, row) in enumerate(zip(chosen, rows, strict=True)):
-        alone = _read(config, sources, _places([source], [row]), np.zeros(1, np.int64))[0]
+        single = _read(config, sources, _places([source], [row]), np.zeros(1, np.int64))[0]
         for name in Microbatch.__dataclass_fields__:
             part = getattr(mixed[number // 2], name)[number % 2]
-            assert part.equal(getattr(alone, name)[0]), name
+            assert part.equal(getattr(single, name)[0]), name
     assert any(m.positions.ne(torch.arange(32)).any() for m in mixed)
     for source in sources:
         source.close()

@@ -1,4 +1,4 @@
-"""Rows know which document each token is of, where it stands in it, and which targets count."""
+"""Rows have the document and position of each token, and the weight of each target."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from data_tools.samples.sample_table import Segments
 EOS = 2
 
 
-def test_a_window_knows_its_documents_and_begins_positions_anew_in_each(corpus: Path) -> None:
+def test_a_window_has_document_ids_and_positions_restart_in_each_document(corpus: Path) -> None:
     with open_corpus(corpus / "train") as stream:
         rows = read_windows(
             stream, range(stream.num_tokens // 64 - 1), sequence_length=64, document_end=EOS
@@ -31,7 +31,9 @@ def test_a_window_knows_its_documents_and_begins_positions_anew_in_each(corpus: 
                     document, position = document + 1, 0
 
 
-def test_attention_across_documents_needs_neither(corpus: Path) -> None:
+def test_attention_across_documents_needs_no_document_ids_or_restarted_positions(
+    corpus: Path,
+) -> None:
     with open_corpus(corpus / "train") as stream:
         rows = read_windows(stream, [3], sequence_length=64)
     assert rows.documents is None
@@ -39,7 +41,7 @@ def test_attention_across_documents_needs_neither(corpus: Path) -> None:
     assert rows.weights is None
 
 
-def test_packed_pieces_stand_side_by_side_and_padding_counts_nothing(corpus: Path) -> None:
+def test_packed_pieces_are_adjacent_and_padding_has_no_weight(corpus: Path) -> None:
     segments = Segments(
         offsets=np.array([0, 2, 3]),
         starts=np.array([10, 100, 50]),

@@ -1,4 +1,4 @@
-"""Validation counts each sample once, whatever its length, and ranks agree on how wide rows are."""
+"""Validation counts each sample of any length once, and all ranks use the same row width."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ SAMPLES = 13
 
 @pytest.fixture(scope="module")
 def planned(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The corpus again, with sentences, and tables of rows and of pairs."""
+    """The corpus with sentences, a table of packed rows and a table of pairs."""
     out = tmp_path_factory.mktemp("planned") / "corpus"
     tokenizer = corpus / "train" / "tokenizer.model"
     texts = [str(corpus.parent / "texts")]
@@ -47,14 +47,12 @@ def _batches(data: TrainingData) -> list[Any]:
 
 
 def _weights(batches: list[Any]) -> list[torch.Tensor]:
-    """The weights of each row, in order."""
+    """The target weights of each row, in order."""
     return [row for batch in batches for m in batch.microbatches for row in m.weights]
 
 
 @pytest.mark.parametrize("copies", [1, 2])
-def test_the_targets_of_unequal_rows_are_counted_without_what_is_past_the_end(
-    planned: Path, copies: int
-) -> None:
+def test_rows_past_the_last_sample_have_no_targets(planned: Path, copies: int) -> None:
     shares = [_batches(_data(planned, "pad", copies=copies, rank=rank)) for rank in range(copies)]
     counted = []
     for batches in zip(*shares, strict=True):
@@ -65,7 +63,7 @@ def test_the_targets_of_unequal_rows_are_counted_without_what_is_past_the_end(
     assert sum(row > 0 for row in counted) == SAMPLES
 
 
-def test_pairs_past_the_last_sample_are_not_guessed(planned: Path) -> None:
+def test_pairs_past_the_last_sample_have_no_targets(planned: Path) -> None:
     guessed = [int(row.sum()) for row in _weights(_batches(_data(planned, "pairs")))]
     assert len(guessed) == 16
     assert all(guessed[:SAMPLES])
@@ -78,15 +76,15 @@ def test_pairs_past_the_last_sample_are_not_counted_as_pairs(planned: Path) -> N
     assert counted == [1.0] * SAMPLES + [0.0] * (16 - SAMPLES)
 
 
-def test_ranks_count_the_pairs_of_validation_as_one_rank_does(planned: Path) -> None:
-    alone, *shared = (
+def test_several_ranks_count_the_same_validation_pairs_as_one_rank(planned: Path) -> None:
+    single, *shared = (
         _weights(_batches(_data(planned, "pairs", copies=copies, rank=rank)))
         for copies, rank in [(1, 0), (2, 0), (2, 1)]
     )
-    assert sum(row.sum() for share in shared for row in share) == sum(row.sum() for row in alone)
+    assert sum(row.sum() for share in shared for row in share) == sum(row.sum() for row in single)
 
 
-def test_rows_are_as_wide_on_the_ranks_that_have_only_short_pairs(planned: Path) -> None:
+def test_ranks_with_only_short_pairs_use_the_same_row_width(planned: Path) -> None:
     ranks = [_data(planned, "pairs", copies=4, rank=rank) for rank in range(4)]
     longest_differ = 0
     for consumed in range(0, 15 * 8, 8):

@@ -1,4 +1,4 @@
-"""A flat range of an array is cut into blocks that hold exactly its elements, in order."""
+"""A flat range of an array is split into blocks that hold exactly its elements, in order."""
 
 import math
 
@@ -15,7 +15,7 @@ shapes = st.lists(st.integers(1, 6), min_size=0, max_size=4)
 
 
 @given(shape=shapes, data=st.data())
-def test_blocks_hold_the_range_and_nothing_else(shape: list[int], data: st.DataObject) -> None:
+def test_blocks_hold_exactly_the_range(shape: list[int], data: st.DataObject) -> None:
     size = math.prod(shape)
     start = data.draw(st.integers(0, size))
     stop = data.draw(st.integers(start, size))

@@ -1,4 +1,4 @@
-"""What each ZeRO stage means."""
+"""What each ZeRO stage partitions."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The masks of packed documents: the blockwise one sees what the dense one sees."""
+"""The masks of packed documents: the blockwise mask equals the dense mask."""
 
 import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
@@ -9,13 +9,13 @@ from bigtrain.models.documents import DocumentMasks, dense_mask, document_mask_f
 DOCUMENTS = torch.tensor([[0] * 5 + [1] * 11, [0] * 3 + [1] * 1 + [2] * 12])
 
 
-def test_a_token_sees_its_document_up_to_itself() -> None:
+def test_a_token_attends_to_its_document_up_to_itself() -> None:
     mask = dense_mask(torch.tensor([[4, 4, 7, 7]]))
     assert mask.shape == (1, 1, 4, 4)
     assert mask[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
 
 
-def test_the_rule_of_blocks_is_the_dense_mask() -> None:
+def test_the_blockwise_mask_equals_the_dense_mask() -> None:
     rows, length = DOCUMENTS.shape
     attends = document_mask_function(DOCUMENTS)
     row, query, key = torch.meshgrid(
@@ -24,7 +24,7 @@ def test_the_rule_of_blocks_is_the_dense_mask() -> None:
     assert torch.equal(attends(row, torch.zeros_like(row), query, key), dense_mask(DOCUMENTS)[:, 0])
 
 
-def test_flex_attention_computes_what_a_dense_mask_does_with_grouped_heads() -> None:
+def test_flex_attention_with_grouped_heads_equals_attention_with_a_dense_mask() -> None:
     torch.manual_seed(0)
     query = torch.randn(2, 4, 16, 8)
     key, value = torch.randn(2, 2, 2, 16, 8)
@@ -41,15 +41,15 @@ def test_flex_attention_computes_what_a_dense_mask_does_with_grouped_heads() -> 
     assert not torch.allclose(found, unmasked, atol=1e-2)
 
 
-def test_a_mask_is_made_once_for_a_microbatch() -> None:
+def test_a_mask_is_made_once_per_microbatch() -> None:
     masks = DocumentMasks()
     documents = DOCUMENTS.clone()
     first = masks.of(documents)
     assert masks.of(documents) is first
-    assert masks.of(documents.detach()) is first  # As recomputation hands it over.
+    assert masks.of(documents.detach()) is first  # Recomputation passes a detached tensor.
 
 
-def test_a_mask_is_made_anew_for_other_documents() -> None:
+def test_a_new_mask_is_made_for_other_documents() -> None:
     masks = DocumentMasks()
     documents = DOCUMENTS.clone()
     first = masks.of(documents)

@@ -1,4 +1,4 @@
-"""A weight begins with its name: any box of it holds what the whole tensor holds there."""
+"""Initial weights depend on seed, name and index: any box equals that part of the full tensor."""
 
 import math
 from typing import Any
@@ -25,7 +25,7 @@ def _fill(name: str, shape: tuple[int, ...], **options: Any) -> torch.Tensor:
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_a_box_holds_what_the_whole_tensor_holds_there(data: st.DataObject) -> None:
+def test_a_box_equals_its_part_of_the_full_tensor(data: st.DataObject) -> None:
     shape = (11, 7)
     offset = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
     size = tuple(data.draw(st.integers(1, n - o)) for n, o in zip(shape, offset, strict=True))
@@ -35,7 +35,7 @@ def test_a_box_holds_what_the_whole_tensor_holds_there(data: st.DataObject) -> N
     assert torch.equal(box, whole[where])
 
 
-def test_a_tensor_of_more_than_one_chunk_is_filled_without_a_seam() -> None:
+def test_a_box_of_a_tensor_of_several_chunks_equals_its_part() -> None:
     shape = (3000, 500)
     whole = _fill("x.weight", shape)
     tail = _fill("x.weight", shape, offset=(2500, 0), size=(500, 500))
@@ -55,7 +55,7 @@ def test_a_tensor_of_more_than_one_chunk_is_filled_without_a_seam() -> None:
         ("binary_head.weight", 0.02),
     ],
 )
-def test_weights_are_normal_with_the_standard_deviation_of_their_place(
+def test_weights_are_normal_with_the_standard_deviation_of_their_module(
     name: str, std: float
 ) -> None:
     values = _fill(name, (1000, 1000))
@@ -78,12 +78,12 @@ def test_weights_are_normal_with_the_standard_deviation_of_their_place(
         "lm_head.layer_norm.weight",
     ],
 )
-def test_norms_begin_as_the_identity(name: str) -> None:
+def test_norms_start_as_the_identity(name: str) -> None:
     assert _fill(name, (64,)).eq(1).all()
     assert _fill(name.replace("weight", "bias"), (64,)).eq(0).all()
 
 
-def test_name_and_seed_each_change_the_values() -> None:
+def test_name_and_seed_both_change_the_values() -> None:
     first = _fill("a.weight", (50, 50))
     assert not torch.equal(first, _fill("b.weight", (50, 50)))
     assert not torch.equal(first, _fill("a.weight", (50, 50), seed=2))

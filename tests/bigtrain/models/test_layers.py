@@ -1,4 +1,4 @@
-"""Whose layers compute, and that compiling them changes no number."""
+"""Compiled layers compute the same as uncompiled ones."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ def build(model: dict[str, Any], train: dict[str, Any]) -> list[float]:
     """The loss and the gradient's norm of one pass of a new model; for ``run_ranks``."""
     import torch
 
-    from tests.distributed.hugging_face import one_rank, whole_model
+    from tests.distributed.hugging_face import build_unsplit_model, one_rank
 
     config = tiny_config(Path("corpus"), Path("runs"), model=model, train=train)
     with one_rank():
-        module, _ = whole_model(config, random_std=0.2)
+        module, _ = build_unsplit_model(config, random_std=0.2)
         tokens = torch.arange(32).view(2, 16)
         logits = module(tokens, torch.arange(16).expand(2, 16), None)
         loss = logits.log_softmax(-1)[..., 7].mean()

@@ -12,12 +12,12 @@ Z_LOSS = 0.1
 
 
 def _made(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits whose padded columns are the largest, targets, and weights of the targets."""
+    """Logits whose padded columns have the largest values, targets, and weights of targets."""
     chance = torch.Generator().manual_seed(0)
     logits = torch.randn(ROWS, LENGTH, COLUMNS, generator=chance) * 5
     logits[..., VOCAB:] = 40.0
     targets = torch.randint(0, VOCAB, (ROWS, LENGTH), generator=chance)
-    # Of all columns, the first and the last of each rank's are the likeliest to be wrong.
+    # Errors are most likely in the first and the last column of each rank.
     targets[0, :4] = torch.tensor([0, COLUMNS // 2 - 1, COLUMNS // 2, VOCAB - 1])
     return logits.to(dtype), targets, torch.rand(ROWS, LENGTH, generator=chance)
 
@@ -45,7 +45,7 @@ def _rank(world_size: int, dtype: torch.dtype, z_loss: float) -> Any:
 
 
 def _ours(world_size: int, dtype: torch.dtype, z_loss: float = 0.0) -> list[Any]:
-    """Losses, z-losses, hits and the whole gradient; what ranks must share is compared here."""
+    """Losses, z-losses, hits and the full gradient; checks that the ranks' outputs are equal."""
     answers = run_ranks(_rank, world_size, world_size, dtype, z_loss)
     shared = [
         [None if part is None else part.tobytes() for part in answer[:3]] for answer in answers
@@ -67,7 +67,7 @@ def _in_fp64(dtype: torch.dtype, z_loss: float = 0.0) -> list[Any]:
 
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("z_loss", [0.0, Z_LOSS])
-def test_losses_and_gradients_are_those_of_fp64(world_size: int, z_loss: float) -> None:
+def test_losses_and_gradients_equal_those_of_fp64(world_size: int, z_loss: float) -> None:
     losses, z, hits, gradient = _ours(world_size, torch.float32, z_loss)
     expected = _in_fp64(torch.float32, z_loss)
     torch.testing.assert_close(losses, expected[0], rtol=2e-6, atol=2e-6)
@@ -88,7 +88,7 @@ def test_bf16_logits_give_fp32_losses_and_gradients_rounded_once(world_size: int
     assert torch.equal(hits.bool(), expected[2])
 
 
-def test_padded_columns_take_no_part() -> None:
+def test_padded_columns_have_no_effect() -> None:
     *_, gradient = _ours(2, torch.float32, Z_LOSS)
     assert gradient[..., VOCAB:].abs().max() == 0
     assert (gradient[..., :VOCAB] != 0).any(dim=(0, 1)).all()
@@ -113,7 +113,7 @@ def _only_the_first_rank_has_tokens() -> Any:
         return losses.tolist(), hits.tolist(), float(logits.grad.abs().sum())
 
 
-def test_a_rank_may_hold_padding_alone_and_of_equal_logits_the_first_wins() -> None:
+def test_a_rank_may_hold_only_padding_and_the_first_of_equal_logits_wins() -> None:
     first, second = run_ranks(_only_the_first_rank_has_tokens, 2)
     for losses, hits, _ in (first, second):
         assert losses[0] == pytest.approx([3.4657359] * 2, rel=1e-6)
@@ -145,5 +145,5 @@ def _saved_bytes() -> int:
     return sum(storages.values())
 
 
-def test_nothing_as_large_as_the_logits_is_kept_for_the_backward_pass() -> None:
+def test_no_tensor_as_large_as_the_logits_is_saved_for_backward() -> None:
     assert run_ranks(_saved_bytes, 1)[0] < 32 * ROWS * LENGTH

@@ -1,4 +1,4 @@
-"""Every preset is a run, and its model has the published number of parameters."""
+"""Every preset loads, and its model has the published number of parameters."""
 
 from pathlib import Path
 
@@ -31,13 +31,13 @@ FOLDER = Path(__file__).parents[3] / "configs"
 
 
 def preset(name: str) -> RunConfig:
-    """A preset; those that are not the demo's lack the corpus."""
+    """Loads a preset, with a corpus for those that have none."""
     overrides = [] if name in TINY else ["data.train=corpora/mine/train"]
     return load_run_config([str(FOLDER / f"{name}.yaml"), *overrides])
 
 
 def parameters(model: ModelConfig, *, vocabulary: int) -> int:
-    """The number of parameters in closed form, with so many rows in the embedding."""
+    """The number of parameters in closed form, with ``vocabulary`` rows in the embedding."""
     hidden, inner = model.hidden_size, model.feed_forward_size
     bias = 1 if model.biases else 0
     norm = hidden * (2 if model.norm == "layernorm" else 1)
@@ -55,7 +55,7 @@ def parameters(model: ModelConfig, *, vocabulary: int) -> int:
 
 
 def built_parameters(configs: list[RunConfig]) -> list[int]:
-    """What the chunks of one rank really hold, without memory; for ``run_ranks``."""
+    """Numbers of parameters of models built on the meta device; for ``run_ranks``."""
     from bigtrain.models.build import build_chunks
     from tests.distributed.hugging_face import ONE_RANK, one_rank
 
@@ -80,7 +80,7 @@ def test_a_preset_has_the_published_number_of_parameters(name: str) -> None:
     )
 
 
-def test_no_preset_is_left_out() -> None:
+def test_every_preset_is_tested() -> None:
     files = {
         f"{file.parent.name}/{file.stem}"
         for kind in ("gpt", "llama", "bert")
@@ -90,7 +90,7 @@ def test_no_preset_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *TINY])
-def test_a_preset_fits_its_own_layout(name: str) -> None:
+def test_a_preset_is_valid_in_its_layout(name: str) -> None:
     config = preset(name)
     assert config.name == name.replace("/", "-")
     assert config.data_parallel_size(config.parallel.model_parallel_size) == 1

@@ -1,4 +1,4 @@
-"""Rotary positions: angles by position, stretched as published, the same in every row."""
+"""Rotary positions: angles by position, and the published scaling of Llama 3."""
 
 import math
 
@@ -10,7 +10,7 @@ from bigtrain.models.rotary import RotaryTable, inverse_frequencies, rotate
 
 
 def model(**keys: object) -> ModelConfig:
-    """A model with heads of 128 numbers, as Llama 3's."""
+    """The config of a model with a head size of 128, like Llama 3's."""
     return ModelConfig.model_validate(
         {
             "num_layers": 1,
@@ -25,13 +25,13 @@ def model(**keys: object) -> ModelConfig:
     )
 
 
-def test_frequencies_fall_from_one_by_equal_ratios() -> None:
+def test_frequencies_form_a_geometric_sequence_from_1() -> None:
     found = inverse_frequencies(model())
     assert found[0] == 1.0
     assert torch.allclose(found[1:] / found[:-1], torch.tensor(500000.0 ** (-1 / 64)))
 
 
-def test_the_stretch_is_that_of_llama_3() -> None:
+def test_the_scaling_is_that_of_llama_3() -> None:
     plain = inverse_frequencies(model())
     stretched = inverse_frequencies(model(rope_scaling={"factor": 8.0}))
     wavelengths = 2 * math.pi / plain
@@ -45,12 +45,12 @@ def test_the_stretch_is_that_of_llama_3() -> None:
     assert (ratio.diff() > 0).all()
 
 
-def test_angles_are_real_where_the_default_device_has_no_memory() -> None:
+def test_angles_have_values_if_the_default_device_is_meta() -> None:
     with torch.device("meta"):
         assert not inverse_frequencies(model(rope_scaling={"factor": 8.0})).is_meta
 
 
-def test_a_product_of_rotated_vectors_knows_their_distance_alone() -> None:
+def test_a_product_of_rotated_vectors_depends_only_on_their_distance() -> None:
     table = RotaryTable(model(), torch.float32)
     query, key = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
 
@@ -65,7 +65,7 @@ def test_a_product_of_rotated_vectors_knows_their_distance_alone() -> None:
     assert abs(product(7, 3) - product(7, 4)) > 0.1
 
 
-def test_rows_of_their_own_positions_are_rotated_each_by_its_own() -> None:
+def test_each_row_is_rotated_by_its_own_positions() -> None:
     table = RotaryTable(model(), torch.float32)
     positions = torch.tensor([[0, 1, 2, 3], [0, 1, 0, 1]])
     whole = table(positions)

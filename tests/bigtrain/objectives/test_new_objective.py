@@ -1,4 +1,4 @@
-"""A new objective is one class and one line of registration: the trainer is not touched."""
+"""A new objective is one class and one line of registration, without changes to the trainer."""
 
 import json
 from dataclasses import replace
@@ -14,10 +14,10 @@ from tests.runs import make_corpus, tiny_config, train_rank
 
 
 class EveryOtherToken:
-    """Next-token prediction that counts the targets at even positions alone, and says how many."""
+    """Next-token prediction over the targets at even positions only, which reports their number."""
 
     def model_inputs(self, microbatch: Any, device: Any) -> tuple[Any, ...]:
-        """Those of next-token prediction."""
+        """The model inputs of next-token prediction."""
         from bigtrain.objectives.next_token import NextToken
 
         return NextToken().model_inputs(microbatch, device)
@@ -39,18 +39,18 @@ class EveryOtherToken:
         return loss
 
     def report_sizes(self, model: Any, *, measure: bool) -> dict[str, int]:
-        """Two numbers."""
+        """Two reported sums: the loss and the number of targets."""
         return {"my_loss": 1, "my_count": 1}
 
     def figures(self, sums: Any) -> dict[str, float]:
-        """A loss, and a figure of its own."""
+        """The loss, and a figure of this objective."""
         return {
             "loss": sums["my_loss"][0] / sums["my_count"][0],
             "counted_targets": sums["my_count"][0],
         }
 
     def num_tokens(self, sums: Any) -> int:
-        """The targets that count."""
+        """The number of targets that count."""
         return int(sums["my_count"][0])
 
 
@@ -59,8 +59,8 @@ TRAITS = ObjectiveTraits(
 )
 
 
-def train_with_it(config: RunConfig) -> None:
-    """Registers the objective, gives it to a kind of model and trains; for ``run_ranks``."""
+def train_with_new_objective(config: RunConfig) -> None:
+    """Registers the objective for GPT models and trains; for ``run_ranks``."""
     import bigtrain.config.model_kinds as kinds
     from bigtrain.objectives.table import OBJECTIVES
 
@@ -70,10 +70,10 @@ def train_with_it(config: RunConfig) -> None:
     train_rank(config)
 
 
-def test_a_new_objective_trains_without_a_change_of_the_trainer(tmp_path: Path) -> None:
+def test_a_new_objective_trains_without_changes_to_the_trainer(tmp_path: Path) -> None:
     short: dict[str, Any] = {"train": {"steps": 2}, "optim": {"warmup_steps": 0}}
     config = tiny_config(make_corpus(tmp_path), tmp_path / "runs", **short)
-    run_ranks(train_with_it, 1, config)
+    run_ranks(train_with_new_objective, 1, config)
     lines = map(json.loads, (config.run_dir / "metrics.jsonl").read_text().splitlines())
     events = [line for line in lines if line.get("split") in ("train", "validation")]
     counted = config.train.global_batch_size * config.data.sequence_length // 2

@@ -1,4 +1,4 @@
-"""What this machine cannot compute is refused before any process group or model is made."""
+"""A config that the machine cannot compute is refused before process groups or models are made."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def _config(device: str = "cpu", **sections: Any) -> RunConfig:
 @pytest.mark.parametrize(
     "data", [{"packing": "bestfit"}, {"packing": "pad"}, {"document_attention": True}]
 )
-def test_dropout_within_documents_is_refused_on_a_gpu_alone(data: dict[str, Any]) -> None:
+def test_dropout_within_documents_is_refused_only_on_a_gpu(data: dict[str, Any]) -> None:
     config = _config("cuda", model={"dropout": 0.1}, data=data)
     with pytest.raises(ConfigError, match=NO_DROPOUT):
         check_device(config)
@@ -36,7 +36,7 @@ def test_dropout_within_documents_is_refused_on_a_gpu_alone(data: dict[str, Any]
 
 
 @pytest.mark.parametrize("is_installed", [True, False])
-def test_transformer_engine_needs_a_gpu_and_to_be_installed(
+def test_transformer_engine_must_be_installed_and_needs_a_gpu(
     monkeypatch: pytest.MonkeyPatch, is_installed: bool
 ) -> None:
     monkeypatch.setattr(device_check, "find_spec", lambda _: is_installed or None)
@@ -52,7 +52,9 @@ def test_transformer_engine_needs_a_gpu_and_to_be_installed(
 @pytest.mark.parametrize(
     "command", [["launch"], ["train"], ["train-rank"], ["parity"]], ids=lambda words: words[0]
 )
-def test_commands_refuse_it_in_one_line(corpus: Path, tmp_path: Path, command: list[str]) -> None:
+def test_commands_refuse_such_a_config_in_one_line(
+    corpus: Path, tmp_path: Path, command: list[str]
+) -> None:
     data = {"document_attention": True}
     config = tiny_config(
         corpus, tmp_path, model={"dropout": 0.1}, data=data, parallel={"device": "cuda"}
@@ -68,7 +70,7 @@ def test_commands_refuse_it_in_one_line(corpus: Path, tmp_path: Path, command: l
     assert done.stderr.startswith(f"bigtrain: {NO_DROPOUT}") and done.stderr.count("\n") == 1
 
 
-def test_a_run_that_any_device_can_compute_is_checked_without_torch() -> None:
+def test_a_config_that_any_device_can_compute_is_checked_without_torch() -> None:
     check = """
         import sys
         from pathlib import Path

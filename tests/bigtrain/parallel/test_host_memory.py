@@ -1,4 +1,4 @@
-"""Memory for copies: blocks of a size, whose tensors do not touch each other."""
+"""Host memory for copies: blocks of one size, whose tensors do not overlap."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Ranks that cannot connect to each other say why and what to do, in one line."""
+"""Ranks that cannot connect to each other give the reason and the remedy in one line."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from tests.ranks import RankError, run_ranks
 
 
 def connect(environment: dict[str, str]) -> None:
-    """For ``run_ranks``."""
+    """Sets the environment and makes process groups; for ``run_ranks``."""
     import torch
 
     from bigtrain.config.layout import Layout
@@ -24,15 +24,15 @@ def connect(environment: dict[str, str]) -> None:
         pass
 
 
-def _why(**environment: str) -> str:
-    """The last line of what a rank said."""
+def _connection_error(**environment: str) -> str:
+    """The last line of a rank's error."""
     with pytest.raises(RankError) as error:
         run_ranks(connect, 1, environment)
     return str(error.value).strip().splitlines()[-1]
 
 
 def test_an_interface_that_does_not_exist_is_named_with_those_that_do() -> None:
-    line = _why(GLOO_SOCKET_IFNAME="nope")
+    line = _connection_error(GLOO_SOCKET_IFNAME="nope")
     assert line.startswith(
         "bigtrain.parallel.rendezvous.RendezvousError: GLOO_SOCKET_IFNAME=nope: "
     )
@@ -44,12 +44,12 @@ def test_a_taken_port_is_named() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = str(listener.getsockname()[1])
-        line = _why(MASTER_PORT=port, WORLD_SIZE="2")
+        line = _connection_error(MASTER_PORT=port, WORLD_SIZE="2")
     assert f"port {port} of this machine is in use" in line
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("error", "expected"),
     [
         (
             "Error initializing torch.distributed using env:// rendezvous: environment variable "
@@ -66,13 +66,13 @@ def test_a_taken_port_is_named() -> None:
         ("something\nnew", "the ranks cannot connect to each other: something new"),
     ],
 )
-def test_what_torch_says_becomes_one_line_with_the_remedy(
-    said: str, told: str, monkeypatch: pytest.MonkeyPatch
+def test_an_error_of_torch_becomes_one_line_with_the_remedy(
+    error: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "99999")
-    line = render_rendezvous_error(said)
-    assert line.startswith(told) or told in line
+    line = render_rendezvous_error(error)
+    assert line.startswith(expected) or expected in line
     assert len(line.splitlines()) == 1
 
 

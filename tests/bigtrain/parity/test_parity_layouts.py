@@ -1,4 +1,4 @@
-"""Layouts in words, and what they make of a config."""
+"""Parsing layouts, and applying them to a config."""
 
 import pytest
 
@@ -26,12 +26,12 @@ def _config(**parallel: int | bool | str) -> RunConfig:
 
 
 @pytest.mark.parametrize("text", STANDARD)
-def test_a_standard_layout_is_written_as_it_is_read(text: str) -> None:
+def test_the_name_of_a_standard_layout_is_its_text(text: str) -> None:
     assert parse_layout(text).name == text
     config_in_layout(_config(), parse_layout(text))
 
 
-def test_the_words_of_a_layout_have_any_order_and_its_name_one() -> None:
+def test_a_layout_may_be_given_in_any_order_but_has_one_name() -> None:
     layout = parse_layout("  zero=2 data=2  parallel.sequence=true tensor=2 pipeline=1 ")
     assert layout.name == "tensor=2 sequence=true data=2 zero=2"
     assert layout.world_size == 4
@@ -39,7 +39,7 @@ def test_the_words_of_a_layout_have_any_order_and_its_name_one() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "one process", "tensor=1 data=1 zero=0"])
-def test_one_process_is_a_layout_too(text: str) -> None:
+def test_one_process_is_a_layout(text: str) -> None:
     assert parse_layout(text) == Layout()
     assert Layout().name == "one process" and Layout().world_size == 1
 
@@ -58,14 +58,14 @@ def test_one_process_is_a_layout_too(text: str) -> None:
         ("data=true", "is not a number of data ranks"),
     ],
 )
-def test_a_layout_that_is_none_is_refused_in_its_words(text: str, message: str) -> None:
+def test_an_invalid_layout_is_refused_with_its_text(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_layout(text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_layout_replaces_the_configs_own_and_keeps_the_rest() -> None:
+def test_a_layout_replaces_that_of_the_config_and_keeps_the_other_keys() -> None:
     config = _config(tensor=4, sequence=True, zero=1, device="cpu")
     changed = config_in_layout(config, parse_layout("pipeline=2"))
     assert changed.parallel.model_dump(exclude_defaults=True) == {"pipeline": 2, "device": "cpu"}
@@ -81,13 +81,15 @@ def test_a_layout_replaces_the_configs_own_and_keeps_the_rest() -> None:
         ("pipeline=2 virtual_pipeline=2 data=4", "train.global_batch_size=8 is not a multiple"),
     ],
 )
-def test_what_the_config_refuses_is_refused_in_its_words(text: str, message: str) -> None:
+def test_a_layout_that_the_config_refuses_gives_the_configs_message(
+    text: str, message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         config_in_layout(_config(), parse_layout(text))
     assert str(caught.value).startswith(message)
 
 
-def test_the_layouts_tried_unasked_fit_the_ranks_and_begin_with_the_configs_own() -> None:
+def test_the_default_layouts_fit_the_ranks_and_start_with_that_of_the_config() -> None:
     names = [layout.name for layout in layouts_to_compare(_config(), most_ranks=4)]
     assert names == list(STANDARD)
     layouts = layouts_to_compare(_config(pipeline=4, zero=0), most_ranks=4)
@@ -96,12 +98,12 @@ def test_the_layouts_tried_unasked_fit_the_ranks_and_begin_with_the_configs_own(
     assert [s.name for s in layouts_to_compare(_config(zero=1), most_ranks=4)] == list(STANDARD)
 
 
-def test_each_layout_asked_for_is_run_once() -> None:
+def test_each_requested_layout_is_run_once() -> None:
     asked = ["tensor=2", "data=2 tensor=2", "tensor=2 data=2", ""]
     assert [layout.name for layout in parse_layouts(asked)] == ["tensor=2", "tensor=2 data=2"]
 
 
-def test_one_process_alone_is_nothing_to_compare() -> None:
+def test_one_process_as_the_only_layout_is_refused() -> None:
     assert parse_layouts([]) == []
     with pytest.raises(ConfigError, match="every layout is compared with"):
         parse_layouts(["one process"])

@@ -1,4 +1,4 @@
-"""Rows as words: what passed, what did not, and what to look at."""
+"""The results as a table, and the notes below it."""
 
 import io
 from pathlib import Path
@@ -49,11 +49,11 @@ tensor=3           3        –          –          –           –  refused
 data=2 zero=1      2        –          –          –           –  FAILED"""
 
 
-def test_the_plain_table_is_aligned_and_marks_what_fails() -> None:
+def test_the_plain_table_is_aligned_and_marks_failures() -> None:
     assert render_plain(ROWS) == PLAIN
 
 
-def test_the_terminals_table_says_the_same_in_80_columns() -> None:
+def test_the_table_on_a_terminal_has_the_same_values_in_80_columns() -> None:
     out = io.StringIO()
     Console(file=out, width=80).print(render_rich(ROWS))
     lines = out.getvalue().splitlines()
@@ -73,38 +73,38 @@ def test_notes_name_the_first_tensor_and_where_to_look() -> None:
     assert failed == "data=2 zero=1: FAILED: KeyError: 'a bug'"
 
 
-def test_only_a_refusal_is_no_failure() -> None:
+def test_a_refused_layout_is_not_a_failure() -> None:
     assert [row.is_acceptable for row in ROWS] == [True, False, False, True, False]
 
 
-def test_layouts_that_are_refused_start_no_rank(tmp_path: Path) -> None:
-    told: list[str] = []
+def test_refused_layouts_start_no_rank(tmp_path: Path) -> None:
+    messages: list[str] = []
 
     def start(config: Path, processes: int, folder: Path, *, perturbed_runs: int = 0) -> None:
         raise AssertionError("a rank was started")
 
     RecordWriter(tmp_path, rank=0).finish([])
-    alone = Record(tmp_path)
+    one_process = Record(tmp_path)
     rows = compare_layouts(
         RunConfig.model_validate(VALUES),
         [parse_layout("tensor=3")],
-        reference=Reference(alone, measure_rounding(alone, []), FP32_TOLERANCES),
+        reference=Reference(one_process, measure_rounding(one_process, []), FP32_TOLERANCES),
         tolerances=FP32_TOLERANCES,
         folder=tmp_path,
         start=start,
-        report_progress=told.append,
+        report_progress=messages.append,
     )
     assert [row.refusal is not None for row in rows] == [True]
-    assert told == ["layout 1 of 1: tensor=3"]
+    assert messages == ["layout 1 of 1: tensor=3"]
 
 
 @pytest.mark.parametrize(("is_refusal", "kind"), [(False, ParityError), (True, ConfigError)])
-def test_without_one_process_there_is_nothing_to_compare(
+def test_a_failed_reference_run_ends_the_comparison(
     is_refusal: bool, kind: type[Exception], tmp_path: Path
 ) -> None:
     with pytest.raises(kind, match="it broke"):
         measure_one_process(
             RunConfig.model_validate(VALUES),
-            folder=tmp_path / "alone",
+            folder=tmp_path / "one_process",
             start=lambda *_, **__: LayoutFailure("it broke", is_refusal=is_refusal),
         )

@@ -1,4 +1,4 @@
-"""What rounding explains is no difference, and hides nothing that it does not explain."""
+"""Differences within the measured rounding are accepted, and no other differences are hidden."""
 
 import math
 from collections.abc import Sequence
@@ -32,83 +32,86 @@ def _perturbed(folder: Path, gradients: Sequence[Tensors]) -> list[Record]:
     ]
 
 
-def test_a_gradient_of_rounding_may_differ_by_what_rounding_explains(tmp_path: Path) -> None:
-    alone = write_record(tmp_path / "alone", gradients=_with_norm(1e-7))
-    # By chance one of two perturbed runs gives the same.
+def test_a_gradient_of_only_rounding_may_differ_by_the_measured_rounding(tmp_path: Path) -> None:
+    one_process = write_record(tmp_path / "one_process", gradients=_with_norm(1e-7))
+    # One of two perturbed runs may give the same by chance.
     perturbed = _perturbed(tmp_path, [_with_norm(1e-7), _with_norm(-1e-7)])
     other = write_record(tmp_path / "other", gradients=_with_norm(-2e-7))
-    assert compare(other, alone).differing == ("norm",)
-    comparison = compare(other, alone, perturbed)
+    assert compare(other, one_process).differing == ("norm",)
+    comparison = compare(other, one_process, perturbed)
     assert comparison.failures(FP32_TOLERANCES) == [] and comparison.differing == ()
     wrong = write_record(tmp_path / "wrong", gradients=_with_norm(1.1e-7 + MARGIN * 2e-7))
-    assert compare(wrong, alone, perturbed).differing == ("norm",)
+    assert compare(wrong, one_process, perturbed).differing == ("norm",)
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-7, 2e-6])
-def test_a_gradient_that_rounding_hardly_moves_keeps_its_tolerance(
+def test_a_gradient_that_rounding_hardly_changes_keeps_its_tolerance(
     share: float, tmp_path: Path
 ) -> None:
-    alone = write_record(tmp_path / "alone")
+    one_process = write_record(tmp_path / "one_process")
     perturbed = _perturbed(tmp_path, [_with_norm_moved(share)])
     near = write_record(tmp_path / "near", gradients=_with_norm_moved(9e-6))
     far = write_record(tmp_path / "far", gradients=_with_norm_moved(1.1e-5))
-    assert compare(near, alone, perturbed).gradients == pytest.approx(9e-6, rel=0.05)
-    assert compare(far, alone, perturbed).differing == ("norm",)
+    assert compare(near, one_process, perturbed).gradients == pytest.approx(9e-6, rel=0.05)
+    assert compare(far, one_process, perturbed).differing == ("norm",)
 
 
 def _with_norm_moved(share: float) -> Tensors:
     return {**GRADIENTS, "norm": (GRADIENTS["norm"] * np.float32(1 + share)).astype(np.float32)}
 
 
-def test_what_rounding_moves_after_adams_steps_hides_no_other_parameter(tmp_path: Path) -> None:
+def test_parameters_changed_by_rounding_in_adam_hide_no_other_parameter(tmp_path: Path) -> None:
     def record(name: str, *, norm: float, factor: float = 1.0) -> Record:
         tensors = _with_norm(norm, PARAMETERS)
         tensors["embedding"] = tensors["embedding"] * np.float32(factor)
         return write_record(tmp_path / name, parameters=tensors)
 
-    alone, perturbed = record("alone", norm=1e-3), [record("perturbed", norm=-1e-3)]
+    one_process, perturbed = record("one_process", norm=1e-3), [record("perturbed", norm=-1e-3)]
     other = record("other", norm=-2e-3)
-    assert compare(other, alone).failures(FP32_TOLERANCES) == ["parameters"]
-    assert compare(other, alone, perturbed).failures(FP32_TOLERANCES) == []
-    wrong = compare(record("wrong", norm=-1e-3, factor=1 + 1e-3), alone, perturbed)
+    assert compare(other, one_process).failures(FP32_TOLERANCES) == ["parameters"]
+    assert compare(other, one_process, perturbed).failures(FP32_TOLERANCES) == []
+    wrong = compare(record("wrong", norm=-1e-3, factor=1 + 1e-3), one_process, perturbed)
     assert wrong.failures(FP32_TOLERANCES) == ["parameters"]
     assert wrong.differing == ("embedding",)
 
 
 @pytest.mark.parametrize("field", ["loss", "grad_norm"])
-def test_a_step_may_differ_by_what_rounding_has_grown_to(field: str, tmp_path: Path) -> None:
+def test_a_step_may_differ_by_the_rounding_accumulated_so_far(field: str, tmp_path: Path) -> None:
     def record(name: str, *moves: float) -> Record:
         figures = [{"loss": 5.0, "grad_norm": 1.0} for _ in moves]
         for figure, move in zip(figures, moves, strict=True):
             figure[field] *= 1 + move
         return write_record(tmp_path / name, steps=[StepFigures(**each) for each in figures])
 
-    alone = record("alone", 0.0, 0.0, 0.0)
+    one_process = record("one_process", 0.0, 0.0, 0.0)
     perturbed = [record("perturbed", 1e-8, 1e-4, 1e-6)]
     assert (
-        compare(record("later", 0.0, 3e-4, 3e-4), alone, perturbed).failures(FP32_TOLERANCES) == []
+        compare(record("later", 0.0, 3e-4, 3e-4), one_process, perturbed).failures(FP32_TOLERANCES)
+        == []
     )
-    assert compare(record("first", 2e-5, 0.0, 0.0), alone, perturbed).failures(FP32_TOLERANCES) == [
-        field
-    ]
-    assert compare(record("beyond", 0.0, 0.0, 5e-4), alone, perturbed).failures(
+    assert compare(record("first", 2e-5, 0.0, 0.0), one_process, perturbed).failures(
+        FP32_TOLERANCES
+    ) == [field]
+    assert compare(record("beyond", 0.0, 0.0, 5e-4), one_process, perturbed).failures(
         FP32_TOLERANCES
     ) == [field]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_perturbed_run_that_is_not_finite_explains_nothing(value: float, tmp_path: Path) -> None:
-    alone = write_record(tmp_path / "alone")
+def test_a_perturbed_run_that_is_not_finite_is_ignored(value: float, tmp_path: Path) -> None:
+    one_process = write_record(tmp_path / "one_process")
     perturbed = write_record(
         tmp_path / "perturbed",
         gradients=_with_norm(value),
         parameters=_with_norm(value, PARAMETERS),
         steps=(STEPS[0], StepFigures(loss=value, grad_norm=value)),
     )
-    assert measure_rounding(alone, [perturbed]) == measure_rounding(alone, [alone])
+    assert measure_rounding(one_process, [perturbed]) == measure_rounding(
+        one_process, [one_process]
+    )
 
 
-def test_notes_say_of_what_rounding_explains_more_than_the_tolerance(tmp_path: Path) -> None:
+def test_notes_name_tensors_whose_rounding_exceeds_the_tolerance(tmp_path: Path) -> None:
     def record(name: str, *, zero: float, part: float, step: StepFigures) -> Record:
         gradients = {
             **GRADIENTS,
@@ -120,10 +123,10 @@ def test_notes_say_of_what_rounding_explains_more_than_the_tolerance(tmp_path: P
         own = tmp_path / name
         return write_record(own, gradients=gradients, parameters=parameters, steps=(STEPS[0], step))
 
-    alone = record("alone", zero=1e-9, part=0.0, step=STEPS[1])
+    one_process = record("one_process", zero=1e-9, part=0.0, step=STEPS[1])
     moved = StepFigures(loss=STEPS[1].loss, grad_norm=STEPS[1].grad_norm * (1 + 1e-4))
     perturbed = record("perturbed", zero=-1e-9, part=1e-4, step=moved)
-    reference = Reference(alone, measure_rounding(alone, [perturbed]), FP32_TOLERANCES)
+    reference = Reference(one_process, measure_rounding(one_process, [perturbed]), FP32_TOLERANCES)
     only, partly, norm, parameters = render_rounding(reference)
     assert only == (
         "rounding only, not compared to the tolerance: the first-step gradients of "
@@ -137,5 +140,5 @@ def test_notes_say_of_what_rounding_explains_more_than_the_tolerance(tmp_path: P
     )
     assert parameters.startswith("rounding explains up to ")
     assert parameters.endswith("are scaled down, most in layers.0.bias")
-    quiet = Reference(alone, measure_rounding(alone, [alone]), FP32_TOLERANCES)
+    quiet = Reference(one_process, measure_rounding(one_process, [one_process]), FP32_TOLERANCES)
     assert render_rounding(quiet) == []

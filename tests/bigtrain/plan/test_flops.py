@@ -1,4 +1,4 @@
-"""The counted operations are those that the modules really compute, product by product."""
+"""The planned FLOPs equal those that torch counts in the modules."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,11 +31,11 @@ ROWS = 3
 
 
 def counted_by_torch(config: RunConfig, *, fused: bool) -> tuple[int, int]:
-    """What torch counts in a forward and backward pass of the whole model, and its weights.
+    """The FLOPs that torch counts in a forward and backward pass, and the number of weights.
 
     Args:
-        config: The run; one rank.
-        fused: Whether attention is the fused kernel that training uses, or plain products.
+        config: The config of a run on one rank.
+        fused: Whether attention is the fused kernel of training, or plain products.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -75,7 +75,7 @@ def _inputs(config: RunConfig) -> tuple[Any, ...]:
 
 
 def _fused_formulas() -> dict[Any, Callable[..., int]]:
-    """torch has formulas for its fused attention on GPUs; on CPU the products are the same."""
+    """FLOP formulas of fused attention on CPU; torch only has those of the GPU kernels."""
     import torch
     from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
@@ -99,10 +99,10 @@ def _config(folder: Path, kind: str, *, vocab_size: int = 500, **train: Any) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_model_flops_are_the_products_of_the_modules(tmp_path: Path, kind: str) -> None:
-    config = _config(tmp_path, kind, vocab_size=512)  # Which needs no padding.
+def test_model_flops_equal_the_matrix_products_of_the_modules(tmp_path: Path, kind: str) -> None:
+    config = _config(tmp_path, kind, vocab_size=512)  # 512 needs no padding.
     [(counted, weights)] = run_ranks(counted_by_torch, 1, config, fused=False)
-    # torch counts causal attention whole.
+    # torch counts causal attention as full attention.
     assert counted == ROWS * model_flops(config).full_attention
     assert weights == count_parameters(config.model).total
 
@@ -117,7 +117,9 @@ def test_model_flops_are_the_products_of_the_modules(tmp_path: Path, kind: str) 
         ("bert", "full"),
     ],
 )
-def test_hardware_flops_are_what_is_computed(tmp_path: Path, kind: str, recompute: str) -> None:
+def test_hardware_flops_equal_the_computed_operations(
+    tmp_path: Path, kind: str, recompute: str
+) -> None:
     config = _config(tmp_path, kind, recompute=recompute)
     [(counted, weights)] = run_ranks(counted_by_torch, 1, config, fused=True)
     flops = model_flops(config)
@@ -126,10 +128,10 @@ def test_hardware_flops_are_what_is_computed(tmp_path: Path, kind: str, recomput
     assert weights == count_parameters(config.model).padded_total
 
 
-def test_a_token_costs_six_operations_a_weight_and_its_share_of_attention(tmp_path: Path) -> None:
+def test_a_token_costs_six_operations_per_weight_plus_attention(tmp_path: Path) -> None:
     config = _config(tmp_path, "gpt", vocab_size=512)
     flops, parts = model_flops(config), count_parameters(config.model).modules
-    # PaLM's formula (appendix B), 6N + 12·L·H·Q·T, whose N leaves biases, norms and positions out.
+    # PaLM's formula (appendix B), 6N + 12·L·H·Q·T; N is without biases, norms and positions.
     matrices = sum(parts[name] for name in ("qkv", "attention_output", "feed_forward"))
     matrices -= 4 * (32 * 3 + 32 + 128 + 32)  # biases
     attention = 12 * 4 * 4 * 8 * 32
@@ -137,13 +139,13 @@ def test_a_token_costs_six_operations_a_weight_and_its_share_of_attention(tmp_pa
     assert flops.model_per_token == 6 * (matrices + 512 * 32) + attention / 2
 
 
-def test_padding_is_hardware_flops_and_no_model_flops(tmp_path: Path) -> None:
+def test_padding_counts_as_hardware_flops_but_not_as_model_flops(tmp_path: Path) -> None:
     config = _config(tmp_path, "gpt")
     [vocabulary] = [m for m in model_flops(config).modules if m.name == "vocabulary"]
     assert vocabulary.model * 512 == vocabulary.hardware * 500
 
 
-def test_a_shorter_row_costs_less_and_its_attention_least(tmp_path: Path) -> None:
+def test_half_the_row_costs_half_the_products_and_a_quarter_of_attention(tmp_path: Path) -> None:
     config = _config(tmp_path, "bert")
     half, whole = model_flops(config, sequence_length=16), model_flops(config)
     shares = {one.name: two.forward / one.forward for one, two in _pairs(half, whole)}

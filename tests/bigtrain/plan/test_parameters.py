@@ -1,4 +1,4 @@
-"""The counts are those that the models were published with."""
+"""Parameter counts equal the published ones."""
 
 from typing import Any
 
@@ -41,22 +41,22 @@ def _shape(layers: int, hidden: int, heads: int, **rest: Any) -> dict[str, Any]:
         ({**LLAMA, **_shape(80, 8192, 64, ffn_hidden_size=28672)}, 70_553_706_496),
         ({**LLAMA, **_shape(126, 16384, 128, ffn_hidden_size=53248)}, 405_853_388_800),
         # Hugging Face: BertForPreTraining of google-bert/bert-base-uncased and -large-uncased;
-        # their last norm stands after the embedding and ours after the last layer.
+        # their last norm is after the embedding, bigtrain's is after the last layer.
         ({**BERT, **_shape(12, 768, 12)}, 110_106_428),
         ({**BERT, **_shape(24, 1024, 16)}, 336_226_108),
     ],
 )
-def test_the_counts_are_the_published_ones(shape: dict[str, Any], published: int) -> None:
+def test_the_counts_equal_the_published_ones(shape: dict[str, Any], published: int) -> None:
     assert count_parameters(ModelConfig.model_validate(shape)).total == published
 
 
-def test_gpt_3_has_175_billion() -> None:
+def test_gpt_3_has_175_billion_parameters() -> None:
     # Brown et al., arXiv 2005.14165, table 2.1.
     shape = {**GPT2, **_shape(96, 12288, 96), "max_sequence_length": 2048}
     assert round(count_parameters(ModelConfig.model_validate(shape)).total, -9) == 175_000_000_000
 
 
-def test_padding_counts_once_for_each_vocabulary_matrix() -> None:
+def test_padding_counts_once_per_vocabulary_matrix() -> None:
     shape = {**GPT2, **_shape(2, 64, 4), "vocab_multiple": 128}
     tied = count_parameters(ModelConfig.model_validate(shape))
     untied = count_parameters(ModelConfig.model_validate({**shape, "tie_embeddings": False}))

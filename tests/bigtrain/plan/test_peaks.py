@@ -1,4 +1,4 @@
-"""The table of peaks knows a GPU by the name that torch tells, and no other."""
+"""The table of peak FLOP/s finds a GPU by the device name of torch."""
 
 import pytest
 
@@ -27,7 +27,7 @@ from bigtrain.plan.peaks import PEAKS, find_peak, peak_flops
         ("AMD Instinct MI300X", 1307.4e12, 163.4e12),
     ],
 )
-def test_a_gpu_is_known_by_its_name(device_name: str, bf16: float | None, fp32: float) -> None:
+def test_a_gpu_is_found_by_its_name(device_name: str, bf16: float | None, fp32: float) -> None:
     assert peak_flops(device_name, "bf16") == (bf16 and pytest.approx(bf16))
     assert peak_flops(device_name, "fp32") == pytest.approx(fp32)
 
@@ -42,9 +42,9 @@ def test_a_gpu_is_known_by_its_name(device_name: str, bf16: float | None, fp32: 
         "NVIDIA H1000",
     ],
 )
-def test_what_only_looks_like_it_is_not_known(device_name: str) -> None:
+def test_a_similar_device_name_is_not_found(device_name: str) -> None:
     assert peak_flops(device_name, "bf16") is None
 
 
-def test_every_entry_names_its_source_and_is_found_by_its_words() -> None:
+def test_every_entry_names_its_source_and_is_found_by_its_own_name() -> None:
     assert all(entry.source and find_peak(entry.words) is entry for entry in PEAKS)

@@ -1,4 +1,4 @@
-"""Anyone can ask which documents a step was trained on, long after or before it."""
+"""`find_samples` lists the samples and documents of any past or future step."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def _run_folder(config: RunConfig, lines: list[dict[str, int]]) -> Path:
     return config.run_dir
 
 
-def test_the_samples_told_are_those_that_the_step_reads(corpus: Path, tmp_path: Path) -> None:
+def test_the_listed_samples_are_those_that_the_step_reads(corpus: Path, tmp_path: Path) -> None:
     config = tiny_config(corpus, tmp_path, data={"workers": 0})
     run = _run_folder(config, [{"step": 1, "samples": 8}, {"step": 2, "samples": 16}])
     data = TrainingData(config, layout=Layout(), data_rank=0)
@@ -38,15 +38,15 @@ def test_the_samples_told_are_those_that_the_step_reads(corpus: Path, tmp_path: 
                 assert document.text in data.tokenizer.decode(stream.read(first, first + 200))
 
 
-def test_a_step_to_come_is_told_with_the_batches_of_today(corpus: Path, tmp_path: Path) -> None:
-    # Two steps were taken with batches of 4; the config now says 8.
+def test_a_future_step_is_listed_with_the_current_batch_size(corpus: Path, tmp_path: Path) -> None:
+    # Two steps had 4 samples each; the config now has a batch size of 8.
     config = tiny_config(corpus, tmp_path)
     run = _run_folder(config, [{"step": 1, "samples": 4}, {"step": 2, "samples": 8}])
     samples = [sample.sample for sample in find_samples(run, 4)]
     assert samples == list(range(16, 24))
 
 
-def test_steps_of_an_attempt_that_was_taken_back_are_those_of_the_later_one(
+def test_repeated_steps_are_listed_as_the_later_attempt_took_them(
     corpus: Path, tmp_path: Path
 ) -> None:
     skipping = tiny_config(corpus, tmp_path, data={"skip": [{"first_sample": 80, "samples": 100}]})
@@ -58,7 +58,7 @@ def test_steps_of_an_attempt_that_was_taken_back_are_those_of_the_later_one(
         assert next(iter(find_samples(run, step))).sample == number
 
 
-def test_skipped_samples_have_numbers_that_no_step_reads(corpus: Path, tmp_path: Path) -> None:
+def test_no_step_reads_the_numbers_of_skipped_samples(corpus: Path, tmp_path: Path) -> None:
     config = tiny_config(corpus, tmp_path, data={"skip": [{"first_sample": 8, "samples": 100}]})
     run = _run_folder(config, [])
     numbers = [s.sample for step in (1, 2) for s in find_samples(run, step)]
@@ -80,7 +80,7 @@ def test_the_lines_name_shard_pack_and_document(corpus: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("run", "step", "message"), [("x", 1, "not a run folder"), ("", 0, "counted from 1")]
 )
-def test_what_cannot_be_told(
+def test_an_invalid_run_or_step_is_refused(
     corpus: Path, tmp_path: Path, run: str, step: int, message: str
 ) -> None:
     folder = _run_folder(tiny_config(corpus, tmp_path), [])

@@ -1,4 +1,4 @@
-"""The run folder names what ended an attempt, though its rank 0 could not know or say it."""
+"""The launcher records why an attempt ended when rank 0 could not."""
 
 import json
 import os
@@ -18,7 +18,7 @@ KILLED = RankFailure(1, None, "SIGKILL", "killed by SIGKILL", Path("rank-1.log")
 
 @pytest.fixture
 def folder(corpus: Path, tmp_path: Path) -> RunFolder:
-    """A run whose first attempt is at step 7, in this process."""
+    """The folder of a run whose first attempt is at step 7; this process acts as its rank 0."""
     config = tiny_config(corpus, tmp_path)
     folder = RunFolder(config.run_dir)
     folder.begin_attempt(config, world_size=2)
@@ -44,13 +44,13 @@ def _end(
     )
 
 
-def _told(folder: RunFolder) -> tuple[dict, list[dict]]:
+def _read(folder: RunFolder) -> tuple[dict, list[dict]]:
     return json.loads(folder.status.read_text()), list(read_lines(folder.attempts))
 
 
 def test_the_status_of_a_run_whose_rank_was_killed_names_the_rank(folder: RunFolder) -> None:
     _end(folder)
-    status, events = _told(folder)
+    status, events = _read(folder)
     assert (status["state"], status["step"], status["loss"]) == ("failed", 7, 1.5)
     assert status["reason"] == "rank 1 failed first: killed by SIGKILL"
     assert [event["event"] for event in events] == ["start", "end"]
@@ -58,59 +58,59 @@ def test_the_status_of_a_run_whose_rank_was_killed_names_the_rank(folder: RunFol
     assert events[1]["attempt"] == 1
 
 
-def test_what_rank_0_wrote_of_its_lost_peer_becomes_what_happened_to_the_peer(
+def test_a_lost_connection_recorded_by_rank_0_is_replaced_by_the_failure_of_its_peer(
     folder: RunFolder,
 ) -> None:
-    echo = "RuntimeError: Connection closed by peer"
-    folder.write_status(state="failed", step=7, reason=echo)
-    folder.end_attempt(1, state="failed", step=7, reason=echo)
+    lost_peer = "RuntimeError: Connection closed by peer"
+    folder.write_status(state="failed", step=7, reason=lost_peer)
+    folder.end_attempt(1, state="failed", step=7, reason=lost_peer)
     _end(folder)
-    status, events = _told(folder)
+    status, events = _read(folder)
     assert status["reason"] == "rank 1 failed first: killed by SIGKILL"
     assert [event.get("reason") for event in events] == [None, status["reason"]]
     assert events[1]["step"] == 7
 
 
-def test_what_rank_0_wrote_of_its_own_failure_stays(folder: RunFolder) -> None:
+def test_a_failure_of_rank_0_itself_stays_recorded(folder: RunFolder) -> None:
     folder.write_status(state="failed", step=7, reason="KeyError: 'x'")
     folder.end_attempt(1, state="failed", step=7, reason="KeyError: 'x'")
-    before = _told(folder)
+    before = _read(folder)
     _end(folder, RankFailure(0, 1, None, "KeyError: 'x' (traceback: …)", None))
-    assert _told(folder) == before
+    assert _read(folder) == before
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped"])
-def test_an_attempt_that_had_saved_all_stays_as_it_is(folder: RunFolder, state: str) -> None:
+def test_the_record_of_a_completed_attempt_stays(folder: RunFolder, state: str) -> None:
     folder.write_status(state=state, step=7, reason=None)
     folder.end_attempt(1, state=state, step=7, reason=None)
-    before = _told(folder)
+    before = _read(folder)
     _end(folder)
     _end(folder, None, stopped_by="Ctrl-C")
-    assert _told(folder) == before
+    assert _read(folder) == before
 
 
-def test_a_second_ctrl_c_is_told_as_what_it_was(folder: RunFolder) -> None:
+def test_a_second_ctrl_c_is_recorded(folder: RunFolder) -> None:
     _end(folder, None, stopped_by="Ctrl-C")
-    status, events = _told(folder)
+    status, events = _read(folder)
     assert status["state"] == "failed"
     assert status["reason"] == events[1]["reason"] == "killed after Ctrl-C, before it had saved"
 
 
-def test_an_attempt_of_another_launcher_is_not_touched(folder: RunFolder) -> None:
-    before = _told(folder)
+def test_the_record_of_another_launchers_attempt_is_not_changed(folder: RunFolder) -> None:
+    before = _read(folder)
     _end(folder, process=os.getpid() + 1)
-    assert _told(folder) == before
+    assert _read(folder) == before
 
 
-def test_a_newer_attempt_is_not_touched(folder: RunFolder) -> None:
-    before = _told(folder)
+def test_the_record_of_a_newer_attempt_is_not_changed(folder: RunFolder) -> None:
+    before = _read(folder)
     newer = RunFolder(folder.path)
     newer.lock()
     _end(folder)
-    assert _told(folder) == before
+    assert _read(folder) == before
 
 
-def test_a_disk_that_takes_no_writes_is_warned_of_and_hides_no_exit_code(
+def test_a_failed_write_of_the_record_is_only_a_warning(
     folder: RunFolder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -123,13 +123,13 @@ def test_a_disk_that_takes_no_writes_is_warned_of_and_hides_no_exit_code(
     assert "No space left on device" in line
 
 
-def test_of_a_run_that_ended_well_nothing_is_written(
+def test_a_successful_end_is_not_recorded_by_the_launcher(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bigtrain.runs.run_lock.acquire_run_lock", None)
     _end(folder, None)
 
 
-def test_a_job_that_failed_before_any_attempt_leaves_no_folder_behind(tmp_path: Path) -> None:
+def test_a_job_that_failed_before_any_attempt_makes_no_run_folder(tmp_path: Path) -> None:
     _end(RunFolder(tmp_path / "new"))
     assert not (tmp_path / "new").exists()

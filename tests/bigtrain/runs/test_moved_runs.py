@@ -1,4 +1,4 @@
-"""A run folder that was renamed goes on as that run; a copy shares nothing with its original."""
+"""A renamed run folder is still the same run; a copy shares no checkpoints with its original."""
 
 import shutil
 from pathlib import Path
@@ -28,7 +28,7 @@ from tests.runs import tiny_config
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
-    """A run with one checkpoint, which lies outside its folder."""
+    """A run with one checkpoint outside the run folder."""
     monkeypatch.chdir(tmp_path)
     config = tiny_config(
         Path("c"), Path("runs"), checkpoint={"dir": "ck"}, relative_to=str(tmp_path)
@@ -56,7 +56,7 @@ def test_a_renamed_run_keeps_its_checkpoints_and_its_wandb_run(config: RunConfig
     for name in ("mine", "mine again"):
         renamed = load_run_of(_renamed(config, name))
         assert str(open_checkpoints(renamed)).endswith("ck/tiny")
-        folder = _begin(renamed)  # Its config says the new name from now on.
+        folder = _begin(renamed)  # Its config now has the new name.
         assert str(folder.checkpoints).endswith("ck/tiny")
         assert folder.wandb_id() == wandb_id
         config = renamed
@@ -69,16 +69,16 @@ def test_a_run_of_an_older_version_keeps_its_checkpoints_when_it_is_renamed(
     assert str(open_checkpoints(load_run_of(_renamed(config, "mine")))) == "ck/tiny"
 
 
-def test_another_name_begins_another_run(config: RunConfig) -> None:
+def test_a_name_override_makes_another_run(config: RunConfig) -> None:
     other = resolve_run([str(config.run_dir), "name=other"])
     assert str(open_checkpoints(other)) == "ck/other"
 
 
-def test_a_copy_does_not_touch_the_checkpoints_of_its_original(config: RunConfig) -> None:
+def test_a_copy_may_not_change_the_checkpoints_of_its_original(config: RunConfig) -> None:
     copy = Path(shutil.copytree(config.run_dir, "runs/copy"))
     original = config.run_dir.resolve()
     assert original_of(copy) == original
-    assert checkpoints_of_run(copy).names() == [folder_name(1)]  # They may be read.
+    assert checkpoints_of_run(copy).names() == [folder_name(1)]  # Reading is allowed.
     fork = f"bigtrain launch {original} name=NAME checkpoint.load={original}"
     for change in (
         lambda: open_checkpoints(load_run_of(copy)),
@@ -94,7 +94,7 @@ def test_a_copy_does_not_touch_the_checkpoints_of_its_original(config: RunConfig
     assert Path("ck/tiny", folder_name(1)).is_dir()
 
 
-def test_a_copy_of_a_renamed_run_does_not_touch_its_checkpoints(config: RunConfig) -> None:
+def test_a_copy_of_a_renamed_run_may_not_change_its_checkpoints(config: RunConfig) -> None:
     claim_checkpoints(config, open_checkpoints(config))
     copy = Path(shutil.copytree(_renamed(config, "q"), "runs/copy"))
     for change in (
@@ -105,7 +105,7 @@ def test_a_copy_of_a_renamed_run_does_not_touch_its_checkpoints(config: RunConfi
             change()
 
 
-def test_a_copy_of_a_whole_project_uses_the_copied_checkpoints(
+def test_a_run_in_a_copied_project_uses_the_copied_checkpoints(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tmp_path, tmp_path / "project")
@@ -115,24 +115,24 @@ def test_a_copy_of_a_whole_project_uses_the_copied_checkpoints(
     assert absolute_place(checkpoints) == f"{tmp_path}/project/ck/tiny"
 
 
-def test_a_renamed_run_that_was_rewound_to_its_beginning_keeps_its_place(
+def test_a_renamed_run_that_was_rewound_to_step_0_keeps_its_checkpoint_folder(
     config: RunConfig,
 ) -> None:
     renamed = _renamed(config, "mine")
     set_aside(DiskFolder(Path("ck/tiny", folder_name(1))), "rewound")
     assert str(open_checkpoints(load_run_of(renamed))).endswith("ck/tiny")
-    shutil.move("ck/tiny", "ck/mine")  # Unless they were renamed with it.
+    shutil.move("ck/tiny", "ck/mine")  # Renamed like the run.
     Path("ck/mine", folder_name(2)).mkdir()
     assert str(open_checkpoints(load_run_of(renamed))).endswith("ck/mine")
 
 
-def test_a_copy_of_the_same_name_does_not_touch_them_either(config: RunConfig) -> None:
+def test_a_copy_of_the_same_name_may_not_change_the_checkpoints(config: RunConfig) -> None:
     copy = Path(shutil.copytree(config.run_dir, f"backup/{config.name}"))
     with pytest.raises(ConfigError, match=r"rename the copy to NAME and copy the .* to ck/NAME"):
         open_checkpoints(load_run_of(copy))
 
 
-def test_a_copy_that_is_trained_is_another_run_to_wandb(config: RunConfig) -> None:
+def test_a_trained_copy_gets_its_own_wandb_run(config: RunConfig) -> None:
     copy = Path(shutil.copytree(config.run_dir, "runs/copy"))
     shutil.copytree("ck/tiny", "ck/copy")
     wandb_id = RunFolder(copy).wandb_id()
@@ -140,11 +140,11 @@ def test_a_copy_that_is_trained_is_another_run_to_wandb(config: RunConfig) -> No
     folder = _begin(load_run_of(copy))
     own = folder.wandb_id()
     assert own != wandb_id
-    _begin(load_run_of(copy))  # Once: the next attempt is of the same run.
+    _begin(load_run_of(copy))  # The next attempt keeps the id.
     assert (original_of(copy), folder.wandb_id()) == (None, own)
 
 
-def test_a_folder_that_was_moved_away_is_no_copy(config: RunConfig, tmp_path: Path) -> None:
+def test_a_moved_folder_is_not_a_copy(config: RunConfig, tmp_path: Path) -> None:
     moved = Path(shutil.move(config.run_dir, tmp_path / "archive"))
     assert original_of(moved) is None
     Path("linked").symlink_to(moved)
@@ -160,7 +160,7 @@ def test_the_next_command_names_the_folder_quoted_and_with_its_processes(
     assert last == """next: bigtrain launch 'runs/it'"'"'s mine' --processes 4"""
 
 
-def test_a_folder_that_looks_like_an_option_is_no_option_of_the_next_command(
+def test_a_folder_named_like_an_option_is_escaped_in_the_next_command(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _renamed(config, "-d")
@@ -169,14 +169,14 @@ def test_a_folder_that_looks_like_an_option_is_no_option_of_the_next_command(
     assert "launch ./-d name=NAME" in fork_command(Path("-d"))
 
 
-def test_what_a_killed_launcher_left_is_removed_by_the_next_attempt(config: RunConfig) -> None:
+def test_the_next_attempt_removes_the_config_of_a_killed_launcher(config: RunConfig) -> None:
     left = config.run_dir / "config-launch-12345678.yaml"
     left.touch()
     _begin(config)
     assert not left.exists()
 
 
-def test_a_launch_writes_a_file_of_its_own_and_leaves_the_run_as_it_was(
+def test_each_launch_writes_its_own_config_file_and_removes_it(
     config: RunConfig,
 ) -> None:
     folder = RunFolder(config.run_dir)
@@ -186,7 +186,7 @@ def test_a_launch_writes_a_file_of_its_own_and_leaves_the_run_as_it_was(
         assert one != other
         assert ("seed: 7" in one.read_text(), "seed: 8" in other.read_text()) == (True, True)
         _begin(config)
-        assert other.is_file()  # Whoever trains the run leaves alone what is being launched.
+        assert other.is_file()  # A starting attempt keeps the files of running launchers.
     assert not [*folder.path.glob("config-launch-*")]
     assert folder.config.read_text() == before
 

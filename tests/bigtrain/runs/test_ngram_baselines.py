@@ -1,4 +1,4 @@
-"""Counted baselines, held against counts made by hand."""
+"""N-gram baselines equal those of a simple count."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ from bigtrain.runs.ngram_baselines import count_baselines
 from data_tools.corpus import open_corpus
 
 
-def test_both_baselines_are_what_counting_by_hand_gives(corpus: Path) -> None:
+def test_both_baselines_equal_those_of_a_simple_count(corpus: Path) -> None:
     with open_corpus(corpus / "train") as train, open_corpus(corpus / "validation") as held_out:
         found = count_baselines(train, held_out, sequence_length=32, samples=13)
         tokens = train.read(0, train.num_tokens).tolist()

@@ -1,4 +1,4 @@
-"""A run folder tells its own story."""
+"""The files of a run folder: attempts, status and wandb id."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def test_each_attempt_leaves_its_config_its_start_and_its_end(tmp_path: Path) ->
     assert events[3]["reason"] == "SIGTERM"
 
 
-def test_an_attempt_that_was_killed_counts_too(tmp_path: Path) -> None:
+def test_a_killed_attempt_is_counted(tmp_path: Path) -> None:
     config = tiny_config(Path("c"), tmp_path)
     assert RunFolder(tmp_path / "tiny").begin_attempt(config, world_size=1) == 1
     with (tmp_path / "tiny/attempts.jsonl").open("a") as file:
@@ -49,10 +49,10 @@ def test_the_wandb_id_is_made_once(tmp_path: Path) -> None:
     assert first == RunFolder(tmp_path).wandb_id() != ""
 
 
-def test_the_status_is_replaced_whole(tmp_path: Path) -> None:
+def test_the_status_is_replaced_atomically(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_heartbeat(state="running", step=1)
-    folder.write_heartbeat(state="running", step=2)  # Within a second: not written.
+    folder.write_heartbeat(state="running", step=2)  # Not written within a second.
     assert json.loads((tmp_path / "status.json").read_text())["step"] == 1
     folder.write_status(state="finished", step=2)
     status = json.loads((tmp_path / "status.json").read_text())
@@ -61,7 +61,7 @@ def test_the_status_is_replaced_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff"])
-def test_a_damaged_wandb_id_is_made_anew_with_a_warning(
+def test_a_damaged_wandb_id_is_replaced_with_a_warning(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = RunFolder(tmp_path)
@@ -72,7 +72,7 @@ def test_a_damaged_wandb_id_is_made_anew_with_a_warning(
     assert folder.wandb_id() == new
 
 
-def test_a_folder_in_the_place_of_the_wandb_id_stops_no_run(
+def test_a_folder_in_place_of_the_wandb_id_does_not_stop_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "wandb_id").mkdir()

@@ -1,4 +1,4 @@
-"""metrics.jsonl is the truth, through crashes and repeated steps."""
+"""metrics.jsonl is complete after crashes and repeated steps."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def test_the_latest_attempt_of_a_step_counts(tmp_path: Path) -> None:
     assert [line["loss"] for line in read_metrics(file, "train")] == [11, 12, 23, 24]
 
 
-def test_half_a_line_of_a_killed_run_is_passed_over(tmp_path: Path) -> None:
+def test_a_truncated_line_of_a_killed_run_is_skipped(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     MetricsFile(file, attempt=1).record("train", 1, {"loss": 1.5})
     with file.open("a") as handle:
@@ -25,7 +25,7 @@ def test_half_a_line_of_a_killed_run_is_passed_over(tmp_path: Path) -> None:
     assert [line["loss"] for line in read_metrics(file, "train")] == [1.5, 1.25]
 
 
-def test_splits_do_not_mix(tmp_path: Path) -> None:
+def test_each_split_is_read_separately(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     metrics = MetricsFile(file, attempt=1)
     metrics.record("train", 1, {"loss": 1.0})
@@ -33,7 +33,7 @@ def test_splits_do_not_mix(tmp_path: Path) -> None:
     assert [line["loss"] for line in read_metrics(file, "validation")] == [2.0]
 
 
-def test_a_sink_that_breaks_is_dropped_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_failing_sink_is_dropped_and_the_others_continue(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     broken, whole = MetricsFile(tmp_path / "b", attempt=1), MetricsFile(file, attempt=1)
     broken.finish("closed")

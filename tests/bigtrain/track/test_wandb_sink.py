@@ -1,4 +1,4 @@
-"""Nothing that wandb does, or that is set for it, reaches a run; the metrics are kept offline."""
+"""No failure or setting of wandb affects a run; the metrics are kept offline."""
 
 import http.server
 import logging
@@ -25,7 +25,7 @@ KEY = "0123456789" * 4
 def _home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A home folder without anything of wandb's."""
+    """Sets a home folder without wandb's files, and removes wandb's variables."""
     for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE", "WANDB_CONFIG_DIR", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
@@ -53,8 +53,8 @@ def _offline_runs(folder: Path) -> list[Path]:
     return sorted(folder.glob("tiny/wandb/offline-run-*-abcd1234/run-abcd1234.wandb"))
 
 
-def _stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """A wandb that does what the real one does only on a bad day."""
+def _replace_wandb(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Replaces wandb by a module of ``code``, to simulate failures."""
     (folder / "stand-in" / "wandb").mkdir(parents=True)
     (folder / "stand-in" / "wandb" / "__init__.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(folder / "stand-in"))
@@ -106,7 +106,7 @@ def _bad_settings(home: Path) -> dict[str, str]:
     ],
     ids=["netrc", "settings", "url", "mode"],
 )
-def test_what_is_badly_set_for_wandb_is_told_and_the_run_is_kept_offline(
+def test_a_wrong_setting_of_wandb_is_reported_and_the_run_is_kept_offline(
     spoil, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
     for name, value in spoil(tmp_path).items():
@@ -118,7 +118,7 @@ def test_what_is_badly_set_for_wandb_is_told_and_the_run_is_kept_offline(
     assert caplog.records[0].levelno == logging.WARNING
 
 
-def test_a_file_in_the_place_of_its_folder_turns_wandb_off_with_a_reason(
+def test_a_file_in_place_of_its_folder_turns_wandb_off_with_a_reason(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "tiny").mkdir()
@@ -180,7 +180,7 @@ class init:
     ],
     ids=["exits", "cannot be imported", "crashes", "hangs", "log exits", "finish hangs"],
 )
-def test_a_wandb_that_misbehaves_is_told_once_and_waited_for_only_so_long(
+def test_a_failing_wandb_is_reported_once_and_awaited_for_a_limited_time(
     code: str,
     limits: dict[str, float],
     line: str,
@@ -188,37 +188,37 @@ def test_a_wandb_that_misbehaves_is_told_once_and_waited_for_only_so_long(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    _stand_in(tmp_path, monkeypatch, code)
+    _replace_wandb(tmp_path, monkeypatch, code)
     for name, seconds in limits.items():
         monkeypatch.setattr(wandb_sink, name, seconds)
-    assert _track(tmp_path, "offline") < 300  # The stand-in sleeps for 600 s.
+    assert _track(tmp_path, "offline") < 300  # The replacement sleeps for 600 s.
     (warning,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
     assert warning.getMessage().startswith(line)
 
 
-def test_a_wandb_that_takes_no_records_is_given_up(
+def test_a_wandb_that_blocks_on_records_is_turned_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _stand_in(tmp_path, monkeypatch, "import time; time.sleep(600)")
+    _replace_wandb(tmp_path, monkeypatch, "import time; time.sleep(600)")
     monkeypatch.setattr(wandb_sink, "MAX_QUEUED", 1)
     assert _track(tmp_path, "offline") < 300
     (line,) = caplog.messages
     assert line.startswith("WandbTracker stopped recording: 1 records wait for wandb")
 
 
-def test_after_a_failure_wandb_is_not_waited_for_long(
+def test_after_a_failure_the_wait_for_wandb_is_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _stand_in(tmp_path, monkeypatch, "import time; time.sleep(600)")
+    _replace_wandb(tmp_path, monkeypatch, "import time; time.sleep(600)")
     monkeypatch.setattr(wandb_sink, "FAILED_FINISH_SECONDS", 0.5)
     assert _track(tmp_path, "offline", state="failed") < 300
 
 
-def test_what_is_given_up_while_it_opens_is_not_tried_again(
+def test_a_wandb_turned_off_while_opening_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = tmp_path / "tries"
-    _stand_in(
+    _replace_wandb(
         tmp_path,
         monkeypatch,
         "import time, types\n"
@@ -257,14 +257,14 @@ def _server(code: int) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("code", "reachable"), [(200, True), (401, True), (503, False)])
-def test_a_server_that_answers_is_reachable_unless_it_is_out_of_order(
+def test_a_server_is_reachable_unless_it_answers_with_a_server_error(
     code: int, reachable: bool
 ) -> None:
     with _server(code) as url:
         assert is_reachable(url) is reachable
 
 
-def test_a_server_that_never_answers_is_not_waited_for() -> None:
+def test_a_server_that_never_answers_is_unreachable_after_a_short_wait() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -273,10 +273,10 @@ def test_a_server_that_never_answers_is_not_waited_for() -> None:
         assert time.monotonic() - began < 30
 
 
-def test_a_server_that_answers_and_is_slow_to_open_a_run_stays_online(
+def test_wandb_stays_online_if_the_server_answers_but_opens_a_run_slowly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _stand_in(tmp_path, monkeypatch, f"{_OPENS}\n    def open(self): time.sleep(4)")
+    _replace_wandb(tmp_path, monkeypatch, f"{_OPENS}\n    def open(self): time.sleep(4)")
     monkeypatch.setattr(wandb_sink, "CONNECT_SECONDS", 3.0)
     with _server(200) as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
@@ -287,8 +287,8 @@ def test_a_server_that_answers_and_is_slow_to_open_a_run_stays_online(
 def test_without_a_network_a_run_is_offline_within_ten_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _stand_in(tmp_path, monkeypatch, _OPENS)
-    with socket.socket() as listener:  # It never answers.
+    _replace_wandb(tmp_path, monkeypatch, _OPENS)
+    with socket.socket() as listener:  # The listener never answers.
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")

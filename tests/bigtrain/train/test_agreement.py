@@ -1,4 +1,4 @@
-"""Ranks agree on what their paths mean; their working folders may differ."""
+"""The agreement check compares absolute paths, so ranks may have different working folders."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def _differing_key(*configs: RunConfig) -> str | None:
     return found[0] if found else None
 
 
-def test_nodes_with_other_working_folders_agree_on_absolute_paths(tmp_path: Path) -> None:
+def test_nodes_with_different_working_folders_agree_on_absolute_paths(tmp_path: Path) -> None:
     one, other = (
         tiny_config(tmp_path / "c", tmp_path / "runs", relative_to=f"/home/{name}")
         for name in ("a", "b")
@@ -20,7 +20,7 @@ def test_nodes_with_other_working_folders_agree_on_absolute_paths(tmp_path: Path
     assert _differing_key(one, other) is None
 
 
-def test_relative_paths_agree_if_they_lead_to_one_place(tmp_path: Path) -> None:
+def test_relative_paths_agree_if_they_resolve_to_the_same_path(tmp_path: Path) -> None:
     one = tiny_config(Path("c"), tmp_path, relative_to="/home/a")
     assert _differing_key(one, tiny_config(Path("c"), tmp_path, relative_to="/home/b")) == (
         "data.train"

@@ -1,4 +1,4 @@
-"""The learning rate warms up, takes the shape of its schedule, and stays down."""
+"""The learning rate schedules: warm-up, decay and minimum."""
 
 import math
 from itertools import pairwise
@@ -32,13 +32,13 @@ def test_the_warm_up_is_linear_and_ends_at_the_peak(schedule: str) -> None:
     assert _rates(schedule)[:4] == [0.25, 0.5, 0.75, 1.0]
 
 
-def test_linear_decay_goes_down_evenly_to_the_minimum_and_stays() -> None:
+def test_linear_decay_falls_evenly_to_the_minimum_and_stays_there() -> None:
     rates = _rates("linear")
     assert rates[8] == pytest.approx(0.55)
     assert rates[13:] == pytest.approx([0.1] * 7)
 
 
-def test_cosine_decay_is_slow_at_both_ends_and_halfway_in_the_middle() -> None:
+def test_cosine_decay_is_slow_at_both_ends_and_halfway_at_half_time() -> None:
     rates = _rates("cosine")
     assert rates[8] == pytest.approx(0.55)
     assert rates[3] - rates[4] < rates[8] - rates[9]
@@ -55,7 +55,7 @@ def test_wsd_keeps_the_peak_until_its_last_steps() -> None:
     assert rates[11:] == pytest.approx([0.7, 0.4, *[0.1] * 7])
 
 
-def test_wsd_anneals_for_a_tenth_of_the_steps_where_nothing_else_is_said() -> None:
+def test_wsd_decays_over_a_tenth_of_the_steps_by_default() -> None:
     assert _rates("wsd")[3:] == pytest.approx([*[1.0] * 10, *[0.1] * 7])
     config = _config(schedule="wsd", decay_steps=1000)
     assert learning_rate(config, 900) == 1.0
@@ -70,7 +70,7 @@ def test_inverse_sqrt_falls_with_the_root_of_the_step_and_never_ends() -> None:
     assert learning_rate(config, 10**6) == 0.1
 
 
-def test_inverse_sqrt_without_a_warm_up_begins_at_the_peak() -> None:
+def test_inverse_sqrt_without_warm_up_starts_at_the_peak() -> None:
     assert _rates("inverse_sqrt", warmup_steps=0)[:4] == pytest.approx(
         [1.0, math.sqrt(1 / 2), math.sqrt(1 / 3), 0.5]
     )
@@ -106,14 +106,14 @@ def test_no_schedule_ever_leaves_its_bounds_or_rises_again(config: RunConfig) ->
 
 
 @given(config=_any_config(ENDING))
-def test_what_decays_ends_at_the_minimum_and_has_no_jump_on_the_way(config: RunConfig) -> None:
+def test_a_decay_ends_at_the_minimum_and_has_no_jumps(config: RunConfig) -> None:
     optim = config.optim
     for step in (config.decay_steps, config.decay_steps + 1, config.decay_steps + 1000):
         assert learning_rate(config, step) == pytest.approx(optim.min_learning_rate, abs=1e-12)
     span = config.decay_steps - optim.warmup_steps
     if optim.schedule == "wsd":
         span = min(span, optim.anneal_steps or max(1, config.decay_steps // 10))
-    # A cosine is at most π/2 times as steep as a line.
+    # The slope of a cosine is at most π/2 times that of a line.
     steepest = (optim.learning_rate - optim.min_learning_rate) * math.pi / 2 / span
     rates = [learning_rate(config, step) for step in range(max(1, optim.warmup_steps), 500)]
     assert all(earlier - later <= steepest + 1e-9 for earlier, later in pairwise(rates))

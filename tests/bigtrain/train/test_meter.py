@@ -1,4 +1,4 @@
-"""The meter's numbers are the step's operations over the peak of all devices, and its time."""
+"""The meter's figures: MFU and HFU, the time of each phase, and peak memory."""
 
 import time
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_mfu_is_model_flops_over_the_peak_of_all_devices(tmp_path: Path) -> None
     assert numbers["memory_gb"] > 0.01
 
 
-def test_sentence_pairs_count_at_the_length_that_they_are_padded_to(tmp_path: Path) -> None:
+def test_sentence_pairs_count_at_their_padded_length(tmp_path: Path) -> None:
     config = _config(tmp_path, model={"kind": "bert"}, data={"packing": "pairs"})
     numbers = _meter(config).end_step(
         seconds=1.0, tokens=7, microbatches=_microbatches((2, 16), (2, 24))
@@ -75,7 +75,7 @@ def test_the_time_of_a_step_is_split_into_its_parts(
     assert not [name for name in after if name.endswith("_share")]
 
 
-def test_a_checkpoint_between_steps_is_reported_once_with_the_next_step(tmp_path: Path) -> None:
+def test_the_time_of_a_checkpoint_is_reported_once_with_the_next_step(tmp_path: Path) -> None:
     meter = _meter(_config(tmp_path))
     for _ in range(2):
         with meter.between_steps("checkpoint"):
@@ -103,7 +103,7 @@ def test_a_step_is_metered_in_less_than_half_a_millisecond(tmp_path: Path) -> No
 
 
 def peak_of_a_rank(config: RunConfig) -> tuple[float, float]:
-    """The peak that this rank finds, and the seconds that it took."""
+    """The peak FLOP/s that this rank measures, and the seconds of the measurement."""
     import torch
     import torch.distributed as dist
 
@@ -124,13 +124,13 @@ def peak_of_a_rank(config: RunConfig) -> tuple[float, float]:
     return peak, seconds
 
 
-def test_on_cpu_all_ranks_measure_one_peak_together(tmp_path: Path) -> None:
+def test_on_cpu_all_ranks_get_the_same_measured_peak(tmp_path: Path) -> None:
     config = _config(tmp_path, track={"peak_tflops": None})
     found = run_ranks(peak_of_a_rank, 2, config)
     assert found[0][0] == found[1][0] > 1e8
 
 
-def test_the_memory_peak_grows_with_what_is_held_and_begins_anew() -> None:
+def test_the_memory_peak_grows_with_held_memory_and_can_be_reset() -> None:
     import torch
 
     from bigtrain.parallel.device import peak_memory_bytes, reset_peak_memory

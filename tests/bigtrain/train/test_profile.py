@@ -1,4 +1,4 @@
-"""A profile records the steps that were asked for, and tells where their time went."""
+"""A profile records the configured steps, and summarizes where their time went."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from tests.ranks import run_ranks
 
 
 def steps_of_a_rank(run_dir: Path, config: ProfileConfig, *, steps: int) -> list[str]:
-    """Takes steps of a few products and one all-reduce; the names of the files that this leaves."""
+    """Takes steps of a few products and one all-reduce; returns the names of the profile files."""
     import torch
     import torch.distributed as dist
 
@@ -43,7 +43,7 @@ def _window(tmp_path: Path, **values: Any) -> Any:
     return ProfileWindow(ProfileConfig.model_validate(values), run_dir=tmp_path, rank=0)
 
 
-def test_the_window_is_recorded_on_the_ranks_that_were_asked_for(tmp_path: Path) -> None:
+def test_the_window_is_recorded_on_the_configured_ranks(tmp_path: Path) -> None:
     config = ProfileConfig(at_step=2, num_steps=2, ranks=(1,))
     listed = run_ranks(steps_of_a_rank, 2, tmp_path, config, steps=5)
     assert listed[0] == listed[1] == ["step-2-rank-1.json.gz", "step-2-rank-1.txt"]
@@ -53,7 +53,7 @@ def test_the_window_is_recorded_on_the_ranks_that_were_asked_for(tmp_path: Path)
     assert not {"step 1", "step 4"} & names
 
 
-def test_the_summary_tells_the_share_of_communication_and_of_the_phases(tmp_path: Path) -> None:
+def test_the_summary_gives_the_shares_of_communication_and_phases(tmp_path: Path) -> None:
     config = ProfileConfig(at_step=1, num_steps=3)
     run_ranks(steps_of_a_rank, 2, tmp_path, config, steps=3)
     first, _, *table = (tmp_path / "profiles/step-1-rank-0.txt").read_text().splitlines()
@@ -73,9 +73,9 @@ def test_without_at_step_nothing_is_recorded(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_ends_inside_the_window_leaves_what_it_recorded(tmp_path: Path) -> None:
+def test_a_run_that_ends_inside_the_window_writes_the_recorded_steps(tmp_path: Path) -> None:
     window = _window(tmp_path, at_step=3, num_steps=10)
-    for number in (4, 5):  # It resumed inside the window too.
+    for number in (4, 5):  # The run also resumed inside the window.
         with window.step(number):
             pass
     window.close()
@@ -84,7 +84,7 @@ def test_a_run_that_ends_inside_the_window_leaves_what_it_recorded(tmp_path: Pat
     assert names == ["step-4-rank-0.json.gz", "step-4-rank-0.txt"]
 
 
-def test_a_profile_that_cannot_begin_is_a_warning_and_the_steps_go_on(
+def test_a_profiler_that_cannot_start_is_a_warning_and_training_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from bigtrain.train import profile
@@ -111,7 +111,7 @@ def test_a_profile_that_cannot_be_written_is_a_warning(
     assert "the profile was not written" in caplog.text
 
 
-def test_time_that_several_spans_cover_counts_once() -> None:
+def test_time_in_overlapping_spans_counts_once() -> None:
     from bigtrain.train.profile import _covered_time
 
     assert _covered_time([(0, 4), (10, 11), (2, 6), (3, 5)]) == 7

@@ -1,4 +1,4 @@
-"""A run is asked to stop by a signal or by a file, and looks at the step boundary."""
+"""A signal or a file raises the stop flag."""
 
 import signal
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from bigtrain.train.stop import StopFlag
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Leaves the signal handlers as they were."""
+    """Restores the signal handlers after the test."""
     numbers = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     yield
@@ -28,7 +28,7 @@ def test_a_signal_raises_the_flag_and_is_named(number: signal.Signals, tmp_path:
     assert flag.reason == number.name
 
 
-def test_only_the_rank_that_watches_sees_the_file(tmp_path: Path) -> None:
+def test_only_a_flag_that_watches_the_file_is_raised_by_it(tmp_path: Path) -> None:
     watching = StopFlag(tmp_path, watches_file=True)
     other = StopFlag(tmp_path, watches_file=False)
     (tmp_path / "STOP").touch()
@@ -42,7 +42,7 @@ def test_only_the_rank_that_watches_sees_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")]
 )
-def test_a_stop_is_described_in_the_users_words(
+def test_ctrl_c_and_other_signals_are_described_by_name(
     number: signal.Signals, name: str, tmp_path: Path
 ) -> None:
     flag = StopFlag(tmp_path, watches_file=False)
@@ -51,13 +51,13 @@ def test_a_stop_is_described_in_the_users_words(
 
 
 @pytest.mark.parametrize(("passed_on", "name"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")])
-def test_a_signal_that_the_launcher_passed_on_is_what_the_launcher_got(
+def test_a_forwarded_signal_is_described_as_the_one_that_the_launcher_received(
     passed_on: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BIGTRAIN_STOP_SIGNAL_FILE", str(tmp_path / "stop-signal"))
     flag = StopFlag(tmp_path, watches_file=False)
     assert flag.description is None
     signal.raise_signal(signal.SIGTERM)
-    assert flag.description == "SIGTERM"  # Of the kernel, say: the launcher has died.
+    assert flag.description == "SIGTERM"  # The launcher forwarded nothing.
     (tmp_path / "stop-signal").write_text(passed_on)
     assert flag.description == name

@@ -1,4 +1,4 @@
-"""Several validation corpora: each is measured by itself, and all tokens together."""
+"""Several validation corpora: one loss per corpus, and one loss over all of them."""
 
 import random
 from pathlib import Path
@@ -27,12 +27,12 @@ def other(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _config(corpus: Path, runs: Path, validation: str | list[str] | None) -> RunConfig:
-    # A batch of 16 for 13 samples of each: the last rows of either weigh nothing.
+    # Each corpus has 13 samples in a batch of 16: the last 3 rows have weight 0.
     train = {"steps": 3, "global_batch_size": 16}
     return tiny_config(corpus, runs, train=train, data={"validation": validation})
 
 
-def test_each_corpus_has_its_loss_and_all_tokens_together_have_one(
+def test_each_corpus_has_a_loss_and_all_tokens_have_one(
     corpus: Path, other: str, tmp_path: Path
 ) -> None:
     own = str(corpus / "validation")
@@ -42,17 +42,15 @@ def test_each_corpus_has_its_loss_and_all_tokens_together_have_one(
     for name in (own, other):
         config = _config(corpus, tmp_path / str(len(name)), name)
         run_ranks(train_rank, 1, config)
-        [alone] = read_metrics(config.run_dir / "metrics.jsonl", "validation")
-        assert [key for key in alone if "loss" in key] == ["loss"]
-        assert both[f"loss/{name}"] == pytest.approx(alone["loss"], abs=1e-6)
+        [single] = read_metrics(config.run_dir / "metrics.jsonl", "validation")
+        assert [key for key in single if "loss" in key] == ["loss"]
+        assert both[f"loss/{name}"] == pytest.approx(single["loss"], abs=1e-6)
     assert abs(both[f"loss/{own}"] - both[f"loss/{other}"]) > 0.01
-    # 13 samples were measured of each.
+    # Both corpora have 13 samples.
     assert both["loss"] == pytest.approx((both[f"loss/{own}"] + both[f"loss/{other}"]) / 2)
 
 
-def test_one_corpus_and_a_list_of_it_alone_are_the_same_to_a_resumed_run(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_may_change_its_validation_corpora(corpus: Path, tmp_path: Path) -> None:
     own = str(corpus / "validation")
     saved = _config(corpus, tmp_path, own).model_dump(mode="json")
     assert saved["data"]["validation"] == own
@@ -60,7 +58,7 @@ def test_one_corpus_and_a_list_of_it_alone_are_the_same_to_a_resumed_run(
         check_resume(saved, _config(corpus, tmp_path, validation))
 
 
-def test_text_that_is_trained_on_is_refused_in_every_place_of_the_list(
+def test_a_training_split_is_refused_at_every_position_of_the_list(
     corpus: Path, other: str, tmp_path: Path
 ) -> None:
     for names in ([str(corpus / "train"), other], [other, str(corpus / "train")]):

@@ -1,4 +1,4 @@
-"""What the tests of this folder share: documents that are fine, and a way to clean some."""
+"""Documents that pass all rules, and functions to write, read and configure cleaning jobs."""
 
 import json
 import random
@@ -42,14 +42,14 @@ _SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u",
 
 
 def random_prose(rng: random.Random, *, words: int = 120) -> str:
-    """Makes prose of invented words, unlike any other."""
+    """Makes prose of invented words, different for each call."""
     made = ["".join(rng.choices(_SYLLABLES, k=rng.randint(2, 4))) for _ in range(words)]
     lines = [" ".join(made[start : start + 12]) + "." for start in range(0, words, 12)]
     return "\n".join(lines) + "\n"
 
 
 def change_words(text: str, rng: random.Random, *, count: int) -> str:
-    """Replaces `count` words far apart from one another."""
+    """Replaces `count` words that are far apart."""
     words = text.split(" ")
     step = len(words) // count
     for number in range(count):
@@ -58,7 +58,7 @@ def change_words(text: str, rng: random.Random, *, count: int) -> str:
 
 
 def write_json_lines(path: Path, records: list) -> Path:
-    """Writes records, and strings as they are."""
+    """Writes records as JSON lines, and strings unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
@@ -75,6 +75,6 @@ def read_parts(out: Path) -> list[dict]:
 
 
 def make_config(inputs: Path, out: Path, **sections) -> CleanConfig:
-    """A job over one folder or file, the rules at their defaults but for `sections`."""
+    """The config of a job over one folder or file, with default rules except `sections`."""
     values = {"inputs": [str(inputs)], "out": str(out), **sections}
     return CleanConfig.model_validate(values)

@@ -1,4 +1,4 @@
-"""The command reads its recipe, says what is wrong with it in one line, and feeds `data shard`."""
+"""`data clean` reads its recipe, refuses a wrong one in one line, and its output can be sharded."""
 
 import io
 import shutil
@@ -53,12 +53,12 @@ def test_the_recipe_names_every_key_with_its_default():
             assert text[name].keys() == section.keys()
 
 
-def test_one_input_and_one_exclusion_need_no_brackets():
+def test_a_single_input_or_exclusion_needs_no_list():
     config = load("inputs=texts", "exclude='*/tests/*'")
     assert (config.inputs, config.exclude) == (["texts"], ["*/tests/*"])
 
 
-def test_the_report_fits_a_terminal_and_cuts_no_word():
+def test_the_report_fits_a_terminal_and_splits_no_word():
     counts = Counts(
         documents=1_234_567,
         kept=1_000_000,
@@ -84,7 +84,7 @@ def test_the_report_fits_a_terminal_and_cuts_no_word():
     assert "skipped │ empty in the input" in shown
 
 
-def test_the_recipe_for_english_web_pages_asks_for_more():
+def test_the_recipe_for_english_web_pages_is_stricter():
     config = load_config(["configs/data/clean-english-web.yaml"], CleanConfig)
     assert config.c4_lines.enabled
     assert config.gopher_quality.min_stop_words == 2
@@ -117,7 +117,7 @@ def test_a_bad_config_is_one_line_with_the_key(override, message):
     assert "\n" not in str(error.value)
 
 
-def test_the_command_shows_what_happened_and_says_when_it_is_done(pages, tmp_path):
+def test_the_command_shows_its_report_and_says_if_the_job_is_already_done(pages, tmp_path):
     out = tmp_path / "out"
     command = ("clean", RECIPE, f"inputs=['{pages}']", f"out='{out}'", "text_field=body")
     shown = run(*command, "workers=1")
@@ -136,7 +136,7 @@ def test_the_cleaned_folder_becomes_a_corpus(pages, tokenizer, tmp_path):
         assert opened.manifest.num_documents == 5
 
 
-def test_a_recipe_without_inputs_there_is_refused(tmp_path, monkeypatch):
+def test_a_recipe_without_existing_inputs_is_refused(tmp_path, monkeypatch):
     shutil.copytree("configs/data", tmp_path / "configs/data")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="corpora/raw is not a file, folder or glob"):

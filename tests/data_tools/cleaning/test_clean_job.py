@@ -1,4 +1,4 @@
-"""The cleaning job counts every document, keeps the order, and leaves the same bytes always."""
+"""The cleaning job counts every document, keeps the order, and always gives the same bytes."""
 
 import json
 import multiprocessing
@@ -33,7 +33,7 @@ TINY = {"task_mb": 0.004, "id_field": "id"}
 
 @pytest.fixture(scope="session")
 def web(tmp_path_factory) -> Path:
-    """Three files of several tasks each, with a document for every fate."""
+    """Three files of several tasks each, with a document for every outcome."""
     folder = tmp_path_factory.mktemp("web") / "pages"
     rng = random.Random(1)
     good = [random_prose(rng, words=200) for _ in range(24)]
@@ -82,7 +82,7 @@ def report_of(out: Path) -> dict:
     return json.loads((out / "report.json").read_bytes())
 
 
-def test_what_is_kept_stays_in_order_with_id_and_place(cleaned):
+def test_kept_documents_stay_in_order_with_id_and_source(cleaned):
     records = read_parts(cleaned)
     good = [f"good{n}" for n in range(24)]
     assert [record["id"] for record in records] == [*good[:16], "news", *good[16:], "story"]
@@ -127,7 +127,7 @@ def test_the_number_of_workers_does_not_change_a_byte(web, cleaned, tmp_path, wo
     assert tree_bytes(tmp_path / "out") == tree_bytes(cleaned)
 
 
-def test_the_size_of_tasks_changes_parts_and_nothing_else(web, cleaned, tmp_path):
+def test_the_size_of_tasks_changes_only_the_parts(web, cleaned, tmp_path):
     clean_corpus(make_config(web, tmp_path / "out", id_field="id"))
     whole, parts = read_parts(tmp_path / "out"), read_parts(cleaned)
     assert [r["text"] for r in whole] == [r["text"] for r in parts]
@@ -150,13 +150,13 @@ def die_at_rename(number: int, web: Path, out: Path) -> None:
 
 
 def renames_of(cleaned: Path) -> int:
-    """The job, of each task candidates, tables and two markers, duplicates, parts, the report."""
+    """The renames of a job: job, duplicates, report; candidates, tables, markers, part per task."""
     tasks = len(list((cleaned / ".tasks").glob("0*.json")))
     return 1 + tasks * (1 + 3 + 2) + 1 + len(list(cleaned.glob("part-*"))) + 1
 
 
 @pytest.mark.parametrize("rename", [1, 2, 5, 6, 7, 30, -20, -19, -4, -3, -2, -1])
-def test_killed_before_a_rename_a_second_run_leaves_the_same_bytes(web, cleaned, tmp_path, rename):
+def test_a_job_killed_before_a_rename_resumes_to_the_same_bytes(web, cleaned, tmp_path, rename):
     out = tmp_path / "out"
     if rename < 0:
         rename += renames_of(cleaned) + 1
@@ -171,7 +171,7 @@ def test_killed_before_a_rename_a_second_run_leaves_the_same_bytes(web, cleaned,
     assert tree_bytes(out) == tree_bytes(cleaned)
 
 
-def test_a_killed_job_with_workers_goes_on_to_the_same_bytes(web, cleaned, tmp_path):
+def test_a_killed_job_with_workers_resumes_to_the_same_bytes(web, cleaned, tmp_path):
     out, script = tmp_path / "out", tmp_path / "job.py"
     script.write_text(
         "from pathlib import Path\n"
@@ -193,7 +193,7 @@ def test_a_killed_job_with_workers_goes_on_to_the_same_bytes(web, cleaned, tmp_p
     assert tree_bytes(out) == tree_bytes(cleaned)
 
 
-def test_finished_work_is_left_alone_and_said_to_be_done(web, cleaned, tmp_path):
+def test_a_finished_job_is_not_changed_and_reported_as_done(web, cleaned, tmp_path):
     out = shutil.copytree(cleaned, tmp_path / "out")
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.name != ".lock"}
     result = clean_corpus(make_config(web, out, workers=3, **TINY))
@@ -203,7 +203,7 @@ def test_finished_work_is_left_alone_and_said_to_be_done(web, cleaned, tmp_path)
 
 
 @pytest.mark.parametrize("lost", ["part-000002.jsonl.zst", "report.json", ".tasks/000001.json"])
-def test_what_was_lost_is_made_again(web, cleaned, tmp_path, lost):
+def test_lost_files_are_made_again(web, cleaned, tmp_path, lost):
     out = shutil.copytree(cleaned, tmp_path / "out")
     (out / lost).unlink()
     assert not clean_corpus(make_config(web, out, **TINY)).already_done
@@ -238,7 +238,7 @@ def test_an_invalid_line_may_stop_the_job(web, tmp_path):
     assert not list((tmp_path / "out").glob("part-*"))
 
 
-def test_a_job_that_stopped_goes_on_as_the_message_says(web, cleaned, tmp_path):
+def test_a_stopped_job_resumes_by_the_remedy_in_the_message(web, cleaned, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match="leave such documents out with on_invalid=skip"):
         clean_corpus(make_config(web, out, on_invalid="stop", **TINY))
@@ -248,7 +248,7 @@ def test_a_job_that_stopped_goes_on_as_the_message_says(web, cleaned, tmp_path):
         clean_corpus(make_config(web, out, on_invalid="stop", **TINY))
 
 
-def test_redaction_and_lines_show_in_text_and_report(web, tmp_path):
+def test_redactions_and_dropped_lines_are_in_text_and_report(web, tmp_path):
     sections = {"redact": {"email": True}, "c4_lines": {"enabled": True, "min_words": None}}
     clean_corpus(make_config(web, tmp_path / "out", **sections, **TINY))
     story = next(r for r in read_parts(tmp_path / "out") if r["id"] == "story")
@@ -271,21 +271,21 @@ def test_each_search_for_duplicates_can_be_switched_off(web, tmp_path, exact, ne
     assert ("exact_duplicates" in dropped, "near_duplicates" in dropped) == (exact, near)
 
 
-def test_only_parts_report_and_markers_are_left(cleaned):
+def test_only_parts_report_and_markers_remain(cleaned):
     names = {path.name for path in cleaned.rglob("*") if path.is_file()}
     endings = {name.split(".", 1)[1] for name in names}
     assert endings == {"lock", "json", "jsonl.zst"}
     assert not [name for name in names if name.endswith("scan.json")]
 
 
-def test_cleaning_the_cleaned_again_changes_nothing(cleaned, tmp_path):
+def test_cleaning_cleaned_text_changes_nothing(cleaned, tmp_path):
     parts = make_config(cleaned, tmp_path / "out", glob="part-*", **TINY)
     clean_corpus(parts)
     first, second = read_parts(cleaned), read_parts(tmp_path / "out")
     assert [(r["id"], r["text"]) for r in first] == [(r["id"], r["text"]) for r in second]
 
 
-def test_no_document_kept_is_a_report_without_parts(tmp_path):
+def test_without_kept_documents_there_is_a_report_and_no_parts(tmp_path):
     pages = write_json_lines(tmp_path / "pages.jsonl", [{"text": "Short."}] * 3)
     result = clean_corpus(make_config(pages, tmp_path / "out"))
     assert (result.counts.kept, result.parts) == (0, 0)
@@ -293,9 +293,7 @@ def test_no_document_kept_is_a_report_without_parts(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["candidates", "digests", "bands", "values", "scan.json"])
-def test_a_scan_of_which_something_was_lost_is_made_again(
-    web, cleaned, tmp_path, monkeypatch, ending
-):
+def test_a_scan_with_lost_files_is_made_again(web, cleaned, tmp_path, monkeypatch, ending):
     def fail(*_, **__):
         raise OSError("no space left")
 

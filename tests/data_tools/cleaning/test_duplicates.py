@@ -1,4 +1,4 @@
-"""Duplicates are found, whatever lies between them, and other documents are left alone."""
+"""Exact and near duplicates are found at any distance, and other documents are kept."""
 
 import random
 
@@ -46,7 +46,7 @@ def jaccard(one: str, other: str, size: int = 5) -> float:
 
 
 @pytest.mark.parametrize(("tables", "keys_at_once"), [(1, 99), (3, 99), (2, 2)])
-def test_the_first_of_equal_documents_stays(tables, keys_at_once):
+def test_the_first_of_equal_documents_is_kept(tables, keys_at_once):
     texts = ["a b", "c", "a  b\n", "A b", "c", "a b", "d"]
     found = exact(texts, tables=tables, keys_at_once=keys_at_once)
     assert found == [False, False, True, False, True, True, False]
@@ -71,7 +71,7 @@ def test_a_text_with_few_words_changed_is_a_near_duplicate_and_a_different_one_i
     assert found == [False] * 12 + [True] * 6
 
 
-def test_near_duplicates_are_found_as_often_as_the_bands_promise():
+def test_near_duplicates_are_found_with_the_expected_probability():
     rng = random.Random(3)
     pairs = []
     while len(pairs) < 60:
@@ -81,11 +81,11 @@ def test_near_duplicates_are_found_as_often_as_the_bands_promise():
             pairs.append((text, copy))
     found = near([text for pair in pairs for text in pair])
     assert not any(found[::2])
-    # At 0.85 the bands alone miss 1 % of pairs, and the estimate, its error 0.03, some 5 %.
+    # At 0.85 the bands miss 1 % of pairs, and the estimate (error 0.03) misses about 5 %.
     assert sum(found[1::2]) >= 54
 
 
-def test_our_bands_find_the_same_candidates_as_the_index_of_datasketch():
+def test_the_bands_find_the_same_candidates_as_datasketch():
     from datasketch import MinHash, MinHashLSH
 
     rng = random.Random(5)
@@ -111,12 +111,12 @@ def test_chinese_texts_are_compared_by_characters():
     assert near([CHINESE_NEWS, other, copy]) == [False, False, True]
 
 
-def test_case_and_punctuation_do_not_tell_documents_apart():
+def test_case_and_punctuation_are_ignored():
     text = random_prose(random.Random(2))
     assert near([text, text.upper().replace(".", "!")]) == [False, True]
 
 
-def test_a_document_is_compared_with_kept_ones_only():
+def test_a_document_is_compared_only_with_kept_ones():
     rng = random.Random(11)
     first = random_prose(rng, words=400)
     second = change_words(first, rng, count=6)
@@ -133,12 +133,12 @@ def test_documents_skipped_drop_nothing():
     assert near([text, text, text], skipped=[True, False, False]) == [False, False, True]
 
 
-def test_texts_without_words_and_short_ones_are_not_all_the_same():
+def test_texts_without_words_and_short_texts_are_not_duplicates():
     found = near(["!!!", "???", "one", "two", "one", "", "one two"])
     assert found == [False, False, False, False, True, False, False]
 
 
-def test_the_seed_and_the_shingles_choose_the_values():
+def test_minhash_values_depend_on_seed_and_shingles():
     text = random_prose(random.Random(9))
     values = Sketcher(RULES).sketch(text)
     assert np.array_equal(values, Sketcher(RULES).sketch(text))

@@ -1,4 +1,4 @@
-"""Cleaning what is clean changes nothing; nothing that a rule removes is left."""
+"""Cleaning is idempotent, and the results have no text that a rule removes."""
 
 import unicodedata
 
@@ -16,7 +16,7 @@ PIECES = st.sampled_from(
     ["a@b.org", "1.2.3.4", "+86 10 8888 6666", "\u0301", "\r", "\r\n", "\n", " ", "。", ".", "word"]
 )
 TEXTS = st.lists(ANY | PIECES, max_size=12).map("".join)
-JUDGES = ("length", "c4_page", "gopher_quality", "gopher_repetition")
+DROPPING_RULES = ("length", "c4_page", "gopher_quality", "gopher_repetition")
 
 
 def cleaner(**sections) -> Cleaner:
@@ -26,7 +26,7 @@ def cleaner(**sections) -> Cleaner:
 EVERYTHING = cleaner(
     redact={"email": True, "ipv4": True, "phone": True},
     c4_lines={"enabled": True},
-    **{name: {"enabled": False} for name in JUDGES},
+    **{name: {"enabled": False} for name in DROPPING_RULES},
 )
 DEFAULTS = cleaner()
 
@@ -40,7 +40,7 @@ def test_composing_twice_is_composing_once(text):
 
 @settings(max_examples=150)
 @given(TEXTS)
-def test_cleaning_twice_changes_nothing_more(text):
+def test_cleaning_twice_equals_cleaning_once(text):
     once = EVERYTHING.clean(text)
     again = EVERYTHING.clean(once.text)
     assert again.text == once.text
@@ -57,7 +57,7 @@ def test_clean_text_is_composed_utf8_without_control_characters(text):
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=30).map(" ".join))
-def test_every_text_gets_a_verdict_and_a_kept_one_is_kept_again(text):
+def test_every_text_is_kept_or_dropped_and_a_kept_text_is_kept_again(text):
     once = DEFAULTS.clean(text)
     assert DEFAULTS.clean(once.text).fault == once.fault
 

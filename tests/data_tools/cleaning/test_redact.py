@@ -1,4 +1,4 @@
-"""What is redacted, what is not, and that it is counted."""
+"""Redaction of addresses, phone numbers and custom patterns, and its counts."""
 
 import time
 
@@ -22,7 +22,7 @@ def run(text: str, **rules):
         ("@decorator x @ y.z me@localhost", "@decorator x @ y.z me@localhost"),
     ],
 )
-def test_email_addresses(text, expected):
+def test_email_addresses_are_redacted(text, expected):
     assert run(text, email=True)[0] == expected
     assert run(text)[0] == text
 
@@ -35,7 +35,7 @@ def test_email_addresses(text, expected):
         ("version 1.2.3.4.5, 256.1.1.1, 1.2.3", "version 1.2.3.4.5, 256.1.1.1, 1.2.3"),
     ],
 )
-def test_ipv4_addresses(text, expected):
+def test_ipv4_addresses_are_redacted(text, expected):
     assert run(text, ipv4=True)[0] == expected
 
 
@@ -48,11 +48,11 @@ def test_ipv4_addresses(text, expected):
         ("2024-11-22, 1+1 2, ISBN 978-3-16-148410-0", "2024-11-22, 1+1 2, ISBN 978-3-16-148410-0"),
     ],
 )
-def test_phone_numbers(text, expected):
+def test_phone_numbers_are_redacted(text, expected):
     assert run(text, phone=True)[0] == expected
 
 
-def test_own_patterns_apply_in_order_and_are_counted_by_name():
+def test_custom_patterns_apply_in_order_and_are_counted_by_name():
     patterns = [
         {"name": "key", "pattern": r"sk-\w{4,}", "replacement": r"\1 stays"},
         {"name": "digits", "pattern": r"\d+", "replacement": "0"},
@@ -62,7 +62,7 @@ def test_own_patterns_apply_in_order_and_are_counted_by_name():
     assert counts == {"email": 1, "key": 1, "digits": 3}
 
 
-def test_long_runs_of_characters_cost_no_more_than_their_length():
+def test_long_runs_of_characters_take_linear_time():
     text = ("a." * 100_000 + " ") + "1." * 100_000 + "@" + "+1" * 100_000
     started = time.process_time()
     run(text, email=True, ipv4=True, phone=True)

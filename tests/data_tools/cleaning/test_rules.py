@@ -1,4 +1,4 @@
-"""Each rule keeps what is on one side of its threshold and drops what is on the other."""
+"""Each rule keeps texts on one side of its threshold and drops texts on the other."""
 
 import random
 import re
@@ -25,7 +25,7 @@ def clean(text: str, **sections):
 
 
 def only(section: str, **keys):
-    """A config where one section judges, and of it the given keys."""
+    """A config in which only the given keys of one section are active."""
     judges = ("length", "c4_page", "gopher_quality", "gopher_repetition")
     fields = CleanConfig.model_fields[section].annotation.model_fields
     nulls = {key: None for key, field in fields.items() if field.default is not None}
@@ -78,7 +78,7 @@ def test_the_defaults_drop_boilerplate(text, fault):
         ("nfc", "cafe\u0301 \u1112\u1161\u11ab", "café 한"),
     ],
 )
-def test_spelling_rules_change_what_they_say_and_can_be_switched_off(rule, raw, expected):
+def test_normalization_rules_change_the_text_and_can_be_turned_off(rule, raw, expected):
     changed = clean(raw, length={"enabled": False})
     assert changed.text == expected
     assert changed.edits[f"unicode.{rule}"] == 1
@@ -86,7 +86,7 @@ def test_spelling_rules_change_what_they_say_and_can_be_switched_off(rule, raw, 
     assert clean(raw, unicode=off).text == raw
 
 
-def test_control_characters_leave_joiners_and_line_separators():
+def test_joiners_and_line_separators_are_not_removed_as_control_characters():
     text = "می\u200cخواهم 👩\u200d🚀 \u2028 \u200e \u00a0\r"
     assert clean(text, unicode={"line_ends": False}).text == text
 
@@ -122,7 +122,7 @@ def test_length_limits_are_inclusive(key, value, kept, dropped):
         ("min_stop_words", 2, "The end of it", "the cat saw the dog"),
     ],
 )
-def test_gopher_quality_thresholds_themselves_are_kept(key, value, kept, dropped):
+def test_gopher_quality_thresholds_are_inclusive(key, value, kept, dropped):
     rules = only("gopher_quality", **{key: value})
     assert clean(kept, **rules).fault is None
     assert clean(dropped, **rules).fault == f"gopher_quality.{key}"
@@ -135,7 +135,7 @@ def test_stop_words_may_be_of_another_language():
     assert clean("The dog and the cat", **rules).fault == "gopher_quality.min_stop_words"
 
 
-def test_shares_of_duplicate_lines_count_lines_that_came_before():
+def test_shares_of_duplicate_lines_count_repeated_lines():
     assert duplicate_shares(["aa", "b", "aa", "aa"]) == (0.5, 4 / 7)
     assert duplicate_shares(["a", "b"]) == (0.0, 0.0)
     assert duplicate_shares([]) == (0.0, 0.0)
@@ -150,14 +150,14 @@ def test_shares_of_duplicate_lines_count_lines_that_came_before():
         ("duplicate_paragraph_characters", 0.4, "ab\n\nab\n\nc", "ab\n\nab"),
     ],
 )
-def test_gopher_line_and_paragraph_thresholds_themselves_are_kept(key, value, kept, dropped):
+def test_gopher_line_and_paragraph_thresholds_are_inclusive(key, value, kept, dropped):
     rules = only("gopher_repetition", **{key: value})
     assert clean(kept, **rules).fault is None
     assert clean(dropped, **rules).fault == f"gopher_repetition.{key}"
 
 
 def slow_gram_shares(words: list[str], scale: int) -> dict[str, float]:
-    """The definitions, word for word."""
+    """The shares by their definitions, in a plain and slow way."""
     total, shares = sum(map(len, words)), {}
     for n in range(2, 11):
         width = n * scale
@@ -177,7 +177,7 @@ def slow_gram_shares(words: list[str], scale: int) -> dict[str, float]:
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("alphabet", ["a bb ccc dddd", "北 京 市 海"])
-def test_n_gram_shares_follow_their_definitions(seed, alphabet):
+def test_n_gram_shares_equal_their_definitions(seed, alphabet):
     rng = random.Random(seed)
     phrase = rng.choices(alphabet.split(), k=24)
     text = " ".join(rng.choices(alphabet.split(), k=20) + phrase + ["x"] + phrase)
@@ -188,13 +188,13 @@ def test_n_gram_shares_follow_their_definitions(seed, alphabet):
     assert found["duplicate_10_grams"] > 0
 
 
-def test_a_long_document_is_judged_in_near_linear_time():
+def test_a_long_document_is_checked_in_nearly_linear_time():
     # Quadratic work would be 10^10 steps: far beyond the time limit of a test.
     text = "abc " * 100_000
     assert clean(text, **only("gopher_repetition", duplicate_10_grams=0.1)).fault
 
 
-def test_c4_lines_drops_lines_and_leaves_the_others():
+def test_c4_lines_drops_lines_and_keeps_the_others():
     text = (
         'He said "yes."\nMenu\n这是一个完整的句子。\n\nPlease enable JavaScript to go on.\n'
         "See our Privacy Policy for more.\nToo short.\n“你去哪里？”\nThe end (really).\nNo mark"
@@ -204,7 +204,7 @@ def test_c4_lines_drops_lines_and_leaves_the_others():
     assert dropped == {"terminal_punctuation": 2, "javascript": 1, "policy": 1, "min_words": 1}
 
 
-def test_a_document_of_which_no_line_is_left_is_empty():
+def test_a_document_without_remaining_lines_is_empty():
     cleaned = clean("Home\n\nAbout", c4_lines={"enabled": True})
     assert (cleaned.text, cleaned.fault) == ("", "empty")
 

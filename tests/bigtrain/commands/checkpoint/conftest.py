@@ -1,4 +1,4 @@
-"""One tiny trained run, which the tests of the commands look at or copy."""
+"""One tiny trained run, which the command tests read or copy."""
 
 import shutil
 import sys
@@ -17,7 +17,7 @@ Command = Callable[..., tuple[int, list[str]]]
 
 @pytest.fixture(scope="session")
 def trained_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """A run of two tensor ranks with checkpoints of steps 2, 4 and 6; nobody changes it."""
+    """A run of two tensor ranks with checkpoints of steps 2, 4 and 6; tests must not change it."""
     config = tiny_config(
         corpus,
         tmp_path_factory.mktemp("trained"),
@@ -33,13 +33,13 @@ def trained_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunCo
 
 @pytest.fixture
 def run(trained_run: RunConfig, tmp_path: Path) -> Path:
-    """The folder of a copy, to be harmed."""
+    """The run folder of a copy, which tests may damage."""
     return Path(shutil.copytree(trained_run.run_dir, tmp_path / "tiny"))
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs the command `bigtrain checkpoint`; gives its exit code and its lines."""
+    """Returns a function that runs `bigtrain checkpoint` and returns exit code and lines."""
 
     def call(*words: object) -> tuple[int, list[str]]:
         monkeypatch.setattr(sys, "argv", ["bigtrain", "checkpoint", *map(str, words)])

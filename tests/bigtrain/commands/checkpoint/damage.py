@@ -1,4 +1,4 @@
-"""Changes to a checkpoint's files, by chance, by hand, and so that it is whole again."""
+"""Functions that change a checkpoint's files, and that commit it again."""
 
 import json
 import zlib
@@ -17,7 +17,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def flip_bit(file: Path, position: int, bit: int = 0) -> None:
-    """Changes one bit of a file; a second time restores it."""
+    """Flips one bit of a file; a second call restores it."""
     with file.open("r+b") as opened:
         opened.seek(position)
         [byte] = opened.read(1)
@@ -26,7 +26,7 @@ def flip_bit(file: Path, position: int, bit: int = 0) -> None:
 
 
 def change_json(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Rewrites one JSON file of a checkpoint, and commits that."""
+    """Changes one JSON file of a checkpoint, and commits the checkpoint again."""
     value = json.loads(file.read_text())
     change(value)
     schema = {"schema": value.pop("schema")}
@@ -35,18 +35,18 @@ def change_json(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def commit_again(checkpoint: Path) -> None:
-    """Makes what lies in a folder one committed checkpoint."""
+    """Commits the files in a folder as one checkpoint."""
     (checkpoint / COMMIT_FILE).unlink()
     sizes = {file.name: file.stat().st_size for file in checkpoint.glob("*.bin")}
     commit(DiskFolder(checkpoint), sizes, parent=DiskFolder(checkpoint.parent))
 
 
 def save_in_one_piece(checkpoint: Path, change: Callable[[Tensors], None] = lambda _: None) -> None:
-    """Saves a checkpoint's tensors again: one box each, in one file, as no layout of ours does.
+    """Saves a checkpoint's tensors again with one box each in one file, as no layout does.
 
     Args:
-        checkpoint: Is replaced.
-        change: What becomes of its tensors before.
+        checkpoint: The checkpoint's folder, whose files are replaced.
+        change: Applied to the tensors before they are saved.
     """
     table = CheckpointReader(DiskFolder(checkpoint))
     tensors = {key: table.read_tensor(*key.split("/", 1)) for key in table.tensors}

@@ -1,4 +1,4 @@
-"""How far two checkpoints are apart, bit by bit, whatever layouts saved them."""
+"""`checkpoint diff` compares checkpoints of any layouts bit by bit."""
 
 import math
 import shutil
@@ -27,7 +27,9 @@ def pair(run: Path, tmp_path: Path) -> tuple[Path, Path]:
     return a, b
 
 
-def test_a_layout_is_no_difference(pair: tuple[Path, Path], command: Command) -> None:
+def test_checkpoints_of_two_layouts_do_not_differ(
+    pair: tuple[Path, Path], command: Command
+) -> None:
     save_in_one_piece(pair[1])
     assert len([*pair[1].glob("rank-*")]) == 1
     exit_code, lines = command("diff", *pair)
@@ -41,7 +43,7 @@ def test_a_layout_is_no_difference(pair: tuple[Path, Path], command: Command) ->
     assert lines[6:] == ["the same bits"]
 
 
-def test_what_differs_is_measured_and_the_most_is_named(
+def test_differences_are_measured_and_the_largest_is_named(
     pair: tuple[Path, Path], command: Command
 ) -> None:
     norms = {}
@@ -62,7 +64,7 @@ def test_what_differs_is_measured_and_the_most_is_named(
     assert lines[8:] == ["not the same bits"]
 
 
-def test_state_config_and_tensors_that_only_one_has_are_named(
+def test_differences_of_state_config_and_tensor_names_are_shown(
     pair: tuple[Path, Path], command: Command
 ) -> None:
     def change_tensors(tensors: Tensors) -> None:
@@ -73,25 +75,25 @@ def test_state_config_and_tensors_that_only_one_has_are_named(
         state.update(step=9, tokenizer_sha256="other")
         state["config"]["optim"].update(learning_rate=0.5)
         state["data_stages"][0].update(first_sample=8)
-        del state["config"]["guard"]  # As an older version, which knew no such section.
+        del state["config"]["guard"]  # An older version had no such section.
 
     save_in_one_piece(pair[1], change_tensors)
     change_json(pair[1] / "state.json", change_state)
     exit_code, lines = command("diff", *pair)
     assert exit_code == 1
-    told = lines[2:]
-    assert "step: 6 → 9" in told
-    assert any(line.startswith("tokenizer_sha256: ") and line.endswith("→ other") for line in told)
-    assert "data_stages: those of A → those of B" in told
-    assert [line for line in told if line.startswith("config ")] == [
+    shown = lines[2:]
+    assert "step: 6 → 9" in shown
+    assert any(line.startswith("tokenizer_sha256: ") and line.endswith("→ other") for line in shown)
+    assert "data_stages: those of A → those of B" in shown
+    assert [line for line in shown if line.startswith("config ")] == [
         "config optim.learning_rate: 0.003 → 0.5"
     ]
-    assert f"only in A: weight/{NORM}" in told
-    assert "only in B: weight/new" in told
-    assert f"shape of first_moment/{NORM}: (32,) → (5,)" in told
+    assert f"only in A: weight/{NORM}" in shown
+    assert "only in B: weight/new" in shown
+    assert f"shape of first_moment/{NORM}: (32,) → (5,)" in shown
 
 
-def test_another_state_with_equal_tensors_is_shown_and_has_the_same_bits(
+def test_a_differing_state_is_shown_with_equal_tensors(
     pair: tuple[Path, Path], command: Command
 ) -> None:
     change_json(pair[1] / "state.json", lambda state: state.update(samples=1))
@@ -121,7 +123,7 @@ def test_a_flipped_bit_ends_the_comparison(pair: tuple[Path, Path], command: Com
         ([], [], True, 0.0, 0.0),
     ],
 )
-def test_a_difference_is_of_bits_and_of_values(
+def test_differing_bits_and_differing_values_are_counted(
     a: list[float], b: list[float], same_bits: bool, largest: float, relative: float
 ) -> None:
     found = measure_difference("weight/x", *(np.array(each, dtype=np.float32) for each in (a, b)))

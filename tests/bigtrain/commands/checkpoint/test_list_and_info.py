@@ -1,4 +1,4 @@
-"""What there is, and what it is, at a quick look."""
+"""`checkpoint list` shows a run's checkpoints, `checkpoint info` describes one."""
 
 import json
 import os
@@ -22,18 +22,18 @@ LAYOUT = "2 ranks: tensor=2 pipeline=1 data=1 zero=0"
 
 
 def _states(lines: list[str]) -> list[tuple[int, str]]:
-    """Step and state of each row of a list."""
+    """Step and state in each row of a list."""
     column = lines[0].index("state")
     return [(int(line.split()[0]), line[column:]) for line in lines[1:]]
 
 
 def _facts(lines: list[str]) -> dict[str, str]:
-    """What `info` tells, by name."""
+    """The output of `info` as a dict."""
     rows = (line.strip().partition("  ") for line in lines)
     return {name: value.strip() for name, _, value in rows}
 
 
-def test_a_list_shows_the_newest_first_and_what_became_of_each(run: Path, command: Command) -> None:
+def test_a_list_shows_the_newest_first_with_the_state_of_each(run: Path, command: Command) -> None:
     checkpoints = run / "checkpoints"
     flip_bit(checkpoints / "step-00000006" / "state.json", 200)
     (checkpoints / "step-00000002" / "tokenizer.model").unlink()
@@ -57,11 +57,11 @@ def test_a_list_shows_the_newest_first_and_what_became_of_each(run: Path, comman
     assert row.split()[:4] == ["4", "1,024", f"{size / 1000:.3g}", "kB"]
     assert LAYOUT in row
     assert row.startswith("   4   1,024  ")
-    # One that is not whole still tells what its state says.
+    # The values in the state file of an incomplete checkpoint are still shown.
     assert lines[-2].split()[1] == "512"
 
 
-def test_a_list_for_machines_holds_the_same(run: Path, command: Command) -> None:
+def test_the_json_list_holds_the_same(run: Path, command: Command) -> None:
     exit_code, lines = command("list", run, "--json")
     assert exit_code == 0
     first, *others = json.loads("\n".join(lines))
@@ -71,9 +71,7 @@ def test_a_list_for_machines_holds_the_same(run: Path, command: Command) -> None
     assert [other["step"] for other in others] == [4, 2]
 
 
-def test_where_there_is_no_rename_the_marker_alone_makes_the_state(
-    run: Path, command: Command
-) -> None:
+def test_in_a_store_the_marker_determines_the_state(run: Path, command: Command) -> None:
     url = f"memory://{run.parent.name}/checkpoints"
     store = fsspec.filesystem("memory")
     for step, attempt in ((2, 1), (4, 1), (6, 1), (6, 2)):
@@ -82,7 +80,7 @@ def test_where_there_is_no_rename_the_marker_alone_makes_the_state(
     store.rm(f"{url}/step-00000006.try-1/COMMIT.json")
     marker = f"{url}/step-00000004.try-1/COMMIT"
     store.mv(f"{marker}.json", f"{marker}.bad-2.json")
-    # A kill while it was set aside: the marker is still there, so it still is a checkpoint.
+    # Killed while it was set aside: with its marker it is still a checkpoint.
     marker = f"{url}/step-00000002.try-1/COMMIT"
     store.cp_file(f"{marker}.json", f"{marker}.bad-2.json")
     exit_code, lines = command("list", url)
@@ -112,13 +110,16 @@ def test_a_run_without_checkpoints_says_so(run: Path, command: Command) -> None:
 
 def _read_to_the_end(terminal: int) -> str:
     content = b""
-    with os.fdopen(terminal, "rb", buffering=0) as file, suppress(OSError):  # EIO is its end.
+    with (
+        os.fdopen(terminal, "rb", buffering=0) as file,
+        suppress(OSError),
+    ):  # A terminal ends with EIO.
         while data := file.read(4096):
             content += data
     return content.decode()
 
 
-def test_a_terminal_gets_a_table_and_a_bar(run: Path) -> None:
+def test_a_terminal_shows_a_table_and_a_progress_bar(run: Path) -> None:
     shown = ""
     for words in (["list"], ["verify"]):
         ours, theirs = pty.openpty()
@@ -134,9 +135,7 @@ def test_a_terminal_gets_a_table_and_a_bar(run: Path) -> None:
     assert "/s" in shown
 
 
-def test_info_tells_what_a_checkpoint_is(
-    trained_run: RunConfig, run: Path, command: Command
-) -> None:
+def test_info_describes_a_checkpoint(trained_run: RunConfig, run: Path, command: Command) -> None:
     exit_code, lines = command("info", run)
     assert exit_code == 0
     facts = _facts(lines)
@@ -153,7 +152,7 @@ def test_info_tells_what_a_checkpoint_is(
     assert facts["wandb"] == (run / "wandb_id").read_text().strip()
 
 
-def test_info_for_machines_names_every_file(run: Path, command: Command) -> None:
+def test_json_info_names_every_file(run: Path, command: Command) -> None:
     exit_code, lines = command("info", run / "checkpoints" / "step-00000004", "--json")
     assert exit_code == 0
     facts = json.loads("\n".join(lines))
@@ -164,7 +163,9 @@ def test_info_for_machines_names_every_file(run: Path, command: Command) -> None
     assert facts["files"] == files
 
 
-def test_the_data_of_a_checkpoint_of_the_first_days_is_told(run: Path, command: Command) -> None:
+def test_the_data_of_a_checkpoint_of_the_first_version_is_shown(
+    run: Path, command: Command
+) -> None:
     checkpoint = run / "checkpoints" / "step-00000006"
     stage = {"first_sample": 0, "corpus": "old", "fingerprint": "f", "shuffle": "windows"}
     change_json(checkpoint / "state.json", lambda state: state.update(data_stages=[stage]))
@@ -182,7 +183,7 @@ def test_the_config_of_a_checkpoint_can_be_launched_again(
     assert load_run_config([str(file)]) == trained_run
 
 
-def test_a_config_of_another_version_hides_nothing_else(run: Path, command: Command) -> None:
+def test_info_works_with_a_config_of_another_version(run: Path, command: Command) -> None:
     checkpoint = run / "checkpoints" / "step-00000006"
     change_json(checkpoint / "state.json", lambda state: state["config"].update(key_of_2030=1))
     exit_code, lines = command("info", checkpoint)
@@ -211,7 +212,7 @@ def _from_the_future(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("damage", "message"),
     [
         (_truncate, "COMMIT.json cannot be read as JSON"),
         (_flip, "tensors.json was changed after it was committed"),
@@ -220,17 +221,17 @@ def _from_the_future(checkpoint: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("words", [("info",), ("info", "--config"), ("diff",)], ids=" ".join)
-def test_a_checkpoint_that_cannot_be_read_is_one_line(
-    words: tuple[str, ...], harm: object, message: str, run: Path, command: Command
+def test_an_unreadable_checkpoint_gives_a_one_line_error(
+    words: tuple[str, ...], damage: object, message: str, run: Path, command: Command
 ) -> None:
     checkpoint = run / "checkpoints" / "step-00000006"
-    harm(checkpoint)  # type: ignore[operator]
+    damage(checkpoint)  # type: ignore[operator]
     places = [checkpoint] if words[0] == "info" else [run / "checkpoints/step-00000004", checkpoint]
     exit_code, lines = command(*words, *places)
     assert exit_code == 2
     assert len(lines) == 1
     assert message in lines[0]
-    # Asked about the run, the next one answers, and the command says so.
+    # For the run folder, the next readable checkpoint is described, and a line says so.
     exit_code, lines = command("info", run)
     assert exit_code == 0
     assert any(line.startswith("skipped step-00000006") for line in lines)
@@ -239,7 +240,7 @@ def test_a_checkpoint_that_cannot_be_read_is_one_line(
 
 @pytest.mark.parametrize("words", [("list",), ("verify",), ("info",), ("diff", "."), ("prune",)])
 @pytest.mark.parametrize("place", ["nowhere", "a file", "latest", "empty", "nowhere://x"])
-def test_a_place_that_is_no_checkpoint_is_one_line(
+def test_a_place_that_is_not_a_checkpoint_gives_a_one_line_error(
     words: tuple[str, ...],
     place: str,
     tmp_path: Path,

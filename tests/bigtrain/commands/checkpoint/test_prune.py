@@ -1,4 +1,4 @@
-"""Pruning deletes what nobody asked to keep, and never the last checkpoint that is whole."""
+"""`checkpoint prune` deletes what the policy does not keep, never the last complete checkpoint."""
 
 from pathlib import Path
 
@@ -27,7 +27,9 @@ def _policy(run: Path, keep_last: int, keep_every: int | None = None) -> None:
 ALL = ["step-00000002", "step-00000004", "step-00000006"]
 
 
-def test_a_dry_run_tells_what_would_go_and_deletes_nothing(run: Path, command: Command) -> None:
+def test_a_dry_run_lists_what_would_be_deleted_and_deletes_nothing(
+    run: Path, command: Command
+) -> None:
     exit_code, lines = command("prune", run, "--keep-last", 1, "--dry-run")
     assert exit_code == 0
     folders = [run / "checkpoints" / name for name in ALL[:2]]
@@ -50,7 +52,7 @@ def test_a_dry_run_tells_what_would_go_and_deletes_nothing(run: Path, command: C
         (["--keep-last", 3], ALL),
     ],
 )
-def test_what_nobody_asked_to_keep_goes(
+def test_checkpoints_that_the_policy_does_not_keep_are_deleted(
     words: list[object], left: list[str], run: Path, command: Command
 ) -> None:
     exit_code, lines = command("prune", run, *words)
@@ -60,7 +62,7 @@ def test_what_nobody_asked_to_keep_goes(
     assert command("verify", run, "--all")[0] == 0
 
 
-def test_what_is_not_given_is_as_the_config_of_the_run_says(run: Path, command: Command) -> None:
+def test_missing_options_default_to_the_runs_config(run: Path, command: Command) -> None:
     exit_code, [line] = command("prune", run)
     assert exit_code == 2
     assert "give --keep-last N" in line
@@ -73,7 +75,7 @@ def test_what_is_not_given_is_as_the_config_of_the_run_says(run: Path, command: 
 
 
 @pytest.mark.parametrize("file", ["rank-00000.bin", "state.json"])
-def test_nothing_goes_if_the_newest_is_not_whole_to_the_last_bit(
+def test_nothing_is_deleted_if_the_newest_has_a_flipped_bit(
     file: str, run: Path, command: Command
 ) -> None:
     flip_bit(run / "checkpoints" / ALL[2] / file, 100)
@@ -86,7 +88,7 @@ def test_nothing_goes_if_the_newest_is_not_whole_to_the_last_bit(
     assert _left(run) == before
 
 
-def test_a_run_that_is_being_trained_is_left_alone(run: Path, command: Command) -> None:
+def test_a_run_that_is_being_trained_is_not_pruned(run: Path, command: Command) -> None:
     training = RunFolder(run)
     training.lock()
     exit_code, [line] = command("prune", run, "--keep-last", 1)
@@ -95,7 +97,7 @@ def test_a_run_that_is_being_trained_is_left_alone(run: Path, command: Command) 
     assert _left(run) == ALL
 
 
-def test_what_was_set_aside_goes_only_when_asked(run: Path, command: Command) -> None:
+def test_checkpoints_set_aside_are_deleted_only_on_request(run: Path, command: Command) -> None:
     checkpoints = run / "checkpoints"
     set_aside(DiskFolder(checkpoints / ALL[0]), "bad-1")
     set_aside(DiskFolder(checkpoints / ALL[1]), "rewound-1")
@@ -108,7 +110,7 @@ def test_what_was_set_aside_goes_only_when_asked(run: Path, command: Command) ->
     assert _left(run) == ALL[2:]
 
 
-def test_what_was_set_aside_stays_if_there_is_nothing_else(run: Path, command: Command) -> None:
+def test_checkpoints_set_aside_stay_if_there_are_no_others(run: Path, command: Command) -> None:
     for name in ALL:
         set_aside(DiskFolder(run / "checkpoints" / name), "bad-1")
     before = _left(run)
@@ -118,7 +120,7 @@ def test_what_was_set_aside_stays_if_there_is_nothing_else(run: Path, command: C
     assert _left(run) == before
 
 
-def test_checkpoints_behind_a_url_are_pruned_as_well(run: Path, command: Command) -> None:
+def test_checkpoints_behind_a_url_are_pruned_too(run: Path, command: Command) -> None:
     url, store = f"memory://{run.parent.name}", fsspec.filesystem("memory")
     for name in ALL:
         source = run / "checkpoints" / name
@@ -134,7 +136,7 @@ def test_checkpoints_behind_a_url_are_pruned_as_well(run: Path, command: Command
     assert _left(run) == ALL
 
 
-def test_what_a_killed_removal_left_does_not_stand_in_the_way(run: Path, command: Command) -> None:
+def test_a_folder_left_by_a_killed_removal_is_no_obstacle(run: Path, command: Command) -> None:
     left = run / "checkpoints" / f"{ALL[0]}.tmp-removed"
     left.mkdir()
     (left / "rank-00000.bin").write_bytes(b"half")
@@ -142,7 +144,7 @@ def test_what_a_killed_removal_left_does_not_stand_in_the_way(run: Path, command
     assert _left(run) == ALL[1:]
 
 
-def test_what_cannot_be_removed_is_told(
+def test_a_checkpoint_that_cannot_be_removed_is_named(
     run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: DiskFolder, name: str) -> DiskFolder:

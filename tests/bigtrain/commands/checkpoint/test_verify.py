@@ -1,4 +1,4 @@
-"""Verifying finds every byte that changed, and names every fault."""
+"""`checkpoint verify` finds every changed byte, and names every fault."""
 
 import json
 import math
@@ -29,7 +29,7 @@ from tests.bigtrain.commands.checkpoint.damage import (
 
 @pytest.fixture
 def checkpoint(run: Path) -> Path:
-    """The newest one."""
+    """The newest checkpoint of the run."""
     return run / "checkpoints" / "step-00000006"
 
 
@@ -37,7 +37,7 @@ def _box(offset: tuple[int, ...], shape: tuple[int, ...], start: int = 0) -> Sav
     return SavedBox(offset, shape, "rank-00000.bin", start, 4 * math.prod(shape), 0)
 
 
-def test_a_run_is_verified_at_its_newest_checkpoint_or_at_all(
+def test_the_newest_or_all_checkpoints_of_a_run_are_verified(
     run: Path, checkpoint: Path, command: Command
 ) -> None:
     exit_code, [line] = command("verify", run)
@@ -49,9 +49,7 @@ def test_a_run_is_verified_at_its_newest_checkpoint_or_at_all(
     assert [line.split(": ")[2].split(",")[0] for line in lines] == ["step 6", "step 4", "step 2"]
 
 
-def test_a_url_and_a_checkpoint_under_another_name_are_verified_too(
-    checkpoint: Path, command: Command
-) -> None:
+def test_a_url_and_a_renamed_checkpoint_are_verified(checkpoint: Path, command: Command) -> None:
     other = checkpoint.rename(checkpoint.with_name("kept"))
     for place in (other, f"file://{other}"):
         assert command("verify", place)[0] == 0
@@ -62,7 +60,7 @@ def test_a_url_and_a_checkpoint_under_another_name_are_verified_too(
     assert lines[-1] == f"file://{other}: not complete: 1 fault; use another checkpoint"
 
 
-def test_a_long_reading_tells_how_far_it_is(
+def test_a_long_verification_reports_progress(
     checkpoint: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
@@ -71,7 +69,7 @@ def test_a_long_reading_tells_how_far_it_is(
 
 
 def _flips(file: Path, count: int) -> list[int]:
-    """Positions in a file: both ends, and others by chance."""
+    """Positions in a file: both ends, and random ones."""
     size = file.stat().st_size
     return [0, size - 1, *random.Random(file.name).choices(range(size), k=count)]
 
@@ -96,7 +94,7 @@ def test_a_change_of_any_bit_of_any_file_is_found(name: str, checkpoint: Path) -
 
 
 @pytest.mark.parametrize(("old", "new"), [(b'"crc32"', b'"crc33"'), (b"}\n", b"} "), (b"{", b"{ ")])
-def test_a_marker_that_still_says_the_same_in_other_bytes_is_found(
+def test_a_reformatted_marker_with_equal_content_is_found(
     old: bytes, new: bytes, checkpoint: Path
 ) -> None:
     marker = checkpoint / "COMMIT.json"
@@ -126,7 +124,7 @@ def test_every_fault_is_named_not_only_the_first(checkpoint: Path, command: Comm
         file.write(" ")
     exit_code, lines = command("verify", checkpoint)
     assert exit_code == 1
-    told = [line.removeprefix(f"{checkpoint}/") for line in lines]
+    printed = [line.removeprefix(f"{checkpoint}/") for line in lines]
     for start in (
         "tokenizer.model is missing",
         "rank-00000.bin has 1000 bytes, ",
@@ -134,8 +132,8 @@ def test_every_fault_is_named_not_only_the_first(checkpoint: Path, command: Comm
         "rank-00001.bin: weight/",
         "state.json has ",
     ):
-        assert sum(line.startswith(start) for line in told) == 1, start
-    assert lines[-1] == f"{checkpoint}: not complete: 5 faults; use another checkpoint"
+        assert sum(line.startswith(start) for line in printed) == 1, start
+    assert lines[-1] == f"{checkpoint}: not whole: 5 faults; use another checkpoint"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +145,7 @@ def test_every_fault_is_named_not_only_the_first(checkpoint: Path, command: Comm
         (None, "COMMIT.json is missing"),
     ],
 )
-def test_without_a_marker_that_can_be_read_the_rest_is_read_all_the_same(
+def test_the_other_files_are_verified_if_the_marker_is_unreadable(
     content: bytes | None, message: str, checkpoint: Path, command: Command
 ) -> None:
     marker = checkpoint / "COMMIT.json"
@@ -169,7 +167,7 @@ def test_the_newest_checkpoint_is_verified_even_if_it_cannot_be_read(
     assert str(checkpoint) in lines[0]
 
 
-def test_values_that_are_not_finite_are_told_and_no_fault(
+def test_values_that_are_not_finite_are_reported_but_are_not_a_fault(
     checkpoint: Path, command: Command
 ) -> None:
     def spoil(tensors: dict[str, np.ndarray]) -> None:
@@ -183,23 +181,23 @@ def test_values_that_are_not_finite_are_told_and_no_fault(
     )
 
 
-def test_a_committed_table_whose_boxes_make_no_whole_tensors_is_found(
+def test_a_committed_table_with_incomplete_tensors_is_found(
     checkpoint: Path, command: Command
 ) -> None:
     name = "decoder.layers.0.mlp.linear_fc1.weight"
 
-    def harm(table: dict) -> None:
+    def change(table: dict) -> None:
         first, second = table["tensors"][f"weight/{name}"]["boxes"][:2]
         second["offset"] = first["offset"]
         del table["tensors"][f"first_moment/{name}"]
 
-    change_json(checkpoint / "tensors.json", harm)
+    change_json(checkpoint / "tensors.json", change)
     exit_code, lines = command("verify", checkpoint)
     assert exit_code == 1
     text = "\n".join(lines)
     assert f"tensors.json: {name} has no first_moment" in text
     assert f"weight/{name}: elements are saved twice: 1 pairs of its boxes overlap" in text
-    assert "belong to no tensor" in text  # The bytes of the moment.
+    assert "belong to no tensor" in text  # The bytes of the moment tensor.
 
 
 def test_a_state_of_another_step_or_tokenizer_is_found(checkpoint: Path, command: Command) -> None:
@@ -251,7 +249,7 @@ def test_boxes_must_cover_a_tensor_exactly_once(
         (SavedBox((0,), (2,), "rank-00000.bin", "0", 8, 0), "not an integer of at least 0"),  # type: ignore[arg-type]
     ],
 )
-def test_a_box_that_cannot_be_is_told(box: SavedBox, fault: str) -> None:
+def test_an_invalid_box_is_reported(box: SavedBox, fault: str) -> None:
     assert fault in str(box_fault(SavedTensor("weight/x", (4,), (box,)), box))
 
 
@@ -264,7 +262,7 @@ def test_boxes_must_cover_a_file_exactly_once() -> None:
     ]
 
 
-def test_a_checkpoint_of_the_first_days_whose_marker_has_no_checksum_is_whole(
+def test_a_checkpoint_of_the_first_version_without_marker_checksum_is_valid(
     checkpoint: Path,
 ) -> None:
     marker = checkpoint / "COMMIT.json"

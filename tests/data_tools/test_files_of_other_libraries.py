@@ -1,7 +1,6 @@
-"""Files as Hugging Face `datasets`, Polars and webdataset really write them become the same corpus.
+"""Files written by Hugging Face `datasets`, Polars and webdataset become the same corpus.
 
-Slow: it installs the first two, which only this test needs, into a folder of its own; 20 s and
-their download.
+Slow: takes 20 s, and downloads the first two into a folder, because only this test needs them.
 """
 
 import importlib
@@ -21,21 +20,21 @@ TEXTS = [f"Story {number} of a cat and {number * 7} dogs.\n" for number in range
 pytestmark = pytest.mark.slow
 
 
-# With --no-deps, so that nothing comes twice; the rest of what they need is installed.
+# Installed with --no-deps, because their other dependencies are already installed.
 PACKAGES = ["datasets", "dill<0.4.1", "multiprocess<0.70.19", "pandas", "python-dateutil", "six"]
 PACKAGES += ["polars", "polars-runtime-32"]
 
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """Installs the packages, or skips where pip reaches no index."""
+    """Installs the packages into a folder; skips the test if pip cannot."""
     folder = tmp_path_factory.mktemp("packages")
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
     done = subprocess.run([*pip, *PACKAGES], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"pip cannot install {PACKAGES[0]}: {done.stderr.strip().splitlines()[-1]}")
     with pytest.MonkeyPatch.context() as patch:
-        # After the installed packages, which stay as they are.
+        # At the end of the path, so that installed packages are preferred.
         patch.setattr(sys, "path", [*sys.path, str(folder)])
         importlib.invalidate_caches()
         yield
@@ -91,7 +90,7 @@ POLARS = ("parquet", "categories", "ipc", "stream", "ndjson", "json")
 
 
 @pytest.mark.parametrize("writer", ["datasets", "webdataset", "xz", *POLARS])
-def test_what_others_write_becomes_a_corpus_of_the_same_documents(
+def test_files_of_other_libraries_become_a_corpus_of_the_same_documents(
     request, tokenizer, tmp_path, writer
 ):
     folder = tmp_path / "in"

@@ -1,4 +1,4 @@
-"""How every file of the house looks: short, introduced, quiet, and at home on any machine."""
+"""Rules for every file: length, a module docstring, no print, no path of one machine."""
 
 import ast
 import re
@@ -14,9 +14,9 @@ from tests.architecture.source_tree import PACKAGES, REPOSITORY
 
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
-ROOMS = (*PACKAGES, "configs", "tests")
+FOLDERS_WITH_README = (*PACKAGES, "configs", "tests")
 SYSTEM_FOLDERS = {Path(f"/{name}") for name in ("", "home", "opt", "root", "srv", "tmp", "usr")}
-"""Too common to give a machine away."""
+"""Paths that exist on most machines."""
 
 PACKAGE_FILES = sorted(file for name in PACKAGES for file in (REPOSITORY / name).rglob("*.py"))
 PYTHON_FILES = [*PACKAGE_FILES, *sorted((REPOSITORY / "tests").rglob("*.py"))]
@@ -24,15 +24,15 @@ CONFIGS = sorted(
     str(file.relative_to(REPOSITORY)) for file in (REPOSITORY / "configs").rglob("*.yaml")
 )
 CONFIG_SCHEMAS: dict[str, type[Section]] = {"data": CleanConfig}
-"""What a folder of `configs/` holds, where it is not whole runs."""
+"""The schema of the files in a folder of `configs/`, where that is not `RunConfig`."""
 
 
-def _of_files(broken: list[Path]) -> str:
+def _list_files(broken: list[Path]) -> str:
     return ", ".join(str(file.relative_to(REPOSITORY)) for file in broken)
 
 
 def prints(text: str) -> bool:
-    """Whether the code calls print, or writes to the standard streams behind its back."""
+    """Whether the code calls print or pprint, or writes to sys.stdout."""
     return any(
         isinstance(node, ast.Call)
         and ast.unparse(node.func)
@@ -42,7 +42,7 @@ def prints(text: str) -> bool:
 
 
 def long_functions(text: str) -> list[str]:
-    """Functions and methods that have more lines than a reader should have to hold."""
+    """Functions and methods that have more than ``LONGEST_FUNCTION`` lines."""
     return [
         node.name
         for node in ast.walk(ast.parse(text))
@@ -52,19 +52,19 @@ def long_functions(text: str) -> list[str]:
 
 
 def has_docstring(text: str) -> bool:
-    """Whether the module says why it exists; an empty one, as tests' packages are, need not."""
+    """Whether the module has a docstring. An empty `__init__.py` in tests passes."""
     tree = ast.parse(text)
     return not tree.body or bool(ast.get_docstring(tree))
 
 
 def machine_paths(repository: Path, prefix: Path) -> list[str]:
-    """Absolute paths that only this machine knows: the checkout, its parent, the environment."""
+    """Absolute paths of this machine: the checkout, its parent, the Python environment."""
     paths = {repository, repository.parent, prefix}
     return sorted(str(path) for path in paths if path not in SYSTEM_FOLDERS)
 
 
 def mentions(text: str, path: str) -> bool:
-    """Whether a text holds an absolute path, or one below it, from its very start."""
+    """Whether a text contains an absolute path, or a path below it."""
     return re.search(rf"(?<![\w./~-]){re.escape(path)}(?![\w.-])", text) is not None
 
 
@@ -81,9 +81,9 @@ def _tracked_files() -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+def test_no_file_is_longer_than_400_lines() -> None:
     long = [file for file in PYTHON_FILES if len(file.read_text().splitlines()) > LONGEST_FILE]
-    assert not long, _of_files(long)
+    assert not long, _list_files(long)
 
 
 def test_no_function_is_longer_than_60_lines() -> None:
@@ -91,27 +91,27 @@ def test_no_function_is_longer_than_60_lines() -> None:
     assert not long
 
 
-def test_every_module_says_why_it_exists() -> None:
-    silent = [file for file in PYTHON_FILES if not has_docstring(file.read_text())]
-    silent += [file for file in PACKAGE_FILES if not file.read_text().strip()]
-    assert not silent, _of_files(silent)
+def test_every_module_has_a_docstring() -> None:
+    undocumented = [file for file in PYTHON_FILES if not has_docstring(file.read_text())]
+    undocumented += [file for file in PACKAGE_FILES if not file.read_text().strip()]
+    assert not undocumented, _list_files(undocumented)
 
 
 def test_no_package_prints() -> None:
-    loud = [file for file in PACKAGE_FILES if prints(file.read_text())]
-    assert not loud, _of_files(loud)
+    printing = [file for file in PACKAGE_FILES if prints(file.read_text())]
+    assert not printing, _list_files(printing)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_room_has_a_readme(room: str) -> None:
-    readme = REPOSITORY / room / "README.md"
-    assert readme.is_file(), f"{room}/README.md is missing"
+@pytest.mark.parametrize("folder", FOLDERS_WITH_README)
+def test_every_top_level_folder_has_a_readme(folder: str) -> None:
+    readme = REPOSITORY / folder / "README.md"
+    assert readme.is_file(), f"{folder}/README.md is missing"
     assert readme.read_text().startswith("# ")
 
 
-def test_the_root_has_no_drawer_for_odds_and_ends() -> None:
-    drawers = ("docs", "scripts", "utils", "common")
-    assert not [name for name in drawers if (REPOSITORY / name).exists()]
+def test_the_root_has_no_folder_for_miscellaneous_files() -> None:
+    miscellaneous = ("docs", "scripts", "utils", "common")
+    assert not [name for name in miscellaneous if (REPOSITORY / name).exists()]
 
 
 def test_configs_hold_yaml_only() -> None:
@@ -128,19 +128,19 @@ def test_every_config_loads(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert load_config([name, *["data.train=corpora/mine/train"][:lacks_data]], schema)
 
 
-def test_no_file_knows_the_machine_that_it_was_written_on() -> None:
+def test_no_file_contains_a_path_of_this_machine() -> None:
     paths = machine_paths(REPOSITORY, Path(sys.prefix))
     files = _tracked_files()
-    telling = [
+    with_paths = [
         file
         for file in files
         if any(mentions(file.read_text(encoding="utf-8", errors="replace"), path) for path in paths)
     ]
     assert files
-    assert not telling, _of_files(telling)
+    assert not with_paths, _list_files(with_paths)
 
 
-def test_a_breach_of_these_rules_would_be_seen() -> None:
+def test_the_checks_detect_violations() -> None:
     assert prints("def f():\n    print('x')")
     assert not prints("typer.echo('x')  # print(x)")
     body = "".join(f"    x = {number}\n" for number in range(LONGEST_FUNCTION))

@@ -1,4 +1,4 @@
-"""Stand-in ranks: real processes of a few lines, which keep step through files."""
+"""Fake ranks: real processes that run a few lines and synchronize through files."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def fail(message, code=1):
     put(error_file.name, json.dumps(fields))
     sys.exit(code)
 
-def heed(*numbers):
+def record_signals(*numbers):
     for number in numbers:
         signal.signal(number, lambda number, _: stops.append(number))
     put(f"ready-{rank}", os.getpid())
@@ -79,7 +79,7 @@ def poll(true: Callable[[], bool], *, seconds: float = 20) -> None:
 
 
 class Launched:
-    """A launcher in a process of its own, to send signals to."""
+    """A launcher in a separate process, to which tests send signals."""
 
     def __init__(self, script: Path, log_dir: Path) -> None:
         self.log_dir = log_dir
@@ -99,6 +99,6 @@ class Launched:
         return [self.read_pid("ready-0"), self.read_pid("ready-1")]
 
     def end(self) -> tuple[int, str, str]:
-        """Waits; returns exit code, what the driver printed, and what went to stderr."""
+        """Waits for the end; returns exit code, output of the driver, and stderr."""
         output, errors = self.process.communicate(timeout=25)
         return self.process.returncode, output.strip(), errors

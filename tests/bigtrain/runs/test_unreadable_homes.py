@@ -1,4 +1,4 @@
-"""A run or checkpoint that was copied from a closed home can be read by another user."""
+"""A run copied from a home folder without read permission can be read by another user."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ _NOBODY = 65534
 
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder that every user may enter; pytest's own folders are closed to others."""
+    """A working folder that every user can read; pytest's own folders are private."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         (Path(folder) / "home").mkdir()
@@ -34,7 +34,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def copied(places: Path) -> Iterator[RunConfig]:
-    """The config of a run that was copied to ``here/tiny``; its owner's home is closed now."""
+    """The config of a run that was copied to ``here/tiny``; its owner's home is now unreadable."""
     config = tiny_config(
         Path("c"), places / "home/runs", checkpoint={"dir": "ck"}, relative_to=f"{places}/home"
     )
@@ -44,12 +44,12 @@ def copied(places: Path) -> Iterator[RunConfig]:
     shutil.copytree(config.run_dir, "tiny")
     (places / "home/secret.yaml").touch()
     Path("link").symlink_to(places / "home/runs")
-    with _closed(places / "home"):
+    with _unreadable(places / "home"):
         yield config
 
 
-class _closed:
-    """Closes a folder to this process, also where that is root's."""
+class _unreadable:
+    """Makes a folder unreadable for this process, even if the process runs as root."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,7 +65,7 @@ class _closed:
         self._folder.chmod(0o755)
 
 
-def test_a_copied_run_is_read_where_its_relative_paths_lead_here(copied: RunConfig) -> None:
+def test_a_copied_run_is_loaded_with_paths_relative_to_the_copy(copied: RunConfig) -> None:
     run = load_run_of(Path("tiny"))
     assert (run.name, run.checkpoint.dir, run.data.train) == ("tiny", "ck", copied.data.train)
     assert load_run_config(["tiny", "train.steps=3"]).train.steps == 3
@@ -77,15 +77,17 @@ def test_the_checkpoints_of_a_copied_run_are_found(copied: RunConfig) -> None:
     assert checkpoints_of_run(Path("tiny")).names() == [folder_name(1)]
 
 
-def test_a_config_in_a_closed_folder_is_named_as_closed(copied: RunConfig, places: Path) -> None:
+def test_a_config_in_an_unreadable_folder_gives_permission_denied(
+    copied: RunConfig, places: Path
+) -> None:
     with pytest.raises(ConfigError, match=r"home/secret\.yaml: Permission denied"):
         load_run_config([f"{places}/home/secret.yaml"])
     with pytest.raises(ConfigError, match="no such config file"):
         load_run_config(["x" * 500])
 
 
-def test_checkpoints_whose_owner_is_in_a_closed_home_are_refused(copied: RunConfig) -> None:
-    for runs_dir in (".", "other"):  # A copy, and another run of that name.
+def test_checkpoints_whose_owner_is_in_an_unreadable_home_are_refused(copied: RunConfig) -> None:
+    for runs_dir in (".", "other"):  # A copy, and another run of the same name.
         run = copied.model_copy(update={"runs_dir": runs_dir})
         with pytest.raises(ConfigError, match=r"tiny\.owner\.json to take them over"):
             check_owner(run, open_checkpoints(run))

@@ -1,4 +1,4 @@
-"""Corpora of any size, made without text: of random tokens, or of holes in sparse files."""
+"""Makes corpora of any size without text: random tokens, or sparse files of zeros."""
 
 import zlib
 from pathlib import Path
@@ -27,7 +27,7 @@ _DOCUMENT = 1000
 
 
 def make_random_corpus(folder: Path, *, num_tokens: int) -> Path:
-    """Makes a corpus of random documents of 1,000 tokens, as `data shard` writes them."""
+    """Makes a corpus of random documents of 1,000 tokens, in the format of `data shard`."""
     random = np.random.default_rng(0)
     shards = []
     for number in range(-(-num_tokens // (_SHARD_PACKS * PACK_TOKENS))):
@@ -48,7 +48,7 @@ def make_random_corpus(folder: Path, *, num_tokens: int) -> Path:
 
 
 def make_sparse_corpus(folder: Path, *, num_bytes: int) -> Path:
-    """Makes a corpus of zeros that takes no room on the disk, with indexes that are right."""
+    """Makes a corpus of zeros in sparse files, which takes no disk space, with correct indexes."""
     folder.mkdir(parents=True)
     size = PACK_TOKENS * 2
     crc32, docs = zlib.crc32(bytes(size)), zlib.crc32(np.zeros(1, DOCS_TYPE).tobytes())

@@ -1,4 +1,4 @@
-"""What was written by earlier code stays readable: corpora, sample tables, runs and checkpoints."""
+"""Corpora, sample tables, runs and checkpoints of earlier versions stay readable."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ SPLITS = ["train", "validation"]
 def written(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A copy of a fixture, as the working folder: its paths are relative."""
+    """A copy of a fixture as the working folder, because its paths are relative."""
     folder = tmp_path / "written"
     shutil.copytree(FOLDER / request.param, folder)
     monkeypatch.chdir(folder)
@@ -31,7 +31,7 @@ def written(
 
 
 def _bigtrain(monkeypatch: pytest.MonkeyPatch, capsys, *words: str) -> str:
-    """What a command answers; it must succeed."""
+    """Runs a command that must succeed; returns its output."""
     monkeypatch.setattr(sys, "argv", ["bigtrain", *words])
     with pytest.raises(SystemExit) as end:
         cli.main()
@@ -41,7 +41,7 @@ def _bigtrain(monkeypatch: pytest.MonkeyPatch, capsys, *words: str) -> str:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_its_corpora_and_sample_tables_are_whole_and_shown(
+def test_corpora_and_sample_tables_are_verified_and_shown(
     split: str, written: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     corpus = f"corpus/{split}"
@@ -49,12 +49,12 @@ def test_its_corpora_and_sample_tables_are_whole_and_shown(
     shown = json.loads(_bigtrain(monkeypatch, capsys, "data", "inspect", corpus, "--json"))
     assert shown["documents"][0]["text"].endswith(".")
     assert len(shown["fingerprint"]) == 64
-    for table in ("bestfit-16", "pairs-16"):  # `verify` reads all that are there.
+    for table in ("bestfit-16", "pairs-16"):  # `verify` reads all tables.
         assert (written / corpus / "samples" / table).is_dir()
 
 
 @pytest.mark.parametrize("name", ["gpt", "bert"])
-def test_its_checkpoints_are_whole_and_described(
+def test_checkpoints_are_verified_and_described(
     name: str, written: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     _bigtrain(monkeypatch, capsys, "checkpoint", "verify", name)
@@ -65,7 +65,7 @@ def test_its_checkpoints_are_whole_and_described(
 
 
 @pytest.mark.parametrize("name", ["gpt", "bert"])
-def test_its_runs_are_trained_on_as_their_own_code_would_have(name: str, written: Path) -> None:
+def test_runs_continue_with_the_losses_of_the_earlier_version(name: str, written: Path) -> None:
     config = load_run_config([f"{name}/config.yaml", f"train.steps={LAST_STEP}"])
     (outcome,) = run_ranks(train_rank, 1, config)
     assert (outcome.state, outcome.step) == ("finished", LAST_STEP)
@@ -73,12 +73,12 @@ def test_its_runs_are_trained_on_as_their_own_code_would_have(name: str, written
     assert [line["step"] for line in lines] == [*range(1, LAST_STEP + 1)]
     losses = [line["loss"] for line in lines[SAVED_STEP:]]
     expected = json.loads((written / "expected.json").read_text())[name]
-    # Another processor adds in another order.
+    # Another processor may add in another order.
     assert losses == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["gpt", "bert"])
-def test_its_checkpoints_are_exported(name: str, written: Path) -> None:
+def test_checkpoints_are_exported(name: str, written: Path) -> None:
     (exported,) = run_ranks(export, 1, written / name, written / "exported")
     assert exported.largest_logit_difference < 1e-4
     assert (written / "exported" / "model.safetensors").is_file()
