@@ -25,7 +25,7 @@ def s3_server() -> Iterator[dict[str, str]]:
     """
     for package in ("moto", "flask", "s3fs"):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: the S3 protocol is not tried")
+            pytest.skip(f"{package} is not installed: S3 is not tested")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]

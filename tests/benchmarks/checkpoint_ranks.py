@@ -48,7 +48,7 @@ def shape_config(layout: str) -> Any:
     )
 
 
-def race(folder: Path, rounds: int) -> list[Seconds]:
+def save_in_turn(folder: Path, rounds: int) -> list[Seconds]:
     """Saves in turn with bigtrain, torch and DeepSpeed, each time into a new folder.
 
     The first round gives the figures of a first save; later rounds run warm.
@@ -134,7 +134,7 @@ def load(layout: str, checkpoint: Path, times: int) -> list[Seconds]:
             seconds: Seconds = {}
             for name in ("warm", "cold"):
                 if name == "cold":
-                    _forget_files(checkpoint)
+                    _drop_page_cache(checkpoint)
                 started = time.perf_counter()
                 load_whole = _timed(lambda: load_checkpoint(open_folder(checkpoint), engine))
                 seconds |= {name: load_whole, f"{name}, read": read - started}
@@ -372,7 +372,7 @@ def _settle_disk(removed: Path | None = None) -> None:
     dist.barrier()
 
 
-def _forget_files(folder: Path) -> None:
+def _drop_page_cache(folder: Path) -> None:
     import torch.distributed as dist
 
     dist.barrier()

@@ -68,7 +68,7 @@ class Contender:
         for line in self._process.stdout:
             if line.startswith(("ready", '{"seconds"')):
                 return line.strip()
-        raise AssertionError("a contender died; run it alone to see why")
+        raise AssertionError("a contender died; run it by itself to see why")
 
 
 @contextmanager

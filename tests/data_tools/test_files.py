@@ -64,7 +64,7 @@ def test_temporary_files_of_killed_processes_are_removed_by_name(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def try_elsewhere(path: Path, call: str) -> str:
+def try_lock_in_process(path: Path, call: str) -> str:
     """Tries to lock a file in another process; returns the result."""
     code = (
         "import sys\nfrom data_tools.locks import try_lock, try_lock_byte\n"
@@ -79,18 +79,18 @@ def test_a_lock_excludes_other_processes_until_its_file_is_closed(tmp_path):
     path = tmp_path / "lock"
     with path.open("a+") as file:
         assert try_lock(file, shared=True)
-        assert try_elsewhere(path, "try_lock(file, shared=True)") == "True\n"
-        assert try_elsewhere(path, "try_lock(file)") == "False\n"
+        assert try_lock_in_process(path, "try_lock(file, shared=True)") == "True\n"
+        assert try_lock_in_process(path, "try_lock(file)") == "False\n"
         wait_for_lock(file)
-        assert try_elsewhere(path, "try_lock(file, shared=True)") == "False\n"
-    assert try_elsewhere(path, "try_lock(file)") == "True\n"
+        assert try_lock_in_process(path, "try_lock(file, shared=True)") == "False\n"
+    assert try_lock_in_process(path, "try_lock(file)") == "True\n"
 
 
 def test_single_bytes_of_a_file_are_locked_independently(tmp_path):
     path = tmp_path / "lock"
     with path.open("a+") as file:
         assert try_lock_byte(file, 3)
-        assert try_elsewhere(path, "try_lock_byte(file, 3), try_lock_byte(file, 4)") == (
+        assert try_lock_in_process(path, "try_lock_byte(file, 3), try_lock_byte(file, 4)") == (
             "False True\n"
         )
 

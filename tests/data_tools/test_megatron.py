@@ -230,13 +230,13 @@ def cut(path, size):
 
 
 def put(path, offset, content):
-    whole = bytearray(path.read_bytes())
-    whole[offset : offset + len(content)] = content
-    path.write_bytes(bytes(whole))
+    data = bytearray(path.read_bytes())
+    data[offset : offset + len(content)] = content
+    path.write_bytes(bytes(data))
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("damage", "message"),
     [
         (lambda bin, idx: cut(bin, 17), r"made\.bin has 17 bytes, and .*made\.idx says 20"),
         (lambda bin, idx: cut(idx, 60), r"made\.idx has 60 bytes, and its header needs 82"),
@@ -256,9 +256,9 @@ def put(path, offset, content):
         (lambda bin, idx: bin.write_bytes(b""), r"made\.bin has 0 bytes"),
     ],
 )
-def test_damaged_or_foreign_files_are_refused_in_one_line(tokenizer, tmp_path, harm, message):
+def test_damaged_or_foreign_files_are_refused_in_one_line(tokenizer, tmp_path, damage, message):
     prefix = write_files(tmp_path / "made", [[90, 91, 2], [92, 2]])
-    harm(prefix.with_suffix(".bin"), prefix.with_suffix(".idx"))
+    damage(prefix.with_suffix(".bin"), prefix.with_suffix(".idx"))
     with pytest.raises(InputError, match=message) as caught:
         import_megatron(prefix, tmp_path / "corpus", tokenizer=tokenizer.path)
     assert "\n" not in str(caught.value)

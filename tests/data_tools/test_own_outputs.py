@@ -63,13 +63,13 @@ def test_a_corpus_in_its_input_folder_is_resumed_to_the_same_bytes(
     settings = {"tokenizer": own, "options": chosen}
     before = tree_bytes(folder)
     shard_corpus([str(folder)], out=folder / place, **settings)
-    whole = {name: it for name, it in tree_bytes(folder).items() if ".lock" not in name}
+    finished = {name: it for name, it in tree_bytes(folder).items() if ".lock" not in name}
     assert shard_corpus([str(folder)], out=folder / place, **settings).already_done
     (folder / place / "tasks" / "000001.json").unlink()
     (folder / place / "train" / "manifest.json").unlink()
     assert not shard_corpus([str(folder)], out=folder / place, workers=2, **settings).already_done
     again = {name: it for name, it in tree_bytes(folder).items() if ".lock" not in name}
-    assert again == whole
+    assert again == finished
     assert before.items() <= again.items()
 
 
@@ -94,12 +94,12 @@ def test_a_cleaning_job_in_its_input_folder_is_resumed_to_the_same_bytes(folder,
     (folder / "a.pdf").write_bytes(b"%PDF")
     config = CleanConfig(inputs=[str(folder)], out=str(out), task_mb=0.001)
     first = clean_corpus(config)
-    whole = tree_bytes(out)
+    finished = tree_bytes(out)
     assert clean_corpus(config).already_done
     (out / "report.json").unlink()
     (out / "part-000001.jsonl.zst").unlink(missing_ok=True)
     assert clean_corpus(config).counts == first.counts
-    assert tree_bytes(out) == whole
+    assert tree_bytes(out) == finished
     report = json.loads((out / "report.json").read_bytes())
     assert report["left_out"] == {".pdf": {"files": 1, "example": "a.pdf"}}
 

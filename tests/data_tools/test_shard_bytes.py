@@ -22,10 +22,10 @@ OPTIONS = {"pack_tokens": 2000, "validation_percent": 20, "shuffle": True, "sent
 
 
 def write_lines(path: Path, count: int) -> Path:
-    lots = Random(0)
+    rng = Random(0)
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
-            words = " ".join(lots.choices(WORDS, k=lots.randint(5, 200)))
+            words = " ".join(rng.choices(WORDS, k=rng.randint(5, 200)))
             file.write(json.dumps({"text": f"Story {number}. 今天下雨。{words}."}) + "\n")
     return path
 
@@ -48,13 +48,13 @@ def command(text: Path, tokenizer: Path, out: Path, workers: int, task_bytes: in
     return [sys.executable, "-c", code, str(text), str(tokenizer), str(out), options]
 
 
-def kill_during_job(words: list[str], out: Path, lots: Random) -> bool:
+def kill_during_job(words: list[str], out: Path, rng: Random) -> bool:
     """Kills a job after it has written some files; returns whether it was still running."""
-    enough = len(list(out.rglob("*"))) + lots.randint(3, 12)
+    enough = len(list(out.rglob("*"))) + rng.randint(3, 12)
     root = str(Path(__file__).parents[2])
     with subprocess.Popen(words, cwd=root, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and len(list(out.rglob("*"))) < enough:
-            time.sleep(lots.random() / 100)
+            time.sleep(rng.random() / 100)
         process.kill()
     return process.returncode == -signal.SIGKILL
 
@@ -83,13 +83,13 @@ def test_every_shard_has_one_sha256_for_any_workers_and_kills(
     tokenizer, tmp_path, counts, kills, documents, task_bytes
 ):
     text = write_lines(tmp_path / "web.jsonl", documents)
-    lots, columns = Random(1), {}
+    rng, columns = Random(1), {}
     for workers in counts:
         for times in (0, kills):
             out = tmp_path / f"{workers} workers {times} kills"
             words = command(text, tokenizer.path, out, workers, task_bytes)
             for _ in range(times):
-                while not kill_during_job(words, out, lots):
+                while not kill_during_job(words, out, rng):
                     shutil.rmtree(out)  # The job finished before the kill.
             shard_corpus(
                 [str(text)],

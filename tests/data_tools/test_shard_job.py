@@ -35,7 +35,7 @@ def test_one_and_two_workers_give_the_same_bytes(texts, tokenizer, sharded, tmp_
     assert result.tokens_per_second > 0
 
 
-def die_at_rename(number: int, texts: Path, tokenizer, out: Path) -> None:
+def kill_at_rename(number: int, texts: Path, tokenizer, out: Path) -> None:
     seen = 0
 
     def watch(event: str, _: tuple) -> None:
@@ -55,7 +55,7 @@ def test_a_job_killed_before_any_rename_resumes_to_the_same_bytes(
 ):
     out = tmp_path / "corpus"
     arguments = (rename, texts, tokenizer, out)
-    process = multiprocessing.get_context("fork").Process(target=die_at_rename, args=arguments)
+    process = multiprocessing.get_context("fork").Process(target=kill_at_rename, args=arguments)
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -123,10 +123,10 @@ def test_no_text_becomes_a_special_token(tokenizer, text):
 
 def test_the_cache_of_words_changes_no_id(trained):
     documents = [f"def cat_{n}(mat):\n    return mat + {n} * 'the end'\n" for n in range(50)]
-    alone = sentencepiece.SentencePieceProcessor(model_proto=trained.content)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=trained.content)
     for text in [*documents, *HARD_TEXTS]:
         if not set("▁\udcff") & set(text):
-            assert trained.encode(text).tolist() == alone.encode(text)
+            assert trained.encode(text).tolist() == processor.encode(text)
 
 
 def test_special_ids_are_those_of_the_format(tokenizer):

@@ -57,10 +57,10 @@ def made_of_pieces(processor, count=500):
 
 
 def test_a_tokenizer_json_has_the_ids_of_the_model(sp_tokenizer):
-    alone = sentencepiece.SentencePieceProcessor(model_proto=sp_tokenizer.content)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=sp_tokenizer.content)
     encode = encoder_of(sp_tokenizer.tokenizer_json(), sp_tokenizer.path)
-    texts = [*TEXTS, *made_of_pieces(alone)]
-    assert [encode(text) for text in texts] == [alone.encode(text) for text in texts]
+    texts = [*TEXTS, *made_of_pieces(processor)]
+    assert [encode(text) for text in texts] == [processor.encode(text) for text in texts]
     check_exportable(sp_tokenizer)
 
 

@@ -84,9 +84,9 @@ def test_no_text_becomes_a_special_token(byte_level, parts):
 
 def test_a_text_with_many_special_names_is_encoded_quickly(tmp_path):
     path = train_byte_level(tmp_path / "t.json", by_blanks=True)
-    alone = Tokenizer.from_file(str(path))
-    alone.encode_special_tokens = True
-    assert "<s>" in alone.encode("<s> a", add_special_tokens=False).tokens
+    library_tokenizer = Tokenizer.from_file(str(path))
+    library_tokenizer.encode_special_tokens = True
+    assert "<s>" in library_tokenizer.encode("<s> a", add_special_tokens=False).tokens
     tokenizer = load_tokenizer(path)
     text = "<s> " * 20_000
     ids = tokenizer.encode(text)
@@ -111,8 +111,8 @@ def test_encoded_parts_together_decode_to_the_text(byte_level, parts):
 def test_sentences_have_the_ids_of_their_text(byte_level):
     parts = ["hello <s> world. ", "the cat sat. ", "中文。", "the mat"]
     ids = byte_level.encode_parts(parts)
-    whole = byte_level.encode("".join(parts)).tolist()
-    assert [i for part in ids for i in part] == whole
+    expected = byte_level.encode("".join(parts)).tolist()
+    assert [i for part in ids for i in part] == expected
     assert [byte_level.decode(part) for part in ids] == [
         "hello <s> world.",
         " the cat sat.",
@@ -127,13 +127,13 @@ LONG = "hello world,\n\tthe  cat\nsat;\n\n<s> mat \n" * 200
 @pytest.mark.parametrize("text", [LONG, "the\n\n\ncat sat\n\n" * 400])
 def test_a_text_encoded_in_several_pieces_has_the_same_ids(text, tmp_path, monkeypatch):
     byte_level = load_tokenizer(train_byte_level(tmp_path / "tokenizer.json"))
-    whole = byte_level.encode(text).tolist()
+    expected = byte_level.encode(text).tolist()
     halves = [text[:3333], text[3333:]]
     parts = np.concatenate(byte_level.encode_parts(halves)).tolist()
     monkeypatch.setattr("data_tools.tokenizer.huggingface._LONG_CHARACTERS", 100)
     asked = []
     monkeypatch.setattr(byte_level, "_tokenizer", RecordingTokenizer(byte_level._tokenizer, asked))
-    assert byte_level.encode(text).tolist() == whole
+    assert byte_level.encode(text).tolist() == expected
     assert np.concatenate(byte_level.encode_parts(halves)).tolist() == parts
     assert max(map(len, asked)) <= 100
     assert byte_level.decode(byte_level.encode("中" * 999)) == "中" * 999

@@ -38,8 +38,8 @@ def exact(request, tmp_path_factory):
 @given(st.lists(st.sampled_from(["the", " ", "  ", "中", "\n", "\0", "é", "<|im|>", "<s>"])))
 def test_the_ids_equal_those_of_sentencepiece(exact, parts):
     text = "".join(parts)
-    alone = sentencepiece.SentencePieceProcessor(model_proto=exact.content)
-    assert exact.encode(text).tolist() == alone.encode(text)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=exact.content)
+    assert exact.encode(text).tolist() == processor.encode(text)
 
 
 @settings(deadline=None)
@@ -75,9 +75,9 @@ def test_special_ids_are_found_by_usual_names_that_no_text_is_encoded_to(tmp_pat
 
 def test_a_normalizing_model_keeps_its_ids_and_is_reported_as_lossy(tmp_path):
     tokenizer = load_tokenizer(train_usual_model(tmp_path / "t.model"))
-    alone = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.content)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.content)
     assert not tokenizer.exact
-    assert tokenizer.encode("the  ＣＡＴ\nsat").tolist() == alone.encode("the  ＣＡＴ\nsat")
+    assert tokenizer.encode("the  ＣＡＴ\nsat").tolist() == processor.encode("the  ＣＡＴ\nsat")
     assert tokenizer.decode(tokenizer.encode("the  cat sat")) == "the cat sat"
 
 

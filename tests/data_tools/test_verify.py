@@ -221,7 +221,7 @@ def take_another(path):
 def test_an_outdated_index_is_distinguished_from_a_damaged_tar_and_can_be_rebuilt(
     damaged, second, damage
 ):
-    whole = tree_bytes(damaged)
+    before = tree_bytes(damaged)
     damage(index_path(second))
     result = verify_corpus(damaged, "header")
     [fault] = result.faults
@@ -229,7 +229,7 @@ def test_an_outdated_index_is_distinguished_from_a_damaged_tar_and_can_be_rebuil
     assert f"`bigtrain data index {damaged}`" in fault.line
     assert result.shards[1].state == "intact, but its index is damaged"
     assert rebuild_indexes(damaged).made == (fault.file,)
-    assert tree_bytes(damaged) == whole
+    assert tree_bytes(damaged) == before
 
 
 def test_a_missing_index_is_not_a_fault(damaged, second):

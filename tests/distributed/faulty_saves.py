@@ -212,7 +212,7 @@ def save_with_failures(place: Path) -> None:
     from bigtrain.checkpoint import saver as saver_module
     from tests.distributed.steps import engine_of, steps_config
 
-    def break_down(*_: Any) -> None:
+    def fail_unexpectedly(*_: Any) -> None:
         raise RuntimeError("the disk hung up")
 
     config = steps_config()
@@ -220,7 +220,7 @@ def save_with_failures(place: Path) -> None:
         for checkpoints in (DiskFolder(place / "disk"), UrlFolder(f"file://{place}/url")):
             saver = _saver_of(checkpoints, engine, keep_last=1)
             # Retention fails with an unexpected error.
-            remove_old, saver_module.remove_old = saver_module.remove_old, break_down
+            remove_old, saver_module.remove_old = saver_module.remove_old, fail_unexpectedly
             saver.save(_state(config, 1))
             saver_module.remove_old = remove_old
             saver.close()
@@ -245,7 +245,7 @@ def save_with_failures(place: Path) -> None:
 
         # The folder has its final name, but the fsync after the rename fails.
         disk = DiskFolder(place / "disk")
-        disk.settle = break_down
+        disk.settle = fail_unexpectedly
         saver = _saver_of(disk, engine, keep_last=1)
         with pytest.raises(SaveError, match="step-00000003: not saved: rank 0: the disk hung up"):
             saver.save(_state(config, 3))

@@ -67,7 +67,7 @@ def build_unsplit_model(
     return module, tensors
 
 
-def build_twin(config: RunConfig, tensors: dict[str, torch.Tensor]) -> Any:
+def build_transformers_model(config: RunConfig, tensors: dict[str, torch.Tensor]) -> Any:
     """The transformers model with the same weights; raises if one of its tensors is missing."""
     family, model = family_of(config.model), config.model
     no_ids = SpecialIds(**dict.fromkeys(ROLES, -1))

@@ -251,7 +251,7 @@ def test_a_dangling_link_is_not_a_checkpoint(run: RunConfig, corpus: Path, tmp_p
 
 
 @pytest.fixture(scope="module")
-def strangers(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def other_corpora(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two other corpora: one with another tokenizer, one of other texts with the same tokenizer."""
     other = make_corpus(tmp_path_factory.mktemp("other"), seed=1)
     out = tmp_path_factory.mktemp("texts") / "corpus"
@@ -263,14 +263,14 @@ def strangers(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def test_a_checkpoint_of_another_model_tokenizer_or_corpus_is_refused(
-    run: RunConfig, corpus: Path, strangers: dict[str, Path], tmp_path: Path
+    run: RunConfig, corpus: Path, other_corpora: dict[str, Path], tmp_path: Path
 ) -> None:
     model = {**run.model.model_dump(), "hidden_size": 64}
     steps = {"train": {"steps": 10}}
     others = {
         "model.hidden_size from 32 to 64": small_config(corpus, tmp_path, model=model, **steps),
-        "was trained with tokenizer": small_config(strangers["tokenizer"], tmp_path, **steps),
-        "had corpora 1 × ": small_config(strangers["texts"], tmp_path, **steps),
+        "was trained with tokenizer": small_config(other_corpora["tokenizer"], tmp_path, **steps),
+        "had corpora 1 × ": small_config(other_corpora["texts"], tmp_path, **steps),
     }
     before = modification_times(run.run_dir)
     for message, config in others.items():

@@ -28,7 +28,11 @@ def largest_difference(configs: list[RunConfig]) -> list[float]:
     import torch
 
     from bigtrain.convert.families import hugging_face_outputs
-    from tests.distributed.hugging_face import build_twin, build_unsplit_model, one_rank
+    from tests.distributed.hugging_face import (
+        build_transformers_model,
+        build_unsplit_model,
+        one_rank,
+    )
 
     found = []
     with one_rank(), torch.no_grad():
@@ -36,7 +40,7 @@ def largest_difference(configs: list[RunConfig]) -> list[float]:
             module, tensors = build_unsplit_model(config, random_std=0.4)
             tokens = torch.randint(0, 500, (2, 32), generator=torch.Generator().manual_seed(2))
             expected = hugging_face_outputs(
-                build_twin(config, tensors).eval(), config.model, tokens
+                build_transformers_model(config, tensors).eval(), config.model, tokens
             )
             ours = outputs(module.eval(), config, tokens)
             assert all(float(logits.std()) > 0.02 for logits in expected)
@@ -60,18 +64,23 @@ def outputs(module: Any, config: RunConfig, tokens: Any) -> Any:
     return logits[..., : config.model.vocab_size], sentence
 
 
-def losses_of_the_twin(config: RunConfig) -> list[float]:
+def losses_of_transformers(config: RunConfig) -> list[float]:
     """The losses of transformers' model trained by torch's AdamW; for ``run_ranks``."""
     import torch
 
     from bigtrain.data.batches import TrainingData
     from bigtrain.train.learning_rate import learning_rate
-    from tests.distributed.hugging_face import ONE_RANK, build_twin, build_unsplit_model, one_rank
+    from tests.distributed.hugging_face import (
+        ONE_RANK,
+        build_transformers_model,
+        build_unsplit_model,
+        one_rank,
+    )
 
     with one_rank():
-        twin = build_twin(config, build_unsplit_model(config)[1]).train()
-    matrices = [p for p in twin.parameters() if p.ndim > 1]
-    vectors = [p for p in twin.parameters() if p.ndim <= 1]
+        reference = build_transformers_model(config, build_unsplit_model(config)[1]).train()
+    matrices = [p for p in reference.parameters() if p.ndim > 1]
+    vectors = [p for p in reference.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
         betas=(config.optim.beta1, config.optim.beta2),
@@ -82,9 +91,9 @@ def losses_of_the_twin(config: RunConfig) -> list[float]:
     losses = []
     for step in range(1, config.train.steps + 1):
         batch = data.batch((step - 1) * config.train.global_batch_size)
-        loss = batch_loss(twin, config, batch.microbatches)
+        loss = batch_loss(reference, config, batch.microbatches)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(twin.parameters(), config.optim.clip_grad_norm)
+        torch.nn.utils.clip_grad_norm_(reference.parameters(), config.optim.clip_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         optimizer.step()
@@ -94,7 +103,7 @@ def losses_of_the_twin(config: RunConfig) -> list[float]:
     return losses
 
 
-def batch_loss(twin: Any, config: RunConfig, microbatches: Any) -> Any:
+def batch_loss(reference: Any, config: RunConfig, microbatches: Any) -> Any:
     """The mean loss over the targets of a batch, plus the mean over its sentence pairs if any."""
     import torch
 
@@ -102,9 +111,9 @@ def batch_loss(twin: Any, config: RunConfig, microbatches: Any) -> Any:
     total, sentences = 0.0, 0.0
     for microbatch in microbatches:
         if config.model.kind == "gpt":
-            logits = twin(microbatch.tokens).logits
+            logits = reference(microbatch.tokens).logits
         else:
-            found = twin(
+            found = reference(
                 microbatch.tokens,
                 attention_mask=microbatch.padding_mask.long(),
                 token_type_ids=microbatch.token_types,
@@ -162,7 +171,7 @@ def test_twenty_steps_give_the_losses_of_transformers_and_torch(
     )
     run_ranks(train_rank, 1, config)
     ours = [event["loss"] for event in read_metrics(config.run_dir / "metrics.jsonl", "train")]
-    theirs = run_ranks(losses_of_the_twin, 1, config)[0]
+    theirs = run_ranks(losses_of_transformers, 1, config)[0]
     assert len(ours) == STEPS
     assert ours[-1] < ours[0] - 0.1
     assert ours == pytest.approx(theirs, abs=1e-4)

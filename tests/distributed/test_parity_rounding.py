@@ -23,7 +23,7 @@ Compare = Callable[..., LayoutResult]
 
 
 @pytest.fixture(scope="module")
-def cancelling(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def reference_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A GPT in one process. Its k_layernorm.bias has no effect on the softmax, so no gradient."""
     folder = tmp_path_factory.mktemp("rounding")
     model = {"hidden_size": 144, "num_heads": 6, "ffn_hidden_size": 96, "qk_norm": True}
@@ -32,11 +32,11 @@ def cancelling(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def compare(cancelling: Any, tmp_path: Path) -> Compare:
+def compare(reference_run: Any, tmp_path: Path) -> Compare:
     """Returns a function that runs the model in a layout and compares it."""
 
     def compare_layout(layout: str, *, inject: InjectFault | None = None) -> LayoutResult:
-        config, reference = cancelling
+        config, reference = reference_run
         row = compare_with(
             reference,
             config,
@@ -53,9 +53,9 @@ def compare(cancelling: Any, tmp_path: Path) -> Compare:
 
 
 def test_a_gradient_of_only_rounding_is_not_compared_and_is_named(
-    cancelling: Any, compare: Compare, tmp_path: Path
+    reference_run: Any, compare: Compare, tmp_path: Path
 ) -> None:
-    _, reference = cancelling
+    _, reference = reference_run
     row = compare("tensor=2")
     assert not row.failures and row.comparison.differing == ()
     assert set(reference.rounding.rounding_only) == {
@@ -74,9 +74,9 @@ def test_a_gradient_of_only_rounding_is_not_compared_and_is_named(
 
 
 def test_a_scale_error_of_1e_4_is_found_in_every_tensor_with_a_gradient(
-    cancelling: Any, compare: Compare
+    reference_run: Any, compare: Compare
 ) -> None:
-    _, reference = cancelling
+    _, reference = reference_run
     row = compare("tensor=2", inject=parity_ranks.scale_gradients)
     expected = set(reference.record.shapes(GRADIENT)) - set(reference.rounding.rounding_only)
     assert "gradients" in row.failures
@@ -106,9 +106,9 @@ def test_norm_gradients_not_summed_exactly_once_are_found(
 
 
 def test_a_perturbed_run_without_perturbation_gives_equal_bits(
-    cancelling: Any, tmp_path: Path
+    reference_run: Any, tmp_path: Path
 ) -> None:
-    config, reference = cancelling
+    config, reference = reference_run
     start = forked(STEPS, parity_ranks.keep_weights_unperturbed)
     (tmp_path / "again").mkdir()
     config_file = tmp_path / "config.yaml"

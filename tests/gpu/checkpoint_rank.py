@@ -43,7 +43,7 @@ def _trainer(device_name: str, shape: str) -> Iterator[Trainer]:
         engine.close()
 
 
-def follow_a_save(trainer: Trainer, folder: Path) -> dict[str, Any]:
+def check_save(trainer: Trainer, folder: Path) -> dict[str, Any]:
     """Saves while it trains; returns whether copy, update and loaded state are right."""
     import torch
 
@@ -99,5 +99,5 @@ def _flat(tensors: Any) -> Any:
 if __name__ == "__main__":
     device_name, shape, folder = sys.argv[1:]
     with _trainer(device_name, shape) as trainer:
-        look = follow_a_save if shape == "tiny" else time_saves
+        look = check_save if shape == "tiny" else time_saves
         sys.stdout.write(f"\n{json.dumps(look(trainer, Path(folder)))}\n")

@@ -62,7 +62,7 @@ def test_an_override_creates_a_missing_section(folder: ConfigFolder) -> None:
 
 def test_a_run_can_be_given_by_overrides_on_an_empty_file(folder: ConfigFolder) -> None:
     folder.write("empty.yaml", "# nothing yet\n")
-    whole = [
+    overrides = [
         "name=x",
         "model={num_layers: 1, hidden_size: 8, num_heads: 1, max_sequence_length: 4}",
         "model.vocab_size=9",
@@ -70,7 +70,7 @@ def test_a_run_can_be_given_by_overrides_on_an_empty_file(folder: ConfigFolder) 
         "optim.learning_rate=1e-3",
         "train={steps: 1, global_batch_size: 1, micro_batch_size: 1}",
     ]
-    assert load_run_config(["empty.yaml", *whole]).name == "x"
+    assert load_run_config(["empty.yaml", *overrides]).name == "x"
 
 
 @pytest.mark.parametrize("override", ["=3", ".=3", "model.=3", "model..dropout=0", ".seed=1"])

@@ -169,11 +169,11 @@ def test_a_row_without_text_has_no_targets():
 @given(data=st.data())
 def test_a_sample_is_masked_the_same_in_any_batch(data):
     rows, keys = random_rows(12, 48), keys_of(12)
-    whole = mask_tokens(rows, keys=keys, rules=rules(max_ngram=3))
+    full = mask_tokens(rows, keys=keys, rules=rules(max_ngram=3))
     some = data.draw(st.lists(st.integers(0, 11), min_size=1, max_size=12))
     part = mask_tokens(rows[some], keys=keys[some], rules=rules(max_ngram=3))
-    assert np.array_equal(part.inputs, whole.inputs[some])
-    assert np.array_equal(part.weights, whole.weights[some])
+    assert np.array_equal(part.inputs, full.inputs[some])
+    assert np.array_equal(part.weights, full.weights[some])
 
 
 def test_another_seed_epoch_or_sample_is_masked_differently():

@@ -101,8 +101,8 @@ def test_skipped_samples_belong_to_the_past(records_of: Any) -> None:
 
 def test_adjacent_skip_ranges_equal_one_merged_range(records_of: Any) -> None:
     parts = [{"first_sample": 10, "samples": 5}, {"first_sample": 15, "samples": 5}]
-    whole = [{"first_sample": 10, "samples": 10}]
-    check_phases(records_of(skip=parts), records_of(skip=whole), consumed=100, where="here")
+    joined = [{"first_sample": 10, "samples": 10}]
+    check_phases(records_of(skip=parts), records_of(skip=joined), consumed=100, where="here")
 
 
 def test_a_record_of_the_first_version_is_read(records_of: Any) -> None:

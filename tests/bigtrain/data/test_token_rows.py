@@ -49,11 +49,11 @@ def test_packed_pieces_are_adjacent_and_padding_has_no_weight(corpus: Path) -> N
     )
     with open_corpus(corpus / "train") as stream:
         rows = read_segments(stream, segments, sequence_length=16, pad=0)
-        first, second, whole = (
+        first, second, third = (
             stream.read(a, b).tolist() for a, b in [(10, 16), (100, 108), (50, 67)]
         )
-    assert rows.tokens.tolist() == [first[:-1] + second[:-1] + [0] * 4, whole[:-1]]
-    assert rows.targets.tolist() == [first[1:] + second[1:] + [0] * 4, whole[1:]]
+    assert rows.tokens.tolist() == [first[:-1] + second[:-1] + [0] * 4, third[:-1]]
+    assert rows.targets.tolist() == [first[1:] + second[1:] + [0] * 4, third[1:]]
     assert rows.weights is not None
     assert rows.weights.tolist() == [[1.0] * 12 + [0.0] * 4, [1.0] * 16]
     assert rows.positions is not None

@@ -29,17 +29,17 @@ def test_a_box_equals_its_part_of_the_full_tensor(data: st.DataObject) -> None:
     shape = (11, 7)
     offset = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
     size = tuple(data.draw(st.integers(1, n - o)) for n, o in zip(shape, offset, strict=True))
-    whole = _fill("x.weight", shape)
+    full = _fill("x.weight", shape)
     box = _fill("x.weight", shape, offset=offset, size=size)
     where = tuple(slice(o, o + n) for o, n in zip(offset, size, strict=True))
-    assert torch.equal(box, whole[where])
+    assert torch.equal(box, full[where])
 
 
 def test_a_box_of_a_tensor_of_several_chunks_equals_its_part() -> None:
     shape = (3000, 500)
-    whole = _fill("x.weight", shape)
+    full = _fill("x.weight", shape)
     tail = _fill("x.weight", shape, offset=(2500, 0), size=(500, 500))
-    assert torch.equal(tail, whole[2500:])
+    assert torch.equal(tail, full[2500:])
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,9 @@ def test_a_product_of_rotated_vectors_depends_only_on_their_distance() -> None:
 def test_each_row_is_rotated_by_its_own_positions() -> None:
     table = RotaryTable(model(), torch.float32)
     positions = torch.tensor([[0, 1, 2, 3], [0, 1, 0, 1]])
-    whole = table(positions)
-    assert whole.shape == (4, 2, 1, 128)
-    assert torch.equal(whole[:2, 1], whole[2:, 1])
+    table_rows = table(positions)
+    assert table_rows.shape == (4, 2, 1, 128)
+    assert torch.equal(table_rows[:2, 1], table_rows[2:, 1])
     shared = table(torch.arange(4).expand(2, 4))
     assert shared.shape == (4, 1, 1, 128)
-    assert torch.equal(shared[:, 0], whole[:, 0])
+    assert torch.equal(shared[:, 0], table_rows[:, 0])

@@ -42,10 +42,10 @@ GRADIENTS, PARAMETERS = _tensors(1), _tensors(2)
 
 
 def _rows(tensors: Tensors, rank: int, ranks: int) -> Iterator[RecordedBox]:
-    for name, whole in tensors.items():
-        rows = np.array_split(np.arange(len(whole)), ranks)[rank]
-        offset = (int(rows[0]), *(0,) * (whole.ndim - 1))
-        yield RecordedBox(name, whole.shape, offset, whole[rows], is_first_replica=True)
+    for name, array in tensors.items():
+        rows = np.array_split(np.arange(len(array)), ranks)[rank]
+        offset = (int(rows[0]), *(0,) * (array.ndim - 1))
+        yield RecordedBox(name, array.shape, offset, array[rows], is_first_replica=True)
 
 
 def write_record(

@@ -147,13 +147,13 @@ def test_padding_counts_as_hardware_flops_but_not_as_model_flops(tmp_path: Path)
 
 def test_half_the_row_costs_half_the_products_and_a_quarter_of_attention(tmp_path: Path) -> None:
     config = _config(tmp_path, "bert")
-    half, whole = model_flops(config, sequence_length=16), model_flops(config)
-    shares = {one.name: two.forward / one.forward for one, two in _pairs(half, whole)}
+    half, full = model_flops(config, sequence_length=16), model_flops(config)
+    shares = {one.name: two.forward / one.forward for one, two in _pairs(half, full)}
     assert shares["qkv"] == 2
     assert shares["attention_scores"] == 4
     assert shares["pooler"] == 1
 
 
-def _pairs(half: SampleFlops, whole: SampleFlops) -> list[tuple[ModuleFlops, ModuleFlops]]:
-    modules = zip(half.modules, whole.modules, strict=True)
+def _pairs(half: SampleFlops, full: SampleFlops) -> list[tuple[ModuleFlops, ModuleFlops]]:
+    modules = zip(half.modules, full.modules, strict=True)
     return [(one, two) for one, two in modules if one.forward]

@@ -22,10 +22,10 @@ def test_both_baselines_equal_those_of_a_simple_count(corpus: Path) -> None:
         followers.setdefault(before, Counter())[after] += 1
     unigram = bigram = 0.0
     for before, after in pairwise(measured):
-        alone = (single[after] + 1) / (len(tokens) + vocabulary)
+        smoothed = (single[after] + 1) / (len(tokens) + vocabulary)
         seen = followers.get(before, Counter())
-        paired = (seen[after] + max(1, len(seen)) * alone) / (seen.total() + max(1, len(seen)))
-        unigram -= math.log(alone) / (13 * 32)
+        paired = (seen[after] + max(1, len(seen)) * smoothed) / (seen.total() + max(1, len(seen)))
+        unigram -= math.log(smoothed) / (13 * 32)
         bigram -= math.log(paired) / (13 * 32)
     assert found.unigram == pytest.approx(unigram, rel=1e-9)
     assert found.bigram == pytest.approx(bigram, rel=1e-9)

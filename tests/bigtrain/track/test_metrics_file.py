@@ -35,9 +35,9 @@ def test_each_split_is_read_separately(tmp_path: Path) -> None:
 
 def test_a_failing_sink_is_dropped_and_the_others_continue(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
-    broken, whole = MetricsFile(tmp_path / "b", attempt=1), MetricsFile(file, attempt=1)
+    broken, working = MetricsFile(tmp_path / "b", attempt=1), MetricsFile(file, attempt=1)
     broken.finish("closed")
-    trackers = Trackers([broken, whole])
+    trackers = Trackers([broken, working])
     trackers.record("train", 1, {"loss": 1.0})
     trackers.record("train", 2, {"loss": 0.5})
     trackers.finish("finished")

@@ -97,7 +97,7 @@ def _bad_settings(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "why"),
+    ("set_badly", "why"),
     [
         (_bad_netrc, ".netrc"),
         (_bad_settings, "a settings file"),
@@ -107,9 +107,9 @@ def _bad_settings(home: Path) -> dict[str, str]:
     ids=["netrc", "settings", "url", "mode"],
 )
 def test_a_wrong_setting_of_wandb_is_reported_and_the_run_is_kept_offline(
-    spoil, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+    set_badly, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
-    for name, value in spoil(tmp_path).items():
+    for name, value in set_badly(tmp_path).items():
         monkeypatch.setenv(name, value)
     _track(tmp_path)
     assert len(_offline_runs(tmp_path)) == 1

@@ -137,7 +137,7 @@ def test_the_memory_peak_grows_with_held_memory_and_can_be_reset() -> None:
 
     device = torch.device("cpu")
     if not reset_peak_memory(device):
-        pytest.skip("this system keeps its high-water mark")
+        pytest.skip("the peak memory cannot be reset on this system")
     before = peak_memory_bytes(device)
     held = torch.ones(50_000_000)
     assert peak_memory_bytes(device) - before > 0.9 * held.nbytes

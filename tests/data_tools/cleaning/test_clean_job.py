@@ -135,7 +135,7 @@ def test_the_size_of_tasks_changes_only_the_parts(web, cleaned, tmp_path):
     assert all(report_of(tmp_path / "out")[key] == report_of(cleaned)[key] for key in counts)
 
 
-def die_at_rename(number: int, web: Path, out: Path) -> None:
+def kill_at_rename(number: int, web: Path, out: Path) -> None:
     seen = 0
 
     def watch(event: str, _: tuple) -> None:
@@ -161,7 +161,7 @@ def test_a_job_killed_before_a_rename_resumes_to_the_same_bytes(web, cleaned, tm
     if rename < 0:
         rename += renames_of(cleaned) + 1
     process = multiprocessing.get_context("fork").Process(
-        target=die_at_rename, args=(rename, web, out)
+        target=kill_at_rename, args=(rename, web, out)
     )
     process.start()
     process.join()

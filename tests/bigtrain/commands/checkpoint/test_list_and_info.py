@@ -27,7 +27,7 @@ def _states(lines: list[str]) -> list[tuple[int, str]]:
     return [(int(line.split()[0]), line[column:]) for line in lines[1:]]
 
 
-def _facts(lines: list[str]) -> dict[str, str]:
+def _info_values(lines: list[str]) -> dict[str, str]:
     """The output of `info` as a dict."""
     rows = (line.strip().partition("  ") for line in lines)
     return {name: value.strip() for name, _, value in rows}
@@ -138,7 +138,7 @@ def test_a_terminal_shows_a_table_and_a_progress_bar(run: Path) -> None:
 def test_info_describes_a_checkpoint(trained_run: RunConfig, run: Path, command: Command) -> None:
     exit_code, lines = command("info", run)
     assert exit_code == 0
-    facts = _facts(lines)
+    facts = _info_values(lines)
     parameters = count_parameters(trained_run.model)
     assert parameters.padding > 0
     assert facts["model"].startswith(f"gpt, {parameters.total:,} parameters: 2 layers × 32, ")
@@ -170,7 +170,7 @@ def test_the_data_of_a_checkpoint_of_the_first_version_is_shown(
     stage = {"first_sample": 0, "corpus": "old", "fingerprint": "f", "shuffle": "windows"}
     change_json(checkpoint / "state.json", lambda state: state.update(data_stages=[stage]))
     _, lines = command("info", checkpoint)
-    assert _facts(lines)["corpus"] == "old, fingerprint f"
+    assert _info_values(lines)["corpus"] == "old, fingerprint f"
 
 
 def test_the_config_of_a_checkpoint_can_be_launched_again(
@@ -188,7 +188,7 @@ def test_info_works_with_a_config_of_another_version(run: Path, command: Command
     change_json(checkpoint / "state.json", lambda state: state["config"].update(key_of_2030=1))
     exit_code, lines = command("info", checkpoint)
     assert exit_code == 0
-    assert _facts(lines)["config"] == "does not fit this version of bigtrain"
+    assert _info_values(lines)["config"] == "does not fit this version of bigtrain"
     exit_code, [line] = command("info", checkpoint, "--config")
     assert exit_code == 2
     assert "key_of_2030" in line
@@ -206,7 +206,7 @@ def _lose(checkpoint: Path) -> None:
     (checkpoint / "rank-00001.bin").unlink()
 
 
-def _from_the_future(checkpoint: Path) -> None:
+def _set_future_schema(checkpoint: Path) -> None:
     text = (checkpoint / "COMMIT.json").read_text()
     (checkpoint / "COMMIT.json").write_text(text.replace("checkpoint/1", "checkpoint/2"))
 
@@ -217,7 +217,7 @@ def _from_the_future(checkpoint: Path) -> None:
         (_truncate, "COMMIT.json cannot be read as JSON"),
         (_flip, "tensors.json was changed after it was committed"),
         (_lose, "rank-00001.bin is missing"),
-        (_from_the_future, "upgrade bigtrain"),
+        (_set_future_schema, "upgrade bigtrain"),
     ],
 )
 @pytest.mark.parametrize("words", [("info",), ("info", "--config"), ("diff",)], ids=" ".join)
@@ -235,7 +235,7 @@ def test_an_unreadable_checkpoint_gives_a_one_line_error(
     exit_code, lines = command("info", run)
     assert exit_code == 0
     assert any(line.startswith("skipped step-00000006") for line in lines)
-    assert _facts(lines)["step"] == "4 of 6 (4 updates)"
+    assert _info_values(lines)["step"] == "4 of 6 (4 updates)"
 
 
 @pytest.mark.parametrize("words", [("list",), ("verify",), ("info",), ("diff", "."), ("prune",)])

@@ -170,10 +170,10 @@ def test_the_newest_checkpoint_is_verified_even_if_it_cannot_be_read(
 def test_values_that_are_not_finite_are_reported_but_are_not_a_fault(
     checkpoint: Path, command: Command
 ) -> None:
-    def spoil(tensors: dict[str, np.ndarray]) -> None:
+    def make_not_finite(tensors: dict[str, np.ndarray]) -> None:
         tensors["weight/decoder.final_layernorm.weight"][3:5] = np.nan, np.inf
 
-    save_in_one_piece(checkpoint, spoil)
+    save_in_one_piece(checkpoint, make_not_finite)
     exit_code, [line] = command("verify", checkpoint)
     assert exit_code == 0
     assert line.endswith(
