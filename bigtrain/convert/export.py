@@ -17,7 +17,7 @@ from bigtrain.checkpoint.reading import CheckpointReader
 from bigtrain.checkpoint.schema import TOKENIZER_FILE, WEIGHT, TrainState
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import RunConfig
-from bigtrain.config.resume import load_saved_config
+from bigtrain.config.resume_rules import load_saved_config
 from bigtrain.convert.checkpoint_model import CheckpointModel
 from bigtrain.convert.config_json import write_config
 from bigtrain.convert.families import ExportError, family_of, hugging_face_outputs

@@ -21,7 +21,7 @@ from bigtrain.checkpoint.step_folders import CHECKPOINTS, named_folders
 from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.errors import show_value
-from bigtrain.config.resume import check_resume, load_saved_config
+from bigtrain.config.resume_rules import check_resume, load_saved_config
 from bigtrain.data.corpus_checks import check_data
 from bigtrain.data.phase_record import PhaseRecord, check_phases
 from bigtrain.plan.parameters import count_parameters

@@ -20,7 +20,7 @@ from bigtrain.checkpoint.schema import CheckpointError, TrainState
 from bigtrain.checkpoint.step_folders import committed_folders, step_of
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config.data import SkipConfig, merge_skips
-from bigtrain.config.resume import load_saved_config
+from bigtrain.config.resume_rules import load_saved_config
 from bigtrain.config.saved import load_run_of
 from bigtrain.data.corpora import samples_per_unit
 from bigtrain.data.sample_order import number_samples

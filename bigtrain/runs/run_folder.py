@@ -3,11 +3,9 @@
 import json
 import logging
 import os
-import secrets
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,6 +22,7 @@ from bigtrain.config import ConfigError, RunConfig, render_config
 from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of
 from bigtrain.runs.launch_file import remove_abandoned_launch_files
 from bigtrain.runs.run_lock import acquire_run_lock
+from bigtrain.runs.wandb_id import remove_wandb_id
 from bigtrain.track.json_lines import finite_values, open_to_append, read_lines
 from data_tools.files import remove_parts, write_file
 
@@ -41,7 +40,6 @@ class RunFolder:
         self.logs = path / "logs"
         self.wandb = path / "wandb"
         self.attempts = path / ATTEMPTS_FILE
-        self._wandb_id = path / "wandb_id"
         self._lock: TextIO | None = None
         self._started = time.monotonic()
         self._last_heartbeat = 0.0
@@ -163,8 +161,7 @@ class RunFolder:
             "run from its checkpoint, use `%s`",
             *(self.path, original, fork_command(original)),
         )
-        with suppress(OSError):  # For example, it is a folder; `wandb_id` logs that.
-            self._wandb_id.unlink(missing_ok=True)
+        remove_wandb_id(self.path)
 
     @property
     def newest_attempt(self) -> int:
@@ -202,27 +199,6 @@ class RunFolder:
         """Replaces ``status.json``, with the time added; NaN and infinity become null."""
         status = {**finite_values(values), "time": _now()}
         write_file(self.status, f"{json.dumps(status, indent=1)}\n".encode())
-
-    def wandb_id(self) -> str:
-        """Returns wandb's id of this run, created once.
-
-        If the file cannot be read, a warning is logged and a new id is created.
-        """
-        try:
-            known = self._wandb_id.read_text(encoding="utf-8").strip()
-            if known:
-                return known
-            log.warning("%s is empty: wandb gets a new run from here on", self._wandb_id)
-        except FileNotFoundError:
-            pass
-        except (OSError, UnicodeDecodeError) as error:
-            log.warning("%s cannot be read (%s): wandb gets a new run", self._wandb_id, error)
-        new = secrets.token_hex(4)
-        try:
-            write_file(self._wandb_id, f"{new}\n".encode())
-        except OSError as error:
-            log.warning("%s cannot be written: %s", self._wandb_id, error)
-        return new
 
     def _events(self) -> Iterator[dict[str, Any]]:
         return read_lines(self.attempts) if self.attempts.is_file() else iter(())

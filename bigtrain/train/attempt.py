@@ -11,6 +11,7 @@ from bigtrain.parallel.groups import on_rank_zero
 from bigtrain.runs.resume_checks import open_checkpoints
 from bigtrain.runs.rewind import newest_before
 from bigtrain.runs.run_folder import RunFolder
+from bigtrain.runs.wandb_id import read_or_create_wandb_id
 from bigtrain.track.tracker import Trackers
 from bigtrain.train.attempt_record import StatusWriter, begin_attempt, lock_run
 from bigtrain.train.divergence import describe_skipped, divergence_error
@@ -58,7 +59,7 @@ class Attempt:
                 begin_attempt(
                     folder, checkpoints, self._config, start=start, step=self._progress.step
                 ),
-                folder.wandb_id(),
+                read_or_create_wandb_id(folder.path),
             )
         )
         self._saves = Saves(

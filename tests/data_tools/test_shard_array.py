@@ -142,9 +142,9 @@ def held(tmp_path):
 
 
 def test_while_a_part_runs_only_other_parts_may_start(texts, tokenizer, held):
-    with pytest.raises(InputError, match="another process is at work on task 0 of"):
+    with pytest.raises(InputError, match="another process is running task 0 of"):
         shard(texts, tokenizer, held, (0, 2))
-    with pytest.raises(InputError, match="another process is at work on task 2 of"):
+    with pytest.raises(InputError, match="another process is running task 2 of"):
         shard(texts, tokenizer, held, (2, 3))  # The number of parts may differ.
     with pytest.raises(InputError, match="another process is writing to"):
         shard(texts, tokenizer, held)

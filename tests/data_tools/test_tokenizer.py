@@ -186,7 +186,7 @@ def test_training_text_of_only_ignored_characters_is_refused(tmp_path, text):
 
 
 def test_an_error_of_sentencepiece_in_training_gives_one_line(tmp_path):
-    with pytest.raises(InputError, match="cannot learn from this text"):
+    with pytest.raises(InputError, match="cannot train on this text"):
         train_tokenizer(["\t\n" * 9], tmp_path / "t.model", vocab_size=330, kind="unigram")
 
 

@@ -87,10 +87,10 @@ def test_a_model_that_loses_text_is_refused(tmp_path):
 
 
 def test_a_model_without_an_end_of_document_token_is_refused(tmp_path):
-    with pytest.raises(InputError, match="reserves no id for eos"):
+    with pytest.raises(InputError, match="has no id for eos"):
         load_tokenizer(train_usual_model(tmp_path / "t.model", eos_id=-1))
 
 
 def test_special_ids_of_a_sentencepiece_model_cannot_be_given(tmp_path):
-    with pytest.raises(InputError, match="names its special ids itself"):
+    with pytest.raises(InputError, match="defines its own special ids"):
         load_tokenizer(train_usual_model(tmp_path / "t.model"), special={"eos": "the"})

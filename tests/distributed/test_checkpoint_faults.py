@@ -173,7 +173,7 @@ class TestUnreachableStorage:
     def test_that_shows_no_checkpoint_does_not_restart_the_run(self, run: RunConfig) -> None:
         shutil.rmtree(run.run_dir / "checkpoints")
         before = modification_times(run.run_dir)
-        message = "the run has saved .*step-00000008, and .* is empty or not there"
+        message = "the run has saved .*step-00000008, and .* is empty or missing"
         with pytest.raises(ConfigError, match=message):
             check_run(run)
         with pytest.raises(RankError, match=message):

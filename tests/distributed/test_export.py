@@ -203,7 +203,7 @@ def test_an_exported_bert_is_verified_and_is_not_a_generation_model(
     assert used["pair"] == "<cls>abc def<sep>ghi<sep>"
     assert used["types"] == sorted(used["types"]) and set(used["types"]) == {0, 1}
     assert used["masks"] and not used["masks_special"]
-    with pytest.raises(RankError, match="guesses masked tokens and continues no text"):
+    with pytest.raises(RankError, match="predicts masked tokens and cannot continue a text"):
         run_ranks(generate_three_texts, 1, found.folder)
 
 

@@ -17,7 +17,7 @@ from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.commands.checkpoint.formatting import align_columns, show_read_progress
 from bigtrain.config import ConfigError
 from bigtrain.config.errors import show_value
-from bigtrain.config.resume import load_saved_config
+from bigtrain.config.resume_rules import load_saved_config
 
 _CHUNK = 2**20
 """Elements compared at a time, in fp64."""

@@ -15,7 +15,7 @@ from bigtrain.commands.checkpoint.formatting import (
     render_time,
 )
 from bigtrain.config import ConfigError, RunConfig, render_config
-from bigtrain.config.resume import load_saved_config
+from bigtrain.config.resume_rules import load_saved_config
 from bigtrain.plan.parameters import count_parameters
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.config.resume import check_resume
+from bigtrain.config.resume_rules import check_resume
 from tests.bigtrain.config.small_run import ConfigFolder
 
 Saved = dict[str, Any]

@@ -23,6 +23,7 @@ from bigtrain.runs.resolve_run import resolve_run
 from bigtrain.runs.resume_checks import check_run, open_checkpoints
 from bigtrain.runs.rewind import RewindResult, render_rewind, rewind_run
 from bigtrain.runs.run_folder import RunFolder
+from bigtrain.runs.wandb_id import read_or_create_wandb_id
 from tests.runs import tiny_config
 
 
@@ -43,7 +44,7 @@ def _begin(config: RunConfig, **options: int) -> RunFolder:
     folder.begin_attempt(
         config, world_size=options.get("world_size", 1), checkpoints=open_checkpoints(config)
     )
-    folder.wandb_id()
+    read_or_create_wandb_id(folder.path)
     return folder
 
 
@@ -52,13 +53,13 @@ def _renamed(config: RunConfig, name: str) -> Path:
 
 
 def test_a_renamed_run_keeps_its_checkpoints_and_its_wandb_run(config: RunConfig) -> None:
-    wandb_id = RunFolder(config.run_dir).wandb_id()
+    wandb_id = read_or_create_wandb_id(config.run_dir)
     for name in ("mine", "mine again"):
         renamed = load_run_of(_renamed(config, name))
         assert str(open_checkpoints(renamed)).endswith("ck/tiny")
         folder = _begin(renamed)  # Its config now has the new name.
         assert str(folder.checkpoints).endswith("ck/tiny")
-        assert folder.wandb_id() == wandb_id
+        assert read_or_create_wandb_id(folder.path) == wandb_id
         config = renamed
 
 
@@ -135,13 +136,13 @@ def test_a_copy_of_the_same_name_may_not_change_the_checkpoints(config: RunConfi
 def test_a_trained_copy_gets_its_own_wandb_run(config: RunConfig) -> None:
     copy = Path(shutil.copytree(config.run_dir, "runs/copy"))
     shutil.copytree("ck/tiny", "ck/copy")
-    wandb_id = RunFolder(copy).wandb_id()
-    assert RunFolder(config.run_dir).wandb_id() == wandb_id
+    wandb_id = read_or_create_wandb_id(copy)
+    assert read_or_create_wandb_id(config.run_dir) == wandb_id
     folder = _begin(load_run_of(copy))
-    own = folder.wandb_id()
+    own = read_or_create_wandb_id(folder.path)
     assert own != wandb_id
     _begin(load_run_of(copy))  # The next attempt keeps the id.
-    assert (original_of(copy), folder.wandb_id()) == (None, own)
+    assert (original_of(copy), read_or_create_wandb_id(folder.path)) == (None, own)
 
 
 def test_a_moved_folder_is_not_a_copy(config: RunConfig, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from bigtrain.config import ConfigError, load_run_config
 from bigtrain.runs.resolve_run import resolve_run
 from bigtrain.runs.run_folder import RunFolder
+from bigtrain.runs.wandb_id import read_or_create_wandb_id
 from bigtrain.track.json_lines import read_lines
 from tests.runs import tiny_config
 
@@ -45,8 +46,8 @@ def test_a_killed_attempt_is_counted(tmp_path: Path) -> None:
 
 
 def test_the_wandb_id_is_made_once(tmp_path: Path) -> None:
-    first = RunFolder(tmp_path).wandb_id()
-    assert first == RunFolder(tmp_path).wandb_id() != ""
+    first = read_or_create_wandb_id(tmp_path)
+    assert first == read_or_create_wandb_id(tmp_path) != ""
 
 
 def test_the_status_is_replaced_atomically(tmp_path: Path) -> None:
@@ -66,17 +67,17 @@ def test_a_damaged_wandb_id_is_replaced_with_a_warning(
 ) -> None:
     folder = RunFolder(tmp_path)
     (tmp_path / "wandb_id").write_bytes(content)
-    new = folder.wandb_id()
+    new = read_or_create_wandb_id(folder.path)
     assert len(new) == 8
     assert str(tmp_path / "wandb_id") in caplog.text
-    assert folder.wandb_id() == new
+    assert read_or_create_wandb_id(folder.path) == new
 
 
 def test_a_folder_in_place_of_the_wandb_id_does_not_stop_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "wandb_id").mkdir()
-    assert len(RunFolder(tmp_path).wandb_id()) == 8
+    assert len(read_or_create_wandb_id(tmp_path)) == 8
     assert "cannot be written" in caplog.text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.config.resume import check_resume
+from bigtrain.config.resume_rules import check_resume
 from bigtrain.data.corpus_checks import check_data
 from bigtrain.track.metrics_file import read_metrics
 from data_tools.sharding.shard_corpus import shard_corpus

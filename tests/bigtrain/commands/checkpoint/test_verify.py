@@ -133,7 +133,7 @@ def test_every_fault_is_named_not_only_the_first(checkpoint: Path, command: Comm
         "state.json has ",
     ):
         assert sum(line.startswith(start) for line in printed) == 1, start
-    assert lines[-1] == f"{checkpoint}: not whole: 5 faults; use another checkpoint"
+    assert lines[-1] == f"{checkpoint}: not complete: 5 faults; use another checkpoint"
 
 
 @pytest.mark.parametrize(
