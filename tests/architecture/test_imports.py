@@ -1,11 +1,13 @@
 """Import rules: packages import in one direction, and each foreign library has one owner."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from tests.architecture.source_tree import (
     PACKAGES,
+    REPOSITORY,
     Reference,
     Source,
     device_forks,
@@ -172,16 +174,19 @@ def test_every_package_has_an_import_rule() -> None:
     assert packages <= set(MAY_IMPORT)
 
 
-def test_the_allowed_imports_have_no_circle() -> None:
-    ordered: list[str] = []
-    while len(ordered) < len(MAY_IMPORT):
-        ready = [
-            package
-            for package, allowed in MAY_IMPORT.items()
-            if package not in ordered and allowed <= {*ordered}
-        ]
-        assert ready, f"a circle among {set(MAY_IMPORT) - set(ordered)}"
-        ordered += ready
+def test_a_package_imports_only_packages_above_it_in_the_table() -> None:
+    above: set[str] = set()
+    for package, allowed in MAY_IMPORT.items():
+        assert allowed <= above, f"{package} may import {allowed - above}, which is below it"
+        above.add(package)
+
+
+def test_the_table_in_the_readme_has_this_order() -> None:
+    readme = (REPOSITORY / "bigtrain/README.md").read_text(encoding="utf-8")
+    table = readme.partition("| package |")[2].partition("\n\n")[0]
+    named = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", table, re.MULTILINE)
+    packages = {source.module.split(".")[1] for source in SOURCES if "bigtrain." in source.module}
+    assert named == [each for each in MAY_IMPORT if each in packages - {"environment"}]
 
 
 def test_the_search_finds_known_imports() -> None:
