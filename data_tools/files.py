@@ -71,15 +71,20 @@ def new_file(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes, *, makes_folder: bool = True) -> None:
     """Writes or replaces a small file; after a crash, the old or the new file is there, complete.
 
-    Makes the folder if there is none.
+    Args:
+        path: The file.
+        content: Its content.
+        makes_folder: Whether to make the folder of the file if there is none.
 
     Raises:
-        OSError: The file cannot be written. The error names `path`; an old file is unchanged.
+        OSError: The file cannot be written: an old file is unchanged, or already replaced if only
+            its folder could not be synced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if makes_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with new_file(path) as file:
             file.write(content)

@@ -18,7 +18,6 @@ from data_tools.tokenizer import SpecialIds
 
 SCHEMA: Final = "bigtrain-tokens/1"
 MANIFEST_NAME = "manifest.json"
-TOKENIZER_NAME = "tokenizer.model"
 
 
 class _Part(BaseModel):

@@ -5,8 +5,8 @@ import socket
 from contextlib import suppress
 
 PORTS = range(20_000, 32_000)
-"""Where to look. Linux gives outgoing connections higher ports, so none of them can take the port
-that was found in the seconds before rank 0 listens on it."""
+"""Where to look. By default Linux gives outgoing connections higher ports, so none of them can take
+the port that was found in the seconds before rank 0 listens on it."""
 
 
 def find_free_port() -> int:

@@ -48,7 +48,9 @@ class CheckpointReader:
         key = f"{kind}/{name}"
         tensor = self.tensors.get(key)
         if tensor is None:
-            raise CheckpointError(f"{self.folder}: has no tensor {key}; it is of another model")
+            raise CheckpointError(
+                f"{self.folder}: has no tensor {key}; use another checkpoint, or its own config"
+            )
         values = np.empty(tensor.shape, dtype="<f4")
         if sum(math.prod(box.shape) for box in tensor.boxes) != tensor.numel:
             raise CheckpointError(

@@ -31,6 +31,7 @@ def check_model_exists(model: str) -> None:
 
     Raises:
         CheckpointError: It is not an exported folder, a checkpoint or a run folder.
+        FolderError: It is a URL that cannot be used.
     """
     from bigtrain.checkpoint.find_checkpoint import find_checkpoint
 

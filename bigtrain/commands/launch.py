@@ -34,8 +34,8 @@ def launch(
     count = processes or config.parallel.model_parallel_size
     config.data_parallel_size(count)
     check_deepspeed_version(config)
-    check_device(config)
     check_run(config, accepted=accept_change)
+    check_device(config)
     accepted = [word for key in accept_change for word in ("--accept-change", key)]
     folder = RunFolder(config.run_dir)
     with launch_file(config) as file:

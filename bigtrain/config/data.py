@@ -40,7 +40,9 @@ class PhaseConfig(Section):
         names = [source.corpus for source in self.sources]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"a phase names the corpus {name} twice; add up its weights")
+                raise ValueError(
+                    f"a phase of data.stages names the corpus {name} twice; add up its weights"
+                )
         return self
 
 

@@ -1,6 +1,6 @@
 """The layout of a run: sizes of the grid of ranks, coordinates of a rank, and the text of a layout.
 
-Training, parity, the plan and checkpoint records share this definition. No torch.
+Training, parity and checkpoint records share this definition. No torch.
 """
 
 from dataclasses import dataclass, fields
@@ -37,7 +37,7 @@ class Layout:
 
     Ranks are numbered in megatron-core's order ``tp-cp-ep-dp-pp``: tensor ranks are neighbours,
     pipeline stages are farthest apart. Expert ranks are taken from the context and data ranks, so
-    they add nothing to the world size.
+    they add nothing to the world size. ``context`` and ``expert`` are 1: no config key sets them.
     """
 
     tensor: int = 1

@@ -1,8 +1,8 @@
 """The properties of each kind of model and of its training objective, in one table.
 
-Config, data, plan and export read these properties and do not compare names of kinds. No torch.
-Two other tables have one entry for each kind: `models/build.py` (which module is built) and
-`convert/families.py` (which transformers class it becomes).
+Other packages read these properties and do not compare names of kinds. No torch. Other tables with
+an entry for each kind: `models/build.py` (which module is built), `convert/families.py` (which
+transformers class it becomes) and `convert/tokenizer_files.py` (how its tokenizer is exported).
 """
 
 from collections.abc import Mapping

@@ -21,7 +21,7 @@ from bigtrain.data.token_reader import TokenReader
 from data_tools.tokenizer import Tokenizer
 
 LOOK_AHEAD_BATCHES = 16
-"""Number of batches whose reads are announced to the operating system in advance."""
+"""Number of batches whose reads or fetches start in the background before they are needed."""
 
 
 def _token_reader(config: RunConfig, tokenizer: Tokenizer) -> TokenReader:
@@ -120,7 +120,7 @@ class TrainingData:
         return np.arange(size).reshape(-1, self._batch_ranks, micro)[:, self._data_rank].reshape(-1)
 
     def _advise(self, consumed: int) -> None:
-        """Announces this rank's coming reads to the operating system, each batch once."""
+        """Starts this rank's coming reads or fetches in the background, each batch once."""
         reach = LOOK_AHEAD_BATCHES * self._config.train.global_batch_size
         with self._advising:
             # Threads ask for batches almost in order; a resumed or rewound run is further away.

@@ -43,7 +43,7 @@ class Source:
         return list(zip(segments.starts.tolist(), stops.tolist(), strict=True))
 
     def will_need(self, rows: Indices) -> None:
-        """Announces to the operating system which samples will be read soon."""
+        """Starts to read or fetch samples that will be needed soon, in the background."""
         for start, stop in self.token_ranges(rows):
             self.corpus.will_need(start, stop)
 

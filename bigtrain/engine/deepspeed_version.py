@@ -1,7 +1,8 @@
 """The DeepSpeed version whose private names are known, and the layouts that need it. No torch."""
 
 import logging
-from importlib.metadata import version
+import sys
+from importlib.metadata import PackageNotFoundError, version
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.sections import ParallelConfig
@@ -13,8 +14,19 @@ KNOWN_VERSION = "0.19.8"
 
 
 def installed_version() -> str:
-    """The version of the installed DeepSpeed."""
-    return version("deepspeed")
+    """The version of DeepSpeed: of the imported module, or of the package before it is imported.
+
+    Raises:
+        ConfigError: DeepSpeed is not installed.
+    """
+    if module := sys.modules.get("deepspeed"):
+        return str(module.__version__)
+    try:
+        return version("deepspeed")
+    except PackageNotFoundError:
+        raise ConfigError(
+            f"deepspeed is not installed; pip install deepspeed=={KNOWN_VERSION}"
+        ) from None
 
 
 def is_known_version() -> bool:
@@ -23,15 +35,15 @@ def is_known_version() -> bool:
 
 
 def check_deepspeed_version(config: RunConfig) -> None:
-    """Refuses layouts that need patches if the installed DeepSpeed is another version.
+    """Refuses layouts that only the known version of DeepSpeed can run, if it is another one.
 
     Raises:
-        ConfigError: It is another version, and the run's layout needs a patched DeepSpeed.
+        ConfigError: It is another version, and the run's layout needs the known one.
     """
-    patched = needs_patches(config.parallel)
-    if patched is not None and not is_known_version():
+    keys = needs_known_version(config.parallel)
+    if keys is not None and not is_known_version():
         raise ConfigError(
-            f"{patched} depends on private names of deepspeed {KNOWN_VERSION}, and "
+            f"{keys} depends on private names of deepspeed {KNOWN_VERSION}, and "
             f"{installed_version()} is installed; pip install deepspeed=={KNOWN_VERSION}, or "
             "choose another layout"
         )
@@ -46,8 +58,11 @@ def warn_of_other_version() -> None:
         )
 
 
-def needs_patches(parallel: ParallelConfig) -> str | None:
-    """The keys of a layout that works only with patches; None if DeepSpeed runs it unpatched."""
+def needs_known_version(parallel: ParallelConfig) -> str | None:
+    """The keys of a layout that only the known version can run; None if others may run it.
+
+    Patches that every layout needs fail loudly with another version.
+    """
     stage = zero_stage(parallel)
     if stage.partitions_weights:
         return f"parallel.zero={parallel.zero}"

@@ -22,7 +22,7 @@ from bigtrain.config.layout import Layout
 from bigtrain.engine import private
 from bigtrain.engine.boxes import GradientBox, StateBox, cut_gradients, cut_state
 from bigtrain.engine.chunks import ChunkList, ScheduledChunk
-from bigtrain.engine.deepspeed_version import warn_of_other_version
+from bigtrain.engine.deepspeed_version import check_deepspeed_version, warn_of_other_version
 from bigtrain.engine.gradient_norm import global_norm
 from bigtrain.engine.settings import REDUCE_BUCKET_ELEMENTS, deepspeed_settings
 from bigtrain.engine.shared_gradients import sum_over_tensor_ranks, sum_tied, tied_weight
@@ -68,6 +68,7 @@ class Engine:
             layout: The sizes of the grid.
             device: The device of this rank.
         """
+        check_deepspeed_version(config)
         warn_of_other_version()
         private.skip_kernel_compilation()
         private.silence_memory_reports()
@@ -282,7 +283,7 @@ class Engine:
 
     def _finalize_gradients(self, chunks: Any, *args: Any, **kwargs: Any) -> None:
         """Sums gradients that stages or tensor ranks share; called after the last backward pass."""
-        if self._zero.reduces_each_backward:  # The hooks of _prepare_gradients sum them.
+        if self._zero.reduces_each_backward:  # Hooks and _sum_tied_gradients sum them.
             return
         self._state.zero_missing_gradients()
         private.set_main_gradients(self._parameters)

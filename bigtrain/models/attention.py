@@ -121,7 +121,7 @@ class CausalAttention(_CoreAttention):
         mask = self._masks.of(documents)
         if isinstance(mask, torch.Tensor):
             return self._attend_densely(query, key, value, mask, causal=False, dropout=dropout)
-        assert dropout == 0  # config/device_rules.py refuses dropout here.
+        assert dropout == 0, "config/device_rules.py refuses model.dropout with documents on a GPU"
         return attend_in_blocks(query, key, value, mask, scale=self.scale)
 
 

@@ -1,4 +1,4 @@
-"""Translates the config into megatron-core's; no other module uses megatron-core's field names."""
+"""Translates the config into megatron-core's; no other module sets fields of megatron-core's."""
 
 from collections.abc import Callable
 from functools import partial

@@ -62,7 +62,7 @@ class Objective(Protocol):
         """
 
     def report_sizes(self, model: ModelConfig, *, measure: bool) -> Sizes:
-        """The sums of a report, all fp32, in the order in which the all-reduce packs them."""
+        """The sums of a report, in the order in which the all-reduce packs them."""
 
     def figures(self, sums: SumValues) -> dict[str, float]:
         """The means to log; ``loss`` is the minimized loss without z-loss."""

@@ -1,4 +1,7 @@
-"""All training objectives by name. A new objective is one file in this folder and one line here."""
+"""All training objectives by name. A new one is a file in this folder and a line here.
+
+Its name and the data modes that feed it are traits of a kind of model: `config/model_kinds.py`.
+"""
 
 from bigtrain.config.model import ModelConfig
 from bigtrain.objectives.masked_pairs import MaskedPairs

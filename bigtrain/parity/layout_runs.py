@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from bigtrain.checkpoint.schema import CheckpointError
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.config_files import render_config
-from bigtrain.config.layout import Layout, config_in_layout
+from bigtrain.config.layout import ONE_PROCESS, Layout, config_in_layout
 from bigtrain.parity.compare import (
     Comparison,
     Reference,
@@ -116,9 +117,12 @@ def measure_one_process(config: RunConfig, *, folder: Path, start: StartRanks) -
     if problem is not None:
         kind = ConfigError if problem.is_refusal else ParityError
         raise kind(f"one process, which all layouts are compared with: {problem.message}")
-    record = Record(folder)
     perturbed = [perturbed_folder(folder, number) for number in range(1, PERTURBED_RUNS + 1)]
-    rounding = measure_rounding(record, [Record(own) for own in perturbed])
+    try:
+        record = Record(folder)
+        rounding = measure_rounding(record, [Record(own) for own in perturbed])
+    except CheckpointError as error:
+        raise ParityError(f"{ONE_PROCESS}: its record cannot be read: {error}") from error
     for own in perturbed:
         _remove_boxes(own)
     return Reference(record, rounding, default_tolerances(config))
@@ -144,7 +148,7 @@ def measure_layout(
         return LayoutResult(layout, error=problem.message)
     try:
         comparison = compare_records(Record(folder), reference, tolerances)
-    except CompareError as error:
+    except (CompareError, CheckpointError) as error:
         return LayoutResult(layout, error=str(error))
     return LayoutResult(layout, comparison, failures=tuple(comparison.failures(tolerances)))
 

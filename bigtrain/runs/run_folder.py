@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """The files of one run. Only rank 0 writes them."""
+    """The files of one run; rank 0 writes them, or between attempts the launcher or `rewind`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -129,7 +130,8 @@ class RunFolder:
         """
         for folder in (self.path, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
-        remove_parts(self.path)
+        with suppress(OSError):
+            remove_parts(self.path)
         self._separate_from_original()
         attempt = 1 + max(self.newest_attempt, after)
         text = render_config(config).encode()
@@ -198,7 +200,9 @@ class RunFolder:
     def write_status(self, **values: Any) -> None:
         """Replaces ``status.json``, with the time added; NaN and infinity become null."""
         status = {**finite_values(values), "time": _now()}
-        write_file(self.status, f"{json.dumps(status, indent=1)}\n".encode())
+        text = f"{json.dumps(status, indent=1)}\n"
+        # A run folder that was removed while the run trains is not made again.
+        write_file(self.status, text.encode(), makes_folder=False)
 
     def _events(self) -> Iterator[dict[str, Any]]:
         return read_lines(self.attempts) if self.attempts.is_file() else iter(())

@@ -13,7 +13,7 @@ _LOCK_FILE = "lock"
 
 
 class RunBusyError(ValueError):
-    """Another process holds the run's lock; the message is one line and names the process."""
+    """The run is in use or was changed by another process; the message is one line."""
 
 
 def acquire_run_lock(run_dir: Path) -> TextIO:
@@ -50,7 +50,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
 
 
 def check_not_locked(run_dir: Path) -> None:
-    """Checks that no process holds the lock of a run. Creates nothing.
+    """Checks that no process holds the lock of a run. Creates no file.
 
     Raises:
         RunBusyError: A process holds the lock.

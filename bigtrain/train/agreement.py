@@ -26,7 +26,7 @@ _NODE_KEYS = ("data.cache_dir",)
 def check_config_agrees(
     config: RunConfig, *, accept_changes: Sequence[str], reports: bool = True
 ) -> None:
-    """Checks that all ranks have the config of rank 0. Every rank calls it, before groups are made.
+    """Checks that all ranks have the config of rank 0; all call it before the layout is made.
 
     Args:
         config: The config that this rank read.

@@ -26,7 +26,7 @@ OUTLIER_CLIP = 2.0
 
 
 class Guard:
-    """Decides which updates to skip. It uses earlier values only, so all ranks decide the same."""
+    """Decides which updates to skip. All ranks give it the same numbers, so all decide the same."""
 
     def __init__(self, config: GuardConfig) -> None:
         self._config = config
@@ -97,7 +97,7 @@ class Guard:
         recent.append(min(value, mean + OUTLIER_CLIP * self._sigmas * deviation))
 
     def _expected(self, recent: Sequence[float]) -> tuple[float, float]:
-        """Mean and deviation of the recent values; infinite if there are too few of them."""
+        """Mean and deviation of the recent values; infinite deviation if too few."""
         if math.isinf(self._sigmas) or 2 * len(recent) < self._config.window:
             return 0.0, math.inf
         past = np.array(recent)

@@ -48,7 +48,7 @@ class Saves:
         )
 
     def save(self, trackers: Trackers, *, is_last: bool) -> None:
-        """Saves the current state; with asynchronous saves it waits only for the last one.
+        """Saves the current state; an asynchronous save waits only for the one before it.
 
         Raises:
             SaveError: See `report_ended`.

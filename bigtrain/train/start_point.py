@@ -45,7 +45,8 @@ def restore_trainer(
 
     Raises:
         ConfigError: The checkpoint is of another run.
-        CheckpointError: The run has checkpoints, and none can be read; nothing was changed.
+        CheckpointError: The run has checkpoints, or one to load, and none can be read; no file was
+            changed.
     """
     unreadable: list[Folder] = []
     reasons: list[str] = []

@@ -38,7 +38,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The result of one step; the same on every rank, except for the times."""
+    """The result of one step; the same on every rank, except for times, rates and ``extra``."""
 
     progress: Progress
     losses: dict[str, float]

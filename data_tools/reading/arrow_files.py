@@ -94,7 +94,7 @@ def _open(file: InputFile) -> Iterator[_Batches]:
     check_not_compressed(file)
     try:
         with _open_bytes(file) as source:
-            yield _read_schema(file, source)
+            yield _read_schema(source)
     except (pyarrow.ArrowException, OSError, EOFError) as error:
         why = (str(error).splitlines() or ["empty"])[0].rstrip(".")
         raise InputError(
@@ -115,7 +115,7 @@ def _open_bytes(file: InputFile) -> Iterator[Any]:
             yield source
 
 
-def _read_schema(file: InputFile, source: Any) -> _Batches:
+def _read_schema(source: Any) -> _Batches:
     import pyarrow
     from pyarrow import feather, ipc
 

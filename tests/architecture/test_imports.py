@@ -282,7 +282,7 @@ def test_the_rule_detects_a_violation(rule: Rule, module: str, text: str) -> Non
         ("bigtrain.cli", "from data_tools.cli import app\nfrom bigtrain.commands import train"),
         ("bigtrain.commands.launch", "from launcher.local import run_local"),
         ("bigtrain.commands.export_hf", "from bigtrain.convert.export import export_hf"),
-        ("bigtrain.runs.rewind", "from bigtrain.checkpoint.format import open_state"),
+        ("bigtrain.runs.rewind", "from bigtrain.checkpoint.commit import open_state"),
         ("bigtrain.train.run", "from bigtrain.track import console\nimport bigtrain.data.batches"),
         ("bigtrain.parallel.device", "import torch\ntorch.cuda.set_device(0)"),
         ("bigtrain.engine.private", "from deepspeed.runtime.zero import x"),

@@ -9,7 +9,6 @@ from bigtrain.engine.private.gradients import (
 from bigtrain.engine.private.optimizer_state import (
     Fragment,
     GradientFragment,
-    OptimizerState,
     state_of,
 )
 from bigtrain.engine.private.partitioning import partitioner
@@ -21,7 +20,6 @@ from bigtrain.engine.private.startup import silence_memory_reports, skip_kernel_
 __all__ = [
     "Fragment",
     "GradientFragment",
-    "OptimizerState",
     "accumulated_gradients",
     "delete_main_gradients",
     "partitioner",

@@ -9,7 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bigtrain.engine.private.gradients import accumulated_gradients, skip_division_by_one
+from bigtrain.engine.private.gradients import (
+    accumulated_gradients,
+    set_main_gradients,
+    skip_division_by_one,
+)
 from bigtrain.engine.private.optimizer_state import (
     FullGradientState,
     OptimizerState,
@@ -129,7 +133,12 @@ READS: tuple[Use, ...] = (
     Use(
         accumulated_gradients,
         "finds the fp32 gradient of a parameter",
-        (f"{_BF16}.BF16_Optimizer._hp_grad", f"{_STAGE_2}.grad_accum"),
+        (f"{_BF16}.BF16_Optimizer._hp_grad",),
+    ),
+    Use(
+        set_main_gradients,
+        "lets megatron-core sum the gradients that stages and tensor ranks share",
+        (f"{_STAGE_2}.grad_accum",),
     ),
     Use(
         OptimizerState.override_norm,
@@ -145,6 +154,8 @@ READS: tuple[Use, ...] = (
             f"{_STAGE_2}.averaged_gradients",
             f"{_STAGE_2}.single_partition_of_fp32_groups",
             f"{_STAGE_2}._zero_padding",
+            f"{_STAGE_2}.cpu_offload",
+            f"{_STAGE_2}._hp_mapping",
         ),
     ),
     Use(

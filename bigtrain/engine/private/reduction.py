@@ -20,6 +20,7 @@ def split_reduction_from_step(engine: Any, optimizer: Any) -> Callable[[], None]
     def reduce() -> None:
         # DeepSpeed reduces only while this flag is set; step() resets it.
         engine._running_engine_step = True
+        assert engine.is_gradient_accumulation_boundary(), "DeepSpeed would not reduce"
         engine.allreduce_gradients()
 
     return reduce

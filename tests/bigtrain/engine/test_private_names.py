@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -22,7 +23,7 @@ from bigtrain.engine import deepspeed_version
 from bigtrain.engine.deepspeed_version import (
     KNOWN_VERSION,
     check_deepspeed_version,
-    needs_patches,
+    needs_known_version,
     warn_of_other_version,
 )
 from bigtrain.engine.private.patches import PATCHES, READS, Use
@@ -86,7 +87,8 @@ def test_deepspeed_calls_the_replaced_functions(function: Any) -> None:
 
 
 def test_the_installed_version_is_the_supported_one() -> None:
-    assert deepspeed.__version__ == KNOWN_VERSION
+    assert deepspeed.__version__ == deepspeed_version.installed_version() == KNOWN_VERSION
+    assert version("deepspeed") == KNOWN_VERSION
 
 
 @pytest.mark.parametrize(
@@ -120,4 +122,4 @@ def test_another_version_gives_a_warning_for_other_layouts(
     check_deepspeed_version(steps_config(parallel=parallel))
     warn_of_other_version()
     assert f"tested with {KNOWN_VERSION}" in caplog.text
-    assert needs_patches(ParallelConfig.model_validate(parallel)) is None
+    assert needs_known_version(ParallelConfig.model_validate(parallel)) is None

@@ -108,3 +108,22 @@ def test_a_failed_reference_run_ends_the_comparison(
             folder=tmp_path / "one_process",
             start=lambda *_, **__: LayoutFailure("it broke", is_refusal=is_refusal),
         )
+
+
+def test_a_record_that_cannot_be_read_fails_its_layout_only(tmp_path: Path) -> None:
+    RecordWriter(tmp_path, rank=0).finish([])
+    one_process = Record(tmp_path)
+    (row,) = compare_layouts(
+        RunConfig.model_validate(VALUES),
+        [parse_layout("data=2")],
+        reference=Reference(one_process, measure_rounding(one_process, []), FP32_TOLERANCES),
+        tolerances=FP32_TOLERANCES,
+        folder=tmp_path,
+        start=lambda *_, **__: None,  # The ranks end without a record.
+        report_progress=lambda _: None,
+    )
+    assert row.error is not None and "steps.json is missing" in row.error
+    with pytest.raises(ParityError, match=r"one process: its record cannot be read: .*steps\.json"):
+        measure_one_process(
+            RunConfig.model_validate(VALUES), folder=tmp_path / "own", start=lambda *_, **__: None
+        )

@@ -89,3 +89,10 @@ def test_a_pipe_that_several_ranks_would_read_is_refused(
     os.mkfifo("fifo")
     with pytest.raises(ConfigError, match=f"{source}: a pipe can be read once, and 2 ranks"):
         resolve_run([source, "seed=1"], readers=2)
+
+
+def test_a_run_folder_that_was_removed_is_not_made_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(FileNotFoundError):
+        folder.write_status(state="running")
+    assert not folder.path.exists()
