@@ -45,7 +45,7 @@ def verify(
     level: Annotated[
         CheckLevel,
         typer.Option(
-            help="header: no contents of packs; crc: every pack; full: also each tar's sha256."
+            help="header: not the packs; crc: every pack; full: also each tar's sha256."
         ),
     ] = CheckLevel.crc,
     workers: Annotated[int, typer.Option(help="Threads; each reads one tar at a time.")] = 1,
