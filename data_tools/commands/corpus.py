@@ -44,9 +44,7 @@ def verify(
     corpus: CorpusFolder,
     level: Annotated[
         CheckLevel,
-        typer.Option(
-            help="header: not the packs; crc: every pack; full: also each tar's sha256."
-        ),
+        typer.Option(help="header: not the packs; crc: every pack; full: also each tar's sha256."),
     ] = CheckLevel.crc,
     workers: Annotated[int, typer.Option(help="Threads; each reads one tar at a time.")] = 1,
 ) -> None:
