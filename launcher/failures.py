@@ -8,6 +8,7 @@ from pathlib import Path
 
 MESSAGE_LENGTH = 400
 LAST_LINE_BYTES = 8192
+NOTICE_SECONDS = 0.2  # the end of a rank may be noticed this much later than it happened
 
 # Words in the messages of gloo, NCCL and sockets about a lost peer.
 LOST_PEER_WORDS = (
@@ -73,7 +74,7 @@ def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
 
     Failures are ordered by the time of their reports. But a killed rank reports nothing, and other
     ranks may report the lost connection first. So if the earliest report is about a lost peer, and
-    a signal killed another rank before it, the killed rank counts as first.
+    a signal killed another rank before that rank ended, the killed rank counts as first.
 
     Returns:
         None if no rank failed, or if a rank failed only because a peer was stopped.
@@ -83,7 +84,7 @@ def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
         return None
     first = min(failed, key=lambda end: end.failure_time)
     if _mentions_lost_peer(first):
-        killed = [e for e in ends if e.code < 0 and e.report is None and e.time <= first.time]
+        killed = [end for end in ends if _was_killed_before(end, first)]
         first = min(killed, key=lambda end: end.time, default=first)
     return _describe(first) if first.failed else None
 
@@ -113,6 +114,11 @@ def load_last_line(log: Path, *, start: int) -> str | None:
     except OSError:
         return None
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
+
+
+def _was_killed_before(end: RankEnd, other: RankEnd) -> bool:
+    delay = 0.0 if end.signalled else NOTICE_SECONDS  # The launcher signals after a failure.
+    return end.code < 0 and end.report is None and end.time <= other.time + delay
 
 
 def _mentions_lost_peer(end: RankEnd) -> bool:

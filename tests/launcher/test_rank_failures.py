@@ -42,6 +42,12 @@ def test_a_killed_rank_is_first_even_if_a_peer_reported_a_lost_connection_earlie
     assert find_first_failure([peer, end(1, -9, 1.5)]).rank == 1
 
 
+def test_a_killed_rank_is_first_even_if_its_end_is_noticed_a_moment_after_that_of_the_peer():
+    peer = end(0, 1, 2.0, report=LOST_PEER, reported=1.9)
+    assert find_first_failure([peer, end(1, -9, 2.05)]).rank == 1
+    assert find_first_failure([peer, end(1, -15, 2.05, signalled=True)]).rank == 0
+
+
 def test_an_abort_after_an_error_of_another_rank_is_not_first():
     cause = end(1, 1, 2.0, report="ValueError: a", reported=1.0)
     assert find_first_failure([end(0, -6, 1.5), cause]).rank == 1
