@@ -1,0 +1,1 @@
+"""SLURM: its commands, and the text of a batch script."""
