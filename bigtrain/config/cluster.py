@@ -26,6 +26,8 @@ class ContainerConfig(Section):
     """Folders that the container sees, each HOST or HOST:CONTAINER."""
     arguments: Annotated[tuple[Line, ...], Field(strict=False)] = ()
     """More words for srun (pyxis) or apptainer exec."""
+    python: Line = "python3"
+    """Python interpreter inside the image, which must have this version of bigtrain."""
 
 
 class ClusterConfig(Section):
@@ -67,8 +69,12 @@ class ClusterConfig(Section):
     """Ranks on each node; gpus_per_node when not given, or 1 without GPUs."""
     cpus_per_rank: PositiveInt | None = None
     """Cores of each rank; an even share of the node's cores when not given."""
+    bind_cores: bool = False
+    """Whether each rank is bound to its own cores, in the order of the GPUs; needs cpus_per_rank.
+    Without it a rank may use all cores of the job on its node."""
     memory_per_node: Word | None = None
-    """Memory of each node in SLURM's form, such as 0 (all) or 900G."""
+    """Memory of each node in SLURM's form, such as 900G, or 0 for all of it; all of it when not
+    given and the job has whole nodes."""
 
     modules: Annotated[tuple[Word, ...], Field(strict=False)] = ()
     """Modules to load before the ranks start."""
