@@ -15,19 +15,20 @@ The rules, in this order; the first that fits decides. "Failed" means every end 
    - by a second error that looks like failing hardware, if there is another node to use or the job
      can be queued again, or
    - by a third error, all different, if that costs no rank. The run continues without them.
-6. The same error at the same step twice, with no node to leave: `FAIL`; a third time would be equal.
-   (Suspect hardware comes first, because one more try on another node tells whether the node or
-   the program is to blame.)
+6. The same error at the same step twice, with no node to leave: `FAIL`; a third try would end in
+   the same way. (Suspect hardware comes first, because one more try on another node tells whether
+   the node or the program is to blame.)
 7. `Policy.restarts_without_progress` failed attempts in a row without a new checkpoint: `HOLD`.
    Stops do not count, and do not interrupt the row unless they saved a later step.
 8. Enough nodes are left, for all ranks or for an elastic run: `RESTART` inside the allocation.
 9. Otherwise `REQUEUE` without the nodes to leave, or `FAIL` where jobs are not queued again.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from launcher.supervisor.describe import count_of, describe_end, name_nodes, render_history
+from launcher.supervisor.error_messages import looks_like_hardware, normalise_message
 from launcher.supervisor.placement import place
 from launcher.supervisor.values import (
     Action,
@@ -39,20 +40,12 @@ from launcher.supervisor.values import (
     StopCause,
 )
 
+__all__ = ["decide", "render_history"]
+
 SUSPECT_ERRORS = 3
 """Different errors that blame one node, from which on the node is suspect."""
-HISTORY_LINES = 20
-MESSAGE_LENGTH = 110
 
 _ERRORS = (EndKind.RANK_FAILED, EndKind.HUNG)
-_HARDWARE = re.compile(
-    r"\bECC\b|\bXid\b|uncorrectable|\bbus error|\bSIGBUS\b|CUDA error|unhandled system error"
-    r"|fallen off the bus|hardware error",
-    re.IGNORECASE,
-)
-_NOT_HARDWARE = re.compile(r"out of memory|device-side assert", re.IGNORECASE)
-_PATH = re.compile(r"(?<!\w)(?:~|\.{1,2})?(?:/[\w.+@%=-]+)+/?")
-_WORD_WITH_DIGIT = re.compile(r"\w*\d\w*(?:[.:-]\w*\d\w*)*")
 
 
 def decide(
@@ -81,26 +74,6 @@ def decide(
             return _after_failure(end, history, resources, policy)
 
 
-def render_history(history: Sequence[AttemptEnd]) -> list[str]:
-    """One line for each attempt, oldest first; the first lines are left out if they are many."""
-    lines = [f"attempt {number}: {_describe(end)}" for number, end in enumerate(history, start=1)]
-    if len(lines) > HISTORY_LINES:
-        left_out = len(lines) - HISTORY_LINES + 1
-        lines = [f"({left_out} earlier attempts)", *lines[left_out:]]
-    return lines
-
-
-def normalise_message(message: str) -> str:
-    """The message without what differs between equal errors: numbers, addresses, paths, times."""
-    text = _PATH.sub("PATH", " ".join(message.split()))
-    return _WORD_WITH_DIGIT.sub("#", text)
-
-
-def looks_like_hardware(message: str) -> bool:
-    """Whether an error is of the kind that failing hardware causes."""
-    return bool(_HARDWARE.search(message)) and not _NOT_HARDWARE.search(message)
-
-
 def _after_stop(
     end: AttemptEnd, history: Sequence[AttemptEnd], resources: Resources, policy: Policy
 ) -> Decision:
@@ -114,8 +87,8 @@ def _after_stop(
     if too_short >= policy.restarts_without_progress:
         return Decision(
             Action.HOLD,
-            f"the time limit ended {_times(too_short, 'attempt')} in a row before the first step; "
-            "raise cluster.time, then `bigtrain requeue RUN`",
+            f"the time limit ended {count_of(too_short, 'attempt')} in a row before their first "
+            "step; raise cluster.time, then `bigtrain requeue RUN`",
             exit_code=1,
         )
     return Decision(Action.REQUEUE, reason)
@@ -136,7 +109,7 @@ def _after_divergence(
     used = sum(each.rewound for each in history)
     steps, placement = end.divergence, place(resources, policy)
     if steps is None or used >= policy.rewinds:
-        spent = f" ({_times(used, 'rewind')} made; guard.rewind={policy.rewinds})" if used else ""
+        spent = f" ({count_of(used, 'rewind')} made; guard.rewind={policy.rewinds})" if used else ""
         return Decision(Action.FAIL, f"the loss diverged{spent}: {end.message}", exit_code=1)
     if placement is None:
         return _requeue_or_fail(end, (), resources)
@@ -160,15 +133,15 @@ def _after_failure(
         return Decision(
             Action.FAIL,
             f"the same error happened twice at step {end.last_step}, so a restart would not help: "
-            f"{_describe(end)}",
+            f"{describe_end(end)}",
             exit_code=1,
         )
     failures = _count_failures_without_progress(end, history)
     if failures >= policy.restarts_without_progress:
         return Decision(
             Action.HOLD,
-            f"{_times(failures, 'attempt')} in a row failed before a new checkpoint was saved "
-            f"(newest: step {end.saved_step}); the last one: {_describe(end)}",
+            f"{count_of(failures, 'attempt')} in a row failed before a new checkpoint was saved "
+            f"(newest: step {end.saved_step}); the last one: {describe_end(end)}",
             excluded=left,
             exit_code=1,
         )
@@ -180,7 +153,7 @@ def _after_failure(
     where = _render_placement(nodes, world_size, resources)
     return Decision(
         Action.RESTART,
-        f"{_describe(end)}; restarting on {where}{_render_left(left, why)}",
+        f"{describe_end(end)}; restarting on {where}{_render_left(left, why)}",
         nodes=nodes,
         world_size=world_size,
         excluded=left,
@@ -188,7 +161,7 @@ def _after_failure(
 
 
 def _requeue_or_fail(end: AttemptEnd, left: tuple[str, ...], resources: Resources) -> Decision:
-    reason = f"{_describe(end)}; the nodes that are left are not enough"
+    reason = f"{describe_end(end)}; the nodes that are left are not enough"
     if resources.can_requeue:
         return Decision(
             Action.REQUEUE,
@@ -216,7 +189,7 @@ def _nodes_to_leave(
         node for node in end.nodes if _count_different(node, end, history) >= SUSPECT_ERRORS
     )
     now, then = place(resources, policy), place(_without(resources, suspect), policy)
-    if suspect and then is not None and (now is None or then[1] == now[1]):
+    if suspect and now is not None and then is not None and then[1] == now[1]:
         return suspect, f"{SUSPECT_ERRORS} different errors"
     return (), ""
 
@@ -262,58 +235,14 @@ def _without(resources: Resources, nodes: Sequence[str]) -> Resources:
     return replace(resources, nodes=tuple(n for n in resources.nodes if n not in nodes))
 
 
-_PHRASES = {
-    EndKind.FINISHED: "finished",
-    EndKind.STOPPED: "stopped",
-    EndKind.RANK_FAILED: "a rank failed",
-    EndKind.NODE_LOST: "a node was lost",
-    EndKind.HUNG: "hung",
-    EndKind.DIVERGED: "the loss diverged",
-    EndKind.BAD_INPUT: "bad input",
-    EndKind.BAD_NODES: "a node failed its check",
-}
-
-
-def _describe(end: AttemptEnd) -> str:
-    what = _PHRASES[end.kind]
-    nodes = _shorten(end.nodes)
-    if end.kind is EndKind.RANK_FAILED and end.rank is not None:
-        what = f"rank {end.rank} failed"
-    elif end.kind is EndKind.NODE_LOST and nodes:
-        what, nodes = f"{nodes} no longer answers", ""
-    elif end.kind is EndKind.BAD_NODES and nodes:
-        what, nodes = f"{nodes} failed a check", ""
-    elif end.stop_cause is not None:
-        what = f"stopped by the {end.stop_cause}"
-    on = f" on {nodes}" if nodes else ""
-    steps = f" at step {end.last_step}"
-    if end.last_step != end.saved_step:
-        steps += f" (saved: {end.saved_step})"
-    if end.rewound:
-        steps += ", then rewound"
-    message = end.message.rstrip(".")
-    if len(message) > MESSAGE_LENGTH:
-        message = message[:MESSAGE_LENGTH] + "…"
-    return what + on + steps + (f": {message}" if message else "")
-
-
 def _render_placement(nodes: tuple[str, ...], world_size: int, resources: Resources) -> str:
-    ranks = _times(world_size, "rank")
+    ranks = count_of(world_size, "rank")
     if world_size != resources.full_world_size:
         ranks = f"{world_size} of {resources.full_world_size} ranks"
-    return f"{_times(len(nodes), 'node')} with {ranks}"
+    return f"{count_of(len(nodes), 'node')} with {ranks}"
 
 
 def _render_left(left: tuple[str, ...], why: str = "") -> str:
     if not left:
         return ""
-    return f" without {_shorten(left)}" + (f" ({why})" if why else "")
-
-
-def _shorten(nodes: Sequence[str]) -> str:
-    shown = ", ".join(nodes[:4])
-    return f"{shown} and {len(nodes) - 4} more nodes" if len(nodes) > 4 else shown
-
-
-def _times(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+    return f" without {name_nodes(left)}" + (f" ({why})" if why else "")
