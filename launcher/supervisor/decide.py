@@ -14,7 +14,7 @@ The rules, in this order; the first that fits decides. "Failed" means every end 
    blamed
    - by a second error that looks like failing hardware, if there is another node to use or the job
      can be queued again, or
-   - by a third error, all different, if that costs no rank. The run continues without them.
+   - by three different errors, if that costs no rank. The run continues without them.
 6. The same error at the same step twice, with no node to leave: `FAIL`; a third try would end in
    the same way. (Suspect hardware comes first, because one more try on another node tells whether
    the node or the program is to blame.)
@@ -205,9 +205,7 @@ def _count_hardware_errors(node: str, end: AttemptEnd, history: Sequence[Attempt
 
 
 def _count_different(node: str, end: AttemptEnd, history: Sequence[AttemptEnd]) -> int:
-    """Different errors that blame the node, if the newest is different from the earlier ones."""
-    *earlier, newest = (normalise_message(e.message) for e in _errors_on(node, end, history))
-    return 0 if newest in earlier else len({*earlier, newest})
+    return len({normalise_message(each.message) for each in _errors_on(node, end, history)})
 
 
 def _is_repeated(end: AttemptEnd, history: Sequence[AttemptEnd]) -> bool:

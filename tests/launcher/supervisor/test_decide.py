@@ -145,6 +145,12 @@ ENDS = [
         history=(stopped(TIME_LIMIT, step=0),),
     ),
     Row(
+        "time limits are requeued without end while steps are taken",
+        stopped(TIME_LIMIT, started=82, step=123, saved=123),
+        Action.REQUEUE,
+        history=(stopped(TIME_LIMIT, saved=41), stopped(TIME_LIMIT, started=41, step=82, saved=82)),
+    ),
+    Row(
         "preemptions before the first step do not hold the run",
         stopped(PREEMPTED, step=0),
         Action.REQUEUE,
@@ -219,6 +225,16 @@ DIVERGENCES = [
         ),
         policy=Policy(rewinds=5),
         exit_code=1,
+    ),
+    Row(
+        "a rewound attempt does not count as a failure in a row",
+        failed("B", step=104, started=100, saved=100),
+        Action.RESTART,
+        history=(
+            failed("A", step=103, started=100, saved=100),
+            diverged(started=100, rewound=True),
+        ),
+        policy=Policy(rewinds=5),
     ),
     Row(
         "a diverged run without enough nodes is requeued, to be rewound there",
