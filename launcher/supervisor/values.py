@@ -117,7 +117,8 @@ class Resources:
     """What the supervisor can start ranks on."""
 
     nodes: tuple[str, ...]
-    """Nodes of the allocation whose agents answer, in the scheduler's order, with spares."""
+    """Nodes of the allocation whose agents answer, in the scheduler's order, with spares, and
+    without those that an earlier decision of this job excluded."""
     ranks_per_node: int
     full_world_size: int
     """Ranks of the run when no node is missing."""

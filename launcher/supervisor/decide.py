@@ -1,0 +1,246 @@
+"""Decides what the supervisor does after an attempt. Pure: one function, tested as a table.
+
+The rules, in this order; the first that fits decides. "Failed" means every end but `FINISHED` and
+`STOPPED`.
+
+1. Finished, or stopped by the user: `END`.
+2. Stopped by the time limit or a preemption: `REQUEUE`, or `END` where jobs are not queued again.
+   But if the time limit came before the first step several times in a row, `HOLD`: the limit is too
+   short, and the queue would repeat it forever.
+3. Bad input: `FAIL` with exit code 2.
+4. Diverged: `REWIND` while rewinds are left and the samples to skip are known, else `FAIL`. Rewinds
+   have a limit of their own, so they do not count in rule 7.
+5. Nodes to leave are the lost nodes, those that failed a check, and a *suspect* node, one that is
+   blamed
+   - by a second error that looks like failing hardware, if there is another node to use or the job
+     can be queued again, or
+   - by three different errors, if that costs no rank. The run continues without them.
+6. The same error at the same step twice, with no node to leave: `FAIL`; a third try would end in
+   the same way. (Suspect hardware comes first, because one more try on another node tells whether
+   the node or the program is to blame.)
+7. `Policy.restarts_without_progress` failed attempts in a row without a new checkpoint: `HOLD`.
+   Stops do not count, and do not interrupt the row unless they saved a later step.
+8. Enough nodes are left, for all ranks or for an elastic run: `RESTART` inside the allocation.
+9. Otherwise `REQUEUE` without the nodes to leave, or `FAIL` where jobs are not queued again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from launcher.supervisor.describe import count_of, describe_end, name_nodes, render_history
+from launcher.supervisor.error_messages import looks_like_hardware, normalise_message
+from launcher.supervisor.placement import place
+from launcher.supervisor.values import (
+    Action,
+    AttemptEnd,
+    Decision,
+    EndKind,
+    Policy,
+    Resources,
+    StopCause,
+)
+
+__all__ = ["decide", "render_history"]
+
+SUSPECT_ERRORS = 3
+"""Different errors that blame one node, from which on the node is suspect."""
+
+_ERRORS = (EndKind.RANK_FAILED, EndKind.HUNG)
+
+
+def decide(
+    end: AttemptEnd, history: Sequence[AttemptEnd], resources: Resources, policy: Policy
+) -> Decision:
+    """What to do after an attempt, and why.
+
+    Args:
+        end: How the attempt ended.
+        history: The earlier ends since a person last started the run, oldest first; a run that a
+            person starts again after a hold or a failure begins with an empty history. They may be
+            of several jobs.
+        resources: What ranks can be started on now.
+        policy: The keys that decide about restarts.
+    """
+    match end.kind:
+        case EndKind.FINISHED:
+            return Decision(Action.END, f"finished at step {end.last_step}")
+        case EndKind.STOPPED:
+            return _after_stop(end, history, resources, policy)
+        case EndKind.BAD_INPUT:
+            return Decision(Action.FAIL, end.message or "a rank had bad input", exit_code=2)
+        case EndKind.DIVERGED:
+            return _after_divergence(end, history, resources, policy)
+        case _:
+            return _after_failure(end, history, resources, policy)
+
+
+def _after_stop(
+    end: AttemptEnd, history: Sequence[AttemptEnd], resources: Resources, policy: Policy
+) -> Decision:
+    saved = f"saved at step {end.saved_step}" if end.saved_step else "nothing was trained yet"
+    if end.stop_cause in (StopCause.USER, None):
+        return Decision(Action.END, f"stopped on request; {saved}")
+    reason = f"stopped by the {end.stop_cause}; {saved}"
+    if not resources.can_requeue:
+        return Decision(Action.END, f"{reason}; `bigtrain requeue RUN` continues the run")
+    too_short = _count_limits_without_a_step(end, history)
+    if too_short >= policy.restarts_without_progress:
+        return Decision(
+            Action.HOLD,
+            f"the time limit ended {count_of(too_short, 'attempt')} in a row before their first "
+            "step; raise cluster.time, then `bigtrain requeue RUN`",
+            exit_code=1,
+        )
+    return Decision(Action.REQUEUE, reason)
+
+
+def _count_limits_without_a_step(end: AttemptEnd, history: Sequence[AttemptEnd]) -> int:
+    count = 0
+    for each in (end, *reversed(history)):
+        if each.stop_cause is not StopCause.TIME_LIMIT or each.last_step > each.started_at_step:
+            break
+        count += 1
+    return count
+
+
+def _after_divergence(
+    end: AttemptEnd, history: Sequence[AttemptEnd], resources: Resources, policy: Policy
+) -> Decision:
+    used = sum(each.rewound for each in history)
+    steps, placement = end.divergence, place(resources, policy)
+    if steps is None or used >= policy.rewinds:
+        spent = f" ({count_of(used, 'rewind')} made; guard.rewind={policy.rewinds})" if used else ""
+        return Decision(Action.FAIL, f"the loss diverged{spent}: {end.message}", exit_code=1)
+    if placement is None:
+        return _requeue_or_fail(end, (), resources)
+    nodes, world_size = placement
+    return Decision(
+        Action.REWIND,
+        f"the loss diverged; rewind {used + 1} of {policy.rewinds}: back to step "
+        f"{steps.checkpoint_step}, without the samples of steps {steps.first_skipped} to "
+        f"{steps.last_skipped}",
+        nodes=nodes,
+        world_size=world_size,
+        divergence=steps,
+    )
+
+
+def _after_failure(
+    end: AttemptEnd, history: Sequence[AttemptEnd], resources: Resources, policy: Policy
+) -> Decision:
+    left, why = _nodes_to_leave(end, history, resources, policy)
+    if not left and _is_repeated(end, history):
+        return Decision(
+            Action.FAIL,
+            f"the same error happened twice at step {end.last_step}, so a restart would not help: "
+            f"{describe_end(end)}",
+            exit_code=1,
+        )
+    failures = _count_failures_without_progress(end, history)
+    if failures >= policy.restarts_without_progress:
+        return Decision(
+            Action.HOLD,
+            f"{count_of(failures, 'attempt')} in a row failed before a new checkpoint was saved "
+            f"(newest: step {end.saved_step}); the last one: {describe_end(end)}",
+            excluded=left,
+            exit_code=1,
+        )
+    remaining = _without(resources, left)
+    placement = place(remaining, policy)
+    if placement is None:
+        return _requeue_or_fail(end, left, resources)
+    nodes, world_size = placement
+    where = _render_placement(nodes, world_size, resources)
+    return Decision(
+        Action.RESTART,
+        f"{describe_end(end)}; restarting on {where}{_render_left(left, why)}",
+        nodes=nodes,
+        world_size=world_size,
+        excluded=left,
+    )
+
+
+def _requeue_or_fail(end: AttemptEnd, left: tuple[str, ...], resources: Resources) -> Decision:
+    reason = f"{describe_end(end)}; the nodes that are left are not enough"
+    if resources.can_requeue:
+        return Decision(
+            Action.REQUEUE,
+            f"{reason}, so the job is queued again{_render_left(left)}",
+            excluded=left,
+        )
+    return Decision(
+        Action.FAIL,
+        f"{reason}; `bigtrain requeue RUN` continues the run",
+        excluded=left,
+        exit_code=1,
+    )
+
+
+def _nodes_to_leave(
+    end: AttemptEnd, history: Sequence[AttemptEnd], resources: Resources, policy: Policy
+) -> tuple[tuple[str, ...], str]:
+    """The nodes that get no ranks any more, and why if that is not how the attempt ended."""
+    if end.kind not in _ERRORS:
+        return end.nodes, ""
+    broken = tuple(node for node in end.nodes if _count_hardware_errors(node, end, history) > 1)
+    if broken and (place(_without(resources, broken), policy) or resources.can_requeue):
+        return broken, "a second error that looks like failing hardware"
+    suspect = tuple(
+        node for node in end.nodes if _count_different(node, end, history) >= SUSPECT_ERRORS
+    )
+    now, then = place(resources, policy), place(_without(resources, suspect), policy)
+    if suspect and now is not None and then is not None and then[1] == now[1]:
+        return suspect, f"{SUSPECT_ERRORS} different errors"
+    return (), ""
+
+
+def _errors_on(node: str, end: AttemptEnd, history: Sequence[AttemptEnd]) -> list[AttemptEnd]:
+    return [each for each in (*history, end) if each.kind in _ERRORS and node in each.nodes]
+
+
+def _count_hardware_errors(node: str, end: AttemptEnd, history: Sequence[AttemptEnd]) -> int:
+    if not looks_like_hardware(end.message):
+        return 0
+    return sum(looks_like_hardware(each.message) for each in _errors_on(node, end, history))
+
+
+def _count_different(node: str, end: AttemptEnd, history: Sequence[AttemptEnd]) -> int:
+    return len({normalise_message(each.message) for each in _errors_on(node, end, history)})
+
+
+def _is_repeated(end: AttemptEnd, history: Sequence[AttemptEnd]) -> bool:
+    if end.kind not in _ERRORS:
+        return False
+    previous = next((each for each in reversed(history) if each.kind in _ERRORS), None)
+    return previous is not None and _identity(previous) == _identity(end)
+
+
+def _identity(end: AttemptEnd) -> tuple[EndKind, int, str]:
+    return end.kind, end.last_step, normalise_message(end.message)
+
+
+def _count_failures_without_progress(end: AttemptEnd, history: Sequence[AttemptEnd]) -> int:
+    count = 0
+    for each in (end, *reversed(history)):
+        if each.made_progress:
+            break
+        if each.kind is not EndKind.STOPPED and not each.rewound:
+            count += 1
+    return count
+
+
+def _without(resources: Resources, nodes: Sequence[str]) -> Resources:
+    return replace(resources, nodes=tuple(n for n in resources.nodes if n not in nodes))
+
+
+def _render_placement(nodes: tuple[str, ...], world_size: int, resources: Resources) -> str:
+    ranks = count_of(world_size, "rank")
+    if world_size != resources.full_world_size:
+        ranks = f"{world_size} of {resources.full_world_size} ranks"
+    return f"{count_of(len(nodes), 'node')} with {ranks}"
+
+
+def _render_left(left: tuple[str, ...], why: str = "") -> str:
+    if not left:
+        return ""
+    return f" without {name_nodes(left)}" + (f" ({why})" if why else "")

@@ -1,0 +1,66 @@
+"""Describes the ends of attempts in one line each. Pure."""
+
+from collections.abc import Sequence
+
+from launcher.supervisor.values import AttemptEnd, EndKind
+
+HISTORY_LINES = 20
+MESSAGE_LENGTH = 110
+
+_PHRASES = {
+    EndKind.FINISHED: "finished",
+    EndKind.STOPPED: "stopped",
+    EndKind.RANK_FAILED: "a rank failed",
+    EndKind.NODE_LOST: "a node was lost",
+    EndKind.HUNG: "hung",
+    EndKind.DIVERGED: "the loss diverged",
+    EndKind.BAD_INPUT: "bad input",
+    EndKind.BAD_NODES: "a node failed its check",
+}
+
+
+def describe_end(end: AttemptEnd) -> str:
+    """What happened, where, at which step, and the message."""
+    what = _PHRASES[end.kind]
+    nodes = name_nodes(end.nodes)
+    if end.kind is EndKind.RANK_FAILED and end.rank is not None:
+        what = f"rank {end.rank} failed"
+    elif end.kind is EndKind.NODE_LOST and nodes:
+        what, nodes = f"{nodes} no longer answers", ""
+    elif end.kind is EndKind.BAD_NODES and nodes:
+        what, nodes = f"{nodes} failed a check", ""
+    elif end.stop_cause is not None:
+        what = f"stopped by the {end.stop_cause}"
+    on = f" on {nodes}" if nodes else ""
+    steps = f" at step {end.last_step}"
+    if end.last_step != end.saved_step:
+        steps += f" (saved: {end.saved_step})"
+    if end.rewound:
+        steps += ", then rewound"
+    message = end.message.rstrip(".")
+    if len(message) > MESSAGE_LENGTH:
+        message = message[:MESSAGE_LENGTH] + "…"
+    return what + on + steps + (f": {message}" if message else "")
+
+
+def render_history(history: Sequence[AttemptEnd]) -> list[str]:
+    """One line for each attempt, oldest first; the first lines are left out if they are many."""
+    lines = [
+        f"attempt {number}: {describe_end(end)}" for number, end in enumerate(history, start=1)
+    ]
+    if len(lines) > HISTORY_LINES:
+        left_out = len(lines) - HISTORY_LINES + 1
+        lines = [f"({left_out} earlier attempts)", *lines[left_out:]]
+    return lines
+
+
+def name_nodes(nodes: Sequence[str]) -> str:
+    """The names of nodes; of more than five, the first four and how many there are besides."""
+    if len(nodes) <= 5:
+        return ", ".join(nodes)
+    return f"{', '.join(nodes[:4])} and {len(nodes) - 4} more nodes"
+
+
+def count_of(count: int, word: str) -> str:
+    """A number with its word, such as ``3 attempts``."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
