@@ -1,18 +1,22 @@
 """The profile of a cluster: how jobs are submitted to it, and how runs continue there."""
 
-import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bigtrain.config.paths import FolderPath
+from bigtrain.config.cluster_rules import (
+    Environment,
+    Line,
+    SbatchOption,
+    SlurmTime,
+    Word,
+    find_cluster_problems,
+)
+from bigtrain.config.paths import HOLDS_PATHS, FolderPath
 from bigtrain.config.sections import NonNegativeInt, PositiveInt, Section
 
-Line = Annotated[str, Field(pattern=r"^[^\n\r]*$")]
-"""One line of text."""
-Word = Annotated[str, Field(pattern=r"^[^\s'\"\\]+$")]
-"""One word: no blanks, quotes or backslashes."""
-_TIME = re.compile(r"^(?:\d+|\d+:\d{2}(?::\d{2})?|\d+-\d+(?::\d{2}){0,2})$")
+_LONGEST_WARNING = 65535
+"""sbatch's largest time in --signal, in seconds."""
 
 
 class ContainerConfig(Section):
@@ -21,12 +25,12 @@ class ContainerConfig(Section):
     runtime: Literal["pyxis", "apptainer"]
     """pyxis: srun's --container options; apptainer: the ranks' command is run by apptainer exec."""
     image: Line
-    """The image: a file, or a name that the runtime accepts."""
-    mounts: Annotated[tuple[Line, ...], Field(strict=False)] = ()
-    """Folders that the container sees, each HOST or HOST:CONTAINER."""
+    """The image: a file, or a name that the runtime accepts. It must contain bigtrain."""
+    mounts: Annotated[tuple[str, ...], Field(strict=False), HOLDS_PATHS] = ()
+    """Folders that the container sees, each HOST or HOST:CONTAINER. shared_folder is added."""
     arguments: Annotated[tuple[Line, ...], Field(strict=False)] = ()
     """More words for srun (pyxis) or apptainer exec."""
-    python: Line = "python3"
+    python: Word = "python3"
     """Python interpreter inside the image, which must have this version of bigtrain."""
 
 
@@ -54,11 +58,11 @@ class ClusterConfig(Section):
     """Features that the nodes must have."""
     exclude: Annotated[tuple[Word, ...], Field(strict=False)] = ()
     """Nodes that are never used."""
-    time: str | None = None
+    time: SlurmTime | None = None
     """Time limit of a job, in SLURM's form such as 24:00:00 or 2-00:00:00; the partition's default
     when not given."""
     exclusive: bool = True
-    """Whether a job gets whole nodes."""
+    """Whether a job gets whole nodes. If not, cpus_per_rank must be given."""
     gpus_per_node: NonNegativeInt = 0
     """GPUs on each node; 0 for nodes without GPUs."""
     gpu_type: Word | None = None
@@ -73,17 +77,19 @@ class ClusterConfig(Section):
     """Whether each rank is bound to its own cores, in the order of the GPUs; needs cpus_per_rank.
     Without it a rank may use all cores of the job on its node."""
     memory_per_node: Word | None = None
-    """Memory of each node in SLURM's form, such as 900G, or 0 for all of it; all of it when not
-    given and the job has whole nodes."""
+    """Memory of each node in SLURM's form, such as 900G, or 0 for all of it. When not given: all of
+    it for whole nodes, else the cluster's default."""
 
     modules: Annotated[tuple[Word, ...], Field(strict=False)] = ()
     """Modules to load before the ranks start."""
-    environment: dict[str, Line] = Field(default_factory=dict)
-    """Environment variables of the supervisor and of all ranks."""
+    environment: Environment = Field(default_factory=dict)
+    """Environment variables of the supervisor and of all ranks. Values are not expanded; a variable
+    that depends on others is exported in prolog."""
     prolog: Annotated[tuple[Line, ...], Field(strict=False)] = ()
-    """Shell lines that run in the batch script before anything starts."""
-    python: Line | None = None
-    """Python interpreter on the nodes; the one that runs bigtrain launch when not given."""
+    """Shell lines that run in the batch script, on the first node, before anything starts."""
+    python: Word | None = None
+    """Python interpreter on the nodes: an absolute path, or a command that modules or prolog put
+    into PATH. The one that runs bigtrain launch when not given."""
     container: ContainerConfig | None = None
     """Container of the ranks; the supervisor runs outside of it."""
     network_interface: Word | None = None
@@ -92,13 +98,13 @@ class ClusterConfig(Section):
     """Folder that all nodes share; runs_dir must be inside it. Not checked when not given."""
     starter: Literal["srun", "torchrun"] = "srun"
     """srun: one task for each rank; torchrun: one task for each node, which runs torchrun."""
-    sbatch: Annotated[tuple[Line, ...], Field(strict=False)] = ()
-    """More options for the batch script, each the text after #SBATCH."""
+    sbatch: Annotated[tuple[SbatchOption, ...], Field(strict=False)] = ()
+    """More options for the batch script, each the text after #SBATCH. They win over the others."""
 
     restart: Literal["requeue", "chain", "none"] = "requeue"
     """How a run continues after a job's end. requeue: the job is put into the queue again; chain:
     each job submits one successor that waits for its end; none: the run waits for the user."""
-    warning_seconds: PositiveInt = 300
+    warning_seconds: Annotated[int, Field(gt=0, le=_LONGEST_WARNING)] = 300
     """How long before the time limit the run saves: at least one step, two saves and a minute."""
     spares: NonNegativeInt = 0
     """Nodes allocated in addition, which replace nodes that fail."""
@@ -118,12 +124,25 @@ class ClusterConfig(Section):
         """Ranks on each node."""
         return self.ranks_per_node or self.gpus_per_node or 1
 
+    @property
+    def container_mounts(self) -> tuple[str, ...]:
+        """The mounts of the container, each HOST:CONTAINER; the shared folder is among them."""
+        mounts = [*(self.container.mounts if self.container else ())]
+        if self.container and self.shared_folder is not None:
+            mounts.append(self.shared_folder)
+        return tuple(dict.fromkeys(each if ":" in each else f"{each}:{each}" for each in mounts))
+
+    def keys_given(self, keys: tuple[str, ...]) -> list[str]:
+        """Those of ``keys`` whose value is not the default."""
+        default: dict[str, Any] = {
+            name: field.get_default(call_default_factory=True)
+            for name, field in type(self).model_fields.items()
+        }
+        return [key for key in keys if getattr(self, key) != default[key]]
+
     @model_validator(mode="after")
     def _check(self) -> "ClusterConfig":
-        if self.scheduler == "hosts" and not self.hosts:
-            raise ValueError("scheduler=hosts needs hosts, such as hosts: [node1, node2]")
-        if self.scheduler == "slurm" and self.hosts:
-            raise ValueError("hosts is for scheduler: hosts; with slurm use sbatch or exclude")
-        if self.time is not None and not _TIME.match(self.time):
-            raise ValueError(f"time={self.time!r}: write it as 24:00:00 or 2-00:00:00, in quotes")
+        problems = list(find_cluster_problems(self))
+        if problems:
+            raise ValueError("; ".join(problems))
         return self

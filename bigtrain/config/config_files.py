@@ -125,15 +125,17 @@ def _installed() -> str:
 
 def _read_source(name: str, schema: type[Section]) -> dict[str, Any]:
     """The values of a file or of the run in a folder; paths start from the working folder."""
-    if not issubclass(schema, RunConfig):
-        return _expand_file(name, schema)
     place = Path(expand_argument(name))
     with _long_names_allowed(name):
-        if (folder := run_folder_of(place)) is not None:
+        if not issubclass(schema, RunConfig):
+            pass
+        elif (folder := run_folder_of(place)) is not None:
             return read_run_values(folder, CONFIG_FILE if place.is_dir() else place.name)
-        if name and place.is_dir():
+        elif name and place.is_dir():
             raise ConfigError(_explain_no_run(place))
     values = _expand_file(name, schema)
+    if "relative_to" not in schema.model_fields:
+        return values
     start = values.pop("relative_to", None)
     if not isinstance(start, str):
         return values if start is None else {**values, "relative_to": start}

@@ -132,6 +132,8 @@ def _type_remedy(problem: dict[str, Any]) -> str:
             return "give true or false"
         case "string_type":
             return "give text; quote it if YAML reads it as something else"
+        case "tuple_type":
+            return "give a list, such as [a, b]"
         case "literal_error":
             return f"give {context['expected']}"
         case "greater_than":

@@ -67,7 +67,7 @@ class QueuedJob:
     time_used: str
     time_limit: str
     time_left: str
-    """Times in SLURM's form, such as 1-02:30:00; `parse_time` makes seconds of them."""
+    """Times in SLURM's form, such as 1-02:30:00; `parse_slurm_time` makes seconds of them."""
     start: str
     """When it began or is expected to; local time, ISO form; empty if not known."""
     submitted: str
@@ -236,24 +236,6 @@ def clean_environment(environment: Mapping[str, str], script_text: str) -> dict[
         for name, value in environment.items()
         if name in kept or not _DROPPED.match(name)
     }
-
-
-def parse_time(text: str) -> int | None:
-    """Seconds of a time in SLURM's form, such as 30 (minutes), 12:30:00 or 2-00:00:00.
-
-    Returns:
-        None for a time without limit, or text that is not a time.
-    """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
-    if match is None:
-        return None
-    days, first, second, third = (int(part) if part else None for part in match.groups())
-    assert first is not None
-    if days is not None:
-        return ((days * 24 + first) * 60 + (second or 0)) * 60 + (third or 0)
-    if third is not None:
-        return (first * 60 + (second or 0)) * 60 + third
-    return first * 60 + (second or 0)
 
 
 def _run(

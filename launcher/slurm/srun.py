@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bigtrain.config.cluster import ClusterConfig, ContainerConfig
+from bigtrain.config.cluster import ClusterConfig
 
 
 def tasks_per_node(cluster: ClusterConfig) -> int:
@@ -63,7 +63,8 @@ def render_srun_command(
         "--input=none",
         "--unbuffered",
         *_binding(cluster),
-        *_pyxis(cluster.container),
+        "--mpi=none",  # Agents and ranks do not use MPI, whatever the cluster's default.
+        *_pyxis(cluster),
     ]
     return [*words, *_apptainer(cluster), *agent_command]
 
@@ -81,12 +82,12 @@ def _binding(cluster: ClusterConfig) -> list[str]:
     return words
 
 
-def _pyxis(container: ContainerConfig | None) -> list[str]:
+def _pyxis(cluster: ClusterConfig) -> list[str]:
+    container = cluster.container
     if container is None or container.runtime != "pyxis":
         return []
     words = [f"--container-image={container.image}"]
-    if container.mounts:
-        mounts = (mount if ":" in mount else f"{mount}:{mount}" for mount in container.mounts)
+    if mounts := cluster.container_mounts:
         words.append(f"--container-mounts={','.join(mounts)}")
     return [*words, *container.arguments]
 
@@ -98,6 +99,6 @@ def _apptainer(cluster: ClusterConfig) -> list[str]:
     words = ["apptainer", "exec"]
     if cluster.gpus_per_node and not {"--nv", "--rocm"} & set(container.arguments):
         words.append("--nv")
-    for mount in container.mounts:
+    for mount in cluster.container_mounts:
         words += ["--bind", mount]
     return [*words, *container.arguments, container.image]

@@ -25,6 +25,7 @@ def test_one_task_a_rank_sees_all_gpus_and_survives_the_death_of_others() -> Non
         "--unbuffered",
         "--cpu-bind=none",
         "--gpu-bind=none",
+        "--mpi=none",
         *AGENT,
     ]
 
@@ -55,7 +56,9 @@ def test_named_nodes_are_asked_for_by_name() -> None:
 def test_no_option_binds_a_gpu_to_a_task_or_needs_an_mpi(starter: str) -> None:
     cluster = ClusterConfig(gpus_per_node=4, starter=starter)  # type: ignore[arg-type]
     text = " ".join(render_srun_command(cluster, nodes=2, agent_command=AGENT))
-    assert not [word for word in ("--mpi", "--gpus-per-task", "--ntasks-per-gpu") if word in text]
+    assert not [
+        word for word in ("--mpi=pmix", "--gpus-per-task", "--ntasks-per-gpu") if word in text
+    ]
 
 
 def test_pyxis_options_go_to_srun_and_the_agent_runs_with_the_python_of_the_image() -> None:
@@ -88,6 +91,6 @@ def test_apptainer_wraps_the_command_of_the_agent() -> None:
     words = render_srun_command(cluster, nodes=2, agent_command=AGENT)
     start = words.index("apptainer")
     assert words[start:] == [
-        *("apptainer", "exec", "--nv", "--bind", "/data", "--cleanenv"),
+        *("apptainer", "exec", "--nv", "--bind", "/data:/data", "--cleanenv"),
         *("/images/big train.sif", *AGENT),
     ]
