@@ -1,0 +1,192 @@
+"""Reports a hang: which ranks wait in which collective, and which never came. Pure, except that
+source lines of the innermost frames are read.
+
+Ranks in the same place are one line, so that a thousand ranks fit on a screen.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from launcher.supervisor.describe import count_of, name_nodes
+from launcher.supervisor.hangs import Hang, SilentRank
+from launcher.supervisor.stack_text import Place, find_place, main_stack
+
+GROUPS = 12
+"""Groups of ranks that each part of the report shows; the rest is counted."""
+RANGES = 8
+"""Ranges of ranks that a group shows."""
+STACKS = 3
+"""Stacks that each part of the report shows."""
+_NO_PROGRESS = {"T": "stopped", "t": "stopped by a debugger", "D": "in the kernel", "Z": "ended"}
+"""States of a process that cannot come to a collective."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankStacks:
+    """The stacks of one rank."""
+
+    rank: int
+    node: str
+    pid: int
+    state: str
+    """Of the process, as in /proc: R, S, D, T, …; empty if it has ended or did not answer."""
+    text: str
+    """What `faulthandler` wrote, or the reason why there is nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A rank, and where it is."""
+
+    beat: SilentRank
+    node: str
+    place: Place | None
+    why: str
+    """Why it cannot come, or why its place is unknown; empty if its place is known."""
+    stacks: str
+
+    @property
+    def waits(self) -> bool:
+        return not self.why and self.place is not None and bool(self.place.waits_in)
+
+    @property
+    def where(self) -> str:
+        return self.why or str(self.place)
+
+
+def blame(hang: Hang, stacks: Sequence[RankStacks]) -> tuple[int, ...]:
+    """The ranks that the others wait for.
+
+    These are the first of the following that exist: ranks that are stopped, have ended or give no
+    answer; ranks that do not wait while others do; of ranks that wait in different collectives, the
+    fewer ones (not between pipeline stages, where a different place is normal).
+
+    Returns:
+        Empty if the stacks do not tell: when all ranks wait in the same place, the network may be
+        at fault, or a rank that is not theirs.
+    """
+    return tuple(found.beat.rank for found in _missing(_find(hang, stacks)))
+
+
+def render_hang_report(hang: Hang, stacks: Sequence[RankStacks]) -> str:
+    """The report: one line that says it all, then who never came, who waits where, and stacks."""
+    ranks = _find(hang, stacks)
+    missing = _missing(ranks)
+    others = [found for found in ranks if found not in missing]
+    lines = [render_hang(hang, stacks), ""]
+    if missing:
+        lines += [f"Never came ({count_of(len(missing), 'rank')}):", *_render_groups(missing), ""]
+    if others:
+        title = "Wait" if all(found.waits for found in others) else "Others"
+        lines += [f"{title} ({count_of(len(others), 'rank')}):", *_render_groups(others), ""]
+    for found in (*_examples(missing), *_examples(others)):
+        where = f"rank {found.beat.rank}" + (f" on {found.node}" if found.node else "")
+        lines += [f"Main thread of {where}, innermost call first:"]
+        lines += [f"  {line}" for line in main_stack(found.stacks)] + [""]
+    return "\n".join(lines)
+
+
+def render_hang(hang: Hang, stacks: Sequence[RankStacks]) -> str:
+    """The hang in one line, for `AttemptEnd.message`."""
+    ranks = _find(hang, stacks)
+    missing = _missing(ranks)
+    text = f"no step for {hang.seconds:.0f} s (limit {hang.limit:.0f} s)"
+    waiting = _largest_group([found for found in ranks if found.waits and found not in missing])
+    waits = (
+        f"{_name_ranks(waiting)} {_verb(waiting, 'wait')} in {waiting[0].where}" if waiting else ""
+    )
+    if not missing:
+        return f"{text}; {waits or 'no rank waits in a collective'}"
+    worst = _largest_group(missing)
+    never = f"{_name_ranks(missing)} never came"
+    if len(worst) == len(missing):
+        never += f" ({worst[0].where})"
+    return f"{text}; {never}; {waits}" if waits else f"{text}; {never}"
+
+
+def _find(hang: Hang, stacks: Sequence[RankStacks]) -> list[_Found]:
+    answers = {each.rank: each for each in stacks}
+    return [_find_rank(beat, answers) for beat in hang.ranks]
+
+
+def _find_rank(beat: SilentRank, answers: Mapping[int, RankStacks]) -> _Found:
+    answer = answers.get(beat.rank)
+    if answer is None:
+        return _Found(beat, "", None, "its agent does not answer", "")
+    place = find_place(answer.text)
+    why = _NO_PROGRESS.get(answer.state, "")
+    if place is None:
+        reason = answer.text.strip() or "no answer"
+        why = f"{why}: {reason}" if why and why not in reason else reason
+    return _Found(beat, answer.node, place, why, answer.text)
+
+
+def _missing(ranks: Sequence[_Found]) -> list[_Found]:
+    unable = [found for found in ranks if found.why]
+    if unable:
+        return unable
+    elsewhere = [found for found in ranks if not found.waits]
+    if elsewhere and len(elsewhere) < len(ranks):
+        return elsewhere
+    groups = _group(ranks)
+    largest = _largest_group(ranks)
+    if len(groups) > 1 and not elsewhere and not any(_is_between_stages(f) for f in ranks):
+        fewer = [found for found in ranks if found not in largest]
+        return fewer if len(fewer) < len(largest) else []
+    return []
+
+
+def _is_between_stages(found: _Found) -> bool:
+    return found.place is not None and found.place.waits_in.startswith(("send_", "recv"))
+
+
+def _group(ranks: Iterable[_Found]) -> dict[tuple[str, str, int], list[_Found]]:
+    groups = defaultdict(list)
+    for found in ranks:
+        groups[found.where, found.beat.phase, found.beat.step].append(found)
+    return groups
+
+
+def _largest_group(ranks: Iterable[_Found]) -> list[_Found]:
+    return max(_group(ranks).values(), key=len, default=[])
+
+
+def _render_groups(ranks: Sequence[_Found]) -> list[str]:
+    groups = sorted(_group(ranks).items(), key=lambda item: (-len(item[1]), item[1][0].beat.rank))
+    lines = []
+    for (where, phase, step), members in groups[:GROUPS]:
+        nodes = name_nodes(list(dict.fromkeys(found.node for found in members if found.node)))
+        silence = max(found.beat.seconds for found in members)
+        lines.append(
+            f"  {_name_ranks(members)}"
+            + (f" on {nodes}" if nodes else "")
+            + f": {where}; {phase}, step {step}, silent for {silence:.0f} s"
+        )
+    if len(groups) > GROUPS:
+        rest = sum(len(members) for _, members in groups[GROUPS:])
+        lines.append(f"  {count_of(rest, 'more rank')} in {len(groups) - GROUPS} other places")
+    return lines
+
+
+def _examples(ranks: Sequence[_Found]) -> list[_Found]:
+    """One rank of each of the largest groups that have stacks."""
+    groups = sorted(_group(ranks).values(), key=len, reverse=True)
+    return [members[0] for members in groups if members[0].place is not None][:STACKS]
+
+
+def _name_ranks(ranks: Sequence[_Found]) -> str:
+    numbers = sorted(found.beat.rank for found in ranks)
+    starts = [n for n, rank in enumerate(numbers) if n == 0 or rank != numbers[n - 1] + 1]
+    ranges = []
+    for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True):
+        first, last = numbers[start], numbers[end - 1]
+        ranges.append(f"{first}" if first == last else f"{first}-{last}")
+    shown = ", ".join(ranges[:RANGES]) + (", …" if len(ranges) > RANGES else "")
+    if len(numbers) == 1:
+        return f"rank {shown}"
+    return f"ranks {shown}" + (f" ({len(numbers)})" if len(ranges) > 1 else "")
+
+
+def _verb(ranks: Sequence[_Found], verb: str) -> str:
+    return f"{verb}s" if len(ranks) == 1 else verb
