@@ -13,6 +13,8 @@ from pathlib import Path
 from bigtrain.checkpoint.step_folders import committed_folders, step_of
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.runs.rewind import RewindResult, rewind_run
+from bigtrain.runs.run_folder import RunFolder
+from bigtrain.track.json_lines import read_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,14 @@ def plan_rewind(
 def checkpoint_steps(checkpoints: Folder) -> list[int]:
     """The steps of the complete checkpoints of a run."""
     return [step_of(each) for each in committed_folders(checkpoints)]
+
+
+def count_rewinds(folder: RunFolder) -> int:
+    """How often the run has been rewound by itself, by this or an earlier launch."""
+    events = read_lines(folder.attempts) if folder.attempts.is_file() else ()
+    return sum(
+        each.get("event") == "decision" and each.get("action") == "rewind" for each in events
+    )
 
 
 def make_planned_rewind(run_dir: Path, plan: PlannedRewind) -> RewindResult:
