@@ -90,7 +90,8 @@ def main() -> None:
         raise
     except Exception as error:
         message, exit_code, is_expected = explain(error)
-        report_file = write_error_report(message, exit_code)
+        divergence = getattr(error, "divergence", None)  # Of a DivergedError.
+        report_file = write_error_report(message, exit_code, divergence=divergence)
         if not is_expected and report_file is None:
             traceback.print_exc()
         elif not is_expected:

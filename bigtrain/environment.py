@@ -1,6 +1,7 @@
 """The only place where bigtrain reads or sets environment variables."""
 
 import os
+import socket
 import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -66,6 +67,51 @@ def read_stop_signal() -> str | None:
         return Path(name).read_text(encoding="utf-8") if name else None
     except OSError:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """How the launcher watches this rank, and what it calls this machine."""
+
+    heartbeat_socket: Path | None
+    """The launcher's socket for heartbeats; None if it expects none."""
+    stacks_file: Path | None
+    """The file for the stacks of all threads; None if the launcher does not ask for them."""
+    node: str
+    """The scheduler's name of this machine; without a scheduler, its host name."""
+
+
+def read_supervision() -> Supervision:
+    """Reads the variables with which a launcher watches its ranks; all may be absent."""
+    beats, stacks = (
+        os.environ.get(f"BIGTRAIN_{name}") for name in ("HEARTBEAT_SOCKET", "STACKS_FILE")
+    )
+    return Supervision(
+        heartbeat_socket=Path(beats) if beats else None,
+        stacks_file=Path(stacks) if stacks else None,
+        node=os.environ.get("BIGTRAIN_NODE") or socket.gethostname(),
+    )
+
+
+def record_nccl_calls(env: MutableMapping[str, str] | None = None) -> None:
+    """Makes NCCL's flight recorder write which collectives were pending when a rank hung.
+
+    Call it before process groups are made. It does nothing unless the launcher asked for stacks.
+    The file `nccl-rank-<r>` beside the stacks file is written when a collective times out, and when
+    anything is written to the pipe `nccl-<r>.pipe` in the folder of the heartbeat socket.
+    `torch.distributed.flight_recorder.fr_trace` reads it. Variables that the user set are kept.
+    """
+    env = os.environ if env is None else env
+    stacks, socket_file = env.get("BIGTRAIN_STACKS_FILE"), env.get("BIGTRAIN_HEARTBEAT_SOCKET")
+    if not stacks:
+        return
+    # These names work in all versions of torch that have the recorder; 2.13 still reads them.
+    env.setdefault("TORCH_NCCL_TRACE_BUFFER_SIZE", "2000")
+    env.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
+    if "TORCH_FR_DUMP_TEMP_FILE" not in env:
+        env.setdefault("TORCH_NCCL_DEBUG_INFO_TEMP_FILE", str(Path(stacks).parent / "nccl-rank-"))
+    if socket_file:  # torch ends the process if it cannot make the pipe, for example on NFS.
+        env.setdefault("TORCH_NCCL_DEBUG_INFO_PIPE_FILE", str(Path(socket_file).parent / "nccl-"))
 
 
 def set_deepspeed_variables(device_type: str, ranks: Ranks) -> None:

@@ -3,7 +3,9 @@
 import json
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bigtrain.environment import RankVariableError, read_error_file, read_ranks
 
@@ -21,8 +23,15 @@ def explain(error: Exception) -> tuple[str, int, bool]:
     return f"{type(error).__name__}: {error}", 1, False
 
 
-def write_error_report(message: str, exit_code: int) -> Path | None:
+def write_error_report(
+    message: str, exit_code: int, *, divergence: Mapping[str, int] | None = None
+) -> Path | None:
     """Writes a file for the launcher, if there is one: why and when this rank failed.
+
+    Args:
+        message: The message, one line.
+        exit_code: The exit code of this process.
+        divergence: If the loss guard gave up, the rewind that gets past the samples.
 
     Returns:
         The file, which the launcher shows to the user; None if none was written.
@@ -30,13 +39,15 @@ def write_error_report(message: str, exit_code: int) -> Path | None:
     file = read_error_file()
     if file is None:
         return None
-    report = {
+    report: dict[str, Any] = {
         "rank": _rank(),
         "exit_code": exit_code,
         "message": message,
         "traceback": traceback.format_exc(),
         "time": time.time(),
     }
+    if divergence is not None:
+        report["divergence"] = dict(divergence)
     try:
         file.write_text(json.dumps(report), encoding="utf-8")
     except OSError:  # For example a full disk. Then this rank shows the message itself.

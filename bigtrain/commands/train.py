@@ -8,24 +8,44 @@ from bigtrain.commands.quiet_libraries import quiet_libraries
 
 if TYPE_CHECKING:
     from bigtrain.config import RunConfig
+    from bigtrain.health.heartbeat import Heartbeat
+    from bigtrain.train.stop import StopFlag
 
 
 def train(sources: Sources, accept_change: AcceptChange = []) -> None:  # noqa: B006
     """Trains as one rank of a run; `bigtrain launch` or torchrun starts all of them."""
+    watched = _begin()
     from bigtrain.environment import read_ranks
     from bigtrain.runs.resolve_run import resolve_run
 
-    _train(resolve_run(sources, readers=read_ranks().world_size), accept_change)
+    _train(resolve_run(sources, readers=read_ranks().world_size), accept_change, watched)
 
 
 def train_rank(config: Path, accept_change: AcceptChange = []) -> None:  # noqa: B006
     """Trains as one rank with a config that `bigtrain launch` has resolved and checked."""
+    watched = _begin()
     from bigtrain.config.config_files import load_resolved_config
 
-    _train(load_resolved_config(config), accept_change)
+    _train(load_resolved_config(config), accept_change, watched)
 
 
-def _train(config: "RunConfig", accept_change: list[str]) -> None:
+def _begin() -> tuple["Heartbeat", "StopFlag"]:
+    """Lets the launcher watch and stop this rank, before anything slow is imported or read."""
+    from bigtrain.environment import read_ranks, read_supervision
+    from bigtrain.health.heartbeat import Heartbeat, Phase
+    from bigtrain.health.stacks import write_stacks_on_sigquit
+    from bigtrain.train.stop import StopFlag
+
+    rank, supervision = read_ranks().rank, read_supervision()
+    heartbeat = Heartbeat(supervision.heartbeat_socket, rank=rank)
+    heartbeat.enter(Phase.START)
+    write_stacks_on_sigquit(supervision.stacks_file, rank=rank)
+    return heartbeat, StopFlag()
+
+
+def _train(
+    config: "RunConfig", accept_change: list[str], watched: tuple["Heartbeat", "StopFlag"]
+) -> None:
     from bigtrain.environment import read_ranks
     from bigtrain.runs.run_folder import RunFolder
     from bigtrain.track.console import set_up_logging
@@ -39,4 +59,12 @@ def _train(config: "RunConfig", accept_change: list[str]) -> None:
     device = check_and_choose_device(config, ranks)
     from bigtrain.train.run import train as run_training
 
-    run_training(config, ranks=ranks, device=device, accept_changes=accept_change)
+    heartbeat, stop = watched
+    run_training(
+        config,
+        ranks=ranks,
+        device=device,
+        accept_changes=accept_change,
+        stop=stop,
+        heartbeat=heartbeat,
+    )

@@ -33,7 +33,13 @@ from bigtrain.models.initial import fill_initial_values
 from bigtrain.models.shards import Shard, shards_of
 from bigtrain.parallel import groups
 from bigtrain.parallel.buckets import fill_buckets
-from bigtrain.parallel.device import keep_freed_memory, runs_on_cpu, synchronize
+from bigtrain.parallel.device import (
+    keep_freed_memory,
+    mark_time,
+    runs_on_cpu,
+    seconds_between,
+    synchronize,
+)
 from bigtrain.parallel.schedule import ForwardStep, Report, run_microbatches
 
 deepspeed_logger.setLevel(logging.ERROR)
@@ -77,6 +83,7 @@ class Engine:
         self._device = device
         self._zero = zero_stage(config.parallel)
         self._phase = _Phase.READY
+        self._began = self._passed = mark_time(device)
         self._norm = math.nan
         module = ChunkList(chunks)
         shards = [self._shards_of(chunk) for chunk in chunks]
@@ -152,6 +159,7 @@ class Engine:
         """
         self._enter(_Phase.READY, _Phase.ACCUMULATED)
         self._deepspeed.train()
+        self._began = self._passed = mark_time(self._device)
         return self._run(forward_step, microbatches, forward_only=False)
 
     def reduce(self) -> float:
@@ -169,6 +177,19 @@ class Engine:
         self._sum_tied_gradients()
         self._norm = self._gradient_norm()
         return self._norm
+
+    def pass_seconds(self) -> float:
+        """Seconds of this rank's forward and backward passes in this step; call it after `reduce`.
+
+        The time ends before gradients are reduced over the replica ranks, so with ZeRO 0 and 1 it
+        holds no waiting for ranks that read other samples. It does hold the waiting for ranks of
+        the same copy of the model: tensor ranks wait for each other in every layer, and stages for
+        the next one. With ZeRO 2 and 3 replica ranks wait for each other in every pass, so all have
+        about the same time. On a GPU it is the device's time; it is known since `reduce`, which
+        waited for the norm.
+        """
+        assert self._phase is _Phase.REDUCED, self._phase.value
+        return seconds_between(self._began, self._passed)
 
     def update(self, learning_rate: float) -> bool:
         """The last phase: clips the gradients and updates the weights.
@@ -283,6 +304,7 @@ class Engine:
 
     def _finalize_gradients(self, chunks: Any, *args: Any, **kwargs: Any) -> None:
         """Sums gradients that stages or tensor ranks share; called after the last backward pass."""
+        self._passed = mark_time(self._device)
         if self._zero.reduces_each_backward:  # Hooks and _sum_tied_gradients sum them.
             return
         self._state.zero_missing_gradients()

@@ -17,6 +17,7 @@ from bigtrain.config.device_rules import DeviceKind
 from bigtrain.environment import (
     Ranks,
     enable_huge_pages,
+    record_nccl_calls,
     requested_threads,
     set_deepspeed_variables,
 )
@@ -49,6 +50,7 @@ def choose_device(requested: str, ranks: Ranks) -> torch.device:
             f"machine has {count}; start fewer processes or set parallel.device=cpu"
         )
     torch.cuda.set_device(ranks.local_rank)
+    record_nccl_calls()
     return torch.device("cuda", ranks.local_rank)
 
 

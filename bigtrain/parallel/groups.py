@@ -173,6 +173,13 @@ def single_rank_group() -> dist.ProcessGroup:
     return group
 
 
+def is_true_on_any_rank(value: bool, device: torch.device) -> bool:
+    """Whether ``value`` is true on at least one rank; every rank calls it."""
+    total = torch.tensor(float(value), device=device)
+    dist.all_reduce(total)
+    return bool(total.item())
+
+
 def on_rank_zero(work: Callable[[], Result]) -> Result:
     """Calls ``work`` on rank 0; every rank returns its result or raises its error.
 

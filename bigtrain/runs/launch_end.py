@@ -83,7 +83,7 @@ def _record_end(folder: RunFolder, job: JobEnd) -> None:
     )
     if reason is None or not (end is None or reports_another):
         return
-    status = _load_status(folder)
+    status = folder.load_status()
     step = status.get("step", start.get("step", 0))
     folder.write_status(**{**status, "state": "failed", "step": step, "reason": reason})
     if end is None:
@@ -98,14 +98,6 @@ def _reason(failure: Failure | None, stopped_by: str | None, *, ended: bool) -> 
     if stopped_by is not None and not ended:
         return f"killed after {stopped_by}, before it had saved"
     return None
-
-
-def _load_status(folder: RunFolder) -> dict[str, Any]:
-    try:
-        status: dict[str, Any] = json.loads(folder.status.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {key: value for key, value in status.items() if key != "time"}
 
 
 def _replace_event(folder: RunFolder, old: dict[str, Any], new: dict[str, Any]) -> None:

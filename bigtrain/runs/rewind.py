@@ -18,7 +18,6 @@ from bigtrain.checkpoint.owner import check_may_change
 from bigtrain.checkpoint.retention import set_aside
 from bigtrain.checkpoint.schema import CheckpointError, TrainState
 from bigtrain.checkpoint.step_folders import committed_folders, step_of
-from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config.data import SkipConfig, merge_skips
 from bigtrain.config.resume_rules import load_saved_config
 from bigtrain.config.saved import load_run_of
@@ -51,7 +50,12 @@ class RewindResult:
 
 
 def rewind_run(
-    run_dir: Path, *, to: int, skip_steps: str | None = None, skip_samples: str | None = None
+    run_dir: Path,
+    *,
+    to: int,
+    skip_steps: str | None = None,
+    skip_samples: str | None = None,
+    last_may_lie_ahead: bool = False,
 ) -> RewindResult:
     """Sets checkpoints newer than a step aside, and records which samples the run skips.
 
@@ -62,6 +66,8 @@ def rewind_run(
         to: The step of a checkpoint; 0 means the beginning.
         skip_steps: ``A:B``: skip the batches of steps A to B, both included.
         skip_samples: ``FIRST:COUNT``: skip samples, numbered as `bigtrain data which` shows them.
+        last_may_lie_ahead: Whether step B may be one that the run has not taken. Its samples are
+            then those that the newest attempt would have read.
 
     Raises:
         FolderError: The run folder is a dangling link.
@@ -76,7 +82,7 @@ def rewind_run(
     check_may_change(run_dir)
     with run_lock(run_dir):
         state = _find_checkpoint(folder, to)
-        skip = _requested_range(folder, skip_steps, skip_samples)
+        skip = _requested_range(folder, skip_steps, skip_samples, last_may_lie_ahead)
         if skip is not None:
             _check_whole_units(folder, skip)
             if state is not None:
@@ -84,7 +90,11 @@ def rewind_run(
             merged = merge_skips([*read_skips(run_dir), skip])
             write_file(run_dir / SKIP_FILE, render_skips(merged).encode())
         rewound = RewindResult(run_dir, to, tuple(_set_aside(folder, newer_than=to)), skip)
-        folder.record_rewind(to=to, set_aside=rewound.set_aside)
+        folder.record_rewind(
+            to=to,
+            set_aside=rewound.set_aside,
+            skipped=None if skip is None else skip.model_dump(mode="json"),
+        )
         _write_status(folder, to)
         return rewound
 
@@ -99,12 +109,6 @@ def _write_status(folder: RunFolder, step: int) -> None:
         last_checkpoint=str(found[0]) if found else None,
         reason=f"taken back to step {step}",
     )
-
-
-def newest_before(checkpoints: Folder, step: int) -> int:
-    """Returns the step of the newest checkpoint before ``step``; 0 if there is none."""
-    steps = [step_of(each) for each in committed_folders(checkpoints)]
-    return max((number for number in steps if number < step), default=0)
 
 
 def render_rewind(rewound: RewindResult) -> Sequence[str]:
@@ -136,7 +140,7 @@ def _find_checkpoint(folder: RunFolder, step: int) -> TrainState | None:
 
 
 def _requested_range(
-    folder: RunFolder, steps: str | None, samples: str | None
+    folder: RunFolder, steps: str | None, samples: str | None, last_may_lie_ahead: bool
 ) -> SkipConfig | None:
     if steps is not None and samples is not None:
         raise RewindError("give either --skip-steps or --skip-samples, not both")
@@ -152,7 +156,7 @@ def _requested_range(
         raise RewindError(f"--skip-steps {steps}: give the first step, from 1 on, and the last")
     found = [find_step(folder, step) for step in (begin, end)]
     for step, batch in zip((begin, end), found, strict=True):
-        if not batch.was_taken:
+        if not batch.was_taken and not (step == end and last_may_lie_ahead):
             raise RewindError(
                 f"--skip-steps {steps}: the run has not taken step {step}, so its samples "
                 "are not known; give steps of its metrics.jsonl, or --skip-samples"

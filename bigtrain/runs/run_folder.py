@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,9 +183,34 @@ class RunFolder:
             }
         )
 
-    def record_rewind(self, *, to: int, set_aside: Sequence[str]) -> None:
-        """Records that the run was taken back to a step."""
-        self._append_event({"event": "rewind", "to": to, "set_aside": [*set_aside]})
+    def record_rewind(
+        self, *, to: int, set_aside: Sequence[str], skipped: Mapping[str, int] | None = None
+    ) -> None:
+        """Records that the run was taken back to a step, and the samples that it skips now."""
+        self._append_event(
+            {"event": "rewind", "to": to, "set_aside": [*set_aside], "skipped": skipped}
+        )
+
+    def record_event(self, event: str, **values: Any) -> None:
+        """Appends another event to ``attempts.jsonl``."""
+        self._append_event({"event": event, **values})
+
+    def rewinds_before(self, attempt: int) -> list[dict[str, Any]]:
+        """The rewinds between an attempt and the one before it, oldest first.
+
+        Each has its number among all rewinds of the run as ``number``, from 1.
+        """
+        found: list[dict[str, Any]] = []
+        number = 0
+        for event in self._events():
+            if event.get("event") == "start":
+                if event.get("attempt") == attempt:
+                    break
+                found = []
+            elif event.get("event") == "rewind":
+                number += 1
+                found.append({**event, "number": number})
+        return found
 
     def write_heartbeat(self, **values: Any) -> None:
         """Calls ``write_status`` at most once a second.
@@ -196,6 +221,14 @@ class RunFolder:
         if now - self._last_heartbeat >= 1.0:
             self._last_heartbeat = now
             self.write_status(**values)
+
+    def load_status(self) -> dict[str, Any]:
+        """The newest status without its time; empty if there is none that can be read."""
+        try:
+            status: dict[str, Any] = json.loads(self.status.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {key: value for key, value in status.items() if key != "time"}
 
     def write_status(self, **values: Any) -> None:
         """Replaces ``status.json``, with the time added; NaN and infinity become null."""

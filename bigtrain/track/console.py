@@ -79,8 +79,8 @@ class ConsoleTracker:
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
         """Updates the bar, and logs a line if one is due."""
         text = _render(values)
-        if split == "checkpoint":
-            return  # `Saves` logs them.
+        if split not in ("train", "validation"):
+            return  # The log has them already, in words.
         if split != "train":
             log.info("step %d/%d %s %s", step, self._steps, split, text)
         elif self._progress is not None:

@@ -12,7 +12,11 @@ class Tracker(Protocol):
     """Receives the events of a run. ``step`` is the number of steps taken."""
 
     def record(self, split: str, step: int, values: Mapping[str, Value]) -> None:
-        """Receives a step's numbers; ``split`` is ``train``, ``validation`` or ``checkpoint``."""
+        """Receives the numbers of an event.
+
+        ``split`` is ``train``, ``validation``, ``checkpoint`` (a save), ``straggler`` (a rank that
+        became slow) or ``rewind`` (made before this attempt).
+        """
 
     def finish(self, state: str) -> None:
         """Receives the end of the attempt: ``finished``, ``stopped`` or ``failed``."""

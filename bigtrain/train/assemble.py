@@ -11,6 +11,7 @@ from bigtrain.data.batches import TrainingData
 from bigtrain.engine.deepspeed_version import check_deepspeed_version
 from bigtrain.engine.engine import Engine
 from bigtrain.environment import Ranks
+from bigtrain.health.heartbeat import Heartbeat, Phase
 from bigtrain.models.build import build_chunks
 from bigtrain.objectives.table import objective_of
 from bigtrain.parallel import groups
@@ -28,6 +29,7 @@ def open_trainer(
     device: torch.device,
     accept_changes: Sequence[str] = (),
     measures_speed: bool = True,
+    heartbeat: Heartbeat | None = None,
 ) -> Iterator[Trainer]:
     """Connects the ranks and builds this rank's trainer; closes both. Every rank calls it.
 
@@ -39,6 +41,7 @@ def open_trainer(
         device: From ``choose_device``.
         accept_changes: Keys that may differ from the checkpoint's; all ranks must agree on them.
         measures_speed: Whether the trainer measures MFU, memory and the parts of a step.
+        heartbeat: Where phases are reported.
 
     Raises:
         ConfigError: The config does not fit the data or the world size, or is not the same on all
@@ -48,9 +51,13 @@ def open_trainer(
     check_deepspeed_version(config)
     layout = layout_of(config, ranks.world_size)
     reports = ranks.local_rank == 0  # One line per node is enough.
+    heartbeat = heartbeat or Heartbeat()
 
     def check_config() -> None:
         check_config_agrees(config, accept_changes=accept_changes, reports=reports)
+        heartbeat.enter(Phase.LOAD)
+
+    heartbeat.enter(Phase.CONNECT)
 
     with (
         groups.process_groups(ranks, layout, device, after_connect=check_config) as coordinates,

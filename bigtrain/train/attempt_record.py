@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch.distributed as dist
 
@@ -104,6 +105,17 @@ class StatusWriter:
                 reason=reason,
             ),
         )
+
+    def keep(self, *, state: str, reason: str) -> int:
+        """Replaces the state and the reason only, and returns the step that the status names."""
+        before = self._folder.load_status()
+        status = {"step": 0, "last_checkpoint": None, **before, "state": state, "reason": reason}
+        _warn_if_not_written("status.json", lambda: self._folder.write_status(**status))
+        return int(status["step"] or 0)
+
+    def record_event(self, event: str, **values: Any) -> None:
+        """Appends an event to ``attempts.jsonl``."""
+        _warn_if_not_written("attempts.jsonl", lambda: self._folder.record_event(event, **values))
 
     def end_attempt(self, attempt: int, *, state: str, step: int, reason: str | None) -> None:
         """Appends the attempt's end to ``attempts.jsonl``."""

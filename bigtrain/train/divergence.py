@@ -1,13 +1,25 @@
 """Messages: why an update was skipped, and why a run ends after too many skipped in a row."""
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 
+from bigtrain.runs.automatic_rewind import PlannedRewind
 from bigtrain.train.trainer import StepResult
 
 
 class DivergedError(RuntimeError):
     """Too many updates in a row were skipped; further training would not help."""
+
+    def __init__(self, message: str, *, rewind: PlannedRewind) -> None:
+        super().__init__(message)
+        self.rewind = rewind
+        """The rewind that gets past the samples."""
+
+    @property
+    def divergence(self) -> dict[str, int]:
+        """The planned rewind as JSON values, for the error file of the rank."""
+        return asdict(self.rewind)
 
 
 def describe_skipped(result: StepResult) -> str:
@@ -17,7 +29,13 @@ def describe_skipped(result: StepResult) -> str:
 
 
 def divergence_error(
-    result: StepResult, *, run: Path, in_a_row: int, first_skipped: int, checkpoint_step: int
+    result: StepResult,
+    *,
+    run: Path,
+    in_a_row: int,
+    first_skipped: int,
+    checkpoint_step: int,
+    rewind: PlannedRewind,
 ) -> DivergedError:
     """The error that ends a run after too many skipped updates in a row.
 
@@ -27,6 +45,7 @@ def divergence_error(
         in_a_row: How many updates in a row were skipped.
         first_skipped: The step of the first of them.
         checkpoint_step: The step of the newest checkpoint before it.
+        rewind: The rewind that the run may make by itself.
     """
     step = result.progress.step
     return DivergedError(
@@ -34,7 +53,8 @@ def divergence_error(
         f"{describe_skipped(result)}; `bigtrain rewind {shlex.quote(str(run))} "
         f"--to {checkpoint_step} --skip-steps {first_skipped}:{step}` goes back and skips their "
         "samples; or lower optim.learning_rate or raise optim.warmup_steps "
-        "(with --accept-change optim)"
+        "(with --accept-change optim)",
+        rewind=rewind,
     )
 
 

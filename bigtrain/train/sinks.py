@@ -1,5 +1,8 @@
 """Where an attempt records figures (terminal, metrics.jsonl, wandb), and the figures of a step."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from bigtrain.config import RunConfig
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.track.console import ConsoleTracker
@@ -27,6 +30,12 @@ def open_trackers(
     wandb = open_wandb(config, folder.path, wandb_id)
     sinks: list[Tracker] = [MetricsFile(folder.metrics, attempt=attempt), console]
     return Trackers(sinks if wandb is None else [*sinks, wandb])
+
+
+def rewind_figures(event: Mapping[str, Any]) -> dict[str, float | int]:
+    """The figures of a rewind, from its event in ``attempts.jsonl``."""
+    skipped = event.get("skipped") or {}
+    return {"number": event["number"], "to_step": event["to"], **skipped}
 
 
 def step_figures(result: StepResult, *, skipped_updates: int) -> dict[str, float | int]:

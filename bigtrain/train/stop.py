@@ -13,12 +13,27 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 class StopFlag:
     """Set by a signal or a file, and read at the step boundary. The handlers do nothing else."""
 
-    def __init__(self, run_dir: Path, *, watches_file: bool) -> None:
-        self._file = run_dir / STOP_FILE if watches_file else None
+    def __init__(self) -> None:
+        """Handles SIGTERM and SIGUSR2 from now on.
+
+        Make it as early as possible: before, these signals would end the process. A launcher may
+        start ranks with both blocked; signals that came since then are handled now.
+        """
+        self._file: Path | None = None
         self.reason: str | None = None
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
-        # Ctrl-C on a single process without a launcher has the same effect.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+    def begin_run(self, run_dir: Path, *, watches_file: bool) -> None:
+        """Also handles Ctrl-C from now on, and the file STOP in the run folder.
+
+        Args:
+            run_dir: The run folder.
+            watches_file: Whether this rank looks for the file.
+        """
+        self._file = run_dir / STOP_FILE if watches_file else None
+        # Ctrl-C on a single process without a launcher has the same effect as SIGTERM.
         signal.signal(signal.SIGINT, self._on_signal)
 
     def is_raised(self) -> bool:

@@ -121,7 +121,7 @@ class Trainer:
     ) -> None:
         self.config, self.objective = config, objective
         self.engine, self.data = engine, data
-        self._layout, self._coordinates, self.device = layout, coordinates, device
+        self.layout, self._coordinates, self.device = layout, coordinates, device
         self._meter, self._profile = meter, profile
         self._sizes = objective.report_sizes(config.model, measure=False)
         self.guard = Guard(config.guard)
@@ -162,14 +162,18 @@ class Trainer:
         """Times work between two steps; the next step reports it as ``NAME_seconds``."""
         return nullcontext() if self._meter is None else self._meter.between_steps(name)
 
-    def validate(self) -> dict[str, float]:
-        """The objective's figures over all validation corpora, and the loss of each."""
+    def validate(self, on_batch: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """The objective's figures over all validation corpora, and the loss of each.
+
+        Args:
+            on_batch: Called after each batch.
+        """
         forward_step = make_forward_step(
             self.objective, self.config, device=self.device, scales=LossScales(), measure=True
         )
         sizes = self.objective.report_sizes(self.config.model, measure=True)
         sources = self.data.validation_sources
-        measured = [self._measure(forward_step, source, sizes) for source in sources]
+        measured = [self._measure(forward_step, source, sizes, on_batch) for source in sources]
         total = measured[0]
         for other in measured[1:]:
             total = total + other
@@ -179,13 +183,19 @@ class Trainer:
                 figures[f"loss/{source.name}"] = sums.figures()["loss"]
         return figures
 
-    def _measure(self, forward_step: ForwardStep, source: Source, sizes: Sizes) -> ReportSums:
-        reports = (
-            report
-            for batch in self.data.validation_batches(source)
-            for report in self.engine.evaluate(forward_step, batch.microbatches)
-        )
-        return self._sum(reports, sizes)
+    def _measure(
+        self,
+        forward_step: ForwardStep,
+        source: Source,
+        sizes: Sizes,
+        on_batch: Callable[[], None],
+    ) -> ReportSums:
+        def reports() -> Iterator[Report]:
+            for batch in self.data.validation_batches(source):
+                yield from self.engine.evaluate(forward_step, batch.microbatches)
+                on_batch()
+
+        return self._sum(reports(), sizes)
 
     def _step(
         self,
@@ -304,7 +314,7 @@ class Trainer:
         # reduction divides the gradients by the number of replica ranks (batch ranks × context
         # ranks), but the schedule has multiplied the loss by the number of context ranks. What
         # remains is a division by the number of batch ranks.
-        divided_by = len(batch.microbatches) * self._layout.batch_ranks
+        divided_by = len(batch.microbatches) * self.layout.batch_ranks
         batch_size = self.config.batch_size(self.progress.samples)
         scales = LossScales(
             target=divided_by / self._num_targets(batch), sample=divided_by / batch_size

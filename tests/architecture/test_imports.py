@@ -90,7 +90,10 @@ CALL_OWNERS: dict[str, tuple[str, ...]] = {
 TORCH_FREE = (
     "data_tools",
     "launcher",
-    *(f"bigtrain.{name}" for name in ("config", "environment", "plan", "runs", "commands", "cli")),
+    *(
+        f"bigtrain.{name}"
+        for name in ("config", "environment", "plan", "health", "runs", "commands", "cli")
+    ),
 )
 HEAVY = ("torch", "deepspeed", "megatron", "wandb", "safetensors", "pydantic_settings")
 

@@ -39,11 +39,22 @@ def _heavy_loaded_by(statements: str) -> str:
     [
         *map(_modules, ("data_tools", "launcher", "bigtrain/config", "bigtrain/plan")),
         _modules("bigtrain/checkpoint", except_for=("snapshot", "saver", "loading")),
+        _modules("bigtrain/health"),
         _modules("bigtrain/runs"),
         _modules("bigtrain/commands"),
         ["bigtrain.cli"],
     ],
-    ids=["data_tools", "launcher", "config", "plan", "checkpoint", "runs", "commands", "cli"],
+    ids=[
+        "data_tools",
+        "launcher",
+        "config",
+        "plan",
+        "checkpoint",
+        "health",
+        "runs",
+        "commands",
+        "cli",
+    ],
 )
 def test_importing_the_package_loads_nothing_heavy(modules: list[str]) -> None:
     assert modules

@@ -44,7 +44,7 @@ def train_with_faults(config: RunConfig, faults: list[Fault]) -> list[str]:
         forward_step = plain(self, step, batch)
         first, last = self.data.sample_numbers(self.progress.samples)
         here = [f for f in faults if f.first_sample <= last and first < f.first_sample + f.samples]
-        if not here or self._coordinates.data != self._layout.data - 1:
+        if not here or self._coordinates.data != self.layout.data - 1:
             return forward_step
         [fault] = here
 

@@ -169,16 +169,25 @@ def _check_a_killed_rank_is_named(launched: Launched, config: RunConfig) -> None
     assert status["reason"].startswith("rank 1 failed first: killed by SIGKILL")
 
 
-def test_an_attempt_that_finds_a_stop_file_takes_one_step(corpus: Path, tmp_path: Path) -> None:
-    config = tiny_config(corpus, tmp_path)
+def test_an_attempt_that_finds_a_stop_file_ends_before_it_loads_a_checkpoint(
+    corpus: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(corpus, tmp_path, train={"steps": 3})
     config.run_dir.mkdir()
-    for step in (1, 2):
-        (config.run_dir / "STOP").touch()
-        run_ranks(train_rank, 1, config)
-        status = json.loads((config.run_dir / "status.json").read_text())
-        assert (status["step"], status["state"]) == (step, "stopped")
-        assert status["reason"].endswith("STOP")
-        assert not (config.run_dir / "STOP").exists()
+    (config.run_dir / "STOP").touch()
+    run_ranks(train_rank, 2, config)
+    status = json.loads((config.run_dir / "status.json").read_text())
+    assert (status["step"], status["state"]) == (0, "stopped")
+    assert status["reason"].endswith("STOP")
+    assert not (config.run_dir / "STOP").exists()
+    assert not (config.run_dir / "attempts.jsonl").exists()
+    run_ranks(train_rank, 2, config)
+    (config.run_dir / "STOP").touch()
+    longer = tiny_config(corpus, tmp_path, train={"steps": 4}, optim={"decay_steps": 3})
+    run_ranks(train_rank, 2, longer)
+    status = json.loads((config.run_dir / "status.json").read_text())
+    assert (status["step"], status["state"]) == (3, "stopped")
+    assert status["last_checkpoint"].endswith("step-00000003")
 
 
 def test_another_seed_is_refused_before_a_rank_starts(

@@ -21,7 +21,8 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
 def test_a_signal_raises_the_flag_and_is_named(number: signal.Signals, tmp_path: Path) -> None:
-    flag = StopFlag(tmp_path, watches_file=False)
+    flag = StopFlag()
+    flag.begin_run(tmp_path, watches_file=False)
     assert not flag.is_raised()
     signal.raise_signal(number)
     assert flag.is_raised()
@@ -29,8 +30,9 @@ def test_a_signal_raises_the_flag_and_is_named(number: signal.Signals, tmp_path:
 
 
 def test_only_a_flag_that_watches_the_file_is_raised_by_it(tmp_path: Path) -> None:
-    watching = StopFlag(tmp_path, watches_file=True)
-    other = StopFlag(tmp_path, watches_file=False)
+    watching, other = StopFlag(), StopFlag()
+    watching.begin_run(tmp_path, watches_file=True)
+    other.begin_run(tmp_path, watches_file=False)
     (tmp_path / "STOP").touch()
     assert watching.is_raised()
     assert not other.is_raised()
@@ -45,7 +47,8 @@ def test_only_a_flag_that_watches_the_file_is_raised_by_it(tmp_path: Path) -> No
 def test_ctrl_c_and_other_signals_are_described_by_name(
     number: signal.Signals, name: str, tmp_path: Path
 ) -> None:
-    flag = StopFlag(tmp_path, watches_file=False)
+    flag = StopFlag()
+    flag.begin_run(tmp_path, watches_file=False)
     signal.raise_signal(number)
     assert flag.description == name
 
@@ -55,7 +58,7 @@ def test_a_forwarded_signal_is_described_as_the_one_that_the_launcher_received(
     passed_on: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BIGTRAIN_STOP_SIGNAL_FILE", str(tmp_path / "stop-signal"))
-    flag = StopFlag(tmp_path, watches_file=False)
+    flag = StopFlag()
     assert flag.description is None
     signal.raise_signal(signal.SIGTERM)
     assert flag.description == "SIGTERM"  # The launcher forwarded nothing.

@@ -1,0 +1,101 @@
+"""Tells the launcher of a rank that the rank makes progress, so that a hang is noticed. No torch.
+
+Each heartbeat is one datagram to a Unix socket, sent by the code that made the progress. No thread
+sends them: a thread would also send them while the rank hangs.
+"""
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+class Phase(StrEnum):
+    """What a rank is doing."""
+
+    START = "start"
+    """The process has begun."""
+    CONNECT = "connect"
+    """It waits for the other ranks."""
+    LOAD = "load"
+    """It builds the model and reads a checkpoint."""
+    TRAIN = "train"
+    VALIDATE = "validate"
+    SAVE = "save"
+    """Training waits for a save."""
+    END = "end"
+
+
+class Heartbeat:
+    """Sends heartbeats: at each change of phase, after each step and each validation batch.
+
+    Sending takes a few microseconds and never waits. A heartbeat is lost if the launcher's socket
+    is full or gone; that is not an error.
+    """
+
+    def __init__(self, socket_file: Path | None = None, *, rank: int = 0) -> None:
+        """Sends nothing yet.
+
+        Args:
+            socket_file: The launcher's datagram socket; None if there is none. Then nothing is
+                sent.
+            rank: This process's rank.
+        """
+        self._file, self._rank = socket_file, rank
+        self._socket: socket.socket | None = None
+        self._phase, self._step = Phase.START, 0
+        self._seconds: float | None = None
+        if socket_file is not None:
+            try:
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._socket.setblocking(False)
+            except OSError as error:
+                log.warning("no heartbeats are sent: %s", error)
+
+    def enter(self, phase: Phase, *, step: int | None = None) -> None:
+        """Reports that a phase begins.
+
+        Args:
+            phase: The phase.
+            step: Steps completed, if the number is not the one reported before.
+        """
+        self._phase = phase
+        if step is not None:
+            self._step = step
+        self.beat()
+
+    @contextmanager
+    def during(self, phase: Phase) -> Iterator[None]:
+        """Reports a phase, and after it the phase before."""
+        before = self._phase
+        self.enter(phase)
+        try:
+            yield
+        finally:
+            self.enter(before)
+
+    def complete_step(self, step: int, *, seconds: float) -> None:
+        """Reports that a step is complete, and how long it took."""
+        self._step, self._seconds = step, seconds
+        self.beat()
+
+    def beat(self) -> None:
+        """Reports progress within a phase."""
+        if self._socket is None:
+            return
+        values = {
+            "rank": self._rank,
+            "pid": os.getpid(),
+            "phase": self._phase,
+            "step": self._step,
+            "seconds": self._seconds,
+        }
+        # The socket is full, was removed, or its path is too long: training continues.
+        with suppress(OSError):
+            self._socket.sendto(json.dumps(values).encode(), str(self._file))
