@@ -1,10 +1,13 @@
-"""`bigtrain launch`: starts the ranks of a run on this machine."""
+"""`bigtrain launch`: starts the ranks of a run on this machine, or submits it to a cluster."""
 
 from typing import Annotated
 
 import typer
 
 from bigtrain.commands.arguments import AcceptChange, Sources
+
+_PROFILE_KEY = "cluster."
+"""Overrides that begin with this go to the profile of the cluster."""
 
 
 def launch(
@@ -17,10 +20,74 @@ def launch(
             min=1,
         ),
     ] = None,
+    cluster: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PROFILE.yaml",
+            help="Profile of a cluster: the run is submitted there. Several are merged, and "
+            "cluster.KEY=VALUE changes a key.",
+        ),
+    ] = [],  # noqa: B006 - the default is never changed
+    nodes: Annotated[
+        int | None, typer.Option(help="Nodes that get ranks (with --cluster).", min=1)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the batch script; write and submit none.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="As --dry-run, and ask SLURM whether and when the job could start."
+        ),
+    ] = False,
     accept_change: AcceptChange = [],  # noqa: B006 - the default is never changed
 ) -> None:
-    """Starts a run on this machine, or resumes it from its newest checkpoint."""
+    """Starts a run, or resumes it from its newest checkpoint: on this machine, or on a cluster."""
+    of_profile = [source for source in sources if source.startswith(_PROFILE_KEY)]
+    of_run = [source for source in sources if source not in of_profile]
+    if not cluster:
+        _refuse_without_cluster(of_profile, nodes=nodes, dry_run=dry_run, check=check)
+        _launch_here(of_run, processes=processes, accept_change=accept_change)
+        return
+    from bigtrain.commands.launch_cluster import launch_on_cluster
+    from bigtrain.config import ConfigError
+
+    if processes is not None:
+        raise ConfigError(
+            f"--processes {processes} is for this machine; with --cluster give --nodes, and "
+            "cluster.ranks_per_node=N where it is not the number of GPUs"
+        )
+    profile = [*cluster, *(source.removeprefix(_PROFILE_KEY) for source in of_profile)]
+    launch_on_cluster(
+        of_run,
+        profile,
+        nodes=nodes,
+        dry_run=dry_run or check,
+        check=check,
+        accept_change=accept_change,
+    )
+
+
+def _refuse_without_cluster(
+    of_profile: list[str], *, nodes: int | None, dry_run: bool, check: bool
+) -> None:
+    given = [
+        *of_profile,
+        *([f"--nodes {nodes}"] if nodes is not None else []),
+        *(["--dry-run"] if dry_run else []),
+        *(["--check"] if check else []),
+    ]
+    if given:
+        from bigtrain.config import ConfigError
+
+        raise ConfigError(
+            f"{', '.join(given)}: for a cluster only; give its profile, --cluster PROFILE.yaml"
+        )
+
+
+def _launch_here(sources: list[str], *, processes: int | None, accept_change: list[str]) -> None:
     from bigtrain.commands.local_launch import launch_locally
+    from bigtrain.commands.queued_jobs import check_no_job
     from bigtrain.engine.deepspeed_version import check_deepspeed_version
     from bigtrain.parallel.device_check import check_device
     from bigtrain.runs.resolve_run import resolve_run
@@ -32,4 +99,5 @@ def launch(
     check_deepspeed_version(config)
     check_run(config, accepted=accept_change)
     check_device(config)
+    check_no_job(config.run_dir, only_known=True)
     raise typer.Exit(launch_locally(config, processes=count, accepted=accept_change))

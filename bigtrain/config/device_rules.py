@@ -3,9 +3,27 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
+from bigtrain.config.errors import ConfigError
 from bigtrain.config.run import RunConfig
 
 DeviceKind = Literal["cpu", "cuda"]
+
+
+def device_of_nodes(config: RunConfig, *, gpus_per_node: int) -> DeviceKind:
+    """What the ranks of a run compute on, on nodes of a cluster.
+
+    Raises:
+        ConfigError: The run asks for GPUs, and the nodes have none.
+    """
+    found: DeviceKind = "cuda" if gpus_per_node else "cpu"
+    if config.parallel.device == "auto":
+        return found
+    if config.parallel.device != "cpu" and not gpus_per_node:
+        raise ConfigError(
+            f"parallel.device={config.parallel.device}: gpus_per_node of the cluster profile is 0; "
+            "set it, or parallel.device=auto"
+        )
+    return config.parallel.device
 
 
 def find_device_problems(config: RunConfig, device: DeviceKind) -> list[str]:

@@ -105,20 +105,20 @@ def load_job(run_dir: Path) -> JobRecord | None:
         raise JobFileError(f"{file}: {key}: {first['msg']}; restore or remove it") from None
 
 
+def render_job(record: JobRecord) -> str:
+    """The text of ``job.json``."""
+    cluster = record.cluster.model_dump(mode="json")
+    values: dict[str, Any] = {"schema": JOB_SCHEMA, **asdict(record), "cluster": cluster}
+    return f"{json.dumps(values, indent=1, ensure_ascii=False)}\n"
+
+
 def write_job(run_dir: Path, record: JobRecord) -> None:
     """Writes or replaces ``job.json`` of a run folder, atomically.
 
     Raises:
         OSError: It cannot be written; an old file is unchanged.
     """
-    cluster = record.cluster.model_dump(mode="json")
-    values: dict[str, Any] = {
-        "schema": JOB_SCHEMA,
-        **asdict(record),
-        "cluster": cluster,
-    }
-    text = json.dumps(values, indent=1, ensure_ascii=False)
-    write_file(run_dir / JOB_FILE, f"{text}\n".encode(), makes_folder=False)
+    write_file(run_dir / JOB_FILE, render_job(record).encode(), makes_folder=False)
 
 
 def update_job(run_dir: Path, change: Callable[[JobRecord], JobRecord]) -> JobRecord | None:
@@ -144,12 +144,6 @@ def update_job(run_dir: Path, change: Callable[[JobRecord], JobRecord]) -> JobRe
         if new != old:
             write_job(run_dir, new)
         return new
-
-
-def remove_job(run_dir: Path) -> None:
-    """Removes ``job.json`` and its lock, after a submission that failed."""
-    for name in (JOB_FILE, _LOCK_FILE):
-        (run_dir / name).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from launcher.slurm.errors import (
     JobUnknownError,
     SlurmError,
     SlurmMissingError,
+    SlurmTimeoutError,
     SlurmUnavailableError,
     explain_failure,
 )
@@ -21,11 +22,14 @@ __all__ = [
     "QueuedJob",
     "SlurmError",
     "SlurmMissingError",
+    "SlurmTimeoutError",
     "SlurmUnavailableError",
     "cancel_job",
     "check_submission",
     "clean_environment",
+    "exclude_nodes",
     "expand_node_list",
+    "list_partition_nodes",
     "list_partitions",
     "list_queue",
     "release_job_now",
@@ -33,6 +37,7 @@ __all__ = [
     "show_config",
     "show_job",
     "show_node",
+    "show_partition",
     "signal_job",
     "submit_script",
 ]
@@ -42,6 +47,13 @@ TIMEOUT_SECONDS = 60.0
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
 """Variables that tell SLURM's commands which cluster to use."""
 _DROPPED = re.compile(r"^(?:SLURM|SLURMD|SRUN|SBATCH|SALLOC|PMI|PMIX)_")
+_ENDED = {
+    *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"),
+    *("DEADLINE", "OUT_OF_MEMORY", "REVOKED"),
+}
+"""States of jobs that never run again; of a requeued job the state is PENDING or REQUEUED."""
+_SEPARATOR = "\x1f"
+"""Between the fields of squeue: a control character, which no job's name contains."""
 _QUEUE_FIELDS = (
     *("%i", "%T", "%r", "%j", "%u", "%P", "%D", "%N", "%M", "%l", "%L"),
     *("%S", "%V", "%o"),
@@ -73,6 +85,11 @@ class QueuedJob:
     submitted: str
     command: str
     """The batch script and its arguments."""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the job waits, runs or is ending; False once it has ended."""
+        return self.state not in _ENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +154,12 @@ def list_queue(jobs: Sequence[str] = (), *, user: str | None = None) -> list[Que
         jobs: Only these ids; those that SLURM does not know any more are left out.
         user: Only the jobs of this user; by default all users' jobs.
     """
-    words = ["squeue", "--noheader", "--states=all", f"--format={'|'.join(_QUEUE_FIELDS)}"]
+    words = ["squeue", "--noheader", "--states=all", f"--format={_SEPARATOR.join(_QUEUE_FIELDS)}"]
     # squeue fails if its only job is unknown: ask for the user's jobs and choose from them.
     words += [f"--user={user}"] if user else []
     words += [f"--jobs={','.join(jobs)}"] if jobs else []
     try:
-        lines = _run(words).splitlines()
+        lines = _run(words).split("\n")
     except JobUnknownError:
         return []
     return [_parse_queued(line) for line in lines if line.strip()]
@@ -174,6 +191,12 @@ def show_partition(partition: str) -> dict[str, str]:
     return _parse_fields(_run(["scontrol", "--oneliner", "show", "partition", partition]))
 
 
+def list_partition_nodes(partition: str) -> tuple[str, ...]:
+    """The names of all nodes of a partition."""
+    words = ["sinfo", "--noheader", "--Node", f"--partition={partition}", "--format=%N"]
+    return tuple(dict.fromkeys(_run(words).split()))
+
+
 def expand_node_list(nodes: str) -> tuple[str, ...]:
     """The names in SLURM's short form of a node list: n[1-2] gives n1 and n2."""
     if not nodes:
@@ -189,6 +212,11 @@ def requeue_job(job: str) -> None:
 def release_job_now(job: str) -> None:
     """Lets a requeued job begin at once; SLURM delays it by two minutes."""
     _run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
+
+
+def exclude_nodes(job: str, nodes: Sequence[str]) -> None:
+    """Sets the nodes that a waiting job must not get, in place of those that its script names."""
+    _run(["scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(nodes)}"])
 
 
 def cancel_job(job: str) -> None:
@@ -271,8 +299,8 @@ def _run(
     except OSError as error:
         raise SlurmMissingError(f"{words[0]} cannot be run: {error.strerror or error}") from None
     except subprocess.TimeoutExpired:
-        raise SlurmUnavailableError(
-            f"{' '.join(words[:3])} did not answer in {TIMEOUT_SECONDS:.0f} s: SLURM's controller "
+        raise SlurmTimeoutError(
+            f"{words[0]} did not answer in {TIMEOUT_SECONDS:.0f} s: SLURM's controller "
             "is down or overloaded; try again in a minute"
         ) from None
     if done.returncode:
@@ -281,8 +309,7 @@ def _run(
 
 
 def _parse_queued(line: str) -> QueuedJob:
-    # The command is the last field: it may contain the separator.
-    fields = line.split("|", len(_QUEUE_FIELDS) - 1)
+    fields = line.split(_SEPARATOR, len(_QUEUE_FIELDS) - 1)
     values = ["" if value in {"N/A", "(null)", "None", "n/a"} else value for value in fields]
     values += [""] * (len(_QUEUE_FIELDS) - len(values))
     before, count, after = values[:6], values[6], values[7:]

@@ -16,6 +16,10 @@ class SlurmUnavailableError(SlurmError):
     """SLURM's controller does not answer; the same command may succeed later."""
 
 
+class SlurmTimeoutError(SlurmUnavailableError):
+    """SLURM's controller took too long; it may have done what was asked, or do it yet."""
+
+
 class JobUnknownError(SlurmError):
     """SLURM does not know the job: it never existed, or ended a while ago."""
 
@@ -23,7 +27,12 @@ class JobUnknownError(SlurmError):
 _NOISE = re.compile(r"^(?:\w+: )?(?:error: |fatal: )?")
 _CAUSES: tuple[tuple[str, type[SlurmError], str], ...] = (
     (
-        r"Unable to contact slurm controller|Connection refused|Socket timed out|"
+        r"[Tt]imed out",
+        SlurmTimeoutError,
+        "SLURM's controller is overloaded; it may have done this, or do it yet",
+    ),
+    (
+        r"Unable to contact slurm controller|Connection refused|"
         r"Unexpected message received|Communication connection failure",
         SlurmUnavailableError,
         "SLURM's controller does not answer; jobs that run are not affected. Try again in a "

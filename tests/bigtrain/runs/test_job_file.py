@@ -12,7 +12,6 @@ from bigtrain.runs.job_file import (
     JobFileError,
     JobRecord,
     load_job,
-    remove_job,
     update_job,
     write_job,
 )
@@ -113,10 +112,3 @@ def test_keys_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
     file = tmp_path / "job.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "invoice": 7}))
     assert load_job(tmp_path) == RECORD
-
-
-def test_a_removed_record_leaves_nothing(tmp_path: Path) -> None:
-    write_job(tmp_path, RECORD)
-    update_job(tmp_path, lambda record: record.with_job("7"))
-    remove_job(tmp_path)
-    assert list(tmp_path.iterdir()) == []

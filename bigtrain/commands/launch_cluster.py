@@ -1,0 +1,315 @@
+"""Submits a run to a cluster: everything is checked here, before the queue."""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+import typer
+
+from bigtrain.commands.queued_jobs import check_no_job
+from bigtrain.config import ConfigError, RunConfig, load_config, render_config
+from bigtrain.config.cluster import ClusterConfig
+from bigtrain.config.device_rules import device_of_nodes, find_device_problems
+from bigtrain.config.node_counts import check_node_count, fits_nodes
+from bigtrain.runs.job_file import (
+    JOB_CONFIG,
+    JOB_FILE,
+    JOB_SCRIPT,
+    JobRecord,
+    render_job,
+    update_job,
+)
+from bigtrain.runs.submission import StagedFiles, staged_files, submission_lock
+from launcher.excluded_nodes import ExcludedNode, load_excluded
+from launcher.slurm.script import render_batch_script
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ClusterRun:
+    """A run and the cluster that it is launched on, checked."""
+
+    config: RunConfig
+    cluster: ClusterConfig
+    nodes: int
+    accept_change: tuple[str, ...]
+    excluded: tuple[ExcludedNode, ...]
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(os.path.abspath(self.config.run_dir))  # noqa: PTH100 - links stay
+
+    @property
+    def script(self) -> str:
+        return render_batch_script(
+            self.cluster,
+            name=self.config.name,
+            run_dir=self.run_dir,
+            nodes=self.nodes,
+            python=sys.executable,
+            work_dir=Path.cwd(),
+            excluded=[each.node for each in self.excluded],
+        )
+
+    @property
+    def record(self) -> JobRecord:
+        return JobRecord(
+            scheduler=self.cluster.scheduler,
+            jobs=(),
+            submitted=datetime.now(UTC).isoformat(timespec="seconds"),
+            host=socket.gethostname(),
+            nodes=self.nodes,
+            spares=self.cluster.spares,
+            ranks_per_node=self.cluster.num_ranks_per_node,
+            cluster=self.cluster,
+            accept_change=self.accept_change,
+        )
+
+
+def launch_on_cluster(
+    sources: Sequence[str],
+    profile: Sequence[str],
+    *,
+    nodes: int | None,
+    dry_run: bool,
+    check: bool,
+    accept_change: Sequence[str],
+) -> None:
+    """Submits a run, or only prints its batch script.
+
+    Args:
+        sources: Files and overrides of the run.
+        profile: Files and overrides of the cluster's profile.
+        nodes: Nodes that get ranks; by default all hosts of a profile that lists hosts.
+        dry_run: Whether only to print the script.
+        check: Whether to ask SLURM about the script, and print its answer.
+        accept_change: Keys that may differ from the checkpoint's.
+
+    Raises:
+        ConfigError: The run or the profile cannot be, or they do not fit together.
+        SlurmError: SLURM refuses the job, or does not answer. Nothing was submitted or written.
+    """
+    run = _resolve(sources, profile, nodes=nodes, accept_change=accept_change)
+    for each in run.excluded:
+        typer.echo(f"avoiding node {each}", err=True)
+    if run.cluster.scheduler == "hosts":
+        _launch_on_hosts(run, dry_run=dry_run)
+        return
+    if dry_run:
+        typer.echo(run.script, nl=False)
+        if check:
+            _ask_slurm(run)
+        return
+    _warn(_check_partition(run))
+    job = _submit(run)
+    spares = f", and {run.cluster.spares} spare" if run.cluster.spares else ""
+    typer.echo(
+        f"submitted run {run.config.name} as job {job}: {run.nodes} nodes × "
+        f"{run.cluster.num_ranks_per_node} ranks{spares}"
+    )
+    _show_next_commands(run)
+
+
+def _resolve(
+    sources: Sequence[str],
+    profile: Sequence[str],
+    *,
+    nodes: int | None,
+    accept_change: Sequence[str],
+) -> _ClusterRun:
+    from bigtrain.engine.deepspeed_version import check_deepspeed_version
+    from bigtrain.runs.resolve_run import resolve_run
+    from bigtrain.runs.resume_checks import check_run
+
+    cluster = load_config(profile, ClusterConfig)
+    config = resolve_run(sources)
+    count = _count_nodes(cluster, nodes)
+    check_node_count(config, count, ranks_per_node=cluster.num_ranks_per_node)
+    _check_device(config, cluster)
+    if cluster.container is None:  # Its versions are those of the image.
+        check_deepspeed_version(config)
+    run = _ClusterRun(
+        config=config,
+        cluster=cluster,
+        nodes=count,
+        accept_change=tuple(accept_change),
+        excluded=tuple(load_excluded(Path(config.runs_dir))),
+    )
+    _check_folders(run)
+    check_run(config, accepted=accept_change)
+    return run
+
+
+def _count_nodes(cluster: ClusterConfig, nodes: int | None) -> int:
+    if cluster.scheduler == "hosts":
+        most = len(cluster.hosts) - cluster.spares
+        if nodes is not None and nodes > most:
+            spares = f" and {cluster.spares} spare" if cluster.spares else ""
+            raise ConfigError(
+                f"--nodes {nodes}{spares}: the cluster profile lists {len(cluster.hosts)} hosts; "
+                f"use --nodes {most}, or add hosts"
+            )
+        return nodes or most
+    if nodes is None:
+        raise ConfigError("--cluster needs --nodes N: the number of nodes that get ranks")
+    return nodes
+
+
+def _check_device(config: RunConfig, cluster: ClusterConfig) -> None:
+    """Checks what the nodes can compute; the devices of this machine do not matter."""
+    device = device_of_nodes(config, gpus_per_node=cluster.gpus_per_node)
+    if problems := find_device_problems(config, device):
+        raise ConfigError("; ".join(problems))
+
+
+def _check_folders(run: _ClusterRun) -> None:
+    folder = run.run_dir
+    if "\\" in str(folder):
+        raise ConfigError(f"{folder}: sbatch takes no path with a backslash; set another runs_dir")
+    present = next(place for place in (folder, *folder.parents) if place.exists())
+    if present.is_dir() and not os.access(present, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{folder}: no permission to write in {present}; set runs_dir to a folder of yours"
+        )
+    if (shared := run.cluster.shared_folder) is not None:
+        places = {"runs_dir": run.config.runs_dir, "checkpoint.dir": run.config.checkpoint.dir}
+        for key, place in places.items():
+            if place is not None and "://" not in place:
+                _check_shared(key, place, shared)
+    _check_mounted(run)
+
+
+def _check_shared(key: str, place: str, shared: str) -> None:
+    if not Path(shared).is_dir():
+        raise ConfigError(
+            f"shared_folder={shared}: there is no such folder on this machine; mend the cluster "
+            "profile, or run this on a login node that mounts it"
+        )
+    if not Path(place).resolve().is_relative_to(Path(shared).resolve()):
+        raise ConfigError(
+            f"{key}={place} is not inside shared_folder={shared} of the cluster profile, so other "
+            f"nodes cannot see it; set {key} to a folder in it"
+        )
+
+
+def _check_mounted(run: _ClusterRun) -> None:
+    """The ranks find the run folder inside the container at the path that it has outside."""
+    if run.cluster.container is None:
+        return
+    mounts = [mount.split(":") for mount in run.cluster.container_mounts]
+    same = [Path(mount[0]) for mount in mounts if mount[0] == mount[1]]
+    if not any(run.run_dir.is_relative_to(folder) for folder in same):
+        raise ConfigError(
+            f"container.mounts: the run folder {run.run_dir} is in none of them; add "
+            f"{run.run_dir.parent}, or set shared_folder"
+        )
+
+
+def _check_partition(run: _ClusterRun) -> list[str]:
+    from launcher.slurm.partitions import check_partition
+
+    ranks = run.cluster.num_ranks_per_node
+    return check_partition(
+        run.cluster,
+        run.nodes,
+        fits=lambda nodes: fits_nodes(run.config, nodes, ranks_per_node=ranks),
+        excluded=[each.node for each in run.excluded],
+    )
+
+
+def _ask_slurm(run: _ClusterRun) -> None:
+    from launcher.slurm.client import check_submission
+
+    _warn(_check_partition(run))
+    check_no_job(run.run_dir)
+    typer.echo(check_submission(run.script), err=True)
+
+
+def _submit(run: _ClusterRun) -> str:
+    """Submits the run; after a failure, its files are as they were before."""
+    with submission_lock(run.run_dir):
+        check_no_job(run.run_dir)
+        files = {
+            JOB_CONFIG: render_config(run.config),
+            JOB_SCRIPT: run.script,
+            JOB_FILE: render_job(run.record),
+        }
+        with staged_files(run.run_dir, files, folders=("logs",)) as staged:
+            return _submit_script(run.run_dir, staged)
+
+
+def _submit_script(run_dir: Path, staged: StagedFiles) -> str:
+    from launcher.slurm.client import SlurmTimeoutError, cancel_job, submit_script
+
+    try:
+        job = submit_script(run_dir / JOB_SCRIPT)
+    except SlurmTimeoutError as error:
+        job = _find_lost_job(run_dir, staged, error)
+    except KeyboardInterrupt:
+        staged.kept = True  # Until it is certain that no job was submitted.
+        _cancel_lost_job(run_dir)
+        staged.kept = False
+        raise
+    try:
+        update_job(run_dir, lambda record: record.with_job(job))
+    except OSError:
+        cancel_job(job)
+        raise
+    return job
+
+
+def _find_lost_job(run_dir: Path, staged: StagedFiles, error: ValueError) -> str:
+    """Finds the job that sbatch may have submitted although it got no answer in time."""
+    from launcher.slurm.client import SlurmError
+    from launcher.slurm.submit import find_active_jobs
+
+    try:
+        active = find_active_jobs(run_dir)
+    except SlurmError:
+        staged.kept = True
+        raise SlurmError(
+            f"{error}. The job may have been submitted; its files are kept. Give the same command "
+            "again later: it finds the job, or submits one"
+        ) from None
+    if not active:
+        raise error
+    return active[0].job
+
+
+def _cancel_lost_job(run_dir: Path) -> None:
+    from launcher.slurm.client import cancel_job
+    from launcher.slurm.submit import find_active_jobs
+
+    for job in find_active_jobs(run_dir):
+        cancel_job(job.job)
+
+
+def _launch_on_hosts(run: _ClusterRun, *, dry_run: bool) -> None:
+    """Starts the ranks over ssh at once, and supervises them until they end."""
+    if dry_run:
+        hosts = ", ".join(run.cluster.hosts)
+        typer.echo(f"{run.nodes} of the hosts {hosts} × {run.cluster.num_ranks_per_node} ranks")
+        return
+    with submission_lock(run.run_dir):
+        files = {JOB_CONFIG: render_config(run.config), JOB_FILE: render_job(run.record)}
+        with staged_files(run.run_dir, files, folders=("logs",)):
+            update_job(run.run_dir, lambda record: replace(record, state="submitted"))
+    supervise = import_module("bigtrain.commands.supervise")  # Loads the launcher's asyncio code.
+    raise typer.Exit(supervise.supervise_hosts(run.run_dir))
+
+
+def _show_next_commands(run: _ClusterRun) -> None:
+    from bigtrain.checkpoint.run_checkpoints import path_argument
+
+    folder = path_argument(run.config.run_dir)
+    for command in (f"status {folder}", f"logs -f {folder}", f"stop {folder}"):
+        typer.echo(f"  bigtrain {command}")
+
+
+def _warn(lines: Sequence[str]) -> None:
+    for line in lines:
+        typer.echo(f"warning: {line}", err=True)
