@@ -18,6 +18,7 @@ from bigtrain.commands import (
     which,
 )
 from bigtrain.commands.checkpoint.group import app as checkpoint_app
+from bigtrain.commands.cluster_init import app as cluster_app
 from bigtrain.commands.error_report import explain, write_error_report
 from bigtrain.commands.usage_errors import ClickError, render_usage_error
 from data_tools.cli import app as data_app
@@ -33,7 +34,8 @@ app.add_typer(data_app, name="data", help="Text → tokenizer, token tars and ma
 app.add_typer(
     checkpoint_app, name="checkpoint", help="List, describe, verify, compare and prune checkpoints."
 )
-app.command(short_help="Start a run on this machine, or resume it.")(launch.launch)
+app.add_typer(cluster_app, name="cluster", help="Profiles of clusters, for `launch --cluster`.")
+app.command(short_help="Start a run here or on a cluster, or resume it.")(launch.launch)
 app.command(short_help="List the keys of a run's config.")(keys.keys)
 app.command(short_help="Train as one rank of a run.")(train.train)
 app.command("train-rank", hidden=True)(train.train_rank)

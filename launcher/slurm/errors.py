@@ -118,5 +118,7 @@ def explain_failure(command: Sequence[str], exit_code: int, stderr: str) -> Slur
     said = f"{shown}: {text}" if text else f"{shown} failed with exit code {exit_code}"
     for pattern, kind, remedy in _CAUSES:
         if re.search(pattern, stderr):
+            if kind is SlurmMissingError:  # It reports each place where it looked.
+                said = f"{shown}: {text.rpartition('; ')[2]}"
             return kind(f"{said}: {remedy}")
     return SlurmError(said)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bigtrain.config import RunConfig, Section, load_config
+from bigtrain.config.cluster import ClusterConfig
 from data_tools.cleaning.clean_config import CleanConfig
 from tests.architecture.source_tree import PACKAGES, REPOSITORY
 
@@ -23,7 +24,7 @@ PYTHON_FILES = [*PACKAGE_FILES, *sorted((REPOSITORY / "tests").rglob("*.py"))]
 CONFIGS = sorted(
     str(file.relative_to(REPOSITORY)) for file in (REPOSITORY / "configs").rglob("*.yaml")
 )
-CONFIG_SCHEMAS: dict[str, type[Section]] = {"data": CleanConfig}
+CONFIG_SCHEMAS: dict[str, type[Section]] = {"data": CleanConfig, "cluster": ClusterConfig}
 """The schema of the files in a folder of `configs/`, where that is not `RunConfig`."""
 
 
