@@ -12,6 +12,7 @@ from bigtrain.commands import (
     keys,
     launch,
     parity,
+    preflight_rank,
     report,
     rewind,
     train,
@@ -45,6 +46,7 @@ app.command(short_help="Show the results of a run.")(report.report)
 app.command(short_help="Set a run back to a checkpoint.")(rewind.rewind)
 app.command(short_help="Check that layouts train the same model.")(parity.parity)
 app.command("parity-rank", hidden=True)(parity.parity_rank)
+app.command("preflight-rank", hidden=True)(preflight_rank.preflight_rank)
 data_app.command(short_help="Shows the documents of a step.")(which.which)
 
 _INTERRUPTED = 130
