@@ -87,7 +87,7 @@ def _check_rank_2_is_named(config: RunConfig, *, window: int) -> None:
 
 @pytest.mark.parametrize("zero", [0, 1])
 def test_a_slow_rank_is_named_with_its_node(corpus: Path, tmp_path: Path, zero: int) -> None:
-    _check_rank_2_is_named(_config(corpus, tmp_path, steps=26, zero=zero), window=20)
+    _check_rank_2_is_named(_config(corpus, tmp_path, steps=15, zero=zero), window=10)
 
 
 @pytest.mark.slow
@@ -99,8 +99,8 @@ def test_a_slow_rank_is_named_within_100_steps(corpus: Path, tmp_path: Path) -> 
 def test_the_ranks_of_a_slow_copy_of_the_model_are_named_together(
     corpus: Path, tmp_path: Path
 ) -> None:
-    config = _config(corpus, tmp_path, steps=26, tensor=2)
-    run_ranks(_train_with_a_slow_rank, 4, config, 1, 0.15, 20)
+    config = _config(corpus, tmp_path, steps=15, tensor=2)
+    run_ranks(_train_with_a_slow_rank, 4, config, 1, 0.15, 10)
     [event] = _stragglers(config)
     assert (event["ranks"], event["node"]) == ([0, 1], "node-0")
 
