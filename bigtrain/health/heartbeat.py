@@ -8,12 +8,14 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
 log = logging.getLogger(__name__)
+_TRIES, _RETRY_SECONDS = 5, 0.002
 
 
 class Phase(StrEnum):
@@ -35,8 +37,10 @@ class Phase(StrEnum):
 class Heartbeat:
     """Sends heartbeats: at each change of phase, after each step and each validation batch.
 
-    Sending takes a few microseconds and never waits. A heartbeat is lost if the launcher's socket
-    is full or gone; that is not an error.
+    Sending takes some 10 µs. A heartbeat is lost if the launcher's socket is gone, or full: Linux
+    keeps only 10 datagrams by default (``net.unix.max_dgram_qlen``), for all ranks of the socket.
+    That is not an error, and the next heartbeat says the same. Only a change of phase is sent again
+    for some milliseconds, since the next heartbeat may be far away.
     """
 
     def __init__(self, socket_file: Path | None = None, *, rank: int = 0) -> None:
@@ -68,7 +72,10 @@ class Heartbeat:
         self._phase = phase
         if step is not None:
             self._step = step
-        self.beat()
+        for _ in range(_TRIES):
+            if self._send():
+                return
+            time.sleep(_RETRY_SECONDS)
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
@@ -87,8 +94,12 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Reports progress within a phase."""
+        self._send()
+
+    def _send(self) -> bool:
+        """Sends a heartbeat; returns False if it may be sent again, because the socket is full."""
         if self._socket is None:
-            return
+            return True
         values = {
             "rank": self._rank,
             "pid": os.getpid(),
@@ -96,6 +107,10 @@ class Heartbeat:
             "step": self._step,
             "seconds": self._seconds,
         }
-        # The socket is full, was removed, or its path is too long: training continues.
-        with suppress(OSError):
+        try:
             self._socket.sendto(json.dumps(values).encode(), str(self._file))
+        except BlockingIOError:
+            return False
+        except OSError:  # The socket was removed, or its path is too long: training continues.
+            pass
+        return True

@@ -63,9 +63,12 @@ class StragglerRule:
         for rank, group in enumerate(group_of_rank):
             members.setdefault(group, []).append(rank)
         self._groups = [tuple(ranks) for ranks in members.values()]
-        self._ranks = [np.array(ranks) for ranks in self._groups]
+        # The ranks ordered by group, and where each group begins among them.
+        self._order = np.concatenate([np.array(ranks) for ranks in self._groups])
+        self._starts = np.cumsum([0, *map(len, self._groups[:-1])])
         # A ring of the newest ratios; NaN is slow in no step.
         self._ratios = np.full((WINDOW, len(self._groups)), np.nan)
+        self._slow_steps = np.zeros(len(self._groups), dtype=np.int64)
         self._step = 0
         self._is_named = np.zeros(len(self._groups), dtype=bool)
 
@@ -79,20 +82,22 @@ class StragglerRule:
             The times of the step, and the groups that became stragglers with it.
         """
         values = np.asarray(seconds, dtype=np.float64)
-        of_group = np.array([values[ranks].max() for ranks in self._ranks])
+        of_group = np.maximum.reduceat(values[self._order], self._starts)
         # Of an even number the lower of the two middle values: of two groups, the faster one.
-        median = float(np.sort(of_group)[(len(of_group) - 1) // 2])
-        slowest = self._ranks[int(of_group.argmax())]
-        rank = int(slowest[values[slowest].argmax()])
+        middle = (len(of_group) - 1) // 2
+        median = float(np.partition(of_group, middle)[middle])
+        rank = int(values.argmax())
         times = StepTimes(rank, float(values[rank]), median)
-        self._ratios[self._step % WINDOW] = of_group / median if median > 0 else np.nan
+        oldest = self._ratios[self._step % WINDOW]
+        self._slow_steps -= oldest > SLOW_RATIO
+        oldest[:] = of_group / median if median > 0 else np.nan
+        self._slow_steps += oldest > SLOW_RATIO
         self._step += 1
         return times, self._newly_slow()
 
     def _newly_slow(self) -> list[Straggler]:
-        slow_steps = (self._ratios > SLOW_RATIO).sum(axis=0)
-        self._is_named &= slow_steps >= RECOVERED_STEPS
-        found = np.flatnonzero((slow_steps >= SLOW_STEPS) & ~self._is_named)
+        self._is_named &= self._slow_steps >= RECOVERED_STEPS
+        found = np.flatnonzero((self._slow_steps >= SLOW_STEPS) & ~self._is_named)
         self._is_named[found] = True
         return [
             Straggler(self._groups[group], float(np.nanmedian(self._ratios[:, group])))

@@ -21,14 +21,21 @@ class Receiver:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(file))
         self._socket.setblocking(False)
+        self._kept: list[dict[str, Any]] = []
 
     def received(self) -> list[dict[str, Any]]:
-        found = []
+        """The heartbeats since the last call."""
+        self.keep()
+        found, self._kept = self._kept, []
+        return found
+
+    def keep(self) -> None:
+        """Makes room in the socket, which holds few datagrams."""
         while True:
             try:
-                found.append(json.loads(self._socket.recv(4096)))
+                self._kept.append(json.loads(self._socket.recv(4096)))
             except BlockingIOError:
-                return found
+                return
 
     def close(self) -> None:
         self._socket.close()
@@ -84,11 +91,23 @@ def test_without_a_socket_nothing_happens() -> None:
 def test_a_launcher_that_does_not_read_delays_nothing(receiver: Receiver) -> None:
     heartbeat, threads = Heartbeat(receiver.file), threading.active_count()
     started = time.monotonic()
-    for step in range(3000):  # The socket's buffer holds some hundred.
+    for step in range(3000):  # The socket holds 10 datagrams by default, some hundred at most.
         heartbeat.complete_step(step, seconds=1.0)
+    heartbeat.enter(Phase.SAVE)
     assert time.monotonic() - started < 5
     assert threading.active_count() == threads
     assert 0 < len(receiver.received()) < 3000
+
+
+def test_a_change_of_phase_waits_a_moment_for_room(receiver: Receiver) -> None:
+    heartbeat = Heartbeat(receiver.file)
+    for step in range(600):
+        heartbeat.complete_step(step, seconds=1.0)
+    reader = threading.Timer(0.002, receiver.keep)
+    reader.start()
+    heartbeat.enter(Phase.SAVE)
+    reader.join()
+    assert ("save", 599, 1.0) in _beats(receiver)
 
 
 @pytest.mark.parametrize("name", ["gone", "x" * 200, "no/such/folder"])
