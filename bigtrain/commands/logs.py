@@ -76,5 +76,4 @@ def _show(
 
 def _write(lines: Iterator[tuple[str, str]]) -> None:
     for label, line in lines:
-        sys.stdout.write(f"{label}: {line}\n" if label else f"{line}\n")
-    sys.stdout.flush()
+        typer.echo(f"{label}: {line}" if label else line)

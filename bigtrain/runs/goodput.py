@@ -90,19 +90,36 @@ def build_ledger(
             news from it.
         submitted: When the run was first submitted to a queue; None if it was not.
     """
+    spans = find_spans(jobs, attempts, until=until)
     total = dict.fromkeys(Kind, 0.0)
     queued, free_since = 0.0, submitted
-    for number, job in enumerate(jobs):
-        begin = _begin(job)
+    for job, (begin, end) in zip(jobs, spans, strict=True):
         if job.job is not None and free_since is not None:
             queued += max(0.0, begin - free_since)
-        if free_since is not None:
-            begin = max(begin, free_since) if number else begin
-        end = max(begin, _end(job, attempts, until=until if job is jobs[-1] else None))
         for kind, seconds in _split(job, attempts, begin=begin, end=end).items():
             total[kind] += seconds
         free_since = end
     return Ledger(total, queued)
+
+
+def find_spans(
+    jobs: Sequence[JobTimes], attempts: Mapping[int, AttemptSeconds], *, until: float
+) -> list[tuple[float, float]]:
+    """Finds when each job had its nodes, in seconds since 1970; no span overlaps the one before it.
+
+    Args:
+        jobs: The run's jobs, oldest first.
+        attempts: What ``metrics.jsonl`` says, by the number of the attempt.
+        until: End of a job that has not ended.
+    """
+    spans: list[tuple[float, float]] = []
+    for job in jobs:
+        begin = _begin(job)
+        if spans:  # Clocks of hosts differ.
+            begin = max(begin, spans[-1][1])
+        end = _end(job, attempts, until=until if job is jobs[-1] else None)
+        spans.append((begin, max(begin, end)))
+    return spans
 
 
 def _begin(job: JobTimes) -> float:

@@ -52,7 +52,8 @@ def find_streams(
         file = logs / f"rank-{rank}.log"
         ranks = _num_ranks(run_dir)
         if not file.exists() and ranks is not None and rank >= ranks:
-            raise NoLogError(f"{run_dir}: no rank {rank}: the run has ranks 0 to {ranks - 1}")
+            has = "only rank 0" if ranks == 1 else f"ranks 0 to {ranks - 1}"
+            raise NoLogError(f"{run_dir}: no rank {rank}: the run has {has}")
         return (Stream("", (file,)),)
     if node is not None:
         return tuple(
