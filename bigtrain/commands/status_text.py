@@ -10,8 +10,14 @@ from bigtrain.runs.goodput import Kind, Ledger
 from bigtrain.runs.run_events import AttemptTimes, JobTimes
 from bigtrain.runs.run_status import RunStatus
 from bigtrain.runs.supervisor_state import NodeState, SupervisorState, compress_names
-from launcher.slurm.client import QueuedJob, parse_time
-from launcher.slurm.queue import WAITING, explain_reason, seconds_to_limit, start_time
+from launcher.slurm.client import QueuedJob
+from launcher.slurm.queue import (
+    WAITING,
+    explain_reason,
+    seconds_of_limit,
+    seconds_to_limit,
+    start_time,
+)
 
 _NEWEST_ATTEMPTS = 4
 _FEW_NODES = 8
@@ -115,7 +121,7 @@ def _render_time_left(view: StatusView) -> str:
 
 
 def _count_jobs(view: StatusView, seconds: float) -> str:
-    length = parse_time(view.queue.running[0].time_limit)
+    length = seconds_of_limit(view.queue.running[0])
     count = -int(-seconds // length) if length else 1
     return f"about {count} more {_plural(count, 'job')}"
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from launcher.slurm.client import QueuedJob, list_queue, parse_time
+from bigtrain.config.cluster_rules import parse_slurm_time
+from launcher.slurm.client import QueuedJob, list_queue
 from launcher.slurm.errors import SlurmError
 
 ANSWER_SECONDS = 5.0
@@ -87,7 +88,21 @@ def explain_reason(reason: str) -> str:
 
 def seconds_to_limit(job: QueuedJob) -> int | None:
     """Seconds until a job reaches its time limit; None if it has none."""
-    return parse_time(job.time_left)
+    if job.time_left and not job.time_left.strip("0:-"):
+        return 0  # As a limit it would mean that there is none.
+    return _seconds(job.time_left)
+
+
+def seconds_of_limit(job: QueuedJob) -> int | None:
+    """Seconds that a job may run in all; None if it has no limit."""
+    return _seconds(job.time_limit)
+
+
+def _seconds(text: str) -> int | None:
+    try:
+        return parse_slurm_time(text)
+    except ValueError:  # Such as NOT_SET.
+        return None
 
 
 def start_time(job: QueuedJob) -> float | None:
