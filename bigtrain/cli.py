@@ -7,14 +7,19 @@ from typing import Annotated
 import typer
 
 from bigtrain.commands import (
+    cancel,
     export_hf,
     generate,
     keys,
     launch,
+    logs,
     parity,
     preflight_rank,
     report,
+    requeue,
     rewind,
+    status,
+    stop,
     train,
     which,
 )
@@ -42,6 +47,11 @@ app.command(short_help="Train as one rank of a run.")(train.train)
 app.command("train-rank", hidden=True)(train.train_rank)
 app.command("export-hf", short_help="Write a verified Hugging Face folder.")(export_hf.export_hf)
 app.command(short_help="Continue a prompt with a trained model.")(generate.generate)
+app.command(short_help="Show how a run is doing, or list the runs.")(status.status)
+app.command(short_help="Show the output of a run.")(logs.logs)
+app.command(short_help="Make a run save and end.")(stop.stop)
+app.command(short_help="End a run at once.")(cancel.cancel)
+app.command(short_help="Put a run into the queue again.")(requeue.requeue)
 app.command(short_help="Show the results of a run.")(report.report)
 app.command(short_help="Set a run back to a checkpoint.")(rewind.rewind)
 app.command(short_help="Check that layouts train the same model.")(parity.parity)

@@ -18,6 +18,12 @@ Sources = Annotated[
 Run = Annotated[
     Path, typer.Argument(callback=expanded, help="A run folder, such as runs/gpt-tiny.")
 ]
+NamedRun = Annotated[
+    str, typer.Argument(callback=expanded, help="A run folder, or the name of a run.")
+]
+RunsDir = Annotated[
+    Path, typer.Option(callback=expanded, help="Folder in which a run is looked up by its name.")
+]
 AcceptChange = Annotated[
     list[str],
     typer.Option(

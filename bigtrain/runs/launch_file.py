@@ -29,6 +29,15 @@ def launch_file(config: RunConfig) -> Iterator[Path]:
             file.unlink(missing_ok=True)
 
 
+def has_launcher(run_dir: Path) -> bool:
+    """Whether a launcher on this machine has started the run and has not ended."""
+    for file in run_dir.glob(f"{_PREFIX}*"):
+        with suppress(OSError), file.open("r") as launch:
+            if not try_lock(launch, shared=True):
+                return True
+    return False
+
+
 def remove_abandoned_launch_files(run_dir: Path) -> None:
     """Removes the launch files of launchers that were killed: nobody holds their locks."""
     for file in run_dir.glob(f"{_PREFIX}*"):

@@ -111,7 +111,7 @@ def _numbers_of(event: dict[str, Any]) -> dict[str, float]:
     return {
         name: math.nan if value is None else value
         for name, value in event.items()
-        if name not in ("attempt", "split", "step")
+        if name not in ("attempt", "split", "step", "time")
     }
 
 

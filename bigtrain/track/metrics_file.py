@@ -1,6 +1,7 @@
 """``metrics.jsonl``: every event of a run, one per line. Other sinks receive the same events."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from bigtrain.track.tracker import Value
 
 
 class MetricsFile:
-    """Appends each event as a line, with the number of the attempt."""
+    """Appends each event as a line, with the number of the attempt and the time.
+
+    The time is in seconds since 1970; lines of older versions have none.
+    """
 
     def __init__(self, path: Path, *, attempt: int) -> None:
         self._file = open_to_append(path)
@@ -27,7 +31,7 @@ class MetricsFile:
         self._file.close()
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(json.dumps({**line, "time": round(time.time(), 3)}) + "\n")
 
 
 def read_metrics(path: Path, split: str) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from pathlib import Path
 from types import FrameType
 
 from bigtrain.environment import read_stop_signal
+from bigtrain.runs.run_request import STOP_FILE
 
-STOP_FILE = "STOP"
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 

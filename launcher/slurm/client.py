@@ -32,6 +32,7 @@ __all__ = [
     "list_partition_nodes",
     "list_partitions",
     "list_queue",
+    "release_hold",
     "release_job_now",
     "requeue_job",
     "show_config",
@@ -147,19 +148,22 @@ def check_submission(script_text: str) -> str:
     return " ".join(answer.split())
 
 
-def list_queue(jobs: Sequence[str] = (), *, user: str | None = None) -> list[QueuedJob]:
+def list_queue(
+    jobs: Sequence[str] = (), *, user: str | None = None, timeout: float = TIMEOUT_SECONDS
+) -> list[QueuedJob]:
     """Lists jobs that wait, run or have just ended.
 
     Args:
         jobs: Only these ids; those that SLURM does not know any more are left out.
         user: Only the jobs of this user; by default all users' jobs.
+        timeout: Seconds to wait for the answer.
     """
     words = ["squeue", "--noheader", "--states=all", f"--format={_SEPARATOR.join(_QUEUE_FIELDS)}"]
     # squeue fails if its only job is unknown: ask for the user's jobs and choose from them.
     words += [f"--user={user}"] if user else []
     words += [f"--jobs={','.join(jobs)}"] if jobs else []
     try:
-        lines = _run(words).split("\n")
+        lines = _run(words, timeout=timeout).split("\n")
     except JobUnknownError:
         return []
     return [_parse_queued(line) for line in lines if line.strip()]
@@ -207,6 +211,11 @@ def expand_node_list(nodes: str) -> tuple[str, ...]:
 def requeue_job(job: str) -> None:
     """Ends a job and puts it into the queue again, with the same id."""
     _run(["scontrol", "requeue", job])
+
+
+def release_hold(job: str) -> None:
+    """Lets a held job, which waits for a person, take its place in the queue."""
+    _run(["scontrol", "release", job])
 
 
 def release_job_now(job: str) -> None:
@@ -272,6 +281,7 @@ def _run(
     environment: Mapping[str, str] | None = None,
     stdin: str | None = None,
     answers_on_stderr: bool = False,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> str:
     """Runs a command, and returns what it prints.
 
@@ -289,7 +299,7 @@ def _run(
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=TIMEOUT_SECONDS,
+            timeout=timeout,
         )
     except FileNotFoundError:
         raise SlurmMissingError(
@@ -300,7 +310,7 @@ def _run(
         raise SlurmMissingError(f"{words[0]} cannot be run: {error.strerror or error}") from None
     except subprocess.TimeoutExpired:
         raise SlurmTimeoutError(
-            f"{words[0]} did not answer in {TIMEOUT_SECONDS:.0f} s: SLURM's controller "
+            f"{words[0]} did not answer in {timeout:.0f} s: SLURM's controller "
             "is down or overloaded; try again in a minute"
         ) from None
     if done.returncode:
