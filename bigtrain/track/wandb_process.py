@@ -1,5 +1,6 @@
 """Calls wandb, in the process of the wandb sink (`sink_process`)."""
 
+import os
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -32,7 +33,7 @@ class WandbBackend:
             ) from error
         report(mode_chosen=mode, why=why)
         if request.get("only_check"):
-            sys.exit()
+            os._exit(0)
         self._run = _open_run(wandb, request, mode)
         report(mode=mode, why=why, folder=str(Path(self._run.dir).parent))
 

@@ -1,6 +1,7 @@
 """The wandb sink: one wandb run for all attempts of a run folder, kept offline if need be."""
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -86,4 +87,4 @@ def _log_opened(
     # With `auto`, a missing key or network is normal.
     level = logging.INFO if is_expected else logging.WARNING
     line = "wandb offline, run id %s, because %s; `bigtrain wandb sync %s` uploads it"
-    log.log(level, line, run_id, why.rstrip("."), request["run_dir"])
+    log.log(level, line, run_id, why.rstrip("."), shlex.quote(request["run_dir"]))
