@@ -15,6 +15,7 @@ from bigtrain.commands import (
     report,
     rewind,
     train,
+    wandb_sync,
     which,
 )
 from bigtrain.commands.checkpoint.group import app as checkpoint_app
@@ -33,6 +34,7 @@ app.add_typer(data_app, name="data", help="Text → tokenizer, token tars and ma
 app.add_typer(
     checkpoint_app, name="checkpoint", help="List, describe, verify, compare and prune checkpoints."
 )
+app.add_typer(wandb_sync.app, name="wandb", help="Upload what runs recorded without a network.")
 app.command(short_help="Start a run on this machine, or resume it.")(launch.launch)
 app.command(short_help="List the keys of a run's config.")(keys.keys)
 app.command(short_help="Train as one rank of a run.")(train.train)
