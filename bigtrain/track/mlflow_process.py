@@ -159,8 +159,9 @@ def points_of(values: Message, step: int) -> Iterator[tuple[str, float, int, int
 
 
 def _valid_key(key: str) -> str:
-    """The key with the characters that MLflow accepts."""
-    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in key)[:250]
+    """A key that MLflow accepts: it allows few characters, and reads the key as a file's path."""
+    text = "".join(c if (c.isascii() and c.isalnum()) or c in "_-./ " else "_" for c in key)
+    return "/".join(part for part in text.split("/") if part.strip("."))[:250].rstrip("/")
 
 
 def _log_params(client: Any, run_id: str, config: dict[str, Any]) -> None:

@@ -92,6 +92,22 @@ def test_every_step_the_config_and_the_end_are_in_the_mlflow_run(tmp_path: Path,
     assert caplog.messages == [f"mlflow run {run.info.run_id} at {config.track.mlflow}"]
 
 
+def test_names_that_mlflow_refuses_are_changed(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    names = ("epochs//data/corpus", "epochs/../a", "epochs/données:x", f"epochs/{'x' * 300}")
+    (config.run_dir / "logs").mkdir(parents=True)
+    sink = open_mlflow(config, config.run_dir, metrics=tmp_path / "none", first_step=0, rewinds=0)
+    sink.record("train", 1, dict.fromkeys(names, 0.5))
+    sink.finish("finished")
+    keys = [key for key in _runs(config)[0].data.metrics if "epochs" in key]
+    assert sorted(keys)[:3] == [
+        "train/epochs/a",
+        "train/epochs/data/corpus",
+        "train/epochs/donn_es_x",
+    ]
+    assert len(keys) == 4
+
+
 def test_a_resumed_run_continues_its_mlflow_run_without_duplicates(tmp_path: Path) -> None:
     config = _config(tmp_path)
     _attempt(config, range(1, 6), state="failed")
