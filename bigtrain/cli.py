@@ -21,6 +21,7 @@ from bigtrain.commands import (
     status,
     stop,
     train,
+    wandb_sync,
     which,
 )
 from bigtrain.commands.checkpoint.group import app as checkpoint_app
@@ -41,6 +42,7 @@ app.add_typer(
     checkpoint_app, name="checkpoint", help="List, describe, verify, compare and prune checkpoints."
 )
 app.add_typer(cluster_app, name="cluster", help="Profiles of clusters, for `launch --cluster`.")
+app.add_typer(wandb_sync.app, name="wandb", help="Upload what runs recorded without a network.")
 app.command(short_help="Start a run here or on a cluster, or resume it.")(launch.launch)
 app.command(short_help="List the keys of a run's config.")(keys.keys)
 app.command(short_help="Train as one rank of a run.")(train.train)

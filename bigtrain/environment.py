@@ -141,6 +141,22 @@ def environment_without(prefix: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(prefix)}
 
 
+def set_mlflow_variables() -> None:
+    """Sets the defaults of MLflow's client; variables that the user has set are kept.
+
+    A request is given up soon, because the sink repeats it. Its store of files, which MLflow no
+    longer develops, is used where the user asks for it.
+    """
+    for name, value in (
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),
+        ("MLFLOW_ALLOW_FILE_STORE", "true"),
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
+    ):
+        os.environ.setdefault(name, value)
+
+
 def quiet_foreign_libraries(env: MutableMapping[str, str] | None = None) -> None:
     """Silences banners and telemetry of other libraries, and prevents the import of wandb.
 

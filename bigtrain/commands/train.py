@@ -49,8 +49,10 @@ def _train(
     from bigtrain.environment import read_ranks
     from bigtrain.runs.run_folder import RunFolder
     from bigtrain.track.console import set_up_logging
+    from bigtrain.track.packages import check_packages
 
     ranks = read_ranks()
+    check_packages(config)
     quiet_libraries()
     set_up_logging(ranks.rank, RunFolder(config.run_dir).logs / "rank-0.log")
     from bigtrain.parallel.device_check import check_and_choose_device

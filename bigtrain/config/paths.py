@@ -145,11 +145,19 @@ def check_expanded(values: Mapping[str, Any], schema: type[BaseModel]) -> None:
 
 def relative_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> list[str]:
     """The relative paths among the raw values of a config."""
-    found: list[str] = []
+    return [path for _, path in _all_paths(values, schema) if _is_relative(path)]
 
-    def collect(_: str, path: str) -> str:
-        if _is_relative(path):
-            found.append(path)
+
+def absolute_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> list[tuple[str, str]]:
+    """The (key, path) of every absolute path, which is not a URL, among the values of a config."""
+    return [(key, path) for key, path in _all_paths(values, schema) if Path(path).is_absolute()]
+
+
+def _all_paths(values: Mapping[str, Any], schema: type[BaseModel]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+
+    def collect(key: str, path: str) -> str:
+        found.append((key, path))
         return path
 
     _map_paths(values, schema, collect)

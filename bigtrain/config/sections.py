@@ -2,8 +2,9 @@
 
 from math import isqrt
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bigtrain.config.paths import FolderPath
 
@@ -12,6 +13,27 @@ NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+def _checked_tracking_uri(uri: str) -> str:
+    parts = urlsplit(uri)
+    if uri != "databricks" and "://" not in uri:
+        raise ValueError(f"not a URI: give one such as http://HOST:5000 or {_FILE_URI}")
+    if parts.scheme == "file" and not parts.path.startswith("/"):
+        raise ValueError(f"it names no absolute path: give one such as {_FILE_URI}")
+    if parts.scheme in ("http", "https") and not parts.hostname:
+        raise ValueError("it names no host: give one such as http://HOST:5000")
+    if parts.scheme in ("http", "https") and "@" in parts.netloc:
+        raise ValueError(
+            "it holds a password, which would be written into the run folder: set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        )
+    return uri
+
+
+_FILE_URI = "file:///shared/mlruns"
+TrackingUri = Annotated[str, AfterValidator(_checked_tracking_uri)]
+"""Where MLflow's runs are."""
 
 
 class Section(BaseModel):
@@ -194,8 +216,15 @@ class TrackConfig(Section):
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
     """auto: online if there are an API key and a network, else offline. online without a network is
     offline, with a line in the log."""
+    tensorboard: bool = False
+    """Whether event files for TensorBoard are written into tensorboard/ in the run folder; needs
+    bigtrain[tensorboard]."""
+    mlflow: TrackingUri | None = None
+    """MLflow tracking URI, such as http://mlflow.example:5000 or file:///shared/mlruns; needs
+    bigtrain[mlflow]. Not used when not given. Give user and password in MLFLOW_TRACKING_USERNAME
+    and MLFLOW_TRACKING_PASSWORD, or a token in MLFLOW_TRACKING_TOKEN."""
     project: str = "bigtrain"
-    """Project in wandb."""
+    """Project in wandb, experiment in MLflow."""
     peak_tflops: PositiveFloat | None = None
     """Dense peak of one device at train.precision, in TFLOP/s, for MFU. When not given: from a
     table of GPUs, or measured on CPU."""

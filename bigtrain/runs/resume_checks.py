@@ -27,17 +27,19 @@ from bigtrain.data.phase_record import PhaseRecord, check_phases
 from bigtrain.plan.parameters import count_parameters
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_lock import check_not_locked
+from bigtrain.track.packages import check_packages
 
 
 def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     """Checks a run's data, and that it may resume from its newest checkpoint, if it has one.
 
     Raises:
-        ConfigError: Something does not fit; one line.
+        ConfigError: Something does not fit, or the package of a sink is missing; one line.
         CheckpointError: No checkpoint of the run can be read, or ``checkpoint.load`` cannot.
         InputError: A corpus or the tokenizer cannot be read.
         RunBusyError: Another process trains this run.
     """
+    check_packages(config)
     check_links(config.run_dir)
     folder = RunFolder(config.run_dir)
     folder.check_place()

@@ -25,6 +25,7 @@ from bigtrain.runs.launch_file import remove_abandoned_launch_files
 from bigtrain.runs.run_lock import acquire_run_lock
 from bigtrain.runs.wandb_id import remove_wandb_id
 from bigtrain.track.json_lines import finite_values, open_to_append, read_lines
+from bigtrain.track.mlflow_run import ID_FILE as MLFLOW_ID_FILE
 from data_tools.files import remove_parts, write_file
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class RunFolder:
         return attempt
 
     def _separate_from_original(self) -> None:
-        """Gives the folder a new wandb id if it is a copy of a run that still exists."""
+        """Makes the folder a run of its own if it is a copy of a run that still exists."""
         original = original_of(self.path)
         if original is None:
             return
@@ -164,6 +165,8 @@ class RunFolder:
             *(self.path, original, fork_command(original)),
         )
         remove_wandb_id(self.path)
+        with suppress(OSError):
+            (self.path / MLFLOW_ID_FILE).unlink(missing_ok=True)
 
     @property
     def newest_attempt(self) -> int:
@@ -211,6 +214,10 @@ class RunFolder:
                 number += 1
                 found.append({**event, "number": number})
         return found
+
+    def count_rewinds(self) -> int:
+        """How often the run was taken back to a step."""
+        return sum(event.get("event") == "rewind" for event in self._events())
 
     def write_heartbeat(self, **values: Any) -> None:
         """Calls ``write_status`` at most once a second.

@@ -35,6 +35,13 @@ def read_or_create_wandb_id(run_dir: Path) -> str:
     return new
 
 
+def read_wandb_id(run_dir: Path) -> str | None:
+    """Returns wandb's id of the run; None if the run has none."""
+    with suppress(OSError, UnicodeDecodeError):
+        return (run_dir / _FILE).read_text(encoding="utf-8").strip() or None
+    return None
+
+
 def remove_wandb_id(run_dir: Path) -> None:
     """Makes the run a new one in wandb."""
     with suppress(OSError):  # For example, it is a folder; `read_or_create_wandb_id` logs that.

@@ -30,10 +30,11 @@ def open_to_append(path: Path) -> TextIO:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The values of all complete lines, in order; incomplete lines are skipped."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                yield value

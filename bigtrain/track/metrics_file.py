@@ -2,12 +2,15 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bigtrain.track.json_lines import finite_values, open_to_append, read_lines
 from bigtrain.track.tracker import Value
+
+_EVENT_KEYS = ("attempt", "split", "step", "time")
+"""What an event has besides its figures."""
 
 
 class MetricsFile:
@@ -32,6 +35,29 @@ class MetricsFile:
 
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps({**line, "time": round(time.time(), 3)}) + "\n")
+
+
+def read_missing(
+    path: Path, *, newest: Mapping[str, int], last_step: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the events that another sink lacks, in order of steps.
+
+    Args:
+        path: A ``metrics.jsonl``; it may not exist yet.
+        newest: The newest step of each split that the sink has.
+        last_step: Events of later steps are left out.
+
+    Yields:
+        (step, values) with keys such as ``train/loss``; of a repeated step the latest event.
+    """
+    latest: dict[tuple[int, str], dict[str, Any]] = {}
+    for event in read_lines(path) if path.is_file() else ():
+        step, split = event.get("step"), event.get("split")
+        if isinstance(step, int) and newest.get(str(split), -1) < step <= last_step:
+            latest[step, str(split)] = event
+    for (step, split), event in sorted(latest.items(), key=lambda item: item[0]):
+        values = {key: event[key] for key in event if key not in _EVENT_KEYS}
+        yield step, {f"{split}/{key}": value for key, value in values.items()}
 
 
 def read_metrics(path: Path, split: str) -> list[dict[str, Any]]:

@@ -41,5 +41,6 @@ class Trackers:
             try:
                 getattr(sink, method)(*args)
             except Exception as error:
-                log.warning("%s stopped recording: %s", type(sink).__name__, error)
+                name = getattr(sink, "name", type(sink).__name__)
+                log.warning("%s stopped recording: %s", name, error)
                 self._sinks.remove(sink)

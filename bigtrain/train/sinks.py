@@ -1,4 +1,4 @@
-"""Where an attempt records figures (terminal, metrics.jsonl, wandb), and the figures of a step."""
+"""Where an attempt records figures (files, terminal, wandb, MLflow), and the figures of a step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,8 @@ from bigtrain.config import RunConfig
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.track.console import ConsoleTracker
 from bigtrain.track.metrics_file import MetricsFile
+from bigtrain.track.mlflow_sink import open_mlflow
+from bigtrain.track.tensorboard_sink import open_tensorboard
 from bigtrain.track.tracker import Tracker, Trackers
 from bigtrain.track.wandb_sink import open_wandb
 from bigtrain.train.trainer import StepResult
@@ -27,9 +29,19 @@ def open_trackers(
     console = ConsoleTracker(
         steps=config.train.steps, first_step=first_step, log_every=config.train.log_every
     )
-    wandb = open_wandb(config, folder.path, wandb_id)
+    by_choice = (
+        open_wandb(config, folder.path, wandb_id),
+        open_tensorboard(config, folder.path, attempt=attempt, first_step=first_step),
+        open_mlflow(
+            config,
+            folder.path,
+            metrics=folder.metrics,
+            first_step=first_step,
+            rewinds=folder.count_rewinds(),
+        ),
+    )
     sinks: list[Tracker] = [MetricsFile(folder.metrics, attempt=attempt), console]
-    return Trackers(sinks if wandb is None else [*sinks, wandb])
+    return Trackers([*sinks, *(sink for sink in by_choice if sink is not None)])
 
 
 def rewind_figures(event: Mapping[str, Any]) -> dict[str, float | int]:

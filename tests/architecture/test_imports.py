@@ -66,6 +66,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "torch.cuda": ("bigtrain.parallel.device", "bigtrain.parallel.cpu"),
     "wandb": ("bigtrain.track",),
     "tensorboard": ("bigtrain.track",),
+    "tensorboardX": ("bigtrain.track.tensorboard_sink",),
+    "mlflow": ("bigtrain.track",),
     "torch.utils.tensorboard": ("bigtrain.track",),
     "safetensors": ("bigtrain.convert",),
     "transformers": ("bigtrain.convert", "data_tools.tokenizer"),
@@ -95,7 +97,10 @@ TORCH_FREE = (
         for name in ("config", "environment", "plan", "health", "runs", "commands", "cli")
     ),
 )
-HEAVY = ("torch", "deepspeed", "megatron", "wandb", "safetensors", "pydantic_settings")
+HEAVY = (
+    *("torch", "deepspeed", "megatron", "wandb", "mlflow", "tensorboardX", "safetensors"),
+    "pydantic_settings",
+)
 
 
 def data_tools_and_launcher_import_only_bigtrain_config(source: Source) -> Iterator[Reference]:

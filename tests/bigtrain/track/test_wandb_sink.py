@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bigtrain.config import RunConfig
-from bigtrain.track import wandb_sink
+from bigtrain.track import process_tracker, wandb_sink
 from bigtrain.track.tracker import Trackers
-from bigtrain.track.wandb_process import is_reachable
+from bigtrain.track.wandb_settings import is_reachable
 from bigtrain.track.wandb_sink import open_wandb
 from tests.runs import tiny_config
 
@@ -68,7 +68,7 @@ def test_without_a_key_every_step_is_kept_offline_and_the_log_says_how_to_upload
     assert b"train/loss" in run.read_bytes()
     (line,) = caplog.messages
     assert "because there is no API key" in line
-    assert f"`wandb sync {run.parent}`" in line
+    assert f"`bigtrain wandb sync {tmp_path / 'tiny'}` uploads it" in line
     assert caplog.records[0].levelno == logging.INFO
 
 
@@ -175,7 +175,7 @@ class init:
         (
             f"{_OPENS}\n    def finish(self, exit_code): time.sleep(600)",
             {"FINISH_SECONDS": 5.0},
-            "WandbTracker stopped recording: wandb did not finish within",
+            "wandb stopped recording: wandb did not finish within",
         ),
     ],
     ids=["exits", "cannot be imported", "crashes", "hangs", "log exits", "finish hangs"],
@@ -190,7 +190,7 @@ def test_a_failing_wandb_is_reported_once_and_awaited_for_a_limited_time(
 ) -> None:
     _replace_wandb(tmp_path, monkeypatch, code)
     for name, seconds in limits.items():
-        monkeypatch.setattr(wandb_sink, name, seconds)
+        monkeypatch.setattr(process_tracker, name, seconds)
     assert _track(tmp_path, "offline") < 300  # The replacement sleeps for 600 s.
     (warning,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
     assert warning.getMessage().startswith(line)
@@ -200,17 +200,17 @@ def test_a_wandb_that_blocks_on_records_is_turned_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _replace_wandb(tmp_path, monkeypatch, "import time; time.sleep(600)")
-    monkeypatch.setattr(wandb_sink, "MAX_QUEUED", 1)
+    monkeypatch.setattr(process_tracker, "MAX_QUEUED", 1)
     assert _track(tmp_path, "offline") < 300
     (line,) = caplog.messages
-    assert line.startswith("WandbTracker stopped recording: 1 records wait for wandb")
+    assert line.startswith("wandb stopped recording: 1 records wait for wandb")
 
 
 def test_after_a_failure_the_wait_for_wandb_is_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _replace_wandb(tmp_path, monkeypatch, "import time; time.sleep(600)")
-    monkeypatch.setattr(wandb_sink, "FAILED_FINISH_SECONDS", 0.5)
+    monkeypatch.setattr(process_tracker, "FAILED_FINISH_SECONDS", 0.5)
     assert _track(tmp_path, "offline", state="failed") < 300
 
 
@@ -226,14 +226,14 @@ def test_a_wandb_turned_off_while_opening_is_not_tried_again(
         "Settings = lambda **_: None\n"
         f"def init(**_):\n    open({str(tries)!r}, 'a').write('once ')\n    time.sleep(600)\n",
     )
-    monkeypatch.setattr(wandb_sink, "FAILED_FINISH_SECONDS", 0.5)
+    monkeypatch.setattr(process_tracker, "FAILED_FINISH_SECONDS", 0.5)
     config = tiny_config(tmp_path, tmp_path, track={"wandb": "offline"})
     (config.run_dir / "logs").mkdir(parents=True)
     sink = open_wandb(config, config.run_dir, "abcd1234")
     deadline = time.monotonic() + 60
     while not tries.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    with pytest.raises(wandb_sink.WandbError, match="did not finish within"):
+    with pytest.raises(process_tracker.SinkError, match="did not finish within"):
         sink.finish("failed")
     for thread in threading.enumerate():
         if thread.name == "wandb":

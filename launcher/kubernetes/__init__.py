@@ -1,0 +1,1 @@
+"""Runs on Kubernetes: an indexed Job as text, and what runs in its pods. Nothing is submitted."""
