@@ -5,6 +5,9 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from launcher.supervisor.values import Divergence
 
 MESSAGE_LENGTH = 400
 LAST_LINE_BYTES = 8192
@@ -30,6 +33,8 @@ class ErrorReport:
     message: str
     exit_code: int
     time: float  # seconds since the epoch
+    traceback: str = ""
+    divergence: Divergence | None = None  # set if the loss guard gave up
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,13 @@ def load_error_report(path: Path) -> ErrorReport | None:
     """Reads the error file of a rank; None if there is none, or if it is incomplete."""
     try:
         fields = json.loads(path.read_text(errors="replace"))
-        return ErrorReport(str(fields["message"]), int(fields["exit_code"]), float(fields["time"]))
+        return ErrorReport(
+            message=str(fields["message"]),
+            exit_code=int(fields["exit_code"]),
+            time=float(fields["time"]),
+            traceback=str(fields.get("traceback", "")),
+            divergence=_load_divergence(fields.get("divergence")),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -114,6 +125,13 @@ def load_last_line(log: Path, *, start: int) -> str | None:
     except OSError:
         return None
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
+
+
+def _load_divergence(fields: Any) -> Divergence | None:
+    if fields is None:
+        return None
+    names = ("first_skipped", "last_skipped", "checkpoint_step")
+    return Divergence(*(int(fields[name]) for name in names))
 
 
 def _was_killed_before(end: RankEnd, other: RankEnd) -> bool:
