@@ -207,7 +207,8 @@ class AgentRanks:
         for rank in running.ranks:
             state, text = found.get(rank, ("", "the process has ended"))
             text = shorten(text, MAX_TEXT)
-            self._send(RankStacks(running.start.generation, rank, state, text))
+            pid = pids.get(rank, 0)
+            self._send(RankStacks(running.start.generation, rank, pid, state, text))
 
     def _receive(self) -> None:
         if self._socket.receive() and self._loop.time() - self._last_beat >= SHORTEST_GAP:

@@ -88,7 +88,7 @@ def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
     if not failed:
         return None
     first = min(failed, key=lambda end: end.failure_time)
-    if _mentions_lost_peer(first):
+    if is_about_lost_peer(first):
         killed = [end for end in ends if _was_killed_before(end, first)]
         first = min(killed, key=lambda end: end.time, default=first)
     return _describe(first) if first.failed else None
@@ -98,6 +98,12 @@ def render_failure(failure: RankFailure) -> str:
     """Renders one line for the user: which rank failed first, why, and where its log is."""
     where = f"Its log: {failure.log}" if failure.log else "Its output is above."
     return f"Rank {failure.rank} failed first: {failure.message.rstrip('.')}. {where}"
+
+
+def is_about_lost_peer(end: RankEnd) -> bool:
+    """Whether a rank failed with a message about a lost connection to another rank."""
+    message = (end.report.message if end.report else end.last_line or "").lower()
+    return any(word in message for word in LOST_PEER_WORDS)
 
 
 def load_error_report(path: Path) -> ErrorReport | None:
@@ -137,11 +143,6 @@ def _load_divergence(fields: Any) -> Divergence | None:
 def _was_killed_before(end: RankEnd, other: RankEnd) -> bool:
     delay = 0.0 if end.signalled else NOTICE_SECONDS  # The launcher signals after a failure.
     return end.code < 0 and end.report is None and end.time <= other.time + delay
-
-
-def _mentions_lost_peer(end: RankEnd) -> bool:
-    message = (end.report.message if end.report else end.last_line or "").lower()
-    return any(word in message for word in LOST_PEER_WORDS)
 
 
 def _describe(end: RankEnd) -> RankFailure:

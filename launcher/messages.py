@@ -94,6 +94,7 @@ class RankStacks:
 
     generation: int
     rank: int
+    pid: int  # 0 if it has ended
     state: str  # of the process, as in /proc: R, S, D, T, …; empty if it has ended
     text: str  # the stacks of its threads, or why there are none
 
