@@ -180,6 +180,8 @@ class AgentRanks:
         assert running is not None
         end = running.processes.pop(rank).load_end(ended)
         ends = [end]
+        self._socket.receive()
+        self._beat()  # With the last step of the rank.
         if running.uses_torchrun:
             ends = load_rank_ends(end, running.ranks, Path(running.start.log_dir))
         for each in ends:
@@ -211,8 +213,10 @@ class AgentRanks:
             self._send(RankStacks(running.start.generation, rank, pid, state, text))
 
     def _receive(self) -> None:
-        if self._socket.receive() and self._loop.time() - self._last_beat >= SHORTEST_GAP:
-            self._beat()
+        if self._socket.receive():
+            left = self._last_beat + SHORTEST_GAP - self._loop.time()
+            self._timer.cancel()
+            self._timer = self._loop.call_later(max(0.0, left), self._tick)
 
     def _tick(self) -> None:
         self._beat()

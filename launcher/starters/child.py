@@ -1,13 +1,14 @@
-"""A process that a starter runs, such as srun or ssh: it ends when the supervisor dies."""
+"""A process that a starter runs, such as srun or ssh.
+
+If the supervisor is killed, its agents notice that and end, and so do these processes. They are not
+killed themselves, because srun then kills the agents before the ranks could save.
+"""
 
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-
-from launcher import rank_exec
 
 
 async def start_child(
@@ -23,9 +24,8 @@ async def start_child(
     Raises:
         OSError: There is no such program.
     """
-    wrapper = (sys.executable, "-I", "-S", str(rank_exec.__file__), str(os.getpid()))
     return await asyncio.create_subprocess_exec(
-        *(*wrapper, *words),
+        *words,
         env=environment,
         stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
         # Without it, the signals for the supervisor's terminal or batch step would reach it too.

@@ -31,6 +31,8 @@ HELLO_SECONDS = 10.0
 SILENT_SECONDS = 10.0
 """An agent that says nothing for this long is lost."""
 CHECK_SECONDS = 1.0
+END_SECONDS = 10.0
+"""Limit for the end of all agents."""
 BACKLOG = 4096
 """Agents that may connect at the same moment."""
 
@@ -96,18 +98,23 @@ class Agents:
         self._watching = asyncio.create_task(self._watch_silence())
         return port
 
-    async def close(self) -> None:
-        """Tells all agents to end, and stops listening."""
+    async def close(self, *, lets_ranks_save: bool = False) -> None:
+        """Tells all agents to end, waits until they have, and stops listening.
+
+        Args:
+            lets_ranks_save: The agents only lose the connection, as if this process had died:
+                they let their ranks save.
+        """
         if self._watching is not None:
             self._watching.cancel()
         if self._server is not None:
             self._server.close()
         links = [link for tasks in self.links.values() for link in tasks.values()]
-        for link in links:
+        for link in links if not lets_ranks_save else ():
             link.send(End())
         # Each agent closes its connection when its ranks have ended.
-        deadline = time.monotonic() + 10
-        while any(self.links.values()) and time.monotonic() < deadline:
+        deadline = time.monotonic() + END_SECONDS
+        while any(self.links.values()) and time.monotonic() < deadline and not lets_ranks_save:
             self.changed.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait(), 0.5)

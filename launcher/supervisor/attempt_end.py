@@ -63,6 +63,9 @@ def build_attempt_end(
     cause = _find_cause(outcome, placed, first, after, hang)
     begun = after.attempt is not None and after.attempt != before.attempt
     started_at = after.attempt_step if begun else before.saved_step
+    last_step = max(started_at, outcome.last_step)
+    if begun:
+        last_step = max(last_step, after.step, after.saved_step)
     if stop is not None and cause.kind not in (EndKind.FINISHED, EndKind.BAD_INPUT):
         message = f"stopped by {stop.name}"
         if cause.kind is not EndKind.STOPPED:
@@ -75,7 +78,9 @@ def build_attempt_end(
     return AttemptEnd(
         kind=cause.kind,
         started_at_step=started_at,
-        last_step=max(started_at, outcome.last_step, after.step if begun else 0),
+        last_step=max(
+            started_at, outcome.last_step, *((after.step, after.saved_step) if begun else ())
+        ),
         saved_step=after.saved_step,
         message=cause.message,
         stop_cause=stop.cause if stop and cause.kind is EndKind.STOPPED else None,

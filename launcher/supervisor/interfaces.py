@@ -116,7 +116,7 @@ class Scheduler(Protocol):
     async def begin(self) -> None:
         """Called once when the supervisor starts: a chain submits the successor of the job."""
 
-    async def requeue(self, excluded: Sequence[str]) -> None:
+    async def requeue(self) -> None:
         """Puts the job into the queue again, or leaves the run to the successor of the job."""
 
     async def release(self) -> None:

@@ -136,7 +136,8 @@ def _interface_variables(agent: AgentLink, interface: str | None) -> dict[str, s
     look up the host name, which need not resolve. NCCL finds the fastest by itself.
     """
     if interface is not None:
-        return {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
+        # NCCL compares the beginning of a name, unless the value begins with "=".
+        return {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}
     own = agent.connection.peer_address
     for name, address in agent.hello.interfaces.items():
         if address == own:

@@ -5,11 +5,11 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launcher.files import replace_file
 from launcher.messages import RankBeat
 from launcher.supervisor.agents import Agents
 from launcher.supervisor.attempt import Attempt
@@ -22,7 +22,7 @@ FILE_NAME = "supervisor.json"
 
 @dataclass(slots=True)
 class SupervisorReport:
-    """Renders and writes the file."""
+    """Renders and writes the file. Rendering is for the event loop, writing for a thread."""
 
     folder: Path  # the run folder
     job: str | None
@@ -48,16 +48,13 @@ class SupervisorReport:
             "nodes": {node: self._render_node(node) for node in self.agents.nodes},
         }
 
-    def write(self) -> None:
-        """Replaces the file. A folder that was removed is not made again."""
-        file = self.folder / FILE_NAME
-        part = file.with_name(f".{FILE_NAME}.{os.getpid()}.part")
-        try:
-            part.write_text(json.dumps(self.render(), indent=1) + "\n", encoding="utf-8")
-            part.replace(file)
-        finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+    def write(self, fields: Mapping[str, Any]) -> None:
+        """Replaces the file. A folder that was removed is not made again.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        replace_file(self.folder / FILE_NAME, json.dumps(fields, indent=1) + "\n")
 
     @property
     def _state(self) -> str:
@@ -81,9 +78,7 @@ class SupervisorReport:
         return fields
 
 
-def _render_slowest(
-    node: NodeRanks, beats: Mapping[int, tuple[RankBeat, float]]
-) -> dict[str, Any]:
+def _render_slowest(node: NodeRanks, beats: Mapping[int, tuple[RankBeat, float]]) -> dict[str, Any]:
     """The rank of a node that has taken the fewest steps, or said nothing for the longest time."""
     now = time.monotonic()
     found = [

@@ -43,6 +43,7 @@ class StopWatch:
     kill: asyncio.Event = field(default_factory=asyncio.Event)
     stop: Stop | None = None
     _end_time: float | None = None
+    _closed: bool = False
     _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     _asking: "asyncio.Task[None] | None" = None  # why SIGTERM came
 
@@ -58,6 +59,7 @@ class StopWatch:
 
     async def close(self) -> None:
         """Stops watching, and removes the request that was followed."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await self.settle()
@@ -71,6 +73,8 @@ class StopWatch:
 
     def on_signal(self, name: str) -> None:
         """Handles a signal that this process or an agent received."""
+        if self._closed:
+            return
         match name:
             case "SIGUSR2":
                 self._request(Stop(StopCause.TIME_LIMIT, name, signal.SIGUSR2, self._deadline()))
