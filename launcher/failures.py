@@ -5,6 +5,9 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from launcher.supervisor.values import Divergence
 
 MESSAGE_LENGTH = 400
 LAST_LINE_BYTES = 8192
@@ -30,6 +33,8 @@ class ErrorReport:
     message: str
     exit_code: int
     time: float  # seconds since the epoch
+    traceback: str = ""
+    divergence: Divergence | None = None  # set if the loss guard gave up
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
     if not failed:
         return None
     first = min(failed, key=lambda end: end.failure_time)
-    if _mentions_lost_peer(first):
+    if is_about_lost_peer(first):
         killed = [end for end in ends if _was_killed_before(end, first)]
         first = min(killed, key=lambda end: end.time, default=first)
     return _describe(first) if first.failed else None
@@ -95,11 +100,23 @@ def render_failure(failure: RankFailure) -> str:
     return f"Rank {failure.rank} failed first: {failure.message.rstrip('.')}. {where}"
 
 
+def is_about_lost_peer(end: RankEnd) -> bool:
+    """Whether a rank failed with a message about a lost connection to another rank."""
+    message = (end.report.message if end.report else end.last_line or "").lower()
+    return any(word in message for word in LOST_PEER_WORDS)
+
+
 def load_error_report(path: Path) -> ErrorReport | None:
     """Reads the error file of a rank; None if there is none, or if it is incomplete."""
     try:
         fields = json.loads(path.read_text(errors="replace"))
-        return ErrorReport(str(fields["message"]), int(fields["exit_code"]), float(fields["time"]))
+        return ErrorReport(
+            message=str(fields["message"]),
+            exit_code=int(fields["exit_code"]),
+            time=float(fields["time"]),
+            traceback=str(fields.get("traceback", "")),
+            divergence=_load_divergence(fields.get("divergence")),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -116,14 +133,16 @@ def load_last_line(log: Path, *, start: int) -> str | None:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
 
 
+def _load_divergence(fields: Any) -> Divergence | None:
+    if fields is None:
+        return None
+    names = ("first_skipped", "last_skipped", "checkpoint_step")
+    return Divergence(*(int(fields[name]) for name in names))
+
+
 def _was_killed_before(end: RankEnd, other: RankEnd) -> bool:
     delay = 0.0 if end.signalled else NOTICE_SECONDS  # The launcher signals after a failure.
     return end.code < 0 and end.report is None and end.time <= other.time + delay
-
-
-def _mentions_lost_peer(end: RankEnd) -> bool:
-    message = (end.report.message if end.report else end.last_line or "").lower()
-    return any(word in message for word in LOST_PEER_WORDS)
 
 
 def _describe(end: RankEnd) -> RankFailure:

@@ -1,19 +1,13 @@
-"""Starts the ranks of one run on this machine, watches them, and reports which failed first.
+"""Runs the ranks of one run on this machine, watches them, and reports which failed first.
 
-One thread per rank waits for the end of the rank. These ends and the launcher's own signals are put
-into one queue, so that a single loop handles all events in order. Works only on Linux, whose kernel
-can end ranks when the launcher is killed.
+The ends of the ranks and the launcher's own signals are put into one queue, so that a single loop
+handles all events in order.
 """
 
 import logging
-import math
-import os
 import queue
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,18 +15,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
-from launcher import rank_exec
 from launcher.environment import count_usable_cores, read_environment
-from launcher.failures import (
-    RankEnd,
-    RankFailure,
-    find_first_failure,
-    load_error_report,
-    load_last_line,
-    render_failure,
-)
+from launcher.failures import RankEnd, RankFailure, find_first_failure, render_failure
 from launcher.orphans import no_orphans
 from launcher.ports import find_free_port
+from launcher.ranks import (
+    RankCommand,
+    RankProcess,
+    error_file,
+    log_file,
+    render_rank_environment,
+    start_rank,
+    stop_signal_file,
+    threads_per_rank,
+)
 
 __all__ = [
     "JobResult",
@@ -95,16 +91,6 @@ class _Exit:
     time: float
 
 
-@dataclass(slots=True)
-class _Rank:
-    rank: int
-    process: subprocess.Popen[bytes]
-    log: Path | None
-    log_start: int
-    error_file: Path
-    sent: dict[int, float] = field(default_factory=dict)  # signal → when it was first sent
-
-
 _Events = queue.SimpleQueue[_Exit | signal.Signals]
 
 
@@ -125,12 +111,12 @@ def run_local(job: LocalJob) -> JobResult:
         watch = _Watch(
             ranks=ranks,
             grace_seconds=job.grace_seconds,
-            stop_signal_file=_stop_signal_file(job.log_dir),
+            stop_signal_file=stop_signal_file(job.log_dir),
         )
         watch.run(events)
     result = _conclude([watch.ends[rank] for rank in sorted(watch.ends)], watch.stop_signal)
     name = watch.stop_signal.name.replace("SIGINT", "Ctrl-C") if watch.stop_signal else None
-    return replace(result, stop_signal=name, rank_zero_pid=ranks[0].process.pid)
+    return replace(result, stop_signal=name, rank_zero_pid=ranks[0].pid)
 
 
 def render_environment(
@@ -140,32 +126,21 @@ def render_environment(
 
     If `base` has OMP_NUM_THREADS, its value is kept.
     """
-    threads = job.threads_per_process or max(1, cores // job.processes)
-    return {
-        "OMP_NUM_THREADS": str(threads),
-        **base,
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(job.processes),
-        "LOCAL_WORLD_SIZE": str(job.processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "BIGTRAIN_ERROR_FILE": str(_error_file(job.log_dir.absolute(), rank)),
-        "BIGTRAIN_STOP_SIGNAL_FILE": str(_stop_signal_file(job.log_dir.absolute())),
-    }
-
-
-def _error_file(log_dir: Path, rank: int) -> Path:
-    return log_dir / f"rank-{rank}.error.json"
-
-
-def _stop_signal_file(log_dir: Path) -> Path:
-    return log_dir / "stop-signal"
+    threads = job.threads_per_process or threads_per_rank(cores, job.processes)
+    numbers = render_rank_environment(
+        rank=rank,
+        local_rank=rank,
+        world_size=job.processes,
+        local_world_size=job.processes,
+        master=("127.0.0.1", port),
+        log_dir=job.log_dir.absolute(),
+    )
+    return {"OMP_NUM_THREADS": str(threads), **base, **numbers}
 
 
 def _prepare_log_dir(job: LocalJob) -> None:
     job.log_dir.mkdir(parents=True, exist_ok=True)
-    _stop_signal_file(job.log_dir).unlink(missing_ok=True)
+    stop_signal_file(job.log_dir).unlink(missing_ok=True)
     for stale in job.log_dir.glob("rank-*.error.json"):
         stale.unlink()
 
@@ -183,54 +158,26 @@ def _signals_into(events: _Events) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start_ranks(job: LocalJob, events: _Events) -> list[_Rank]:
+def _start_ranks(job: LocalJob, events: _Events) -> list[RankProcess]:
     port, cores, base = find_free_port(), count_usable_cores(), read_environment()
     ranks = []
-    for number in range(job.processes):
-        environment = render_environment(job, rank=number, port=port, cores=cores, base=base)
-        rank = _start_rank(job, number, environment)
-        # A daemon thread, so that the launcher can end even if a rank hangs inside the kernel.
-        threading.Thread(target=_send_exit, args=(rank, events), daemon=True).start()
-        ranks.append(rank)
+    for rank in range(job.processes):
+        start = RankCommand(
+            rank=rank,
+            command=job.command,
+            environment=render_environment(job, rank=rank, port=port, cores=cores, base=base),
+            error_file=error_file(job.log_dir, rank),
+            log=log_file(job.log_dir, rank) if rank else None,
+        )
+        ranks.append(start_rank(start, lambda number, ended: events.put(_Exit(number, ended))))
     return ranks
-
-
-def _start_rank(job: LocalJob, rank: int, environment: dict[str, str]) -> _Rank:
-    wrapper = (sys.executable, "-I", "-S", str(rank_exec.__file__), str(os.getpid()))
-    command = (*wrapper, *job.command)
-    error_file = _error_file(job.log_dir, rank)
-    # In its own session a rank does not receive the terminal's Ctrl-C; the launcher forwards it.
-    if rank == 0:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        return _Rank(rank, process, log=None, log_start=0, error_file=error_file)
-    path = job.log_dir / f"rank-{rank}.log"
-    with path.open("ab") as log:  # Keeps the log of earlier attempts.
-        start = log.tell()
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    return _Rank(rank, process, log=path, log_start=start, error_file=error_file)
-
-
-def _send_exit(rank: _Rank, events: _Events) -> None:
-    # With WNOWAIT the process id stays in use, so our signals cannot reach another process. The
-    # loop reaps the process when it handles the event, and does not signal it after that.
-    os.waitid(os.P_PID, rank.process.pid, os.WEXITED | os.WNOWAIT)
-    events.put(_Exit(rank.rank, time.time()))
 
 
 @dataclass(slots=True)
 class _Watch:
     """Follows the ranks of a job until the last has ended."""
 
-    ranks: Sequence[_Rank]
+    ranks: Sequence[RankProcess]
     grace_seconds: float
     stop_signal_file: Path
     ends: dict[int, RankEnd] = field(default_factory=dict)
@@ -257,11 +204,11 @@ class _Watch:
     def _seconds_left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
-    def _alive(self) -> list[_Rank]:
+    def _alive(self) -> list[RankProcess]:
         return [rank for rank in self.ranks if rank.rank not in self.ends]
 
     def _record_end(self, event: _Exit) -> None:
-        end = self.ends[event.rank] = _load_end(self.ranks[event.rank], event.time)
+        end = self.ends[event.rank] = self.ranks[event.rank].load_end(event.time)
         if end.code != 0 and self.deadline is None:
             # The other ranks may wait forever for the lost rank in a collective.
             self._send(signal.SIGTERM)
@@ -286,30 +233,14 @@ class _Watch:
             self._send(signal.SIGUSR2 if number is signal.SIGUSR2 else signal.SIGTERM)
 
     def _send(self, number: signal.Signals) -> None:
-        # Only to the rank: its child processes, such as wandb's, must run until the rank has saved.
         for rank in self._alive():
-            rank.sent.setdefault(number, time.time())
-            os.kill(rank.process.pid, number)
+            rank.send(number)
 
     def _kill(self) -> None:
         self.killed = True
         self.deadline = time.monotonic() + KILL_SECONDS
         for rank in self._alive():
-            rank.sent.setdefault(signal.SIGKILL, time.time())
-            os.killpg(rank.process.pid, signal.SIGKILL)
-
-
-def _load_end(rank: _Rank, ended: float) -> RankEnd:
-    code = rank.process.wait()
-    return RankEnd(
-        rank=rank.rank,
-        code=code,
-        time=ended,
-        signalled=rank.sent.get(-code, math.inf) <= ended,
-        report=load_error_report(rank.error_file),
-        last_line=load_last_line(rank.log, start=rank.log_start) if rank.log else None,
-        log=rank.log,
-    )
+            rank.kill()
 
 
 def _conclude(ends: Sequence[RankEnd], stop_signal: signal.Signals | None) -> JobResult:

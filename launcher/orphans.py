@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from launcher.processes import find_parent
+
 logger = logging.getLogger(__name__)
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
@@ -58,13 +60,4 @@ def _kill_new_children(before: set[int]) -> None:
 
 def _find_children() -> set[int]:
     pids = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
-    return {pid for pid in pids if _read_parent(pid) == os.getpid()}
-
-
-def _read_parent(pid: int) -> int | None:
-    with suppress(OSError):
-        # The command's name is in parentheses and may have any characters; state and parent follow.
-        return int(
-            Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1]
-        )
-    return None
+    return {pid for pid in pids if find_parent(pid) == os.getpid()}

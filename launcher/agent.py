@@ -1,0 +1,237 @@
+"""The agent: one process on a node that starts and watches ranks for the supervisor of the job.
+
+It outlives its ranks, so that a restart inside the allocation needs no new srun. If the supervisor
+no longer answers, the agent lets its ranks save, and ends. A signal of the scheduler does not end
+it: the supervisor decides for all nodes. Run it as ``python -m launcher.agent``.
+"""
+
+import argparse
+import asyncio
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.agent_folder import agent_folder
+from launcher.agent_ranks import AgentRanks
+from launcher.connection import Connection, connect
+from launcher.environment import read_job_token, read_slurm_variable
+from launcher.host_facts import render_hello
+from launcher.messages import (
+    Check,
+    CheckResult,
+    DumpStacks,
+    End,
+    Message,
+    MessageError,
+    Port,
+    ReservePort,
+    Signal,
+    SignalReceived,
+    Start,
+)
+from launcher.ports import find_free_port
+
+logger = logging.getLogger("launcher.agent")
+
+CONNECT_SECONDS = 5.0
+"""Limit for one address; an address of a network that this node cannot reach may never answer."""
+RETRY_SECONDS = 0.5
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """What the command line and the environment tell an agent."""
+
+    supervisors: tuple[tuple[str, int], ...]  # addresses and ports, tried in turn
+    token: str
+    node: str
+    task: int
+    connect_seconds: float  # limit for the connection
+    grace_seconds: float  # time to save after the supervisor was lost
+    ends_with_stdin: bool  # whether the end of stdin means that the supervisor is gone
+
+
+@dataclass(slots=True)
+class _Agent:
+    options: AgentOptions
+    ranks: AgentRanks | None = None
+    connection: Connection | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)  # the supervisor is gone
+
+    def send(self, message: Message) -> None:
+        if self.connection is not None:
+            self.connection.send(message)
+
+    def on_signal(self, number: signal.Signals) -> None:
+        if self.connection is None:
+            self.gone.set()
+        else:
+            self.send(SignalReceived(number.name))
+
+    async def serve(self) -> bool:
+        """Handles messages until the end; returns whether the supervisor ended the agent."""
+        assert self.connection is not None and self.ranks is not None
+        while True:
+            message = await self.connection.receive()
+            match message:
+                case None:
+                    return False
+                case End():
+                    return True
+                case Start():
+                    self.ranks.start(message)
+                case Signal():
+                    self.ranks.send_signal(signal.Signals[message.name])
+                case DumpStacks():
+                    self.ranks.dump_stacks(message.generation)
+                case ReservePort():
+                    self.send(Port(message.request, find_free_port()))
+                case Check():
+                    _run_check(message, self)
+                case _:
+                    raise MessageError(f"{type(message).__name__} is not for an agent")
+
+
+async def run_agent(options: AgentOptions) -> int:
+    """Serves one supervisor until the end of the job; returns the exit code."""
+    loop, agent = asyncio.get_running_loop(), _Agent(options)
+    for number in SIGNALS:
+        loop.add_signal_handler(number, agent.on_signal, number)
+    if options.ends_with_stdin:
+        _watch_stdin(agent.gone)
+    connecting = asyncio.create_task(_connect(options))
+    if not await _first(connecting, agent.gone):
+        logger.error("the agent of %s was stopped before it found the supervisor", options.node)
+        return 1
+    agent.connection = await connecting
+    if agent.connection is None:
+        return 1
+    agent.send(render_hello(token=options.token, node=options.node, task=options.task))
+    with agent_folder() as folder:
+        ranks = agent.ranks = AgentRanks(folder, agent.send)
+        serving = asyncio.create_task(agent.serve())
+        try:
+            is_told_to_end = await _first(serving, agent.gone) and await serving
+        except MessageError as error:
+            logger.error("the agent of %s: the supervisor sent %s", options.node, error)
+            is_told_to_end = False
+        if is_told_to_end:
+            await ranks.kill()
+        else:
+            logger.warning("%s: the supervisor is gone; the ranks save and stop", options.node)
+            await ranks.stop(grace_seconds=options.grace_seconds)
+        ranks.close()
+    await agent.connection.close()
+    return 0 if is_told_to_end else 1
+
+
+async def _first(task: "asyncio.Task[Any]", gone: asyncio.Event) -> bool:
+    """Waits for a task; cancels it and returns False if the supervisor is gone before."""
+    waiting = asyncio.create_task(gone.wait())
+    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not task.done():
+        task.cancel()
+        return False
+    return True
+
+
+async def _connect(options: AgentOptions) -> Connection | None:
+    """Tries the supervisor's addresses in turn until one answers; None if none does in time."""
+    loop = asyncio.get_running_loop()
+    deadline, errors = loop.time() + options.connect_seconds, dict[str, str]()
+    while (left := deadline - loop.time()) > 0:
+        for host, port in options.supervisors:
+            try:
+                return await connect(host, port, timeout_seconds=min(CONNECT_SECONDS, left))
+            except OSError as error:
+                errors[f"{host}:{port}"] = str(error) or type(error).__name__
+        await asyncio.sleep(RETRY_SECONDS)
+    tried = "; ".join(f"{where}: {error}" for where, error in errors.items())
+    logger.error(
+        "%s: the supervisor did not answer within %.0f s (%s). Set network_interface in the "
+        "cluster profile to the interface that all nodes share",
+        *(options.node, options.connect_seconds, tried),
+    )
+    return None
+
+
+def _watch_stdin(gone: asyncio.Event) -> None:
+    """Sets `gone` at the end of stdin, which comes when the ssh connection ends."""
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        with suppress(RuntimeError):  # The loop has been closed.
+            loop.call_soon_threadsafe(gone.set)
+
+    threading.Thread(target=read, daemon=True).start()
+
+
+def _run_check(check: Check, agent: _Agent) -> None:
+    """Runs a check in a thread of its own, since a disk or a file system may hang."""
+    loop = asyncio.get_running_loop()
+
+    def run() -> None:
+        try:
+            checks = importlib.import_module("launcher.preflight.checks")
+            result = CheckResult(check.request, checks.run_checks(check.arguments))
+        except Exception as error:
+            result = CheckResult(check.request, {}, f"{type(error).__name__}: {error}")
+        with suppress(RuntimeError):  # The loop has been closed.
+            loop.call_soon_threadsafe(agent.send, result)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def read_options(words: Sequence[str]) -> AgentOptions:
+    """Reads the command line of an agent, and the variables of srun.
+
+    Raises:
+        SystemExit: An option is missing or wrong.
+    """
+    parser = argparse.ArgumentParser(prog="python -m launcher.agent")
+    parser.add_argument("--supervisor", required=True, help="HOST:PORT[,HOST:PORT…]")
+    parser.add_argument("--node", default=read_slurm_variable("NODENAME") or socket.gethostname())
+    parser.add_argument("--task", type=int, default=int(read_slurm_variable("LOCALID") or 0))
+    parser.add_argument("--connect-seconds", type=float, default=120)
+    parser.add_argument("--grace-seconds", type=float, default=120)
+    parser.add_argument("--ends-with-stdin", action="store_true")
+    given = parser.parse_args(words)
+    if not (token := read_job_token()):
+        parser.error("BIGTRAIN_JOB_TOKEN is not set; `bigtrain supervise` starts the agents")
+    return AgentOptions(
+        supervisors=tuple(_split_address(each) for each in given.supervisor.split(",")),
+        token=token,
+        node=given.node,
+        task=given.task,
+        connect_seconds=given.connect_seconds,
+        grace_seconds=given.grace_seconds,
+        ends_with_stdin=given.ends_with_stdin,
+    )
+
+
+def _split_address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def main() -> None:
+    """Runs the agent until the job ends."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    sys.exit(asyncio.run(run_agent(read_options(sys.argv[1:]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""The ranks that one agent runs for its supervisor: start, signals, heartbeats, stacks, ends."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from launcher.environment import rank_environment
+from launcher.failures import RankEnd
+from launcher.heartbeats import HeartbeatSocket
+from launcher.messages import (
+    MAX_TEXT,
+    Heartbeat,
+    Message,
+    RankEnded,
+    RanksEnded,
+    RankStacks,
+    Start,
+    StartFailed,
+    shorten,
+)
+from launcher.orphans import no_orphans
+from launcher.processes import is_descendant
+from launcher.ranks import RankCommand, RankProcess, error_file, log_file, start_rank
+from launcher.stacks import dump_stacks
+from launcher.torchrun import load_rank_ends, stacks_file, torchrun_command
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+SHORTEST_GAP = 0.1
+"""Seconds between two heartbeats to the supervisor, at least."""
+MAX_TRACEBACK = 4000
+"""Characters of a traceback's end that the supervisor receives."""
+
+
+@dataclass(slots=True)
+class _Generation:
+    """The ranks of one start."""
+
+    start: Start
+    ranks: tuple[int, ...]  # numbers of the ranks
+    processes: dict[int, RankProcess] = field(default_factory=dict)  # those that run
+    cleanup: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def uses_torchrun(self) -> bool:
+        return bool(self.start.torchrun)
+
+
+class AgentRanks:
+    """Starts ranks when the supervisor asks for it, and tells it what happens to them.
+
+    Use it from the event loop of the main thread.
+    """
+
+    def __init__(self, folder: Path, send: Callable[[Message], None]) -> None:
+        self._folder, self._send = folder, send
+        self._loop = asyncio.get_running_loop()
+        self._socket = HeartbeatSocket(folder / "heartbeats")
+        self._loop.add_reader(self._socket.fileno(), self._receive)
+        self._running: _Generation | None = None
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._last_beat = 0.0
+        self._timer = self._loop.call_later(HEARTBEAT_SECONDS, self._tick)
+
+    def close(self) -> None:
+        """Stops listening for heartbeats. No rank may run."""
+        self._timer.cancel()
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    def start(self, start: Start) -> None:
+        """Starts the ranks of a generation."""
+        if self._running is not None:
+            message = f"ranks of attempt {self._running.start.generation} still run"
+            self._send(StartFailed(start.generation, message))
+            return
+        ranks = tuple(int(environment["RANK"]) for environment in start.environments)
+        running = self._running = _Generation(start, ranks)
+        self._ended.clear()
+        self._socket.expect(ranks)
+        running.cleanup.enter_context(no_orphans())
+        try:
+            Path(start.log_dir).mkdir(parents=True, exist_ok=True)
+            for command in self._commands(running):
+                running.processes[command.rank] = start_rank(command, self._report_exit)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            self._send(StartFailed(start.generation, f"{where}{error.strerror or error}"))
+            self.send_signal(signal.SIGKILL)
+            if not running.processes:
+                self._run(self._finish(running))
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the ranks that run."""
+        running = self._running
+        for rank in list(running.processes.values()) if running else ():
+            with suppress(ProcessLookupError):
+                if number is signal.SIGKILL:
+                    rank.kill()
+                elif running is not None and running.uses_torchrun:
+                    self._signal_under_torchrun(running, rank, number)
+                else:
+                    rank.send(number)
+
+    def dump_stacks(self, generation: int) -> None:
+        """Collects the stacks of the ranks in the background, and sends them."""
+        if self._running is not None and self._running.start.generation == generation:
+            self._run(self._send_stacks(self._running))
+
+    async def stop(self, *, grace_seconds: float) -> None:
+        """Lets the ranks save and end; kills them after `grace_seconds`."""
+        self.send_signal(signal.SIGTERM)
+        await self._wait(grace_seconds)
+        await self.kill()
+
+    async def kill(self) -> None:
+        """Kills the ranks, and waits until they have ended."""
+        self.send_signal(signal.SIGKILL)
+        await self._wait(10)
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), seconds)
+
+    def _commands(self, running: _Generation) -> list[RankCommand]:
+        start, log_dir = running.start, Path(running.start.log_dir)
+        given = [{**rank_environment(), **each} for each in start.environments]
+        for rank, environment in zip(running.ranks, given, strict=True):
+            environment["BIGTRAIN_HEARTBEAT_SOCKET"] = str(self._socket.path)
+            environment["BIGTRAIN_STACKS_FILE"] = str(self._stacks_file(rank))
+            self._stacks_file(rank).unlink(missing_ok=True)
+            error_file(log_dir, rank).unlink(missing_ok=True)
+        if running.uses_torchrun:
+            command = torchrun_command(start, stacks_folder=self._folder)
+            log = log_dir / f"torchrun-{running.ranks[0]}.log" if running.ranks[0] else None
+            file = error_file(log_dir, running.ranks[0])
+            return [RankCommand(running.ranks[0], command, given[0], file, log)]
+        return [
+            RankCommand(
+                rank=rank,
+                command=start.command,
+                environment=environment,
+                error_file=error_file(log_dir, rank),
+                log=log_file(log_dir, rank) if rank else None,
+            )
+            for rank, environment in zip(running.ranks, given, strict=True)
+        ]
+
+    def _stacks_file(self, rank: int) -> Path:
+        return stacks_file(self._folder, rank)
+
+    def _signal_under_torchrun(
+        self, running: _Generation, torchrun: RankProcess, number: signal.Signals
+    ) -> None:
+        """Signals the ranks themselves: torchrun would kill them half a minute after a SIGTERM."""
+        pids = [self._socket.pid(rank) for rank in running.ranks]
+        if None in pids:  # Not all ranks handle signals yet.
+            torchrun.send(signal.SIGTERM)
+            return
+        for pid in pids:
+            if pid is not None and is_descendant(pid, torchrun.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    def _report_exit(self, rank: int, ended: float) -> None:
+        with suppress(RuntimeError):  # The loop has been closed.
+            self._loop.call_soon_threadsafe(self._on_exit, rank, ended)
+
+    def _on_exit(self, rank: int, ended: float) -> None:
+        running = self._running
+        assert running is not None
+        end = running.processes.pop(rank).load_end(ended)
+        ends = [end]
+        self._socket.receive()
+        self._beat()  # With the last step of the rank.
+        if running.uses_torchrun:
+            ends = load_rank_ends(end, running.ranks, Path(running.start.log_dir))
+        for each in ends:
+            self._socket.forget(each.rank)
+            self._send(RankEnded(running.start.generation, _short(each)))
+        if not running.processes:
+            self._run(self._finish(running))
+
+    async def _finish(self, running: _Generation) -> None:
+        # In a thread, because it waits for processes that are killed.
+        await asyncio.to_thread(running.cleanup.close)
+        self._running = None
+        self._socket.expect(())
+        self._send(RanksEnded(running.start.generation))
+        self._ended.set()
+
+    async def _send_stacks(self, running: _Generation) -> None:
+        pids = {
+            rank: self._socket.pid(rank) or running.processes[rank].pid
+            for rank in running.ranks
+            if rank in running.processes or self._socket.pid(rank)
+        }
+        files = {rank: self._stacks_file(rank) for rank in pids}
+        found = await asyncio.to_thread(dump_stacks, pids, files)
+        for rank in running.ranks:
+            state, text = found.get(rank, ("", "the process has ended"))
+            text = shorten(text, MAX_TEXT)
+            pid = pids.get(rank, 0)
+            self._send(RankStacks(running.start.generation, rank, pid, state, text))
+
+    def _receive(self) -> None:
+        if self._socket.receive():
+            left = self._last_beat + SHORTEST_GAP - self._loop.time()
+            self._timer.cancel()
+            self._timer = self._loop.call_later(max(0.0, left), self._tick)
+
+    def _tick(self) -> None:
+        self._beat()
+        self._timer = self._loop.call_later(HEARTBEAT_SECONDS, self._tick)
+
+    def _beat(self) -> None:
+        self._last_beat = self._loop.time()
+        generation = self._running.start.generation if self._running else 0
+        self._send(Heartbeat(generation, self._socket.beats()))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _short(end: RankEnd) -> RankEnd:
+    if end.report is None:
+        return end
+    report = replace(
+        end.report,
+        message=end.report.message[:MAX_TRACEBACK],
+        traceback=shorten(end.report.traceback, MAX_TRACEBACK),
+    )
+    return replace(end, report=report)

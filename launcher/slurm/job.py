@@ -1,0 +1,207 @@
+"""The SLURM job in which the supervisor runs: its time limit, its end, its place in the queue."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from launcher.environment import read_slurm_variable
+from launcher.excluded_nodes import remember_excluded
+from launcher.host_facts import find_addresses
+from launcher.slurm import client
+from launcher.slurm.errors import SlurmError, SlurmUnavailableError
+from launcher.supervisor.agents import own_addresses
+from launcher.supervisor.values import StopCause
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 20.0
+REQUEUE_SECONDS = 900.0
+"""How long a requeue is tried again while SLURM's controller is down."""
+NEAR_LIMIT_SECONDS = 60.0
+"""A SIGTERM this close to the time limit comes from the limit."""
+_REQUEUED_STATES = ("PREEMPTED", "REQUEUE", "PENDING", "NODE_FAIL", "SPECIAL_EXIT")
+
+
+@dataclass(slots=True)
+class SlurmJob:
+    """A `Scheduler` for the job of this process."""
+
+    job_id: str
+    restart_count: int
+    nodes: tuple[str, ...]
+    restart: Literal["requeue", "chain", "none"]
+    runs_dir: Path
+    run_name: str
+    submit_successor: Callable[[str], str] | None = None
+    """For a chain: submits the job that follows the one with this id, and returns its id."""
+    _successor: str | None = None
+
+    @property
+    def can_requeue(self) -> bool:
+        """Whether the run continues in a later job."""
+        return self.restart == "requeue" or (self.restart == "chain" and bool(self._successor))
+
+    async def end_time(self) -> float | None:
+        """When the time limit ends the job; waits while SLURM's controller does not answer."""
+        while True:
+            try:
+                fields = await asyncio.to_thread(client.show_job, self.job_id)
+                return parse_slurm_time(fields.get("EndTime", ""))
+            except SlurmUnavailableError:
+                await asyncio.sleep(RETRY_SECONDS)
+            except SlurmError as error:
+                logger.warning("the end of job %s is not known: %s", self.job_id, error)
+                return None
+
+    async def why_terminated(self) -> StopCause:
+        """Why SLURM sent SIGTERM: a preemption or a requeue, the time limit, or the user."""
+        try:
+            fields = await asyncio.to_thread(client.show_job, self.job_id)
+        except SlurmError as error:
+            logger.warning("SIGTERM counts as a cancel by the user: %s", error)
+            return StopCause.USER
+        return find_stop_cause(fields, now=time.time())
+
+    async def begin(self) -> None:
+        """Submits the successor of the job, in a chain."""
+        if self.restart == "chain" and self.submit_successor is not None:
+            try:
+                self._successor = await asyncio.to_thread(self.submit_successor, self.job_id)
+                logger.info("job %s follows when this one ends", self._successor)
+            except (SlurmError, OSError) as error:
+                logger.error("no successor was submitted: %s", error)
+
+    async def requeue(self) -> None:
+        """Requeues the job; SLURM then ends this process. A chain's successor waits already."""
+        if self.restart != "requeue":
+            return
+        deadline = time.monotonic() + REQUEUE_SECONDS
+        while True:
+            try:
+                await asyncio.to_thread(client.requeue_job, self.job_id)
+                # SLURM would wait for two minutes.
+                await asyncio.to_thread(client.release_job_now, self.job_id)
+                return
+            except SlurmUnavailableError as error:
+                if time.monotonic() > deadline:
+                    logger.error("the job was not queued again: %s", error)
+                    return
+                await asyncio.sleep(RETRY_SECONDS)
+            except SlurmError as error:
+                # After a preemption SLURM has queued it itself.
+                logger.info("requeue: %s", error)
+                return
+
+    async def release(self) -> None:
+        """Cancels the successor."""
+        if self._successor is None:
+            return
+        try:
+            await asyncio.to_thread(client.cancel_job, self._successor)
+        except SlurmError as error:
+            logger.error(
+                "job %s, which was to follow, was not cancelled: %s", self._successor, error
+            )
+
+    def remember_excluded(self, nodes: Sequence[str], reason: str) -> None:
+        """Remembers nodes that later jobs avoid."""
+        try:
+            remember_excluded(self.runs_dir, nodes, reason=reason, run=self.run_name)
+        except OSError as error:
+            logger.error("the nodes to avoid were not remembered: %s", error)
+
+
+def open_slurm_job(
+    *,
+    restart: Literal["requeue", "chain", "none"],
+    runs_dir: Path,
+    run_name: str,
+    submit_successor: Callable[[str], str] | None = None,
+) -> SlurmJob:
+    """The job in which this process runs.
+
+    Raises:
+        SlurmError: This process is not in a job, or the nodes of the job cannot be found out.
+    """
+    job = read_slurm_variable("JOB_ID")
+    if job is None:
+        raise SlurmError(
+            "supervise: this is not a SLURM job (SLURM_JOB_ID is not set); submit the run with "
+            "`bigtrain launch RUN.yaml --cluster PROFILE`"
+        )
+    nodes = client.expand_node_list(read_slurm_variable("JOB_NODELIST") or "")
+    return SlurmJob(
+        job_id=job,
+        restart_count=int(read_slurm_variable("RESTART_COUNT") or 0),
+        nodes=nodes,
+        restart=restart,
+        runs_dir=runs_dir,
+        run_name=run_name,
+        submit_successor=submit_successor,
+    )
+
+
+def supervisor_addresses(interface: str | None) -> list[str]:
+    """Addresses at which agents may reach this machine, the most likely first.
+
+    Args:
+        interface: The network interface of the cluster profile; only its address counts then.
+    """
+    addresses = own_addresses(interface, find_addresses())
+    if interface is not None:
+        return addresses
+    names = [_node_address(), socket.gethostname()]
+    found = [name for name in names if name is not None and _is_reachable(name)]
+    return list(dict.fromkeys([*found, *addresses]))
+
+
+def find_stop_cause(fields: dict[str, str], *, now: float) -> StopCause:
+    """Why a job gets SIGTERM, from its fields in ``scontrol show job``. Pure.
+
+    Args:
+        fields: The fields by name.
+        now: The present time, in seconds since the epoch.
+    """
+    state = fields.get("JobState", "")
+    if fields.get("PreemptTime", "None") not in ("None", "", "Unknown"):
+        return StopCause.PREEMPTED
+    if state.startswith("CANCELLED"):
+        return StopCause.USER
+    if state.startswith(_REQUEUED_STATES):
+        return StopCause.PREEMPTED
+    end = parse_slurm_time(fields.get("EndTime", ""))
+    is_near = end is not None and now > end - NEAR_LIMIT_SECONDS
+    limited = state.startswith(("RUNNING", "COMPLETING")) and is_near
+    return StopCause.TIME_LIMIT if state.startswith("TIMEOUT") or limited else StopCause.USER
+
+
+def parse_slurm_time(text: str) -> float | None:
+    """Seconds since the epoch of a local time such as 2025-01-31T12:00:00; None if it is none."""
+    with suppress(ValueError):
+        return datetime.fromisoformat(text).timestamp()
+    return None
+
+
+def _node_address() -> str | None:
+    node = read_slurm_variable("NODENAME")
+    if node is None:
+        return None
+    try:
+        return client.show_node(node).get("NodeAddr") or None
+    except SlurmError:
+        return None
+
+
+def _is_reachable(name: str) -> bool:
+    """Whether other machines can use a name: it resolves, and not to a loopback address."""
+    try:
+        return not socket.gethostbyname(name).startswith("127.")
+    except OSError:
+        return False

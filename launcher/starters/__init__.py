@@ -1,0 +1,1 @@
+"""Ways to start the agents of a job on its nodes: srun, or ssh."""

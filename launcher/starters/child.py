@@ -1,0 +1,45 @@
+"""A process that a starter runs, such as srun or ssh.
+
+If the supervisor is killed, its agents notice that and end, and so do these processes. They are not
+killed themselves, because srun then kills the agents before the ranks could save.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+
+async def start_child(
+    words: Sequence[str], *, environment: Mapping[str, str], stdin: int | None = None
+) -> asyncio.subprocess.Process:
+    """Starts a process in a session of its own; its output is that of the supervisor.
+
+    Args:
+        words: The command.
+        environment: All its variables.
+        stdin: `asyncio.subprocess.PIPE`, or None for no input.
+
+    Raises:
+        OSError: There is no such program.
+    """
+    return await asyncio.create_subprocess_exec(
+        *words,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
+        # Without it, the signals for the supervisor's terminal or batch step would reach it too.
+        start_new_session=True,
+    )
+
+
+async def end_child(child: asyncio.subprocess.Process, *, seconds: float) -> None:
+    """Waits for the end of a process; after `seconds` it gets SIGTERM, and then SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(TimeoutError):
+            await asyncio.wait_for(child.wait(), seconds)
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(child.wait(), seconds)

@@ -1,0 +1,291 @@
+"""The supervisor's connections to the agents of all nodes."""
+
+import asyncio
+import hmac
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+
+from launcher.connection import Connection
+from launcher.messages import (
+    MAX_LINE_BYTES,
+    CheckResult,
+    End,
+    Hello,
+    Message,
+    MessageError,
+    Port,
+    ReservePort,
+    SignalReceived,
+)
+from launcher.ports import find_free_port
+from launcher.supervisor.node_names import compress_names
+
+logger = logging.getLogger(__name__)
+
+HELLO_SECONDS = 10.0
+SILENT_SECONDS = 10.0
+"""An agent that says nothing for this long is lost."""
+CHECK_SECONDS = 1.0
+END_SECONDS = 10.0
+"""Limit for the end of all agents."""
+BACKLOG = 4096
+"""Agents that may connect at the same moment."""
+
+
+@dataclass(eq=False, slots=True)
+class AgentLink:
+    """An agent that is connected."""
+
+    hello: Hello
+    connection: Connection
+    clock_offset: float  # seconds to add to times of the agent
+    last_heard: float  # on the monotonic clock
+
+    @property
+    def node(self) -> str:
+        """The scheduler's name of its node."""
+        return self.hello.node
+
+    def send(self, message: Message) -> None:
+        """Sends a message; does nothing if the connection is lost."""
+        self.connection.send(message)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """The agents of a node no longer answer, or it never had any; the node is not used again."""
+
+    node: str
+    message: str
+    time: float  # seconds since the epoch
+
+
+AgentEvent = tuple[AgentLink, Message] | NodeLost
+
+
+@dataclass(slots=True)
+class Agents:
+    """Accepts agents that know the token, and hands on what they say about each generation."""
+
+    nodes: tuple[str, ...]  # of the allocation, in order
+    agents_per_node: int
+    token: str
+    on_signal: Callable[[str], None]  # called with the name of a signal that an agent received
+    links: dict[str, dict[int, AgentLink]] = field(default_factory=dict)  # node → task → agent
+    lost: dict[str, str] = field(default_factory=dict)  # node → why
+    changed: asyncio.Event = field(default_factory=asyncio.Event)  # a node came, or was lost
+    _queues: "dict[int, asyncio.Queue[AgentEvent]]" = field(default_factory=dict)
+    _answers: "dict[int, asyncio.Future[Message]]" = field(default_factory=dict)
+    _requests: Iterator[int] = field(default_factory=lambda: count(1))
+    _server: asyncio.Server | None = None
+    _watching: "asyncio.Task[None] | None" = None
+
+    async def listen(self, hosts: Sequence[str]) -> int:
+        """Starts to listen on these addresses, or on all; returns the port.
+
+        Raises:
+            OSError: The address cannot be used.
+        """
+        port = find_free_port()
+        self._server = await asyncio.start_server(
+            self._serve, list(hosts) or None, port, limit=MAX_LINE_BYTES, backlog=BACKLOG
+        )
+        self._watching = asyncio.create_task(self._watch_silence())
+        return port
+
+    async def close(self, *, lets_ranks_save: bool = False) -> None:
+        """Tells all agents to end, waits until they have, and stops listening.
+
+        Args:
+            lets_ranks_save: The agents only lose the connection, as if this process had died:
+                they let their ranks save.
+        """
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._server is not None:
+            self._server.close()
+        links = [link for tasks in self.links.values() for link in tasks.values()]
+        for link in links if not lets_ranks_save else ():
+            link.send(End())
+        # Each agent closes its connection when its ranks have ended.
+        deadline = time.monotonic() + END_SECONDS
+        while any(self.links.values()) and time.monotonic() < deadline and not lets_ranks_save:
+            self.changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), 0.5)
+        for link in links:
+            link.connection.abort()
+
+    def ready(self) -> tuple[str, ...]:
+        """The nodes all of whose agents are connected, in order."""
+        return tuple(
+            node
+            for node in self.nodes
+            if node not in self.lost and len(self.links.get(node, ())) == self.agents_per_node
+        )
+
+    def of_node(self, node: str) -> list[AgentLink]:
+        """The agents of a node, in the order of their tasks."""
+        tasks = self.links.get(node, {})
+        return [tasks[task] for task in sorted(tasks)]
+
+    def lose(self, node: str, message: str) -> None:
+        """Gives a node up: its agents are told to end, and it is not used again."""
+        if node in self.lost or node not in self.nodes:
+            return
+        self.lost[node] = message
+        for link in self.links.get(node, {}).values():
+            link.send(End())
+        for queue in self._queues.values():
+            queue.put_nowait(NodeLost(node, message, time.time()))
+        self.changed.set()
+
+    @contextmanager
+    def follow(self, generation: int) -> "Iterator[asyncio.Queue[AgentEvent]]":
+        """A queue of what the agents say about a generation of ranks, and of lost nodes."""
+        queue = self._queues[generation] = asyncio.Queue()
+        try:
+            yield queue
+        finally:
+            del self._queues[generation]
+
+    async def reserve_port(self, link: AgentLink, *, seconds: float = 10) -> int:
+        """Asks an agent for a free port of its node.
+
+        Raises:
+            TimeoutError: It does not answer.
+        """
+        request = self.new_request()
+        answer = await self.ask(link, ReservePort(request), request, seconds=seconds)
+        assert isinstance(answer, Port)
+        return answer.port
+
+    async def ask(
+        self, link: AgentLink, message: Message, request: int, *, seconds: float
+    ) -> Message:
+        """Sends a message and waits for the answer with the same request number.
+
+        Raises:
+            TimeoutError: It does not come.
+        """
+        answer = self._answers[request] = asyncio.get_running_loop().create_future()
+        try:
+            link.send(message)
+            return await asyncio.wait_for(answer, seconds)
+        finally:
+            del self._answers[request]
+
+    def new_request(self) -> int:
+        """A number for `ask` that was not used before."""
+        return next(self._requests)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(reader, writer)
+        try:
+            link = await self._admit(connection)
+            if link is not None:
+                await self._read(link)
+        except MessageError as error:
+            logger.warning("connection from %s closed: %s", connection.peer_address, error)
+        finally:
+            connection.abort()
+
+    async def _admit(self, connection: Connection) -> AgentLink | None:
+        """Reads the hello of a new connection; None if it is refused."""
+        try:
+            hello = await asyncio.wait_for(connection.receive(), HELLO_SECONDS)
+        except TimeoutError:
+            hello = None
+        if hello is None:
+            return None
+        where = connection.peer_address
+        if not isinstance(hello, Hello) or not _same(hello.token, self.token):
+            logger.warning("connection from %s closed: it does not know the job's token", where)
+            return None
+        tasks = self.links.setdefault(hello.node, {})
+        if hello.node not in self.nodes or hello.node in self.lost:
+            logger.warning("agent of %s refused: the node is not used", hello.node)
+        elif hello.task in tasks or not 0 <= hello.task < self.agents_per_node:
+            logger.warning("agent %d of %s refused: there is one", hello.task, hello.node)
+        else:
+            now = time.monotonic()
+            link = AgentLink(hello, connection, time.time() - hello.time, now)
+            tasks[hello.task] = link
+            self.changed.set()
+            return link
+        return None
+
+    async def _read(self, link: AgentLink) -> None:
+        """Puts the messages of an agent into the queue until its connection ends."""
+        reason = "the connection to its agent ended"
+        try:
+            while (message := await link.connection.receive()) is not None:
+                link.last_heard = time.monotonic()
+                self._hand_on(link, message)
+        except MessageError as error:
+            reason = f"its agent sent {error}"
+            raise
+        finally:
+            del self.links[link.node][link.hello.task]
+            self.changed.set()
+            self.lose(link.node, reason)
+
+    def _hand_on(self, link: AgentLink, message: Message) -> None:
+        if isinstance(message, Port | CheckResult):
+            answer = self._answers.get(message.request)
+            if answer is not None and not answer.done():
+                answer.set_result(message)
+        elif isinstance(message, SignalReceived):
+            self.on_signal(message.name)
+        elif (queue := self._queues.get(getattr(message, "generation", 0))) is not None:
+            queue.put_nowait((link, message))
+
+    async def _watch_silence(self) -> None:
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            now = time.monotonic()
+            # If this process was held up itself, the messages of that time are not read yet.
+            held_up, before = now - before > 3 * CHECK_SECONDS, now
+            for link in [each for tasks in self.links.values() for each in tasks.values()]:
+                if held_up:
+                    link.last_heard = max(link.last_heard, now - SILENT_SECONDS / 2)
+                elif now - link.last_heard > SILENT_SECONDS:
+                    self.lose(link.node, f"its agent was silent for {SILENT_SECONDS:.0f} s")
+                    link.connection.abort()
+
+
+def own_addresses(interface: str | None, interfaces: dict[str, str]) -> list[str]:
+    """The addresses of this machine to give to agents, the most likely first.
+
+    Args:
+        interface: The network interface of the cluster profile; only its address counts then.
+        interfaces: The address of each interface.
+
+    Raises:
+        ValueError: There is no such interface.
+    """
+    if interface is not None:
+        if interface not in interfaces:
+            raise ValueError(
+                f"cluster.network_interface={interface}: {socket.gethostname()} has no such "
+                f"interface with an IPv4 address; it has {', '.join(interfaces)}"
+            )
+        return [interfaces[interface]]
+    others = [address for address in interfaces.values() if not address.startswith("127.")]
+    return others or ["127.0.0.1"]
+
+
+def describe_missing(agents: Agents) -> str:
+    """One line about the nodes whose agents have not connected."""
+    missing = [node for node in agents.nodes if node not in agents.ready()]
+    return f"no agent of {compress_names(missing)}" if missing else "all agents are there"
+
+
+def _same(given: str, token: str) -> bool:
+    return hmac.compare_digest(given.encode(), token.encode())

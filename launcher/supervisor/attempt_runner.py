@@ -1,0 +1,184 @@
+"""Runs one attempt after a decision: config, placement, ranks, record of the end."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from typing import Any
+
+from launcher.supervisor.agents import Agents
+from launcher.supervisor.attempt import Attempt, AttemptSettings
+from launcher.supervisor.attempt_end import build_attempt_end, describe_failure
+from launcher.supervisor.hang_files import report_hang
+from launcher.supervisor.interfaces import AttemptFailure, RunProgress, SupervisedRun
+from launcher.supervisor.job_settings import JobSettings
+from launcher.supervisor.node_names import compress_names
+from launcher.supervisor.rank_starts import (
+    NodeRanks,
+    StartSettings,
+    find_master_address,
+    place_ranks,
+)
+from launcher.supervisor.report import SupervisorReport
+from launcher.supervisor.stops import StopWatch
+from launcher.supervisor.values import AttemptEnd, Decision, EndKind
+
+logger = logging.getLogger("launcher.supervisor")
+
+LOCK_SECONDS = 20.0
+"""Processes of a lost node may hold the lock of the run this long after their agent is gone."""
+
+
+class _NodesGoneError(Exception):
+    """Nodes were lost between the decision and the start of the ranks."""
+
+    def __init__(self, nodes: tuple[str, ...]) -> None:
+        super().__init__(nodes)
+        self.nodes = nodes
+
+
+@dataclass(slots=True)
+class AttemptRunner:
+    """Runs attempts on the agents of a job."""
+
+    job: JobSettings
+    run_record: SupervisedRun
+    agents: Agents
+    stops: StopWatch
+    report: SupervisorReport
+    append: Callable[..., None]  # appends an event to the record of the run
+    failed_at: float | None = None  # time of the failure that the next attempt recovers from
+
+    async def run(self, decision: Decision) -> AttemptEnd:
+        """Runs an attempt to its end, and records the end.
+
+        Args:
+            decision: RESTART or REWIND, with the nodes and the number of ranks.
+        """
+        began = time.time()
+        before = await asyncio.to_thread(self.run_record.progress)
+        number: int | None = None
+        try:
+            end, number = await self._run(decision, before)
+        except _NodesGoneError as gone:
+            why = "; ".join(sorted({self.agents.lost.get(node, "no agent") for node in gone.nodes}))
+            message = f"{compress_names(gone.nodes)} lost: {why}"
+            end = self.end_before_start(EndKind.NODE_LOST, message, gone.nodes)
+        except (ValueError, OSError) as error:
+            # The config or the run folder: the same on every node, so no restart helps.
+            end = self.end_before_start(EndKind.BAD_INPUT, str(error))
+        self.record(end, number, seconds=time.time() - began)
+        return end
+
+    def end_before_start(
+        self, kind: EndKind, message: str, nodes: tuple[str, ...] = ()
+    ) -> AttemptEnd:
+        """The end of an attempt that started no rank."""
+        step = self.run_record.progress().saved_step
+        return AttemptEnd(kind, step, step, step, message=message, nodes=nodes)
+
+    def record(self, end: AttemptEnd, attempt: int | None, *, seconds: float) -> None:
+        """Appends the end to the record of the run.
+
+        Args:
+            end: How the attempt ended.
+            attempt: Number of the attempt in the run folder; None if none began.
+            seconds: How long it took.
+        """
+        self.report.attempt_ends += 1
+        self.append("attempt_end", attempt=attempt, **_plain(end), seconds=round(seconds, 3))
+        if attempt is not None and end.kind is not EndKind.FINISHED:
+            self.run_record.record_failure(AttemptFailure(attempt, end.message, end.rank))
+
+    def start_settings(self) -> StartSettings:
+        """What all ranks of the job have in common."""
+        return StartSettings(
+            generation=0,
+            command=(),
+            log_dir=self.run_record.log_dir,
+            world_size=0,
+            master=("", 0),
+            network_interface=self.job.cluster.network_interface,
+            threads=self.job.cluster.cpus_per_rank,
+            torchrun=self.job.cluster.starter == "torchrun",
+        )
+
+    async def _run(self, decision: Decision, before: RunProgress) -> tuple[AttemptEnd, int | None]:
+        await asyncio.to_thread(self.run_record.wait_until_free, LOCK_SECONDS)
+        placed, master = await self._place(decision)
+        attempt = Attempt(
+            agents=self.agents,
+            placed=placed,
+            settings=AttemptSettings(
+                hang_seconds=self.job.cluster.hang_seconds,
+                start_seconds=self.job.cluster.start_seconds,
+                grace_seconds=self.job.attempt_grace_seconds,
+            ),
+            stops=self.stops,
+            generation=self.agents.new_request(),
+            failed_at=self.failed_at,
+        )
+        with self.run_record.launch_config() as command:
+            start = replace(
+                self.start_settings(),
+                generation=attempt.generation,
+                command=command,
+                world_size=decision.world_size,
+                master=master,
+            )
+            logger.info(
+                "starting %d ranks on %s, from step %d",
+                *(decision.world_size, compress_names(decision.nodes), before.saved_step),
+            )
+            self.report.state, self.report.message, self.report.attempt = "running", "", attempt
+            try:
+                await attempt.run(start)
+            finally:
+                self.report.attempt = None
+        return await self._conclude(attempt, before)
+
+    async def _place(self, decision: Decision) -> tuple[list[NodeRanks], tuple[str, int]]:
+        """Places the ranks; returns them, and the address and port of rank 0.
+
+        Raises:
+            _NodesGoneError: The agents of a node are gone.
+        """
+        agents = {node: self.agents.of_node(node) for node in decision.nodes}
+        ready = self.agents.ready()
+        if gone := tuple(node for node in decision.nodes if node not in ready):
+            raise _NodesGoneError(gone)
+        placed = place_ranks(decision.nodes, decision.world_size, self.job.ranks_per_node, agents)
+        first = placed[0].agents[0]
+        try:
+            port = await self.agents.reserve_port(first)
+        except TimeoutError:
+            self.agents.lose(first.node, "its agent does not answer")
+            raise _NodesGoneError((first.node,)) from None
+        return placed, (find_master_address(placed), port)
+
+    async def _conclude(
+        self, attempt: Attempt, before: RunProgress
+    ) -> tuple[AttemptEnd, int | None]:
+        await self.stops.settle()
+        outcome, placed = attempt.outcome, attempt.placed
+        after = await asyncio.to_thread(self.run_record.progress)
+        for line in describe_failure(outcome, placed):
+            logger.error("%s", line)
+        end = build_attempt_end(
+            outcome,
+            placed,
+            before=before,
+            after=after,
+            stop=self.stops.stop,
+            hang=report_hang(outcome, placed, self.run_record.log_dir),
+        )
+        self.failed_at = outcome.trouble or time.time()
+        return end, after.attempt if after.attempt != before.attempt else None
+
+
+def _plain(end: AttemptEnd) -> dict[str, Any]:
+    """The fields of an end, as JSON has them."""
+    fields = asdict(end)
+    return {name: each.value if isinstance(each, Enum) else each for name, each in fields.items()}

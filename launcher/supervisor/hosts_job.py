@@ -1,0 +1,40 @@
+"""A job on plain hosts: there is no queue, no time limit, and nobody else who stops it."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from launcher.supervisor.values import StopCause
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HostsJob:
+    """A `Scheduler` without a scheduler."""
+
+    nodes: tuple[str, ...]
+    job_id: str | None = None
+    restart_count: int = 0
+    can_requeue: bool = False
+
+    async def end_time(self) -> float | None:
+        """None: there is no limit."""
+        return None
+
+    async def why_terminated(self) -> StopCause:
+        """The user sent the signal."""
+        return StopCause.USER
+
+    async def begin(self) -> None:
+        """Nothing to do."""
+
+    async def requeue(self) -> None:
+        """Never called, since `can_requeue` is False."""
+
+    async def release(self) -> None:
+        """Nothing to do."""
+
+    def remember_excluded(self, nodes: Sequence[str], reason: str) -> None:
+        """Logs the hosts: only the user can take them out of the profile."""
+        logger.warning("do not use %s: %s", ", ".join(nodes), reason)

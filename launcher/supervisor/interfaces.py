@@ -1,0 +1,161 @@
+"""What the supervisor needs from the run, the scheduler, the starter of agents and the checks.
+
+The launcher must not import the code of runs, and tests use simple implementations.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from launcher.supervisor.values import AttemptEnd, Divergence, StopCause
+
+if TYPE_CHECKING:
+    from launcher.supervisor.node_checks import NodeChecks
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """How far the run is, from the files of its folder."""
+
+    attempt: int | None
+    """Number of the newest attempt; None if there is none."""
+    attempt_step: int
+    """Steps that had been taken when the newest attempt began."""
+    step: int
+    """Step of ``status.json``; 0 if there is none."""
+    state: str
+    """State of ``status.json``; empty if there is none."""
+    saved_step: int
+    """Step of the newest complete checkpoint; 0 if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailure:
+    """Why an attempt failed, for the record of the run."""
+
+    attempt: int
+    reason: str
+    rank: int | None
+    """The rank that failed first; None if no single rank did."""
+
+
+class SupervisedRun(Protocol):
+    """The run, as the supervisor sees it. The methods may wait for a disk, but not for a rank."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+
+    @property
+    def log_dir(self) -> Path:
+        """The folder of logs and error files, an absolute path on all nodes."""
+
+    def is_finished(self) -> bool:
+        """Whether all steps are taken, so that there is nothing to do."""
+
+    def progress(self) -> RunProgress:
+        """How far the run is."""
+
+    def history(self) -> Sequence[AttemptEnd]:
+        """The ends of earlier attempts, since a person last started the run; oldest first."""
+
+    def wait_until_free(self, seconds: float) -> None:
+        """Waits until no process holds the lock of the run, for at most this time."""
+
+    def launch_config(self) -> AbstractContextManager[tuple[str, ...]]:
+        """Writes the config of an attempt; returns the command of its ranks.
+
+        Raises:
+            ValueError: The config cannot be read; the message is one line.
+        """
+
+    def rewind(self, divergence: Divergence) -> str:
+        """Takes the run back and skips samples; returns one line that says so.
+
+        Raises:
+            ValueError: The run cannot be rewound; the message is one line.
+        """
+
+    def append_event(self, event: Mapping[str, Any]) -> None:
+        """Appends an event to ``attempts.jsonl``, with the time."""
+
+    def record_failure(self, failure: AttemptFailure) -> None:
+        """Writes how an attempt ended, if its rank 0 could not, or named a consequence."""
+
+    def write_status(self, *, state: str, reason: str) -> None:
+        """Writes the final state of the run: ``held`` or ``failed``."""
+
+
+class Scheduler(Protocol):
+    """The job, as the scheduler sees it."""
+
+    @property
+    def job_id(self) -> str | None:
+        """The id of the job; None without a scheduler."""
+
+    @property
+    def restart_count(self) -> int:
+        """How often the job was queued again."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes of the allocation, in order."""
+
+    @property
+    def can_requeue(self) -> bool:
+        """Whether the run continues in a later job."""
+
+    async def end_time(self) -> float | None:
+        """When the job's time limit ends it, in seconds since the epoch; None if unknown."""
+
+    async def why_terminated(self) -> StopCause:
+        """Why the scheduler sent SIGTERM to the job."""
+
+    async def begin(self) -> None:
+        """Called once when the supervisor starts: a chain submits the successor of the job."""
+
+    async def requeue(self) -> None:
+        """Puts the job into the queue again, or leaves the run to the successor of the job."""
+
+    async def release(self) -> None:
+        """Called if the run does not continue by itself: the successor is cancelled."""
+
+    def remember_excluded(self, nodes: Sequence[str], reason: str) -> None:
+        """Remembers nodes that later jobs should avoid."""
+
+
+class Starter(Protocol):
+    """Starts the agents of all nodes."""
+
+    @property
+    def agents_per_node(self) -> int:
+        """Agents on each node."""
+
+    async def start(self, *, port: int, token: str, on_problem: Callable[[str, str], None]) -> None:
+        """Starts the agents.
+
+        Args:
+            port: Where the supervisor listens.
+            token: The job's token.
+            on_problem: Called with a node and a message when its agents cannot start or have
+                ended; the node is empty if all nodes are meant.
+        """
+
+    async def close(self) -> None:
+        """Waits for a short time until the agents have ended, then ends what still runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightResult:
+    """What the checks of the nodes found."""
+
+    bad: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that must not be used, with the reason."""
+    summary: str = ""
+    """One line for the log."""
+
+
+Preflight = Callable[["NodeChecks"], Awaitable[PreflightResult]]
+"""Checks the nodes before the first ranks of a job start."""

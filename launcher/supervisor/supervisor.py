@@ -1,0 +1,316 @@
+"""The life of a job: wait for agents, check the nodes, run attempts, decide, act."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from launcher.host_facts import find_addresses
+from launcher.supervisor.agents import Agents, describe_missing, own_addresses
+from launcher.supervisor.attempt_runner import AttemptRunner
+from launcher.supervisor.decide import decide
+from launcher.supervisor.describe import render_history
+from launcher.supervisor.interfaces import (
+    Preflight,
+    Scheduler,
+    Starter,
+    SupervisedRun,
+)
+from launcher.supervisor.job_settings import JobSettings
+from launcher.supervisor.node_checks import NodeChecks
+from launcher.supervisor.node_names import compress_names
+from launcher.supervisor.placement import place
+from launcher.supervisor.report import SupervisorReport
+from launcher.supervisor.stops import StopWatch
+from launcher.supervisor.values import (
+    Action,
+    AttemptEnd,
+    Decision,
+    EndKind,
+    Resources,
+    StopCause,
+)
+
+logger = logging.getLogger("launcher.supervisor")
+
+REPORT_SECONDS = 2.0
+_Value = TypeVar("_Value")
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Supervises one job of a run."""
+
+    job: JobSettings
+    run: SupervisedRun
+    scheduler: Scheduler
+    starter: Starter
+    preflight: Preflight | None = None
+    agents: Agents = field(init=False)
+    stops: StopWatch = field(init=False)
+    report: SupervisorReport = field(init=False)
+    attempts: AttemptRunner = field(init=False)
+    _history: list[AttemptEnd] = field(default_factory=list)
+    _excluded: dict[str, str] = field(default_factory=dict)  # node → why
+
+    async def supervise(self) -> int:
+        """Runs the job to its end; returns its exit code."""
+        if await asyncio.to_thread(self.run.is_finished):
+            logger.info("the run has finished already")
+            return 0
+        self._prepare()
+        self._history = list(await asyncio.to_thread(self.run.history))
+        self._append(
+            "job_start",
+            restart_count=self.scheduler.restart_count,
+            nodes=list(self.scheduler.nodes),
+        )
+        self.stops.start()
+        reporting = asyncio.create_task(self._write_reports())
+        try:
+            decision = await self._run_job()
+        except BaseException:
+            # The agents see that the supervisor is gone, so the ranks save before they end.
+            await self.agents.close(lets_ranks_save=True)
+            raise
+        finally:
+            await self._close()
+            reporting.cancel()
+            self.report.state = "ended"
+            await self._write_report()
+        if decision.action is Action.REQUEUE:
+            # Last of all, because the scheduler then ends this process.
+            await self.scheduler.requeue()
+        return decision.exit_code
+
+    def _prepare(self) -> None:
+        self.stops = StopWatch(self.scheduler, self.run.folder, self.job.cluster.warning_seconds)
+        self.agents = Agents(
+            nodes=self.scheduler.nodes,
+            agents_per_node=self.starter.agents_per_node,
+            token=secrets.token_hex(32),
+            on_signal=self.stops.on_signal,
+        )
+        self.report = SupervisorReport(self.run.folder, self.scheduler.job_id, self.agents, set())
+        self.attempts = AttemptRunner(
+            job=self.job,
+            run_record=self.run,
+            agents=self.agents,
+            stops=self.stops,
+            report=self.report,
+            append=self._append,
+        )
+
+    async def _run_job(self) -> Decision:
+        await self.scheduler.begin()
+        await self._start_agents()
+        decision = await self._run_attempts()
+        state = self._write_final_state(decision)
+        self._append("job_end", state=state, reason=decision.reason)
+        if state != "requeued":
+            await self.scheduler.release()
+        return decision
+
+    async def _start_agents(self) -> None:
+        """Starts the agents, and waits for those of all nodes, or for the limit."""
+        interface = self.job.cluster.network_interface
+        hosts = own_addresses(interface, find_addresses()) if interface else []
+        port = await self.agents.listen(hosts)
+        logger.info(
+            "job %s: starting the agents of %d nodes: %s",
+            self.scheduler.job_id or "(none)",
+            len(self.agents.nodes),
+            compress_names(self.agents.nodes),
+        )
+        await self.starter.start(
+            port=port, token=self.agents.token, on_problem=self._on_starter_problem
+        )
+        await self._unless_stopped(self._wait_for_agents())
+
+    async def _wait_for_agents(self) -> None:
+        began = time.monotonic()
+        deadline = began + self.job.agents_seconds
+        while not {*self.agents.ready(), *self.agents.lost} >= {*self.agents.nodes}:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                limit = self.job.agents_seconds
+                logger.error("%s within %.0f s", describe_missing(self.agents), limit)
+                for node in set(self.agents.nodes) - set(self.agents.ready()):
+                    self.agents.lose(node, f"no agent within {limit:.0f} s")
+                break
+            self.agents.changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.agents.changed.wait(), left)
+        logger.info(
+            "agents of %d nodes after %.1f s", len(self.agents.ready()), time.monotonic() - began
+        )
+
+    def _on_starter_problem(self, node: str, message: str) -> None:
+        """A starter's process has ended: nodes without an agent will never have one."""
+        for each in (node,) if node else self.agents.nodes:
+            if each not in self.agents.ready():
+                self.agents.lose(each, message)
+
+    async def _run_attempts(self) -> Decision:
+        """Runs attempts until a decision ends the job."""
+        end = await self._check_nodes()
+        decision = self._first_decision() if end is None else self._decide(end)
+        while decision.action in (Action.RESTART, Action.REWIND):
+            end = await self._end_if_stopped() or await self.attempts.run(decision)
+            decision = self._decide(end)
+            if decision.action is Action.REWIND:
+                decision = await self._rewind(decision)
+            self.report.state = "restarting"
+        return decision
+
+    async def _check_nodes(self) -> AttemptEnd | None:
+        """Runs the preflight checks; returns an end if nodes are bad, or the job was stopped."""
+        if self.preflight is not None and self.job.cluster.preflight and not self._is_stopped:
+            self.report.state, self.report.message = "preflight", "checking the nodes"
+            checks = NodeChecks(
+                agents=self.agents,
+                stops=self.stops,
+                settings=replace(
+                    self.attempts.start_settings(), log_dir=self.run.log_dir / "preflight"
+                ),
+                ranks_per_node=self.job.ranks_per_node,
+            )
+            result = await self._unless_stopped(self.preflight(checks))
+            if result is not None and result.summary:
+                logger.info("preflight: %s", result.summary)
+            if result is not None and result.bad:
+                why = "; ".join(f"{node}: {reason}" for node, reason in result.bad.items())
+                return self._end_before_start(EndKind.BAD_NODES, why, tuple(result.bad))
+        return await self._end_if_stopped()
+
+    async def _end_if_stopped(self) -> AttemptEnd | None:
+        """The end of an attempt that does not begin, because the job was asked to stop."""
+        if not self._is_stopped:
+            return None
+        await self.stops.settle()
+        stop = self.stops.stop
+        assert stop is not None
+        message = f"stopped by {stop.name} before the ranks started"
+        return self._end_before_start(EndKind.STOPPED, message, cause=stop.cause)
+
+    def _end_before_start(
+        self,
+        kind: EndKind,
+        message: str,
+        nodes: tuple[str, ...] = (),
+        cause: StopCause | None = None,
+    ) -> AttemptEnd:
+        end = self.attempts.end_before_start(kind, message, nodes)
+        end = replace(end, stop_cause=cause)
+        self.attempts.record(end, None, seconds=0)
+        return end
+
+    def _first_decision(self) -> Decision:
+        """Where the ranks start first: on what is there, if it is enough."""
+        resources = self._resources()
+        placement = place(resources, self.job.policy)
+        if placement is None:
+            lost = self.agents.lost
+            why = "; ".join(f"{node}: {reason}" for node, reason in list(lost.items())[:3])
+            message = why or "too few nodes"
+            return self._decide(self._end_before_start(EndKind.NODE_LOST, message, tuple(lost)))
+        return Decision(Action.RESTART, "", nodes=placement[0], world_size=placement[1])
+
+    def _decide(self, end: AttemptEnd) -> Decision:
+        decision = decide(end, self._history, self._resources(), self.job.policy)
+        self._history.append(replace(end, rewound=decision.action is Action.REWIND))
+        for node in decision.excluded:
+            if node not in self._excluded:
+                self._excluded[node] = end.message or end.kind.value
+                self.report.excluded.add(node)
+        if decision.excluded:
+            self.scheduler.remember_excluded(decision.excluded, end.message or end.kind.value)
+        self._append(
+            "decision",
+            action=decision.action.value,
+            reason=decision.reason,
+            excluded=list(decision.excluded),
+            nodes=list(decision.nodes),
+            world_size=decision.world_size,
+        )
+        self.report.message = decision.reason
+        level = logging.INFO if decision.action is Action.END else logging.WARNING
+        logger.log(level, "%s: %s", decision.action.value, decision.reason)
+        return decision
+
+    async def _rewind(self, decision: Decision) -> Decision:
+        assert decision.divergence is not None
+        try:
+            line = await asyncio.to_thread(self.run.rewind, decision.divergence)
+        except (ValueError, OSError) as error:
+            reason = f"{decision.reason}; but the run cannot be rewound: {error}"
+            return replace(decision, action=Action.FAIL, reason=reason, exit_code=1)
+        logger.warning("%s", line)
+        return decision
+
+    def _resources(self) -> Resources:
+        return Resources(
+            nodes=tuple(node for node in self.agents.ready() if node not in self._excluded),
+            ranks_per_node=self.job.ranks_per_node,
+            full_world_size=self.job.world_size,
+            world_sizes=self.job.world_sizes,
+            can_requeue=self.scheduler.can_requeue,
+        )
+
+    def _write_final_state(self, decision: Decision) -> str:
+        match decision.action:
+            case Action.REQUEUE:
+                return "requeued"
+            case Action.HOLD:
+                for line in render_history(self._history):
+                    logger.error("%s", line)
+                self.run.write_status(state="held", reason=decision.reason)
+                return "held"
+            case Action.FAIL:
+                self.run.write_status(state="failed", reason=decision.reason)
+                return "failed"
+            case _:
+                is_finished = self._history[-1].kind is EndKind.FINISHED
+                return "finished" if is_finished else "stopped"
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self.stops.stop is not None
+
+    async def _unless_stopped(self, work: Awaitable[_Value]) -> _Value | None:
+        """Waits for work; cancels it and returns None when the job is asked to stop."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self.stops.requested.wait())
+        try:
+            await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+            return await task if task.done() else None
+        finally:
+            task.cancel()
+            stop.cancel()
+
+    def _append(self, event: str, **fields: Any) -> None:
+        try:
+            self.run.append_event({"event": event, "job": self.scheduler.job_id, **fields})
+        except OSError as error:
+            logger.error("attempts.jsonl was not written: %s", error)
+
+    async def _write_reports(self) -> None:
+        while True:
+            await self._write_report()
+            await asyncio.sleep(REPORT_SECONDS)
+
+    async def _write_report(self) -> None:
+        fields = self.report.render()
+        try:
+            await asyncio.to_thread(self.report.write, fields)
+        except OSError as error:
+            logger.warning("supervisor.json was not written: %s", error)
+
+    async def _close(self) -> None:
+        await self.agents.close()
+        await self.starter.close()
+        await self.stops.close()

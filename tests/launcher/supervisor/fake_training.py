@@ -1,0 +1,334 @@
+"""A supervised run whose ranks are small scripts: they take steps, save, and obey signals."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import launcher
+from bigtrain.config.cluster import ClusterConfig
+from launcher.supervisor.interfaces import AttemptFailure, RunProgress
+from launcher.supervisor.job_settings import JobSettings
+from launcher.supervisor.supervisor import Supervisor
+from launcher.supervisor.values import AttemptEnd, Divergence, EndKind, StopCause
+
+REPOSITORY = Path(launcher.__file__).parents[1]
+
+# Each rank takes STEPS steps of 20 ms from the newest checkpoint; rank 0 saves every 5 steps. A
+# step is a barrier through files: a rank waits until every other has reached the step before.
+RANK = """
+import faulthandler, json, os, signal, socket, sys, time
+from pathlib import Path
+
+folder, steps = Path(sys.argv[1]), int(sys.argv[2])
+rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+node = os.environ["BIGTRAIN_NODE"]
+stops = []
+for number in (signal.SIGTERM, signal.SIGUSR2):
+    signal.signal(number, lambda number, _: stops.append(number))
+faulthandler.register(signal.SIGQUIT, file=open(os.environ["BIGTRAIN_STACKS_FILE"], "a"))
+link = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+def beat(phase, step, seconds=None):
+    fields = dict(rank=rank, pid=os.getpid(), phase=phase, step=step, seconds=seconds)
+    link.sendto(json.dumps(fields).encode(), os.environ["BIGTRAIN_HEARTBEAT_SOCKET"])
+
+def put(name, text):
+    part = folder / f".{name}.{rank}"
+    part.write_text(str(text))
+    part.rename(folder / name)
+
+def get(name, default=0):
+    try:
+        return int((folder / name).read_text())
+    except (OSError, ValueError):
+        return default
+
+def fail(message, code=1, **more):
+    file = Path(os.environ["BIGTRAIN_ERROR_FILE"])
+    fields = dict(rank=rank, exit_code=code, message=message, time=time.time(), **more)
+    fields.setdefault("traceback", "Traceback:\\n  in the fake rank\\n" + message)
+    file.write_text(json.dumps(fields))
+    sys.exit(code)
+
+beat("start", 0)
+attempt = os.environ["MASTER_PORT"]
+step = get("saved")
+if rank == 0:
+    with (folder / "starts").open("a") as file:
+        file.write(json.dumps(dict(attempt=attempt, step=step, world=world)) + "\\n")
+put(f"pid-{rank}-{attempt}", os.getpid())
+put(f"pid-{rank}", os.getpid())
+put(f"node-{rank}", node)
+stopped = False
+
+def stops_at(step):
+    # Rank 0 decides for all at which step they stop, as the reduction does.
+    if stops and rank == 0 and not get(f"stop-{attempt}", None):
+        put(f"stop-{attempt}", step + 2)
+    return get(f"stop-{attempt}", None)
+
+beat("load", step)
+while step < steps:
+    for other in range(world):
+        while get(f"at-{attempt}-{other}", -1) < step and step > get("saved"):
+            time.sleep(0.002)
+    {body}
+    time.sleep(0.02)
+    step += 1
+    put(f"at-{attempt}-{rank}", step)
+    beat("train", step, 0.02)
+    if rank == 0 and (step % 5 == 0 or step == steps):
+        put("saved", step)
+    at = stops_at(step)
+    if at is not None and step >= at:
+        stopped = True
+        break
+    if stops and world == 0:
+        break
+if rank == 0:
+    put("saved", step)
+    put("state", json.dumps(dict(state="stopped" if stopped else "finished", step=step)))
+beat("end", step)
+"""
+
+
+@dataclass
+class FakeRun:
+    """The files of a run of fake ranks; implements `SupervisedRun`."""
+
+    folder: Path
+    steps: int = 40
+    body: str = "pass"
+    events: list[dict[str, Any]] = field(default_factory=list)
+    earlier: list[AttemptEnd] = field(default_factory=list)
+    failures: list[AttemptFailure] = field(default_factory=list)
+    final: tuple[str, str] | None = None
+    rewound: list[Divergence] = field(default_factory=list)
+
+    @property
+    def log_dir(self) -> Path:
+        return self.folder / "logs"
+
+    def read(self, name: str) -> int:
+        try:
+            return int((self.folder / name).read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def starts(self) -> list[dict[str, Any]]:
+        try:
+            return [json.loads(line) for line in (self.folder / "starts").read_text().splitlines()]
+        except OSError:
+            return []
+
+    def is_finished(self) -> bool:
+        return self._state().get("state") == "finished"
+
+    def _state(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.folder / "state").read_text()))
+        except OSError:
+            return {}
+
+    def progress(self) -> RunProgress:
+        starts = self.starts()
+        return RunProgress(
+            attempt=len(starts) or None,
+            attempt_step=starts[-1]["step"] if starts else 0,
+            step=self._state().get("step", 0),
+            state=self._state().get("state", ""),
+            saved_step=self.read("saved"),
+        )
+
+    def history(self) -> Sequence[AttemptEnd]:
+        return self.earlier
+
+    def wait_until_free(self, seconds: float) -> None:
+        pass
+
+    @contextmanager
+    def launch_config(self) -> Iterator[tuple[str, ...]]:
+        script = self.folder / "rank.py"
+        (self.folder / "state").unlink(missing_ok=True)
+        body = textwrap.indent(textwrap.dedent(self.body), "    ").strip()
+        script.write_text(RANK.replace("{body}", body))
+        yield (sys.executable, str(script), str(self.folder), str(self.steps))
+
+    def rewind(self, divergence: Divergence) -> str:
+        self.rewound.append(divergence)
+        (self.folder / "saved").write_text(str(divergence.checkpoint_step))
+        return "rewound"
+
+    def append_event(self, event: Mapping[str, Any]) -> None:
+        json.dumps(event)
+        self.events.append(dict(event))
+
+    def record_failure(self, failure: AttemptFailure) -> None:
+        self.failures.append(failure)
+
+    def write_status(self, *, state: str, reason: str) -> None:
+        self.final = state, reason
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The events of a kind."""
+        return [event for event in self.events if event["event"] == kind]
+
+    def kinds(self) -> list[EndKind]:
+        return [EndKind(event["kind"]) for event in self.of("attempt_end")]
+
+
+@dataclass
+class LocalStarter:
+    """Starts agents as processes of this machine that claim to be on different nodes."""
+
+    nodes: tuple[str, ...]
+    agents_per_node: int = 1
+    missing: tuple[str, ...] = ()
+    grace_seconds: float = 1.0
+    agents: dict[tuple[str, int], subprocess.Popen[bytes]] = field(default_factory=dict)
+    port: int = 0
+
+    async def start(self, *, port: int, token: str, on_problem: Callable[[str, str], None]) -> None:
+        self.port = port
+        for node in self.nodes:
+            for task in range(self.agents_per_node):
+                if node not in self.missing:
+                    self.agents[node, task] = self.start_agent(node, task, token)
+                else:
+                    on_problem(node, "it does not exist")
+
+    def start_agent(self, node: str, task: int, token: str) -> subprocess.Popen[bytes]:
+        options = ("--node", node, "--task", str(task), "--grace-seconds", str(self.grace_seconds))
+        where = ("--supervisor", f"127.0.0.1:{self.port}")
+        return subprocess.Popen(
+            [sys.executable, "-m", "launcher.agent", *where, *options],
+            env={**os.environ, "BIGTRAIN_JOB_TOKEN": token, "PYTHONPATH": str(REPOSITORY)},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    async def close(self) -> None:
+        for agent in self.agents.values():
+            await asyncio.to_thread(agent.wait, 10)
+
+
+@dataclass
+class FakeScheduler:
+    """A scheduler that records what it is asked."""
+
+    nodes: tuple[str, ...]
+    can_requeue: bool = False
+    job_id: str | None = "17"
+    restart_count: int = 0
+    ends_at: float | None = None
+    cause: StopCause = StopCause.USER
+    calls: list[str] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
+
+    async def end_time(self) -> float | None:
+        return self.ends_at
+
+    async def why_terminated(self) -> StopCause:
+        return self.cause
+
+    async def begin(self) -> None:
+        self.calls.append("begin")
+
+    async def requeue(self) -> None:
+        self.calls.append("requeue")
+
+    async def release(self) -> None:
+        self.calls.append("release")
+
+    def remember_excluded(self, nodes: Sequence[str], reason: str) -> None:
+        self.excluded += nodes
+
+
+@dataclass
+class Job:
+    """A supervised job of fake ranks."""
+
+    run: FakeRun
+    starter: LocalStarter
+    scheduler: FakeScheduler
+    supervisor: Supervisor
+
+    def supervise(self, *during: Callable[["Job"], Any]) -> int:
+        """Runs the job; meanwhile calls functions in turn, in a thread. Returns the exit code."""
+
+        async def run() -> int:
+            job = asyncio.create_task(self.supervisor.supervise())
+            for call in during:
+                await asyncio.to_thread(call, self)
+            return await asyncio.wait_for(job, 60)
+
+        return asyncio.run(run())
+
+    def wait_for_step(self, step: int, *, starts: int = 1) -> None:
+        """Waits until the run has saved a step, in its attempt of this number."""
+        self.wait(lambda: self.run.read("saved") >= step and len(self.run.starts()) >= starts)
+
+    def wait(self, true: Callable[[], bool], seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, "waited too long"
+            time.sleep(0.01)
+
+    def kill_agent(self, node: str, task: int = 0) -> None:
+        self.starter.agents[node, task].send_signal(signal.SIGKILL)
+
+    def signal_rank(self, rank: int, number: signal.Signals) -> None:
+        os.kill(self.run.read(f"pid-{rank}"), number)
+
+    def pids(self) -> list[int]:
+        """All processes of ranks that ever ran."""
+        return [int(file.read_text()) for file in self.run.folder.glob("pid-*")]
+
+
+def make_cluster(**values: Any) -> ClusterConfig:
+    """A profile of plain hosts with some keys."""
+    return ClusterConfig.model_validate({"scheduler": "hosts", "hosts": ["n1"], **values})
+
+
+def make_job(
+    folder: Path,
+    *,
+    nodes: Sequence[str] = ("n1", "n2"),
+    used: int | None = None,
+    ranks_per_node: int = 1,
+    agents_per_node: int = 1,
+    steps: int = 40,
+    body: str = "pass",
+    missing: Sequence[str] = (),
+    can_requeue: bool = False,
+    rewinds: int = 0,
+    preflight: Any = None,
+    **cluster: Any,
+) -> Job:
+    """A job on nodes of this machine; `used` of them get ranks, the others are spares."""
+    folder.mkdir(parents=True, exist_ok=True)
+    world_size = (used or len(nodes)) * ranks_per_node
+    run = FakeRun(folder, steps=steps, body=body)
+    starter = LocalStarter(tuple(nodes), agents_per_node, tuple(missing))
+    scheduler = FakeScheduler(tuple(nodes), can_requeue=can_requeue)
+    settings = JobSettings(
+        cluster=make_cluster(**cluster),
+        ranks_per_node=ranks_per_node,
+        world_size=world_size,
+        world_sizes=tuple(range(world_size, 0, -1)),
+        rewinds=rewinds,
+        agents_seconds=20,
+        attempt_grace_seconds=0.5,
+    )
+    supervisor = Supervisor(settings, run, scheduler, starter, preflight)
+    return Job(run, starter, scheduler, supervisor)

@@ -1,0 +1,244 @@
+"""A supervised job with real agents and ranks gets to its end, and leaves nothing behind."""
+
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.agent_folder import PREFIX
+from launcher.supervisor.values import EndKind, StopCause
+from tests.launcher.fake_ranks import is_alive, poll
+from tests.launcher.supervisor.fake_training import Job, make_job
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
+    """Makes jobs, and checks that they leave no process, socket or temporary folder."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    made: list[Job] = []
+
+    def make(**options: Any) -> Job:
+        made.append(make_job(tmp_path / "run", **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        left = [agent for agent in each.starter.agents.values() if agent.poll() is None]
+        for agent in left:
+            agent.kill()
+            agent.wait()
+        assert not left
+        poll(lambda each=each: not any(map(is_alive, each.pids())))
+    assert not list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
+
+
+def test_a_job_starts_ranks_on_all_nodes_and_ends_when_they_finish(job):
+    made = job(nodes=["n1", "n2"], ranks_per_node=2, steps=10)
+    assert made.supervise() == 0
+    assert made.run.kinds() == [EndKind.FINISHED]
+    assert [(made.run.folder / f"node-{rank}").read_text() for rank in range(4)] == (
+        ["n1", "n1", "n2", "n2"]
+    )
+    assert [event["event"] for event in made.run.events] == (
+        ["job_start", "attempt_end", "decision", "job_end"]
+    )
+    assert made.run.of("job_end")[0]["state"] == "finished"
+    assert made.scheduler.calls == ["begin", "release"]
+
+
+def test_a_killed_rank_is_named_and_all_ranks_are_started_again(job):
+    made = job(steps=60)
+
+    def kill(job: Job) -> None:
+        job.wait_for_step(10)
+        job.signal_rank(1, signal.SIGKILL)
+
+    assert made.supervise(kill) == 0
+    first, last = made.run.of("attempt_end")
+    assert (first["kind"], first["rank"], first["nodes"]) == ("rank_failed", 1, ("n2",))
+    assert first["last_step"] >= first["saved_step"] >= 10
+    assert (last["kind"], last["started_at_step"]) == ("finished", first["saved_step"])
+    assert made.run.failures[0].rank == 1
+    assert made.run.of("decision")[0]["action"] == "restart"
+
+
+def test_a_lost_node_is_replaced_by_a_spare(job):
+    made = job(nodes=["n1", "n2", "n3"], used=2, steps=60)
+
+    def kill(job: Job) -> None:
+        job.wait_for_step(10)
+        job.kill_agent("n2")
+
+    assert made.supervise(kill) == 0
+    first, last = made.run.of("attempt_end")
+    assert (first["kind"], first["nodes"]) == ("node_lost", ("n2",))
+    decision = made.run.of("decision")[0]
+    assert (decision["action"], decision["nodes"]) == ("restart", ["n1", "n3"])
+    assert decision["excluded"] == ["n2"] == made.scheduler.excluded
+    assert last["kind"] == "finished"
+    report = json.loads((made.run.folder / "supervisor.json").read_text())
+    assert report["nodes"]["n2"]["state"] == "excluded" and report["state"] == "ended"
+
+
+def test_an_elastic_run_continues_on_fewer_nodes(job):
+    made = job(nodes=["n1", "n2", "n3"], steps=60, elastic=True)
+
+    def kill(job: Job) -> None:
+        job.wait_for_step(10)
+        job.kill_agent("n1")
+
+    assert made.supervise(kill) == 0
+    assert [start["world"] for start in made.run.starts()] == [3, 2]
+
+
+def test_a_node_lost_without_a_spare_sends_the_job_back_to_the_queue(job):
+    made = job(steps=600, can_requeue=True)
+
+    def kill(job: Job) -> None:
+        job.wait_for_step(5)
+        job.kill_agent("n2")
+
+    assert made.supervise(kill) == 0
+    assert made.scheduler.calls == ["begin", "requeue"]
+    assert made.run.of("job_end")[0]["state"] == "requeued"
+
+
+def test_the_loss_of_one_of_several_agents_gives_up_the_whole_node(job):
+    made = job(nodes=["n1", "n2", "n3"], used=2, ranks_per_node=2, agents_per_node=2, steps=60)
+
+    def kill(job: Job) -> None:
+        job.wait_for_step(10)
+        job.kill_agent("n1", task=1)
+
+    assert made.supervise(kill) == 0
+    assert made.run.of("decision")[0]["nodes"] == ["n2", "n3"]
+
+
+def test_agents_that_never_come_are_replaced_by_spares_at_the_first_start(job):
+    made = job(nodes=["n1", "n2", "n3"], used=2, steps=5, missing=["n1"])
+    assert made.supervise() == 0
+    assert (made.run.folder / "node-0").read_text() == "n2"
+
+
+def test_too_few_agents_are_reported_and_no_rank_starts(job):
+    made = job(nodes=["n1", "n2"], steps=5, missing=["n1"])
+    assert made.supervise() == 1
+    assert made.run.starts() == []
+    assert "n1" in made.run.final[1] and made.run.final[0] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("ask", "cause"),
+    [
+        (lambda _: os.kill(os.getpid(), signal.SIGUSR2), StopCause.TIME_LIMIT),
+        (lambda _: os.kill(os.getpid(), signal.SIGTERM), StopCause.PREEMPTED),
+        (lambda job: job.starter.agents["n2", 0].send_signal(signal.SIGTERM), StopCause.PREEMPTED),
+    ],
+    ids=["warning signal", "SIGTERM", "SIGTERM to an agent"],
+)
+def test_a_run_that_the_scheduler_stops_saves_and_is_queued_again(job, ask, cause):
+    made = job(steps=600, can_requeue=True)
+    made.scheduler.cause = StopCause.PREEMPTED
+
+    def stop(job: Job) -> None:
+        job.wait_for_step(5)
+        ask(job)
+
+    assert made.supervise(stop) == 0
+    (end,) = made.run.of("attempt_end")
+    assert (end["kind"], end["stop_cause"]) == ("stopped", cause.value)
+    assert end["saved_step"] == made.run.read("saved") >= 5
+    assert made.scheduler.calls == ["begin", "requeue"]
+
+
+def test_the_time_limit_of_the_job_stops_the_run_before_it_is_reached(job):
+    made = job(steps=600, can_requeue=True, warning_seconds=100)
+    made.scheduler.ends_at = time.time() + 103
+    assert made.supervise() == 0
+    assert made.run.of("attempt_end")[0]["stop_cause"] == "time limit"
+
+
+@pytest.mark.parametrize("request_kind", ["stop", "cancel"])
+def test_a_request_of_the_user_stops_the_run_for_good(job, request_kind):
+    made = job(steps=600, can_requeue=True)
+
+    def stop(job: Job) -> None:
+        job.wait_for_step(5)
+        request = {"request": request_kind, "job": "17"}
+        (job.run.folder / "request.json").write_text(json.dumps(request))
+
+    assert made.supervise(stop) == 0
+    assert made.run.of("attempt_end")[0]["stop_cause"] == "user"
+    assert made.run.of("job_end")[0]["state"] == "stopped"
+    assert made.scheduler.calls == ["begin", "release"]
+    assert not (made.run.folder / "request.json").exists()
+
+
+def test_a_request_for_an_earlier_job_is_not_followed(job):
+    made = job(steps=60)
+    made.run.folder.mkdir(exist_ok=True)
+    (made.run.folder / "request.json").write_text('{"request": "stop", "job": "16"}')
+    assert made.supervise() == 0
+    assert made.run.kinds() == [EndKind.FINISHED]
+
+
+def test_the_same_error_at_the_same_step_twice_ends_the_job(job):
+    made = job(body="if rank == 1 and step == 7: fail('ValueError: boom')")
+    assert made.supervise() == 1
+    assert made.run.kinds() == [EndKind.RANK_FAILED] * 2
+    assert made.run.final[0] == "failed" and "boom" in made.run.final[1]
+
+
+def test_bad_input_of_a_rank_ends_the_job_with_exit_code_2(job):
+    made = job(body="fail('data.train: no such folder', 2)")
+    assert made.supervise() == 2
+    assert made.run.kinds() == [EndKind.BAD_INPUT]
+
+
+def test_a_run_that_diverged_is_rewound_and_continues(job):
+    made = job(
+        rewinds=1,
+        body="""
+            if step == 12 and not (folder / "rewound").exists():
+                if rank == 0:
+                    put("rewound", 1)
+                steps_of = dict(first_skipped=10, last_skipped=12, checkpoint_step=5)
+                fail("DivergedError: loss is NaN", divergence=steps_of)
+        """,
+    )
+    assert made.supervise() == 0
+    assert made.run.kinds() == [EndKind.DIVERGED, EndKind.FINISHED]
+    assert [each.first_skipped for each in made.run.rewound] == [10]
+    assert [start["step"] for start in made.run.starts()] == [0, 5]
+
+
+def test_a_run_that_hangs_is_reported_with_its_stacks_and_restarted(job):
+    made = job(hang_seconds=2, steps=120)
+
+    def stop(job: Job) -> None:
+        # The agents report once a second, and a limit for steps needs several of them.
+        job.wait_for_step(80)
+        job.signal_rank(1, signal.SIGSTOP)
+
+    assert made.supervise(stop) == 0
+    first, last = made.run.of("attempt_end")
+    assert (first["kind"], first["rank"], first["nodes"]) == ("hung", 1, ("n2",))
+    assert last["kind"] == "finished"
+    report = (made.run.log_dir / "hang-1.txt").read_text()
+    assert "rank.py" in report and "stopped" in report
+
+
+def test_a_finished_run_is_not_started_again(job):
+    made = job(steps=5)
+    (made.run.folder / "state").write_text('{"state": "finished"}')
+    assert made.supervise() == 0
+    assert made.run.events == [] and made.starter.agents == {}
