@@ -20,7 +20,7 @@ def render(name: str = "tiny", run_dir: str = "/runs/tiny", **keys: Any) -> str:
         run_dir=Path(run_dir),
         nodes=2,
         python="/env/bin/python",
-        work_dir=Path("/work"),
+        work_dir=Path("/start"),
     )
 
 
@@ -105,7 +105,7 @@ def test_excluded_nodes_are_those_of_the_profile_and_those_that_failed() -> None
         run_dir=Path("/runs/tiny"),
         nodes=2,
         python="python3",
-        work_dir=Path("/work"),
+        work_dir=Path("/start"),
         excluded=["n3", "n7"],
     )
     assert options(text)["--exclude"] == "n7,n[1-2],n3"
