@@ -36,6 +36,7 @@ def submission_lock(run_dir: Path) -> Iterator[None]:
     made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     run_dir.mkdir(parents=True, exist_ok=True)
     file = run_dir / _LOCK_FILE
+    is_first = not file.exists()
     with file.open("a") as lock:
         if not (try_lock(lock) and _is_the_file(lock, file)):
             raise RunBusyError(
@@ -45,7 +46,8 @@ def submission_lock(run_dir: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            file.unlink(missing_ok=True)
+            if is_first:
+                file.unlink(missing_ok=True)
             _remove_empty(made)
             raise
 

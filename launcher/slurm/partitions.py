@@ -73,9 +73,9 @@ def find_partitions(cluster: ClusterConfig) -> list[Partition]:
     for name in wanted:
         if name not in by_name:
             near = get_close_matches(name, by_name, n=1)
-            meant = f"did you mean {near[0]}?" if near else "set partition in the cluster profile"
+            meant = f"did you mean {near[0]}? " if near else ""
             raise SlurmError(
-                f"partition={name}: the cluster has no such partition; {meant} (it has {names})"
+                f"partition={name}: the cluster has no such partition; {meant}It has {names}"
             )
     return [by_name[name] for name in wanted]
 

@@ -73,7 +73,7 @@ _WHAT_SLURM_DOES_NOT_SAY = """
 def _render(line: _Line) -> str:
     if not line.why and not line.guess:
         return f"{line.text}\n"
-    comment = line.why or f"guess: {line.guess}"
+    comment = line.why or f"guess: {line.guess.partition(', ')[2]}"
     return f"{line.text:<30}# {comment}\n"
 
 
