@@ -177,6 +177,17 @@ def test_the_report_of_a_thousand_ranks_fits_on_a_screen(hung: Hung) -> None:
     assert len(report.splitlines()) < 100
 
 
+def test_the_largest_groups_are_shown_and_the_rest_is_counted(hung: Hung) -> None:
+    text = hung["barrier_without_rank_1"][0].text
+    stacks = [RankStacks(rank, "n", 1, "S", text) for rank in range(40)]
+    steps = [41 if rank < 10 else rank for rank in range(40)]
+    ranks = tuple(SilentRank(rank, "train", steps[rank], 131) for rank in range(40))
+    lines = render_hang_report(Hang(130, 120, ranks), stacks).splitlines()
+    assert lines[3].startswith("  ranks 0-9")
+    assert sum(line.startswith("  rank") for line in lines) == 12
+    assert "  19 more ranks in 19 other places" in lines
+
+
 def test_a_text_without_a_stack_has_no_place() -> None:
     assert find_place("the process has ended") is None
     assert find_place("") is None
