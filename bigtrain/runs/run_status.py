@@ -143,24 +143,32 @@ def read_brief_status(run_dir: Path, *, now: float) -> RunStatus:
     problems: list[str] = []
     values = read_object(run_dir / "status.json", problems)
     events = read_events(run_dir / "attempts.jsonl")
-    reason = values.get("reason")
+    jobs, reason = group_into_jobs(events), values.get("reason")
     status = RunStatus(
         run_dir=run_dir,
         now=now,
-        state=str(values.get("state") or "not started"),
+        state=str(values.get("state") or _recorded_state(jobs)),
         reason=None if reason is None else str(reason),
         step=whole(values.get("step")),
         loss=number(values.get("loss")),
         tokens_per_second=number(values.get("tokens_per_second")),
         supervisor=read_supervisor(run_dir, problems),
         record=_read_record(run_dir, problems),
-        jobs=group_into_jobs(events),
+        jobs=jobs,
         decisions=[event for event in events if event.get("event") == "decision"],
         stragglers=_newest_stragglers(events),
         problems=problems,
     )
     _add_life(status, [values, *events[-1:]])
     return status
+
+
+def _recorded_state(jobs: Sequence[JobTimes]) -> str:
+    """The state that the record of the attempts shows, where status.json does not."""
+    attempts = [attempt for job in jobs for attempt in job.attempts]
+    if not attempts:
+        return "not started"
+    return "running" if attempts[-1].ended is None else attempts[-1].end or "ended"
 
 
 def read_run_status(run_dir: Path, *, now: float, exact: bool = False) -> RunStatus:
