@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from tests.slurm.processes import (
     command_of,
     environment_of,
     find_program,
+    open_files_of,
     processes_of,
     wait_until,
     with_children,
@@ -208,7 +209,8 @@ class SlurmCluster:
 
     def kill_node(self, name: str) -> None:
         """Kills slurmd, its step daemons and all processes of the node's jobs, as a power loss."""
-        self._signal_node(name, signal.SIGSTOP)  # Nothing reports the end of anything.
+        # The daemons come first in the list: none of them reports the end of a task. SIGSTOP before
+        # would be wrong: the kernel continues stopped processes whose parent is killed.
         wait_until(lambda: not self._signal_node(name, signal.SIGKILL), 10)
         self._daemons.pop(name, None)
 
@@ -258,9 +260,13 @@ class SlurmCluster:
 
     def node_processes(self, name: str) -> list[psutil.Process]:
         """slurmd of a node, its step daemons, and all processes of the node's jobs."""
-        marks = {"BIGTRAIN_TEST_NODE": name, "SLURMD_NODENAME": name}
-        roots = [p for p in self.processes() if marks.items() & environment_of(p).items()]
-        return list({process: None for root in roots for process in with_children(root)})
+        everything = self.processes()
+        # A step daemon is not a child of slurmd, and overwrites its environment: the log tells.
+        log = str(self.folder / f"slurmd-{name}.log")
+        daemons = [process for process in everything if log in open_files_of(process)]
+        tasks = [p for p in everything if environment_of(p).get("SLURMD_NODENAME") == name]
+        below = [process for root in daemons + tasks for process in with_children(root)]
+        return list(dict.fromkeys([*daemons, *below]))
 
     def processes(self) -> list[psutil.Process]:
         """All processes of the cluster: the daemons, and all processes of jobs."""
@@ -308,19 +314,15 @@ class SlurmCluster:
 
     def _start_node(self, name: str) -> None:
         command = ["slurmd", "-D", "-N", name]
-        self._daemons[name] = self._start_daemon(
-            f"slurmd-{name}", command, {"BIGTRAIN_TEST_NODE": name}
-        )
+        self._daemons[name] = self._start_daemon(f"slurmd-{name}", command)
 
-    def _start_daemon(
-        self, log: str, command: list[str], variables: Mapping[str, str] | None = None
-    ) -> int:
+    def _start_daemon(self, log: str, command: list[str]) -> int:
         assert self._keeper and self._keeper.stdin and self._keeper.stdout
         program = find_program(command[0])
         assert program, f"{command[0]} is not installed"
         request = {
             "command": [program, *command[1:]],
-            "environment": {**self.environment, **(variables or {})},
+            "environment": self.environment,
             "log": str(self.folder / f"{log}.out"),
         }
         self._keeper.stdin.write(json.dumps(request) + "\n")

@@ -62,6 +62,13 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
     return {}
 
 
+def open_files_of(process: psutil.Process) -> list[str]:
+    """The paths of the files that a process has open; [] if it ended."""
+    with suppress(psutil.Error, OSError):
+        return [file.path for file in process.open_files()]
+    return []
+
+
 def command_of(process: psutil.Process) -> list[str]:
     """The command line of a process; [] if it ended."""
     with suppress(psutil.Error):

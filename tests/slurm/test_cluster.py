@@ -30,12 +30,16 @@ def test_a_job_runs_one_task_on_each_of_four_nodes(cluster: SlurmCluster, tmp_pa
     assert sorted(output.read_text().split()) == ["node=n1", "node=n2", "node=n3", "node=n4"]
 
 
-def test_a_killed_node_is_down_within_its_timeout_and_comes_back() -> None:
+def test_a_killed_node_is_down_within_its_timeout_and_comes_back(
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "out"
     with SlurmCluster(ClusterOptions(message_timeout=2, node_timeout=3)) as cluster:
-        job = cluster.submit(SLEEP_EVERYWHERE, "--nodes=4", "--no-kill", "--output=/dev/null")
+        job = cluster.submit(SLEEP_EVERYWHERE, "--nodes=4", "--no-kill", f"--output={output}")
         wait_until(lambda: len(_sleepers(cluster)) == 4, 20)
         cluster.kill_node("n3")
         assert cluster.node_processes("n3") == []
+        assert output.read_text() == "", "a step daemon of the node reported an end"
         assert len(_sleepers(cluster)) == 3
         wait_until(lambda: cluster.node_states()["n3"].startswith("down"), 15)
         assert cluster.state(job) == "RUNNING"
