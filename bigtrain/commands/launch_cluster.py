@@ -104,7 +104,9 @@ def launch_on_cluster(
         if check:
             _ask_slurm(run)
         return
-    _warn(_check_partition(run))
+    warnings = _check_partition(run)
+    _warn(warnings)
+    _check_request(run, nodes_are_missing=bool(warnings))
     job = _submit(run)
     spares = f", and {run.cluster.spares} spare" if run.cluster.spares else ""
     typer.echo(
@@ -219,6 +221,18 @@ def _check_partition(run: _ClusterRun) -> list[str]:
         fits=lambda nodes: fits_nodes(run.config, nodes, ranks_per_node=ranks),
         excluded=[each.node for each in run.excluded],
     )
+
+
+def _check_request(run: _ClusterRun, *, nodes_are_missing: bool) -> None:
+    """Asks SLURM whether any nodes offer what the script asks for.
+
+    sbatch itself takes a job for more cores or memory than any node has, and lets it wait for ever.
+    While nodes are down SLURM refuses jobs that could run later, so it is not asked then.
+    """
+    from launcher.slurm.client import check_submission
+
+    if not nodes_are_missing:
+        check_submission(run.script)
 
 
 def _ask_slurm(run: _ClusterRun) -> None:
