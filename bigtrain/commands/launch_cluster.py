@@ -97,6 +97,8 @@ def launch_on_cluster(
     for each in run.excluded:
         typer.echo(f"avoiding node {each}", err=True)
     if run.cluster.scheduler == "hosts":
+        if check:
+            raise ConfigError("--check asks SLURM; with scheduler: hosts, give --dry-run")
         _launch_on_hosts(run, dry_run=dry_run)
         return
     if dry_run:

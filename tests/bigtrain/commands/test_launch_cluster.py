@@ -277,5 +277,6 @@ def test_hosts_are_counted_and_need_no_slurm(
     (launch.folder / "mine.yaml").write_text(render_yaml(profile))
     monkeypatch.setenv("PATH", str(launch.folder))
     assert "lists 3 hosts; use --nodes 2" in launch.refuses("--nodes", "3")
+    assert "--check asks SLURM; with scheduler: hosts" in launch.refuses("--check")
     code, out, _ = launch("--dry-run")
     assert (code, out) == (0, "2 of the hosts a, b, c × 2 ranks\n")
