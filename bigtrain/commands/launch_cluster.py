@@ -97,6 +97,8 @@ def launch_on_cluster(
     for each in run.excluded:
         typer.echo(f"avoiding node {each}", err=True)
     if run.cluster.scheduler == "hosts":
+        if check:
+            raise ConfigError("--check asks SLURM; with scheduler: hosts, give --dry-run")
         _launch_on_hosts(run, dry_run=dry_run)
         return
     if dry_run:
@@ -104,7 +106,9 @@ def launch_on_cluster(
         if check:
             _ask_slurm(run)
         return
-    _warn(_check_partition(run))
+    warnings = _check_partition(run)
+    _warn(warnings)
+    _check_request(run, nodes_are_missing=bool(warnings))
     job = _submit(run)
     spares = f", and {run.cluster.spares} spare" if run.cluster.spares else ""
     typer.echo(
@@ -219,6 +223,18 @@ def _check_partition(run: _ClusterRun) -> list[str]:
         fits=lambda nodes: fits_nodes(run.config, nodes, ranks_per_node=ranks),
         excluded=[each.node for each in run.excluded],
     )
+
+
+def _check_request(run: _ClusterRun, *, nodes_are_missing: bool) -> None:
+    """Asks SLURM whether any nodes offer what the script asks for.
+
+    sbatch itself takes a job for more cores or memory than any node has, and lets it wait for ever.
+    While nodes are down SLURM refuses jobs that could run later, so it is not asked then.
+    """
+    from launcher.slurm.client import check_submission
+
+    if not nodes_are_missing:
+        check_submission(run.script)
 
 
 def _ask_slurm(run: _ClusterRun) -> None:

@@ -1,4 +1,4 @@
-"""Renders every key of a run's config with its default and meaning, as YAML to copy from."""
+"""Renders every key of a config with its default and meaning, as YAML to copy from."""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -6,6 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from bigtrain.config.cluster import ClusterConfig
 from bigtrain.config.errors import ConfigError, section_of, show_value, suggest_key
 from bigtrain.config.run import RunConfig
 
@@ -14,13 +15,17 @@ def render_keys(section: str | None = None) -> Iterator[str]:
     """Lists the keys of a run, one comment and one line of YAML for each.
 
     Args:
-        section: Only the keys of this section, such as ``parallel``.
+        section: Only the keys of this section, such as ``parallel``; ``cluster`` gives the keys
+            of a cluster profile, which is a file of its own.
 
     Raises:
         ConfigError: There is no such section.
     """
     if section is None:
         yield from _render(RunConfig, indent="")
+        return
+    if section == "cluster":
+        yield from _render(ClusterConfig, indent="")
         return
     schema = section_of(RunConfig, section)
     if schema is None:
@@ -52,7 +57,7 @@ def _comment(text: str, indent: str) -> Iterator[str]:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "# must be given"
-    default: Any = field.default
+    default: Any = field.get_default(call_default_factory=True)
     if isinstance(default, str):
         return default
     return (

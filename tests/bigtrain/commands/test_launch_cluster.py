@@ -92,8 +92,8 @@ def test_a_run_is_submitted_with_all_its_files_and_the_next_commands_are_shown(
     assert load_run_config([str(launch.run_dir / "config-job.yaml")]).train.steps == 50
     assert (launch.run_dir / "wandb_id").read_text().strip()
     assert (launch.run_dir / "logs").is_dir()
-    ((words, _),) = launch.slurm.calls("sbatch")
-    assert words == ["--parsable", launch.script]
+    calls = [words for words, _ in launch.slurm.calls("sbatch")]
+    assert calls == [["--test-only"], ["--parsable", launch.script]]
     exec_line = (launch.run_dir / "job.sh").read_text().splitlines()[-1]
     assert exec_line == f"exec {sys.executable} -m bigtrain.cli supervise {launch.run_dir}"
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_is_refused_before_the_queue(
     words: tuple[str, ...], message: str, launch: Launcher
 ) -> None:
     assert message in launch.refuses(*words)
-    assert launch.slurm.calls("sbatch") == []
+    assert not [words for words, _ in launch.slurm.calls("sbatch") if "--parsable" in words]
 
 
 def test_options_of_a_cluster_are_refused_without_one(launch: Launcher) -> None:
@@ -164,6 +164,15 @@ def test_a_folder_without_permission_is_refused(launch: Launcher) -> None:
 def test_the_devices_of_this_machine_do_not_matter(launch: Launcher) -> None:
     words = ("cluster.partition=gpu", "cluster.gpus_per_node=8", "cluster.ranks_per_node=2")
     assert launch("--nodes", "2", *words, "parallel.device=cuda")[0] == 0
+
+
+def test_a_request_that_no_node_can_fulfil_is_refused_though_sbatch_would_take_it(
+    launch: Launcher,
+) -> None:
+    error = "allocation failure: Requested node configuration is not available\n"
+    launch.slurm.answer("sbatch", "--test-only", "", error, 1)
+    assert "no nodes of the partition offer" in launch.refuses("--nodes", "2")
+    assert launch("--nodes", "2", "cluster.partition=small")[0] == 0  # One of its nodes is down.
 
 
 @pytest.mark.parametrize(
@@ -268,5 +277,6 @@ def test_hosts_are_counted_and_need_no_slurm(
     (launch.folder / "mine.yaml").write_text(render_yaml(profile))
     monkeypatch.setenv("PATH", str(launch.folder))
     assert "lists 3 hosts; use --nodes 2" in launch.refuses("--nodes", "3")
+    assert "--check asks SLURM; with scheduler: hosts" in launch.refuses("--check")
     code, out, _ = launch("--dry-run")
     assert (code, out) == (0, "2 of the hosts a, b, c × 2 ranks\n")

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from bigtrain.config import ConfigError, RunConfig, load_run_config
+from bigtrain.config import ConfigError, RunConfig, load_config, load_run_config
+from bigtrain.config.cluster import ClusterConfig
 from bigtrain.config.errors import key_paths
 from bigtrain.config.keys import render_keys
 from bigtrain.config.yaml12 import parse_yaml
@@ -30,6 +31,13 @@ def test_each_key_has_a_description() -> None:
     for before, line in pairwise(lines):
         is_key = not line.lstrip().startswith("#")
         assert not is_key or before.lstrip().startswith("#"), line
+
+
+def test_the_keys_of_a_cluster_profile_are_a_profile_with_the_defaults(
+    folder: ConfigFolder,
+) -> None:
+    folder.write("profile.yaml", "\n".join(render_keys("cluster")))
+    assert load_config([str(folder.path / "profile.yaml")], ClusterConfig) == ClusterConfig()
 
 
 def test_a_single_section_can_be_listed() -> None:
