@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import logging
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -258,27 +257,6 @@ class Agents:
                 elif now - link.last_heard > SILENT_SECONDS:
                     self.lose(link.node, f"its agent was silent for {SILENT_SECONDS:.0f} s")
                     link.connection.abort()
-
-
-def own_addresses(interface: str | None, interfaces: dict[str, str]) -> list[str]:
-    """The addresses of this machine to give to agents, the most likely first.
-
-    Args:
-        interface: The network interface of the cluster profile; only its address counts then.
-        interfaces: The address of each interface.
-
-    Raises:
-        ValueError: There is no such interface.
-    """
-    if interface is not None:
-        if interface not in interfaces:
-            raise ValueError(
-                f"cluster.network_interface={interface}: {socket.gethostname()} has no such "
-                f"interface with an IPv4 address; it has {', '.join(interfaces)}"
-            )
-        return [interfaces[interface]]
-    others = [address for address in interfaces.values() if not address.startswith("127.")]
-    return others or ["127.0.0.1"]
 
 
 def describe_missing(agents: Agents) -> str:
