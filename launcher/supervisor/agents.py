@@ -82,6 +82,7 @@ class Agents:
     _answers: "dict[int, asyncio.Future[Message]]" = field(default_factory=dict)
     _requests: Iterator[int] = field(default_factory=lambda: count(1))
     _server: asyncio.Server | None = None
+    _closing: bool = False
     _watching: "asyncio.Task[None] | None" = None
 
     async def listen(self, hosts: Sequence[str]) -> int:
@@ -104,6 +105,7 @@ class Agents:
             lets_ranks_save: The agents only lose the connection, as if this process had died:
                 they let their ranks save.
         """
+        self._closing = True
         if self._watching is not None:
             self._watching.cancel()
         if self._server is not None:
@@ -135,7 +137,7 @@ class Agents:
 
     def lose(self, node: str, message: str) -> None:
         """Gives a node up: its agents are told to end, and it is not used again."""
-        if node in self.lost or node not in self.nodes:
+        if node in self.lost or node not in self.nodes or self._closing:
             return
         self.lost[node] = message
         for link in self.links.get(node, {}).values():
