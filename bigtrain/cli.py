@@ -20,6 +20,7 @@ from bigtrain.commands import (
     rewind,
     status,
     stop,
+    supervise,
     train,
     wandb_sync,
     which,
@@ -57,6 +58,7 @@ app.command(short_help="Put a run into the queue again.")(requeue.requeue)
 app.command(short_help="Show the results of a run.")(report.report)
 app.command(short_help="Set a run back to a checkpoint.")(rewind.rewind)
 app.command(short_help="Check that layouts train the same model.")(parity.parity)
+app.command(hidden=True)(supervise.supervise)
 app.command("parity-rank", hidden=True)(parity.parity_rank)
 app.command("preflight-rank", hidden=True)(preflight_rank.preflight_rank)
 data_app.command(short_help="Shows the documents of a step.")(which.which)

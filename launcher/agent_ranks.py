@@ -133,7 +133,10 @@ class AgentRanks:
 
     def _commands(self, running: _Generation) -> list[RankCommand]:
         start, log_dir = running.start, Path(running.start.log_dir)
-        given = [{**rank_environment(), **each} for each in start.environments]
+        inherited = rank_environment()
+        # The number of threads is a default, which the user or the profile may have set.
+        kept = {name: inherited[name] for name in ("OMP_NUM_THREADS",) if name in inherited}
+        given = [{**inherited, **each, **kept} for each in start.environments]
         for rank, environment in zip(running.ranks, given, strict=True):
             environment["BIGTRAIN_HEARTBEAT_SOCKET"] = str(self._socket.path)
             environment["BIGTRAIN_STACKS_FILE"] = str(self._stacks_file(rank))

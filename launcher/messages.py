@@ -132,7 +132,10 @@ class ReservePort:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Starts ranks. Their environment is that of the agent with these variables."""
+    """Starts ranks. Their environment is that of the agent with these variables.
+
+    Only OMP_NUM_THREADS of the agent's environment is kept, if it is set.
+    """
 
     generation: int
     command: tuple[str, ...]

@@ -75,21 +75,72 @@ def _record_end(folder: RunFolder, job: JobEnd) -> None:
     rank_zero = (job.rank_zero_pid, socket.gethostname())
     if start is None or (start.get("process"), start.get("host")) != rank_zero:
         return  # This job ended before its attempt began.
-    attempt = start["attempt"]
-    end = next((e for e in events if e.get("event") == "end" and e.get("attempt") == attempt), None)
+    end = _find_end(events, start["attempt"])
     reason = _reason(failure, stopped_by, ended=end is not None)
-    reports_another = (
-        end is not None and end.get("state") == "failed" and failure and failure.rank != 0
-    )
-    if reason is None or not (end is None or reports_another):
+    if reason is not None:
+        _write_failure(folder, start, end, reason, rank=None if failure is None else failure.rank)
+
+
+def record_failed_attempt(
+    folder: RunFolder, *, attempt: int, reason: str, rank: int | None
+) -> None:
+    """Writes the end of an attempt that a supervisor watched, as `record_end` does.
+
+    Args:
+        folder: The run folder.
+        attempt: Number of the attempt.
+        reason: Why it ended, in one line.
+        rank: The rank that failed first; None if no single rank did.
+    """
+    try:
+        with run_lock(folder.path):
+            events = list(read_lines(folder.attempts))
+            starts = [event for event in events if event.get("event") == "start"]
+            if starts and starts[-1].get("attempt") == attempt:
+                _write_failure(folder, starts[-1], _find_end(events, attempt), reason, rank=rank)
+    except (RunBusyError, OSError) as error:
+        log.warning("%s: how the attempt ended was not written: %s", folder.path, error)
+
+
+def record_final_state(folder: RunFolder, *, state: str, reason: str) -> None:
+    """Writes why a run does not continue by itself into ``status.json``.
+
+    Args:
+        folder: The run folder.
+        state: ``held`` or ``failed``.
+        reason: One line.
+
+    Raises:
+        RunBusyError: Another process trains the run.
+        OSError: The file cannot be written.
+    """
+    with run_lock(folder.path):
+        folder.write_status(**{"step": 0, **folder.load_status(), "state": state, "reason": reason})
+
+
+def _write_failure(
+    folder: RunFolder,
+    start: dict[str, Any],
+    end: dict[str, Any] | None,
+    reason: str,
+    *,
+    rank: int | None,
+) -> None:
+    """Writes a failure, unless rank 0 recorded a good end, or its own failure was the first."""
+    if end is not None and (end.get("state") != "failed" or rank == 0):
         return
     status = folder.load_status()
     step = status.get("step", start.get("step", 0))
     folder.write_status(**{**status, "state": "failed", "step": step, "reason": reason})
     if end is None:
-        folder.end_attempt(attempt, state="failed", step=step, reason=reason)
+        folder.end_attempt(start["attempt"], state="failed", step=step, reason=reason)
     else:
         _replace_event(folder, end, {**end, "reason": reason})
+
+
+def _find_end(events: list[dict[str, Any]], attempt: int) -> dict[str, Any] | None:
+    ends = (event for event in events if event.get("event") == "end")
+    return next((event for event in ends if event.get("attempt") == attempt), None)
 
 
 def _reason(failure: Failure | None, stopped_by: str | None, *, ended: bool) -> str | None:

@@ -13,10 +13,9 @@ from typing import Literal
 
 from launcher.environment import read_slurm_variable
 from launcher.excluded_nodes import remember_excluded
-from launcher.host_facts import find_addresses
 from launcher.slurm import client
 from launcher.slurm.errors import SlurmError, SlurmUnavailableError
-from launcher.supervisor.agents import own_addresses
+from launcher.supervisor.addresses import own_addresses
 from launcher.supervisor.values import StopCause
 
 logger = logging.getLogger(__name__)
@@ -41,6 +40,8 @@ class SlurmJob:
     run_name: str
     submit_successor: Callable[[str], str] | None = None
     """For a chain: submits the job that follows the one with this id, and returns its id."""
+    cancel_successors: Callable[[str], Sequence[str]] | None = None
+    """Cancels the jobs of the run that wait in the queue, besides the one with this id."""
     _successor: str | None = None
 
     @property
@@ -101,14 +102,12 @@ class SlurmJob:
 
     async def release(self) -> None:
         """Cancels the successor."""
-        if self._successor is None:
+        if self.restart != "chain" or self.cancel_successors is None:
             return
         try:
-            await asyncio.to_thread(client.cancel_job, self._successor)
-        except SlurmError as error:
-            logger.error(
-                "job %s, which was to follow, was not cancelled: %s", self._successor, error
-            )
+            await asyncio.to_thread(self.cancel_successors, self.job_id)
+        except (SlurmError, OSError) as error:
+            logger.error("the job that follows was not cancelled: %s", error)
 
     def remember_excluded(self, nodes: Sequence[str], reason: str) -> None:
         """Remembers nodes that later jobs avoid."""
@@ -124,6 +123,7 @@ def open_slurm_job(
     runs_dir: Path,
     run_name: str,
     submit_successor: Callable[[str], str] | None = None,
+    cancel_successors: Callable[[str], Sequence[str]] | None = None,
 ) -> SlurmJob:
     """The job in which this process runs.
 
@@ -145,6 +145,7 @@ def open_slurm_job(
         runs_dir=runs_dir,
         run_name=run_name,
         submit_successor=submit_successor,
+        cancel_successors=cancel_successors,
     )
 
 
@@ -154,7 +155,7 @@ def supervisor_addresses(interface: str | None) -> list[str]:
     Args:
         interface: The network interface of the cluster profile; only its address counts then.
     """
-    addresses = own_addresses(interface, find_addresses())
+    addresses = own_addresses(interface)
     if interface is not None:
         return addresses
     names = [_node_address(), socket.gethostname()]

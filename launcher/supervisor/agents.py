@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import logging
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -83,6 +82,7 @@ class Agents:
     _answers: "dict[int, asyncio.Future[Message]]" = field(default_factory=dict)
     _requests: Iterator[int] = field(default_factory=lambda: count(1))
     _server: asyncio.Server | None = None
+    _closing: bool = False
     _watching: "asyncio.Task[None] | None" = None
 
     async def listen(self, hosts: Sequence[str]) -> int:
@@ -105,6 +105,7 @@ class Agents:
             lets_ranks_save: The agents only lose the connection, as if this process had died:
                 they let their ranks save.
         """
+        self._closing = True
         if self._watching is not None:
             self._watching.cancel()
         if self._server is not None:
@@ -136,7 +137,7 @@ class Agents:
 
     def lose(self, node: str, message: str) -> None:
         """Gives a node up: its agents are told to end, and it is not used again."""
-        if node in self.lost or node not in self.nodes:
+        if node in self.lost or node not in self.nodes or self._closing:
             return
         self.lost[node] = message
         for link in self.links.get(node, {}).values():
@@ -258,27 +259,6 @@ class Agents:
                 elif now - link.last_heard > SILENT_SECONDS:
                     self.lose(link.node, f"its agent was silent for {SILENT_SECONDS:.0f} s")
                     link.connection.abort()
-
-
-def own_addresses(interface: str | None, interfaces: dict[str, str]) -> list[str]:
-    """The addresses of this machine to give to agents, the most likely first.
-
-    Args:
-        interface: The network interface of the cluster profile; only its address counts then.
-        interfaces: The address of each interface.
-
-    Raises:
-        ValueError: There is no such interface.
-    """
-    if interface is not None:
-        if interface not in interfaces:
-            raise ValueError(
-                f"cluster.network_interface={interface}: {socket.gethostname()} has no such "
-                f"interface with an IPv4 address; it has {', '.join(interfaces)}"
-            )
-        return [interfaces[interface]]
-    others = [address for address in interfaces.values() if not address.startswith("127.")]
-    return others or ["127.0.0.1"]
 
 
 def describe_missing(agents: Agents) -> str:

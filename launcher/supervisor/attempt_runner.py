@@ -12,7 +12,7 @@ from launcher.supervisor.agents import Agents
 from launcher.supervisor.attempt import Attempt, AttemptSettings
 from launcher.supervisor.attempt_end import build_attempt_end, describe_failure
 from launcher.supervisor.hang_files import report_hang
-from launcher.supervisor.interfaces import AttemptFailure, RunProgress, SupervisedRun
+from launcher.supervisor.interfaces import RunProgress, SupervisedRun
 from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.node_names import compress_names
 from launcher.supervisor.rank_starts import (
@@ -88,9 +88,12 @@ class AttemptRunner:
             seconds: How long it took.
         """
         self.report.attempt_ends += 1
-        self.append("attempt_end", attempt=attempt, **_plain(end), seconds=round(seconds, 3))
         if attempt is not None and end.kind is not EndKind.FINISHED:
-            self.run_record.record_failure(AttemptFailure(attempt, end.message, end.rank))
+            reason = end.message
+            if end.kind is EndKind.RANK_FAILED and end.rank is not None:
+                reason = f"rank {end.rank} failed first: {end.message}"
+            self.run_record.record_failure(attempt=attempt, reason=reason, rank=end.rank)
+        self.append("attempt_end", attempt=attempt, **_plain(end), seconds=round(seconds, 3))
 
     def start_settings(self) -> StartSettings:
         """What all ranks of the job have in common."""

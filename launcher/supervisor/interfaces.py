@@ -9,36 +9,50 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from launcher.supervisor.values import AttemptEnd, Divergence, StopCause
+from launcher.supervisor.values import StopCause
 
 if TYPE_CHECKING:
     from launcher.supervisor.node_checks import NodeChecks
 
 
-@dataclass(frozen=True, slots=True)
-class RunProgress:
+class RunProgress(Protocol):
     """How far the run is, from the files of its folder."""
 
-    attempt: int | None
-    """Number of the newest attempt; None if there is none."""
-    attempt_step: int
-    """Steps that had been taken when the newest attempt began."""
-    step: int
-    """Step of ``status.json``; 0 if there is none."""
-    state: str
-    """State of ``status.json``; empty if there is none."""
-    saved_step: int
-    """Step of the newest complete checkpoint; 0 if there is none."""
+    @property
+    def attempt(self) -> int | None:
+        """Number of the newest attempt; None if there is none."""
+
+    @property
+    def attempt_step(self) -> int:
+        """Steps that had been taken when the newest attempt began."""
+
+    @property
+    def step(self) -> int:
+        """Step of ``status.json``; 0 if there is none."""
+
+    @property
+    def state(self) -> str:
+        """State of ``status.json``; empty if there is none."""
+
+    @property
+    def saved_step(self) -> int:
+        """Step of the newest complete checkpoint; 0 if there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptFailure:
-    """Why an attempt failed, for the record of the run."""
+class StepsToSkip(Protocol):
+    """What a rewind skips; `values.Divergence` is one."""
 
-    attempt: int
-    reason: str
-    rank: int | None
-    """The rank that failed first; None if no single rank did."""
+    @property
+    def first_skipped(self) -> int:
+        """The first step whose samples are skipped."""
+
+    @property
+    def last_skipped(self) -> int:
+        """The last one."""
+
+    @property
+    def checkpoint_step(self) -> int:
+        """Step of the checkpoint that the run goes back to; 0 is its beginning."""
 
 
 class SupervisedRun(Protocol):
@@ -58,8 +72,8 @@ class SupervisedRun(Protocol):
     def progress(self) -> RunProgress:
         """How far the run is."""
 
-    def history(self) -> Sequence[AttemptEnd]:
-        """The ends of earlier attempts, since a person last started the run; oldest first."""
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """The events of ``attempts.jsonl`` since a person last started the run; oldest first."""
 
     def wait_until_free(self, seconds: float) -> None:
         """Waits until no process holds the lock of the run, for at most this time."""
@@ -71,7 +85,7 @@ class SupervisedRun(Protocol):
             ValueError: The config cannot be read; the message is one line.
         """
 
-    def rewind(self, divergence: Divergence) -> str:
+    def rewind(self, steps: StepsToSkip) -> str:
         """Takes the run back and skips samples; returns one line that says so.
 
         Raises:
@@ -81,8 +95,14 @@ class SupervisedRun(Protocol):
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Appends an event to ``attempts.jsonl``, with the time."""
 
-    def record_failure(self, failure: AttemptFailure) -> None:
-        """Writes how an attempt ended, if its rank 0 could not, or named a consequence."""
+    def record_failure(self, *, attempt: int, reason: str, rank: int | None) -> None:
+        """Writes how an attempt ended, if its rank 0 could not, or named a consequence.
+
+        Args:
+            attempt: Number of the attempt.
+            reason: One line.
+            rank: The rank that failed first; None if no single rank did.
+        """
 
     def write_status(self, *, state: str, reason: str) -> None:
         """Writes the final state of the run: ``held`` or ``failed``."""
@@ -153,6 +173,8 @@ class PreflightResult:
 
     bad: Mapping[str, str] = field(default_factory=dict)
     """Nodes that must not be used, with the reason."""
+    refusal: str = ""
+    """Why the run cannot start on any nodes, such as a corpus that has changed; else empty."""
     summary: str = ""
     """One line for the log."""
 

@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from launcher.host_facts import find_addresses
-from launcher.supervisor.agents import Agents, describe_missing, own_addresses
+from launcher.supervisor.addresses import own_addresses
+from launcher.supervisor.agents import Agents, describe_missing
 from launcher.supervisor.attempt_runner import AttemptRunner
 from launcher.supervisor.decide import decide
 from launcher.supervisor.describe import render_history
+from launcher.supervisor.history import read_history
 from launcher.supervisor.interfaces import (
     Preflight,
     Scheduler,
@@ -54,6 +55,7 @@ class Supervisor:
     stops: StopWatch = field(init=False)
     report: SupervisorReport = field(init=False)
     attempts: AttemptRunner = field(init=False)
+    continues_later: bool = False  # whether a later job continues the run
     _history: list[AttemptEnd] = field(default_factory=list)
     _excluded: dict[str, str] = field(default_factory=dict)  # node → why
 
@@ -63,7 +65,7 @@ class Supervisor:
             logger.info("the run has finished already")
             return 0
         self._prepare()
-        self._history = list(await asyncio.to_thread(self.run.history))
+        self._history = read_history(await asyncio.to_thread(self.run.history))
         self._append(
             "job_start",
             restart_count=self.scheduler.restart_count,
@@ -110,6 +112,7 @@ class Supervisor:
         await self._start_agents()
         decision = await self._run_attempts()
         state = self._write_final_state(decision)
+        self.continues_later = state == "requeued"
         self._append("job_end", state=state, reason=decision.reason)
         if state != "requeued":
             await self.scheduler.release()
@@ -118,7 +121,7 @@ class Supervisor:
     async def _start_agents(self) -> None:
         """Starts the agents, and waits for those of all nodes, or for the limit."""
         interface = self.job.cluster.network_interface
-        hosts = own_addresses(interface, find_addresses()) if interface else []
+        hosts = own_addresses(interface) if interface else []
         port = await self.agents.listen(hosts)
         logger.info(
             "job %s: starting the agents of %d nodes: %s",
@@ -182,6 +185,8 @@ class Supervisor:
             result = await self._unless_stopped(self.preflight(checks))
             if result is not None and result.summary:
                 logger.info("preflight: %s", result.summary)
+            if result is not None and result.refusal:
+                return self._end_before_start(EndKind.BAD_INPUT, result.refusal)
             if result is not None and result.bad:
                 why = "; ".join(f"{node}: {reason}" for node, reason in result.bad.items())
                 return self._end_before_start(EndKind.BAD_NODES, why, tuple(result.bad))

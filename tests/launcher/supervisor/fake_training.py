@@ -16,10 +16,9 @@ from typing import Any
 
 import launcher
 from bigtrain.config.cluster import ClusterConfig
-from launcher.supervisor.interfaces import AttemptFailure, RunProgress
 from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.supervisor import Supervisor
-from launcher.supervisor.values import AttemptEnd, Divergence, EndKind, StopCause
+from launcher.supervisor.values import Divergence, EndKind, StopCause
 
 REPOSITORY = Path(launcher.__file__).parents[1]
 
@@ -102,6 +101,17 @@ beat("end", step)
 """
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Implements `RunProgress`."""
+
+    attempt: int | None
+    attempt_step: int
+    step: int
+    state: str
+    saved_step: int
+
+
 @dataclass
 class FakeRun:
     """The files of a run of fake ranks; implements `SupervisedRun`."""
@@ -110,8 +120,8 @@ class FakeRun:
     steps: int = 40
     body: str = "pass"
     events: list[dict[str, Any]] = field(default_factory=list)
-    earlier: list[AttemptEnd] = field(default_factory=list)
-    failures: list[AttemptFailure] = field(default_factory=list)
+    earlier: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[tuple[int, str, int | None]] = field(default_factory=list)
     final: tuple[str, str] | None = None
     rewound: list[Divergence] = field(default_factory=list)
 
@@ -140,9 +150,9 @@ class FakeRun:
         except OSError:
             return {}
 
-    def progress(self) -> RunProgress:
+    def progress(self) -> Progress:
         starts = self.starts()
-        return RunProgress(
+        return Progress(
             attempt=len(starts) or None,
             attempt_step=starts[-1]["step"] if starts else 0,
             step=self._state().get("step", 0),
@@ -150,7 +160,7 @@ class FakeRun:
             saved_step=self.read("saved"),
         )
 
-    def history(self) -> Sequence[AttemptEnd]:
+    def history(self) -> Sequence[dict[str, Any]]:
         return self.earlier
 
     def wait_until_free(self, seconds: float) -> None:
@@ -173,8 +183,8 @@ class FakeRun:
         json.dumps(event)
         self.events.append(dict(event))
 
-    def record_failure(self, failure: AttemptFailure) -> None:
-        self.failures.append(failure)
+    def record_failure(self, *, attempt: int, reason: str, rank: int | None) -> None:
+        self.failures.append((attempt, reason, rank))
 
     def write_status(self, *, state: str, reason: str) -> None:
         self.final = state, reason

@@ -67,7 +67,8 @@ def test_a_killed_rank_is_named_and_all_ranks_are_started_again(job):
     assert (first["kind"], first["rank"], first["nodes"]) == ("rank_failed", 1, ("n2",))
     assert first["last_step"] >= first["saved_step"] >= 10
     assert (last["kind"], last["started_at_step"]) == ("finished", first["saved_step"])
-    assert made.run.failures[0].rank == 1
+    (attempt, reason, rank) = made.run.failures[0]
+    assert (attempt, rank) == (1, 1) and reason.startswith("rank 1 failed first: killed by SIGKILL")
     assert made.run.of("decision")[0]["action"] == "restart"
 
 
