@@ -16,6 +16,9 @@ SLOW_RATIO = 0.7
 """A node below this share of the median rate is bad. Healthy GPUs of one kind differ by up to 10 %
 (clocks, temperature), and a measurement on a shared network by somewhat more; a throttled GPU, a
 link that fell back to half of its lanes, or a failed network port loses a third or more."""
+CPU_SLOW_RATIO = 0.3
+"""The same without GPUs: on CPUs that other programs use too, the rates of equal nodes were seen to
+differ by a factor of 2."""
 CLOCK_SECONDS = 5.0
 """Clock skew from which on logs and file times of nodes no longer fit together."""
 SHARED_CHECKS = ("folders", "data")

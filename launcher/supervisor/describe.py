@@ -28,7 +28,7 @@ def describe_end(end: AttemptEnd) -> str:
     elif end.kind is EndKind.NODE_LOST and nodes:
         what, nodes = f"{nodes} no longer answers", ""
     elif end.kind is EndKind.BAD_NODES and nodes:
-        what, nodes = f"{nodes} failed a check", ""
+        return f"{nodes} failed a check" + _render_message(end.message.removeprefix(f"{nodes}: "))
     elif end.stop_cause is not None:
         what = f"stopped by the {end.stop_cause}"
     on = f" on {nodes}" if nodes else ""
@@ -37,10 +37,14 @@ def describe_end(end: AttemptEnd) -> str:
         steps += f" (saved: {end.saved_step})"
     if end.rewound:
         steps += ", then rewound"
-    message = end.message.rstrip(".")
-    if len(message) > MESSAGE_LENGTH:
-        message = message[:MESSAGE_LENGTH] + "…"
-    return what + on + steps + (f": {message}" if message else "")
+    return what + on + steps + _render_message(end.message)
+
+
+def _render_message(message: str) -> str:
+    text = message.rstrip(".")
+    if len(text) > MESSAGE_LENGTH:
+        text = text[:MESSAGE_LENGTH] + "…"
+    return f": {text}" if text else ""
 
 
 def render_history(history: Sequence[AttemptEnd]) -> list[str]:

@@ -12,13 +12,15 @@ def test_each_attempt_is_one_line_with_what_happened_where_and_when() -> None:
         AttemptEnd(EndKind.RANK_FAILED, 0, 41, 40, "OSError: no space left.", None, 3, ("n2",)),
         AttemptEnd(EndKind.NODE_LOST, 40, 55, 40, "", None, None, ("n3", "n4")),
         AttemptEnd(EndKind.STOPPED, 40, 60, 60, "", StopCause.TIME_LIMIT),
+        AttemptEnd(EndKind.BAD_NODES, 60, 60, 60, "n7: gpus: 7 GPUs of 8", nodes=("n7",)),
         AttemptEnd(EndKind.DIVERGED, 60, 99, 80, "10 updates skipped", rewound=True),
     ]
     assert render_history(history) == [
         "attempt 1: rank 3 failed on n2 at step 41 (saved: 40): OSError: no space left",
         "attempt 2: n3, n4 no longer answers at step 55 (saved: 40)",
         "attempt 3: stopped by the time limit at step 60",
-        "attempt 4: the loss diverged at step 99 (saved: 80), then rewound: 10 updates skipped",
+        "attempt 4: n7 failed a check: gpus: 7 GPUs of 8",
+        "attempt 5: the loss diverged at step 99 (saved: 80), then rewound: 10 updates skipped",
     ]
 
 
