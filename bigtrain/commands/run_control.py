@@ -216,18 +216,20 @@ def _nothing_to(run: _Run, what: str) -> RunControlError:
 def _ask_to_stop(run: _Run, *, job: str | None, cancels: bool = False) -> str:
     """Writes the requests that fit the run: for its supervisor, or for its ranks."""
     name = "" if job is None else f"job {job} "
+    silent = run.status.seconds_silent or 0.0
     if run.record is None and not run.has_supervisor:
         write_stop_file(run.folder)
-        return f"{run.folder}: asked to save and end after its current step"
+        line = f"{run.folder}: asked to save and end after its current step"
+        is_silent = silent > NEWS_SECONDS and not has_launcher(run.folder)
+        return f"{line}; there was no news for {render_duration(silent)}" if is_silent else line
     write_request(run.folder, "cancel" if cancels else "stop", job=job)
     if run.has_supervisor or not run.status.claims_to_run:
         return f"{run.folder}: asked {name or 'its supervisor '}to save and end"
     # A supervisor that is silent may not read the request; the ranks may still take steps.
     write_stop_file(run.folder)
-    silent = render_duration(run.status.seconds_silent or 0.0)
     return (
         f"{run.folder}: asked {name or 'its ranks '}to save and end, but there was no news for "
-        f"{silent}; if nothing happens, `bigtrain cancel {run.folder}`"
+        f"{render_duration(silent)}; if nothing happens, `bigtrain cancel {run.folder}`"
     )
 
 

@@ -1,6 +1,8 @@
 """The commands that a login node needs start quickly and import no torch."""
 
+import json
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,6 +15,7 @@ from tests.architecture.source_tree import REPOSITORY, load_sources
 
 HEAVY = ("torch", "deepspeed", "megatron", "transformers", "wandb", "safetensors")
 HELP_SECONDS = 0.3
+WATCH_SECONDS = 1.0
 
 
 def _modules(package: str, *, except_for: Sequence[str] = ()) -> list[str]:
@@ -107,6 +110,63 @@ def test_writing_and_reading_a_checkpoint_loads_nothing_heavy(tmp_path: Path) ->
     assert _heavy_loaded_by(read) == ""
 
 
+@pytest.fixture(scope="module")
+def large_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 100,000 steps, whose metrics.jsonl has 100 MB."""
+    run = tmp_path_factory.mktemp("runs") / "large"
+    run.mkdir()
+    shutil.copy(REPOSITORY / "tests/fixtures/written_by_0_1/gpt/config.yaml", run)
+    step = (
+        '{"attempt": 1, "split": "train", "step_seconds": 1.0, "x": "%s", "step": %d, "time": %d}\n'
+    )
+    with (run / "metrics.jsonl").open("w") as file:
+        file.writelines(step % ("." * 920, each, 10**9 + each) for each in range(1, 100_001))
+    start = {"event": "start", "attempt": 1, "step": 0, "time": 10**9 - 5}
+    (run / "attempts.jsonl").write_text(json.dumps(start) + "\n")
+    status = {"state": "running", "step": 100_000, "loss": 2.0, "time": 10**9 + 100_000}
+    (run / "status.json").write_text(json.dumps(status))
+    (run / "logs").mkdir()
+    (run / "logs/rank-0.log").write_text("saved\n")
+    return run
+
+
+WATCHING = (("status",), ("status", "--json"), ("logs",), ("logs", "--rank", "0"), ("stop",))
+"""Commands that watch and control a run, without the run."""
+
+
+@pytest.mark.parametrize("words", WATCHING, ids=" ".join)
+def test_watching_a_run_loads_nothing_heavy(words: tuple[str, ...], large_run: Path) -> None:
+    command = ["bigtrain", words[0], str(large_run), *words[1:]]
+    run = f"""
+        import contextlib, io, sys
+        from bigtrain.cli import main
+        sys.argv = {command!r}
+        with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(SystemExit):
+            main()
+        assert output.getvalue()
+    """
+    assert _heavy_loaded_by(run) == ""
+
+
+@pytest.mark.parametrize("words", WATCHING, ids=" ".join)
+def test_watching_a_run_takes_less_than_a_second_of_cpu_time(
+    words: tuple[str, ...], large_run: Path
+) -> None:
+    command = [words[0], str(large_run), *words[1:]]
+    assert any(_cpu_seconds(command, shows=None) < WATCH_SECONDS for _ in range(3))
+
+
+def test_the_status_of_a_large_run_says_that_goodput_is_an_estimate(large_run: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bigtrain.cli", "status", str(large_run)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert " 100.0% of 1 d 3 h allocated; estimated from " in done.stdout
+    assert "metrics.jsonl (--exact reads all)" in done.stdout
+
+
 def test_a_heavy_import_is_detected() -> None:
     assert _heavy_loaded_by("import safetensors") == "safetensors"
 
@@ -119,7 +179,7 @@ def test_help_takes_less_than_300_ms_of_cpu_time(command: list[str]) -> None:
     assert any(_cpu_seconds(command) < HELP_SECONDS for _ in range(3))
 
 
-def _cpu_seconds(command: list[str]) -> float:
+def _cpu_seconds(command: list[str], *, shows: bytes | None = b"Usage") -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "bigtrain.cli", *command],
@@ -129,5 +189,5 @@ def _cpu_seconds(command: list[str]) -> float:
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
-    assert b"Usage" in done.stdout
+    assert shows is None or shows in done.stdout
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime

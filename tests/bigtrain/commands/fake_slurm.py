@@ -9,31 +9,31 @@ import pytest
 # Captured with squeue of SLURM 22.05.8; the fields are those of `launcher.slurm.client`.
 RUNNING = (
     "6|RUNNING|None|big one|root|main|2|n[1-2]|0:02|1:00:00|59:58|2026-11-29T10:23:17|"
-    "2026-11-29T10:23:16|/work/runs/tiny/job.sh"
+    "2026-11-29T10:23:16|/shared/runs/tiny/job.sh"
 )
 RESOURCES = (
     "7|PENDING|Resources|job.sh|root|main|2||0:00|2:00:00|2:00:00|N/A|2026-11-29T10:23:16|"
-    "/work/runs/tiny/job.sh"
+    "/shared/runs/tiny/job.sh"
 )
 HELD = (
     "8|PENDING|JobHeldUser|job.sh|root|main|2||0:00|2-00:00:00|2-00:00:00|N/A|"
-    "2026-11-29T10:23:16|/work/runs/tiny/job.sh"
+    "2026-11-29T10:23:16|/shared/runs/tiny/job.sh"
 )
 DEPENDENCY = (
     "9|PENDING|Dependency|job.sh|root|main|2||0:00|2-00:00:00|2-00:00:00|N/A|"
-    "2026-11-29T10:23:16|/work/runs/tiny/job.sh"
+    "2026-11-29T10:23:16|/shared/runs/tiny/job.sh"
 )
 BEGIN_TIME = (
     "6|PENDING|BeginTime|big one|root|main|2||0:00|1:00:00|1:00:00|2026-11-29T10:25:20|"
-    "2026-11-29T10:23:19|/work/runs/tiny/job.sh"
+    "2026-11-29T10:23:19|/shared/runs/tiny/job.sh"
 )
 REQUEUED_HELD = (
     "6|PENDING|job requeued in held state|big one|root|main|2||0:00|1:00:00|1:00:00|"
-    "2026-11-29T10:25:20|2026-11-29T10:23:19|/work/runs/tiny/job.sh"
+    "2026-11-29T10:25:20|2026-11-29T10:23:19|/shared/runs/tiny/job.sh"
 )
 CANCELLED = (
     "6|CANCELLED|None|big one|root|main|2|n[1-2]|0:00|2-00:00:00|2-00:00:00|"
-    "2026-11-29T10:23:19|2026-11-29T10:23:16|/work/runs/tiny/job.sh"
+    "2026-11-29T10:23:19|2026-11-29T10:23:16|/shared/runs/tiny/job.sh"
 )
 UNKNOWN = "slurm_load_jobs error: Invalid job id specified"
 DOWN = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
