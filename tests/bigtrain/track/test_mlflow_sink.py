@@ -31,6 +31,9 @@ def _settings(
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    # On a busy machine the import alone takes seconds.
+    monkeypatch.setattr(process_tracker, "FINISH_SECONDS", 120.0)
+    monkeypatch.setattr(process_tracker, "FAILED_FINISH_SECONDS", 120.0)
     caplog.set_level(logging.INFO)
 
 
