@@ -1,5 +1,6 @@
 """`bigtrain launch … --render kubernetes`: a run as objects of Kubernetes; nothing is submitted."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import PurePosixPath
 
@@ -18,6 +19,7 @@ def render_kubernetes(
     nodes: int,
     image: str | None = None,
     gpus_per_node: int | None = None,
+    accept_changes: Sequence[str] = (),
     claim: str = CLAIM,
     mount: str = MOUNT,
 ) -> str:
@@ -29,6 +31,7 @@ def render_kubernetes(
         image: Container image with bigtrain; ``bigtrain`` of this version when not given.
         gpus_per_node: GPUs, and ranks, of each pod; when not given 8, or 0 with
             ``parallel.device=cpu``. With 0 a pod has one rank.
+        accept_changes: Keys that may differ from the checkpoint's.
         claim: PersistentVolumeClaim that all pods mount, with the corpora and the runs.
         mount: Where it is mounted.
 
@@ -52,6 +55,7 @@ def render_kubernetes(
         image=image or f"bigtrain:{version('bigtrain')}",
         claim=claim,
         mount=mount,
+        accept_changes=tuple(accept_changes),
     )
     config.data_parallel_size(nodes * job.ranks_per_node)
     return render_kubernetes_job(job)

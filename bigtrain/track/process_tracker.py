@@ -28,6 +28,8 @@ FINISH_SECONDS = 30.0
 """Limit for the last upload."""
 FAILED_FINISH_SECONDS = 5.0
 """The same limit after a failure; it is shorter, so that the command ends soon."""
+LINE_SECONDS = 1.0
+"""How long a line of the process may wait for the log while there are no events."""
 MAX_QUEUED = 10_000
 """Maximum number of queued records."""
 
@@ -118,16 +120,23 @@ class ProcessTracker:
                 log.warning("%s is off for this attempt: %s", self.name, error)
             return
         try:
-            while "end" not in (event := self._events.get()):
-                process.send(event)
+            while not self._send_next(process):
                 process.log_lines()
-            process.send(event)
             process.receive(FINISH_SECONDS)
         except Exception as error:
             if not self._has_given_up:
                 log.warning("%s stopped recording: %s; %s", self.name, error, self._remedy)
         finally:
             process.kill()
+
+    def _send_next(self, process: "SinkProcess") -> bool:
+        """Sends the next event, if there is one soon; returns whether it was the end."""
+        try:
+            event = self._events.get(timeout=LINE_SECONDS)
+        except queue.Empty:
+            return False
+        process.send(event)
+        return "end" in event
 
     def _start(self, *, clean_dir: Path | None = None) -> "SinkProcess":
         if self._has_given_up:

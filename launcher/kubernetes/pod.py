@@ -38,6 +38,7 @@ class Pod:
     processes: int
     master_addr: str
     master_port: int
+    accept_change: Sequence[str] = ()
 
 
 def torchrun_command(pod: Pod) -> list[str]:
@@ -51,6 +52,7 @@ def torchrun_command(pod: Pod) -> list[str]:
         f"--master-port={pod.master_port}",
         "--max-restarts=0",
         *("-m", "bigtrain.cli", "train", str(pod.config)),
+        *(word for key in pod.accept_change for word in ("--accept-change", key)),
     ]
 
 
@@ -125,6 +127,7 @@ def _parse(arguments: Sequence[str] | None) -> Pod:
     for name in ("nodes", "node-rank", "processes", "master-port"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--master-addr", required=True)
+    parser.add_argument("--accept-change", action="append", default=[])
     return Pod(**vars(parser.parse_args(arguments)))
 
 

@@ -44,6 +44,8 @@ class KubernetesJob:
     """PersistentVolumeClaim with the corpora and the runs, which all pods can write to."""
     mount: str
     """Where the volume is mounted."""
+    accept_changes: tuple[str, ...] = ()
+    """Keys that may differ from the checkpoint's."""
 
     @property
     def ranks_per_node(self) -> int:
@@ -164,6 +166,7 @@ def _container(job: KubernetesJob, name: str) -> dict[str, Any]:
             f"--processes={job.ranks_per_node}",
             "--master-addr=$(MASTER_ADDR)",
             f"--master-port={MASTER_PORT}",
+            *(f"--accept-change={key}" for key in job.accept_changes),
         ],
         "env": [
             {"name": "MASTER_ADDR", "value": f"{name}-0.{name}"},

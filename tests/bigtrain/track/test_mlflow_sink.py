@@ -13,8 +13,9 @@ import pytest
 from mlflow import MlflowClient
 
 from bigtrain.config import RunConfig
-from bigtrain.track import process_tracker
+from bigtrain.track import mlflow_process, process_tracker
 from bigtrain.track.metrics_file import MetricsFile
+from bigtrain.track.mlflow_process import MlflowBackend
 from bigtrain.track.mlflow_sink import open_mlflow
 from bigtrain.track.tracker import Trackers
 from tests.bigtrain.track.mlflow_server import MlflowServer
@@ -30,6 +31,9 @@ def _settings(
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    # On a busy machine the import alone takes seconds.
+    monkeypatch.setattr(process_tracker, "FINISH_SECONDS", 120.0)
+    monkeypatch.setattr(process_tracker, "FAILED_FINISH_SECONDS", 120.0)
     caplog.set_level(logging.INFO)
 
 
@@ -179,7 +183,7 @@ def _silent_server() -> Iterator[str]:
 def test_a_server_that_never_answers_delays_no_step_and_the_end_only_so_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
-    monkeypatch.setattr(process_tracker, "FINISH_SECONDS", 5.0)
+    monkeypatch.setattr(process_tracker, "FINISH_SECONDS", 1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with _silent_server() as uri:
         config = _config(tmp_path, uri)
@@ -190,11 +194,12 @@ def test_a_server_that_never_answers_delays_no_step_and_the_end_only_so_long(
         began = time.monotonic()
         for step in range(1, 1001):
             sink.record("train", step, {"loss": 1.0})
-        assert time.monotonic() - began < 1.0
-        with pytest.raises(process_tracker.SinkError, match="mlflow did not finish within 5 s"):
+        assert time.monotonic() - began < 2.0
+        _wait_for(lambda: any("does not answer" in line for line in caplog.messages))
+        began = time.monotonic()
+        with pytest.raises(process_tracker.SinkError, match="mlflow did not finish within 1 s"):
             sink.finish("finished")
-        assert 4.0 < time.monotonic() - began < 60.0
-    assert any("does not answer" in line and "sent later" in line for line in caplog.messages)
+        assert time.monotonic() - began < 30.0
 
 
 def test_points_wait_while_the_server_is_down_and_are_sent_when_it_answers_again(
@@ -228,12 +233,22 @@ def test_a_refusal_of_the_server_turns_it_off_with_the_servers_reason(
     assert line.startswith("mlflow stopped recording: PERMISSION_DENIED: no way")
 
 
-def test_many_steps_are_sent_in_few_requests(tmp_path: Path) -> None:
+def test_many_steps_are_sent_in_few_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_process, "set_mlflow_variables", lambda: None)
+    monkeypatch.setattr(mlflow_process, "SEND_SECONDS", 3600.0)
+    request = {"project": "tests", "name": "tiny", "run_dir": str(tmp_path), "config": {}}
     with MlflowServer() as server:
-        config = _config(tmp_path, server.uri)
-        _attempt(config, range(1, 201))
-        assert [step for step, _ in server.points("train/loss")] == [*range(1, 201)]
-        assert server.batches < 20
+        backend = MlflowBackend()
+        more = {"uri": server.uri, "metrics": str(tmp_path / "none"), "first_step": 0}
+        backend.open({**request, **more, "rewinds": 0}, lambda **_: None)
+        for step in range(1, 1501):
+            backend.log([{"step": step, "train/loss": 1.0}])
+        assert server.batches == 0
+        backend.finish("finished")
+        assert [step for step, _ in server.points("train/loss")] == [*range(1, 1501)]
+        assert server.batches == 3  # Of at most 1,000 points; each step also sends train/step.
 
 
 def _wait_for(condition: Any) -> None:

@@ -89,7 +89,7 @@ def test_a_name_that_stays_unknown_is_reported_with_what_to_check() -> None:
 @pytest.mark.slow
 def test_two_pods_stop_together_on_sigterm_and_resume(corpus: Path, tmp_path: Path) -> None:
     def config_of(steps: int) -> RunConfig:
-        return tiny_config(corpus, tmp_path, train={"steps": steps}, optim={"schedule": "constant"})
+        return tiny_config(corpus, tmp_path, train={"steps": steps})
 
     file, checkpoints = tmp_path / "run.yaml", config_of(1).run_dir / "checkpoints"
     file.write_text(render_config(config_of(100_000)))
@@ -102,7 +102,7 @@ def test_two_pods_stop_together_on_sigterm_and_resume(corpus: Path, tmp_path: Pa
         _kill(first)
     newest = max(int(each.name.removeprefix("step-")) for each in checkpoints.glob("step-*"))
     file.write_text(render_config(config_of(newest + 5)))
-    second = _start_pods(file)
+    second = _start_pods(file, "--accept-change=train.steps")
     try:
         assert [pod.wait(120) for pod in second] == [0, 0]
     finally:
@@ -115,9 +115,9 @@ def test_two_pods_stop_together_on_sigterm_and_resume(corpus: Path, tmp_path: Pa
     assert starts == [0, newest]
 
 
-def _start_pods(file: Path) -> list[subprocess.Popen[bytes]]:
+def _start_pods(file: Path, *more: str) -> list[subprocess.Popen[bytes]]:
     port = find_free_port()
-    return [_start_pod(file, rank, port) for rank in (0, 1)]
+    return [_start_pod(file, rank, port, *more) for rank in (0, 1)]
 
 
 def _kill(pods: list[subprocess.Popen[bytes]]) -> None:
@@ -126,12 +126,13 @@ def _kill(pods: list[subprocess.Popen[bytes]]) -> None:
         pod.wait()
 
 
-def _start_pod(file: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
+def _start_pod(file: Path, rank: int, port: int, *more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "launcher.kubernetes.pod", str(file), "--nodes=2"),
             *(f"--node-rank={rank}", "--processes=1", "--master-addr=127.0.0.1"),
             f"--master-port={port}",
+            *more,
         ],
         cwd=file.parent,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
