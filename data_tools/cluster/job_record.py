@@ -1,7 +1,6 @@
 """The file that records the last jobs of an output folder on a cluster."""
 
 import os
-import pwd
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,7 +105,7 @@ def find_queued_jobs(folder: Path) -> list[QueuedJob]:
     record = load_record(folder)
     ids = {job.job for job in record.jobs} if record else set[str]()
     scripts = f"{folder / CLUSTER_FOLDER}/"
-    listed = list_queue(user=pwd.getpwuid(os.getuid()).pw_name)
+    listed = list_queue(user=str(os.getuid()))
     if ids:  # Another user may have submitted them.
         listed += list_queue(sorted(ids))
     ours = {
@@ -114,7 +113,7 @@ def find_queued_jobs(folder: Path) -> list[QueuedJob]:
         for job in listed
         if job.state not in _ENDED and (base_id(job) in ids or job.command.startswith(scripts))
     }
-    return list(ours.values())
+    return sorted(ours.values(), key=lambda job: int(base_id(job)))
 
 
 def base_id(job: QueuedJob) -> str:

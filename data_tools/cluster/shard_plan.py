@@ -11,7 +11,7 @@ from data_tools.manifest import MANIFEST_NAME
 from data_tools.reading.text_sources import STANDARD_INPUT
 from data_tools.sharding.prepare_job import PreparedJob, prepare_job
 from data_tools.sharding.seal_job import is_sealed
-from data_tools.sharding.shard_job import claim_folder
+from data_tools.sharding.shard_job import Job, claim_folder
 from data_tools.sharding.shard_markers import find_done_tasks
 from data_tools.sharding.shard_options import ShardOptions
 
@@ -52,24 +52,18 @@ def plan_shard_jobs(
     done, missing = find_done_tasks(tasks, job)
     num_parts = choose_num_parts(request.num_parts, len(tasks))
     own = (f"--tokenizer={tokenizer.absolute()}", f"--out={out}", f"--workers={request.cpus}")
-    jobs = []
-    if missing:
-        array = PlannedJob(
-            name="shard",
-            title=f"Sharding into {out}: writes the tars that are missing, in {num_parts} parts.",
-            arguments=("shard", *own, *option_words),
-            operands=("--", *patterns),
-            parts=parts_of(missing, num_parts),
-        )
-        jobs.append(array)
-    if missing or not is_sealed(job):
-        title = f"Sharding into {out}: checks that every tar is there, and writes the manifests."
-        jobs.append(PlannedJob(name="seal", title=title, arguments=("seal", str(out))))
+    array = PlannedJob(
+        name="shard",
+        title=f"Sharding into {out}: writes the tars that are missing, in {num_parts} parts.",
+        arguments=("shard", *own, *option_words),
+        operands=("--", *patterns),
+        parts=parts_of(missing, num_parts),
+    )
     return ArrayPlan(
         command="shard",
         out=out,
         folder=job.folder,
-        jobs=tuple(jobs),
+        jobs=_choose_jobs(array, job, is_complete=not missing),
         num_parts=num_parts,
         num_tasks=len(tasks),
         num_done=len(done),
@@ -77,6 +71,17 @@ def plan_shard_jobs(
         is_new=prepared.is_new,
         claim=lambda: _claim(prepared, num_parts),
     )
+
+
+def _choose_jobs(array: PlannedJob, job: Job, *, is_complete: bool) -> tuple[PlannedJob, ...]:
+    if is_complete and is_sealed(job):
+        return ()
+    seal = PlannedJob(
+        name="seal",
+        title=f"Sharding into {job.out}: checks that every tar is there, and writes the manifests.",
+        arguments=("seal", str(job.out)),
+    )
+    return (seal,) if is_complete else (array, seal)
 
 
 def _claim(prepared: PreparedJob, num_parts: int) -> None:

@@ -10,6 +10,7 @@ from data_tools.commands.cluster_options import (
     DryRun,
     Memory,
     NumParts,
+    read_cluster_options,
     submit_or_show,
 )
 from data_tools.commands.interrupts import stop_when_interrupted
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def clean(
+    context: typer.Context,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -47,18 +49,11 @@ def clean(
         from bigtrain.config import load_config
         from data_tools.cleaning.clean_config import CleanConfig
         from data_tools.cleaning.clean_corpus import clean_corpus
-        from data_tools.cluster.request import read_request
         from data_tools.errors import InputError
 
         config = load_config(sources, CleanConfig)
-        request = read_request(
-            cluster,
-            num_parts=tasks,
-            workers=config.workers if "workers" in config.model_fields_set else None,
-            memory=memory,
-            dry_run=dry_run,
-            task=task,
-        )
+        is_set = "workers" in config.model_fields_set
+        request = read_cluster_options(context, workers=config.workers if is_set else None)
         if request is not None:
             if only is not None:
                 raise InputError("--cluster submits all passes: leave out --only")

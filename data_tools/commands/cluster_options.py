@@ -44,6 +44,33 @@ ArrayTask = Annotated[
 ]
 
 
+def read_cluster_options(context: typer.Context, *, workers: int | None) -> "ArrayRequest | None":
+    """Reads the options --cluster, --tasks, --memory, --dry-run and --task of a command.
+
+    Args:
+        context: The context of a command that has these options.
+        workers: Processes of each task of the array, if the user gave them.
+
+    Returns:
+        None without --cluster.
+
+    Raises:
+        InputError: The options do not fit together, or have a value that is not valid.
+        ConfigError: The profile is not valid.
+    """
+    from data_tools.cluster.request import read_request
+
+    values = context.params
+    return read_request(
+        values["cluster"],
+        num_parts=values["tasks"],
+        workers=workers,
+        memory=values["memory"],
+        dry_run=values["dry_run"],
+        task=values["task"],
+    )
+
+
 def option_words(context: typer.Context, *, without: Collection[str]) -> list[str]:
     """The options that a command was called with, as words; those with their default are left out.
 
@@ -75,6 +102,12 @@ def submit_or_show(plan: "ArrayPlan", request: "ArrayRequest") -> None:
     if not plan.jobs:
         typer.echo(f"{plan.out}: all {plan.num_tasks} tasks are done already; nothing to submit")
         return
+    if plan.num_parts < request.num_parts:
+        typer.echo(
+            f"the job has {plan.num_tasks} tasks, so {plan.num_parts} parts instead of "
+            f"{request.num_parts}; a smaller task size gives more (--task-mb, in a recipe task_mb)",
+            err=True,
+        )
     if request.dry_run:
         typer.echo(render_dry_run(plan, request))
         return

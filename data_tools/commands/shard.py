@@ -13,6 +13,7 @@ from data_tools.commands.cluster_options import (
     Memory,
     NumParts,
     option_words,
+    read_cluster_options,
     submit_or_show,
 )
 from data_tools.commands.interrupts import stop_when_interrupted
@@ -46,62 +47,57 @@ ShardInputs = Annotated[
 ]
 
 
+Tokenizer = Annotated[
+    Path, typer.Option(callback=expanded, help="A .model or a tokenizer.json file.")
+]
+Out = Annotated[Path, typer.Option(callback=expanded, help="Folder for train/ and validation/.")]
+ValidationPercent = Annotated[
+    float, typer.Option(help="Percentage of documents for validation; 0 makes no split.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes; the result does not depend on it.  [default: 1; with --cluster: "
+        "cpus_per_rank of the profile]"
+    ),
+]
+TaskMb = Annotated[
+    float | None,
+    typer.Option(help="Input per tar in MB.  [default: 1/64 of the input, 4 to 256 MiB]"),
+]
+Seed = Annotated[
+    int, typer.Option(help="Seed for choosing the validation split and for shuffling.")
+]
+
+
 def shard(
     context: typer.Context,
     inputs: ShardInputs,
-    tokenizer: Annotated[
-        Path, typer.Option(callback=expanded, help="A .model or a tokenizer.json file.")
-    ],
-    out: Annotated[
-        Path, typer.Option(callback=expanded, help="Folder for train/ and validation/.")
-    ],
+    tokenizer: Tokenizer,
+    out: Out,
     name: Annotated[str, typer.Option(help="Prefix of the tars' names.")] = "tokens",
     glob: Glob = None,
     exclude: Exclude = None,
     text_field: TextField = "text",
     on_invalid: Invalid = OnInvalid.stop,
     max_document_mb: MaxDocument = 256.0,
-    validation_percent: Annotated[
-        float, typer.Option(help="Percentage of documents for validation; 0 makes no split.")
-    ] = 0.0,
+    validation_percent: ValidationPercent = 0.0,
     shuffle: Annotated[bool, typer.Option(help="Put the documents in random order.")] = False,
     sentences: Annotated[bool, typer.Option(help="Also record where sentences start.")] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Processes; the result does not depend on it.  [default: 1; with --cluster: "
-            "cpus_per_rank of the profile]"
-        ),
-    ] = None,
+    workers: Workers = None,
     task: ArrayTask = None,
     cluster: Cluster = None,
     tasks: NumParts = None,
     memory: Memory = None,
     dry_run: DryRun = False,
-    task_mb: Annotated[
-        float | None,
-        typer.Option(help="Input per tar in MB.  [default: 1/64 of the input, 4 to 256 MiB]"),
-    ] = None,
+    task_mb: TaskMb = None,
     pack_tokens: Annotated[int, typer.Option(help="Tokens per pack.")] = 1_048_576,
-    seed: Annotated[
-        int, typer.Option(help="Seed for choosing the validation split and for shuffling.")
-    ] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Turns text into token tars; run it again to continue."""
     with stop_when_interrupted():
-        from data_tools.cluster.request import read_request
-        from data_tools.jobs.array_part import parse_part
-        from data_tools.sharding.shard_corpus import shard_corpus
         from data_tools.sharding.shard_options import ShardOptions
 
-        request = read_request(
-            cluster,
-            num_parts=tasks,
-            workers=workers,
-            memory=memory,
-            dry_run=dry_run,
-            task=task,
-        )
         options = ShardOptions(
             name=name,
             folder_glob=glob,
@@ -114,18 +110,13 @@ def shard(
             shuffle=shuffle,
             sentences=sentences,
         )
-        if request is not None:
+        request = read_cluster_options(context, workers=workers)
+        if request is None:
+            result = _run(inputs, tokenizer, out, options, workers, task)
+        else:
             words = option_words(context, without=_NOT_OF_PARTS)
             _submit(request, inputs, tokenizer, out, options, words)
             return
-        result = shard_corpus(
-            inputs,
-            tokenizer=tokenizer,
-            out=out,
-            options=options,
-            workers=1 if workers is None else workers,
-            part=parse_part(task),
-        )
     _report(result, out, task)
 
 
@@ -149,6 +140,27 @@ def _report(result: "ShardResult", out: Path, task: str | None) -> None:
         where = f"{out}: {result.tasks} of {result.tasks_of_job} tars"
         how += f"; when all parts are done: bigtrain data seal {out}"
     typer.echo(f"{where}: {_summary(result)}, {how}")
+
+
+def _run(
+    inputs: list[str],
+    tokenizer: Path,
+    out: Path,
+    options: "ShardOptions",
+    workers: int | None,
+    task: str | None,
+) -> "ShardResult":
+    from data_tools.jobs.array_part import parse_part
+    from data_tools.sharding.shard_corpus import shard_corpus
+
+    return shard_corpus(
+        inputs,
+        tokenizer=tokenizer,
+        out=out,
+        options=options,
+        workers=1 if workers is None else workers,
+        part=parse_part(task),
+    )
 
 
 def _submit(

@@ -121,7 +121,7 @@ def _function(job: ArrayJob, cluster: ClusterConfig, python: str) -> Iterator[st
     yield "run_command() {"
     yield f"cd {shlex.quote(str(job.work_dir))} || exit 1"
     yield from render_modules(cluster)
-    yield from render_exports(cluster)
+    yield from render_exports(cluster.environment)
     yield from cluster.prolog
     yield _command(job, cluster, python)
     yield "}"

@@ -1,7 +1,7 @@
 """Lines that all batch scripts share: options for sbatch, modules, variables. Pure text."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bigtrain.config.cluster import ClusterConfig
 
@@ -29,7 +29,7 @@ def render_modules(cluster: ClusterConfig) -> Iterator[str]:
         yield f"module load {shlex.join(cluster.modules)} || exit 1"
 
 
-def render_exports(cluster: ClusterConfig) -> Iterator[str]:
-    """Renders the profile's environment variables."""
-    for variable, value in cluster.environment.items():
+def render_exports(variables: Mapping[str, str]) -> Iterator[str]:
+    """Renders environment variables that all commands of the script get."""
+    for variable, value in variables.items():
         yield f"export {variable}={shlex.quote(value)}"
