@@ -2,7 +2,7 @@
 
 import typer
 
-from data_tools.commands import clean, corpus, megatron, samples, shard, tokenizer
+from data_tools.commands import clean, cluster_options, corpus, megatron, samples, shard, tokenizer
 
 app = typer.Typer(
     help="Make a tokenizer and token tars from text.", no_args_is_help=True, rich_markup_mode=None
@@ -12,6 +12,7 @@ for command in (
     tokenizer.tokenizer,
     shard.shard,
     shard.seal,
+    cluster_options.status,
     samples.samples,
     corpus.inspect,
     corpus.verify,

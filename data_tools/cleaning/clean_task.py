@@ -177,6 +177,21 @@ def load_finished(task: CleanTask, settings: CleanSettings) -> CleanMarker | Non
     return marker if part is None or has_size(settings.out / part.file, part.bytes) else None
 
 
+def read_num_candidates(task: CleanTask, settings: CleanSettings) -> int:
+    """The number of candidates of a task that was scanned, also while it is being finished.
+
+    Raises:
+        InputError: The task was not scanned.
+    """
+    for ending in ("scan.json", "json"):
+        if (marker := _load(task, ending, settings)) is not None:
+            return marker.candidates
+    raise InputError(
+        f"{settings.out}: task {task.number:06d} is not scanned: run the same command with "
+        "--only scan first"
+    )
+
+
 def open_tables(
     tasks: Sequence[CleanTask], settings: CleanSettings, ending: str
 ) -> list[NDArray[Any]]:

@@ -6,6 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bigtrain.config.path_arguments import expanded
+from data_tools.commands.cluster_options import (
+    ArrayTask,
+    Cluster,
+    DryRun,
+    Memory,
+    NumParts,
+    option_words,
+    read_cluster_options,
+    submit_or_show,
+)
 from data_tools.commands.interrupts import stop_when_interrupted
 from data_tools.commands.text_options import (
     Exclude,
@@ -18,7 +28,15 @@ from data_tools.commands.text_options import (
 )
 
 if TYPE_CHECKING:
-    from data_tools.sharding.shard_corpus import ArrayPart, ShardResult
+    from data_tools.cluster.request import ArrayRequest
+    from data_tools.sharding.shard_corpus import ShardResult
+    from data_tools.sharding.shard_options import ShardOptions
+
+_NOT_OF_PARTS = {
+    *("tokenizer", "out", "workers", "task"),
+    *("cluster", "tasks", "memory", "dry_run"),
+}
+"""Parameters that are not passed on to the parts unchanged."""
 
 ShardInputs = Annotated[
     list[str],
@@ -28,49 +46,56 @@ ShardInputs = Annotated[
     ),
 ]
 
-ArrayTask = Annotated[
-    str | None,
+
+Tokenizer = Annotated[
+    Path, typer.Option(callback=expanded, help="A .model or a tokenizer.json file.")
+]
+Out = Annotated[Path, typer.Option(callback=expanded, help="Folder for train/ and validation/.")]
+ValidationPercent = Annotated[
+    float, typer.Option(help="Percentage of documents for validation; 0 makes no split.")
+]
+Workers = Annotated[
+    int | None,
     typer.Option(
-        metavar="I/N",
-        help="Run only part I of N, counted from 0; run `seal` after all parts. In a SLURM array: "
-        "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
+        help="Processes; the result does not depend on it.  [default: 1; with --cluster: "
+        "cpus_per_rank of the profile]"
     ),
+]
+TaskMb = Annotated[
+    float | None,
+    typer.Option(help="Input per tar in MB.  [default: 1/64 of the input, 4 to 256 MiB]"),
+]
+Seed = Annotated[
+    int, typer.Option(help="Seed for choosing the validation split and for shuffling.")
 ]
 
 
 def shard(
+    context: typer.Context,
     inputs: ShardInputs,
-    tokenizer: Annotated[
-        Path, typer.Option(callback=expanded, help="A .model or a tokenizer.json file.")
-    ],
-    out: Annotated[
-        Path, typer.Option(callback=expanded, help="Folder for train/ and validation/.")
-    ],
+    tokenizer: Tokenizer,
+    out: Out,
     name: Annotated[str, typer.Option(help="Prefix of the tars' names.")] = "tokens",
     glob: Glob = None,
     exclude: Exclude = None,
     text_field: TextField = "text",
     on_invalid: Invalid = OnInvalid.stop,
     max_document_mb: MaxDocument = 256.0,
-    validation_percent: Annotated[
-        float, typer.Option(help="Percentage of documents for validation; 0 makes no split.")
-    ] = 0.0,
+    validation_percent: ValidationPercent = 0.0,
     shuffle: Annotated[bool, typer.Option(help="Put the documents in random order.")] = False,
     sentences: Annotated[bool, typer.Option(help="Also record where sentences start.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes; the result does not depend on it.")] = 1,
+    workers: Workers = None,
     task: ArrayTask = None,
-    task_mb: Annotated[
-        float | None,
-        typer.Option(help="Input per tar in MB.  [default: 1/64 of the input, 4 to 256 MiB]"),
-    ] = None,
+    cluster: Cluster = None,
+    tasks: NumParts = None,
+    memory: Memory = None,
+    dry_run: DryRun = False,
+    task_mb: TaskMb = None,
     pack_tokens: Annotated[int, typer.Option(help="Tokens per pack.")] = 1_048_576,
-    seed: Annotated[
-        int, typer.Option(help="Seed for choosing the validation split and for shuffling.")
-    ] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Turns text into token tars; run it again to continue."""
     with stop_when_interrupted():
-        from data_tools.sharding.shard_corpus import shard_corpus
         from data_tools.sharding.shard_options import ShardOptions
 
         options = ShardOptions(
@@ -85,14 +110,13 @@ def shard(
             shuffle=shuffle,
             sentences=sentences,
         )
-        result = shard_corpus(
-            inputs,
-            tokenizer=tokenizer,
-            out=out,
-            options=options,
-            workers=workers,
-            part=_part(task),
-        )
+        request = read_cluster_options(context, workers=workers)
+        if request is None:
+            result = _run(inputs, tokenizer, out, options, workers, task)
+        else:
+            words = option_words(context, without=_NOT_OF_PARTS)
+            _submit(request, inputs, tokenizer, out, options, words)
+            return
     _report(result, out, task)
 
 
@@ -118,16 +142,43 @@ def _report(result: "ShardResult", out: Path, task: str | None) -> None:
     typer.echo(f"{where}: {_summary(result)}, {how}")
 
 
-def _part(task: str | None) -> "ArrayPart | None":
-    from data_tools.errors import InputError
-    from data_tools.sharding.shard_corpus import ArrayPart
+def _run(
+    inputs: list[str],
+    tokenizer: Path,
+    out: Path,
+    options: "ShardOptions",
+    workers: int | None,
+    task: str | None,
+) -> "ShardResult":
+    from data_tools.jobs.array_part import parse_part
+    from data_tools.sharding.shard_corpus import shard_corpus
 
-    if task is None:
-        return None
-    index, _, count = task.partition("/")
-    if not (index.isdecimal() and count.isdecimal()):
-        raise InputError(f"--task {task!r} must be I/N, such as 0/4: part 0 of 4")
-    return ArrayPart(int(index), int(count))
+    return shard_corpus(
+        inputs,
+        tokenizer=tokenizer,
+        out=out,
+        options=options,
+        workers=1 if workers is None else workers,
+        part=parse_part(task),
+    )
+
+
+def _submit(
+    request: "ArrayRequest",
+    inputs: list[str],
+    tokenizer: Path,
+    out: Path,
+    options: "ShardOptions",
+    words: list[str],
+) -> None:
+    from data_tools.cluster.shard_plan import plan_shard_jobs
+    from data_tools.cluster.submission import check_cluster
+
+    check_cluster(request, out.absolute())
+    plan = plan_shard_jobs(
+        request, inputs, tokenizer=tokenizer, out=out, options=options, option_words=words
+    )
+    submit_or_show(plan, request)
 
 
 def _summary(result: "ShardResult") -> str:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from data_tools.errors import InputError
 from data_tools.files import remove_parts, write_file
+from data_tools.jobs.array_part import describe_missing
 from data_tools.jobs.output_folder import only_writer
+from data_tools.jobs.task_locks import read_part_count, remove_locks
 from data_tools.jobs.tool_version import tool_version
 from data_tools.manifest import (
     MANIFEST_NAME,
@@ -18,10 +20,7 @@ from data_tools.manifest import (
 )
 from data_tools.sharding.shard_job import TASKS_FOLDER, Job, Split, load_job
 from data_tools.sharding.shard_markers import ShardMarker, SourceCount, load_shard_marker
-from data_tools.sharding.task_locks import read_part_count, remove_locks
 from data_tools.tokenizer import Tokenizer, load_tokenizer
-
-_NAMED = 8
 
 
 def seal_folder(out: Path) -> tuple[Job, list[ShardMarker], bool]:
@@ -46,7 +45,7 @@ def seal_folder(out: Path) -> tuple[Job, list[ShardMarker], bool]:
         sealed = is_sealed(job)
         if not sealed:
             write_manifests(markers, job)
-        remove_locks(out)
+        remove_locks(job.folder)
     return job, markers, sealed
 
 
@@ -121,16 +120,10 @@ def _inputs(markers: Sequence[ShardMarker]) -> tuple[InputInfo, ...]:
 
 
 def _missing(missing: list[int], job: Job) -> str:
-    count = read_part_count(job)
-    parts = [f"{index}/{count}" for index in sorted({number % count for number in missing})]
-    tars = [f"{number:06d}" for number in missing]
+    count = read_part_count(job.folder) or job.choices.tasks
+    tars, parts = describe_missing(missing, count)
     return (
-        f"{job.out} lacks {len(missing)} of {job.choices.tasks} tars ({_some_of(tars)}): run the "
-        f"same `bigtrain data shard` again with --task {_some_of(parts)}, "
+        f"{job.out} lacks {len(missing)} of {job.choices.tasks} tars ({tars}): run the "
+        f"same `bigtrain data shard` again with --task {parts}, "
         "or once without --task for all missing ones"
     )
-
-
-def _some_of(names: Sequence[str]) -> str:
-    left = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {left} more" if left > 0 else "")

@@ -77,9 +77,14 @@ class Job:
         return ("train", "validation") if self.choices.validation_percent else ("train",)
 
     @property
+    def folder(self) -> Path:
+        """The subfolder with the job file and the completion markers."""
+        return self.out / TASKS_FOLDER
+
+    @property
     def tokenizer(self) -> Path:
         """The job's own copy of the tokenizer."""
-        return self.out / TASKS_FOLDER / self.choices.tokenizer_file
+        return self.folder / self.choices.tokenizer_file
 
 
 def own_files(out: Path, tokenizer_file: str) -> list[Path]:

@@ -1,11 +1,14 @@
 """The completion markers of a sharding job, which record the result of each task."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from data_tools.jobs.completion_markers import JobMarker, has_size, load_marker, write_marker
+from data_tools.jobs.run_tasks import find_done
 from data_tools.manifest import ShardInfo
+from data_tools.sharding.plan_tasks import ShardTask
 from data_tools.sharding.shard_job import TASKS_FOLDER, Job, Split
 from data_tools.tar_index import index_path
 
@@ -48,6 +51,13 @@ def load_shard_marker(number: int, job: Job) -> ShardMarker | None:
     tars = [(job.out / split / shard.file, shard.bytes) for split, shard in marker.shards.items()]
     is_complete = all(has_size(tar, size) and index_path(tar).is_file() for tar, size in tars)
     return marker if is_complete else None
+
+
+def find_done_tasks(
+    tasks: Sequence[ShardTask], job: Job
+) -> tuple[dict[int, ShardMarker], list[ShardTask]]:
+    """The results of the tasks that are done, by their numbers; and the other tasks."""
+    return find_done(tasks, lambda task: load_shard_marker(task.number, job))
 
 
 def _marker_path(number: int, job: Job) -> Path:

@@ -5,6 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bigtrain.config.cluster import ClusterConfig
+from launcher.slurm.script_lines import (
+    render_exports,
+    render_modules,
+    render_option,
+    render_place,
+)
 from launcher.slurm.srun import cpus_per_task, tasks_per_node
 
 _MEMORY_OPTIONS = ("--mem=", "--mem ", "--mem-per-cpu", "--mem-per-gpu")
@@ -45,7 +51,7 @@ def render_batch_script(
         _job_rules(cluster, run_dir=run_dir, work_dir=work_dir),
         [f"#SBATCH {option}" for option in cluster.sbatch],
         _shell_rules(cluster),
-        _modules(cluster),
+        render_modules(cluster),
         _exports(cluster),
         cluster.prolog,
         _supervisor(cluster, run_dir=run_dir, python=python),
@@ -65,28 +71,28 @@ def _header(cluster: ClusterConfig, *, name: str, nodes: int) -> Iterator[str]:
 def _resources(
     cluster: ClusterConfig, *, name: str, nodes: int, excluded: Sequence[str]
 ) -> Iterator[str]:
-    yield _option("job-name", name)
-    for key in ("partition", "account", "qos", "reservation", "constraint"):
-        if (value := getattr(cluster, key)) is not None:
-            yield _option(key, value)
-    yield _option("nodes", nodes + cluster.spares)
-    yield _option("ntasks-per-node", tasks_per_node(cluster))
+    yield render_option("job-name", name)
+    yield from render_place(cluster)
+    yield render_option("nodes", nodes + cluster.spares)
+    yield render_option("ntasks-per-node", tasks_per_node(cluster))
     if (cpus := cpus_per_task(cluster)) is not None:
-        yield _option("cpus-per-task", cpus)
+        yield render_option("cpus-per-task", cpus)
     if cluster.gpus_per_node:
         # Per node, not per task: every rank must see all GPUs of its node.
         gpu = f"{cluster.gpu_type}:{cluster.gpus_per_node}" if cluster.gpu_type else ""
         count = gpu or str(cluster.gpus_per_node)
         gres = cluster.gpu_request == "gres"
-        yield _option("gres", f"gpu:{count}") if gres else _option("gpus-per-node", count)
+        yield (
+            render_option("gres", f"gpu:{count}") if gres else render_option("gpus-per-node", count)
+        )
     if cluster.exclusive:
         yield "#SBATCH --exclusive"
     if (memory := _memory(cluster)) is not None:
-        yield _option("mem", memory)
+        yield render_option("mem", memory)
     if cluster.time is not None:
-        yield _option("time", cluster.time)
+        yield render_option("time", cluster.time)
     if avoided := tuple(dict.fromkeys((*cluster.exclude, *excluded))):
-        yield _option("exclude", ",".join(avoided))
+        yield render_option("exclude", ",".join(avoided))
 
 
 def _memory(cluster: ClusterConfig) -> str | None:
@@ -99,7 +105,7 @@ def _memory(cluster: ClusterConfig) -> str | None:
 
 def _job_rules(cluster: ClusterConfig, *, run_dir: Path, work_dir: Path) -> Iterator[str]:
     yield "# The run saves when this signal comes, before the time limit."
-    yield _option("signal", f"B:USR2@{cluster.warning_seconds}")
+    yield render_option("signal", f"B:USR2@{cluster.warning_seconds}")
     if cluster.restart == "requeue":
         yield "# After the time limit, a preemption or the loss of nodes the run continues."
         yield "#SBATCH --requeue"
@@ -110,9 +116,9 @@ def _job_rules(cluster: ClusterConfig, *, run_dir: Path, work_dir: Path) -> Iter
         yield "#SBATCH --no-requeue"
     yield "# A node that fails does not end the job: spare nodes replace it, or the run restarts."
     yield "#SBATCH --no-kill"
-    yield _option("chdir", work_dir)
+    yield render_option("chdir", work_dir)
     output = str(run_dir / "logs").replace("%", "%%")
-    yield _option("output", f"{output}/slurm-%j.out")
+    yield render_option("output", f"{output}/slurm-%j.out")
     yield "#SBATCH --open-mode=append"
 
 
@@ -129,14 +135,6 @@ def _shell_rules(cluster: ClusterConfig) -> Iterator[str]:
         yield f"export SRUN_CPUS_PER_TASK={cpus}"
 
 
-def _modules(cluster: ClusterConfig) -> Iterator[str]:
-    if not cluster.modules:
-        return
-    words = " ".join(map(shlex.quote, cluster.modules))
-    yield "type module >/dev/null 2>&1 || source /etc/profile"
-    yield f"module load {words} || exit 1"
-
-
 def _exports(cluster: ClusterConfig) -> Iterator[str]:
     variables = dict(cluster.environment)
     if cluster.network_interface is not None:
@@ -146,20 +144,13 @@ def _exports(cluster: ClusterConfig) -> Iterator[str]:
             "GLOO_SOCKET_IFNAME": cluster.network_interface,
         }
         variables = {**defaults, **variables}
-    for variable, value in variables.items():
-        yield f"export {variable}={shlex.quote(value)}"
+    yield from render_exports(variables)
 
 
 def _supervisor(cluster: ClusterConfig, *, run_dir: Path, python: str) -> Iterator[str]:
     yield "# The supervisor starts the ranks with srun, watches them, and restarts them."
     words = (cluster.python or python, "-m", "bigtrain.cli", "supervise", str(run_dir))
     yield f"exec {shlex.join(words)}"
-
-
-def _option(name: str, value: object) -> str:
-    # sbatch reads quotes as a shell does, but a backslash escapes inside single quotes, too.
-    quoted = shlex.quote(str(value).replace("\\", "\\\\"))
-    return f"#SBATCH --{name}={quoted}"
 
 
 def _wrap(command: str, names: Sequence[str], *, width: int = 100) -> Iterator[str]:

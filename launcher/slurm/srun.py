@@ -64,9 +64,9 @@ def render_srun_command(
         "--unbuffered",
         *_binding(cluster),
         "--mpi=none",  # Agents and ranks do not use MPI, whatever the cluster's default.
-        *_pyxis(cluster),
+        *pyxis_words(cluster),
     ]
-    return [*words, *_apptainer(cluster), *agent_command]
+    return [*words, *apptainer_words(cluster), *agent_command]
 
 
 def _binding(cluster: ClusterConfig) -> list[str]:
@@ -82,7 +82,8 @@ def _binding(cluster: ClusterConfig) -> list[str]:
     return words
 
 
-def _pyxis(cluster: ClusterConfig) -> list[str]:
+def pyxis_words(cluster: ClusterConfig) -> list[str]:
+    """The options for srun that run a step in a container; none without pyxis."""
     container = cluster.container
     if container is None or container.runtime != "pyxis":
         return []
@@ -92,7 +93,8 @@ def _pyxis(cluster: ClusterConfig) -> list[str]:
     return [*words, *container.arguments]
 
 
-def _apptainer(cluster: ClusterConfig) -> list[str]:
+def apptainer_words(cluster: ClusterConfig) -> list[str]:
+    """The words before a command that run it in a container; none without Apptainer."""
     container = cluster.container
     if container is None or container.runtime != "apptainer":
         return []

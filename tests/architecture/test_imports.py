@@ -27,6 +27,9 @@ FORMAT_MODULES = tuple(
 )
 """The modules of data_tools that bigtrain may import: file formats, tokenizer, file helpers."""
 
+SUBMITTERS = ("data_tools.cluster",)
+"""The modules of data_tools that submit its jobs, and may import the launcher's SLURM modules."""
+
 _BEFORE_MODELS = {"config", "parallel", "track", "health"}
 _BEFORE_TRAIN = _BEFORE_MODELS | {"models", "data", "objectives", "engine", "checkpoint", "runs"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -106,7 +109,9 @@ HEAVY = (
 def data_tools_and_launcher_import_only_bigtrain_config(source: Source) -> Iterator[Reference]:
     allowed = {name: (name, "bigtrain.config") for name in ("data_tools", "launcher")}
     package = source.module.split(".")[0]
-    if package in allowed:
+    if is_within(source.module, SUBMITTERS):
+        yield from _own_imports_except(source, (*allowed["data_tools"], "launcher.slurm"))
+    elif package in allowed:
         yield from _own_imports_except(source, allowed[package])
 
 
@@ -209,6 +214,9 @@ def test_the_search_finds_known_imports() -> None:
         (RULES[0], "data_tools.corpus", "import bigtrain"),
         (RULES[0], "data_tools.corpus", "def f():\n    from launcher import local"),
         (RULES[0], "data_tools.corpus", "import importlib\nimportlib.import_module('launcher.x')"),
+        (RULES[0], "data_tools.jobs.workers", "from launcher.slurm.client import list_queue"),
+        (RULES[0], "data_tools.cluster.status", "from launcher.local import run_local"),
+        (RULES[0], "data_tools.cluster.status", "from bigtrain.commands import launch"),
         (RULES[0], "launcher.local", "from bigtrain.train.run import train"),
         (RULES[0], "launcher.local", "from bigtrain.environment import Ranks"),
         (RULES[0], "launcher.local", "import data_tools.corpus"),
@@ -286,6 +294,7 @@ def test_the_rule_detects_a_violation(rule: Rule, module: str, text: str) -> Non
     ("module", "text"),
     [
         ("data_tools.corpus", "from data_tools.errors import InputError\nimport numpy"),
+        ("data_tools.cluster.status", "from launcher.slurm.client import list_queue"),
         ("launcher.local", "from bigtrain.config import RunConfig\nfrom bigtrain import config"),
         ("bigtrain.cli", "from data_tools.cli import app\nfrom bigtrain.commands import train"),
         ("bigtrain.commands.launch", "from launcher.local import run_local"),

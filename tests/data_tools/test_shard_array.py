@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 
 from data_tools.cli import app
 from data_tools.errors import InputError
+from data_tools.jobs.array_part import ArrayPart
 from data_tools.jobs.output_folder import only_writer
-from data_tools.sharding.shard_corpus import ArrayPart, seal_corpus, shard_corpus
+from data_tools.jobs.task_locks import lock_tasks
+from data_tools.sharding.shard_corpus import seal_corpus, shard_corpus
 from data_tools.sharding.shard_options import ShardOptions
-from data_tools.sharding.task_locks import lock_tasks
 from tests.data_tools.small_texts import tree_bytes
 
 TINY = {"task_bytes": 1000, "pack_tokens": 100, "validation_percent": 20}
@@ -123,7 +124,7 @@ def test_a_part_of_another_job_is_refused(texts, tokenizer, tmp_path):
 
 
 def hold_tasks(out: Path, numbers, ready, done) -> None:
-    with lock_tasks(out, numbers):
+    with lock_tasks(out / "tasks", numbers):
         ready.set()
         done.wait()
 

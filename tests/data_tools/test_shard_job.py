@@ -14,7 +14,8 @@ from data_tools.errors import InputError
 from data_tools.jobs.output_folder import only_writer
 from data_tools.manifest import load_manifest
 from data_tools.reading.text_sources import find_sources
-from data_tools.sharding.shard_corpus import plan_tasks, shard_corpus
+from data_tools.sharding.plan_tasks import plan_tasks
+from data_tools.sharding.shard_corpus import shard_corpus
 from data_tools.sharding.shard_options import ShardOptions
 from data_tools.verify_corpus import verify_corpus
 from tests.data_tools.small_texts import tree_bytes, write_texts

@@ -1,0 +1,71 @@
+"""Submits jobs of which each waits for the one before: all of them, or none."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from launcher.slurm.client import SlurmError, cancel_job, submit_script
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainLink:
+    """A script, and when its job may begin."""
+
+    script: Path
+    """An absolute path."""
+    needs: Literal["ended", "succeeded"] = "ended"
+    """What the job before must have done: ended in any way, or ended without a failure. If the
+    latter can never be, SLURM cancels this job."""
+
+
+def submit_chain(links: Sequence[ChainLink], *, on_submit: Callable[[int, str], None]) -> list[str]:
+    """Submits jobs in order; if one cannot be submitted, those before it are cancelled.
+
+    Args:
+        links: The scripts, first to last.
+        on_submit: Called after each submission with the position and the job's id.
+
+    Returns:
+        The ids of the jobs.
+
+    Raises:
+        SlurmError: A job cannot be submitted; no job is left in the queue, or the message names it.
+    """
+    jobs: list[str] = []
+    try:
+        for position, link in enumerate(links):
+            options = dependency_options(link, jobs[-1]) if jobs else []
+            jobs.append(submit_script(link.script, options=options))
+            on_submit(position, jobs[-1])
+    except BaseException as error:  # Also an interrupt: half of a chain is of no use.
+        left = _cancel_all(jobs)
+        if left and isinstance(error, SlurmError):
+            ids = " ".join(left)
+            raise SlurmError(
+                f"{error}; jobs submitted before could not be cancelled: scancel {ids}"
+            ) from error
+        raise
+    return jobs
+
+
+def dependency_options(link: ChainLink, job: str) -> list[str]:
+    """The options for sbatch with which a script waits for a job."""
+    if link.needs == "ended":
+        return [f"--dependency=afterany:{job}"]
+    return [f"--dependency=afterok:{job}", "--kill-on-invalid-dep=yes"]
+
+
+def _cancel_all(jobs: Sequence[str]) -> list[str]:
+    """Cancels jobs, the newest first, so that none begins; returns those that remain."""
+    left = []
+    for job in reversed(jobs):
+        try:
+            cancel_job(job)
+        except SlurmError as error:
+            log.warning("job %s was not cancelled: %s", job, error)
+            left.append(job)
+    return left
