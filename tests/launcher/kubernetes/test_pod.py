@@ -91,7 +91,7 @@ def test_two_pods_stop_together_on_sigterm_and_resume(corpus: Path, tmp_path: Pa
     def config_of(steps: int) -> RunConfig:
         return tiny_config(corpus, tmp_path, train={"steps": steps})
 
-    file, checkpoints = tmp_path / "run.yaml", config_of(1).run_dir / "checkpoints"
+    file, checkpoints = tmp_path / "run.yaml", config_of(100_000).run_dir / "checkpoints"
     file.write_text(render_config(config_of(100_000)))
     first = _start_pods(file)
     try:
@@ -109,7 +109,7 @@ def test_two_pods_stop_together_on_sigterm_and_resume(corpus: Path, tmp_path: Pa
         _kill(second)
     starts = [
         event["step"]
-        for event in read_lines(config_of(1).run_dir / "attempts.jsonl")
+        for event in read_lines(config_of(100_000).run_dir / "attempts.jsonl")
         if event["event"] == "start"
     ]
     assert starts == [0, newest]
