@@ -1,5 +1,6 @@
 """Arguments and options that several commands take."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,34 @@ NamedRun = Annotated[
 ]
 RunsDir = Annotated[
     Path, typer.Option(callback=expanded, help="Folder in which a run is looked up by its name.")
+]
+Profiles = Annotated[
+    list[str],
+    typer.Option(
+        "--cluster",
+        metavar="PROFILE.yaml",
+        help="Profile of a cluster: the run is submitted there. Several are merged, and "
+        "cluster.KEY=VALUE changes a key.",
+    ),
+]
+
+
+class Renderer(StrEnum):
+    """What `launch` can print instead of starting a run."""
+
+    KUBERNETES = "kubernetes"
+
+
+Render = Annotated[
+    Renderer | None,
+    typer.Option(help="Print the objects of Kubernetes for `kubectl apply -f -`; start nothing."),
+]
+Image = Annotated[str | None, typer.Option(help="Container image with bigtrain (with --render).")]
+GpusPerNode = Annotated[
+    int | None,
+    typer.Option(
+        help="GPUs, and ranks, of each pod (with --render): 8 if not given, 0 for CPUs.", min=0
+    ),
 ]
 AcceptChange = Annotated[
     list[str],

@@ -1,10 +1,19 @@
 """`bigtrain launch`: starts the ranks of a run on this machine, or submits it to a cluster."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-from bigtrain.commands.arguments import AcceptChange, Sources
+from bigtrain.commands.arguments import (
+    AcceptChange,
+    GpusPerNode,
+    Image,
+    Profiles,
+    Render,
+    Renderer,
+    Sources,
+)
 
 _PROFILE_KEY = "cluster."
 """Overrides that begin with this go to the profile of the cluster."""
@@ -20,16 +29,9 @@ def launch(
             min=1,
         ),
     ] = None,
-    cluster: Annotated[
-        list[str],
-        typer.Option(
-            metavar="PROFILE.yaml",
-            help="Profile of a cluster: the run is submitted there. Several are merged, and "
-            "cluster.KEY=VALUE changes a key.",
-        ),
-    ] = [],  # noqa: B006 - the default is never changed
+    cluster: Profiles = [],  # noqa: B006 - the default is never changed
     nodes: Annotated[
-        int | None, typer.Option(help="Nodes that get ranks (with --cluster).", min=1)
+        int | None, typer.Option(help="Nodes that get ranks (with --cluster or --render).", min=1)
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the batch script; write and submit none.")
@@ -40,11 +42,19 @@ def launch(
             "--check", help="As --dry-run, and ask SLURM whether and when the job could start."
         ),
     ] = False,
+    render: Render = None,
+    image: Image = None,
+    gpus_per_node: GpusPerNode = None,
     accept_change: AcceptChange = [],  # noqa: B006 - the default is never changed
 ) -> None:
     """Starts a run, or resumes it from its newest checkpoint: on this machine, or on a cluster."""
     of_profile = [source for source in sources if source.startswith(_PROFILE_KEY)]
     of_run = [source for source in sources if source not in of_profile]
+    if render is not None or image is not None or gpus_per_node is not None:
+        others = {"--cluster": cluster, "--processes": processes, "cluster.": of_profile}
+        _refuse_with_render({**others, "--dry-run": dry_run, "--check": check}, render, nodes)
+        _print_kubernetes(of_run, nodes or 1, image, gpus_per_node, accept_change)
+        return
     if not cluster:
         _refuse_without_cluster(of_profile, nodes=nodes, dry_run=dry_run, check=check)
         _launch_here(of_run, processes=processes, accept_change=accept_change)
@@ -83,6 +93,39 @@ def _refuse_without_cluster(
         raise ConfigError(
             f"{', '.join(given)}: for a cluster only; give its profile, --cluster PROFILE.yaml"
         )
+
+
+def _refuse_with_render(
+    others: Mapping[str, object], render: Renderer | None, nodes: int | None
+) -> None:
+    from bigtrain.config import ConfigError
+
+    if render is None:
+        raise ConfigError("--image and --gpus-per-node are for --render kubernetes; add it")
+    if given := [name for name, value in others.items() if value]:
+        raise ConfigError(f"--render {render} starts nothing: leave {', '.join(given)} out")
+    if nodes is None:
+        raise ConfigError(f"--render {render} needs the number of pods: give --nodes N")
+
+
+def _print_kubernetes(
+    sources: list[str],
+    nodes: int,
+    image: str | None,
+    gpus_per_node: int | None,
+    accept_change: list[str],
+) -> None:
+    from bigtrain.commands.render_kubernetes import render_kubernetes
+    from bigtrain.runs.resolve_run import resolve_run
+
+    text = render_kubernetes(
+        resolve_run(sources),
+        nodes=nodes,
+        image=image,
+        gpus_per_node=gpus_per_node,
+        accept_changes=accept_change,
+    )
+    typer.echo(text, nl=False)
 
 
 def _launch_here(sources: list[str], *, processes: int | None, accept_change: list[str]) -> None:
