@@ -68,17 +68,19 @@ def run_ranks(command: Sequence[str], run_dir: Path) -> int:
         command's exit code.
     """
     before_start = _read_status(run_dir)
-    process = subprocess.Popen(command)
+    started: list[subprocess.Popen[bytes]] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         try:
             (run_dir / "STOP").touch()
         except OSError:  # There is no run folder yet, so there is nothing to save.
-            process.send_signal(number)
+            for process in started:
+                process.send_signal(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        code = process.wait()
+        started.append(subprocess.Popen(command))
+        code = started[0].wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -78,6 +78,7 @@ def test_sigterm_asks_the_run_to_stop_by_its_file(tmp_path: Path) -> None:
         assert pod.wait(60) == STOPPED
     finally:
         pod.kill()
+        (tmp_path / "STOP").touch()  # Ends the ranks if the pod did not.
 
 
 def test_a_name_that_stays_unknown_is_reported_with_what_to_check() -> None:
