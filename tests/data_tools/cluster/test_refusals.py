@@ -43,10 +43,7 @@ def words(tmp_path, monkeypatch, texts, tokenizer) -> list[object]:
             "scheduler=hosts needs hosts",
         ),
         (
-            [
-                *("--cluster=cluster.yaml", "--cluster=scheduler=hosts", "--cluster=hosts=[a, b]"),
-                "--tasks=4",
-            ],
+            ["--cluster=hosts.yaml", "--tasks=4"],
             "--cluster submits to SLURM; run the command on each host with --task I/N instead",
         ),
         (
