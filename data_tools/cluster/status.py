@@ -33,10 +33,10 @@ def render_status(out: Path) -> list[str]:
     lines = [_render_progress(out, folder, record)]
     try:
         queue = list_queue([job.job for job in record.jobs])
+        lines += [_render_job(job, queue) for job in record.jobs]
     except SlurmError as error:
-        lines.append(f"the queue is not known: {error}")
-        queue = []
-    lines += [_render_job(job, queue) for job in record.jobs]
+        ids = ", ".join(job.job for job in record.jobs)
+        lines.append(f"jobs {ids}: whether they wait or run is not known: {error}")
     lines += _render_failures(folder / CLUSTER_FOLDER, record.jobs)
     return lines
 

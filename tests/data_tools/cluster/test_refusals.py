@@ -20,6 +20,7 @@ def refusal_of(*words: object) -> str:
 @pytest.fixture
 def words(tmp_path, monkeypatch, texts, tokenizer) -> list[object]:
     (tmp_path / "cluster.yaml").write_text("partition: cpu\n")
+    (tmp_path / "hosts.yaml").write_text("scheduler: hosts\nhosts: [a, b]\n")
     monkeypatch.chdir(tmp_path)
     return ["shard", texts, f"--tokenizer={tokenizer.path}", "--out=corpus"]
 
@@ -42,10 +43,7 @@ def words(tmp_path, monkeypatch, texts, tokenizer) -> list[object]:
             "scheduler=hosts needs hosts",
         ),
         (
-            [
-                *("--cluster=cluster.yaml", "--cluster=scheduler=hosts", "--cluster=hosts=[a, b]"),
-                "--tasks=4",
-            ],
+            ["--cluster=hosts.yaml", "--tasks=4"],
             "--cluster submits to SLURM; run the command on each host with --task I/N instead",
         ),
         (

@@ -20,7 +20,7 @@ def make_job(folder: Path = Path("/corpus/tasks/cluster"), **changes: object) ->
         "parts": (0, 1),
         "num_parts": 2,
         "folder": folder,
-        "work_dir": Path("/work dir"),
+        "work_dir": Path("/home/me/my work"),
     }
     return ArrayJob(**{**values, **changes})
 
