@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,7 +68,7 @@ class SlurmJob:
         except SlurmError as error:
             logger.warning("SIGTERM counts as a cancel by the user: %s", error)
             return StopCause.USER
-        return find_stop_cause(fields, now=time.time())
+        return find_stop_cause(fields, restart_count=self.restart_count, now=time.time())
 
     async def begin(self) -> None:
         """Submits the successor of the job, in a chain."""
@@ -163,24 +163,27 @@ def supervisor_addresses(interface: str | None) -> list[str]:
     return list(dict.fromkeys([*found, *addresses]))
 
 
-def find_stop_cause(fields: dict[str, str], *, now: float) -> StopCause:
+def find_stop_cause(fields: Mapping[str, str], *, restart_count: int, now: float) -> StopCause:
     """Why a job gets SIGTERM, from its fields in ``scontrol show job``. Pure.
+
+    While the job ends, its state is COMPLETING whatever ended it, and its EndTime is the present.
 
     Args:
         fields: The fields by name.
+        restart_count: How often this job had been queued again when it began.
         now: The present time, in seconds since the epoch.
     """
-    state = fields.get("JobState", "")
-    if fields.get("PreemptTime", "None") not in ("None", "", "Unknown"):
+    state, restarts = fields.get("JobState", ""), fields.get("Restarts", "")
+    if fields.get("PreemptTime", "None") not in ("None", "", "Unknown", "N/A"):
         return StopCause.PREEMPTED
-    if state.startswith("CANCELLED"):
-        return StopCause.USER
     if state.startswith(_REQUEUED_STATES):
         return StopCause.PREEMPTED
-    end = parse_slurm_time(fields.get("EndTime", ""))
-    is_near = end is not None and now > end - NEAR_LIMIT_SECONDS
-    limited = state.startswith(("RUNNING", "COMPLETING")) and is_near
-    return StopCause.TIME_LIMIT if state.startswith("TIMEOUT") or limited else StopCause.USER
+    if restarts.isdecimal() and int(restarts) > restart_count:
+        return StopCause.PREEMPTED  # `scontrol requeue`, by an administrator or `bigtrain requeue`.
+    start = parse_slurm_time(fields.get("StartTime", ""))
+    limit = client.parse_time(fields.get("TimeLimit", ""))
+    reached = start is not None and limit is not None and now > start + limit - NEAR_LIMIT_SECONDS
+    return StopCause.TIME_LIMIT if state.startswith("TIMEOUT") or reached else StopCause.USER
 
 
 def parse_slurm_time(text: str) -> float | None:
