@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from bigtrain.config import RunConfig
     from bigtrain.runs.job_file import JobRecord
     from bigtrain.runs.supervised_run import SupervisedTraining
-    from launcher.supervisor.interfaces import Scheduler, Starter
+    from launcher.preflight.preflight import PreflightPlan
+    from launcher.supervisor.interfaces import Preflight, Scheduler, Starter
+    from launcher.supervisor.node_checks import NodeChecks
 
 
 def supervise(
@@ -107,12 +109,38 @@ def _supervise(
         world_sizes=_world_sizes(config, record),
         rewinds=config.guard.rewind,
     )
-    supervisor = Supervisor(settings, run, scheduler, starter)
+    supervisor = Supervisor(settings, run, scheduler, starter, _preflight(config, record, run))
     try:
         return asyncio.run(supervisor.supervise())
     finally:
         if not supervisor.continues_later:
             update_job(run.folder, lambda each: each.with_state("ended"))
+
+
+def _preflight(config: "RunConfig", record: "JobRecord", run: "SupervisedTraining") -> "Preflight":
+    """The checks of the nodes; the supervisor leaves them out if the profile says so."""
+    import asyncio
+
+    from launcher.supervisor.interfaces import PreflightResult
+
+    async def check(nodes: "NodeChecks") -> PreflightResult:
+        from bigtrain.commands.preflight_plan import preflight_plan
+        from launcher.preflight.preflight import run_preflight, summarize
+
+        def plan() -> "PreflightPlan":
+            return preflight_plan(
+                config, record, run_dir=run.folder, log_dir=run.log_dir, python=_python(record)
+            )
+
+        try:
+            verdict = await run_preflight(nodes, await asyncio.to_thread(plan))
+        except (ValueError, OSError) as error:
+            return PreflightResult(refusal=str(error))
+        return PreflightResult(
+            verdict.bad, verdict.refusal, summarize(verdict, nodes=len(nodes.nodes))
+        )
+
+    return check
 
 
 def _open_run(run_dir: Path, record: "JobRecord") -> "SupervisedTraining":

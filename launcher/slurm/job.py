@@ -4,13 +4,14 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from bigtrain.config.cluster_rules import parse_slurm_time
 from launcher.environment import read_slurm_variable
 from launcher.excluded_nodes import remember_excluded
 from launcher.slurm import client
@@ -54,7 +55,7 @@ class SlurmJob:
         while True:
             try:
                 fields = await asyncio.to_thread(client.show_job, self.job_id)
-                return parse_slurm_time(fields.get("EndTime", ""))
+                return parse_moment(fields.get("EndTime", ""))
             except SlurmUnavailableError:
                 await asyncio.sleep(RETRY_SECONDS)
             except SlurmError as error:
@@ -68,7 +69,7 @@ class SlurmJob:
         except SlurmError as error:
             logger.warning("SIGTERM counts as a cancel by the user: %s", error)
             return StopCause.USER
-        return find_stop_cause(fields, now=time.time())
+        return find_stop_cause(fields, restart_count=self.restart_count, now=time.time())
 
     async def begin(self) -> None:
         """Submits the successor of the job, in a chain."""
@@ -80,15 +81,17 @@ class SlurmJob:
                 logger.error("no successor was submitted: %s", error)
 
     async def requeue(self) -> None:
-        """Requeues the job; SLURM then ends this process. A chain's successor waits already."""
+        """Requeues the job; SLURM then ends this process. A chain's successor waits already.
+
+        SLURM lets a requeued job wait for two minutes. It is not started before: a late report of
+        its old end would end it again.
+        """
         if self.restart != "requeue":
             return
         deadline = time.monotonic() + REQUEUE_SECONDS
         while True:
             try:
                 await asyncio.to_thread(client.requeue_job, self.job_id)
-                # SLURM would wait for two minutes.
-                await asyncio.to_thread(client.release_job_now, self.job_id)
                 return
             except SlurmUnavailableError as error:
                 if time.monotonic() > deadline:
@@ -163,30 +166,39 @@ def supervisor_addresses(interface: str | None) -> list[str]:
     return list(dict.fromkeys([*found, *addresses]))
 
 
-def find_stop_cause(fields: dict[str, str], *, now: float) -> StopCause:
+def find_stop_cause(fields: Mapping[str, str], *, restart_count: int, now: float) -> StopCause:
     """Why a job gets SIGTERM, from its fields in ``scontrol show job``. Pure.
+
+    While the job ends, its state is COMPLETING whatever ended it, and its EndTime is the present.
 
     Args:
         fields: The fields by name.
+        restart_count: How often this job had been queued again when it began.
         now: The present time, in seconds since the epoch.
     """
-    state = fields.get("JobState", "")
-    if fields.get("PreemptTime", "None") not in ("None", "", "Unknown"):
+    state, restarts = fields.get("JobState", ""), fields.get("Restarts", "")
+    if fields.get("PreemptTime", "None") not in ("None", "", "Unknown", "N/A"):
         return StopCause.PREEMPTED
-    if state.startswith("CANCELLED"):
-        return StopCause.USER
     if state.startswith(_REQUEUED_STATES):
         return StopCause.PREEMPTED
-    end = parse_slurm_time(fields.get("EndTime", ""))
-    is_near = end is not None and now > end - NEAR_LIMIT_SECONDS
-    limited = state.startswith(("RUNNING", "COMPLETING")) and is_near
-    return StopCause.TIME_LIMIT if state.startswith("TIMEOUT") or limited else StopCause.USER
+    if restarts.isdecimal() and int(restarts) > restart_count:
+        return StopCause.PREEMPTED  # `scontrol requeue`, by an administrator or `bigtrain requeue`.
+    start = parse_moment(fields.get("StartTime", ""))
+    limit = _limit_seconds(fields.get("TimeLimit", ""))
+    reached = start is not None and limit is not None and now > start + limit - NEAR_LIMIT_SECONDS
+    return StopCause.TIME_LIMIT if state.startswith("TIMEOUT") or reached else StopCause.USER
 
 
-def parse_slurm_time(text: str) -> float | None:
+def parse_moment(text: str) -> float | None:
     """Seconds since the epoch of a local time such as 2025-01-31T12:00:00; None if it is none."""
     with suppress(ValueError):
         return datetime.fromisoformat(text).timestamp()
+    return None
+
+
+def _limit_seconds(text: str) -> int | None:
+    with suppress(ValueError):
+        return parse_slurm_time(text)
     return None
 
 
