@@ -98,10 +98,8 @@ def start_rank(start: RankCommand, on_exit: Callable[[int, float], None]) -> Ran
     command = (*wrapper, *start.command)
     defers = start.command[1:4] == _TRAIN_RANK
     if start.log is None:
-        process, log_start = (
-            _start_process(command, start.environment, None, defers_signals=defers),
-            0,
-        )
+        process = _start_process(command, start.environment, None, defers_signals=defers)
+        log_start = 0
     else:
         with start.log.open("ab") as log:  # Keeps the log of earlier attempts.
             log_start = log.tell()
