@@ -20,6 +20,11 @@ from typing import IO
 from launcher import rank_exec
 from launcher.failures import RankEnd, load_error_report, load_last_line
 
+_TRAIN_RANK = ("-m", "bigtrain.cli", "train-rank")
+"""The command that unblocks `_DEFERRED` as soon as it handles them (`bigtrain.train.stop`)."""
+_DEFERRED = (signal.SIGTERM, signal.SIGUSR2)
+"""Signals that ask a rank to save. Before it handles them they would end it."""
+
 
 @dataclass(frozen=True, slots=True)
 class RankCommand:
@@ -91,12 +96,14 @@ def start_rank(start: RankCommand, on_exit: Callable[[int, float], None]) -> Ran
     """
     wrapper = (sys.executable, "-I", "-S", str(rank_exec.__file__), str(os.getpid()))
     command = (*wrapper, *start.command)
+    defers = start.command[1:4] == _TRAIN_RANK
     if start.log is None:
-        process, log_start = _start_process(command, start.environment, None), 0
+        process = _start_process(command, start.environment, None, defers_signals=defers)
+        log_start = 0
     else:
         with start.log.open("ab") as log:  # Keeps the log of earlier attempts.
             log_start = log.tell()
-            process = _start_process(command, start.environment, log)
+            process = _start_process(command, start.environment, log, defers_signals=defers)
     rank = RankProcess(start.rank, process, start.log, log_start, start.error_file)
     # A daemon thread, so that the launcher can end even if a rank hangs inside the kernel.
     threading.Thread(target=_report_exit, args=(rank, on_exit), daemon=True).start()
@@ -155,17 +162,26 @@ def threads_per_rank(cores: int, ranks: int) -> int:
 
 
 def _start_process(
-    command: tuple[str, ...], environment: Mapping[str, str], log: IO[bytes] | None
+    command: tuple[str, ...],
+    environment: Mapping[str, str],
+    log: IO[bytes] | None,
+    *,
+    defers_signals: bool,
 ) -> subprocess.Popen[bytes]:
+    # The process inherits the mask; the signals stay pending until it unblocks them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEFERRED if defers_signals else ())
     # In its own session a rank does not receive the terminal's Ctrl-C; the launcher forwards it.
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=None if log is None else subprocess.STDOUT,
-        start_new_session=True,
-    )
+    try:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=None if log is None else subprocess.STDOUT,
+            start_new_session=True,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _report_exit(rank: RankProcess, on_exit: Callable[[int, float], None]) -> None:

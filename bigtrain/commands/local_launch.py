@@ -4,7 +4,6 @@ What to do after a divergence is decided by the function that the supervisor of 
 (`launcher.supervisor.decide`), so there is one rule.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,9 @@ from bigtrain.runs.resume_checks import check_run
 from bigtrain.runs.rewind import render_rewind
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.skip_file import with_skips
+from launcher.failures import load_error_report
 from launcher.local import JobResult, LocalJob, render_failure, run_local
+from launcher.ranks import error_file
 from launcher.supervisor.decide import decide
 from launcher.supervisor.values import (
     Action,
@@ -114,11 +115,8 @@ def _decide(
 
 
 def _load_divergence(logs: Path, rank: int) -> Divergence | None:
-    try:
-        report = json.loads((logs / f"rank-{rank}.error.json").read_text(encoding="utf-8"))
-        return Divergence(**report["divergence"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    report = load_error_report(error_file(logs, rank))
+    return None if report is None else report.divergence
 
 
 def _rewind(folder: RunFolder, decision: Decision) -> bool:

@@ -37,10 +37,12 @@ def _begin() -> tuple["Heartbeat", "StopFlag"]:
     from bigtrain.train.stop import StopFlag
 
     rank, supervision = read_ranks().rank, read_supervision()
-    heartbeat = Heartbeat(supervision.heartbeat_socket, rank=rank)
-    heartbeat.enter(Phase.START)
+    stop = StopFlag()
     write_stacks_on_sigquit(supervision.stacks_file, rank=rank)
-    return heartbeat, StopFlag()
+    heartbeat = Heartbeat(supervision.heartbeat_socket, rank=rank)
+    # A launcher that has received it may send signals.
+    heartbeat.enter(Phase.START)
+    return heartbeat, stop
 
 
 def _train(

@@ -2,8 +2,8 @@
 
 import json
 import os
+import queue
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 
 from bigtrain.config import RunConfig, render_config
 from bigtrain.track.json_lines import read_lines
+from launcher.ranks import RankCommand, start_rank
 from tests.ranks import run_ranks
 from tests.runs import tiny_config, train_rank
 
@@ -78,26 +79,29 @@ def test_a_new_run_that_is_stopped_while_it_loads_has_no_checkpoint(
     assert run_ranks(train_rank, 2, config)[0].state == "finished"
 
 
-def test_a_signal_that_comes_before_the_handlers_is_not_lost_if_the_launcher_blocks_it(
+def test_a_signal_that_comes_before_the_rank_handles_it_is_not_lost(
     corpus: Path, tmp_path: Path
 ) -> None:
     config = _config(corpus, tmp_path)
     file = tmp_path / "run.yaml"
     file.write_text(render_config(config))
     config.run_dir.mkdir()
-    blocked = {signal.SIGUSR2, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    ended: queue.SimpleQueue[float] = queue.SimpleQueue()
+    command = RankCommand(
+        rank=0,
+        command=(sys.executable, "-m", "bigtrain.cli", "train-rank", str(file)),
+        environment={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        error_file=tmp_path / "error.json",
+        log=tmp_path / "rank.log",
+    )
+    rank = start_rank(command, lambda _, time: ended.put(time))
     try:
-        rank = subprocess.Popen(
-            [sys.executable, "-m", "bigtrain.cli", "train-rank", str(file)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        )
+        rank.send(signal.SIGUSR2)
+        end = rank.load_end(ended.get(timeout=90))
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    rank.send_signal(signal.SIGUSR2)
-    _, output = rank.communicate(timeout=90)
-    assert rank.returncode == 0, output
+        rank.process.kill()
+    output = (tmp_path / "rank.log").read_text()
+    assert end.code == 0, output
     assert "stopped by SIGUSR2 before a checkpoint was loaded" in output
     assert _status(config)["state"] == "stopped"
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
