@@ -25,12 +25,15 @@ from launcher.slurm.client import (
     submit_script,
 )
 from launcher.slurm.errors import SlurmUnavailableError
-from launcher.slurm.queue import QueueAnswer, ask_queue, explain_reason, is_held
+from launcher.slurm.queue import QueueAnswer, ask_queue, explain_reason, is_held, queued_time
 
 ANSWER_SECONDS = 30.0
 """How long SLURM's controller has for an answer; to act without one could do harm."""
 _NEWEST_JOBS = 10
 _POLL_SECONDS = 0.5
+_SETTLE_SECONDS = 60.0
+"""How long after a requeue a job is not started at once. A report of its old end that arrives after
+its new start would end it: the reason for SLURM's own delay of two minutes."""
 
 
 class RunControlError(ValueError):
@@ -269,6 +272,13 @@ def _release(run: _Run, job: QueuedJob) -> str:
         release_hold(job.job)
         return f"{run.folder}: released job {job.job}, which was held"
     if job.reason == "BeginTime":
+        age = run.status.now - (queued_time(job) or 0.0)
+        if age < _SETTLE_SECONDS:
+            raise RunControlError(
+                f"{run.folder}: job {job.job} went into the queue {render_duration(age)} ago, and "
+                "SLURM may still be ending it on its nodes; it begins by itself, or try again in a "
+                "minute"
+            )
         release_job_now(job.job)
         return f"{run.folder}: job {job.job} may begin now, as soon as nodes are free"
     reason = f" ({explain_reason(job.reason)})" if job.reason else ""

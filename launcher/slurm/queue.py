@@ -107,7 +107,16 @@ def _seconds(text: str) -> int | None:
 
 def start_time(job: QueuedJob) -> float | None:
     """When a job began or may begin, in seconds since 1970; None if that is not known."""
+    return _moment(job.start)
+
+
+def queued_time(job: QueuedJob) -> float | None:
+    """When a job was submitted or requeued last, in seconds since 1970; None if not known."""
+    return _moment(job.submitted)
+
+
+def _moment(text: str) -> float | None:
     try:
-        return datetime.fromisoformat(job.start).timestamp()
+        return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return None

@@ -25,7 +25,7 @@ DEPENDENCY = (
 )
 BEGIN_TIME = (
     "6|PENDING|BeginTime|big one|root|main|2||0:00|1:00:00|1:00:00|2026-11-29T10:25:20|"
-    "2026-11-29T10:23:19|/shared/runs/tiny/job.sh"
+    "2020-11-29T10:23:19|/shared/runs/tiny/job.sh"
 )
 REQUEUED_HELD = (
     "6|PENDING|job requeued in held state|big one|root|main|2||0:00|1:00:00|1:00:00|"

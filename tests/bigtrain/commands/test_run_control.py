@@ -2,6 +2,7 @@
 
 import json
 import socket
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,16 @@ def test_requeue_releases_a_job_that_waits_for_a_person_or_a_time(
     slurm.answer(job)
     assert said in requeue_run(run)
     assert slurm.calls() == [call]
+
+
+def test_a_job_that_was_requeued_just_now_is_not_started_at_once(
+    run: Path, slurm: FakeSlurm
+) -> None:
+    now = datetime.now().isoformat(timespec="seconds")
+    slurm.answer(fake_slurm.BEGIN_TIME.replace("2020-11-29T10:23:19", now))
+    with pytest.raises(RunControlError, match=r"job 6 went into the queue .* ago"):
+        requeue_run(run)
+    assert slurm.calls() == []
 
 
 def test_requeue_submits_a_stopped_run_again_without_its_old_requests(
