@@ -1,8 +1,10 @@
 """What every node of a job must be able to read and write, for the checks before its first ranks.
 
-Made where the run is submitted, so that the nodes are compared with what the user saw. No torch.
+`launch` records the hashes of corpora and tokenizer where the run is submitted, so that the nodes
+are compared with what the user saw. No torch.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,27 @@ from bigtrain.checkpoint.storage_folder import DiskFolder, Folder
 from bigtrain.config import RunConfig
 from bigtrain.plan.parameters import count_parameters
 from bigtrain.runs.resume_checks import open_checkpoints
-from data_tools.files import file_sha256
+from data_tools.errors import InputError
+from data_tools.files import file_sha256, load_json, render_json, write_file
 from data_tools.manifest import MANIFEST_NAME, Manifest, load_manifest
 from data_tools.remote_files import is_url
 
+DATA_FILES = "data-files.json"
+"""The record in the run folder."""
 LOG_BYTES = 256 << 20
 """Room for logs and metrics."""
 BYTES_PER_PARAMETER = 12
 """A checkpoint holds each parameter and its two moments in fp32."""
+
+
+def record_data_files(config: RunConfig) -> None:
+    """Writes the hashes of the run's corpora and tokenizer into the run folder.
+
+    Raises:
+        InputError: A manifest cannot be read.
+        OSError: The tokenizer cannot be read, or the run folder not written.
+    """
+    write_file(config.run_dir / DATA_FILES, render_json(_find_data_files(config)))
 
 
 def node_check_arguments(
@@ -35,16 +50,35 @@ def node_check_arguments(
 
     Raises:
         ConfigError: The run's checkpoints are in another place than its config says.
-        InputError: A manifest cannot be read.
-        OSError: The tokenizer cannot be read.
+        InputError: Nothing is recorded, and a manifest cannot be read.
+        OSError: Nothing is recorded, and the tokenizer cannot be read.
     """
-    names = (*config.data.training_corpora, *config.data.validation_corpora)
-    corpora = [Path(name).absolute() for name in dict.fromkeys(names) if not is_url(name)]
-    manifests = {folder: load_manifest(folder) for folder in corpora}
     return {
         "config": str(config_file.absolute()),
         "gpus": gpus_per_node,
         "folders": _folders(config),
+        **(_load_record(config.run_dir / DATA_FILES) or _find_data_files(config)),
+    }
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """An estimate of the bytes of one checkpoint."""
+    return BYTES_PER_PARAMETER * count_parameters(config.model).padded_total
+
+
+def _load_record(file: Path) -> Mapping[str, Any] | None:
+    try:
+        values = load_json(file) if file.is_file() else None
+    except InputError:
+        return None
+    return values if isinstance(values, dict) and {"files", "tars"} <= values.keys() else None
+
+
+def _find_data_files(config: RunConfig) -> dict[str, Any]:
+    names = (*config.data.training_corpora, *config.data.validation_corpora)
+    corpora = [Path(name).absolute() for name in dict.fromkeys(names) if not is_url(name)]
+    manifests = {folder: load_manifest(folder) for folder in corpora}
+    return {
         "files": [
             *(_file(folder / MANIFEST_NAME, m.fingerprint) for folder, m in manifests.items()),
             *_tokenizers(config, manifests),
@@ -64,11 +98,6 @@ def _folders(config: RunConfig) -> list[dict[str, Any]]:
         return [run]
     needed = LOG_BYTES + _num_new_checkpoints(config, checkpoints) * checkpoint_bytes(config)
     return [run, {"path": str(checkpoints.path.absolute()), "bytes": needed}]
-
-
-def checkpoint_bytes(config: RunConfig) -> int:
-    """An estimate of the bytes of one checkpoint."""
-    return BYTES_PER_PARAMETER * count_parameters(config.model).padded_total
 
 
 def _num_new_checkpoints(config: RunConfig, checkpoints: Folder) -> int:

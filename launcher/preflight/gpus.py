@@ -61,8 +61,11 @@ def _query(what: str, fields: tuple[str, ...]) -> list[list[str]]:
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())
         raise GpuError(f"nvidia-smi ended with code {done.returncode}: {said[:200]}")
-    rows = [[word.strip() for word in line.split(",")] for line in done.stdout.splitlines() if line]
-    return [row for row in rows if len(row) == len(fields)]
+    # The last field, the name of a program, may hold commas.
+    rows = [line.split(",", len(fields) - 1) for line in done.stdout.splitlines() if line.strip()]
+    if any(len(row) != len(fields) for row in rows):
+        raise GpuError(f"nvidia-smi gave another answer than {', '.join(fields)}: {rows[0]}")
+    return [[word.strip() for word in row] for row in rows]
 
 
 def _parse_row(row: list[str]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """What the nodes of a job must be able to read and write."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bigtrain.config import RunConfig, render_config
 from bigtrain.plan.parameters import count_parameters
-from bigtrain.runs.node_check_arguments import LOG_BYTES, node_check_arguments
+from bigtrain.runs.node_check_arguments import LOG_BYTES, node_check_arguments, record_data_files
 from launcher.preflight.checks import run_checks
 from tests.runs import make_corpus, tiny_config
 
@@ -38,17 +39,34 @@ def test_a_node_that_has_the_corpus_the_tokenizer_and_the_disk_is_good(
     assert _problems(tiny_config(corpus, tmp_path / "runs"), tmp_path) == {}
 
 
-def test_a_corpus_that_changed_since_the_submission_is_found(corpus: Path, tmp_path: Path) -> None:
-    config = tiny_config(corpus, tmp_path / "runs")
-    arguments = node_check_arguments(config, config_file=tmp_path / "c.yaml", gpus_per_node=0)
+@pytest.fixture
+def changed_corpus(corpus: Path) -> Iterator[Path]:
+    """Changes the manifest of the training corpus when the test asks for it, and restores it."""
     manifest = corpus / "train" / "manifest.json"
     before = manifest.read_bytes()
-    manifest.write_bytes(before + b" ")
-    try:
-        problem = run_checks(arguments)["checks"]["data"]["problem"]
-    finally:
-        manifest.write_bytes(before)
-    assert problem.startswith(f"{manifest} has sha256 ")
+    yield manifest
+    manifest.write_bytes(before)
+
+
+def test_a_corpus_that_changed_since_the_submission_is_found(
+    corpus: Path, changed_corpus: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(corpus, tmp_path / "runs")
+    config.run_dir.mkdir(parents=True)
+    record_data_files(config)
+    assert _problems(config, tmp_path) == {}
+    changed_corpus.write_bytes(changed_corpus.read_bytes() + b" ")
+    assert _problems(config, tmp_path)["data"].startswith(f"{changed_corpus} has sha256 ")
+    record_data_files(config)
+    assert _problems(config, tmp_path) == {}
+
+
+def test_a_damaged_record_does_not_count(corpus: Path, tmp_path: Path) -> None:
+    config = tiny_config(corpus, tmp_path / "runs")
+    config.run_dir.mkdir(parents=True)
+    for damaged in ("", "{", "[]", "{}"):
+        (config.run_dir / "data-files.json").write_text(damaged)
+        assert _problems(config, tmp_path) == {}
 
 
 def test_the_disk_needs_room_for_the_checkpoints_that_are_kept(

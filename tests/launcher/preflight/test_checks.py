@@ -89,7 +89,7 @@ def test_a_file_system_that_hangs_is_a_problem_and_the_other_checks_answer(tmp_p
     os.mkfifo(pipe)  # Opening it for reading waits for a writer that never comes.
     started = time.monotonic()
     found = run_checks({"config": str(pipe), "limit_seconds": 0.3})["checks"]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 2.5
     assert found["config"]["problem"] == "no answer within 0.3 s"
     assert found["versions"]["problem"] == ""
     os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))  # Lets the thread end.
@@ -135,7 +135,13 @@ def test_gpus_that_are_present_and_idle_are_good(nvidia_smi: Query) -> None:
     ("gpus", "programs", "expected"),
     [
         ("0, GPU-a, 4, 0\n", "", "1 GPUs of 2; see `nvidia-smi` and `dmesg` for an Xid"),
-        (TWO_GPUS, "GPU-b, 4711, python\n", "GPU 1 is used by process 4711 (python)"),
+        (TWO_GPUS, "GPU-b, 4711, a, b\n", "GPU 1 is used by process 4711 (a, b)"),
+        (
+            "No devices were found\n",
+            "",
+            "nvidia-smi gave another answer than index, uuid, memory.used, "
+            "ecc.errors.uncorrected.volatile.total: ['No devices were found']",
+        ),
         (
             "0, GPU-a, 9000, 0\n1, GPU-b, 4, 0\n",
             "",

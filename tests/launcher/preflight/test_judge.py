@@ -87,11 +87,11 @@ TABLE = [
     Row(
         "a node with a problem does not lower the median of the others",
         _nodes(
-            n1={"product": Figure(1 * TFLOPS), "gpus": Figure(problem="x")},
-            n2={"product": Figure(1 * TFLOPS), "gpus": Figure(problem="x")},
+            n1={"product": Figure(1 * TFLOPS), "gpus": Figure(problem="gone")},
+            n2={"product": Figure(1 * TFLOPS), "gpus": Figure(problem="gone")},
             n3={"product": Figure(400 * TFLOPS)},
         ),
-        {"n1": "x", "n2": "x"},
+        {"n1": "gone", "n2": "gone"},
     ),
     Row(
         "of two nodes the slower one is bad if it is below 0.54 of the faster one",
@@ -138,8 +138,8 @@ TABLE = [
     ),
     Row(
         "a node with a problem has no voice about the right versions",
-        _nodes(3, n2=OLD, n3={**OLD, "gpus": Figure(problem="x")}),
-        {"n3": "x"},
+        _nodes(3, n2=OLD, n3={**OLD, "gpus": Figure(problem="gone")}),
+        {"n3": "gone"},
         refusal="no majority",
     ),
     Row(
@@ -159,13 +159,13 @@ TABLE = [
     ),
     Row(
         "most nodes, but not all, have broken GPUs: they are bad",
-        _nodes(3, n1={"gpus": Figure(problem="x")}, n2={"gpus": Figure(problem="x")}),
-        {"n1": "x", "n2": "x"},
+        _nodes(3, n1={"gpus": Figure(problem="gone")}, n2={"gpus": Figure(problem="gone")}),
+        {"n1": "gone", "n2": "gone"},
     ),
     Row(
         "all nodes fail the same check: the job is refused, since no node is to blame",
-        _nodes(2, n1={"gpus": Figure(problem="x")}, n2={"gpus": Figure(problem="x")}),
-        refusal="all nodes: gpus: x",
+        _nodes(2, n1={"gpus": Figure(problem="gone")}, n2={"gpus": Figure(problem="gone")}),
+        refusal="all nodes: gpus: gone",
     ),
 ]  # fmt: skip
 

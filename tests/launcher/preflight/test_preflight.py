@@ -42,6 +42,8 @@ class MadeUpNodes:
     """Rate of the all-reduce with other nodes; None if it never ends."""
     crashes: Sequence[str] = ()
     """Nodes whose ranks fail."""
+    mute: Sequence[str] = ()
+    """Nodes whose ranks end well and write nothing."""
     skew: dict[str, float] = field(default_factory=dict)
     ran: list[tuple[str, ...]] = field(default_factory=list)
 
@@ -58,6 +60,8 @@ class MadeUpNodes:
         folder = Path(command[command.index("--folder") + 1])
         if crashed := [node for node in nodes if node in self.crashes]:
             return _End(crashed, f"rank 0 on {crashed[0]}: CUDA error")
+        if set(self.mute) & set(nodes):
+            return _End()
         rates: dict[str, float | None] = {}
         if "--pair" in command:
             speeds = [self.network.get(node, 10e9) for node in nodes]
@@ -130,7 +134,7 @@ def test_a_wrong_clock_is_found_although_the_answer_takes_time(tmp_path: Path) -
 def test_a_slow_node_is_measured_a_second_time_and_is_bad_if_it_is_slow_again(
     tmp_path: Path,
 ) -> None:
-    nodes = MadeUpNodes(["n1", "n2", "n3"], products={"n2": [0.3e12, 0.4e12]})
+    nodes = MadeUpNodes(["n1", "n2", "n3"], products={"n2": [0.4e12, 0.3e12]})
     verdict, _ = _run(nodes, tmp_path)
     assert verdict.bad == {"n2": "matrix product: 0.4 TFLOP/s is 40% of the median of 1"}
     assert nodes.ran.count(("n2",)) == 2
@@ -148,6 +152,11 @@ def test_a_node_that_was_slow_for_a_moment_is_good(tmp_path: Path) -> None:
 def test_a_node_whose_ranks_fail_is_bad_with_their_error(tmp_path: Path) -> None:
     verdict, _ = _run(MadeUpNodes(["n1", "n2", "n3"], crashes=["n3"]), tmp_path)
     assert verdict.bad == {"n3": "product: rank 0 on n3: CUDA error"}
+
+
+def test_a_node_whose_ranks_write_no_figures_is_bad(tmp_path: Path) -> None:
+    verdict, _ = _run(MadeUpNodes(["n1", "n2", "n3"], mute=["n3"]), tmp_path)
+    assert verdict.bad == {"n3": "product: rank 0 wrote no figures"}
 
 
 def test_a_node_with_a_slow_network_is_bad_and_its_partner_is_not(tmp_path: Path) -> None:
