@@ -101,18 +101,21 @@ class PreflightPlan:
 async def run_preflight(nodes: CheckedNodes, plan: PreflightPlan) -> Verdict:
     """Checks the nodes of a job, and writes the figures of every node into a file.
 
-    Raises:
-        OSError: The folder for the figures, or the file, cannot be written.
+    If the run folder cannot be written, the job is refused.
     """
     started = time.monotonic()
     preflight = _Preflight(nodes, plan)
-    await preflight.check_hosts()
-    if plan.command and not preflight.verdict().refusal:
-        shutil.rmtree(plan.folder, ignore_errors=True)
-        await preflight.measure_nodes()
-        await preflight.measure_pairs()
-    verdict = preflight.verdict()
-    _write_results(plan.file, preflight, verdict, time.monotonic() - started)
+    try:
+        await preflight.check_hosts()
+        if plan.command and not preflight.verdict().refusal:
+            shutil.rmtree(plan.folder, ignore_errors=True)
+            await preflight.measure_nodes()
+            await preflight.measure_pairs()
+        verdict = preflight.verdict()
+        _write_results(plan.file, preflight, verdict, time.monotonic() - started)
+    except OSError as error:
+        where = error.filename or plan.file
+        return Verdict(refusal=f"{where}: {error.strerror or error}; the run cannot write here")
     return verdict
 
 

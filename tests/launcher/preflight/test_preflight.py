@@ -215,7 +215,12 @@ def test_figures_of_an_earlier_preflight_do_not_count(tmp_path: Path) -> None:
     assert file["nodes"]["n1"]["checks"]["product"]["value"] is None
 
 
-def test_a_run_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "preflight.json").mkdir()
-    with pytest.raises(OSError, match=r"preflight\.json"):
-        _run(MadeUpNodes(["n1"]), tmp_path)
+@pytest.mark.parametrize("blocked", ["preflight.json", "figures"])
+def test_a_run_folder_that_cannot_be_written_refuses_the_job(tmp_path: Path, blocked: str) -> None:
+    if blocked == "figures":
+        (tmp_path / blocked).write_text("")
+    else:
+        (tmp_path / blocked).mkdir()
+    verdict = asyncio.run(run_preflight(MadeUpNodes(["n1"]), _plan(tmp_path)))
+    assert str(tmp_path) in verdict.refusal
+    assert verdict.refusal.endswith("the run cannot write here")
