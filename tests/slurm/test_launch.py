@@ -7,10 +7,9 @@ import pytest
 
 from bigtrain.config import RunConfig
 from bigtrain.runs.job_file import load_job
-from tests.ranks import run_ranks
-from tests.runs import tiny_config, train_rank
+from tests.runs import tiny_config
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.cluster_runs import ClusterRun, losses_of
+from tests.slurm.cluster_runs import ClusterRun, losses_of, train_locally
 
 TWO_TENSOR_RANKS = {"tensor": 2, "device": "cpu"}
 FOUR_RANKS = {"tensor": 2, "zero": 1, "device": "cpu"}
@@ -25,12 +24,6 @@ def _config(corpus: Path, runs: Path, parallel: dict[str, Any], **more: Any) -> 
         "parallel": parallel,
     }
     return tiny_config(corpus, runs, **{**values, **more})
-
-
-def _local_losses(config: RunConfig, world_size: int, runs: Path) -> dict[int, float]:
-    local = config.model_copy(update={"runs_dir": str(runs)})
-    run_ranks(train_rank, world_size, local)
-    return losses_of(local)
 
 
 def _check_finished(run: ClusterRun, *, world_size: int, nodes: list[str]) -> None:
@@ -48,7 +41,7 @@ def _check_finished(run: ClusterRun, *, world_size: int, nodes: list[str]) -> No
     ("parallel", "nodes"),
     [
         pytest.param(TWO_TENSOR_RANKS, 2, id="tensor 2 on two nodes"),
-        pytest.param(FOUR_RANKS, 4, id="tensor 2 and ZeRO 1 on four nodes"),
+        pytest.param(FOUR_RANKS, 4, id="tensor 2 and ZeRO 1 on four nodes", marks=pytest.mark.slow),
     ],
 )
 def test_a_job_on_several_nodes_has_the_losses_of_the_local_launch(
@@ -58,4 +51,4 @@ def test_a_job_on_several_nodes_has_the_losses_of_the_local_launch(
     assert "submitted run tiny as job" in run.launch().stdout
     run.wait_end()
     _check_finished(run, world_size=nodes, nodes=list(cluster.nodes[:nodes]))
-    assert run.losses() == _local_losses(run.config, nodes, tmp_path / "local")
+    assert run.losses() == losses_of(train_locally(run.config, nodes, tmp_path / "local"))
