@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import yaml
 
 from bigtrain.config import RunConfig, render_config
 from bigtrain.runs.job_file import load_job
 from bigtrain.track.json_lines import read_lines
 from bigtrain.track.metrics_file import read_metrics
+from tests.ranks import run_ranks
+from tests.runs import train_rank
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.processes import command_of, environment_of, wait_until
 
@@ -34,6 +37,16 @@ def losses_of(config: RunConfig) -> dict[int, float]:
     file = config.run_dir / "metrics.jsonl"
     lines = read_metrics(file, "train") if file.exists() else []
     return {line["step"]: line["loss"] for line in lines}
+
+
+def train_locally(config: RunConfig, world_size: int, runs: Path) -> RunConfig:
+    """Trains the run on this machine, in another folder; returns its config there."""
+    local = config.model_copy(update={"runs_dir": str(runs)})
+    with pytest.MonkeyPatch.context() as environment:
+        # The server that forks the ranks outlives the test; it is not a user of the cluster.
+        environment.delenv("SLURM_CONF", raising=False)
+        run_ranks(train_rank, world_size, local)
+    return local
 
 
 class ClusterRun:
