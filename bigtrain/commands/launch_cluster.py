@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 
 import typer
@@ -314,8 +313,9 @@ def _launch_on_hosts(run: _ClusterRun, *, dry_run: bool) -> None:
         files = {JOB_CONFIG: render_config(run.config), JOB_FILE: render_job(run.record)}
         with staged_files(run.run_dir, files, folders=("logs",)):
             update_job(run.run_dir, lambda record: replace(record, state="submitted"))
-    supervise = import_module("bigtrain.commands.supervise")  # Loads the launcher's asyncio code.
-    raise typer.Exit(supervise.supervise_hosts(run.run_dir))
+    from bigtrain.commands.supervise import supervise_hosts
+
+    raise typer.Exit(supervise_hosts(run.run_dir))
 
 
 def _show_next_commands(run: _ClusterRun) -> None:
