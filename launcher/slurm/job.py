@@ -22,6 +22,7 @@ from launcher.supervisor.values import StopCause
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 20.0
+ASK_SECONDS, ASK_TIMES = 0.5, 6
 REQUEUE_SECONDS = 900.0
 """How long a requeue is tried again while SLURM's controller is down."""
 NEAR_LIMIT_SECONDS = 60.0
@@ -64,12 +65,19 @@ class SlurmJob:
 
     async def why_terminated(self) -> StopCause:
         """Why SLURM sent SIGTERM: a preemption or a requeue, the time limit, or the user."""
-        try:
-            fields = await asyncio.to_thread(client.show_job, self.job_id)
-        except SlurmError as error:
-            logger.warning("SIGTERM counts as a cancel by the user: %s", error)
-            return StopCause.USER
-        return find_stop_cause(fields, restart_count=self.restart_count, now=time.time())
+        problem: SlurmError | None = None
+        for _ in range(ASK_TIMES):
+            # SLURM signals all processes of the batch step, and so scontrol, too: ask later.
+            await asyncio.sleep(ASK_SECONDS)
+            try:
+                fields = await asyncio.to_thread(client.show_job, self.job_id)
+            except SlurmError as error:
+                problem = error
+            else:
+                now = time.time()
+                return find_stop_cause(fields, restart_count=self.restart_count, now=now)
+        logger.warning("SIGTERM counts as a cancel by the user: %s", problem)
+        return StopCause.USER
 
     async def begin(self) -> None:
         """Submits the successor of the job, in a chain."""

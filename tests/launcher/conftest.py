@@ -1,6 +1,7 @@
 """Fixtures that make a job, or a launcher process, from the lines that each rank runs."""
 
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,3 +49,16 @@ def launch(write_script: Callable[[str], Path], log_dir: Path) -> Iterator[Calla
         if one.process.poll() is None:
             one.process.kill()
             one.process.wait()
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for temporary files of this process and its agents.
+
+    Its path is short, since that of a socket is limited. `tmp_path` comes first, because pytest
+    would else put its own folders here.
+    """
+    with tempfile.TemporaryDirectory(prefix="bt-", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield Path(folder)

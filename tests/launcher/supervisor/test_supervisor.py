@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,19 +10,14 @@ from typing import Any
 
 import pytest
 
-from launcher.agent_folder import PREFIX
 from launcher.supervisor.values import EndKind, StopCause
 from tests.launcher.fake_ranks import is_alive, poll
 from tests.launcher.supervisor.fake_training import Job, make_job
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
+def job(tmp_path: Path, temporary: Path) -> Iterator[Callable[..., Job]]:
     """Makes jobs, and checks that they leave no process, socket or temporary folder."""
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    monkeypatch.setenv("TMPDIR", str(temporary))
-    monkeypatch.setattr(tempfile, "tempdir", None)
     made: list[Job] = []
 
     def make(**options: Any) -> Job:
@@ -38,7 +32,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
             agent.wait()
         assert not left
         poll(lambda each=each: not any(map(is_alive, each.pids())))
-    assert not list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
+    assert not list(temporary.iterdir())
 
 
 def test_a_job_starts_ranks_on_all_nodes_and_ends_when_they_finish(job):
