@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,14 +58,16 @@ def _show(
 
     streams = find()
     if not any(file.exists() for stream in streams for file in stream.files):
-        places = ", ".join(str(stream.files[-1]) for stream in streams)
+        places = _name_files(streams)
         if not follow:
             raise NoLogError(f"{folder}: no output yet in {places}")
         typer.echo(f"{folder}: no output yet in {places}; waiting for it", err=True)
     follower = Follower(find)
     follower.begin(folder / "logs")
-    for stream in streams:
-        _write((stream.label, line) for line in read_tail(stream.files, lines))
+    tails = [(stream.label, line) for stream in streams for line in read_tail(stream.files, lines)]
+    _write(tails)
+    if not tails and lines and not follow:
+        typer.echo(f"{folder}: nothing was written yet into {_name_files(streams)}", err=True)
     while follow:
         time.sleep(_POLL_SECONDS)
         try:
@@ -74,6 +76,10 @@ def _show(
             continue  # Between two attempts a node may have no ranks.
 
 
-def _write(lines: Iterator[tuple[str, str]]) -> None:
+def _name_files(streams: "Sequence[Stream]") -> str:
+    return ", ".join(str(stream.files[-1]) for stream in streams)
+
+
+def _write(lines: Iterable[tuple[str, str]]) -> None:
     for label, line in lines:
         typer.echo(f"{label}: {line}" if label else line)

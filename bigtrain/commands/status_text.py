@@ -12,6 +12,7 @@ from bigtrain.runs.run_status import RunStatus
 from bigtrain.runs.supervisor_state import NodeState, SupervisorState, compress_names
 from launcher.slurm.client import QueuedJob
 from launcher.slurm.queue import (
+    RUNNING,
     WAITING,
     explain_reason,
     seconds_of_limit,
@@ -44,11 +45,12 @@ def _render_progress(run: RunStatus) -> str:
 
 def _rows(view: StatusView) -> Iterator[tuple[str, str]]:
     run = view.run
-    if run.reason and not view.is_running:
-        yield "reason", _cut(run.reason)
-    for number, job in enumerate(view.queue.jobs[-3:]):
-        yield "" if number else "job", _render_job(job, now=run.now)
     ended = run.jobs[-1] if run.jobs and run.jobs[-1].ended is not None else None
+    if run.reason and not view.is_running and (ended is None or ended.job is None):
+        yield "reason", _cut(run.reason)
+    active = (*view.queue.running, *view.queue.waiting)
+    for number, job in enumerate(active or view.queue.jobs[-1:]):
+        yield "" if number else "job", _render_job(job, now=run.now)
     if ended is not None and ended.job is not None:
         reason = f": {_cut(ended.reason)}" if ended.reason else ""
         yield "last job", f"{ended.job} {ended.end}{reason}"
@@ -80,7 +82,8 @@ def _render_job(job: QueuedJob, *, now: float) -> str:
             text += f", expected to begin at {render_moment(start, now=now)}"
         return f"{text}, {job.num_nodes} {_plural(job.num_nodes, 'node')}"
     if start is not None:
-        text += f" since {render_duration(now - start)}"
+        passed = render_duration(now - start)
+        text += f" since {passed}" if job.state in RUNNING else f", began {passed} ago"
     if job.nodes:
         text += f" on {job.nodes}"
     return text
@@ -134,9 +137,9 @@ def _render_attempts(run: RunStatus) -> Iterator[tuple[str, str]]:
     restarts = sum(max(0, len(job.attempts) - 1) for job in run.jobs)
     text = f"{len(attempts)}"
     if allocations:
-        text += f" in {allocations} {_plural(allocations, 'job')}"
+        text += f" in {allocations} {_plural(allocations, 'allocation')}"
     if restarts:
-        text += f", {restarts} {_plural(restarts, 'restart')} within a job"
+        text += f", {restarts} {_plural(restarts, 'restart')} within one"
     yield "attempts", text
     for job, attempt in attempts[-_NEWEST_ATTEMPTS:]:
         yield "", _render_attempt(job, attempt, run)
@@ -181,7 +184,7 @@ def _render_node(node: NodeState) -> str:
     if node.step is not None:
         text += f" at step {node.step:,}"
     if node.seconds_since is not None:
-        text += f", {render_duration(node.seconds_since)} since its slowest rank's last progress"
+        text += f", its slowest rank silent for {render_duration(node.seconds_since)}"
     return text
 
 

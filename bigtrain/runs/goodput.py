@@ -28,8 +28,10 @@ class Kind(StrEnum):
     """From the start of an allocation to the start of its first step."""
     RESTARTS = "failures and restarts"
     """From the last step before a failure to the first step after it, in the same allocation."""
+    SHUT_DOWN = "shut-down"
+    """From the last step, or the save after it, of an attempt that ended well to its job's end."""
     OTHER = "other"
-    """All that no record explains, such as the end of a job."""
+    """All that no record explains, such as what happens between two steps."""
 
 
 @dataclass(slots=True)
@@ -171,17 +173,24 @@ def _split(
             rest=Kind.OTHER,
         )
         after = {Kind.CHECKPOINT: spent.last_checkpoint, Kind.VALIDATION: spent.last_validation}
-        lost = attempt.failed or (attempt.ended is None and not is_last)
-        clock.spend_until(ended, after, rest=Kind.RESTARTS if lost else Kind.OTHER)
+        clock.spend_until(ended, after, rest=_after_last_step(attempt, is_last=is_last))
         gap = Kind.RESTARTS
     clock.spend_until(end, {}, rest=_after_the_last(job.attempts))
     return clock.spent
 
 
+def _after_last_step(attempt: AttemptTimes, *, is_last: bool) -> Kind:
+    if attempt.failed:
+        return Kind.RESTARTS
+    if attempt.ended is None:  # It still runs, or was killed with its record.
+        return Kind.OTHER if is_last else Kind.RESTARTS
+    return Kind.SHUT_DOWN
+
+
 def _after_the_last(attempts: Sequence[AttemptTimes]) -> Kind:
     if not attempts:
         return Kind.START_UP
-    return Kind.RESTARTS if attempts[-1].failed else Kind.OTHER
+    return Kind.RESTARTS if attempts[-1].failed else Kind.SHUT_DOWN
 
 
 class _Clock:

@@ -99,7 +99,7 @@ def test_a_run_that_trains_shows_step_time_left_and_nodes(run: Path, slurm: Fake
     assert "job         6 RUNNING since" in text
     assert "on n[1-2]" in text
     assert "for 10 steps at this speed; 59 min 58 s to the job's time limit" in text
-    assert "n1 in use, ranks 0-1, train at step 41, 0.4 s since" in text
+    assert "n1 in use, ranks 0-1, train at step 41, its slowest rank silent for 0.4 s" in text
     assert "supervisor  4 ranks train (just now on n1)" in text
 
 
@@ -148,7 +148,7 @@ def test_restarts_are_shown_with_their_reasons(run: Path) -> None:
     add_job(run, scheduler="hosts", hosts=["a"])
     add_supervisor(run)
     text = _text(_view(run))
-    assert "attempts    2 in 1 job, 1 restart within a job" in text
+    assert "attempts    2 in 1 allocation, 1 restart within one" in text
     assert "rank failed at step 37: rank 3 failed: KeyError: 'x' → restart: on n1, n2" in text
     assert "2: from step 30 on 4 ranks, job 6" in text
     assert "rank 3 on n2: 1.31 × the median time of a step, at step 35" in text

@@ -57,7 +57,8 @@ def test_one_job_that_finishes() -> None:
         Kind.CHECKPOINT: 13,
         Kind.VALIDATION: 5,
         Kind.START_UP: 60,
-        Kind.OTHER: 2 + 1 + 9,
+        Kind.OTHER: 2,
+        Kind.SHUT_DOWN: 1 + 9,
     }
     assert ledger.allocated == pytest.approx(150)
     assert ledger.goodput == pytest.approx(60 / 150)
