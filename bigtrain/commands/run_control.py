@@ -22,10 +22,10 @@ from launcher.slurm.client import (
     release_hold,
     release_job_now,
     signal_job,
-    submit_script,
 )
 from launcher.slurm.errors import SlurmUnavailableError
 from launcher.slurm.queue import QueueAnswer, ask_queue, explain_reason, is_held, queued_time
+from launcher.slurm.submit import script_of, submit_again
 
 ANSWER_SECONDS = 30.0
 """How long SLURM's controller has for an answer; to act without one could do harm."""
@@ -286,15 +286,14 @@ def _release(run: _Run, job: QueuedJob) -> str:
 
 
 def _submit_again(run_dir: Path) -> str:
-    script = run_dir.absolute() / JOB_SCRIPT
-    if not script.is_file():
+    if not script_of(run_dir).is_file():
         raise RunControlError(
             f"{run_dir}: there is no {JOB_SCRIPT} to submit again; submit the run with `bigtrain "
             "launch`"
         )
     remove_requests(run_dir)
-    avoided = [each.node for each in load_excluded(run_dir.absolute().parent)]
-    job = submit_script(script, options=[f"--exclude={','.join(avoided)}"] if avoided else [])
+    job = submit_again(run_dir)
     update_job(run_dir, lambda record: record.with_job(job).with_state("submitted"))
+    avoided = [each.node for each in load_excluded(run_dir.absolute().parent)]
     without = f", without {', '.join(avoided)}" if avoided else ""
     return f"{run_dir}: submitted again as job {job}{without}"

@@ -19,7 +19,7 @@ from data_tools.files import write_file
 from data_tools.jobs.output_folder import only_writer
 from launcher.slurm.array_script import ArrayJob, render_array_script
 from launcher.slurm.client import show_config
-from launcher.slurm.submit_chain import ChainLink, dependency_options, submit_chain
+from launcher.slurm.dependent_jobs import DependentJob, dependency_options, submit_in_order
 
 _COMMAND = ("-m", "bigtrain.cli", "data")
 
@@ -76,7 +76,7 @@ def render_dry_run(plan: ArrayPlan, request: ArrayRequest) -> str:
     """Renders the sbatch commands of a plan, each with its script."""
     shown, before = [], ""
     for planned, (job, text) in zip(plan.jobs, render_plan(plan, request), strict=True):
-        options = dependency_options(ChainLink(job.script, planned.needs), f"<{before}>")
+        options = dependency_options(DependentJob(job.script, planned.needs), f"<{before}>")
         words = ["sbatch", *(options if before else []), str(job.script)]
         shown.append(f"# {' '.join(words)}\n{text}")
         before = job.name
@@ -111,9 +111,9 @@ def submit_plan(plan: ArrayPlan, request: ArrayRequest) -> list[SubmittedJob]:
         for job, text in rendered:
             write_file(job.script, text.encode())
         links = [
-            ChainLink(job.script, need) for (job, _), need in zip(rendered, needs, strict=True)
+            DependentJob(job.script, need) for (job, _), need in zip(rendered, needs, strict=True)
         ]
-        submit_chain(links, on_submit=on_submit)
+        submit_in_order(links, on_submit=on_submit)
     return submitted
 
 

@@ -50,13 +50,30 @@ def submit_successor(run_dir: Path, job: str) -> str:
     successors = find_successors(run_dir, job)
     if successors:
         return successors[0]
+    return submit_again(run_dir, options=[f"--dependency=afterany:{job}"])
+
+
+def submit_again(run_dir: Path, *, options: Sequence[str] = ()) -> str:
+    """Submits the script of a run again, without the nodes that are to be avoided now.
+
+    Args:
+        run_dir: The run folder, with the script of its jobs.
+        options: More options for sbatch.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        SlurmError: SLURM does not take it, or does not answer.
+        OSError: There is no script in the run folder.
+    """
     script = script_of(run_dir)
-    options = [f"--dependency=afterany:{job}"]
-    avoided = [each.node for each in load_excluded(run_dir.parent)]
+    avoided = [each.node for each in load_excluded(run_dir.absolute().parent)]
     if avoided:
+        # The option of a command line replaces the one in the script.
         before = _EXCLUDE.search(script.read_text(encoding="utf-8"))
         nodes = [*(before["nodes"].split(",") if before else ()), *avoided]
-        options.append(f"--exclude={','.join(dict.fromkeys(nodes))}")
+        options = [*options, f"--exclude={','.join(dict.fromkeys(nodes))}"]
     return submit_script(script, options=options)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.slurm.client import SlurmError
-from launcher.slurm.submit_chain import ChainLink, submit_chain
+from launcher.slurm.dependent_jobs import DependentJob, submit_in_order
 
 SBATCH = """#!/bin/bash
 echo "$@" >> calls
@@ -17,7 +17,7 @@ echo "10$count"
 
 
 @pytest.fixture
-def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ChainLink]:
+def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[DependentJob]:
     """Three scripts, and an sbatch and scancel that note their arguments."""
     for name, text in {"sbatch": SBATCH, "scancel": "#!/bin/bash\necho $@ >> cancelled"}.items():
         (tmp_path / name).write_text(text)
@@ -27,15 +27,15 @@ def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ChainLink]:
     for name in "abc":
         (tmp_path / f"{name}.sh").write_text("#!/bin/bash\n")
     needs = {"a": "ended", "b": "ended", "c": "succeeded"}
-    return [ChainLink(tmp_path / f"{name}.sh", need) for name, need in needs.items()]  # type: ignore[arg-type]
+    return [DependentJob(tmp_path / f"{name}.sh", need) for name, need in needs.items()]  # type: ignore[arg-type]
 
 
 def test_each_job_waits_for_the_one_before(
-    links: list[ChainLink], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    links: list[DependentJob], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FAILS_AT", "9")
     noted: list[tuple[int, str]] = []
-    submit_chain(links, on_submit=lambda position, job: noted.append((position, job)))
+    submit_in_order(links, on_submit=lambda position, job: noted.append((position, job)))
     assert noted == [(0, "101"), (1, "102"), (2, "103")]
     assert Path("calls").read_text().splitlines() == [
         f"--parsable {tmp_path}/a.sh",
@@ -45,16 +45,16 @@ def test_each_job_waits_for_the_one_before(
 
 
 def test_the_jobs_before_one_that_is_refused_are_cancelled(
-    links: list[ChainLink], monkeypatch: pytest.MonkeyPatch
+    links: list[DependentJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAILS_AT", "3")
     with pytest.raises(SlurmError, match="Invalid qos specification: set qos"):
-        submit_chain(links, on_submit=lambda *_: None)
+        submit_in_order(links, on_submit=lambda *_: None)
     assert Path("cancelled").read_text().split() == ["102", "101"]
 
 
 def test_an_interrupt_between_two_submissions_cancels_the_first(
-    links: list[ChainLink], monkeypatch: pytest.MonkeyPatch
+    links: list[DependentJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAILS_AT", "9")
 
@@ -62,14 +62,14 @@ def test_an_interrupt_between_two_submissions_cancels_the_first(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        submit_chain(links, on_submit=interrupt)
+        submit_in_order(links, on_submit=interrupt)
     assert Path("cancelled").read_text().split() == ["101"]
 
 
 def test_a_job_that_cannot_be_cancelled_is_named(
-    links: list[ChainLink], monkeypatch: pytest.MonkeyPatch
+    links: list[DependentJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAILS_AT", "2")
     Path("scancel").write_text("#!/bin/bash\necho Unable to contact slurm controller >&2; exit 1")
     with pytest.raises(SlurmError, match=r"could not be cancelled: scancel 101$"):
-        submit_chain(links, on_submit=lambda *_: None)
+        submit_in_order(links, on_submit=lambda *_: None)

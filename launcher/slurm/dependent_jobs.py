@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class ChainLink:
+class DependentJob:
     """A script, and when its job may begin."""
 
     script: Path
@@ -22,11 +22,13 @@ class ChainLink:
     latter can never be, SLURM cancels this job."""
 
 
-def submit_chain(links: Sequence[ChainLink], *, on_submit: Callable[[int, str], None]) -> list[str]:
+def submit_in_order(
+    scripts: Sequence[DependentJob], *, on_submit: Callable[[int, str], None]
+) -> list[str]:
     """Submits jobs in order; if one cannot be submitted, those before it are cancelled.
 
     Args:
-        links: The scripts, first to last.
+        scripts: The scripts, first to last.
         on_submit: Called after each submission with the position and the job's id.
 
     Returns:
@@ -37,11 +39,11 @@ def submit_chain(links: Sequence[ChainLink], *, on_submit: Callable[[int, str], 
     """
     jobs: list[str] = []
     try:
-        for position, link in enumerate(links):
-            options = dependency_options(link, jobs[-1]) if jobs else []
-            jobs.append(submit_script(link.script, options=options))
+        for position, script in enumerate(scripts):
+            options = dependency_options(script, jobs[-1]) if jobs else []
+            jobs.append(submit_script(script.script, options=options))
             on_submit(position, jobs[-1])
-    except BaseException as error:  # Also an interrupt: half of a chain is of no use.
+    except BaseException as error:  # Also an interrupt: the later jobs need the earlier ones.
         left = _cancel_all(jobs)
         if left and isinstance(error, SlurmError):
             ids = " ".join(left)
@@ -52,9 +54,9 @@ def submit_chain(links: Sequence[ChainLink], *, on_submit: Callable[[int, str], 
     return jobs
 
 
-def dependency_options(link: ChainLink, job: str) -> list[str]:
+def dependency_options(dependent: DependentJob, job: str) -> list[str]:
     """The options for sbatch with which a script waits for a job."""
-    if link.needs == "ended":
+    if dependent.needs == "ended":
         return [f"--dependency=afterany:{job}"]
     return [f"--dependency=afterok:{job}", "--kill-on-invalid-dep=yes"]
 
