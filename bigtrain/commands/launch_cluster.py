@@ -23,6 +23,7 @@ from bigtrain.runs.job_file import (
     render_job,
     update_job,
 )
+from bigtrain.runs.node_check_arguments import DATA_FILES, render_data_files
 from bigtrain.runs.run_request import remove_requests
 from bigtrain.runs.submission import StagedFiles, staged_files, submission_lock
 from launcher.excluded_nodes import ExcludedNode, load_excluded
@@ -252,6 +253,7 @@ def _submit(run: _ClusterRun) -> str:
         remove_requests(run.run_dir)
         files = {
             JOB_CONFIG: render_config(run.config),
+            DATA_FILES: render_data_files(run.config),
             JOB_SCRIPT: run.script,
             JOB_FILE: render_job(run.record),
         }
@@ -313,7 +315,11 @@ def _launch_on_hosts(run: _ClusterRun, *, dry_run: bool) -> None:
         return
     with submission_lock(run.run_dir):
         remove_requests(run.run_dir)
-        files = {JOB_CONFIG: render_config(run.config), JOB_FILE: render_job(run.record)}
+        files = {
+            JOB_CONFIG: render_config(run.config),
+            DATA_FILES: render_data_files(run.config),
+            JOB_FILE: render_job(run.record),
+        }
         with staged_files(run.run_dir, files, folders=("logs",)):
             update_job(run.run_dir, lambda record: replace(record, state="submitted"))
     from bigtrain.commands.supervise import supervise_hosts

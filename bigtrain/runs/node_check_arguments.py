@@ -14,7 +14,7 @@ from bigtrain.config import RunConfig
 from bigtrain.plan.parameters import count_parameters
 from bigtrain.runs.resume_checks import open_checkpoints
 from data_tools.errors import InputError
-from data_tools.files import file_sha256, load_json, render_json, write_file
+from data_tools.files import file_sha256, load_json, render_json
 from data_tools.manifest import MANIFEST_NAME, Manifest, load_manifest
 from data_tools.remote_files import is_url
 
@@ -26,14 +26,14 @@ BYTES_PER_PARAMETER = 12
 """A checkpoint holds each parameter and its two moments in fp32."""
 
 
-def record_data_files(config: RunConfig) -> None:
-    """Writes the hashes of the run's corpora and tokenizer into the run folder.
+def render_data_files(config: RunConfig) -> str:
+    """The record of the run's corpora and tokenizer, with their hashes, for `DATA_FILES`.
 
     Raises:
         InputError: A manifest cannot be read.
-        OSError: The tokenizer cannot be read, or the run folder not written.
+        OSError: The tokenizer cannot be read.
     """
-    write_file(config.run_dir / DATA_FILES, render_json(_find_data_files(config)))
+    return render_json(_find_data_files(config)).decode()
 
 
 def node_check_arguments(

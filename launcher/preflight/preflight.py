@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from launcher.files import replace_file
 from launcher.preflight.judge import Figure, JudgePolicy, Verdict, judge_nodes, slow_nodes
 from launcher.preflight.pairs import (
     ROUNDS,
@@ -286,6 +287,4 @@ def _write_results(file: Path, preflight: _Preflight, verdict: Verdict, seconds:
             {"nodes": list(pair), **asdict(result)} for pair, result in preflight.pairs.items()
         ],
     }
-    temporary = file.with_name(f".{file.name}.new")
-    temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    temporary.replace(file)
+    replace_file(file, json.dumps(results, indent=1))

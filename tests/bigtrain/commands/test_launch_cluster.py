@@ -91,6 +91,8 @@ def test_a_run_is_submitted_with_all_its_files_and_the_next_commands_are_shown(
     assert (record.world_size, record.cluster.partition) == (4, "main")
     assert load_run_config([str(launch.run_dir / "config-job.yaml")]).train.steps == 50
     assert (launch.run_dir / "wandb_id").read_text().strip()
+    hashes = json.loads((launch.run_dir / "data-files.json").read_text())["files"]
+    assert [Path(file["path"]).name for file in hashes[:2]] == ["manifest.json"] * 2
     assert (launch.run_dir / "logs").is_dir()
     calls = [words for words, _ in launch.slurm.calls("sbatch")]
     assert calls == [["--test-only"], ["--parsable", launch.script]]

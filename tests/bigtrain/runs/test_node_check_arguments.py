@@ -7,7 +7,12 @@ import pytest
 
 from bigtrain.config import RunConfig, render_config
 from bigtrain.plan.parameters import count_parameters
-from bigtrain.runs.node_check_arguments import LOG_BYTES, node_check_arguments, record_data_files
+from bigtrain.runs.node_check_arguments import (
+    DATA_FILES,
+    LOG_BYTES,
+    node_check_arguments,
+    render_data_files,
+)
 from launcher.preflight.checks import run_checks
 from tests.runs import make_corpus, tiny_config
 
@@ -39,6 +44,10 @@ def test_a_node_that_has_the_corpus_the_tokenizer_and_the_disk_is_good(
     assert _problems(tiny_config(corpus, tmp_path / "runs"), tmp_path) == {}
 
 
+def _record(config: RunConfig) -> None:
+    (config.run_dir / DATA_FILES).write_text(render_data_files(config))
+
+
 @pytest.fixture
 def changed_corpus(corpus: Path) -> Iterator[Path]:
     """Changes the manifest of the training corpus when the test asks for it, and restores it."""
@@ -53,11 +62,11 @@ def test_a_corpus_that_changed_since_the_submission_is_found(
 ) -> None:
     config = tiny_config(corpus, tmp_path / "runs")
     config.run_dir.mkdir(parents=True)
-    record_data_files(config)
+    _record(config)
     assert _problems(config, tmp_path) == {}
     changed_corpus.write_bytes(changed_corpus.read_bytes() + b" ")
     assert _problems(config, tmp_path)["data"].startswith(f"{changed_corpus} has sha256 ")
-    record_data_files(config)
+    _record(config)
     assert _problems(config, tmp_path) == {}
 
 
