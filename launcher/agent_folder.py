@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "bigtrain-agent-"
+NEW_PREFIX = ".bigtrain-agent-"
 LOCK_FILE = "lock"
 MAX_SOCKET_PATH = 100
 """The kernel accepts 107 bytes for the path of a socket."""
@@ -23,13 +24,17 @@ def agent_folder() -> Iterator[Path]:
     """Makes a folder that only this user can read, and removes it at the end of the block."""
     parent = _find_parent()
     _remove_abandoned(parent)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    # It gets its name when it is locked, or another agent that starts now would remove it.
+    made = Path(tempfile.mkdtemp(prefix=NEW_PREFIX, dir=parent))
+    folder = parent / f"{PREFIX}{made.name.removeprefix(NEW_PREFIX)}"
     try:
-        with (folder / LOCK_FILE).open("w") as lock:
+        with (made / LOCK_FILE).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            made.rename(folder)
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for each in (made, folder):
+            shutil.rmtree(each, ignore_errors=True)
         _remove_abandoned(parent)
 
 

@@ -21,12 +21,14 @@ def torchrun_command(start: Start, *, stacks_folder: Path) -> tuple[str, ...]:
 
     Args:
         start: What the ranks run.
-        stacks_folder: The folder for the files of their stacks.
+        stacks_folder: The agent's folder, for the files of their stacks.
     """
+    # By default torchrun leaves a folder in /tmp at each start.
+    logs = f"--log-dir={stacks_folder / 'torchrun'}"
     module = (sys.executable, "-m", "torch.distributed.run")
     wrapper = ("--no-python", sys.executable, "-m", "launcher.torchrun")
     folders = (start.log_dir, str(stacks_folder))
-    return (*module, *start.torchrun, *wrapper, *folders, *start.command)
+    return (*module, *start.torchrun, logs, *wrapper, *folders, *start.command)
 
 
 def stacks_file(folder: Path, rank: int) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bigtrain.config.cluster import ClusterConfig
 from launcher.environment import TOKEN_VARIABLE, read_environment
+from launcher.slurm.srun import apptainer_words
 from launcher.starters.child import end_child, start_child
 
 END_SECONDS = 10.0
@@ -91,19 +92,13 @@ def render_remote_command(
         supervisors: Addresses and ports of the supervisor.
     """
     agent = (python, "-m", "launcher.agent", "--supervisor", supervisors, "--node", node)
-    modules = shlex.join(cluster.modules)
-    load = (
-        "type module >/dev/null 2>&1 || source /etc/profile",
-        f"module load {modules} || exit 1",
-    )
+    words = (*apptainer_words(cluster), *agent, "--ends-with-stdin")
     lines = [
         f"read -r {TOKEN_VARIABLE}",
         f"export {TOKEN_VARIABLE}",
         f"cd {shlex.quote(str(folder))} || exit 1",
-        *(load if cluster.modules else ()),
         *(f"export {name}={shlex.quote(value)}" for name, value in cluster.environment.items()),
-        *cluster.prolog,
-        f"exec {shlex.join((*agent, '--ends-with-stdin'))}",
+        f"exec {shlex.join(words)}",
     ]
     # The user's login shell may be another one, such as fish.
     return f"exec bash -c {shlex.quote(NEWLINE.join(lines))}"

@@ -5,6 +5,10 @@ import socket
 from launcher.host_facts import find_addresses
 
 
+class InterfaceError(ValueError):
+    """The profile's network interface does not exist here; the message is one line."""
+
+
 def own_addresses(interface: str | None) -> list[str]:
     """The addresses of this machine to give to agents, the most likely first.
 
@@ -12,12 +16,12 @@ def own_addresses(interface: str | None) -> list[str]:
         interface: The network interface of the cluster profile; only its address counts then.
 
     Raises:
-        ValueError: There is no such interface.
+        InterfaceError: There is no such interface.
     """
     interfaces = find_addresses()
     if interface is not None:
         if interface not in interfaces:
-            raise ValueError(
+            raise InterfaceError(
                 f"cluster.network_interface={interface}: {socket.gethostname()} has no such "
                 f"interface with an IPv4 address; it has {', '.join(interfaces)}"
             )

@@ -221,6 +221,19 @@ def test_folders_of_agents_that_live_are_kept(temporary) -> None:
     assert not list(temporary.iterdir())
 
 
+def test_agents_that_start_at_the_same_time_keep_their_folders(temporary) -> None:
+    code = """
+from launcher.agent_folder import agent_folder
+for _ in range(100):
+    with agent_folder() as folder:
+        (folder / "socket").touch()
+"""
+    environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
+    started = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(4)]
+    assert [each.wait(60) for each in started] == [0] * 4
+    assert not list(temporary.iterdir())
+
+
 def test_an_agent_without_a_supervisor_gives_up_with_one_line(start_agent) -> None:
     agent = start_agent(9, "--connect-seconds", "0.3", stderr=subprocess.PIPE)
     _, errors = agent.communicate(timeout=20)

@@ -273,14 +273,14 @@ class Job:
     scheduler: FakeScheduler
     supervisor: Supervisor
 
-    def supervise(self, *during: Callable[["Job"], Any]) -> int:
+    def supervise(self, *during: Callable[["Job"], Any], seconds: float = 60) -> int:
         """Runs the job; meanwhile calls functions in turn, in a thread. Returns the exit code."""
 
         async def run() -> int:
             job = asyncio.create_task(self.supervisor.supervise())
             for call in during:
                 await asyncio.to_thread(call, self)
-            return await asyncio.wait_for(job, 60)
+            return await asyncio.wait_for(job, seconds)
 
         return asyncio.run(run())
 

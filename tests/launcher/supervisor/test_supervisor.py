@@ -237,3 +237,30 @@ def test_a_finished_run_is_not_started_again(job):
     (made.run.folder / "state").write_text('{"state": "finished"}')
     assert made.supervise() == 0
     assert made.run.events == [] and made.starter.agents == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGKILL])
+def test_ranks_that_torchrun_starts_are_watched_stopped_and_restarted_alike(job, number):
+    is_stop = number is signal.SIGUSR2
+    made = job(
+        ranks_per_node=2, steps=600 if is_stop else 150, can_requeue=True, starter="torchrun"
+    )
+
+    def disturb(job: Job) -> None:
+        job.wait(lambda: job.run.read("saved") >= 50, seconds=120)
+        if is_stop:
+            os.kill(os.getpid(), number)
+        else:
+            job.signal_rank(3, number)
+
+    assert made.supervise(disturb, seconds=240) == 0
+    first = made.run.of("attempt_end")[0]
+    nodes = [(made.run.folder / f"node-{rank}").read_text() for rank in range(4)]
+    assert nodes == ["n1", "n1", "n2", "n2"]
+    if is_stop:
+        assert (first["kind"], first["stop_cause"]) == ("stopped", "time limit")
+        assert first["saved_step"] == made.run.read("saved")
+    else:
+        assert (first["kind"], first["nodes"]) == ("rank_failed", ("n2",))
+        assert made.run.kinds()[-1] == EndKind.FINISHED
