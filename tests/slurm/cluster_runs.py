@@ -140,6 +140,8 @@ class ClusterRun:
     def describe(self) -> str:
         """What a failed test should show."""
         logs = sorted((self.folder / "logs").glob("rank-*.log"))
-        ends = {file.name: file.read_text()[-2000:] for file in logs}
+        ends = {file.name: file.read_text()[-1000:] for file in logs}
+        # The lines of steps say nothing about a fault.
+        lines = [line for line in self.output().splitlines() if " loss " not in line]
         jobs = [self.cluster.details(job.id) for job in self.cluster.jobs()]
-        return f"jobs: {jobs}\noutput:\n{self.output()}\nlogs: {ends}"
+        return f"jobs: {jobs}\noutput:\n" + "\n".join(lines[-60:]) + f"\nlogs: {ends}"
