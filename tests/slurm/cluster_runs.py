@@ -60,12 +60,16 @@ class ClusterRun:
         *,
         nodes: int,
         profile: Mapping[str, Any] | None = None,
+        environment: Mapping[str, object] | None = None,
     ) -> None:
         self.cluster, self.config, self.nodes = cluster, config, nodes
         self._file = folder / f"{config.name}.yaml"
         self._profile = folder / f"{config.name}-cluster.yaml"
         self._file.write_text(render_config(config))
-        self._profile.write_text(yaml.safe_dump({**CPU_PROFILE, **(profile or {})}))
+        variables = {name: str(value) for name, value in (environment or {}).items()}
+        values = {**CPU_PROFILE, **(profile or {})}
+        values["environment"] = {**values["environment"], **variables}
+        self._profile.write_text(yaml.safe_dump(values))
 
     @property
     def folder(self) -> Path:
