@@ -19,8 +19,13 @@ _COLLECTIVES = (
     "torch/distributed/_functional_collectives.py",
 )
 _PIPELINE = "megatron/core/pipeline_parallel/p2p_communication.py"
-_AROUND = ("torch/distributed/", "deepspeed/comm/", "deepspeed/utils/", "contextlib.py")
-"""Frames between a collective and the code that wants it."""
+_AROUND = (
+    *("torch/distributed/", "torch/overrides.py", "deepspeed/comm/", "deepspeed/utils/"),
+    "contextlib.py",
+)
+"""Files of frames between a collective and the code that wants it."""
+_OVERRIDE = "__torch_function__"
+"""The function of such a frame where a mode intercepts the calls of torch, in any file."""
 _BACKWARD = "torch/autograd/graph.py"
 _OWN = ("bigtrain/", "megatron/")
 _PENDING = re.compile(r"\.wait\(")
@@ -132,7 +137,7 @@ def _without_torch(frames: Sequence[Frame]) -> list[Frame]:
 def _split_collective(frames: Sequence[Frame]) -> tuple[str, list[Frame]]:
     """The collective in which the innermost frames are, and the frames of its callers."""
     name, rest = "", list(frames)
-    while len(rest) > 1 and rest[0].file.startswith(_AROUND):
+    while len(rest) > 1 and (rest[0].file.startswith(_AROUND) or rest[0].function == _OVERRIDE):
         if rest[0].file in _COLLECTIVES and rest[0].function != "wrapper":
             name = rest[0].function
         del rest[0]

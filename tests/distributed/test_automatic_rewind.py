@@ -1,10 +1,6 @@
-"""A run whose data is damaged for a while diverges, rewinds itself past the damage, and finishes.
-
-The mixture has three phases: text, then a corpus of noise, then the text again.
-"""
+"""A run that diverges on damaged data rewinds itself past the damage, and finishes."""
 
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -14,61 +10,17 @@ import pytest
 
 from bigtrain.commands import local_launch
 from bigtrain.config import RunConfig, render_config
-from bigtrain.runs.documents_of_step import find_samples
 from bigtrain.track.json_lines import read_lines
 from bigtrain.track.metrics_file import read_metrics
-from data_tools.sharding.shard_corpus import shard_corpus
-from data_tools.sharding.shard_options import ShardOptions
-from data_tools.tokenizer import train_tokenizer
 from launcher.local import JobResult, LocalJob, RankFailure
+from tests.diverging_runs import check_skipped, diverging_config, make_corpora
 from tests.ranks import RankError, run_ranks
-from tests.runs import tiny_config, train_resolved
-
-FIRST_BAD, FIRST_GOOD_AGAIN = 160, 240
-"""Samples of the noise: those of steps 21 to 30, at 8 samples a step."""
+from tests.runs import train_resolved
 
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A corpus of one sentence, which is learned soon, and one of random letters."""
-    folder, chance = tmp_path_factory.mktemp("corpora"), random.Random(5)
-    alphabet = "abcdefghijklmnopqrstuvwxyz"
-    texts = {
-        "text": "the quick brown fox jumps over the lazy dog and sleeps. " * 600,
-        "noise": " ".join("".join(chance.choices(alphabet, k=5)) for _ in range(6000)),
-    }
-    tokenizer = folder / "tokenizer.model"
-    train_tokenizer((text[:20000] for text in texts.values()), tokenizer, vocab_size=500)
-    corpora = {}
-    for name, text in texts.items():
-        (folder / f"{name}.txt").write_text("\n".join([text]))
-        shard_corpus(
-            [str(folder / f"{name}.txt")],
-            tokenizer=tokenizer,
-            out=folder / name,
-            options=ShardOptions(validation_percent=0),
-        )
-        corpora[name] = folder / name / "train"
-    return corpora
-
-
-def _config(corpora: dict[str, Path], runs: Path, **guard: Any) -> RunConfig:
-    text, noise = ({"sources": [{"corpus": str(corpora[name])}]} for name in ("text", "noise"))
-    stages = [
-        text,
-        {**noise, "start_sample": FIRST_BAD},
-        {**text, "start_sample": FIRST_GOOD_AGAIN},
-    ]
-    config = tiny_config(
-        Path("unused"),
-        runs,
-        train={"steps": 40, "micro_batch_size": 8},
-        optim={"learning_rate": 1e-2, "warmup_steps": 2},
-        checkpoint={"every": 5},
-        guard={"window": 16, "stop_after": 2, "rewind_steps": 12, **guard},
-    ).model_dump(mode="json")
-    config["data"] |= {"train": None, "validation": None, "stages": stages}
-    return RunConfig.model_validate(config)
+    return make_corpora(tmp_path_factory.mktemp("corpora"))
 
 
 def _rank(config_file: str, folder: str) -> int:
@@ -111,12 +63,7 @@ def _events(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def _check_finished_after_a_rewind(config: RunConfig) -> None:
-    lines = read_metrics(config.run_dir / "metrics.jsonl", "train")
-    assert [line["step"] for line in lines] == [*range(1, 41)]
-    assert not any(line.get("skipped") for line in lines)
-    read = [s.sample for step in range(1, 41) for s in find_samples(config.run_dir, step)]
-    # The spike begins at step 21; 12 steps before it and 12 from it on are skipped.
-    assert read == [*range(64), *range(256, 512)]
+    check_skipped(config)
     assert [event["event"] for event in _events(config)] == [
         *("start", "end", "decision", "rewind", "start", "end"),
     ]
@@ -134,7 +81,7 @@ def _check_finished_after_a_rewind(config: RunConfig) -> None:
 def test_a_diverged_run_rewinds_itself_past_the_bad_samples_and_finishes(
     corpora: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = _config(corpora, tmp_path, rewind=1)
+    config = diverging_config(corpora, tmp_path, rewind=1)
     assert local_launch.launch_locally(config, processes=1, accepted=[]) == 0
     _check_finished_after_a_rewind(config)
     told = capsys.readouterr().err
@@ -151,7 +98,7 @@ def test_a_diverged_run_without_rewinds_left_fails_and_keeps_its_checkpoints(
     capsys: pytest.CaptureFixture[str],
     rewinds: int,
 ) -> None:
-    config = _config(corpora, tmp_path, rewind=rewinds)
+    config = diverging_config(corpora, tmp_path, rewind=rewinds)
     config.run_dir.mkdir()
     if rewinds:  # An earlier launch has rewound the run.
         (config.run_dir / "attempts.jsonl").write_text('{"event":"decision","action":"rewind"}\n')
@@ -168,7 +115,7 @@ def test_the_command_launch_rewinds_a_diverged_run_of_two_ranks(
     corpora: dict[str, Path], tmp_path: Path
 ) -> None:
     """Takes 35 s: four interpreters that import torch."""
-    config = _config(corpora, tmp_path, rewind=1)
+    config = diverging_config(corpora, tmp_path, rewind=1)
     file = tmp_path / "run.yaml"
     file.write_text(render_config(config))
     options = ("--processes", "2", "train.micro_batch_size=4")

@@ -60,12 +60,16 @@ class ClusterRun:
         *,
         nodes: int,
         profile: Mapping[str, Any] | None = None,
+        environment: Mapping[str, object] | None = None,
     ) -> None:
         self.cluster, self.config, self.nodes = cluster, config, nodes
         self._file = folder / f"{config.name}.yaml"
         self._profile = folder / f"{config.name}-cluster.yaml"
         self._file.write_text(render_config(config))
-        self._profile.write_text(yaml.safe_dump({**CPU_PROFILE, **(profile or {})}))
+        variables = {name: str(value) for name, value in (environment or {}).items()}
+        values = {**CPU_PROFILE, **(profile or {})}
+        values["environment"] = {**values["environment"], **variables}
+        self._profile.write_text(yaml.safe_dump(values))
 
     @property
     def folder(self) -> Path:
@@ -140,6 +144,8 @@ class ClusterRun:
     def describe(self) -> str:
         """What a failed test should show."""
         logs = sorted((self.folder / "logs").glob("rank-*.log"))
-        ends = {file.name: file.read_text()[-2000:] for file in logs}
+        ends = {file.name: file.read_text()[-1000:] for file in logs}
+        # The lines of steps say nothing about a fault.
+        lines = [line for line in self.output().splitlines() if " loss " not in line]
         jobs = [self.cluster.details(job.id) for job in self.cluster.jobs()]
-        return f"jobs: {jobs}\noutput:\n{self.output()}\nlogs: {ends}"
+        return f"jobs: {jobs}\noutput:\n" + "\n".join(lines[-60:]) + f"\nlogs: {ends}"

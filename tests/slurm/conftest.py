@@ -1,10 +1,19 @@
 """The cluster that the tests of this folder share: four nodes on this machine."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.slurm.cluster import SlurmCluster, why_no_cluster
+from tests.slurm.faults import (
+    RecoveryTable,
+    check_nothing_left,
+    shared_memory,
+    temporary_folder,
+)
+
+RECOVERIES = pytest.StashKey[RecoveryTable]()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,3 +44,26 @@ def cluster(
         monkeypatch.setenv(name, value)
     yield shared_cluster
     shared_cluster.reset()
+
+
+@pytest.fixture(scope="session")
+def recovery_table(request: pytest.FixtureRequest) -> RecoveryTable:
+    """Collects the seconds of recoveries, which are shown at the end."""
+    return request.config.stash.setdefault(RECOVERIES, RecoveryTable())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows how long the recoveries from faults took."""
+    table = terminalreporter.config.stash.get(RECOVERIES, None)
+    if table is not None and table.rows:
+        terminalreporter.section("recoveries")
+        terminalreporter.write_line(table.render())
+
+
+@pytest.fixture
+def temporary(cluster: SlurmCluster) -> Iterator[Path]:
+    """The folder for temporary files of the test's job, in which nothing may be left."""
+    shared_before = shared_memory()
+    with temporary_folder() as folder:
+        yield folder
+        check_nothing_left(cluster, folder, shared_before)

@@ -203,3 +203,23 @@ def test_a_collective_in_a_hook_of_the_backward_pass_is_found(hung: Hung) -> Non
     place = find_place(f"{hook}\n\n{backward}")
     assert place is not None
     assert place.waits_in == "all_reduce"
+
+
+def test_frames_of_a_mode_that_intercepts_the_calls_of_torch_are_no_callers() -> None:
+    files = [
+        *(
+            ("torch/distributed/distributed_c10d.py", "all_reduce"),
+            ("bigtrain/parallel/cpu.py", "__torch_function__"),
+        ),
+        *(
+            ("torch/overrides.py", "handle_torch_function"),
+            ("torch/distributed/distributed_c10d.py", "all_reduce"),
+        ),
+        *(
+            ("torch/distributed/c10d_logger.py", "wrapper"),
+            ("bigtrain/engine/gradient_norm.py", "global_norm"),
+        ),
+    ]
+    frames = [f'  File "/site-packages/{file}", line 1 in {name}' for file, name in files]
+    place = find_place("\n".join(["Thread 0x1 (most recent call first):", *frames]))
+    assert str(place) == "all_reduce, called by global_norm (bigtrain/engine/gradient_norm.py:1)"
