@@ -23,7 +23,7 @@ EXPORT := exports/gpt-tiny
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup setup-dev demo test test-all bench lint format lock clean
+.PHONY: help setup setup-dev demo test test-all soak bench lint format lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,7 +59,10 @@ test: $(DEVELOPER_READY) ## All tests except those marked slow, in two processes
 # Slow tests run one at a time: some measure time, and some use both cores and much memory.
 test-all: $(DEVELOPER_READY) ## All tests, also the slow ones (up to an hour)
 	$(BIN)/python -m pytest $(TWO_PROCESSES)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not soak'
+
+soak: $(DEVELOPER_READY) ## A run on SLURM with a fault every two minutes, for about an hour; needs SLURM's daemons and root
+	$(BIN)/python -m pytest -m soak tests/slurm
 
 # The libraries to compare with are installed without their dependencies, which include another torch.
 bench: $(DEVELOPER_READY) ## Benchmarks of a step, of checkpoints and of the data path against other libraries; needs an idle machine

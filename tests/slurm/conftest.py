@@ -14,6 +14,7 @@ from tests.slurm.faults import (
 )
 
 RECOVERIES = pytest.StashKey[RecoveryTable]()
+SOAKS = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,8 +53,17 @@ def recovery_table(request: pytest.FixtureRequest) -> RecoveryTable:
     return request.config.stash.setdefault(RECOVERIES, RecoveryTable())
 
 
+@pytest.fixture(scope="session")
+def soak_report(request: pytest.FixtureRequest) -> list[str]:
+    """Lines about runs with many faults, which are shown at the end."""
+    return request.config.stash.setdefault(SOAKS, [])
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Shows how long the recoveries from faults took."""
+    """Shows how long the recoveries from faults took, and where the time of long runs went."""
+    if soaks := terminalreporter.config.stash.get(SOAKS, []):
+        terminalreporter.section("runs with many faults")
+        terminalreporter.write_line("\n".join(soaks))
     table = terminalreporter.config.stash.get(RECOVERIES, None)
     if table is not None and table.rows:
         terminalreporter.section("recoveries")
