@@ -1,8 +1,6 @@
-"""Runs on a real SLURM that lose ranks and nodes, are cancelled or run into the time limit."""
+"""Runs on a real SLURM that are cancelled, preempted, or run into the time limit."""
 
 import math
-import signal
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -71,57 +69,6 @@ def _kinds(run: ClusterRun) -> list[str]:
     return [end["kind"] for end in run.events("attempt_end")]
 
 
-def _wait_for_recovery(run: ClusterRun) -> float:
-    """Waits until the second attempt has begun; returns seconds."""
-    begin = time.monotonic()
-    wait_until(lambda: len(run.events("start")) == 2, RECOVERY_SECONDS, run.describe)
-    return time.monotonic() - begin
-
-
-def test_a_killed_rank_is_started_again_in_the_same_job(
-    launched: Callable[..., ClusterRun], uninterrupted: RunConfig
-) -> None:
-    run = launched()
-    node = run.node_of(1)
-    run.ranks()[1].send_signal(signal.SIGKILL)
-    _wait_for_recovery(run)
-    run.wait_end(timeout=RECOVERY_SECONDS)
-    assert _kinds(run) == ["rank_failed", "finished"]
-    failed = run.events("attempt_end")[0]
-    assert failed["rank"] == 1 and failed["nodes"] == [node]
-    assert len(run.events("job_start")) == 1
-    _check_same_end(run, uninterrupted)
-
-
-def test_a_lost_node_is_replaced_by_the_spare(
-    launched: Callable[..., ClusterRun], uninterrupted: RunConfig
-) -> None:
-    run = launched(spares=1)
-    run.cluster.kill_node("n2")
-    _wait_for_recovery(run)
-    run.wait_end(timeout=RECOVERY_SECONDS)
-    assert _kinds(run) == ["node_lost", "finished"]
-    assert run.events("attempt_end")[0]["nodes"] == ["n2"]
-    assert run.events("decision")[0]["nodes"] == ["n1", "n3"]
-    assert len(run.events("job_start")) == 1
-    _check_same_end(run, uninterrupted)
-
-
-@pytest.mark.xfail(
-    strict=True, reason="no agent queues the job again when the supervisor's node is lost"
-)
-def test_a_run_whose_batch_host_is_lost_continues_in_the_queue(
-    launched: Callable[..., ClusterRun], uninterrupted: RunConfig
-) -> None:
-    run = launched()
-    run.cluster.kill_node("n1")
-    # SLURM itself never requeues a job with --no-kill.
-    wait_until(lambda: len(run.events("job_start")) == 2, 100, run.describe)
-    run.wait_end(timeout=RECOVERY_SECONDS)
-    assert "n1" not in run.events("job_start")[1]["nodes"]
-    _check_same_end(run, uninterrupted)
-
-
 def test_a_cancelled_job_saves_and_is_not_requeued(launched: Callable[..., ClusterRun]) -> None:
     run = launched()
     run.cluster.run("scancel", run.job)
@@ -181,16 +128,3 @@ def _bring_the_time_limit_near(run: ClusterRun) -> None:
     started = datetime.fromisoformat(run.cluster.details(run.job)["StartTime"])
     minutes = math.ceil((datetime.now() - started).total_seconds() / 60) + 1
     run.cluster.run("scontrol", "update", f"JobId={run.job}", f"TimeLimit={minutes}")
-
-
-def test_a_restarted_controller_does_not_disturb_a_run(
-    launched: Callable[..., ClusterRun], uninterrupted: RunConfig
-) -> None:
-    run = launched()
-    run.cluster.stop_controller()
-    reached = max(run.losses())
-    run.wait_for_step(reached + 20, timeout=RECOVERY_SECONDS)
-    run.cluster.start_controller()
-    run.wait_end(timeout=RECOVERY_SECONDS)
-    assert _kinds(run) == ["finished"]
-    _check_same_end(run, uninterrupted)
