@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.5
 STACKS_SECONDS = 8.0
 """Limit for the stacks of all ranks of a run that hangs."""
-DIVERGED_GRACE_SECONDS = 60.0
+DIVERGED_GRACE_SECONDS = 25.0
 """Rank 0 completes its save and its record after the loss guard has given up."""
 KILLED_SECONDS = 15.0
 """A node whose ranks do not end this long after SIGKILL is lost: they hang inside the kernel."""
