@@ -69,6 +69,7 @@ def _wait_for_step(config: RunConfig, step: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_run_on_two_nodes_survives_a_killed_rank_and_has_the_losses_of_a_local_launch(
     corpus: Path, tmp_path: Path
 ) -> None:
