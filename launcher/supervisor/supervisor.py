@@ -14,7 +14,7 @@ from launcher.supervisor.agents import Agents, describe_missing
 from launcher.supervisor.attempt_runner import AttemptRunner
 from launcher.supervisor.decide import decide
 from launcher.supervisor.describe import render_history
-from launcher.supervisor.history import read_history
+from launcher.supervisor.history import find_lost_end, read_history
 from launcher.supervisor.interfaces import (
     Preflight,
     Scheduler,
@@ -57,6 +57,7 @@ class Supervisor:
     attempts: AttemptRunner = field(init=False)
     continues_later: bool = False  # whether a later job continues the run
     _history: list[AttemptEnd] = field(default_factory=list)
+    _lost_end: AttemptEnd | None = None  # of the job before, if its supervisor was lost
     _excluded: dict[str, str] = field(default_factory=dict)  # node → why
 
     async def supervise(self) -> int:
@@ -65,7 +66,7 @@ class Supervisor:
             logger.info("the run has finished already")
             return 0
         self._prepare()
-        self._history = read_history(await asyncio.to_thread(self.run.history))
+        await self._read_history()
         self._append(
             "job_start",
             restart_count=self.scheduler.restart_count,
@@ -88,6 +89,12 @@ class Supervisor:
             # Last of all, because the scheduler then ends this process.
             await self.scheduler.requeue()
         return decision.exit_code
+
+    async def _read_history(self) -> None:
+        events = await asyncio.to_thread(self.run.history)
+        progress = await asyncio.to_thread(self.run.progress)
+        self._history = read_history(events)
+        self._lost_end = find_lost_end(events, saved_step=progress.saved_step)
 
     def _prepare(self) -> None:
         self.stops = StopWatch(self.scheduler, self.run.folder, self.job.cluster.warning_seconds)
@@ -161,6 +168,10 @@ class Supervisor:
     async def _run_attempts(self) -> Decision:
         """Runs attempts until a decision ends the job."""
         end = await self._check_nodes()
+        if self._lost_end is not None:
+            # What follows the loss of the supervisor before is decided here.
+            self._history += [self._lost_end] if end is not None else []
+            end = end or self._lost_end
         decision = self._first_decision() if end is None else self._decide(end)
         while decision.action in (Action.RESTART, Action.REWIND):
             end = await self._end_if_stopped() or await self.attempts.run(decision)
