@@ -12,6 +12,7 @@ from bigtrain.config import RunConfig
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.cluster_runs import ClusterRun, losses_of, train_locally
 from tests.slurm.faults import (
+    TEST_SECONDS,
     WAIT_SECONDS,
     RecoveryTable,
     check_same_end,
@@ -22,7 +23,7 @@ from tests.slurm.faults import (
 )
 from tests.slurm.processes import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_SECONDS)]
 NODE_GOAL = 45.0
 SAME_LOSS = 1e-6
 ELASTIC_STEPS = 100
