@@ -85,6 +85,7 @@ def test_a_lost_node_is_replaced_by_the_spare(
     died = time.time()
     lose(run.cluster, "n2")
     recovery_table.add(fault, run, wait_for_recovery(run, died), NODE_GOAL)
+    run.cluster.kill_node("n2")  # What a silent node runs is no leftover of the job.
     run.wait_end(timeout=WAIT_SECONDS)
     assert kinds(run) == ["node_lost", "finished"]
     assert run.events("attempt_end")[0]["nodes"] == ["n2"]
