@@ -26,7 +26,7 @@ ASK_SECONDS, ASK_TIMES = 0.5, 6
 REQUEUE_SECONDS = 900.0
 """How long a requeue is tried again while SLURM's controller is down."""
 NEAR_LIMIT_SECONDS = 60.0
-"""A SIGTERM this close to the time limit comes from the limit."""
+"""A SIGTERM this close to the time limit comes from the limit, if SLURM gives no other reason."""
 _REQUEUED_STATES = ("PREEMPTED", "REQUEUE", "PENDING", "NODE_FAIL", "SPECIAL_EXIT")
 
 
@@ -105,6 +105,9 @@ class SlurmJob:
                 if time.monotonic() > deadline:
                     logger.error("the job was not queued again: %s", error)
                     return
+                logger.warning(
+                    "the job is not queued again yet, next try in %.0f s: %s", RETRY_SECONDS, error
+                )
                 await asyncio.sleep(RETRY_SECONDS)
             except SlurmError as error:
                 # After a preemption SLURM has queued it itself.
@@ -185,6 +188,8 @@ def find_stop_cause(fields: Mapping[str, str], *, restart_count: int, now: float
         now: The present time, in seconds since the epoch.
     """
     state, restarts = fields.get("JobState", ""), fields.get("Restarts", "")
+    if state.startswith("TIMEOUT") or fields.get("Reason") == "TimeLimit":
+        return StopCause.TIME_LIMIT
     if fields.get("PreemptTime", "None") not in ("None", "", "Unknown", "N/A"):
         return StopCause.PREEMPTED
     if state.startswith(_REQUEUED_STATES):
@@ -193,8 +198,10 @@ def find_stop_cause(fields: Mapping[str, str], *, restart_count: int, now: float
         return StopCause.PREEMPTED  # `scontrol requeue`, by an administrator or `bigtrain requeue`.
     start = parse_moment(fields.get("StartTime", ""))
     limit = _limit_seconds(fields.get("TimeLimit", ""))
-    reached = start is not None and limit is not None and now > start + limit - NEAR_LIMIT_SECONDS
-    return StopCause.TIME_LIMIT if state.startswith("TIMEOUT") or reached else StopCause.USER
+    # A job that ends without that reason shortly before its limit was cancelled.
+    early = 0.0 if state.startswith("COMPLETING") else NEAR_LIMIT_SECONDS
+    reached = start is not None and limit is not None and now >= start + limit - early
+    return StopCause.TIME_LIMIT if reached else StopCause.USER
 
 
 def parse_moment(text: str) -> float | None:
