@@ -161,7 +161,7 @@ class Supervisor:
     async def _run_attempts(self) -> Decision:
         """Runs attempts until a decision ends the job."""
         end = await self._check_nodes()
-        decision = self._first_decision() if end is None else self._decide(end)
+        decision = await self._first_decision() if end is None else self._decide(end)
         while decision.action in (Action.RESTART, Action.REWIND):
             end = await self._end_if_stopped() or await self.attempts.run(decision)
             decision = self._decide(end)
@@ -214,11 +214,14 @@ class Supervisor:
         self.attempts.record(end, None, seconds=0)
         return end
 
-    def _first_decision(self) -> Decision:
+    async def _first_decision(self) -> Decision:
         """Where the ranks start first: on what is there, if it is enough."""
         resources = self._resources()
         placement = place(resources, self.job.policy)
         if placement is None:
+            await self.stops.ask_scheduler()
+            if (end := await self._end_if_stopped()) is not None:
+                return self._decide(end)
             lost = self.agents.lost
             why = "; ".join(f"{node}: {reason}" for node, reason in list(lost.items())[:3])
             message = why or "too few nodes"
