@@ -19,13 +19,15 @@ WAIT_SECONDS = 300.0
 WARNING_LOG = re.compile(r"^(?P<time>\S+ \S+) WARNING .*: the ranks save and stop$", re.MULTILINE)
 
 
-def long_config(corpus: Path, runs: Path, *, steps: int, **more: Any) -> RunConfig:
+def long_config(
+    corpus: Path, runs: Path, *, steps: int, micro_batch_size: int = 4, **more: Any
+) -> RunConfig:
     """A run of many short steps that saves only at its end, or when it is stopped.
 
     The data ranks are two.
     """
     values = {
-        "train": {"steps": steps, "micro_batch_size": 4, "log_every": 1},
+        "train": {"steps": steps, "micro_batch_size": micro_batch_size, "log_every": 1},
         "validation": {"every": steps},
         "checkpoint": {"every": 10 * steps},
         "optim": {"learning_rate": 5e-4, "warmup_steps": 2},

@@ -31,8 +31,9 @@ from tests.slurm.processes import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 STEPS = 600
-LONG_STEPS = 3000
-"""Enough steps that SLURM, which looks at time limits every 30 s, warns the run twice."""
+LONG_STEPS = 2000
+"""With four microbatches a rank and step, enough that the run still trains when SLURM, which looks
+at time limits every 30 s, warns it for the second time."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,11 @@ def test_a_run_gets_past_two_time_limits_by_itself(
     cluster: SlurmCluster, corpus: Path, tmp_path: Path
 ) -> None:
     config = long_config(
-        corpus, tmp_path / "runs", steps=LONG_STEPS, track={"wandb": "offline", "peak_tflops": 1.0}
+        corpus,
+        tmp_path / "runs",
+        steps=LONG_STEPS,
+        micro_batch_size=1,
+        track={"wandb": "offline", "peak_tflops": 1.0},
     )
     run = ClusterRun(cluster, config, tmp_path, nodes=2, profile={"warning_seconds": 150})
     run.launch()
