@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 PREFIX = "bigtrain-agent-"
 LOCK_FILE = "lock"
@@ -23,14 +24,24 @@ def agent_folder() -> Iterator[Path]:
     """Makes a folder that only this user can read, and removes it at the end of the block."""
     parent = _find_parent()
     _remove_abandoned(parent)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    folder, lock = _make_locked(parent)
     try:
-        with (folder / LOCK_FILE).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield folder
+        yield folder
     finally:
+        lock.close()
         shutil.rmtree(folder, ignore_errors=True)
         _remove_abandoned(parent)
+
+
+def _make_locked(parent: Path) -> tuple[Path, TextIO]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        lock = (folder / LOCK_FILE).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Another agent that starts now may have taken the lock first, and removed the folder.
+        if (folder / LOCK_FILE).exists():
+            return folder, lock
+        lock.close()
 
 
 def _find_parent() -> Path:
