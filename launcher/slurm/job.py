@@ -88,23 +88,31 @@ class SlurmJob:
             except (SlurmError, OSError) as error:
                 logger.error("no successor was submitted: %s", error)
 
-    async def requeue(self) -> None:
+    async def requeue(self) -> bool:
         """Requeues the job; SLURM then ends this process. A chain's successor waits already.
 
         SLURM lets a requeued job wait for two minutes. It is not started before: a late report of
         its old end would end it again.
+
+        Returns:
+            Whether the run continues: not if the user has cancelled the job in the meantime, or if
+            SLURM's controller stays down.
         """
         if self.restart != "requeue":
-            return
+            return self.can_requeue
         deadline = time.monotonic() + REQUEUE_SECONDS
         while True:
             try:
+                if await self._is_cancelled():
+                    # SLURM would queue it all the same.
+                    logger.warning("the user has cancelled the job: it is not queued again")
+                    return False
                 await asyncio.to_thread(client.requeue_job, self.job_id)
-                return
+                return True
             except SlurmUnavailableError as error:
                 if time.monotonic() > deadline:
                     logger.error("the job was not queued again: %s", error)
-                    return
+                    return False
                 logger.warning(
                     "the job is not queued again yet, next try in %.0f s: %s", RETRY_SECONDS, error
                 )
@@ -112,7 +120,23 @@ class SlurmJob:
             except SlurmError as error:
                 # After a preemption SLURM has queued it itself.
                 logger.info("requeue: %s", error)
-                return
+                return True
+
+    async def _is_cancelled(self) -> bool:
+        """Whether the job ends because the user wanted it.
+
+        Raises:
+            SlurmUnavailableError: SLURM's controller does not answer.
+        """
+        try:
+            fields = await asyncio.to_thread(client.show_job, self.job_id)
+        except SlurmUnavailableError:
+            raise
+        except SlurmError:
+            return False
+        cause = find_stop_cause(fields, restart_count=self.restart_count, now=time.time())
+        is_ending = fields.get("JobState", "").startswith(("COMPLETING", "CANCELLED"))
+        return is_ending and cause is StopCause.USER
 
     async def release(self) -> None:
         """Cancels the successor."""

@@ -86,8 +86,13 @@ class Supervisor:
             await self._write_report()
         if decision.action is Action.REQUEUE:
             # Last of all, because the scheduler then ends this process.
-            await self.scheduler.requeue()
+            await self._requeue()
         return decision.exit_code
+
+    async def _requeue(self) -> None:
+        if not await self.scheduler.requeue():
+            self.continues_later = False
+            self._append("job_end", state="stopped", reason="the job was not queued again")
 
     def _prepare(self) -> None:
         self.stops = StopWatch(self.scheduler, self.run.folder, self.job.cluster.warning_seconds)
@@ -320,5 +325,7 @@ class Supervisor:
 
     async def _close(self) -> None:
         await self.agents.close()
+        # Meanwhile agents that were still starting connect, and hear that they are not needed.
         await self.starter.close()
+        self.agents.stop_listening()
         await self.stops.close()
