@@ -1,5 +1,6 @@
 """Runs that are interrupted on the cluster of the tests, and the same runs without interruption."""
 
+import logging
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,7 +15,9 @@ from tests.runs import hash_tensors, tiny_config
 from tests.slurm.cluster_runs import ClusterRun, losses_of
 from tests.slurm.processes import command_of, wait_until
 
-WAIT_SECONDS = 300.0
+logger = logging.getLogger(__name__)
+
+WAIT_SECONDS = 600.0
 """Limit for one start, save or end; much shorter on a machine that has nothing else to do."""
 WARNING_LOG = re.compile(r"^(?P<time>\S+ \S+) WARNING .*: the ranks save and stop$", re.MULTILINE)
 
@@ -101,8 +104,8 @@ def restarts(run: ClusterRun, job: str | None = None) -> int:
     return int(run.cluster.details(job or run.job)["Restarts"])
 
 
-def figures(run: ClusterRun) -> str:
-    """Seconds from each warning to the end of the save, and from each requeue to the next step."""
+def log_figures(run: ClusterRun) -> None:
+    """Logs seconds from each warning to the saved state, and from each requeue to the next step."""
     warned = [
         datetime.strptime(found["time"], "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp()
         for found in WARNING_LOG.finditer(run.output())
@@ -117,7 +120,7 @@ def figures(run: ClusterRun) -> str:
         f"{min((t for t in stepped.values() if t > queued), default=queued) - queued:.1f}"
         for queued in requeued
     ]
-    return f"warning to saved: {to_saved} s; requeue to next step: {to_step} s"
+    logger.info("warning to saved: %s s; requeue to next step: %s s", to_saved, to_step)
 
 
 def _seconds(time: str | float) -> float:

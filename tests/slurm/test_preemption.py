@@ -11,7 +11,7 @@ from tests.slurm.interrupted_runs import (
     WAIT_SECONDS,
     check_same_end,
     check_saved,
-    figures,
+    log_figures,
     long_config,
     restarts,
     wait_for_event,
@@ -19,7 +19,7 @@ from tests.slurm.interrupted_runs import (
     wait_for_progress,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 STEPS = 600
 
 
@@ -58,7 +58,7 @@ def test_a_preempted_run_saves_and_continues(
     # The nodes are free long before the grace time is over.
     cluster.wait_state(urgent, "RUNNING", "COMPLETED", timeout=WAIT_SECONDS)
     run.wait_end(timeout=WAIT_SECONDS)
-    print(figures(run))
+    log_figures(run)
     assert [end["state"] for end in run.events("job_end")] == ["requeued", "finished"]
     assert [start["job"] for start in run.events("job_start")] == [job] * 2
     assert restarts(run, job) == 1 and cluster.state(job) == "COMPLETED"
@@ -68,7 +68,9 @@ def test_a_preempted_run_saves_and_continues(
 def test_a_preemption_while_the_agents_start_does_no_harm(
     cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted: RunConfig
 ) -> None:
-    run = ClusterRun(cluster, long_config(corpus, tmp_path / "runs", steps=STEPS), tmp_path, nodes=2)
+    run = ClusterRun(
+        cluster, long_config(corpus, tmp_path / "runs", steps=STEPS), tmp_path, nodes=2
+    )
     run.launch()
     wait_for_output(run, "starting the agents")
     urgent = _preempt(run)

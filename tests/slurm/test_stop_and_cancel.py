@@ -10,7 +10,7 @@ from tests.slurm.interrupted_runs import (
     WAIT_SECONDS,
     check_same_end,
     check_saved,
-    figures,
+    log_figures,
     long_config,
     restarts,
     wait_for_event,
@@ -21,11 +21,13 @@ STEPS = 600
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_a_stopped_a_cancelled_and_a_killed_run_continue_only_on_request(
     cluster: SlurmCluster, corpus: Path, tmp_path: Path
 ) -> None:
-    run = ClusterRun(cluster, long_config(corpus, tmp_path / "runs", steps=STEPS), tmp_path, nodes=2)
+    run = ClusterRun(
+        cluster, long_config(corpus, tmp_path / "runs", steps=STEPS), tmp_path, nodes=2
+    )
     run.launch()
     jobs: list[str] = []
     # What ends the job, and SLURM's word for such a job.
@@ -50,14 +52,14 @@ def test_a_stopped_a_cancelled_and_a_killed_run_continue_only_on_request(
         assert not (run.folder / "request.json").exists()
         run.bigtrain("requeue", str(run.folder))
     run.wait_end(timeout=WAIT_SECONDS)
-    print(figures(run))
+    log_figures(run)
     assert len({*jobs, run.job}) == 4
     assert cluster.state(run.job) == "COMPLETED"
     check_same_end(run, train_locally(run.config, 2, tmp_path / "local"))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_cancelling_a_chain_leaves_no_job_that_waits(
     cluster: SlurmCluster, corpus: Path, tmp_path: Path
 ) -> None:
@@ -66,7 +68,7 @@ def test_cancelling_a_chain_leaves_no_job_that_waits(
     run.launch()
     job = run.job
     wait_for_progress(run)
-    assert [each.state for each in cluster.alive_jobs()] == ["RUNNING", "PENDING"]
+    assert sorted(each.state for each in cluster.alive_jobs()) == ["PENDING", "RUNNING"]
     cluster.run("scancel", job)
     run.wait_end("stopped", timeout=WAIT_SECONDS)
     assert len(run.events("job_start")) == 1
@@ -77,7 +79,9 @@ def test_a_job_that_waits_is_stopped_and_queued_again(
     cluster: SlurmCluster, corpus: Path, tmp_path: Path
 ) -> None:
     cluster.submit("#!/bin/bash\nsleep 600\n", "--nodes=4", "--exclusive", "-o/dev/null")
-    run = ClusterRun(cluster, long_config(corpus, tmp_path / "runs", steps=STEPS), tmp_path, nodes=2)
+    run = ClusterRun(
+        cluster, long_config(corpus, tmp_path / "runs", steps=STEPS), tmp_path, nodes=2
+    )
     run.launch()
     job = run.job
     cluster.wait_state(job, "PENDING")
