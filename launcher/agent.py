@@ -46,6 +46,8 @@ logger = logging.getLogger("launcher.agent")
 CONNECT_SECONDS = 5.0
 """Limit for one address; an address of a network that this node cannot reach may never answer."""
 RETRY_SECONDS = 0.5
+STOPPED_CONNECT_SECONDS = 10.0
+"""Limit for the connection after a signal: the supervisor has to hear of it, but may be gone."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 
@@ -70,16 +72,22 @@ class _Agent:
     ranks: AgentRanks | None = None
     connection: Connection | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # the supervisor is gone
+    early: list[str] = field(default_factory=list)  # signals that came before the connection
 
     def send(self, message: Message) -> None:
         if self.connection is not None:
             self.connection.send(message)
 
     def on_signal(self, number: signal.Signals) -> None:
+        if self.connection is not None:
+            self.send(SignalReceived(number.name))
+        elif not self.early:
+            asyncio.get_running_loop().call_later(STOPPED_CONNECT_SECONDS, self._give_up)
+            self.early.append(number.name)
+
+    def _give_up(self) -> None:
         if self.connection is None:
             self.gone.set()
-        else:
-            self.send(SignalReceived(number.name))
 
     async def serve(self) -> bool:
         """Handles messages until the end; returns whether the supervisor ended the agent."""
@@ -121,6 +129,8 @@ async def run_agent(options: AgentOptions) -> int:
         return 1
     agent.send(render_hello(token=options.token, node=options.node, task=options.task))
     ended = asyncio.Event()  # The scheduler ends the job, after the supervisor is gone.
+    for name in agent.early:
+        agent.send(SignalReceived(name))
     with agent_folder() as folder:
         ranks = agent.ranks = AgentRanks(folder, agent.send)
         serving = asyncio.create_task(agent.serve())

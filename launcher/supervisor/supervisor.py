@@ -87,7 +87,7 @@ class Supervisor:
             await self._write_report()
         if decision.action is Action.REQUEUE:
             # Last of all, because the scheduler then ends this process.
-            await self.scheduler.requeue()
+            await self._requeue()
         return decision.exit_code
 
     async def _read_history(self) -> None:
@@ -95,6 +95,11 @@ class Supervisor:
         progress = await asyncio.to_thread(self.run.progress)
         self._history = read_history(events)
         self._lost_end = find_lost_end(events, saved_step=progress.saved_step)
+
+    async def _requeue(self) -> None:
+        if not await self.scheduler.requeue():
+            self.continues_later = False
+            self._append("job_end", state="stopped", reason="the job was not queued again")
 
     def _prepare(self) -> None:
         self.stops = StopWatch(self.scheduler, self.run.folder, self.job.cluster.warning_seconds)
@@ -172,7 +177,7 @@ class Supervisor:
             # What follows the loss of the supervisor before is decided here.
             self._history += [self._lost_end] if end is not None else []
             end = end or self._lost_end
-        decision = self._first_decision() if end is None else self._decide(end)
+        decision = await self._first_decision() if end is None else self._decide(end)
         while decision.action in (Action.RESTART, Action.REWIND):
             end = await self._end_if_stopped() or await self.attempts.run(decision)
             decision = self._decide(end)
@@ -225,11 +230,14 @@ class Supervisor:
         self.attempts.record(end, None, seconds=0)
         return end
 
-    def _first_decision(self) -> Decision:
+    async def _first_decision(self) -> Decision:
         """Where the ranks start first: on what is there, if it is enough."""
         resources = self._resources()
         placement = place(resources, self.job.policy)
         if placement is None:
+            await self.stops.ask_scheduler()
+            if (end := await self._end_if_stopped()) is not None:
+                return self._decide(end)
             lost = self.agents.lost
             why = "; ".join(f"{node}: {reason}" for node, reason in list(lost.items())[:3])
             message = why or "too few nodes"
@@ -328,5 +336,7 @@ class Supervisor:
 
     async def _close(self) -> None:
         await self.agents.close()
+        # Meanwhile agents that were still starting connect, and hear that they are not needed.
         await self.starter.close()
+        self.agents.stop_listening()
         await self.stops.close()
