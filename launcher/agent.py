@@ -126,9 +126,10 @@ async def run_agent(options: AgentOptions) -> int:
         return 1
     agent.connection = await connecting
     if agent.connection is None:
+        await _give_up_job(options, _on_signals())
         return 1
     agent.send(render_hello(token=options.token, node=options.node, task=options.task))
-    ended = asyncio.Event()  # The scheduler ends the job, after the supervisor is gone.
+    ended = asyncio.Event()
     for name in agent.early:
         agent.send(SignalReceived(name))
     with agent_folder() as folder:
@@ -142,8 +143,7 @@ async def run_agent(options: AgentOptions) -> int:
         if is_told_to_end:
             await ranks.kill()
         else:
-            for number in SIGNALS:
-                loop.add_signal_handler(number, ended.set)
+            ended = _on_signals()
             logger.warning("%s: the supervisor is gone; the ranks save and stop", options.node)
             await ranks.stop(grace_seconds=options.grace_seconds)
         ranks.close()
@@ -151,6 +151,14 @@ async def run_agent(options: AgentOptions) -> int:
     if not is_told_to_end:
         await _give_up_job(options, ended)
     return 0 if is_told_to_end else 1
+
+
+def _on_signals() -> asyncio.Event:
+    """An event that is set when the scheduler ends the job, after the supervisor is gone."""
+    ended = asyncio.Event()
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    return ended
 
 
 async def _give_up_job(options: AgentOptions, ended: asyncio.Event) -> None:
