@@ -18,6 +18,7 @@ from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.saved import CONFIG_FILE, load_run_of
 from bigtrain.runs.goodput import Ledger, build_ledger
 from bigtrain.runs.job_file import JOB_CONFIG, JobFileError, JobRecord, load_job
+from bigtrain.runs.json_values import number, parse_time, read_object, whole
 from bigtrain.runs.metrics_scan import (
     Line,
     Periods,
@@ -29,17 +30,10 @@ from bigtrain.runs.run_events import (
     JobTimes,
     group_into_jobs,
     last_steps_that_count,
-    parse_time,
     read_events,
 )
 from bigtrain.runs.run_folder import RunFolder
-from bigtrain.runs.supervisor_state import (
-    SupervisorState,
-    number,
-    read_object,
-    read_supervisor,
-    whole,
-)
+from bigtrain.runs.supervisor_state import SupervisorState, read_supervisor
 
 NEWS_SECONDS = 60.0
 """A run that runs and was silent for longer is reported: a supervisor writes every 2 seconds, and a

@@ -5,11 +5,12 @@ itself, in a file, because SLURM's own count of restarts includes preemptions an
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bigtrain.config.cluster import ClusterConfig
+from bigtrain.config.node_names import compress_numbers
 from launcher.slurm.script_lines import (
     render_exports,
     render_modules,
@@ -75,17 +76,6 @@ def render_array_script(job: ArrayJob, cluster: ClusterConfig, *, python: str) -
     return "\n\n".join(blocks).replace("#!/bin/bash\n\n", "#!/bin/bash\n") + "\n"
 
 
-def render_ranges(numbers: Sequence[int]) -> str:
-    """Renders ascending numbers as SLURM's --array takes them: 0,2,3,4 is "0,2-4"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
 def _header(job: ArrayJob) -> Iterator[str]:
     yield "#!/bin/bash"
     yield f"# {job.title}"
@@ -95,7 +85,7 @@ def _header(job: ArrayJob) -> Iterator[str]:
 def _resources(job: ArrayJob, cluster: ClusterConfig) -> Iterator[str]:
     yield render_option("job-name", job.job_name)
     if job.parts is not None:
-        yield render_option("array", render_ranges(job.parts))
+        yield render_option("array", compress_numbers(job.parts))
     yield from render_place(cluster)
     yield "#SBATCH --nodes=1"
     yield "#SBATCH --ntasks=1"
