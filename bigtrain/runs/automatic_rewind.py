@@ -72,7 +72,7 @@ def count_rewinds(folder: RunFolder) -> int:
 
 
 def make_planned_rewind(run_dir: Path, plan: PlannedRewind) -> RewindResult:
-    """Takes a run back as planned; nobody may be training it.
+    """Takes a run back as planned; no process may be training it.
 
     Raises:
         RewindError, ConfigError, RunBusyError: See `rewind_run`.

@@ -1,4 +1,4 @@
-"""The state of a run as its folder tells it, for a login node: fast, and without torch.
+"""The state of a run from the files of its folder, for a login node: fast, and without torch.
 
 Nothing here waits for a lock or writes, and a damaged file is a line in `RunStatus.problems`, never
 an error: the other files are still shown.
@@ -229,7 +229,7 @@ def _measure_speed(steps: Sequence[Line]) -> Speed | None:
 
 
 def _add_life(status: RunStatus, dated: Sequence[dict[str, Any]]) -> None:
-    """Finds the newest sign of life, and whether rank 0 exists if it should be on this machine."""
+    """Finds the time of the last news, and whether rank 0 exists if it is on this machine."""
     times = [status.last_news, *(parse_time(each.get("time")) for each in dated)]
     times += [None if status.supervisor is None else status.supervisor.time]
     status.last_news = max((time for time in times if time is not None), default=None)

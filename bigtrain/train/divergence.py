@@ -14,7 +14,7 @@ class DivergedError(RuntimeError):
     def __init__(self, message: str, *, rewind: PlannedRewind) -> None:
         super().__init__(message)
         self.rewind = rewind
-        """The rewind that gets past the samples."""
+        """The planned rewind, which skips the samples."""
 
     @property
     def divergence(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The file that records the last jobs of an output folder on a cluster."""
+"""The file that records the jobs that were last submitted for an output folder."""
 
 import os
 import socket

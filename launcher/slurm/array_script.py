@@ -15,12 +15,12 @@ from launcher.slurm.script_lines import (
     render_exports,
     render_modules,
     render_option,
-    render_place,
+    render_queue_options,
 )
 from launcher.slurm.srun import apptainer_words, pyxis_words
 
 MAX_RETRIES = 2
-"""How often a part that failed runs again by itself."""
+"""How often a failed part is run again automatically."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def render_array_script(job: ArrayJob, cluster: ClusterConfig, *, python: str) -
 
     Args:
         job: The job.
-        cluster: The profile of the cluster; its GPUs are not asked for.
+        cluster: The profile of the cluster; its GPUs are not requested.
         python: The interpreter, if the profile names none.
     """
     assert job.folder.is_absolute() and job.work_dir.is_absolute()
@@ -86,7 +86,7 @@ def _resources(job: ArrayJob, cluster: ClusterConfig) -> Iterator[str]:
     yield render_option("job-name", job.job_name)
     if job.parts is not None:
         yield render_option("array", compress_numbers(job.parts))
-    yield from render_place(cluster)
+    yield from render_queue_options(cluster)
     yield "#SBATCH --nodes=1"
     yield "#SBATCH --ntasks=1"
     yield render_option("cpus-per-task", job.cpus)
