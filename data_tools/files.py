@@ -4,8 +4,9 @@ import glob
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -92,7 +93,15 @@ def write_file(path: Path, content: bytes, *, makes_folder: bool = True) -> None
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def remove_parts(folder: Path, *, prefix: str = "") -> None:
-    """Removes temporary files of killed processes; their final names begin with `prefix`."""
+def remove_parts(folder: Path, *, prefix: str = "", min_age: float = 0.0) -> None:
+    """Removes temporary files of killed processes.
+
+    Args:
+        folder: Where they are.
+        prefix: What their final names begin with.
+        min_age: Seconds since a file was written to; a younger one may be of a process that lives.
+    """
     for part in folder.glob(f".{glob.escape(prefix)}*{PART_SUFFIX}"):
-        part.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime >= min_age:
+                part.unlink()

@@ -1,8 +1,9 @@
 """The agent: one process on a node that starts and watches ranks for the supervisor of the job.
 
 It outlives its ranks, so that a restart inside the allocation needs no new srun. If the supervisor
-no longer answers, the agent lets its ranks save, and ends. A signal of the scheduler does not end
-it: the supervisor decides for all nodes. Run it as ``python -m launcher.agent``.
+no longer answers, the agent lets its ranks save, and ends; if the supervisor's node is lost, it
+queues the job again or ends it. A signal of the scheduler does not end it: the supervisor decides
+for all nodes. Run it as ``python -m launcher.agent``.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from launcher.agent_folder import agent_folder
@@ -44,6 +46,8 @@ logger = logging.getLogger("launcher.agent")
 CONNECT_SECONDS = 5.0
 """Limit for one address; an address of a network that this node cannot reach may never answer."""
 RETRY_SECONDS = 0.5
+STOPPED_CONNECT_SECONDS = 10.0
+"""Limit for the connection after a signal: the supervisor has to hear of it, but may be gone."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 
@@ -58,6 +62,8 @@ class AgentOptions:
     connect_seconds: float  # limit for the connection
     grace_seconds: float  # time to save after the supervisor was lost
     ends_with_stdin: bool  # whether the end of stdin means that the supervisor is gone
+    restart: str | None = None  # how the run continues after the job; None outside of SLURM
+    report: Path | None = None  # the report of the supervisor, in the run folder
 
 
 @dataclass(slots=True)
@@ -66,16 +72,22 @@ class _Agent:
     ranks: AgentRanks | None = None
     connection: Connection | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # the supervisor is gone
+    early: list[str] = field(default_factory=list)  # signals that came before the connection
 
     def send(self, message: Message) -> None:
         if self.connection is not None:
             self.connection.send(message)
 
     def on_signal(self, number: signal.Signals) -> None:
+        if self.connection is not None:
+            self.send(SignalReceived(number.name))
+        elif not self.early:
+            asyncio.get_running_loop().call_later(STOPPED_CONNECT_SECONDS, self._give_up)
+            self.early.append(number.name)
+
+    def _give_up(self) -> None:
         if self.connection is None:
             self.gone.set()
-        else:
-            self.send(SignalReceived(number.name))
 
     async def serve(self) -> bool:
         """Handles messages until the end; returns whether the supervisor ended the agent."""
@@ -116,6 +128,9 @@ async def run_agent(options: AgentOptions) -> int:
     if agent.connection is None:
         return 1
     agent.send(render_hello(token=options.token, node=options.node, task=options.task))
+    ended = asyncio.Event()  # The scheduler ends the job, after the supervisor is gone.
+    for name in agent.early:
+        agent.send(SignalReceived(name))
     with agent_folder() as folder:
         ranks = agent.ranks = AgentRanks(folder, agent.send)
         serving = asyncio.create_task(agent.serve())
@@ -127,11 +142,28 @@ async def run_agent(options: AgentOptions) -> int:
         if is_told_to_end:
             await ranks.kill()
         else:
+            for number in SIGNALS:
+                loop.add_signal_handler(number, ended.set)
             logger.warning("%s: the supervisor is gone; the ranks save and stop", options.node)
             await ranks.stop(grace_seconds=options.grace_seconds)
         ranks.close()
     await agent.connection.close()
+    if not is_told_to_end:
+        await _give_up_job(options, ended)
     return 0 if is_told_to_end else 1
+
+
+async def _give_up_job(options: AgentOptions, ended: asyncio.Event) -> None:
+    """Ends the job, or queues it again, if nobody else does; the first agent of each node asks."""
+    job = read_slurm_variable("JOB_ID")
+    if job is None or options.report is None or options.restart is None or options.task:
+        return
+    abandoned = importlib.import_module("launcher.slurm.abandoned_job")
+    turn = int(read_slurm_variable("NODEID") or 0)
+    work = abandoned.AbandonedJob(job, options.restart, options.report, turn).give_up()
+    giving_up = asyncio.create_task(work)
+    if await _first(giving_up, ended):
+        logger.warning("%s: job %s: %s", options.node, job, await giving_up)
 
 
 async def _first(task: "asyncio.Task[Any]", gone: asyncio.Event) -> bool:
@@ -208,6 +240,8 @@ def read_options(words: Sequence[str]) -> AgentOptions:
     parser.add_argument("--connect-seconds", type=float, default=120)
     parser.add_argument("--grace-seconds", type=float, default=120)
     parser.add_argument("--ends-with-stdin", action="store_true")
+    parser.add_argument("--restart", choices=("requeue", "chain", "none"))
+    parser.add_argument("--report", type=Path)
     given = parser.parse_args(words)
     if not (token := read_job_token()):
         parser.error("BIGTRAIN_JOB_TOKEN is not set; `bigtrain supervise` starts the agents")
@@ -219,6 +253,8 @@ def read_options(words: Sequence[str]) -> AgentOptions:
         connect_seconds=given.connect_seconds,
         grace_seconds=given.grace_seconds,
         ends_with_stdin=given.ends_with_stdin,
+        restart=given.restart,
+        report=given.report,
     )
 
 

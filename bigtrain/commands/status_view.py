@@ -74,13 +74,20 @@ def _explain_lost(run: RunStatus) -> str:
     if run.last_news is None:
         return (
             f"job {job} is no longer in the queue and never began: it was cancelled or could not "
-            f"start; see `sacct -j {job}`, and `bigtrain requeue {run.run_dir}` submits it again"
+            f"start; see {_output_of(run, job)}, and `bigtrain requeue {run.run_dir}` submits it "
+            "again"
         )
     return (
         f"job {job} is no longer in the queue, and recorded no end: it was killed or cancelled "
         f"(last news {render_ago(run.seconds_silent)}); `bigtrain requeue {run.run_dir}` continues "
         "the run"
     )
+
+
+def _output_of(run: RunStatus, job: str) -> str:
+    """Where it may say why a job did not start."""
+    output = run.run_dir / "logs" / f"slurm-{job}.out"
+    return str(output) if output.exists() else f"`sacct -j {job}`"
 
 
 def _of_claim(run: RunStatus) -> tuple[str, list[str]]:

@@ -1,7 +1,11 @@
 """`bigtrain train` and the hidden `train-rank`: one rank of a run trains in this process."""
 
+import atexit
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from bigtrain.commands.arguments import AcceptChange, Sources
 from bigtrain.commands.quiet_libraries import quiet_libraries
@@ -27,6 +31,20 @@ def train_rank(config: Path, accept_change: AcceptChange = []) -> None:  # noqa:
     from bigtrain.config.config_files import load_resolved_config
 
     _train(load_resolved_config(config), accept_change, watched)
+    _exit_at_once()
+
+
+def _exit_at_once() -> NoReturn:
+    """Ends this process without freeing its objects one by one.
+
+    With torch, DeepSpeed and megatron-core that takes seconds, which a job that is preempted or
+    cancelled may not have: SLURM kills it soon after it has saved, before its end is recorded.
+    """
+    atexit._run_exitfuncs()  # Such as that of logging.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(0)
 
 
 def _begin() -> tuple["Heartbeat", "StopFlag"]:

@@ -30,6 +30,9 @@ from data_tools.files import remove_parts, write_file
 
 log = logging.getLogger(__name__)
 
+PART_SECONDS = 60.0
+"""A temporary file of this age is of a process that was killed."""
+
 
 class RunFolder:
     """The files of one run; rank 0 writes them, or between attempts the launcher or `rewind`."""
@@ -132,7 +135,8 @@ class RunFolder:
         for folder in (self.path, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         with suppress(OSError):
-            remove_parts(self.path)
+            # The supervisor and commands such as `stop` write small files here at any time.
+            remove_parts(self.path, min_age=PART_SECONDS)
         self._separate_from_original()
         attempt = 1 + max(self.newest_attempt, after)
         text = render_config(config).encode()

@@ -26,7 +26,7 @@ ASK_SECONDS, ASK_TIMES = 0.5, 6
 REQUEUE_SECONDS = 900.0
 """How long a requeue is tried again while SLURM's controller is down."""
 NEAR_LIMIT_SECONDS = 60.0
-"""A SIGTERM this close to the time limit comes from the limit."""
+"""A SIGTERM this close to the time limit comes from the limit, if SLURM gives no other reason."""
 _REQUEUED_STATES = ("PREEMPTED", "REQUEUE", "PENDING", "NODE_FAIL", "SPECIAL_EXIT")
 
 
@@ -88,28 +88,55 @@ class SlurmJob:
             except (SlurmError, OSError) as error:
                 logger.error("no successor was submitted: %s", error)
 
-    async def requeue(self) -> None:
+    async def requeue(self) -> bool:
         """Requeues the job; SLURM then ends this process. A chain's successor waits already.
 
         SLURM lets a requeued job wait for two minutes. It is not started before: a late report of
         its old end would end it again.
+
+        Returns:
+            Whether the run continues: not if the user has cancelled the job in the meantime, or if
+            SLURM's controller stays down.
         """
         if self.restart != "requeue":
-            return
+            return self.can_requeue
         deadline = time.monotonic() + REQUEUE_SECONDS
         while True:
             try:
+                if await self._is_cancelled():
+                    # SLURM would queue it all the same.
+                    logger.warning("the user has cancelled the job: it is not queued again")
+                    return False
                 await asyncio.to_thread(client.requeue_job, self.job_id)
-                return
+                return True
             except SlurmUnavailableError as error:
                 if time.monotonic() > deadline:
                     logger.error("the job was not queued again: %s", error)
-                    return
+                    return False
+                logger.warning(
+                    "the job is not queued again yet, next try in %.0f s: %s", RETRY_SECONDS, error
+                )
                 await asyncio.sleep(RETRY_SECONDS)
             except SlurmError as error:
                 # After a preemption SLURM has queued it itself.
                 logger.info("requeue: %s", error)
-                return
+                return True
+
+    async def _is_cancelled(self) -> bool:
+        """Whether the job ends because the user wanted it.
+
+        Raises:
+            SlurmUnavailableError: SLURM's controller does not answer.
+        """
+        try:
+            fields = await asyncio.to_thread(client.show_job, self.job_id)
+        except SlurmUnavailableError:
+            raise
+        except SlurmError:
+            return False
+        cause = find_stop_cause(fields, restart_count=self.restart_count, now=time.time())
+        is_ending = fields.get("JobState", "").startswith(("COMPLETING", "CANCELLED"))
+        return is_ending and cause is StopCause.USER
 
     async def release(self) -> None:
         """Cancels the successor."""
@@ -185,6 +212,8 @@ def find_stop_cause(fields: Mapping[str, str], *, restart_count: int, now: float
         now: The present time, in seconds since the epoch.
     """
     state, restarts = fields.get("JobState", ""), fields.get("Restarts", "")
+    if state.startswith("TIMEOUT") or fields.get("Reason") == "TimeLimit":
+        return StopCause.TIME_LIMIT
     if fields.get("PreemptTime", "None") not in ("None", "", "Unknown", "N/A"):
         return StopCause.PREEMPTED
     if state.startswith(_REQUEUED_STATES):
@@ -193,8 +222,10 @@ def find_stop_cause(fields: Mapping[str, str], *, restart_count: int, now: float
         return StopCause.PREEMPTED  # `scontrol requeue`, by an administrator or `bigtrain requeue`.
     start = parse_moment(fields.get("StartTime", ""))
     limit = _limit_seconds(fields.get("TimeLimit", ""))
-    reached = start is not None and limit is not None and now > start + limit - NEAR_LIMIT_SECONDS
-    return StopCause.TIME_LIMIT if state.startswith("TIMEOUT") or reached else StopCause.USER
+    # A job that ends without that reason shortly before its limit was cancelled.
+    early = 0.0 if state.startswith("COMPLETING") else NEAR_LIMIT_SECONDS
+    reached = start is not None and limit is not None and now >= start + limit - early
+    return StopCause.TIME_LIMIT if reached else StopCause.USER
 
 
 def parse_moment(text: str) -> float | None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bigtrain.config.cluster import ClusterConfig
 from launcher.environment import TOKEN_VARIABLE, read_environment
@@ -20,6 +21,7 @@ class SrunStarter:
     nodes: tuple[str, ...]
     python: str  # interpreter on the nodes
     addresses: Callable[[], Sequence[str]]  # of the supervisor, the most likely first
+    report: Path  # that the supervisor writes into the run folder
     _srun: asyncio.subprocess.Process | None = None
     _watch: "asyncio.Task[None] | None" = field(default=None)
 
@@ -36,7 +38,10 @@ class SrunStarter:
         """
         addresses = await asyncio.to_thread(self.addresses)
         supervisors = ",".join(f"{address}:{port}" for address in addresses)
-        agent = (self.python, "-m", "launcher.agent", "--supervisor", supervisors)
+        agent = (
+            *(self.python, "-m", "launcher.agent", "--supervisor", supervisors),
+            *("--restart", self.cluster.restart, "--report", str(self.report)),
+        )
         words = render_srun_command(self.cluster, nodes=len(self.nodes), agent_command=agent)
         environment = {**read_environment(), TOKEN_VARIABLE: token}
         self._srun = await start_child(words, environment=environment)

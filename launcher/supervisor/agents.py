@@ -99,7 +99,7 @@ class Agents:
         return port
 
     async def close(self, *, lets_ranks_save: bool = False) -> None:
-        """Tells all agents to end, waits until they have, and stops listening.
+        """Tells all agents to end, and waits until they have. Those that come later are told, too.
 
         Args:
             lets_ranks_save: The agents only lose the connection, as if this process had died:
@@ -108,8 +108,6 @@ class Agents:
         self._closing = True
         if self._watching is not None:
             self._watching.cancel()
-        if self._server is not None:
-            self._server.close()
         links = [link for tasks in self.links.values() for link in tasks.values()]
         for link in links if not lets_ranks_save else ():
             link.send(End())
@@ -121,6 +119,11 @@ class Agents:
                 await asyncio.wait_for(self.changed.wait(), 0.5)
         for link in links:
             link.connection.abort()
+
+    def stop_listening(self) -> None:
+        """Refuses connections from now on; for when all agents have ended."""
+        if self._server is not None:
+            self._server.close()
 
     def ready(self) -> tuple[str, ...]:
         """The nodes all of whose agents are connected, in order."""
@@ -207,6 +210,10 @@ class Agents:
         where = connection.peer_address
         if not isinstance(hello, Hello) or not _same(hello.token, self.token):
             logger.warning("connection from %s closed: it does not know the job's token", where)
+            return None
+        if self._closing:
+            connection.send(End())
+            await connection.close()
             return None
         tasks = self.links.setdefault(hello.node, {})
         if hello.node not in self.nodes or hello.node in self.lost:

@@ -166,6 +166,8 @@ class AttemptRunner:
     ) -> tuple[AttemptEnd, int | None]:
         await self.stops.settle()
         outcome, placed = attempt.outcome, attempt.placed
+        if outcome.lost:
+            await self.stops.ask_scheduler()
         after = await asyncio.to_thread(self.run_record.progress)
         for line in describe_failure(outcome, placed):
             logger.error("%s", line)

@@ -29,8 +29,9 @@ class HostsJob:
     async def begin(self) -> None:
         """Nothing to do."""
 
-    async def requeue(self) -> None:
+    async def requeue(self) -> bool:
         """Never called, since `can_requeue` is False."""
+        return False
 
     async def release(self) -> None:
         """Nothing to do."""

@@ -136,8 +136,12 @@ class Scheduler(Protocol):
     async def begin(self) -> None:
         """Called once when the supervisor starts: a chain submits the successor of the job."""
 
-    async def requeue(self) -> None:
-        """Puts the job into the queue again, or leaves the run to the successor of the job."""
+    async def requeue(self) -> bool:
+        """Puts the job into the queue again, or leaves the run to the successor of the job.
+
+        Returns:
+            Whether the run continues.
+        """
 
     async def release(self) -> None:
         """Called if the run does not continue by itself: the successor is cancelled."""

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 REQUEST_FILE = "request.json"
 POLL_SECONDS = 1.0
+ASK_SECONDS = 5.0
+"""Limit for the scheduler's answer about lost nodes; while it is down the run goes on without."""
 CANCEL_SECONDS = 20.0
 """Time to save after `bigtrain cancel`: SLURM kills a cancelled job half a minute later."""
 FAREWELL_SECONDS = 20.0
@@ -71,6 +73,20 @@ class StopWatch:
         if self._asking is not None:
             await self._asking
 
+    async def ask_scheduler(self) -> None:
+        """Finds out whether lost nodes are the scheduler's way to end the job.
+
+        SLURM signals the tasks of a preempted job and not its batch script, and agents that have
+        just been started die of that signal before they can report it.
+        """
+        if self.stop is not None or self._closed:
+            return
+        cause = StopCause.USER
+        with suppress(TimeoutError):
+            cause = await asyncio.wait_for(self.scheduler.why_terminated(), ASK_SECONDS)
+        if cause is not StopCause.USER:
+            self._request(Stop(cause, "the scheduler", signal.SIGTERM))
+
     def on_signal(self, name: str) -> None:
         """Handles a signal that this process or an agent received."""
         if self._closed:
@@ -97,7 +113,9 @@ class StopWatch:
             self.stop.cause = StopCause.USER
 
     def _deadline(self) -> float | None:
-        return None if self._end_time is None else self._end_time - FAREWELL_SECONDS
+        if self._end_time is None:
+            return None
+        return self._end_time - min(FAREWELL_SECONDS, self.warning_seconds / 3)
 
     async def _ask_for_cause(self) -> None:
         assert self.stop is not None

@@ -14,7 +14,7 @@ from launcher.supervisor.agents import Agents, describe_missing
 from launcher.supervisor.attempt_runner import AttemptRunner
 from launcher.supervisor.decide import decide
 from launcher.supervisor.describe import render_history
-from launcher.supervisor.history import read_history
+from launcher.supervisor.history import find_lost_end, read_history
 from launcher.supervisor.interfaces import (
     Preflight,
     Scheduler,
@@ -57,6 +57,7 @@ class Supervisor:
     attempts: AttemptRunner = field(init=False)
     continues_later: bool = False  # whether a later job continues the run
     _history: list[AttemptEnd] = field(default_factory=list)
+    _lost_end: AttemptEnd | None = None  # of the job before, if its supervisor was lost
     _excluded: dict[str, str] = field(default_factory=dict)  # node → why
 
     async def supervise(self) -> int:
@@ -65,7 +66,7 @@ class Supervisor:
             logger.info("the run has finished already")
             return 0
         self._prepare()
-        self._history = read_history(await asyncio.to_thread(self.run.history))
+        await self._read_history()
         self._append(
             "job_start",
             restart_count=self.scheduler.restart_count,
@@ -86,8 +87,19 @@ class Supervisor:
             await self._write_report()
         if decision.action is Action.REQUEUE:
             # Last of all, because the scheduler then ends this process.
-            await self.scheduler.requeue()
+            await self._requeue()
         return decision.exit_code
+
+    async def _read_history(self) -> None:
+        events = await asyncio.to_thread(self.run.history)
+        progress = await asyncio.to_thread(self.run.progress)
+        self._history = read_history(events)
+        self._lost_end = find_lost_end(events, saved_step=progress.saved_step)
+
+    async def _requeue(self) -> None:
+        if not await self.scheduler.requeue():
+            self.continues_later = False
+            self._append("job_end", state="stopped", reason="the job was not queued again")
 
     def _prepare(self) -> None:
         self.stops = StopWatch(self.scheduler, self.run.folder, self.job.cluster.warning_seconds)
@@ -161,7 +173,11 @@ class Supervisor:
     async def _run_attempts(self) -> Decision:
         """Runs attempts until a decision ends the job."""
         end = await self._check_nodes()
-        decision = self._first_decision() if end is None else self._decide(end)
+        if self._lost_end is not None:
+            # What follows the loss of the supervisor before is decided here.
+            self._history += [self._lost_end] if end is not None else []
+            end = end or self._lost_end
+        decision = await self._first_decision() if end is None else self._decide(end)
         while decision.action in (Action.RESTART, Action.REWIND):
             end = await self._end_if_stopped() or await self.attempts.run(decision)
             decision = self._decide(end)
@@ -214,11 +230,14 @@ class Supervisor:
         self.attempts.record(end, None, seconds=0)
         return end
 
-    def _first_decision(self) -> Decision:
+    async def _first_decision(self) -> Decision:
         """Where the ranks start first: on what is there, if it is enough."""
         resources = self._resources()
         placement = place(resources, self.job.policy)
         if placement is None:
+            await self.stops.ask_scheduler()
+            if (end := await self._end_if_stopped()) is not None:
+                return self._decide(end)
             lost = self.agents.lost
             why = "; ".join(f"{node}: {reason}" for node, reason in list(lost.items())[:3])
             message = why or "too few nodes"
@@ -317,5 +336,7 @@ class Supervisor:
 
     async def _close(self) -> None:
         await self.agents.close()
+        # Meanwhile agents that were still starting connect, and hear that they are not needed.
         await self.starter.close()
+        self.agents.stop_listening()
         await self.stops.close()

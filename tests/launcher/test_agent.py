@@ -17,6 +17,7 @@ from launcher.agent_folder import PREFIX, agent_folder
 from launcher.connection import connect
 from launcher.host_facts import render_hello
 from launcher.messages import MAX_LINE_BYTES, Hello, Start, encode_message
+from launcher.ports import find_free_port
 from launcher.supervisor.agents import Agents
 from tests.launcher.fake_ranks import PRELUDE, is_alive, poll
 
@@ -192,6 +193,31 @@ def test_a_signal_of_the_scheduler_is_reported_and_reaches_no_rank(
         assert await asyncio.to_thread(agent.wait, 20) == 0
 
     asyncio.run(run())
+
+
+def test_a_signal_before_the_connection_is_reported_after_it(start_agent) -> None:
+    received: list[str] = []
+
+    async def run() -> None:
+        port = find_free_port()
+        agent = start_agent(port)
+        await wait_for(lambda: _handles(agent.pid, signal.SIGTERM))
+        agent.send_signal(signal.SIGTERM)
+        agents = make_agents(on_signal=received.append)
+        server = await asyncio.start_server(agents._serve, "127.0.0.1", port)
+        await wait_for(lambda: received == ["SIGTERM"])
+        server.close()
+        await agents.close()
+        assert await asyncio.to_thread(agent.wait, 20) == 0
+
+    asyncio.run(run())
+
+
+def _handles(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (caught,) = [line.split()[1] for line in lines if line.startswith("SigCgt:")]
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def test_ranks_of_a_killed_agent_get_sigterm_and_its_folder_is_removed_by_the_next(

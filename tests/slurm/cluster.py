@@ -28,7 +28,9 @@ from tests.slurm.processes import (
     command_of,
     environment_of,
     find_program,
+    name_of,
     open_files_of,
+    parent_of,
     processes_of,
     wait_until,
     with_children,
@@ -266,7 +268,9 @@ class SlurmCluster:
         daemons = [process for process in everything if log in open_files_of(process)]
         tasks = [p for p in everything if environment_of(p).get("SLURMD_NODENAME") == name]
         below = [process for root in daemons + tasks for process in with_children(root)]
-        return list(dict.fromkeys([*daemons, *below]))
+        # If srun is killed, this child of it ends the step on all nodes: it must not live longer.
+        children = [p for p in below if name_of(p) == name_of(parent_of(p)) == "srun"]
+        return list(dict.fromkeys([*daemons, *children, *below]))
 
     def processes(self) -> list[psutil.Process]:
         """All processes of the cluster: the daemons, and all processes of jobs."""

@@ -30,6 +30,8 @@ CPU_PROFILE: dict[str, Any] = {
     "environment": {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
 }
 END_SECONDS = 120.0
+LOCAL_SECONDS = 1200.0
+"""Limit for a run on this machine, which other processes may use, too."""
 
 
 def losses_of(config: RunConfig) -> dict[int, float]:
@@ -45,7 +47,7 @@ def train_locally(config: RunConfig, world_size: int, runs: Path) -> RunConfig:
     with pytest.MonkeyPatch.context() as environment:
         # The server that forks the ranks outlives the test; it is not a user of the cluster.
         environment.delenv("SLURM_CONF", raising=False)
-        run_ranks(train_rank, world_size, local)
+        run_ranks(train_rank, world_size, local, timeout=LOCAL_SECONDS)
     return local
 
 

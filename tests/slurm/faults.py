@@ -23,6 +23,8 @@ from tests.slurm.processes import command_of, open_files_of, wait_until
 STEPS = 150
 WAIT_SECONDS = 300.0
 """Limit for what is not measured: the machine may be busy."""
+TEST_SECONDS = 900
+"""Limit for a test with a run; pytest's own is shorter."""
 START_SECONDS = 15.0
 """How long the supervisor, its agents and two ranks take on an idle machine of two cores."""
 BUSIER = 1.5

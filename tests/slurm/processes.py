@@ -26,11 +26,18 @@ def wait_until(
         time.sleep(0.1)
 
 
-def name_of(process: psutil.Process) -> str:
+def name_of(process: psutil.Process | None) -> str:
     """The name of a process's program; "" if it ended."""
     with suppress(psutil.Error):
-        return process.name()
+        return process.name() if process is not None else ""
     return ""
+
+
+def parent_of(process: psutil.Process) -> psutil.Process | None:
+    """The parent of a process; None if either has ended."""
+    with suppress(psutil.Error):
+        return process.parent()
+    return None
 
 
 def find_program(name: str) -> str | None:

@@ -17,6 +17,7 @@ from tests.diverging_runs import check_skipped, diverging_config, make_corpora
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.cluster_runs import ClusterRun, train_locally
 from tests.slurm.faults import (
+    TEST_SECONDS,
     WAIT_SECONDS,
     RecoveryTable,
     check_same_end,
@@ -27,11 +28,11 @@ from tests.slurm.faults import (
 )
 from tests.slurm.processes import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_SECONDS)]
 RANK_GOAL = 20.0
 FAILURE_SECONDS = 30.0
 HANG_SECONDS = 5
-DUTY_SECONDS = (0.014, 0.006)
+DUTY_SECONDS = (0.045, 0.005)
 """How long a slow rank is stopped, and then runs, in turn."""
 
 RAISES_AT_STEP_25 = """
@@ -184,7 +185,7 @@ def test_a_python_that_does_not_exist_ends_the_job_and_status_says_so(launch: La
     run.cluster.wait_state(run.job, "FAILED")
     assert "/no/such/python" in run.output()
     told = run.bigtrain("status", str(run.folder)).stdout
-    assert "failed" in told.lower() and "slurm-" in told
+    assert f"see {run.folder}/logs/slurm-{run.job}.out" in told, told
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +236,7 @@ def _slowed_down(process: psutil.Process) -> Iterator[None]:
 def test_a_slow_rank_is_named_with_its_node_within_100_steps(
     launch: Launch, corpus: Path, tmp_path: Path
 ) -> None:
-    train = {"steps": 400, "micro_batch_size": 1, "global_batch_size": 16}
+    train = {"steps": 400, "micro_batch_size": 1, "global_batch_size": 8}
     config = fault_config(corpus, tmp_path / "runs", train=train, validation={"every": 400})
     run = launch(config, step=5)
     node = run.node_of(1)

@@ -185,7 +185,11 @@ def test_a_job_that_was_cancelled_before_it_began_is_reported(
     slurm.answer(fake_slurm.CANCELLED)
     view = _view(tmp_path / "new", ask_queue(["6"]))
     assert view.state == "lost"
-    assert "never began" in view.warnings[0]
+    assert "never began" in view.warnings[0] and "see `sacct -j 6`" in view.warnings[0]
+    logs = tmp_path / "new/logs"
+    logs.mkdir()
+    (logs / "slurm-6.out").write_text("python: not found")
+    assert f"see {logs}/slurm-6.out" in _view(tmp_path / "new", ask_queue(["6"])).warnings[0]
 
 
 def test_without_an_answer_of_the_controller_the_files_are_shown(

@@ -45,6 +45,17 @@ def test_a_killed_attempt_is_counted(tmp_path: Path) -> None:
     assert [line["attempt"] for line in lines] == [1, 2, 3]
 
 
+def test_only_old_temporary_files_are_removed(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, tmp_path)
+    config.run_dir.mkdir()
+    old, new = config.run_dir / ".status.json.1.part", config.run_dir / ".supervisor.json.2.part"
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    RunFolder(config.run_dir).begin_attempt(config, world_size=1)
+    assert not old.exists() and new.exists()
+
+
 def test_the_wandb_id_is_made_once(tmp_path: Path) -> None:
     first = read_or_create_wandb_id(tmp_path)
     assert first == read_or_create_wandb_id(tmp_path) != ""

@@ -36,7 +36,9 @@ ENDING = {
         ({"Restarts": "1", "EndTime": "Unknown"}, StopCause.PREEMPTED),
         ({"JobState": "NODE_FAIL"}, StopCause.PREEMPTED),
         ({"TimeLimit": "04:00:00"}, StopCause.TIME_LIMIT),
-        ({"TimeLimit": "04:00:30"}, StopCause.TIME_LIMIT),
+        ({"Reason": "TimeLimit"}, StopCause.TIME_LIMIT),
+        ({"JobState": "RUNNING", "TimeLimit": "04:00:30"}, StopCause.TIME_LIMIT),
+        ({"TimeLimit": "04:00:30"}, StopCause.USER),
         ({"JobState": "TIMEOUT"}, StopCause.TIME_LIMIT),
         ({"TimeLimit": "UNLIMITED"}, StopCause.USER),
         ({"TimeLimit": "Partition_Limit", "StartTime": "Unknown"}, StopCause.USER),
@@ -101,10 +103,32 @@ def test_a_requeue_is_tried_again_while_the_controller_is_down(
         if len(calls) < 3:
             raise SlurmUnavailableError("down")
 
+    monkeypatch.setattr(client, "show_job", lambda _: {"JobState": "RUNNING"})
     monkeypatch.setattr(client, "requeue_job", requeue)
     monkeypatch.setattr("launcher.slurm.job.RETRY_SECONDS", 0)
-    asyncio.run(_job().requeue())
+    assert asyncio.run(_job().requeue())
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "continues"),
+    [
+        ({}, False),
+        ({"JobState": "CANCELLED"}, False),
+        ({"Reason": "TimeLimit"}, True),
+        ({"PreemptTime": "2026-01-05T12:00:00"}, True),
+        ({"JobState": "RUNNING"}, True),
+    ],
+)
+def test_a_job_that_its_user_has_cancelled_is_not_queued_again(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, str], continues: bool
+) -> None:
+    queued: list[str] = []
+    soon = datetime.fromtimestamp(time.time() - 100).isoformat(timespec="seconds")
+    monkeypatch.setattr(client, "show_job", lambda _: {**ENDING, "StartTime": soon, **fields})
+    monkeypatch.setattr(client, "requeue_job", queued.append)
+    assert asyncio.run(_job().requeue()) is continues
+    assert queued == (["7"] if continues else [])
 
 
 def test_a_chain_has_one_successor_which_is_cancelled_if_the_run_does_not_continue() -> None:

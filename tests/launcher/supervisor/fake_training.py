@@ -242,6 +242,7 @@ class FakeScheduler:
     restart_count: int = 0
     ends_at: float | None = None
     cause: StopCause = StopCause.USER
+    is_cancelled: bool = False  # while the job waits to be queued again
     calls: list[str] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
 
@@ -254,8 +255,9 @@ class FakeScheduler:
     async def begin(self) -> None:
         self.calls.append("begin")
 
-    async def requeue(self) -> None:
+    async def requeue(self) -> bool:
         self.calls.append("requeue")
+        return not self.is_cancelled
 
     async def release(self) -> None:
         self.calls.append("release")

@@ -162,6 +162,45 @@ def test_the_time_limit_of_the_job_stops_the_run_before_it_is_reached(job):
     assert made.run.of("attempt_end")[0]["stop_cause"] == "time limit"
 
 
+def test_a_short_warning_leaves_the_ranks_time_to_save(job):
+    made = job(steps=600, can_requeue=True, warning_seconds=12)
+    made.scheduler.ends_at = time.time() + 14
+    assert made.supervise() == 0
+    (end,) = made.run.of("attempt_end")
+    assert (end["kind"], end["message"]) == ("stopped", "stopped by the time limit")
+
+
+def test_a_job_that_is_cancelled_before_its_requeue_has_ended(job):
+    made = job(steps=600, can_requeue=True, warning_seconds=100)
+    made.scheduler.ends_at, made.scheduler.is_cancelled = time.time() + 101, True
+    assert made.supervise() == 0
+    assert [end["state"] for end in made.run.of("job_end")] == ["requeued", "stopped"]
+    assert not made.supervisor.continues_later
+
+
+def test_an_agent_that_a_preemption_kills_is_no_lost_node(job):
+    made = job(steps=600, can_requeue=True)
+    made.scheduler.cause = StopCause.PREEMPTED
+
+    def kill(job: Job) -> None:
+        job.wait_for_step(5)
+        job.kill_agent("n1")
+
+    assert made.supervise(kill) == 0
+    (end,) = made.run.of("attempt_end")
+    assert (end["kind"], end["stop_cause"], end["nodes"]) == ("stopped", "preemption", ())
+    assert made.scheduler.excluded == [] and made.scheduler.calls == ["begin", "requeue"]
+
+
+def test_agents_that_a_preemption_kills_at_their_start_are_not_lost_nodes(job):
+    made = job(can_requeue=True, missing=["n1", "n2"])
+    made.scheduler.cause = StopCause.PREEMPTED
+    assert made.supervise() == 0
+    (end,) = made.run.of("attempt_end")
+    assert (end["kind"], end["stop_cause"]) == ("stopped", "preemption")
+    assert made.scheduler.excluded == [] and made.scheduler.calls == ["begin", "requeue"]
+
+
 @pytest.mark.parametrize("request_kind", ["stop", "cancel"])
 def test_a_request_of_the_user_stops_the_run_for_good(job, request_kind):
     made = job(steps=600, can_requeue=True)
@@ -262,3 +301,22 @@ def test_ranks_that_torchrun_starts_are_watched_stopped_and_restarted_alike(job,
     else:
         assert (first["kind"], first["nodes"]) == ("rank_failed", ("n2",))
         assert made.run.kinds()[-1] == EndKind.FINISHED
+
+
+def test_a_run_that_loses_its_supervisor_again_and_again_is_held(job):
+    made = job(steps=10)
+    lost = {"event": "job_start", "job": "7", "nodes": ["n1", "n2"]}
+    made.run.earlier = [dict(lost) for _ in range(3)]
+    assert made.supervise() == 1
+    assert made.run.of("job_end")[0]["state"] == "held"
+    assert "3 attempts in a row failed" in made.run.of("job_end")[0]["reason"]
+    assert "job 7 lost its supervisor, on n1" in made.run.of("job_end")[0]["reason"]
+    assert made.run.starts() == []
+
+
+def test_a_run_continues_after_the_loss_of_its_supervisor(job):
+    made = job(steps=10)
+    made.run.earlier = [{"event": "job_start", "job": "7", "nodes": ["n1", "n2"]}]
+    assert made.supervise() == 0
+    first = made.run.of("decision")[0]
+    assert first["action"] == "restart" and "job 7 lost its supervisor" in first["reason"]

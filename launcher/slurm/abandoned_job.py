@@ -1,0 +1,89 @@
+"""Gives up a SLURM job whose batch host is lost; the agents on its other nodes call it.
+
+Jobs are submitted with --no-kill, so that they survive the loss of a node. SLURM then does not end
+a job that lost its batch host either: its other nodes would stay allocated, unused, until the time
+limit. But an agent that lost its connection does not know whether the supervisor is dead or only
+out of its reach, and a healthy job must not be ended. So it waits until the supervisor has written
+no report to the shared run folder for a while, and SLURM still says that the job runs. (SLURM ends
+the job itself if the supervisor's process was killed and not its node, or if the user cancelled
+it: it must not be queued again then.)
+"""
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from launcher.slurm import client
+from launcher.slurm.errors import SlurmError, SlurmUnavailableError
+
+logger = logging.getLogger(__name__)
+
+SILENT_SECONDS = 60.0
+"""A supervisor that writes no report for this long is gone. It writes one every two seconds, but
+the clients of a network file system may show an old one for up to a minute."""
+POLL_SECONDS = 1.0
+TURN_SECONDS = 0.3
+"""Time between the questions of two nodes, so that a thousand do not ask at the same moment."""
+RETRY_SECONDS = 20.0
+GIVE_UP_SECONDS = 900.0
+"""How long it is tried again while SLURM's controller is down."""
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonedJob:
+    """The job of an agent that lost its supervisor."""
+
+    job_id: str
+    restart: Literal["requeue", "chain", "none"]
+    report: Path
+    """The supervisor's report in the run folder."""
+    turn: int
+    """Number of the node within the job."""
+
+    async def give_up(self) -> str:
+        """Queues the job again, or ends it, unless the supervisor or SLURM takes care of it.
+
+        Returns:
+            One line: what was done, or why nothing was.
+        """
+        if await self._is_supervised():
+            return "its supervisor lives, and has given this node up"
+        await asyncio.sleep(self.turn * TURN_SECONDS)
+        deadline = time.monotonic() + GIVE_UP_SECONDS
+        while True:
+            try:
+                return await asyncio.to_thread(self._end)
+            except SlurmUnavailableError as error:
+                if time.monotonic() > deadline:
+                    return f"it keeps its nodes until its time limit: {error}"
+                await asyncio.sleep(RETRY_SECONDS)
+            except SlurmError as error:
+                return f"it keeps its nodes until its time limit, or was ended meanwhile: {error}"
+
+    async def _is_supervised(self) -> bool:
+        first = await asyncio.to_thread(self._read_report)
+        deadline = time.monotonic() + SILENT_SECONDS
+        while time.monotonic() < deadline:
+            await asyncio.sleep(POLL_SECONDS)
+            if await asyncio.to_thread(self._read_report) != first:
+                return True
+        return False
+
+    def _read_report(self) -> bytes:
+        with suppress(OSError):
+            return self.report.read_bytes()
+        return b""
+
+    def _end(self) -> str:
+        state = client.show_job(self.job_id).get("JobState", "")
+        if state != "RUNNING":
+            return f"SLURM says that it is {state}"
+        if self.restart == "requeue":
+            client.requeue_job(self.job_id)
+            return "it is queued again, because its first node is lost"
+        client.cancel_job(self.job_id)
+        return "it is ended, because its first node is lost"
