@@ -117,7 +117,8 @@ class ClusterConfig(Section):
     hang_seconds: PositiveInt = 120
     """A run hangs when it takes no step for this long and for 10 times its median step."""
     start_seconds: PositiveInt = 1800
-    """Limit for the start of the ranks, for loading a checkpoint, and for the first steps."""
+    """Limit for what takes longer than a step: the start of the ranks, loading a checkpoint, the
+    first steps, a save, a validation batch."""
     preflight: bool = True
     """Whether the nodes are checked before the first ranks of a job start."""
 

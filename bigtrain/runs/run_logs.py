@@ -158,7 +158,7 @@ class Follower:
         offset = self._offsets.setdefault(file, 0)
         size = _size(file)
         if size < offset:
-            offset = 0  # The file was written anew.
+            offset = 0  # The file was replaced.
         if size == offset:
             return
         with file.open("rb") as opened:

@@ -71,8 +71,8 @@ class RunStatus:
     run_dir: Path
     now: float
     state: str
-    """``running``, ``finished``, ``stopped``, ``failed`` or ``rewound``, as rank 0 or the launcher
-    wrote it; ``not started`` if neither did."""
+    """``running``, ``finished``, ``stopped``, ``failed``, ``held`` or ``rewound``, as rank 0, the
+    launcher or the supervisor wrote it; ``not started`` if none did."""
     reason: str | None = None
     step: int | None = None
     steps: int | None = None

@@ -23,7 +23,7 @@ class NodeState:
     phase: str | None = None
     step: int | None = None
     seconds_since: float | None = None
-    """Seconds since the last sign of life of its slowest rank, when the file was written."""
+    """Seconds since the last heartbeat of its slowest rank, when the file was written."""
 
 
 @dataclass(frozen=True, slots=True)

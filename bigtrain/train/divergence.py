@@ -45,7 +45,7 @@ def divergence_error(
         in_a_row: How many updates in a row were skipped.
         first_skipped: The step of the first of them.
         checkpoint_step: The step of the newest checkpoint before it.
-        rewind: The rewind that the run may make by itself.
+        rewind: The automatic rewind that would follow.
     """
     step = result.progress.step
     return DivergedError(
