@@ -71,7 +71,7 @@ def read_stop_signal() -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """How the launcher watches this rank, and what it calls this machine."""
+    """The files through which the launcher watches this rank, and its name for this machine."""
 
     heartbeat_socket: Path | None
     """The launcher's socket for heartbeats; None if it expects none."""
@@ -144,8 +144,8 @@ def environment_without(prefix: str) -> dict[str, str]:
 def set_mlflow_variables() -> None:
     """Sets the defaults of MLflow's client; variables that the user has set are kept.
 
-    A request is given up soon, because the sink repeats it. Its store of files, which MLflow no
-    longer develops, is used where the user asks for it.
+    The time limit of a request is short, because the sink repeats it. File stores, which MLflow no
+    longer develops, are allowed.
     """
     for name, value in (
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),

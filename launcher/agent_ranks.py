@@ -80,7 +80,7 @@ class AgentRanks:
     def start(self, start: Start) -> None:
         """Starts the ranks of a generation."""
         if self._running is not None:
-            message = f"ranks of attempt {self._running.start.generation} still run"
+            message = f"ranks of an earlier start ({self._running.start.generation}) still run"
             self._send(StartFailed(start.generation, message))
             return
         ranks = tuple(int(environment["RANK"]) for environment in start.environments)

@@ -9,7 +9,7 @@ from launcher.messages import MAX_LINE_BYTES, Message, MessageError, decode_mess
 LOST_SECONDS = 30
 """After this time without an answer of the other machine's kernel, the connection is lost."""
 MAX_UNSENT_BYTES = 16 << 20
-"""More than this is not kept for a peer that does not read."""
+"""A connection with more unsent bytes is closed, because its peer does not read."""
 
 
 class Connection:
@@ -51,7 +51,7 @@ class Connection:
             None if the connection is closed or lost.
 
         Raises:
-            MessageError: The other side sent something else than a message.
+            MessageError: The other side sent a line that is not a message.
         """
         try:
             line = await self._reader.readuntil(b"\n")

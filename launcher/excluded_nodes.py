@@ -1,4 +1,4 @@
-"""Nodes that failed lately: remembered in a file of the runs folder, and avoided by new jobs."""
+"""Nodes that failed recently. A file in the runs folder lists them, and new jobs avoid them."""
 
 import fcntl
 import json
@@ -37,7 +37,7 @@ class ExcludedNode:
 
 
 def load_excluded(runs_dir: Path, *, now: datetime | None = None) -> list[ExcludedNode]:
-    """Reads which nodes must be avoided, in order of their names; entries past their time are not.
+    """Reads which nodes must be avoided, in order of their names; leaves out expired entries.
 
     A file that cannot be read excludes no node; a warning says so.
 
@@ -50,7 +50,9 @@ def load_excluded(runs_dir: Path, *, now: datetime | None = None) -> list[Exclud
     try:
         entries = [_parse(node, entry) for node, entry in _load(file).items()]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read (%s), so no node is avoided; mend or remove it", file, error)
+        log.warning(
+            "%s cannot be read (%s), so no node is avoided; correct or remove it", file, error
+        )
         return []
     return sorted((each for each in entries if each.until > now), key=lambda each: each.node)
 
@@ -64,7 +66,7 @@ def remember_excluded(
     hours: float = EXCLUDED_HOURS,
     now: datetime | None = None,
 ) -> None:
-    """Adds nodes to the file, and removes entries past their time.
+    """Adds nodes to the file, and removes expired entries.
 
     Args:
         runs_dir: The folder of the run folders.

@@ -62,7 +62,7 @@ class HeartbeatSocket:
         """Reads all datagrams that have arrived.
 
         Returns:
-            Whether the supervisor should hear of one at once: a rank entered another phase, or
+            Whether to report to the supervisor at once, because a rank entered another phase or
             took its first step.
         """
         urgent = False

@@ -1,4 +1,4 @@
-"""What the agents of a job's nodes and its supervisor tell each other: JSON lines over TCP.
+"""The messages between the supervisor of a job and the agents of its nodes: JSON lines over TCP.
 
 The first line of a connection is a `Hello` with the job's token; a connection without it is closed.
 Each line is one message: ``{"v": 1, "type": "Hello", …fields…}``. Every field is checked when a
@@ -31,7 +31,7 @@ class MessageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """An agent introduces itself."""
+    """The first message of an agent: which node it is on, and the facts of its machine."""
 
     token: str
     node: str  # the scheduler's name of the node
@@ -101,7 +101,7 @@ class RankStacks:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A free port of the agent's node, as the supervisor asked."""
+    """Answers `ReservePort`: a port of the agent's node that is free now."""
 
     request: int
     port: int
@@ -109,7 +109,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of a check of the node."""
+    """Answers `Check`: the result of a check of the node."""
 
     request: int
     result: dict[str, Any]
@@ -125,7 +125,7 @@ class SignalReceived:
 
 @dataclass(frozen=True, slots=True)
 class ReservePort:
-    """Asks for a free port."""
+    """Asks for a free port of the agent's node."""
 
     request: int
 

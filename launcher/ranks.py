@@ -92,7 +92,7 @@ def start_rank(start: RankCommand, on_exit: Callable[[int, float], None]) -> Ran
         on_exit: Called once in another thread with the rank and the time of its exit.
 
     Raises:
-        OSError: The rank or its log could not be started or opened.
+        OSError: The rank cannot be started, or its log cannot be opened.
     """
     wrapper = (sys.executable, "-I", "-S", str(rank_exec.__file__), str(os.getpid()))
     command = (*wrapper, *start.command)
@@ -134,7 +134,7 @@ def render_rank_environment(
     master: tuple[str, int],
     log_dir: Path,
 ) -> dict[str, str]:
-    """Renders the variables that tell a rank its place in the job.
+    """Renders the variables that give a rank its numbers and the size of the job.
 
     Args:
         rank: Number of the rank in the job.

@@ -1,4 +1,4 @@
-"""Asks ranks that hang for the stacks of their threads.
+"""Requests the stacks of all threads from ranks that hang.
 
 A rank has registered `faulthandler` for SIGQUIT, which writes the stacks without running Python. A
 process without that handler would be killed by the signal, so the handler is looked up first.

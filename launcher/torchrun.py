@@ -1,4 +1,4 @@
-"""Ranks that torchrun starts: one torchrun on each node, and in it a wrapper for each rank.
+"""Starts ranks with torchrun: one torchrun on each node, which runs a wrapper for each rank.
 
 torchrun gives its ranks one environment. The wrapper (this module, run as a program) adds
 what differs: the rank's error file, its log, and the file for its stacks.

@@ -44,7 +44,7 @@ class Renderer(StrEnum):
 
 Render = Annotated[
     Renderer | None,
-    typer.Option(help="Print the objects of Kubernetes for `kubectl apply -f -`; start nothing."),
+    typer.Option(help="Print Kubernetes objects for `kubectl apply -f -`; start nothing."),
 ]
 Image = Annotated[str | None, typer.Option(help="Container image with bigtrain (with --render).")]
 GpusPerNode = Annotated[

@@ -10,7 +10,7 @@ from bigtrain.commands.arguments import NamedRun, RunsDir
 def cancel(run: NamedRun, runs_dir: RunsDir = Path("runs")) -> None:
     """Ends a run without waiting, and cancels its jobs; it is not queued again.
 
-    A job that runs has seconds to save. On one machine, or over ssh, the run saves and ends.
+    A running job has a few seconds to save. On one machine, or over ssh, the run saves and ends.
     """
     from bigtrain.commands.run_control import cancel_run
     from bigtrain.runs.run_list import find_run

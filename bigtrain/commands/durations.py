@@ -1,4 +1,4 @@
-"""Shows durations and moments in words that a person reads at a glance."""
+"""Renders durations and times for people."""
 
 from datetime import datetime
 from itertools import pairwise

@@ -31,7 +31,7 @@ def write_error_report(
     Args:
         message: The message, one line.
         exit_code: The exit code of this process.
-        divergence: If the loss guard gave up, the rewind that gets past the samples.
+        divergence: If the loss guard gave up, the planned rewind, which skips the samples.
 
     Returns:
         The file, which the launcher shows to the user; None if none was written.

@@ -34,7 +34,8 @@ def launch(
         int | None, typer.Option(help="Nodes that get ranks (with --cluster or --render).", min=1)
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print the batch script; write and submit none.")
+        bool,
+        typer.Option("--dry-run", help="Print the batch script; write no file, submit no job."),
     ] = False,
     check: Annotated[
         bool,

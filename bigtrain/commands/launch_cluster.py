@@ -1,4 +1,4 @@
-"""Submits a run to a cluster: everything is checked here, before the queue."""
+"""Submits a run to a cluster, after it has checked everything."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ from bigtrain.runs.job_file import (
 )
 from bigtrain.runs.node_check_arguments import DATA_FILES, render_data_files
 from bigtrain.runs.run_request import remove_requests
-from bigtrain.runs.submission import StagedFiles, staged_files, submission_lock
+from bigtrain.runs.submission import SubmissionFiles, submission_files, submission_lock
 from launcher.excluded_nodes import ExcludedNode, load_excluded
 from launcher.slurm.script import render_batch_script
 
@@ -91,7 +91,7 @@ def launch_on_cluster(
         accept_change: Keys that may differ from the checkpoint's.
 
     Raises:
-        ConfigError: The run or the profile cannot be, or they do not fit together.
+        ConfigError: The run or the profile is not valid, or they do not fit together.
         SlurmError: SLURM refuses the job, or does not answer. Nothing was submitted or written.
     """
     run = _resolve(sources, profile, nodes=nodes, accept_change=accept_change)
@@ -191,7 +191,7 @@ def _check_folders(run: _ClusterRun) -> None:
 def _check_shared(key: str, place: str, shared: str) -> None:
     if not Path(shared).is_dir():
         raise ConfigError(
-            f"shared_folder={shared}: there is no such folder on this machine; mend the cluster "
+            f"shared_folder={shared}: there is no such folder on this machine; correct the cluster "
             "profile, or run this on a login node that mounts it"
         )
     if not Path(place).resolve().is_relative_to(Path(shared).resolve()):
@@ -229,7 +229,8 @@ def _check_partition(run: _ClusterRun) -> list[str]:
 def _check_request(run: _ClusterRun, *, nodes_are_missing: bool) -> None:
     """Asks SLURM whether any nodes offer what the script asks for.
 
-    sbatch itself takes a job for more cores or memory than any node has, and lets it wait for ever.
+    sbatch itself accepts a job for more cores or memory than any node has, and lets it wait
+    forever.
     While nodes are down SLURM refuses jobs that could run later, so it is not asked then.
     """
     from launcher.slurm.client import check_submission
@@ -257,21 +258,21 @@ def _submit(run: _ClusterRun) -> str:
             JOB_SCRIPT: run.script,
             JOB_FILE: render_job(run.record),
         }
-        with staged_files(run.run_dir, files, folders=("logs",)) as staged:
-            return _submit_script(run.run_dir, staged)
+        with submission_files(run.run_dir, files, folders=("logs",)) as written:
+            return _submit_script(run.run_dir, written)
 
 
-def _submit_script(run_dir: Path, staged: StagedFiles) -> str:
+def _submit_script(run_dir: Path, files: SubmissionFiles) -> str:
     from launcher.slurm.client import SlurmTimeoutError, cancel_job, submit_script
 
     try:
         job = submit_script(run_dir / JOB_SCRIPT)
     except SlurmTimeoutError as error:
-        job = _find_lost_job(run_dir, staged, error)
+        job = _find_lost_job(run_dir, files, error)
     except KeyboardInterrupt:
-        staged.kept = True  # Until it is certain that no job was submitted.
+        files.kept = True  # Until it is certain that no job was submitted.
         _cancel_lost_job(run_dir)
-        staged.kept = False
+        files.kept = False
         raise
     try:
         update_job(run_dir, lambda record: record.with_job(job))
@@ -281,7 +282,7 @@ def _submit_script(run_dir: Path, staged: StagedFiles) -> str:
     return job
 
 
-def _find_lost_job(run_dir: Path, staged: StagedFiles, error: ValueError) -> str:
+def _find_lost_job(run_dir: Path, files: SubmissionFiles, error: ValueError) -> str:
     """Finds the job that sbatch may have submitted although it got no answer in time."""
     from launcher.slurm.client import SlurmError
     from launcher.slurm.submit import find_active_jobs
@@ -289,7 +290,7 @@ def _find_lost_job(run_dir: Path, staged: StagedFiles, error: ValueError) -> str
     try:
         active = find_active_jobs(run_dir)
     except SlurmError:
-        staged.kept = True
+        files.kept = True
         raise SlurmError(
             f"{error}. The job may have been submitted; its files are kept. Give the same command "
             "again later: it finds the job, or submits one"
@@ -320,7 +321,7 @@ def _launch_on_hosts(run: _ClusterRun, *, dry_run: bool) -> None:
             DATA_FILES: render_data_files(run.config),
             JOB_FILE: render_job(run.record),
         }
-        with staged_files(run.run_dir, files, folders=("logs",)):
+        with submission_files(run.run_dir, files, folders=("logs",)):
             update_job(run.run_dir, lambda record: replace(record, state="submitted"))
     from bigtrain.commands.supervise import supervise_hosts
 

@@ -86,7 +86,7 @@ def _run_attempt(
 def _decide(
     config: RunConfig, folder: RunFolder, result: JobResult, *, processes: int
 ) -> Decision | None:
-    """What to do after a divergence; None after every other end, which a person deals with."""
+    """What to do after a divergence; None after any other end, when the user decides."""
     failure = result.failure
     if failure is None or result.interrupted:
         return None

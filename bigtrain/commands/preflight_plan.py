@@ -1,4 +1,4 @@
-"""What the preflight of a job checks, from the config of its run and the profile of its cluster."""
+"""Plans the preflight of a job from the config of its run and the profile of its cluster."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Whether a run has a job in the queue of its cluster, before anything else uses its folder."""
+"""Checks that no job of a run waits or runs on a cluster, before another launch uses its folder."""
 
 import logging
 from functools import partial

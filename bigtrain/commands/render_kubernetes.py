@@ -1,4 +1,4 @@
-"""`bigtrain launch … --render kubernetes`: a run as objects of Kubernetes; nothing is submitted."""
+"""`bigtrain launch … --render kubernetes`: prints a run as Kubernetes objects; submits nothing."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -66,6 +66,6 @@ def _check_paths(config: RunConfig, mount: str) -> None:
     for key, path in absolute_paths(values, RunConfig):
         if not PurePosixPath(path).is_relative_to(mount):
             raise ConfigError(
-                f"{key}={path} is not in the pods: their volume is mounted at {mount}; write the "
-                "path relative to the volume, or as one below it"
+                f"{key}={path} is not in the pods: their volume is mounted at {mount}; give a path "
+                "relative to the volume, or one below the mount point"
             )

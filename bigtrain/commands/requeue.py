@@ -10,7 +10,7 @@ from bigtrain.commands.arguments import NamedRun, RunsDir
 def requeue(run: NamedRun, runs_dir: RunsDir = Path("runs")) -> None:
     """Puts a run into the queue again: one that was stopped, held, failed or lost.
 
-    A job that is held is released. A job that runs saves first.
+    A held job is released. A running job saves first.
     """
     from bigtrain.commands.run_control import requeue_run
     from bigtrain.runs.run_list import find_run

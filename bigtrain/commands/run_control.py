@@ -1,7 +1,7 @@
 """What `bigtrain stop`, `cancel` and `requeue` do to a run. Each returns one line, or refuses.
 
-A request is written before SLURM is asked for anything, so that a supervisor that receives a signal
-finds out why.
+A request is written before any SLURM command runs, so that a supervisor that receives a signal
+knows the reason.
 """
 
 import time
@@ -28,16 +28,16 @@ from launcher.slurm.queue import QueueAnswer, ask_queue, explain_reason, is_held
 from launcher.slurm.submit import script_of, submit_again
 
 ANSWER_SECONDS = 30.0
-"""How long SLURM's controller has for an answer; to act without one could do harm."""
+"""Limit for an answer of SLURM's controller; without one, nothing is changed."""
 _NEWEST_JOBS = 10
 _POLL_SECONDS = 0.5
 _SETTLE_SECONDS = 60.0
-"""How long after a requeue a job is not started at once. A report of its old end that arrives after
-its new start would end it: the reason for SLURM's own delay of two minutes."""
+"""For this time after a requeue, SLURM's own delay of two minutes is not shortened: a late report
+that the job has ended on a node would end its new start."""
 
 
 class RunControlError(ValueError):
-    """The command makes no sense for the run as it is; the message is one line."""
+    """The command does not apply to the run in its present state; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ def _save_and_requeue(run: _Run, job: QueuedJob) -> str:
             f"{run.folder}: job {job.job} runs, and its cluster profile says restart: none; "
             f"`bigtrain stop {run.folder} --wait`, then `bigtrain requeue {run.folder}`"
         )
-    # The same signal as before the time limit, so it takes the same way: save, then queue again.
+    # The signal of the time limit's warning, with the same effect: save, then queue again.
     signal_job(job.job, "USR2", batch=True)
     return f"{run.folder}: asked job {job.job} to save, and to go into the queue again"
 

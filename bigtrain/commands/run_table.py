@@ -40,7 +40,7 @@ def _open_jobs(run: ListedRun) -> tuple[str, ...]:
 
 
 def render_list(runs: Sequence[Listed], runs_dir: Path) -> Iterator[str]:
-    """Renders the table, and below it what must not be missed."""
+    """Renders the table, and a line below it if the queue cannot be shown."""
     if not runs:
         yield f"{runs_dir}: no runs yet"
         return

@@ -1,4 +1,4 @@
-"""`bigtrain status`: how a run is doing, from a login node."""
+"""`bigtrain status`: the status of a run or of all runs, from a login node."""
 
 import json
 import time

@@ -6,10 +6,11 @@ from typing import Any
 from bigtrain.commands.checkpoint.formatting import align_columns
 from bigtrain.commands.durations import render_ago, render_duration, render_moment
 from bigtrain.commands.status_view import StatusView
+from bigtrain.config.node_names import compress_names
 from bigtrain.runs.goodput import Kind, Ledger
 from bigtrain.runs.run_events import AttemptTimes, JobTimes
 from bigtrain.runs.run_status import RunStatus
-from bigtrain.runs.supervisor_state import NodeState, SupervisorState, compress_names
+from bigtrain.runs.supervisor_state import NodeState, SupervisorState
 from launcher.slurm.client import QueuedJob
 from launcher.slurm.queue import (
     RUNNING,

@@ -1,4 +1,4 @@
-"""What `bigtrain status` concludes from a run's folder and from the queue together. Pure."""
+"""Determines the state of a run and its warnings, from its folder and from the queue. Pure."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""`bigtrain stop`: makes a run save and end."""
+"""`bigtrain stop`: saves, then ends a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ def stop(
     runs_dir: RunsDir = Path("runs"),
     wait: Annotated[bool, typer.Option("--wait", help="Return when the run has ended.")] = False,
 ) -> None:
-    """Makes a run save and end. A job that has not begun is cancelled."""
+    """Saves, then ends a run. A job that has not begun is cancelled."""
     from bigtrain.commands.run_control import stop_run, wait_until_stopped
     from bigtrain.runs.run_list import find_run
 

@@ -99,13 +99,15 @@ class ClusterConfig(Section):
     starter: Literal["srun", "torchrun"] = "srun"
     """srun: one task for each rank; torchrun: one task for each node, which runs torchrun."""
     sbatch: Annotated[tuple[SbatchOption, ...], Field(strict=False)] = ()
-    """More options for the batch script, each the text after #SBATCH. They win over the others."""
+    """More options for the batch script, each the text after #SBATCH. They take precedence."""
 
     restart: Literal["requeue", "chain", "none"] = "requeue"
     """How a run continues after a job's end. requeue: the job is put into the queue again; chain:
-    each job submits one successor that waits for its end; none: the run waits for the user."""
+    each job submits one successor, which starts when the job has ended; none: the user starts the
+    run again."""
     warning_seconds: Annotated[int, Field(gt=0, le=_LONGEST_WARNING)] = 300
-    """How long before the time limit the run saves: at least one step, two saves and a minute."""
+    """Seconds before the time limit at which the run saves and stops. Allow for one step, two saves
+    and a minute."""
     spares: NonNegativeInt = 0
     """Nodes allocated in addition, which replace nodes that fail."""
     elastic: bool = False
@@ -115,7 +117,8 @@ class ClusterConfig(Section):
     hang_seconds: PositiveInt = 120
     """A run hangs when it takes no step for this long and for 10 times its median step."""
     start_seconds: PositiveInt = 1800
-    """Limit for the start of the ranks, for loading a checkpoint, and for the first steps."""
+    """Limit for what takes longer than a step: the start of the ranks, loading a checkpoint, the
+    first steps, a save, a validation batch."""
     preflight: bool = True
     """Whether the nodes are checked before the first ranks of a job start."""
 

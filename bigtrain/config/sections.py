@@ -192,11 +192,11 @@ class GuardConfig(Section):
     stop_after: PositiveInt = 10
     """Number of updates skipped in a row that stops the run."""
     rewind: NonNegativeInt = 0
-    """How often the run may be rewound by itself instead of stopped: back to a checkpoint before
-    the skipped updates, and past the samples around them. `bigtrain launch` does it."""
+    """How often the run may rewind itself instead of failing after stop_after skipped updates: it
+    goes back to an earlier checkpoint and skips the samples. Needs `bigtrain launch`."""
     rewind_steps: PositiveInt = 100
-    """Steps that such a rewind goes back, at least, if a checkpoint is that old. The samples of so
-    many steps before the first skipped update are skipped, and of as many from it on."""
+    """Steps that such a rewind goes back, at least, if a checkpoint is that old. It skips the
+    samples of this many steps before the first skipped update, and of as many from it on."""
 
 
 class ProfileConfig(Section):

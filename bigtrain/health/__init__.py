@@ -1,1 +1,1 @@
-"""Signs of life of a rank: heartbeats, stacks on request, and the times that reveal slow ranks."""
+"""Heartbeats of a rank, stacks of its threads on request, and the rule that finds slow ranks."""

@@ -1,4 +1,4 @@
-"""Tells the launcher of a rank that the rank makes progress, so that a hang is noticed. No torch.
+"""Reports the progress of a rank to its launcher, which can then detect a hang. No torch.
 
 Each heartbeat is one datagram to a Unix socket, sent by the code that made the progress. No thread
 sends them: a thread would also send them while the rank hangs.
@@ -79,7 +79,7 @@ class Heartbeat:
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
-        """Reports a phase, and after it the phase before."""
+        """Reports a phase, and at the end of the block the previous phase again."""
         before = self._phase
         self.enter(phase)
         try:

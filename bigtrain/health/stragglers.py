@@ -14,8 +14,8 @@ SLOW_RATIO = 1.2
 WINDOW = 100
 """Number of newest steps that count."""
 SLOW_STEPS = 90
-"""A rank is a straggler once it was slow in this many steps of the window. With all of them, one
-short interruption of the other ranks would hide it."""
+"""A rank is a straggler once it was slow in this many steps of the window: not in all of them,
+because a short interruption of the other ranks would hide it."""
 RECOVERED_STEPS = 50
 """A straggler has recovered once it was slow in fewer steps of the window than this."""
 
@@ -53,7 +53,7 @@ class StragglerRule:
     """
 
     def __init__(self, group_of_rank: Sequence[Hashable]) -> None:
-        """Knows no step yet.
+        """Starts without any step.
 
         Args:
             group_of_rank: For each rank, the group that it belongs to. The ranks of a group wait

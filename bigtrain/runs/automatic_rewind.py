@@ -1,4 +1,4 @@
-"""The rewind that a run makes by itself after the loss guard gave up. No torch.
+"""The automatic rewind of a run after the loss guard gave up. No torch.
 
 PaLM was restarted from a checkpoint about 100 steps before a loss spike, without the 200 to 500
 batches around it (arXiv 2204.02311, section 5.1). Here the guard ends a spike after
@@ -64,7 +64,7 @@ def checkpoint_steps(checkpoints: Folder) -> list[int]:
 
 
 def count_rewinds(folder: RunFolder) -> int:
-    """How often the run has been rewound by itself, by this or an earlier launch."""
+    """How often the run was rewound automatically, by this or an earlier launch."""
     events = read_lines(folder.attempts) if folder.attempts.is_file() else ()
     return sum(
         each.get("event") == "decision" and each.get("action") == "rewind" for each in events
@@ -72,7 +72,7 @@ def count_rewinds(folder: RunFolder) -> int:
 
 
 def make_planned_rewind(run_dir: Path, plan: PlannedRewind) -> RewindResult:
-    """Takes a run back as planned; nobody may be training it.
+    """Takes a run back as planned; no process may be training it.
 
     Raises:
         RewindError, ConfigError, RunBusyError: See `rewind_run`.

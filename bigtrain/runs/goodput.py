@@ -1,8 +1,8 @@
 """Goodput: the share of its allocated time that a run spent in steps that count, and the rest.
 
 Pure. The times of jobs and attempts come from ``attempts.jsonl`` (`run_events`), the seconds of
-steps from ``metrics.jsonl`` (`metrics_scan`). Each second of an allocation is counted once. An
-allocation weighs its duration, whatever its number of nodes.
+steps from ``metrics.jsonl`` (`metrics_scan`). Each second of an allocation is counted once,
+whatever the number of its nodes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class Kind(StrEnum):
     SHUT_DOWN = "shut-down"
     """From the last step, or the save after it, of an attempt that ended well to its job's end."""
     OTHER = "other"
-    """All that no record explains, such as what happens between two steps."""
+    """Time that no record explains, such as work between two steps."""
 
 
 @dataclass(slots=True)
@@ -150,7 +150,7 @@ def _split(
     job: JobTimes, attempts: Mapping[int, AttemptSeconds], *, begin: float, end: float
 ) -> dict[Kind, float]:
     """Splits the time from ``begin`` to ``end`` of one job by kind."""
-    clock = _Clock(begin, end)
+    split = _Split(begin, end)
     gap = Kind.START_UP
     for number, attempt in enumerate(job.attempts):
         spent = attempts.get(attempt.number, AttemptSeconds())
@@ -160,8 +160,8 @@ def _split(
             ended = end if is_last else (spent.last or attempt.began)
         first = attempt.began if spent.first is None else spent.first
         last = ended if spent.last is None else spent.last
-        clock.spend_until(first, {}, rest=gap)
-        clock.spend_until(
+        split.assign_until(first, {}, rest=gap)
+        split.assign_until(
             last,
             {
                 Kind.STEPS: spent.steps,
@@ -173,16 +173,16 @@ def _split(
             rest=Kind.OTHER,
         )
         after = {Kind.CHECKPOINT: spent.last_checkpoint, Kind.VALIDATION: spent.last_validation}
-        clock.spend_until(ended, after, rest=_after_last_step(attempt, is_last=is_last))
+        split.assign_until(ended, after, rest=_after_last_step(attempt, is_last=is_last))
         gap = Kind.RESTARTS
-    clock.spend_until(end, {}, rest=_after_the_last(job.attempts))
-    return clock.spent
+    split.assign_until(end, {}, rest=_after_the_last(job.attempts))
+    return split.seconds
 
 
 def _after_last_step(attempt: AttemptTimes, *, is_last: bool) -> Kind:
     if attempt.failed:
         return Kind.RESTARTS
-    if attempt.ended is None:  # It still runs, or was killed with its record.
+    if attempt.ended is None:  # It still runs, or it was killed and its end was not recorded.
         return Kind.OTHER if is_last else Kind.RESTARTS
     return Kind.SHUT_DOWN
 
@@ -193,26 +193,26 @@ def _after_the_last(attempts: Sequence[AttemptTimes]) -> Kind:
     return Kind.RESTARTS if attempts[-1].failed else Kind.SHUT_DOWN
 
 
-class _Clock:
-    """Hands out the time of one job from its beginning to its end, each second once."""
+class _Split:
+    """Assigns the time of one job to kinds, from its beginning to its end, each second once."""
 
     def __init__(self, begin: float, end: float) -> None:
-        self._now, self._end = begin, end
-        self.spent = dict.fromkeys(Kind, 0.0)
+        self._assigned_until, self._end = begin, end
+        self.seconds = dict.fromkeys(Kind, 0.0)
 
-    def spend_until(self, time: float, parts: Mapping[Kind, float], *, rest: Kind) -> None:
-        """Gives the time from now until ``time`` to ``parts``, and what they leave to ``rest``.
+    def assign_until(self, time: float, parts: Mapping[Kind, float], *, rest: Kind) -> None:
+        """Assigns the time up to ``time`` to ``parts``, and what they leave to ``rest``.
 
         Clocks of hosts differ, and estimates are not exact: parts that exceed the time are reduced
-        in proportion, and a time before now or after the end is moved there.
+        in proportion, and ``time`` is moved into the part of the job that is not assigned yet.
         """
-        time = min(max(time, self._now), self._end)
-        available = time - self._now
+        time = min(max(time, self._assigned_until), self._end)
+        available = time - self._assigned_until
         wanted = sum(parts.values())
         scale = min(1.0, available / wanted) if wanted > 0 else 0.0
         used = 0.0
         for kind, seconds in parts.items():
-            self.spent[kind] += seconds * scale
+            self.seconds[kind] += seconds * scale
             used += seconds * scale
-        self.spent[rest] += max(0.0, available - used)
-        self._now = time
+        self.seconds[rest] += max(0.0, available - used)
+        self._assigned_until = time

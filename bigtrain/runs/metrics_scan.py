@@ -1,10 +1,10 @@
 """Reads what a run's status needs from ``metrics.jsonl``, which may have millions of lines.
 
-There are two ways to the seconds of all steps. `scan_metrics` reads every line once, with memory
-for one line. `sample_metrics` reads a part of the file: by bisection it finds the first and the
-last line of each attempt, so the number of its steps and the time that they took are exact, and it
-reads some of the steps after a checkpoint or a validation. What it estimates is the duration of a
-step, of a wait for a save and of a validation.
+There are two functions for the seconds of all steps. `scan_metrics` reads every line once, with
+memory for one line. `sample_metrics` reads a part of the file: by bisection it finds the first and
+the last line of each attempt, so the number of its steps and the time that they took are exact, and
+it reads some of the steps after a checkpoint or a validation. It estimates the duration of a step,
+of a wait for a save and of a validation.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What every node of a job must be able to read and write, for the checks before its first ranks.
+"""Lists what every node of a job must be able to read and write, for the preflight of the job.
 
 `launch` records the hashes of corpora and tokenizer where the run is submitted, so that the nodes
 are compared with what the user saw. No torch.

@@ -7,9 +7,10 @@ that no supervisor started, such as that of a launch on one machine, is a job of
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from bigtrain.runs.json_values import parse_time, whole
 
 Event = Mapping[str, Any]
 
@@ -88,17 +89,6 @@ def read_events(file: Path) -> list[dict[str, Any]]:
     return events
 
 
-def parse_time(value: object) -> float | None:
-    """Parses an ISO time, or a number of seconds since 1970; None if it is neither."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
 def group_into_jobs(events: Iterable[Event]) -> list[JobTimes]:
     """Groups events into jobs, oldest first; events without a valid time are left out."""
     jobs: list[JobTimes] = []
@@ -171,11 +161,11 @@ def _apply(event: Event, time: float, jobs: list[JobTimes]) -> None:
         case "start":
             job.attempts.append(
                 AttemptTimes(
-                    number=_whole(event.get("attempt")) or 0,
-                    start_step=_whole(event.get("step")) or 0,
+                    number=whole(event.get("attempt")) or 0,
+                    start_step=whole(event.get("step")) or 0,
                     began=time,
-                    world_size=_whole(event.get("world_size")),
-                    process=_whole(event.get("process")),
+                    world_size=whole(event.get("world_size")),
+                    process=whole(event.get("process")),
                     host=None if event.get("host") is None else str(event["host"]),
                 )
             )
@@ -201,14 +191,10 @@ def _end_attempt(attempt: AttemptTimes, event: Event, time: float) -> None:
     attempt.ended = max(time, attempt.ended or 0.0)
     if event["event"] == "attempt_end":
         attempt.end, attempt.reason = str(event.get("kind")), event.get("message") or attempt.reason
-        attempt.end_step = _whole(event.get("last_step"), attempt.end_step)
-        attempt.saved_step = _whole(event.get("saved_step"))
+        attempt.end_step = whole(event.get("last_step"), attempt.end_step)
+        attempt.saved_step = whole(event.get("saved_step"))
         return
     attempt.end, attempt.reason = str(event.get("state")), event.get("reason")
-    attempt.end_step = _whole(event.get("step"))
+    attempt.end_step = whole(event.get("step"))
     seconds = event.get("seconds")
     attempt.seconds = float(seconds) if isinstance(seconds, int | float) else None
-
-
-def _whole(value: object, default: int | None = None) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else default

@@ -10,7 +10,7 @@ from bigtrain.runs.job_file import JOB_CONFIG, JOB_FILE
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_status import RunStatus, read_brief_status
 
-_SIGNS = (JOB_FILE, ATTEMPTS_FILE, "status.json")
+_RUN_FILES = (JOB_FILE, ATTEMPTS_FILE, "status.json")
 """A run folder has one of them; `launch` writes the first before the run has begun."""
 
 
@@ -57,7 +57,7 @@ def find_run(name: str | Path, runs_dir: Path) -> Path:
 
 def is_run(folder: Path) -> bool:
     """Whether a run was begun, or submitted, in a folder."""
-    return any((folder / name).is_file() for name in _SIGNS)
+    return any((folder / name).is_file() for name in _RUN_FILES)
 
 
 def list_runs(runs_dir: Path, *, now: float) -> list[ListedRun]:
@@ -83,7 +83,7 @@ def list_runs(runs_dir: Path, *, now: float) -> list[ListedRun]:
 def _list_run(folder: Path, now: float) -> ListedRun:
     status = read_brief_status(folder, now=now)
     times = [status.last_news or 0.0]
-    for name in _SIGNS if status.last_news is None else ():
+    for name in _RUN_FILES if status.last_news is None else ():
         if (folder / name).is_file():
             times.append((folder / name).stat().st_mtime)
     return ListedRun(status, _find_steps(folder), max(times))

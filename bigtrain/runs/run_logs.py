@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bigtrain.config.node_names import compress_names
 from bigtrain.runs.job_file import load_job
+from bigtrain.runs.json_values import whole
 from bigtrain.runs.run_events import read_events
-from bigtrain.runs.supervisor_state import compress_names, ranks_of, read_supervisor, whole
+from bigtrain.runs.supervisor_state import ranks_of, read_supervisor
 
 _BLOCK_BYTES = 2**16
 _JOB_OUTPUT = re.compile(r"^slurm-(\d+)(?:[-_.]\w+)?\.out$")
@@ -156,7 +158,7 @@ class Follower:
         offset = self._offsets.setdefault(file, 0)
         size = _size(file)
         if size < offset:
-            offset = 0  # The file was written anew.
+            offset = 0  # The file was replaced.
         if size == offset:
             return
         with file.open("rb") as opened:

@@ -1,4 +1,4 @@
-"""The state of a run as its folder tells it, for a login node: fast, and without torch.
+"""The state of a run from the files of its folder, for a login node: fast, and without torch.
 
 Nothing here waits for a lock or writes, and a damaged file is a line in `RunStatus.problems`, never
 an error: the other files are still shown.
@@ -18,6 +18,7 @@ from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.saved import CONFIG_FILE, load_run_of
 from bigtrain.runs.goodput import Ledger, build_ledger
 from bigtrain.runs.job_file import JOB_CONFIG, JobFileError, JobRecord, load_job
+from bigtrain.runs.json_values import number, parse_time, read_object, whole
 from bigtrain.runs.metrics_scan import (
     Line,
     Periods,
@@ -29,17 +30,10 @@ from bigtrain.runs.run_events import (
     JobTimes,
     group_into_jobs,
     last_steps_that_count,
-    parse_time,
     read_events,
 )
 from bigtrain.runs.run_folder import RunFolder
-from bigtrain.runs.supervisor_state import (
-    SupervisorState,
-    number,
-    read_object,
-    read_supervisor,
-    whole,
-)
+from bigtrain.runs.supervisor_state import SupervisorState, read_supervisor
 
 NEWS_SECONDS = 60.0
 """A run that runs and was silent for longer is reported: a supervisor writes every 2 seconds, and a
@@ -77,8 +71,8 @@ class RunStatus:
     run_dir: Path
     now: float
     state: str
-    """``running``, ``finished``, ``stopped``, ``failed`` or ``rewound``, as rank 0 or the launcher
-    wrote it; ``not started`` if neither did."""
+    """``running``, ``finished``, ``stopped``, ``failed``, ``held`` or ``rewound``, as rank 0, the
+    launcher or the supervisor wrote it; ``not started`` if none did."""
     reason: str | None = None
     step: int | None = None
     steps: int | None = None
@@ -235,7 +229,7 @@ def _measure_speed(steps: Sequence[Line]) -> Speed | None:
 
 
 def _add_life(status: RunStatus, dated: Sequence[dict[str, Any]]) -> None:
-    """Finds the newest sign of life, and whether rank 0 exists if it should be on this machine."""
+    """Finds the time of the last news, and whether rank 0 exists if it is on this machine."""
     times = [status.last_news, *(parse_time(each.get("time")) for each in dated)]
     times += [None if status.supervisor is None else status.supervisor.time]
     status.last_news = max((time for time in times if time is not None), default=None)

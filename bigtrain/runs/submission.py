@@ -1,4 +1,4 @@
-"""The files of a submission: all are there when the job is submitted, or none is left. No torch."""
+"""Writes the files of a run before its job is submitted, and undoes that on failure. No torch."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ _LOCK_FILE = ".submit.lock"
 
 
 @dataclass(slots=True)
-class StagedFiles:
+class SubmissionFiles:
     """The files of a submission that is being made."""
 
     kept: bool = False
@@ -53,10 +53,10 @@ def submission_lock(run_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def staged_files(
+def submission_files(
     run_dir: Path, files: Mapping[str, str], *, folders: tuple[str, ...]
-) -> Iterator[StagedFiles]:
-    """Writes files of a run, and puts the earlier ones back if the block fails.
+) -> Iterator[SubmissionFiles]:
+    """Writes files of a run, and restores the earlier ones if the block fails.
 
     wandb's id of the run is made too, so that every job of the run continues one wandb run.
 
@@ -66,20 +66,20 @@ def staged_files(
         folders: Names of folders to make.
 
     Raises:
-        OSError: A file cannot be written; the earlier ones are back.
+        OSError: A file cannot be written; the earlier ones are restored.
     """
     before = {name: _content(run_dir / name) for name in (*files, "wandb_id")}
     made = [run_dir / name for name in folders if not (run_dir / name).exists()]
-    staged = StagedFiles()
+    written = SubmissionFiles()
     try:
         for folder in made:
             folder.mkdir()
         for name, text in files.items():
             write_file(run_dir / name, text.encode(), makes_folder=False)
         read_or_create_wandb_id(run_dir)
-        yield staged
+        yield written
     except BaseException:
-        if staged.kept:
+        if written.kept:
             raise
         for name, content in before.items():
             _put_back(run_dir / name, content)

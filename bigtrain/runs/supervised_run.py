@@ -168,7 +168,7 @@ class SupervisedTraining:
         self._run.record_event(values.pop("event"), **values)
 
     def record_failure(self, *, attempt: int, reason: str, rank: int | None) -> None:
-        """Writes how an attempt ended, if its rank 0 could not, or named a consequence."""
+        """Records how an attempt failed, unless rank 0 has recorded that, or a good end."""
         record_failed_attempt(self._run, attempt=attempt, reason=reason, rank=rank)
 
     def write_status(self, *, state: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Which offline wandb parts of a run folder are still to be uploaded. Changes nothing."""
+"""Finds the offline wandb parts of a run folder that are not uploaded yet. Changes nothing."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whether the packages of the chosen sinks are installed: checked before a run starts."""
+"""Checks, before a run starts, that the packages of the chosen sinks are installed."""
 
 from importlib.util import find_spec
 
@@ -22,6 +22,6 @@ def check_packages(config: RunConfig) -> None:
     for key, (module, extra, is_used) in needed.items():
         if is_used and find_spec(module) is None:
             raise ConfigError(
-                f"{key} needs the package {module}, which is not installed: call "
+                f"{key} needs the package {module}, which is not installed: run "
                 f"`pip install 'bigtrain[{extra}]'`, or leave the key out"
             )

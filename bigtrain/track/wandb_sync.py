@@ -66,9 +66,9 @@ def check_can_upload(log_file: Path) -> None:
     finally:
         process.kill()
     if why == NO_KEY:
-        raise UploadError("wandb: there is no API key: set WANDB_API_KEY, or call `wandb login`")
+        raise UploadError("wandb: there is no API key: set WANDB_API_KEY, or run `wandb login`")
     if why is not None:
-        raise UploadError(f"wandb: {why}: call this where there is a network, such as a login node")
+        raise UploadError(f"wandb: {why}: run this where there is a network, such as a login node")
 
 
 def upload_parts(

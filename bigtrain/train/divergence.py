@@ -14,7 +14,7 @@ class DivergedError(RuntimeError):
     def __init__(self, message: str, *, rewind: PlannedRewind) -> None:
         super().__init__(message)
         self.rewind = rewind
-        """The rewind that gets past the samples."""
+        """The planned rewind, which skips the samples."""
 
     @property
     def divergence(self) -> dict[str, int]:
@@ -45,7 +45,7 @@ def divergence_error(
         in_a_row: How many updates in a row were skipped.
         first_skipped: The step of the first of them.
         checkpoint_step: The step of the newest checkpoint before it.
-        rewind: The rewind that the run may make by itself.
+        rewind: The automatic rewind that would follow.
     """
     step = result.progress.step
     return DivergedError(

@@ -1,13 +1,13 @@
 """The seconds of every rank's forward and backward passes, and which ranks are slow for long.
 
-They ride on the all-reduce of each step: one float for each rank, 8 bytes, so 8 kB for 1,000 ranks
-and 128 kB for 16,000, where every rank fills its own and the others add zero. No other collective
-is made in a step.
+They are part of the all-reduce that each step makes, so there is no other collective. It gets one
+float of 8 bytes for each rank (8 kB for 1,000 ranks, 128 kB for 16,000); a rank contributes its own
+seconds, and zero for the others.
 
-What cannot be told apart: tensor ranks wait for each other in every layer, and stages of a pipeline
-for each other in every microbatch. So ranks are compared by copy of the model, and all ranks of a
-slow copy are named. With one copy, or with ZeRO 2 or 3, where the copies too wait for each other in
-every pass, nothing is compared.
+Tensor ranks wait for each other in every layer, and pipeline stages in every microbatch, so their
+times do not show which of them is slow. Therefore copies of the model are compared, and all ranks
+of a slow copy are named. With one copy nothing is compared, nor with ZeRO 2 or 3, where the copies
+wait for each other in every pass.
 """
 
 import logging

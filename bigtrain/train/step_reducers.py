@@ -1,4 +1,4 @@
-"""What rides on the all-reduce that every step makes anyway: several reducers become one."""
+"""Combines several step reducers into one, which shares the all-reduce of each step."""
 
 from collections.abc import Sequence
 

@@ -1,1 +1,1 @@
-"""Runs the jobs of this package on a SLURM cluster: array jobs, sealed by a job that waits."""
+"""Runs the jobs of this package on a SLURM cluster: arrays, and a dependent job that seals them."""

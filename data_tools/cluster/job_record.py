@@ -1,4 +1,4 @@
-"""The file that records the last jobs of an output folder on a cluster."""
+"""The file that records the jobs that were last submitted for an output folder."""
 
 import os
 import socket
@@ -14,10 +14,6 @@ from launcher.slurm.client import QueuedJob, list_queue
 
 JOBS_FILE = "jobs.json"
 _SCHEMA = "bigtrain-data-jobs/1"
-_ENDED = {
-    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"),
-    *("DEADLINE", "PREEMPTED", "REVOKED"),
-}
 
 
 class SubmittedJob(BaseModel):
@@ -111,7 +107,7 @@ def find_queued_jobs(folder: Path) -> list[QueuedJob]:
     ours = {
         job.job: job
         for job in listed
-        if job.state not in _ENDED and (base_id(job) in ids or job.command.startswith(scripts))
+        if job.is_active and (base_id(job) in ids or job.command.startswith(scripts))
     }
     return sorted(ours.values(), key=lambda job: int(base_id(job)))
 

@@ -1,4 +1,4 @@
-"""What is left to do of a data job, as jobs for a cluster, first to last."""
+"""The SLURM jobs that a data job still needs, in order."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class PlannedJob:
     """The words after the options."""
     parts: tuple[int, ...] | None = None
     needs: Literal["ended", "succeeded"] = "ended"
-    """What the job before must have done. A job that checks by itself what is missing begins also
-    after a failure, because it names what failed; it would otherwise wait for ever."""
+    """When the job may begin: after the job before has ended in any way, or only after it has
+    succeeded. A job that checks what is missing also begins after a failure, to name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

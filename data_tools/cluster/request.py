@@ -1,4 +1,4 @@
-"""What the options --cluster, --tasks, --workers, --memory and --dry-run ask for."""
+"""Reads the options --cluster, --tasks, --workers, --memory and --dry-run, and checks them."""
 
 import re
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ _SHOWN = 8
 
 
 def render_status(out: Path) -> list[str]:
-    """Renders the state of the jobs of an output folder, a line each.
+    """Renders the state of the jobs of an output folder, one line for each.
 
     Raises:
         InputError: No job was submitted for the folder.

@@ -23,13 +23,15 @@ Cluster = Annotated[
 ]
 NumParts = Annotated[
     int | None,
-    typer.Option("--tasks", metavar="N", help="Tasks of the array (with --cluster)."),
+    typer.Option(
+        "--tasks", metavar="N", help="Number of parts: tasks of the SLURM array (with --cluster)."
+    ),
 ]
 Memory = Annotated[
     str | None,
     typer.Option(
         metavar="16G",
-        help="Memory of each task of the array.  [default: the cluster's]",
+        help="Memory of each part (with --cluster).  [default: the cluster's]",
     ),
 ]
 DryRun = Annotated[
@@ -39,7 +41,7 @@ ArrayTask = Annotated[
     str | None,
     typer.Option(
         metavar="I/N",
-        help="Run only part I of N, counted from 0, as each task of an array does.",
+        help="Run only part I of N, counted from 0: the tasks I, I + N, I + 2 N, … of the job.",
     ),
 ]
 

@@ -1,1 +1,1 @@
-"""Runs on Kubernetes: an indexed Job as text, and what runs in its pods. Nothing is submitted."""
+"""Runs on Kubernetes: renders an indexed Job, and runs the ranks in its pods. Submits nothing."""

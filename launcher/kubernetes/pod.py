@@ -22,9 +22,9 @@ from bigtrain.config import ConfigError, load_run_config
 from launcher.kubernetes.exit_codes import STOPPED
 
 ADDRESS_SECONDS = 900.0
-"""How long the name of the first pod may be unknown: its image may be loaded first."""
+"""Limit until the name of the first pod resolves; its image may have to be pulled first."""
 STATUS_SECONDS = 120.0
-"""How long the final status of the run may take to be seen on a shared disk."""
+"""Limit until the final status of the run appears on a shared disk."""
 BAD_INPUT = 2
 
 

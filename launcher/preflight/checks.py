@@ -1,7 +1,7 @@
 """The checks of one node that need no ranks: packages, config, GPUs, disks, corpora. No torch.
 
 The node's agent runs them. Each check runs in a thread of its own with a time limit, because a disk
-or a driver that hangs must not keep the other checks from an answer.
+or a driver that hangs must not block the other checks.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ def run_checks(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Runs all checks at the same time.
 
     Args:
-        arguments: Values that JSON has; those that are missing check nothing.
-            ``config``: path of the config that all nodes must read equally.
+        arguments: JSON values; a check whose arguments are missing checks nothing.
+            ``config``: path of the config, whose content must be the same on all nodes.
             ``gpus``: number of GPUs that the node must have.
             ``folders``: folders that the run writes to, each ``{"path", "bytes"}`` with the bytes
             that must be free.
@@ -63,7 +63,7 @@ class _Running:
         self._check, self._arguments = check, arguments
         self._started = time.monotonic()
         self._result: dict[str, Any] | None = None
-        # A daemon thread, so that a disk that hangs does not keep the agent from ending.
+        # A daemon thread, so that the agent can end while a disk hangs.
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -124,7 +124,7 @@ def _check_folder(folder: Path, needed: int) -> int:
     free = space.f_bavail * space.f_frsize
     if free < needed:
         raise CheckError(
-            f"{folder} has {free / GIB:.1f} GiB free, and the checkpoints that are kept need "
+            f"{folder} has {free / GIB:.1f} GiB free, but the checkpoints that are kept need "
             f"{needed / GIB:.1f} GiB; free some, or lower checkpoint.keep_last"
         )
     return free
@@ -137,7 +137,7 @@ def _check_data(arguments: Mapping[str, Any]) -> str:
         found = _sha256(Path(file["path"]))
         if found != file["sha256"]:
             raise CheckError(
-                f"{file['path']} has sha256 {found[:12]}, and {file['sha256'][:12]} where the run "
+                f"{file['path']} has sha256 {found[:12]}, but {file['sha256'][:12]} when the run "
                 "was submitted"
             )
     for tar in tars:

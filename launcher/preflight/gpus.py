@@ -28,7 +28,7 @@ def check_gpus(expected: int) -> list[dict[str, Any]] | str:
         GpuError: GPUs are missing, are in use, or have uncorrectable memory errors.
     """
     if expected == 0:
-        return "no GPUs are asked for"
+        return "no GPUs are requested"
     rows = [_parse_row(row) for row in _query("gpu", _FIELDS)]
     if len(rows) < expected:
         raise GpuError(f"{len(rows)} GPUs of {expected}; see `nvidia-smi` and `dmesg` for an Xid")
@@ -61,10 +61,10 @@ def _query(what: str, fields: tuple[str, ...]) -> list[list[str]]:
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())
         raise GpuError(f"nvidia-smi ended with code {done.returncode}: {said[:200]}")
-    # The last field, the name of a program, may hold commas.
+    # The last field, the name of a program, may contain commas.
     rows = [line.split(",", len(fields) - 1) for line in done.stdout.splitlines() if line.strip()]
     if any(len(row) != len(fields) for row in rows):
-        raise GpuError(f"nvidia-smi gave another answer than {', '.join(fields)}: {rows[0]}")
+        raise GpuError(f"nvidia-smi printed other fields than {', '.join(fields)}: {rows[0]}")
     return [[word.strip() for word in row] for row in rows]
 
 
@@ -79,5 +79,5 @@ def _parse_row(row: list[str]) -> dict[str, Any]:
 
 
 def _number(text: str) -> int | None:
-    """A number; None for a figure that the GPU does not have, such as ``[N/A]``."""
+    """A number; None if the GPU does not report the value, such as ``[N/A]``."""
     return int(text) if text.isdigit() else None

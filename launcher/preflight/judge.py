@@ -1,4 +1,4 @@
-"""Judges which nodes must not be used, from the figures of their checks. Pure.
+"""Decides which nodes must not be used, from the figures of their checks. Pure.
 
 A node is compared with the other nodes of the job, and not with a table of what its hardware should
 reach, because such a table would need every GPU, clock and power limit.
@@ -20,9 +20,9 @@ CPU_SLOW_RATIO = 0.3
 """The same without GPUs: on CPUs that other programs use too, the rates of equal nodes were seen to
 differ by a factor of 2."""
 CLOCK_SECONDS = 5.0
-"""Clock skew from which on logs and file times of nodes no longer fit together."""
+"""A node with a larger clock skew is bad: times in logs and of files could not be compared."""
 SHARED_CHECKS = ("folders", "data")
-"""Checks whose problem is in a shared file system, and not in a node, if most nodes have it."""
+"""Checks of shared file systems: a problem that most nodes have is not a problem of a node."""
 EQUAL_CHECKS = ("versions", "config")
 """Checks whose values must be equal on all nodes."""
 
@@ -43,7 +43,7 @@ Figures = Mapping[str, Figure]
 
 @dataclass(frozen=True, slots=True)
 class JudgePolicy:
-    """The limits of the judgement."""
+    """The limits that make a node bad."""
 
     slow_ratio: float = SLOW_RATIO
     clock_seconds: float = CLOCK_SECONDS
@@ -117,7 +117,7 @@ def _problem(figures: Figures) -> str:
 
 
 def _shared_problem(results: Mapping[str, Figures]) -> str:
-    """The problem that is not of single nodes, in one line; empty if there is none."""
+    """A problem that most or all nodes have, in one line; empty if there is none."""
     problems: dict[str, dict[str, str]] = {}
     for node, figures in results.items():
         for check, figure in figures.items():
@@ -167,7 +167,7 @@ def _difference(
     check: str, ours: tuple[tuple[str, str], ...], theirs: tuple[tuple[str, str], ...]
 ) -> str:
     if check == "config":
-        return "another config of the job"
+        return "a different config of the job"
     expected = dict(theirs)
     different = [
         f"{name} {value} instead of {expected.get(name, 'none')}"
@@ -200,7 +200,7 @@ def _skewed_nodes(results: Mapping[str, Figures], policy: JudgePolicy) -> dict[s
         for node, figures in results.items()
         if "clock" in figures and figures["clock"].value is not None
     }
-    # The clock of the batch host may itself be wrong; with two nodes nothing shows whose is.
+    # The clock of the batch host may be wrong, too; with two nodes the median does not show it.
     usual = median(skews.values()) if len(skews) > 2 else 0.0
     return {
         node: f"clock: {abs(skew - usual):.1f} s {'ahead' if skew > usual else 'behind'}"

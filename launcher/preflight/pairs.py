@@ -1,7 +1,7 @@
 """Chooses the pairs of nodes whose all-reduce is measured. Pure.
 
-A slow pair does not tell which of its nodes is slow, so each of them is measured again with a node
-that has proved good. A node that is slow or fails with every partner is the one to blame.
+A slow pair does not show which of its nodes is slow, so each of them is measured again with a node
+that was good in another pair. A node that is slow or fails with every partner is bad.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -38,7 +38,7 @@ def plan_pairs(
         ratio: Share of the median rate below which a pair is slow.
 
     Returns:
-        Empty if every node is in a good pair, or cannot be judged better.
+        Empty if every node is in a good pair, or more measurements would not help.
     """
     if len(nodes) == 3:
         # Any two pairs share a node, which may be the slow one; only all three pairs show it.
@@ -63,9 +63,9 @@ def plan_pairs(
 
 
 def proven_nodes(results: Mapping[Pair, PairResult], *, ratio: float) -> set[str]:
-    """The nodes that are in a pair which is not slow: near the median of the nodes' best rates.
+    """The nodes with a pair that is not slow, compared with the median of the nodes' best rates.
 
-    A median of pairs would not do, since a slow node among three is in most of the pairs.
+    The median of all pairs is not used, since of three nodes a slow one is in most of the pairs.
     """
     nodes = {node for pair in results for node in pair}
     rates = [best.rate for best in best_results(nodes, results).values() if best.rate is not None]
@@ -94,5 +94,5 @@ def best_results(
 
 
 def _count_pairs(node: str, results: Mapping[Pair, PairResult]) -> int:
-    """Pairs that a node is in; if it has not proved good, they are all bad."""
+    """The number of measured pairs that a node is in; all are bad if the node is not proven."""
     return sum(node in pair for pair in results)

@@ -1,7 +1,7 @@
-"""The preflight of a job: checks all nodes before its first ranks start, and judges them.
+"""The preflight of a job: checks all nodes before its first ranks start, and finds bad ones.
 
-1. Every agent checks its node without ranks (`checks.run_checks`); nodes with a problem drop out.
-2. Every node that is left measures itself, with ranks that only connect inside the node.
+1. Every agent checks its node without ranks (`checks.run_checks`); nodes with a problem are bad.
+2. Every other node measures itself, with ranks that only connect inside the node.
 3. Pairs of nodes measure the all-reduce between them.
 
 The ranks of different nodes and pairs are separate process groups, started separately, so that a
@@ -54,7 +54,7 @@ class RanksEnd(Protocol):
 
     @property
     def failed_nodes(self) -> Sequence[str]:
-        """The nodes to blame, as far as that is known."""
+        """The nodes that caused the failure, as far as that is known."""
 
     @property
     def message(self) -> str:
@@ -82,9 +82,9 @@ class PreflightPlan:
     """What is checked, and where the results go."""
 
     arguments: Mapping[str, Any]
-    """For `checks.run_checks`."""
+    """The arguments of `checks.run_checks`."""
     command: tuple[str, ...]
-    """The command ``bigtrain preflight-rank CONFIG``; empty if no ranks are to measure."""
+    """The command ``bigtrain preflight-rank CONFIG``; empty if nothing is measured."""
     ranks_per_node: int
     folder: Path
     """Folder that all nodes share, for the figures of the ranks; it is emptied first."""
@@ -167,7 +167,7 @@ class _Preflight:
             figures[check] = Figure(found["value"], found["problem"], found["seconds"])
 
     async def _ask_clock(self, node: str) -> Figure:
-        """Seconds by which the node's clock is ahead, as far as the time of the answer shows it."""
+        """Seconds by which the node's clock is certainly ahead, whatever the answer's delay."""
         asked = time.time()
         answer = await self._nodes.ask(node, {"only_clock": True}, seconds=ANSWER_SECONDS)
         if answer.error:
@@ -197,9 +197,9 @@ class _Preflight:
             found |= set(slow_nodes(rates, self._plan.policy))
         return found
 
-    async def _measure_node(self, node: str, attempt: int) -> None:
+    async def _measure_node(self, node: str, round_number: int) -> None:
         started, figures = time.monotonic(), self.figures[node]
-        folder = f"{node}-{attempt}"
+        folder = f"{node}-{round_number}"
         rates, problem = await self._measure((node,), folder, (), self._plan.node_seconds)
         seconds = round(time.monotonic() - started, 3)
         for check in ("product", "all_reduce"):
@@ -227,7 +227,7 @@ class _Preflight:
             self._refuse_pairs(good)
 
     def _refuse_pairs(self, nodes: Sequence[str]) -> None:
-        """No pair works, so the nodes cannot be told apart."""
+        """No pair works, so no single node can be found to be bad."""
         problem = next(iter(self.pairs.values())).problem
         self._refusal = (
             f"no two nodes can communicate ({problem}); set network_interface in the cluster "
@@ -246,7 +246,7 @@ class _Preflight:
     async def _measure(
         self, nodes: Sequence[str], name: str, options: Sequence[str], seconds: float
     ) -> tuple[dict[str, float], str]:
-        """The lowest rates of the ranks, and the problem if not all of them ended well."""
+        """The lowest rates of the ranks, and the problem if not all of them succeeded."""
         folder = self._plan.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         command = (*self._plan.command, "--folder", str(folder), *options)

@@ -5,21 +5,22 @@ itself, in a file, because SLURM's own count of restarts includes preemptions an
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bigtrain.config.cluster import ClusterConfig
+from bigtrain.config.node_names import compress_numbers
 from launcher.slurm.script_lines import (
     render_exports,
     render_modules,
     render_option,
-    render_place,
+    render_queue_options,
 )
 from launcher.slurm.srun import apptainer_words, pyxis_words
 
 MAX_RETRIES = 2
-"""How often a part that failed runs again by itself."""
+"""How often a failed part is run again automatically."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ def render_array_script(job: ArrayJob, cluster: ClusterConfig, *, python: str) -
 
     Args:
         job: The job.
-        cluster: The profile of the cluster; its GPUs are not asked for.
+        cluster: The profile of the cluster; its GPUs are not requested.
         python: The interpreter, if the profile names none.
     """
     assert job.folder.is_absolute() and job.work_dir.is_absolute()
@@ -75,17 +76,6 @@ def render_array_script(job: ArrayJob, cluster: ClusterConfig, *, python: str) -
     return "\n\n".join(blocks).replace("#!/bin/bash\n\n", "#!/bin/bash\n") + "\n"
 
 
-def render_ranges(numbers: Sequence[int]) -> str:
-    """Renders ascending numbers as SLURM's --array takes them: 0,2,3,4 is "0,2-4"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
 def _header(job: ArrayJob) -> Iterator[str]:
     yield "#!/bin/bash"
     yield f"# {job.title}"
@@ -95,8 +85,8 @@ def _header(job: ArrayJob) -> Iterator[str]:
 def _resources(job: ArrayJob, cluster: ClusterConfig) -> Iterator[str]:
     yield render_option("job-name", job.job_name)
     if job.parts is not None:
-        yield render_option("array", render_ranges(job.parts))
-    yield from render_place(cluster)
+        yield render_option("array", compress_numbers(job.parts))
+    yield from render_queue_options(cluster)
     yield "#SBATCH --nodes=1"
     yield "#SBATCH --ntasks=1"
     yield render_option("cpus-per-task", job.cpus)

@@ -137,7 +137,7 @@ def submit_script(script: Path, *, options: Sequence[str] = ()) -> str:
 
 
 def check_submission(script_text: str) -> str:
-    """Asks SLURM whether it would take a script, and when the job could begin; submits nothing.
+    """Asks SLURM whether it would accept a script, and when the job could begin; submits nothing.
 
     Returns:
         SLURM's answer: one line with the expected start, processors and nodes.
@@ -214,22 +214,22 @@ def requeue_job(job: str) -> None:
 
 
 def release_hold(job: str) -> None:
-    """Lets a held job, which waits for a person, take its place in the queue."""
+    """Releases a held job, so that SLURM may start it."""
     _run(["scontrol", "release", job])
 
 
 def release_job_now(job: str) -> None:
-    """Lets a requeued job begin at once; SLURM delays it by two minutes."""
+    """Lets a requeued job begin at once, without SLURM's delay of two minutes."""
     _run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
 
 
 def exclude_nodes(job: str, nodes: Sequence[str]) -> None:
-    """Sets the nodes that a waiting job must not get, in place of those that its script names."""
+    """Replaces the list of nodes that a waiting job must not get."""
     _run(["scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(nodes)}"])
 
 
 def cancel_job(job: str) -> None:
-    """Cancels a job that waits or runs. A job that has ended is no error."""
+    """Cancels a job that waits or runs; does nothing if it has ended."""
     try:
         _run(["scancel", job])
     except JobUnknownError:
@@ -258,11 +258,11 @@ def list_partitions() -> list[Partition]:
 
 
 def clean_environment(environment: Mapping[str, str], script_text: str) -> dict[str, str]:
-    """The environment for sbatch: nothing in it may change what the script asks for.
+    """The environment for sbatch, without variables that would change what the script requests.
 
-    SLURM_* variables of an allocation in which this command runs would become the new job's, and
-    SBATCH_* variables win over the lines of a script. A default account and QOS of the user are
-    kept, if the script names none.
+    SLURM_* variables of an allocation in which this command runs would apply to the new job, and
+    SBATCH_* variables take precedence over the lines of a script. A default account and QOS of the
+    user are kept if the script names none.
     """
     kept = {*_KEPT}
     for name, option in (("SBATCH_ACCOUNT", "--account="), ("SBATCH_QOS", "--qos=")):

@@ -1,4 +1,4 @@
-"""Submits jobs of which each waits for the one before: all of them, or none."""
+"""Submits several jobs, each of which waits for the one before it: all of them, or none."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ class DependentJob:
     script: Path
     """An absolute path."""
     needs: Literal["ended", "succeeded"] = "ended"
-    """What the job before must have done: ended in any way, or ended without a failure. If the
-    latter can never be, SLURM cancels this job."""
+    """When this job may begin: after the job before has ended in any way, or only after it has
+    succeeded. In the second case SLURM cancels this job if the job before fails."""
 
 
 def submit_in_order(
@@ -35,7 +35,8 @@ def submit_in_order(
         The ids of the jobs.
 
     Raises:
-        SlurmError: A job cannot be submitted; no job is left in the queue, or the message names it.
+        SlurmError: A job cannot be submitted. No job is left in the queue; if one could not be
+            cancelled, the message names it.
     """
     jobs: list[str] = []
     try:

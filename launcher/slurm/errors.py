@@ -1,4 +1,4 @@
-"""Says in one line why a SLURM command failed, and what to do. Pure."""
+"""Explains in one line why a SLURM command failed, and what to do. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class SlurmUnavailableError(SlurmError):
 
 
 class SlurmTimeoutError(SlurmUnavailableError):
-    """SLURM's controller took too long; it may have done what was asked, or do it yet."""
+    """SLURM's controller took too long; the request may have taken effect, or may still do so."""
 
 
 class JobUnknownError(SlurmError):
@@ -29,7 +29,7 @@ _CAUSES: tuple[tuple[str, type[SlurmError], str], ...] = (
     (
         r"[Tt]imed out",
         SlurmTimeoutError,
-        "SLURM's controller is overloaded; it may have done this, or do it yet",
+        "SLURM's controller is overloaded; the request may have taken effect, or may still do so",
     ),
     (
         r"Unable to contact slurm controller|Connection refused|"
@@ -41,7 +41,7 @@ _CAUSES: tuple[tuple[str, type[SlurmError], str], ...] = (
     (
         r"configuration source|slurm\.conf|fetch_config",
         SlurmMissingError,
-        "SLURM's commands are installed, but this machine belongs to no cluster; run this on a "
+        "SLURM's commands are installed, but this machine is not part of a cluster; run this on a "
         "login node of the cluster",
     ),
     (
@@ -87,13 +87,13 @@ _CAUSES: tuple[tuple[str, type[SlurmError], str], ...] = (
     (
         r"invalid node name|Invalid node name",
         SlurmError,
-        "a node in exclude, or one that a run had excluded, does not exist; mend the cluster "
+        "a node in exclude, or one that a run had excluded, does not exist; correct the cluster "
         "profile or excluded-nodes.json",
     ),
     (
         r"unrecognized option|[Ii]nvalid .*option",
         SlurmError,
-        "mend sbatch in the cluster profile; each entry is the text after #SBATCH",
+        "correct sbatch in the cluster profile; each entry is the text after #SBATCH",
     ),
     (
         r"violates accounting/QOS policy|AssocGrp|QOSMax|MaxSubmit",

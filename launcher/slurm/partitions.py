@@ -1,6 +1,6 @@
 """Compares a cluster profile with the partition that it names, before a job is submitted.
 
-SLURM itself accepts many jobs that can never start, and lets them wait for ever.
+SLURM itself accepts many jobs that can never start, and lets them wait forever.
 """
 
 import re
@@ -37,7 +37,8 @@ def check_partition(
         Lines for the user about what may delay the job.
 
     Raises:
-        SlurmError: It never could start: no such partition, too few nodes or GPUs, too short.
+        SlurmError: The job could never start, because there is no such partition, it has too few
+            nodes or GPUs, or its time limit is too short.
     """
     partitions = find_partitions(cluster)
     # A job for several partitions starts in the first that can run it.
@@ -158,7 +159,7 @@ def _check_time(cluster: ClusterConfig, partition: Partition, fields: dict[str, 
     if seconds is not None and seconds <= cluster.warning_seconds + 60:
         shown = partition.time_limit if default == "NONE" else default
         raise SlurmError(
-            f"time is not given, and partition {partition.name} ends such jobs after {shown}, "
-            f"which warning_seconds={cluster.warning_seconds} leaves no time to train in; set time "
-            "in the cluster profile"
+            f"time is not given, so partition {partition.name} ends the job after {shown}: "
+            f"warning_seconds={cluster.warning_seconds} leaves no time to train; set time in the "
+            "cluster profile"
         )

@@ -1,6 +1,6 @@
 """Writes a cluster profile from what SLURM says about a partition. Pure text.
 
-Every value that SLURM does not state is a guess, and is named as one.
+Every value that SLURM does not state is a guess, and is marked as one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -126,8 +126,8 @@ def _restart(fields: Mapping[str, str], config: Mapping[str, str]) -> Iterator[_
         yield _Line("restart: chain", "JobRequeue=0: jobs are not requeued", guess)
     elif preempt == "CANCEL":
         guess = (
-            "restart: chain, because preempted jobs are cancelled (PreemptMode=CANCEL), which a "
-            "requeue does not survive"
+            "restart: chain, because preempted jobs are cancelled (PreemptMode=CANCEL), and SLURM "
+            "does not requeue a cancelled job"
         )
         yield _Line("restart: chain", "PreemptMode=CANCEL: preempted jobs end", guess)
     else:

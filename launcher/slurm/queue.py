@@ -1,4 +1,4 @@
-"""What SLURM's queue says about the jobs of one run, in a form for people. Waits only briefly."""
+"""Asks SLURM's queue about the jobs of a run, and explains the answer. Waits only briefly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _REASONS = {
     "Resources": "waits until enough nodes are free",
     "Priority": "jobs with a higher priority come first",
     "Dependency": "waits for the end of another job",
-    "DependencyNeverSatisfied": "the job that it waits for cannot end as asked; cancel it",
+    "DependencyNeverSatisfied": "the job that it depends on has failed; cancel it",
     "BeginTime": "not before its begin time",
     "JobHeldUser": "held by its user; `bigtrain requeue` releases it",
     "JobHeldAdmin": "held by an administrator",
@@ -56,7 +56,7 @@ class QueueAnswer:
 
 
 def ask_queue(jobs: Sequence[str], *, timeout: float = ANSWER_SECONDS) -> QueueAnswer:
-    """Asks about jobs; no error, but `QueueAnswer.problem`, if there is no answer.
+    """Asks about jobs. If there is no answer, `QueueAnswer.problem` says why; nothing is raised.
 
     Args:
         jobs: Job ids; none gives an empty answer.
@@ -89,7 +89,7 @@ def explain_reason(reason: str) -> str:
 def seconds_to_limit(job: QueuedJob) -> int | None:
     """Seconds until a job reaches its time limit; None if it has none."""
     if job.time_left and not job.time_left.strip("0:-"):
-        return 0  # As a limit it would mean that there is none.
+        return 0  # `parse_slurm_time` reads zero as "no limit".
     return _seconds(job.time_left)
 
 

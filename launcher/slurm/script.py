@@ -9,7 +9,7 @@ from launcher.slurm.script_lines import (
     render_exports,
     render_modules,
     render_option,
-    render_place,
+    render_queue_options,
 )
 from launcher.slurm.srun import cpus_per_task, tasks_per_node
 
@@ -72,7 +72,7 @@ def _resources(
     cluster: ClusterConfig, *, name: str, nodes: int, excluded: Sequence[str]
 ) -> Iterator[str]:
     yield render_option("job-name", name)
-    yield from render_place(cluster)
+    yield from render_queue_options(cluster)
     yield render_option("nodes", nodes + cluster.spares)
     yield render_option("ntasks-per-node", tasks_per_node(cluster))
     if (cpus := cpus_per_task(cluster)) is not None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from bigtrain.config.cluster import ClusterConfig
 
-_WHERE = ("partition", "account", "qos", "reservation", "constraint")
+_QUEUE_OPTIONS = ("partition", "account", "qos", "reservation", "constraint")
 
 
 def render_option(name: str, value: object) -> str:
@@ -15,9 +15,9 @@ def render_option(name: str, value: object) -> str:
     return f"#SBATCH --{name}={quoted}"
 
 
-def render_place(cluster: ClusterConfig) -> Iterator[str]:
-    """Renders where a job runs and who pays: partition, account, qos, reservation, constraint."""
-    for name in _WHERE:
+def render_queue_options(cluster: ClusterConfig) -> Iterator[str]:
+    """Renders the options partition, account, qos, reservation and constraint of the profile."""
+    for name in _QUEUE_OPTIONS:
         if (value := getattr(cluster, name)) is not None:
             yield render_option(name, value)
 

@@ -38,8 +38,8 @@ def render_srun_command(
     Args:
         cluster: The profile of the job.
         nodes: How many nodes of the job get agents (with spares: all), or the names of these nodes.
-        agent_command: The command of an agent. An agent finds its node and its number in
-            SLURMD_NODENAME, SLURM_PROCID and SLURM_LOCALID.
+        agent_command: The command of an agent. An agent finds its node and its number on the node
+            in SLURMD_NODENAME and SLURM_LOCALID.
     """
     count, named = (nodes, ()) if isinstance(nodes, int) else (len(nodes), tuple(nodes))
     tasks, cpus = tasks_per_node(cluster), cpus_per_task(cluster)

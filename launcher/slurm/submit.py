@@ -93,4 +93,4 @@ def cancel_successors(run_dir: Path, job: str) -> list[str]:
 
 def script_of(run_dir: Path) -> Path:
     """The batch script of a run, as SLURM knows it: an absolute path."""
-    return Path(os.path.abspath(run_dir)) / SCRIPT  # noqa: PTH100 - links stay as they are
+    return Path(os.path.abspath(run_dir)) / SCRIPT  # noqa: PTH100 - links are not resolved

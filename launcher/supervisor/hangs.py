@@ -78,7 +78,7 @@ class HangWatch:
 
         Args:
             rank: The rank.
-            phase: What the rank does; contract 2.
+            phase: What the rank does: a value of `bigtrain.health.heartbeat.Phase`.
             step: Steps that the rank has completed.
             seconds: Duration of the newest step, if there is one.
             now: When the heartbeat came, on the same clock as for `hung`.

@@ -1,4 +1,4 @@
-"""A job on plain hosts: there is no queue, no time limit, and nobody else who stops it."""
+"""A job on plain hosts: it has no queue and no time limit, and only the user stops it."""
 
 import logging
 from collections.abc import Sequence

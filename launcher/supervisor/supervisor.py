@@ -1,4 +1,4 @@
-"""The life of a job: wait for agents, check the nodes, run attempts, decide, act."""
+"""Supervises a job: waits for agents, checks the nodes, runs attempts, decides, acts."""
 
 import asyncio
 import logging

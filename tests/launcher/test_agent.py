@@ -1,4 +1,4 @@
-"""The agent: whom it obeys, and what becomes of its ranks when the supervisor is gone."""
+"""Whose messages an agent accepts, and what happens to its ranks without a supervisor."""
 
 import asyncio
 import os

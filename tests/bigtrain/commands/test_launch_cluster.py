@@ -259,7 +259,7 @@ def test_a_job_that_slurm_took_without_an_answer_in_time_is_adopted(
 
 def test_a_submission_that_timed_out_without_a_job_leaves_nothing(launch: Launcher) -> None:
     _time_out(launch)
-    assert "it may have done this, or do it yet" in launch.refuses("--nodes", "2")
+    assert "may have taken effect, or may still do so" in launch.refuses("--nodes", "2")
 
 
 def test_nodes_that_failed_lately_are_avoided_and_named(launch: Launcher) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bigtrain.runs.run_lock import RunBusyError
-from bigtrain.runs.submission import staged_files, submission_lock
+from bigtrain.runs.submission import submission_files, submission_lock
 from bigtrain.runs.wandb_id import read_or_create_wandb_id
 
 
@@ -18,9 +18,9 @@ def contents(folder: Path) -> dict[str, str]:
 def submit(run_dir: Path, *, fails: bool = False, keeps: bool = False) -> None:
     with (
         submission_lock(run_dir),
-        staged_files(run_dir, {"job.json": "new", "job.sh": "new"}, folders=("logs",)) as staged,
+        submission_files(run_dir, {"job.json": "new", "job.sh": "new"}, folders=("logs",)) as files,
     ):
-        staged.kept = keeps
+        files.kept = keeps
         if fails:
             raise ValueError("sbatch failed")
 

@@ -70,7 +70,7 @@ def test_a_manifest_that_is_not_the_expected_one_is_a_problem(tmp_path: Path) ->
     assert _problem("data", files=[{"path": str(file), "sha256": sha256}]) == ""
     problem = _problem("data", files=[{"path": str(file), "sha256": "0" * 64}])
     assert problem == (
-        f"{file} has sha256 {sha256[:12]}, and 000000000000 where the run was submitted"
+        f"{file} has sha256 {sha256[:12]}, but 000000000000 when the run was submitted"
     )
 
 
@@ -139,7 +139,7 @@ def test_gpus_that_are_present_and_idle_are_good(nvidia_smi: Query) -> None:
         (
             "No devices were found\n",
             "",
-            "nvidia-smi gave another answer than index, uuid, memory.used, "
+            "nvidia-smi printed other fields than index, uuid, memory.used, "
             "ecc.errors.uncorrected.volatile.total: ['No devices were found']",
         ),
         (

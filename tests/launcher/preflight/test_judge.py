@@ -134,7 +134,7 @@ TABLE = [
     Row(
         "a node that reads another config is bad",
         _nodes(n2={"config": Figure("bbbb")}),
-        {"n2": "config: another config of the job than n1 and most nodes"},
+        {"n2": "config: a different config of the job than n1 and most nodes"},
     ),
     Row(
         "a node with a problem has no voice about the right versions",

@@ -142,7 +142,7 @@ FAILURES: list[tuple[str, str, str, type[SlurmError], str]] = [
     ("sbatch", "", f"sbatch: error: Batch job submission failed: {CONTROLLER_DOWN}",
      SlurmUnavailableError, "jobs that run are not affected"),
     ("sbatch", "", "sbatch: error: Batch job submission failed: Socket timed out on send/recv "
-     "operation\n", SlurmTimeoutError, "it may have done this"),
+     "operation\n", SlurmTimeoutError, "may have taken effect"),
     ("sbatch", "", "sbatch: error: fetch_config: DNS SRV lookup failed\n"
      "sbatch: fatal: Could not establish a configuration source\n",
      SlurmMissingError, "run this on a login node"),
@@ -157,7 +157,7 @@ FAILURES: list[tuple[str, str, str, type[SlurmError], str]] = [
     ("sbatch", "", "allocation failure: Requested node configuration is not available\n",
      SlurmError, "no nodes of the partition offer"),
     ("sbatch", "", "sbatch: unrecognized option '--foo'\nTry \"sbatch --help\" for more "
-     "information\n", SlurmError, "mend sbatch in the cluster profile"),
+     "information\n", SlurmError, "correct sbatch in the cluster profile"),
     ("scontrol", "requeue", "Invalid job id specified for job 7\n", JobUnknownError, "ended"),
     ("scontrol", "requeue", "Unexpected message received for job 7\n",
      SlurmUnavailableError, "does not answer"),

@@ -1,4 +1,4 @@
-"""A chain of jobs is submitted as a whole or not at all."""
+"""Dependent jobs are submitted all together or not at all."""
 
 import os
 from pathlib import Path

@@ -32,7 +32,7 @@ def check(nodes: int, *excluded: str, **keys: Any) -> list[str]:
         (2, {"partition": "gpu", "gpus_per_node": 9}, "gpus_per_node=9: the nodes of partition"),
         (2, {"time": "3-00:00:00"}, "time=3-00:00:00 is longer than partition main allows, 2-0"),
         (2, {"time": "infinite"}, "time=infinite is longer than partition main allows"),
-        (2, {"warning_seconds": 3600}, "ends such jobs after 01:00:00, which warning_seconds=3600"),
+        (2, {"warning_seconds": 3600}, "ends the job after 01:00:00: warning_seconds=3600"),
     ],
 )
 def test_a_job_that_could_never_start_is_refused(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.supervisor.node_names import compress_names, compress_numbers
+from bigtrain.config.node_names import compress_names, compress_numbers
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,9 @@ def test_names_are_compressed(names: list[str], text: str) -> None:
     assert compress_names(names) == text
 
 
-def test_numbers_are_compressed() -> None:
-    assert compress_numbers([3, 0, 1, 2, 7]) == "0-3,7"
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [([3, 0, 1, 2, 7], "0-3,7"), ([5], "5"), ([0, 1], "0-1"), ([3, 9, 10, 11], "3,9-11"), ([], "")],
+)
+def test_numbers_are_compressed(numbers: list[int], text: str) -> None:
+    assert compress_numbers(numbers) == text
