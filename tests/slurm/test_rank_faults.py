@@ -236,7 +236,7 @@ def _slowed_down(process: psutil.Process) -> Iterator[None]:
 def test_a_slow_rank_is_named_with_its_node_within_100_steps(
     launch: Launch, corpus: Path, tmp_path: Path
 ) -> None:
-    train = {"steps": 400, "micro_batch_size": 1, "global_batch_size": 4}
+    train = {"steps": 400, "micro_batch_size": 1, "global_batch_size": 16}
     config = fault_config(corpus, tmp_path / "runs", train=train, validation={"every": 400})
     run = launch(config, step=5)
     node = run.node_of(1)
