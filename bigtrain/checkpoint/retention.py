@@ -17,7 +17,11 @@ _UNFINISHED = re.compile(r"^step-\d{8,}(\.try-\d+)?\.tmp-\w+$|^step-\d{8,}\.try-
 
 
 def steps_to_remove(
-    steps: Sequence[int], *, keep_last: int | None, keep_every: int | None
+    steps: Sequence[int],
+    *,
+    keep_last: int | None,
+    keep_every: int | None,
+    needed_before: int | None = None,
 ) -> list[int]:
     """Steps whose checkpoints may be removed, oldest first. Pure.
 
@@ -25,14 +29,22 @@ def steps_to_remove(
         steps: The steps of all checkpoints.
         keep_last: How many of the newest are kept; None keeps all.
         keep_every: Multiples of this are kept as well.
+        needed_before: The newest one before this step is kept as well.
     """
     if keep_last is None:
         return []
     older = sorted(set(steps))[:-keep_last]
-    return [step for step in older if keep_every is None or step % keep_every]
+    needed = max((step for step in steps if step < (needed_before or 0)), default=None)
+    return [step for step in older if step != needed and (keep_every is None or step % keep_every)]
 
 
-def remove_old(checkpoints: Folder, policy: CheckpointConfig, *, saved: int) -> list[Folder]:
+def remove_old(
+    checkpoints: Folder,
+    policy: CheckpointConfig,
+    *,
+    saved: int,
+    first_skipped: int | None = None,
+) -> list[Folder]:
     """Removes the checkpoints that the policy does not keep, if the last one is complete.
 
     Args:
@@ -40,6 +52,8 @@ def remove_old(checkpoints: Folder, policy: CheckpointConfig, *, saved: int) -> 
         policy: How many are kept.
         saved: The step that was saved just now. It is kept and counts as the newest: checkpoints
             of later steps could not be read when the run resumed from an earlier one.
+        first_skipped: If updates are being skipped, the step of the first of them. One checkpoint
+            before it is kept, in case the run has to be rewound.
 
     Returns:
         What was removed; each is logged. A removal that fails is logged, and tried again after
@@ -51,6 +65,7 @@ def remove_old(checkpoints: Folder, policy: CheckpointConfig, *, saved: int) -> 
             [step_of(folder) for folder in folders],
             keep_last=policy.keep_last,
             keep_every=policy.keep_every,
+            needed_before=first_skipped,
         )
     )
     if not to_remove:

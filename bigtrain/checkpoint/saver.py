@@ -236,7 +236,12 @@ class Saver:
             )
             # This checkpoint is saved, even if older ones cannot be removed.
             try:
-                remove_old(self._checkpoints, self._policy, saved=pending.state.step)
+                remove_old(
+                    self._checkpoints,
+                    self._policy,
+                    saved=pending.state.step,
+                    first_skipped=pending.state.first_skipped,
+                )
             except Exception as error:
                 log.warning("older checkpoints were not removed: %s", error)
 

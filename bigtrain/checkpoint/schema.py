@@ -53,6 +53,12 @@ class TrainState:
     guard: dict[str, Any] = field(default_factory=dict)
     """The recent losses and norms that updates are compared with; empty in older checkpoints."""
 
+    @property
+    def first_skipped(self) -> int | None:
+        """If the newest update was skipped, the step of the first of those skipped in a row."""
+        in_a_row = self.guard.get("skipped_in_a_row", 0)
+        return self.step - in_a_row + 1 if in_a_row else None
+
 
 def write_json(folder: Folder, name: str, value: Any) -> None:
     """Writes canonical JSON that will survive a power cut."""

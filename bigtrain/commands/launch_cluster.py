@@ -24,6 +24,7 @@ from bigtrain.runs.job_file import (
     update_job,
 )
 from bigtrain.runs.node_check_arguments import DATA_FILES, render_data_files
+from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_request import remove_requests
 from bigtrain.runs.submission import SubmissionFiles, submission_files, submission_lock
 from launcher.excluded_nodes import ExcludedNode, load_excluded
@@ -68,6 +69,7 @@ class _ClusterRun:
             ranks_per_node=self.cluster.num_ranks_per_node,
             cluster=self.cluster,
             accept_change=self.accept_change,
+            earlier_events=RunFolder(self.run_dir).count_events(),
         )
 
 

@@ -5,14 +5,16 @@ knows the reason.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bigtrain.commands.durations import render_duration
 from bigtrain.commands.status_view import StatusView, conclude
-from bigtrain.runs.job_file import JOB_SCRIPT, JobRecord, update_job
+from bigtrain.runs.job_file import JOB_SCRIPT, JobRecord, load_job, update_job
 from bigtrain.runs.launch_file import has_launcher
+from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_request import remove_requests, write_request, write_stop_file
 from bigtrain.runs.run_status import NEWS_SECONDS, RunStatus, read_brief_status
 from launcher.excluded_nodes import load_excluded
@@ -269,7 +271,8 @@ def _save_and_requeue(run: _Run, job: QueuedJob) -> str:
 def _release(run: _Run, job: QueuedJob) -> str:
     if is_held(job):
         remove_requests(run.folder)
-        release_hold(job.job)
+        with _started_by_a_person(run.folder):
+            release_hold(job.job)
         return f"{run.folder}: released job {job.job}, which was held"
     if job.reason == "BeginTime":
         age = run.status.now - (queued_time(job) or 0.0)
@@ -285,6 +288,21 @@ def _release(run: _Run, job: QueuedJob) -> str:
     raise RunControlError(f"{run.folder}: job {job.job} waits in the queue already{reason}")
 
 
+@contextmanager
+def _started_by_a_person(run_dir: Path) -> Iterator[None]:
+    """Lets the failures so far not count for the job that the block puts into the queue."""
+    count = RunFolder(run_dir).count_events()
+    before = load_job(run_dir)
+    update_job(run_dir, lambda record: replace(record, earlier_events=count))
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            earlier = before.earlier_events
+            update_job(run_dir, lambda record: replace(record, earlier_events=earlier))
+        raise
+
+
 def _submit_again(run_dir: Path) -> str:
     if not script_of(run_dir).is_file():
         raise RunControlError(
@@ -292,7 +310,8 @@ def _submit_again(run_dir: Path) -> str:
             "launch`"
         )
     remove_requests(run_dir)
-    job = submit_again(run_dir)
+    with _started_by_a_person(run_dir):
+        job = submit_again(run_dir)
     update_job(run_dir, lambda record: record.with_job(job).with_state("submitted"))
     avoided = [each.node for each in load_excluded(run_dir.absolute().parent)]
     without = f", without {', '.join(avoided)}" if avoided else ""

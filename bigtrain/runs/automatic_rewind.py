@@ -29,13 +29,20 @@ class PlannedRewind:
 
 
 def plan_rewind(
-    checkpoint_steps: Sequence[int], *, first: int, last: int, steps_around: int, began_at: int
+    checkpoint_steps: Sequence[int],
+    *,
+    first: int,
+    last: int,
+    steps_around: int,
+    began_at: int,
+    saved_step: int = 0,
 ) -> PlannedRewind:
     """Plans the rewind after the updates of some steps were skipped. Pure.
 
     It goes back to the newest checkpoint that is ``steps_around`` steps older than the first
     skipped update; else to the oldest checkpoint before that update, since older ones may have been
-    deleted; and to the beginning only if there is no checkpoint before it.
+    deleted; else to the first checkpoint that was saved while updates were skipped, which has the
+    weights from before them. It goes to the beginning only if no checkpoint was ever saved.
 
     Args:
         checkpoint_steps: The steps of the run's complete checkpoints.
@@ -44,15 +51,20 @@ def plan_rewind(
         steps_around: How many steps before ``first`` the skipped range begins, if the checkpoint
             allows it, and how many steps from ``first`` on it holds at least.
         began_at: The step at which the attempt began, for a run without a checkpoint.
+        saved_step: The step of the newest checkpoint that the attempt loaded or saved; 0 if there
+            was none. If that checkpoint is gone and no other can be used, the plan names it, and
+            `rewind_run` refuses: a run must not lose all its steps unasked.
     """
     wanted = first - steps_around
     before = sorted(step for step in checkpoint_steps if step < first)
     old_enough = [step for step in before if step < wanted]
-    checkpoint = old_enough[-1] if old_enough else min(before, default=0)
-    # Samples that the checkpoint was trained on cannot be skipped.
-    trained = checkpoint if before else began_at
+    inside = [step for step in checkpoint_steps if first <= step <= last]
+    usable = old_enough[-1:] or before[:1] or sorted(inside)[:1]
+    checkpoint = usable[0] if usable else saved_step
+    # Samples that the checkpoint has read cannot be skipped.
+    read = checkpoint if usable else began_at
     return PlannedRewind(
-        first_skipped=max(wanted, trained + 1),
+        first_skipped=max(wanted, read + 1),
         last_skipped=max(last, first + steps_around - 1),
         checkpoint_step=checkpoint,
     )

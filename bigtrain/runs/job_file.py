@@ -56,6 +56,9 @@ class JobRecord:
     accept_change: tuple[str, ...] = ()
     """Keys that may differ from the checkpoint's."""
     state: JobState = "preparing"
+    earlier_events: Annotated[int, Field(ge=0)] = 0
+    """Events that ``attempts.jsonl`` had when a person last started the run; failures among them do
+    not count in decisions about restarts."""
 
     @property
     def world_size(self) -> int:

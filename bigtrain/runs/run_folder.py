@@ -219,6 +219,10 @@ class RunFolder:
                 found.append({**event, "number": number})
         return found
 
+    def count_events(self) -> int:
+        """The number of events in ``attempts.jsonl``."""
+        return sum(1 for _ in self._events())
+
     def count_rewinds(self) -> int:
         """How often the run was taken back to a step."""
         return sum(event.get("event") == "rewind" for event in self._events())

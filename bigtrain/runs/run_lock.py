@@ -16,6 +16,14 @@ class RunBusyError(ValueError):
     """The run is in use or was changed by another process; the message is one line."""
 
 
+class RankRefusedError(RuntimeError):
+    """A rank found that its run is in use or was changed; a restart may succeed.
+
+    It is no error of the user: NFS keeps the lock of a machine that died for minutes, and the same
+    lock in the next attempt is free. (`RunBusyError` would end the rank with exit code 2.)
+    """
+
+
 def acquire_run_lock(run_dir: Path) -> TextIO:
     """Takes the lock of a run; closing the file that is returned releases it.
 

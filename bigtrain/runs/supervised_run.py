@@ -5,7 +5,7 @@ The supervisor is part of the launcher, which does not know run folders: it call
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from bigtrain.checkpoint.schema import CheckpointError
 from bigtrain.checkpoint.step_folders import committed_folders, step_of
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.config_files import load_resolved_config
+from bigtrain.runs.job_file import load_job
 from bigtrain.runs.launch_end import record_failed_attempt, record_final_state
 from bigtrain.runs.launch_file import launch_file
 from bigtrain.runs.run_folder import RunFolder
@@ -25,6 +26,8 @@ from bigtrain.track.json_lines import read_lines
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
+LOG_SECONDS = 5.0
+"""After waiting this long for the lock of a run, a line is logged."""
 
 
 class StepsToSkip(Protocol):
@@ -116,24 +119,41 @@ class SupervisedTraining:
         )
 
     def history(self) -> list[dict[str, Any]]:
-        """The events since a person last started the run: since a job that was not queued again."""
+        """The events since a person last started the run.
+
+        That is since `launch` or `requeue`, and since the end of a job that was not queued again. A
+        job that was killed together with its supervisor has recorded no end.
+        """
+        record = load_job(self.folder)
+        first = 0 if record is None else record.earlier_events
         events: list[dict[str, Any]] = []
-        for event in self._events():
+        for event in self._events()[first:]:
             ended = event.get("event") == "job_end" and event.get("state") != "requeued"
             events = [] if ended else [*events, event]
         return events
 
-    def wait_until_free(self, seconds: float) -> None:
-        """Waits until no process holds the lock of the run, for at most this time."""
-        deadline = time.monotonic() + seconds
+    def wait_until_free(
+        self, seconds: float, *, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Waits until no process holds the lock of the run.
+
+        Args:
+            seconds: The longest time.
+            is_over: Whether to wait no longer, for example because the job was asked to stop.
+        """
+        began, is_logged = time.monotonic(), False
         while True:
             try:
                 check_not_locked(self.folder)
                 return
             except RunBusyError as error:
-                if time.monotonic() > deadline:
+                waited = time.monotonic() - began
+                if waited > seconds or is_over():
                     log.warning("%s", error)  # Rank 0 will refuse to start, with the same message.
                     return
+                if waited > LOG_SECONDS and not is_logged:
+                    is_logged = True
+                    log.warning("%s; waiting for at most %.0f s", error, seconds)
                 time.sleep(POLL_SECONDS)
 
     @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch.distributed as dist
 
 from bigtrain.checkpoint.owner import check_owner
+from bigtrain.checkpoint.step_folders import step_of
 from bigtrain.config import RunConfig
 from bigtrain.environment import read_supervision
 from bigtrain.health.heartbeat import Heartbeat, Phase
@@ -43,7 +44,7 @@ def stop_before_load(config: RunConfig, stop: StopFlag) -> Outcome:
     """Ends an attempt that was asked to stop before it began; every rank calls it.
 
     Raises:
-        RunBusyError: Another process trains this run.
+        RankRefusedError: Another process trains this run.
     """
     folder, reason = RunFolder(config.run_dir), f"by {stop.description or 'another rank'}"
 
@@ -73,7 +74,7 @@ class Attempt:
         """Restores the state of the run, and records that an attempt begins.
 
         Raises:
-            RunBusyError: Another process trains this run.
+            RankRefusedError: Another process trains this run.
             ConfigError: The newest checkpoint, or the folder of checkpoints, is of another run.
             CheckpointError: The run has checkpoints, and none can be read.
         """
@@ -210,6 +211,7 @@ class Attempt:
         first_skipped = step - guard.skipped_in_a_row + 1
         self._saves.finish(trackers)  # The run may go back to the checkpoint being written.
         saved = on_rank_zero(lambda: checkpoint_steps(self._checkpoints))
+        newest = self._saves.newest
         raise divergence_error(
             result,
             run=self._folder.path,
@@ -222,6 +224,7 @@ class Attempt:
                 last=step,
                 steps_around=self._config.guard.rewind_steps,
                 began_at=self._began_at,
+                saved_step=0 if newest is None else step_of(newest),
             ),
         )
 

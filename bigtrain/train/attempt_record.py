@@ -12,7 +12,7 @@ from bigtrain.checkpoint.step_folders import newest_attempt
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import RunConfig
 from bigtrain.runs.run_folder import RunFolder
-from bigtrain.runs.run_lock import RunBusyError
+from bigtrain.runs.run_lock import RankRefusedError, RunBusyError
 from bigtrain.runs.skip_file import with_skips
 from bigtrain.train.start_point import StartPoint
 from bigtrain.train.trainer import Progress, StepResult
@@ -24,11 +24,14 @@ def lock_run(folder: RunFolder, config: RunConfig) -> None:
     """Prevents other processes from training this run until this process ends.
 
     Raises:
-        RunBusyError: Another process trains it, or it was rewound after ``config`` was read.
+        RankRefusedError: Another process trains it, or it was rewound after ``config`` was read.
     """
-    folder.lock()
+    try:
+        folder.lock()
+    except RunBusyError as error:
+        raise RankRefusedError(str(error)) from None
     if with_skips(config) != config:
-        raise RunBusyError(
+        raise RankRefusedError(
             f"{folder.path}: the run was rewound while this attempt started; start it again"
         )
 

@@ -27,8 +27,9 @@ from launcher.supervisor.values import AttemptEnd, Decision, EndKind
 
 logger = logging.getLogger("launcher.supervisor")
 
-LOCK_SECONDS = 20.0
-"""Processes of a lost node may hold the lock of the run this long after their agent is gone."""
+LOCK_SECONDS = 150.0
+"""A lost node may hold the lock of the run this long: an NFS server frees the locks of a client
+that is gone when its lease ends, most often after 90 s."""
 
 
 class _NodesGoneError(Exception):
@@ -79,6 +80,15 @@ class AttemptRunner:
         step = self.run_record.progress().saved_step
         return AttemptEnd(kind, step, step, step, message=message, nodes=nodes)
 
+    async def _end_stopped_early(self) -> AttemptEnd:
+        await self.stops.settle()
+        stop = self.stops.stop
+        assert stop is not None
+        end = self.end_before_start(
+            EndKind.STOPPED, f"stopped by {stop.name} before the ranks started"
+        )
+        return replace(end, stop_cause=stop.cause)
+
     def record(self, end: AttemptEnd, attempt: int | None, *, seconds: float) -> None:
         """Appends the end to the record of the run.
 
@@ -109,7 +119,11 @@ class AttemptRunner:
         )
 
     async def _run(self, decision: Decision, before: RunProgress) -> tuple[AttemptEnd, int | None]:
-        await asyncio.to_thread(self.run_record.wait_until_free, LOCK_SECONDS)
+        await asyncio.to_thread(
+            self.run_record.wait_until_free, LOCK_SECONDS, is_over=self.stops.requested.is_set
+        )
+        if self.stops.requested.is_set():
+            return await self._end_stopped_early(), None
         placed, master = await self._place(decision)
         attempt = Attempt(
             agents=self.agents,

@@ -5,8 +5,8 @@ The rules, in this order; the first that fits decides. "Failed" means every end 
 
 1. Finished, or stopped by the user: `END`.
 2. Stopped by the time limit or a preemption: `REQUEUE`, or `END` where jobs are not queued again.
-   But if the time limit came before the first step several times in a row, `HOLD`: the limit is too
-   short, and the queue would repeat it forever.
+   But if the time limit came several times in a row without a new checkpoint, `HOLD`: the limit, or
+   the time to save before it, is too short, and the queue would repeat it forever.
 3. Bad input: `FAIL` with exit code 2.
 4. Diverged: `REWIND` while rewinds are left and the samples to skip are known, else `FAIL`. Rewinds
    have a limit of their own, so they do not count in rule 7.
@@ -83,24 +83,32 @@ def _after_stop(
     reason = f"stopped by the {end.stop_cause}; {saved}"
     if not resources.can_requeue:
         return Decision(Action.END, f"{reason}; `bigtrain requeue RUN` continues the run")
-    too_short = _count_limits_without_a_step(end, history)
-    if too_short >= policy.restarts_without_progress:
-        return Decision(
-            Action.HOLD,
-            f"the time limit ended {count_of(too_short, 'attempt')} in a row before their first "
-            "step; raise cluster.time, then `bigtrain requeue RUN`",
-            exit_code=1,
-        )
+    limits = _limits_without_progress(end, history)
+    if len(limits) >= policy.restarts_without_progress:
+        return Decision(Action.HOLD, _render_limits(limits), exit_code=1)
     return Decision(Action.REQUEUE, reason)
 
 
-def _count_limits_without_a_step(end: AttemptEnd, history: Sequence[AttemptEnd]) -> int:
-    count = 0
+def _limits_without_progress(end: AttemptEnd, history: Sequence[AttemptEnd]) -> list[AttemptEnd]:
+    """The attempts that the time limit ended since the newest checkpoint was saved."""
+    found = []
     for each in (end, *reversed(history)):
-        if each.stop_cause is not StopCause.TIME_LIMIT or each.last_step > each.started_at_step:
+        if each.made_progress:
             break
-        count += 1
-    return count
+        if each.stop_cause is StopCause.TIME_LIMIT:
+            found.append(each)
+    return found
+
+
+def _render_limits(limits: Sequence[AttemptEnd]) -> str:
+    ended = f"the time limit ended {count_of(len(limits), 'attempt')} in a row"
+    if any(each.last_step > each.started_at_step for each in limits):
+        return (
+            f"{ended} before they had saved a checkpoint; raise cluster.warning_seconds, the "
+            "time for saving before the limit, or save more often (checkpoint.every), then launch "
+            "the run again"
+        )
+    return f"{ended} before their first step; raise cluster.time, then launch the run again"
 
 
 def _after_divergence(

@@ -33,8 +33,8 @@ def find_lost_end(events: Iterable[Event], *, saved_step: int) -> AttemptEnd | N
         events: As for `read_history`, which leaves this end out.
         saved_step: Step of the run's newest complete checkpoint.
     """
-    end = _read(events).lost
-    return None if end is None else _with_saved(end, saved_step)
+    found = _read(events)
+    return None if found.lost is None else _with_step(found.lost, saved_step, found.lost_has_begun)
 
 
 def read_end(event: Event) -> AttemptEnd:
@@ -56,6 +56,8 @@ def read_end(event: Event) -> AttemptEnd:
 class _History:
     ends: list[AttemptEnd] = field(default_factory=list)
     lost: AttemptEnd | None = None  # The end of the job, if no end of it follows.
+    lost_has_begun: bool = False  # Whether an attempt of that job began.
+    newest_has_begun: bool = True  # The same of the newest of `ends`.
     is_decided: bool = True
 
 
@@ -72,7 +74,8 @@ def _add(found: _History, event: Event) -> None:
         case "job_start":
             if found.lost is not None:
                 found.ends.append(found.lost)
-            found.lost = _lost_job(event)
+                found.newest_has_begun = found.lost_has_begun
+            found.lost, found.lost_has_begun = _lost_job(event), False
         case "job_end":
             found.lost = None
         case "start":
@@ -80,7 +83,7 @@ def _add(found: _History, event: Event) -> None:
         case "attempt_end":
             end = read_end(event)
             found.ends.append(end)
-            found.is_decided = False
+            found.is_decided, found.newest_has_begun = False, True
             if found.lost is not None:
                 found.lost = _at_step(found.lost, end.saved_step)
         case "decision":
@@ -94,8 +97,9 @@ def _add(found: _History, event: Event) -> None:
 def _add_start(found: _History, step: int) -> None:
     if found.ends and found.ends[-1].kind is EndKind.NODE_LOST:
         # The attempt begins at the newest checkpoint, which a lost supervisor did not record.
-        found.ends[-1] = _with_saved(found.ends[-1], step)
+        found.ends[-1] = _with_step(found.ends[-1], step, found.newest_has_begun)
     if found.lost is not None:
+        found.lost_has_begun = True
         found.lost = _at_step(found.lost, step)
 
 
@@ -107,6 +111,11 @@ def _lost_job(event: Event) -> AttemptEnd:
 
 def _at_step(end: AttemptEnd, step: int) -> AttemptEnd:
     return replace(end, started_at_step=step, last_step=step, saved_step=step)
+
+
+def _with_step(end: AttemptEnd, step: int, has_begun: bool) -> AttemptEnd:
+    """The end with the step of the newest checkpoint: saved by it, if it has begun an attempt."""
+    return _with_saved(end, step) if has_begun else _at_step(end, step)
 
 
 def _with_saved(end: AttemptEnd, step: int) -> AttemptEnd:

@@ -75,8 +75,13 @@ class SupervisedRun(Protocol):
     def history(self) -> Sequence[Mapping[str, Any]]:
         """The events of ``attempts.jsonl`` since a person last started the run; oldest first."""
 
-    def wait_until_free(self, seconds: float) -> None:
-        """Waits until no process holds the lock of the run, for at most this time."""
+    def wait_until_free(self, seconds: float, *, is_over: Callable[[], bool]) -> None:
+        """Waits until no process holds the lock of the run.
+
+        Args:
+            seconds: The longest time.
+            is_over: Whether to wait no longer.
+        """
 
     def launch_config(self) -> AbstractContextManager[tuple[str, ...]]:
         """Writes the config of an attempt; returns the command of its ranks.

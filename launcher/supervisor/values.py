@@ -52,7 +52,8 @@ class AttemptEnd:
 
     kind: EndKind
     started_at_step: int
-    """Steps that had been taken when the attempt began; 0 if it ended before it began."""
+    """Steps that had been taken when the attempt began. For one that ended before it began,
+    the step that it would have begun at: that of the newest checkpoint."""
     last_step: int
     """The newest step that the attempt completed; `started_at_step` if none."""
     saved_step: int

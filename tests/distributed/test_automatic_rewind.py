@@ -10,6 +10,7 @@ import pytest
 
 from bigtrain.commands import local_launch
 from bigtrain.config import RunConfig, render_config
+from bigtrain.runs.documents_of_step import find_samples
 from bigtrain.track.json_lines import read_lines
 from bigtrain.track.metrics_file import read_metrics
 from launcher.local import JobResult, LocalJob, RankFailure
@@ -89,6 +90,33 @@ def test_a_diverged_run_rewinds_itself_past_the_bad_samples_and_finishes(
     assert "back to step 5, without the samples of steps 9 to 32" in told
     assert "192 samples from 64 are skipped" in told
     assert "next:" not in told
+
+
+@pytest.mark.parametrize(
+    ("every", "told", "trained_before"),
+    [
+        (3, "back to step 18, without the samples of steps 19 to 32", 144),
+        (21, "back to step 21, without the samples of steps 22 to 32", 168),
+    ],
+    ids=["the checkpoint before the spike is kept", "only the one inside it exists"],
+)
+def test_a_save_between_skipped_updates_does_not_cost_the_whole_run(
+    corpora: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    every: int,
+    told: str,
+    trained_before: int,
+) -> None:
+    config = diverging_config(corpora, tmp_path, rewind=1)
+    checkpoint = config.checkpoint.model_copy(update={"every": every, "keep_last": 1})
+    config = config.model_copy(update={"checkpoint": checkpoint})
+    assert local_launch.launch_locally(config, processes=1, accepted=[]) == 0
+    assert told in capsys.readouterr().err
+    read = [s.sample for step in range(1, 41) for s in find_samples(config.run_dir, step)]
+    assert read == [*range(trained_before), *range(256, 256 + 320 - trained_before)]
+    [saved] = (config.run_dir / "checkpoints").glob("step-????????")
+    assert saved.name == "step-00000040"
 
 
 @pytest.mark.parametrize("rewinds", [0, 1], ids=["none allowed", "all used"])

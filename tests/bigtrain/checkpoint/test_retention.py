@@ -1,6 +1,7 @@
 """Retention removes old checkpoints, and keeps complete ones."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from bigtrain.checkpoint.schema import (
     TOKENIZER_FILE,
     CheckpointError,
     TrainState,
+    read_state,
     write_json,
     write_state,
 )
@@ -77,6 +79,18 @@ def test_steps_to_remove(
     assert steps_to_remove(steps, keep_last=keep_last, keep_every=keep_every) == removed
 
 
+@pytest.mark.parametrize(
+    ("needed_before", "removed"),
+    [(45, [10, 20, 30]), (40, [10, 20, 40]), (51, [10, 20, 30, 40]), (9, [10, 20, 30, 40])],
+)
+def test_the_newest_checkpoint_before_a_step_is_kept(
+    needed_before: int, removed: list[int]
+) -> None:
+    steps = [10, 20, 30, 40, 50]
+    found = steps_to_remove(steps, keep_last=1, keep_every=None, needed_before=needed_before)
+    assert found == removed
+
+
 @given(
     steps=st.lists(st.integers(1, 10**9), max_size=40),
     keep_last=st.none() | st.integers(1, 50),
@@ -103,6 +117,18 @@ def test_older_checkpoints_are_removed_completely(checkpoints: DiskFolder) -> No
     removed = remove_old(checkpoints, CheckpointConfig(keep_last=1, keep_every=4), saved=10)
     assert sorted(map(step_of, removed)) == [2, 6]
     assert checkpoints.names() == ["step-00000004", "step-00000008", "step-00000010"]
+
+
+def test_one_checkpoint_from_before_the_skipped_updates_stays(checkpoints: DiskFolder) -> None:
+    state = replace(read_state(checkpoints.child("step-00000010")), guard={"skipped_in_a_row": 3})
+    assert state.first_skipped == 8
+    assert replace(state, guard={"skipped_in_a_row": 0}).first_skipped is None
+    remove_old(
+        checkpoints, CheckpointConfig(keep_last=1), saved=10, first_skipped=state.first_skipped
+    )
+    assert _steps(checkpoints) == [6, 10]
+    remove_old(checkpoints, CheckpointConfig(keep_last=1), saved=10)
+    assert _steps(checkpoints) == [10]
 
 
 @pytest.mark.parametrize("damage", [COMMIT_FILE, STATE_FILE, TENSORS_FILE])

@@ -13,8 +13,10 @@ from bigtrain.config import load_run_config
 from bigtrain.config.yaml12 import render_yaml
 from bigtrain.runs.job_file import load_job
 from bigtrain.runs.run_folder import RunFolder
+from bigtrain.runs.supervised_run import SupervisedTraining
 from launcher.excluded_nodes import remember_excluded
 from launcher.slurm import submit
+from tests.bigtrain.commands.watched_runs import add_events
 from tests.launcher.slurm.fake_slurm import CONTROLLER_DOWN, FakeSlurm, queue_line
 from tests.runs import tiny_config
 
@@ -72,6 +74,15 @@ def launch(
     (folder / "run.yaml").write_text(render_yaml(config))
     (folder / "mine.yaml").write_text(render_yaml(PROFILE))
     return Launcher(folder, slurm, capsys)
+
+
+def test_failures_before_a_launch_do_not_count_any_more(launch: Launcher) -> None:
+    launch.run_dir.mkdir(parents=True)
+    add_events(launch.run_dir, {"event": "job_start", "job": "6"}, {"event": "attempt_end"})
+    assert launch("--nodes", "2")[0] == 0
+    add_events(launch.run_dir, {"event": "job_start", "job": "1234"})
+    run = SupervisedTraining(launch.run_dir, config_name="config-job.yaml", python="python")
+    assert [event["job"] for event in run.history()] == ["1234"]
 
 
 def test_a_run_is_submitted_with_all_its_files_and_the_next_commands_are_shown(

@@ -15,6 +15,7 @@ from bigtrain.commands.run_control import (
     wait_until_stopped,
 )
 from bigtrain.runs.job_file import load_job
+from bigtrain.runs.supervised_run import SupervisedTraining
 from launcher.slurm.errors import SlurmUnavailableError
 from tests.bigtrain.commands import fake_slurm
 from tests.bigtrain.commands.fake_slurm import FakeSlurm
@@ -186,6 +187,22 @@ def test_requeue_submits_a_stopped_run_again_without_its_old_requests(
     record = load_job(run)
     assert record is not None
     assert (record.jobs, record.state) == (("6", "77"), "submitted")
+
+
+@pytest.mark.parametrize("job", [fake_slurm.HELD, None], ids=["released", "submitted"])
+def test_failures_before_a_requeue_by_a_person_do_not_count_any_more(
+    run: Path, slurm: FakeSlurm, job: str | None
+) -> None:
+    add_status(run, state="stopped")
+    add_supervisor(run, state="ended")
+    add_events(run, {"event": "job_start", "job": "6"}, {"event": "attempt_end", "job": "6"})
+    supervised = SupervisedTraining(run, config_name="config-job.yaml", python="python")
+    assert len(supervised.history()) == 2
+    slurm.answer(*([job] if job else []))
+    requeue_run(run)
+    assert supervised.history() == []
+    add_events(run, {"event": "job_start", "job": "77"})
+    assert [event["job"] for event in supervised.history()] == ["77"]
 
 
 def test_a_failed_submission_changes_nothing(run: Path, slurm: FakeSlurm) -> None:

@@ -20,6 +20,9 @@ EVERY_100 = range(100, 1001, 100)
         ((900, 950), (960, 969), PlannedRewind(901, 1059, 900)),
         # A checkpoint that was saved during the spike is of no use.
         ((800, 960), (955, 964), PlannedRewind(855, 1054, 800)),
+        # With keep_last: 1 it may be the only one; its weights are those before the spike.
+        ((960,), (955, 964), PlannedRewind(961, 1054, 960)),
+        ((957, 962), (955, 964), PlannedRewind(958, 1054, 957)),
         # Without a checkpoint the run starts from its beginning.
         ((), (30, 39), PlannedRewind(1, 129, 0)),
         ((200,), (30, 39), PlannedRewind(1, 129, 0)),
@@ -32,6 +35,11 @@ def test_a_rewind_goes_back_100_steps_and_skips_200_if_the_checkpoints_allow_it(
 ) -> None:
     first, last = spike
     assert plan_rewind([*saved], first=first, last=last, steps_around=100, began_at=0) == planned
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_start_from_its_beginning() -> None:
+    plan = plan_rewind([], first=130, last=139, steps_around=100, began_at=100, saved_step=120)
+    assert plan.checkpoint_step == 120  # Where there is none, so `rewind_run` refuses.
 
 
 def test_a_run_that_began_from_another_run_skips_none_of_that_run_s_steps() -> None:

@@ -158,4 +158,5 @@ def test_waiting_for_the_lock_ends_when_it_is_free_or_time_is_up(config: RunConf
     assert not caplog.records
     with run_lock(config.run_dir):
         run.wait_until_free(0)
-    assert "is training this run" in caplog.text
+        assert "is training this run" in caplog.text
+        run.wait_until_free(600, is_over=lambda: True)

@@ -124,6 +124,7 @@ class FakeRun:
     failures: list[tuple[int, str, int | None]] = field(default_factory=list)
     final: tuple[str, str] | None = None
     rewound: list[Divergence] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)  # longest times to wait for the lock
 
     @property
     def log_dir(self) -> Path:
@@ -163,8 +164,12 @@ class FakeRun:
     def history(self) -> Sequence[dict[str, Any]]:
         return self.earlier
 
-    def wait_until_free(self, seconds: float) -> None:
-        pass
+    def wait_until_free(self, seconds: float, *, is_over: Callable[[], bool]) -> None:
+        """Waits while another process holds the lock, for which a file stands."""
+        self.waits.append(seconds)
+        deadline = time.monotonic() + seconds
+        while (self.folder / "locked").exists() and time.monotonic() < deadline and not is_over():
+            time.sleep(0.01)
 
     @contextmanager
     def launch_config(self) -> Iterator[tuple[str, ...]]:

@@ -43,8 +43,12 @@ def test_the_newest_job_without_an_end_was_lost_with_its_attempt() -> None:
 
 
 def test_a_job_that_is_lost_before_its_first_attempt_makes_no_progress() -> None:
-    end = find_lost_end([_job(0)], saved_step=0)
-    assert end is not None and not end.made_progress
+    for earlier in ([], [_job(0), _start(0), _end("stopped", 0, 20, 20), JOB_END]):
+        end = find_lost_end([*earlier, _job(1)], saved_step=20)
+        assert end is not None and not end.made_progress
+        assert (end.started_at_step, end.saved_step) == (20, 20)
+    first, second = read_history([_job(0), _job(1), _job(2), _start(20), JOB_END])
+    assert not first.made_progress and not second.made_progress
 
 
 def test_jobs_lost_earlier_count_and_the_next_start_tells_what_they_saved() -> None:

@@ -217,6 +217,38 @@ def test_a_request_of_the_user_stops_the_run_for_good(job, request_kind):
     assert not (made.run.folder / "request.json").exists()
 
 
+def test_ranks_wait_for_the_lock_that_a_lost_node_holds(job):
+    made = job(nodes=["n1", "n2", "n3"], used=2, steps=60)
+    locked = made.run.folder / "locked"
+
+    def lose_node(job: Job) -> None:
+        job.wait_for_step(10)
+        locked.touch()
+        job.kill_agent("n1")
+        job.wait(lambda: len(job.run.waits) == 2)
+        locked.unlink()
+
+    assert made.supervise(lose_node) == 0
+    assert made.run.kinds() == [EndKind.NODE_LOST, EndKind.FINISHED]
+    # An NFS server keeps the lock of a node that died for its lease, 90 s by default.
+    assert min(made.run.waits) >= 120
+
+
+def test_a_job_that_waits_for_the_lock_can_be_stopped(job):
+    made = job(steps=600, can_requeue=True)
+    (made.run.folder / "locked").touch()
+
+    def stop(job: Job) -> None:
+        job.wait(lambda: job.run.waits)
+        request = {"request": "stop", "job": "17"}
+        (job.run.folder / "request.json").write_text(json.dumps(request))
+
+    assert made.supervise(stop) == 0
+    (end,) = made.run.of("attempt_end")
+    assert (end["kind"], end["stop_cause"]) == ("stopped", "user")
+    assert made.run.starts() == []
+
+
 def test_a_request_for_an_earlier_job_is_not_followed(job):
     made = job(steps=60)
     made.run.folder.mkdir(exist_ok=True)
