@@ -246,6 +246,7 @@ def test_a_job_that_waits_for_the_lock_can_be_stopped(job):
     assert made.supervise(stop) == 0
     (end,) = made.run.of("attempt_end")
     assert (end["kind"], end["stop_cause"]) == ("stopped", "user")
+    assert "before the ranks started" in end["message"]
     assert made.run.starts() == []
 
 
