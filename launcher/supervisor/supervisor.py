@@ -301,6 +301,12 @@ class Supervisor:
                 return "finished" if is_finished else "stopped"
 
     @property
+    def stopped_by(self) -> str | None:
+        """What asked the run to stop first, such as SIGINT; None if nothing did."""
+        stop = self.stops.stop if self._ended.is_set() else None
+        return stop.name if stop is not None else None
+
+    @property
     def _is_stopped(self) -> bool:
         return self.stops.stop is not None
 
