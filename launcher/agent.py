@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from launcher.messages import (
     End,
     Message,
     MessageError,
+    Ping,
+    Pong,
     Port,
     ReservePort,
     Signal,
@@ -48,6 +51,8 @@ CONNECT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 STOPPED_CONNECT_SECONDS = 10.0
 """Limit for the connection after a signal: the supervisor has to hear of it, but may be gone."""
+GRACE_SECONDS = 120.0
+"""Time to save that the ranks have after the supervisor was lost."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 
@@ -107,6 +112,8 @@ class _Agent:
                     self.ranks.dump_stacks(message.generation)
                 case ReservePort():
                     self.send(Port(message.request, find_free_port()))
+                case Ping():
+                    self.send(Pong(message.sent, time.time()))
                 case Check():
                     _run_check(message, self)
                 case _:
@@ -246,7 +253,7 @@ def read_options(words: Sequence[str]) -> AgentOptions:
     parser.add_argument("--node", default=read_slurm_variable("NODENAME") or socket.gethostname())
     parser.add_argument("--task", type=int, default=int(read_slurm_variable("LOCALID") or 0))
     parser.add_argument("--connect-seconds", type=float, default=120)
-    parser.add_argument("--grace-seconds", type=float, default=120)
+    parser.add_argument("--grace-seconds", type=float, default=GRACE_SECONDS)
     parser.add_argument("--ends-with-stdin", action="store_true")
     parser.add_argument("--restart", choices=("requeue", "chain", "none"))
     parser.add_argument("--report", type=Path)

@@ -12,6 +12,8 @@ from launcher.supervisor.values import Divergence
 MESSAGE_LENGTH = 400
 LAST_LINE_BYTES = 8192
 NOTICE_SECONDS = 0.2  # the end of a rank may be noticed this much later than it happened
+CLOCK_SECONDS = 1.0
+"""Times of different machines may differ by this much."""
 
 # Words in the messages of gloo, NCCL and sockets about a lost peer.
 LOST_PEER_WORDS = (
@@ -78,8 +80,9 @@ def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
     """Finds the rank that failed first.
 
     Failures are ordered by the time of their reports. But a killed rank reports nothing, and other
-    ranks may report the lost connection first. So if the earliest report is about a lost peer, and
-    a signal killed another rank before that rank ended, the killed rank counts as first.
+    ranks may report the lost connection first; and the clocks of machines differ. So if the
+    earliest report is about a lost peer, a rank counts as first that a signal killed before the
+    peer ended, or that reported an error of its own in the same second.
 
     Returns:
         None if no rank failed, or if a rank failed only because a peer was stopped.
@@ -89,8 +92,8 @@ def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
         return None
     first = min(failed, key=lambda end: end.failure_time)
     if is_about_lost_peer(first):
-        killed = [end for end in ends if _was_killed_before(end, first)]
-        first = min(killed, key=lambda end: end.time, default=first)
+        causes = [end for end in ends if _was_killed_before(end, first) or _explains(end, first)]
+        first = min(causes, key=lambda end: end.failure_time, default=first)
     return _describe(first) if first.failed else None
 
 
@@ -143,6 +146,12 @@ def _load_divergence(fields: Any) -> Divergence | None:
 def _was_killed_before(end: RankEnd, other: RankEnd) -> bool:
     delay = 0.0 if end.signalled else NOTICE_SECONDS  # The launcher signals after a failure.
     return end.code < 0 and end.report is None and end.time <= other.time + delay
+
+
+def _explains(end: RankEnd, other: RankEnd) -> bool:
+    """Whether a rank reported an error of its own when, or just after, another lost its peer."""
+    is_own = end.failed and end.report is not None and not is_about_lost_peer(end)
+    return is_own and end.failure_time <= other.failure_time + CLOCK_SECONDS
 
 
 def _describe(end: RankEnd) -> RankFailure:

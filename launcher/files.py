@@ -2,7 +2,10 @@
 
 import os
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
+
+_numbers = count(1)  # Two threads of this process may replace the same file at the same time.
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -11,7 +14,7 @@ def replace_file(path: Path, text: str) -> None:
     Raises:
         OSError: The file cannot be written; an old file is unchanged.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.part")
     try:
         with part.open("w", encoding="utf-8") as file:
             file.write(text)

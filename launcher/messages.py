@@ -117,10 +117,25 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to a `Ping`."""
+
+    sent: float  # as in the ping
+    time: float  # the agent's clock, in seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
 class SignalReceived:
     """The scheduler sent a signal to the agent."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks for the agent's clock; how long the answer takes tells how exactly it is known."""
+
+    sent: float  # the supervisor's monotonic clock, in seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +197,8 @@ Message = (
     | Port
     | CheckResult
     | SignalReceived
+    | Ping
+    | Pong
     | ReservePort
     | Start
     | Signal

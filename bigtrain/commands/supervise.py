@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from launcher.supervisor.node_checks import NodeChecks
 
 
+INTERRUPTED_CODE = 130
+"""Exit code after Ctrl-C in the foreground, as that of a launch on this machine."""
+
+
 def supervise(
     run: Annotated[Path, typer.Argument(help="The run folder, with its job.json.")],
 ) -> None:
@@ -113,7 +117,9 @@ def _supervise(
     )
     supervisor = Supervisor(settings, run, scheduler, starter, _preflight(config, record, run))
     try:
-        return asyncio.run(supervisor.supervise())
+        code = asyncio.run(supervisor.supervise())
+        is_ctrl_c = record.scheduler == "hosts" and code == 0 and supervisor.stopped_by == "SIGINT"
+        return INTERRUPTED_CODE if is_ctrl_c else code
     finally:
         if not supervisor.continues_later:
             update_job(run.folder, lambda each: each.with_state("ended"))

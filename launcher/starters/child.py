@@ -10,6 +10,11 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from launcher.agent import GRACE_SECONDS
+
+SAVE_SECONDS = GRACE_SECONDS + 30
+"""Limit for agents that let their ranks save; they kill ranks that take longer, and end."""
+
 
 async def start_child(
     words: Sequence[str], *, environment: Mapping[str, str], stdin: int | None = None

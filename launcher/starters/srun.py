@@ -8,7 +8,7 @@ from pathlib import Path
 from bigtrain.config.cluster import ClusterConfig
 from launcher.environment import TOKEN_VARIABLE, read_environment
 from launcher.slurm.srun import render_srun_command, tasks_per_node
-from launcher.starters.child import end_child, start_child
+from launcher.starters.child import SAVE_SECONDS, end_child, start_child
 
 END_SECONDS = 10.0
 
@@ -47,10 +47,11 @@ class SrunStarter:
         self._srun = await start_child(words, environment=environment)
         self._watch = asyncio.create_task(self._report_end(self._srun, on_problem))
 
-    async def close(self) -> None:
+    async def close(self, *, lets_ranks_save: bool = False) -> None:
         """Waits for srun, which ends when the last agent has ended."""
         if self._srun is not None:
-            await end_child(self._srun, seconds=END_SECONDS)
+            seconds = SAVE_SECONDS if lets_ranks_save else END_SECONDS
+            await end_child(self._srun, seconds=seconds)
         if self._watch is not None:
             self._watch.cancel()
 

@@ -1,22 +1,22 @@
 """Starts one agent on each host over ssh.
 
-The token goes through stdin, because all users of a host can read the arguments of its processes.
-The agent ends when its stdin ends, and so when the ssh connection does.
+The token and the variables of the profile, which may be secrets, go through stdin, because all
+users of a host can read the arguments of its processes. The agent ends when its stdin ends, and so
+when the ssh connection does.
 """
 
 import asyncio
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bigtrain.config.cluster import ClusterConfig
 from launcher.environment import TOKEN_VARIABLE, read_environment
 from launcher.slurm.srun import apptainer_words
-from launcher.starters.child import end_child, start_child
+from launcher.starters.child import SAVE_SECONDS, end_child, start_child
 
 END_SECONDS = 10.0
-NEWLINE = "\n"
 
 
 @dataclass(slots=True)
@@ -57,17 +57,18 @@ class SshStarter:
                 words, environment=read_environment(), stdin=asyncio.subprocess.PIPE
             )
             assert child.stdin is not None
-            child.stdin.write(f"{token}\n".encode())
+            child.stdin.write(render_variables({**self.cluster.environment, TOKEN_VARIABLE: token}))
             self._children.append(child)
             watch = asyncio.create_task(self._report_end(node, child, on_problem))
             self._watches.append(watch)
 
-    async def close(self) -> None:
+    async def close(self, *, lets_ranks_save: bool = False) -> None:
         """Waits for the agents, and then ends what still runs."""
+        seconds = SAVE_SECONDS if lets_ranks_save else END_SECONDS
         for child in self._children:
             if child.stdin is not None:
                 child.stdin.close()
-        await asyncio.gather(*(end_child(child, seconds=END_SECONDS) for child in self._children))
+        await asyncio.gather(*(end_child(child, seconds=seconds) for child in self._children))
         for watch in self._watches:
             watch.cancel()
 
@@ -82,7 +83,7 @@ class SshStarter:
 def render_remote_command(
     cluster: ClusterConfig, *, node: str, python: str, folder: Path, supervisors: str
 ) -> str:
-    """Renders the line for the shell of a host: the environment of the profile, then the agent.
+    """Renders the line for the shell of a host: it reads variables from stdin and runs the agent.
 
     Args:
         cluster: The profile.
@@ -94,11 +95,14 @@ def render_remote_command(
     agent = (python, "-m", "launcher.agent", "--supervisor", supervisors, "--node", node)
     words = (*apptainer_words(cluster), *agent, "--ends-with-stdin")
     lines = [
-        f"read -r {TOKEN_VARIABLE}",
-        f"export {TOKEN_VARIABLE}",
+        'while IFS= read -r pair && [ -n "$pair" ]; do export "$pair"; done',
         f"cd {shlex.quote(str(folder))} || exit 1",
-        *(f"export {name}={shlex.quote(value)}" for name, value in cluster.environment.items()),
         f"exec {shlex.join(words)}",
     ]
     # The user's login shell may be another one, such as fish.
-    return f"exec bash -c {shlex.quote(NEWLINE.join(lines))}"
+    return f"exec bash -c {shlex.quote('; '.join(lines))}"
+
+
+def render_variables(variables: Mapping[str, str]) -> bytes:
+    """Renders what the remote command reads from stdin; a value is one line of text."""
+    return "".join(f"{name}={value}\n" for name, value in variables.items()).encode() + b"\n"

@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,10 +18,13 @@ from launcher.messages import (
     Hello,
     Message,
     MessageError,
+    Ping,
+    Pong,
     Port,
     ReservePort,
     SignalReceived,
 )
+from launcher.open_files import raise_open_files
 from launcher.ports import find_free_port
 from launcher.supervisor.node_names import compress_names
 
@@ -32,6 +36,12 @@ SILENT_SECONDS = 10.0
 CHECK_SECONDS = 1.0
 END_SECONDS = 10.0
 """Limit for the end of all agents."""
+PING_SECONDS = 10.0
+"""Time between two measurements of an agent's clock."""
+CLOCK_DRIFT = 1e-4
+"""Two clocks may differ by this many seconds more after each second."""
+MAX_STRANGERS = 64
+"""Connections without a hello that may be open, in addition to one for each agent."""
 BACKLOG = 4096
 """Agents that may connect at the same moment."""
 
@@ -44,6 +54,9 @@ class AgentLink:
     connection: Connection
     clock_offset: float  # seconds to add to times of the agent
     last_heard: float  # on the monotonic clock
+    clock_error: float = math.inf  # by how much the offset may be wrong, in seconds
+    _measured: float = 0.0  # when the offset was measured, on the monotonic clock
+    _pinged: float = 0.0  # when the newest ping was sent, on the monotonic clock
 
     @property
     def node(self) -> str:
@@ -53,6 +66,24 @@ class AgentLink:
     def send(self, message: Message) -> None:
         """Sends a message; does nothing if the connection is lost."""
         self.connection.send(message)
+
+    def ping(self) -> None:
+        """Asks for the agent's clock, unless it was asked in the last seconds."""
+        now = time.monotonic()
+        if now - self._pinged >= PING_SECONDS:
+            self._pinged = now
+            self.send(Ping(now))
+
+    def on_pong(self, pong: Pong) -> None:
+        """Corrects the offset of the clock if this answer came faster than those before.
+
+        A busy supervisor reads answers late: then they tell less than an earlier one.
+        """
+        now = time.monotonic()
+        error = (now - pong.sent) / 2
+        if 0 <= error <= self.clock_error + CLOCK_DRIFT * (now - self._measured):
+            self.clock_error, self._measured = error, now
+            self.clock_offset = time.time() - error - pong.time
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +112,7 @@ class Agents:
     _queues: "dict[int, asyncio.Queue[AgentEvent]]" = field(default_factory=dict)
     _answers: "dict[int, asyncio.Future[Message]]" = field(default_factory=dict)
     _requests: Iterator[int] = field(default_factory=lambda: count(1))
+    _strangers: "dict[Connection, None]" = field(default_factory=dict)  # the oldest first
     _server: asyncio.Server | None = None
     _closing: bool = False
     _watching: "asyncio.Task[None] | None" = None
@@ -91,6 +123,7 @@ class Agents:
         Raises:
             OSError: The address cannot be used.
         """
+        raise_open_files(2 * self._count + MAX_STRANGERS)
         port = find_free_port()
         self._server = await asyncio.start_server(
             self._serve, list(hosts) or None, port, limit=MAX_LINE_BYTES, backlog=BACKLOG
@@ -119,6 +152,10 @@ class Agents:
                 await asyncio.wait_for(self.changed.wait(), 0.5)
         for link in links:
             link.connection.abort()
+
+    @property
+    def _count(self) -> int:
+        return len(self.nodes) * self.agents_per_node
 
     def stop_listening(self) -> None:
         """Refuses connections from now on; for when all agents have ended."""
@@ -190,13 +227,22 @@ class Agents:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(reader, writer)
+        self._strangers[connection] = None
+        if len(self._strangers) > self._count + MAX_STRANGERS:
+            # An agent says hello at once, so the oldest of them is none.
+            oldest = next(iter(self._strangers))
+            logger.warning("connection from %s closed: too many wait", oldest.peer_address)
+            del self._strangers[oldest]
+            oldest.abort()
         try:
             link = await self._admit(connection)
+            self._strangers.pop(connection, None)
             if link is not None:
                 await self._read(link)
         except MessageError as error:
             logger.warning("connection from %s closed: %s", connection.peer_address, error)
         finally:
+            self._strangers.pop(connection, None)
             connection.abort()
 
     async def _admit(self, connection: Connection) -> AgentLink | None:
@@ -224,6 +270,7 @@ class Agents:
             now = time.monotonic()
             link = AgentLink(hello, connection, time.time() - hello.time, now)
             tasks[hello.task] = link
+            link.ping()
             self.changed.set()
             return link
         return None
@@ -248,6 +295,8 @@ class Agents:
             answer = self._answers.get(message.request)
             if answer is not None and not answer.done():
                 answer.set_result(message)
+        elif isinstance(message, Pong):
+            link.on_pong(message)
         elif isinstance(message, SignalReceived):
             self.on_signal(message.name)
         elif (queue := self._queues.get(getattr(message, "generation", 0))) is not None:
@@ -261,6 +310,7 @@ class Agents:
             # If this process was held up itself, the messages of that time are not read yet.
             held_up, before = now - before > 3 * CHECK_SECONDS, now
             for link in [each for tasks in self.links.values() for each in tasks.values()]:
+                link.ping()
                 if held_up:
                     link.last_heard = max(link.last_heard, now - SILENT_SECONDS / 2)
                 elif now - link.last_heard > SILENT_SECONDS:

@@ -172,8 +172,12 @@ class Starter(Protocol):
                 ended; the node is empty if all nodes are meant.
         """
 
-    async def close(self) -> None:
-        """Waits for a short time until the agents have ended, then ends what still runs."""
+    async def close(self, *, lets_ranks_save: bool = False) -> None:
+        """Waits for a short time until the agents have ended, then ends what still runs.
+
+        Args:
+            lets_ranks_save: The agents let their ranks save before they end; waits longer.
+        """
 
 
 @dataclass(frozen=True, slots=True)

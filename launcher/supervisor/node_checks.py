@@ -65,10 +65,7 @@ class NodeChecks:
         return self.agents.of_node(node)[0].hello
 
     def clock_offset(self, node: str) -> float:
-        """Seconds by which the clock of a node is behind that of the supervisor.
-
-        It includes the time of one message.
-        """
+        """Seconds by which the clock of a node is behind that of the supervisor."""
         return self.agents.of_node(node)[0].clock_offset
 
     async def ask(self, node: str, arguments: Mapping[str, Any], *, seconds: float) -> CheckAnswer:

@@ -56,6 +56,7 @@ class Supervisor:
     report: SupervisorReport = field(init=False)
     attempts: AttemptRunner = field(init=False)
     continues_later: bool = False  # whether a later job continues the run
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)  # the last report can be written
     _history: list[AttemptEnd] = field(default_factory=list)
     _lost_end: AttemptEnd | None = None  # of the job before, if its supervisor was lost
     _excluded: dict[str, str] = field(default_factory=dict)  # node → why
@@ -74,17 +75,15 @@ class Supervisor:
         )
         self.stops.start()
         reporting = asyncio.create_task(self._write_reports())
+        failed = True
         try:
             decision = await self._run_job()
-        except BaseException:
-            # The agents see that the supervisor is gone, so the ranks save before they end.
-            await self.agents.close(lets_ranks_save=True)
-            raise
+            failed = False
         finally:
-            await self._close()
-            reporting.cancel()
+            await self._close(lets_ranks_save=failed)
             self.report.state = "ended"
-            await self._write_report()
+            self._ended.set()
+            await reporting
         if decision.action is Action.REQUEUE:
             # Last of all, because the scheduler then ends this process.
             await self._requeue()
@@ -302,6 +301,12 @@ class Supervisor:
                 return "finished" if is_finished else "stopped"
 
     @property
+    def stopped_by(self) -> str | None:
+        """What asked the run to stop first, such as SIGINT; None if nothing did."""
+        stop = self.stops.stop if self._ended.is_set() else None
+        return stop.name if stop is not None else None
+
+    @property
     def _is_stopped(self) -> bool:
         return self.stops.stop is not None
 
@@ -323,9 +328,12 @@ class Supervisor:
             logger.error("attempts.jsonl was not written: %s", error)
 
     async def _write_reports(self) -> None:
-        while True:
+        """Writes one report after the other, since a disk may be slow; returns after the last."""
+        while not self._ended.is_set():
             await self._write_report()
-            await asyncio.sleep(REPORT_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), REPORT_SECONDS)
+        await self._write_report()
 
     async def _write_report(self) -> None:
         fields = self.report.render()
@@ -334,9 +342,12 @@ class Supervisor:
         except OSError as error:
             logger.warning("supervisor.json was not written: %s", error)
 
-    async def _close(self) -> None:
-        await self.agents.close()
+    async def _close(self, *, lets_ranks_save: bool) -> None:
+        if lets_ranks_save:
+            # The agents see that the supervisor is gone, so the ranks save before they end.
+            logger.error("the supervisor fails; it waits until the ranks have saved")
+        await self.agents.close(lets_ranks_save=lets_ranks_save)
         # Meanwhile agents that were still starting connect, and hear that they are not needed.
-        await self.starter.close()
+        await self.starter.close(lets_ranks_save=lets_ranks_save)
         self.agents.stop_listening()
         await self.stops.close()

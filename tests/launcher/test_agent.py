@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ import launcher
 from launcher.agent_folder import PREFIX, agent_folder
 from launcher.connection import connect
 from launcher.host_facts import render_hello
-from launcher.messages import MAX_LINE_BYTES, Hello, Start, encode_message
+from launcher.messages import MAX_LINE_BYTES, Hello, Ping, Pong, Start, encode_message
 from launcher.ports import find_free_port
-from launcher.supervisor.agents import Agents
+from launcher.supervisor.agents import MAX_STRANGERS, Agents
 from tests.launcher.fake_ranks import PRELUDE, is_alive, poll
 
 REPOSITORY = Path(launcher.__file__).parents[1]
@@ -122,6 +123,60 @@ def test_a_second_agent_with_the_same_number_is_refused() -> None:
         assert await asyncio.wait_for(links[1].receive(), 5) is None
         assert agents.ready() == ("n1",) and not agents.lost
         links[0].abort()
+        await agents.close()
+
+    asyncio.run(run())
+
+
+def test_a_hello_that_is_read_late_does_not_set_the_clock_of_an_agent() -> None:
+    async def run() -> None:
+        agents = make_agents()
+        port = await agents.listen(["127.0.0.1"])
+        link = await connect("127.0.0.1", port, timeout_seconds=5)
+        ahead = 100.0  # Seconds that the clock of the agent's machine is ahead.
+        hello = render_hello(token=TOKEN, node="n1", task=0)
+        link.send(replace(hello, time=time.time() + ahead - 0.5))
+        ping = await asyncio.wait_for(link.receive(), 5)
+        assert isinstance(ping, Ping)
+        (agent,) = agents.of_node("n1")
+        assert agent.clock_offset == pytest.approx(0.5 - ahead, abs=0.3)
+        link.send(Pong(ping.sent, time.time() + ahead))
+        await wait_for(lambda: agent.clock_error < 10)
+        assert abs(agent.clock_offset + ahead) <= agent.clock_error + 0.01
+        before = agent.clock_offset
+        agent.on_pong(Pong(ping.sent - 60, time.time() + ahead))  # It came too late to tell more.
+        assert agent.clock_offset == before
+        link.abort()
+        await agents.close()
+
+    asyncio.run(run())
+
+
+def test_an_agent_answers_with_its_clock(start_agent) -> None:
+    async def run() -> None:
+        agents = make_agents()
+        start_agent(await agents.listen(["127.0.0.1"]))
+        await wait_for(lambda: agents.ready() == ("n1",))
+        (agent,) = agents.of_node("n1")
+        await wait_for(lambda: agent.clock_error < 10)
+        assert abs(agent.clock_offset) <= agent.clock_error + 0.01
+        await agents.close()
+
+    asyncio.run(run())
+
+
+def test_strangers_that_say_nothing_keep_no_agent_out() -> None:
+    async def run() -> None:
+        agents = make_agents()
+        port = await agents.listen(["127.0.0.1"])
+        most = MAX_STRANGERS + 1  # One more for the only agent of the job.
+        strangers = [await connect("127.0.0.1", port, timeout_seconds=5) for _ in range(most + 1)]
+        assert await asyncio.wait_for(strangers[0].receive(), 5) is None
+        link = await connect("127.0.0.1", port, timeout_seconds=5)
+        link.send(render_hello(token=TOKEN, node="n1", task=0))
+        await wait_for(lambda: agents.ready() == ("n1",))
+        for each in (*strangers, link):
+            each.abort()
         await agents.close()
 
     asyncio.run(run())

@@ -58,6 +58,18 @@ def test_a_crash_after_a_reported_connection_error_is_not_first():
     assert find_first_failure([lost, end(1, -11, 2.5)]).rank == 0
 
 
+def test_an_error_of_its_own_comes_before_a_lost_peer_although_clocks_differ():
+    peer = end(0, 1, 2.0, report=LOST_PEER, reported=1.0)
+    assert (
+        find_first_failure([peer, end(1, 1, 2.0, report="ValueError: a", reported=1.8)]).rank == 1
+    )
+    assert (
+        find_first_failure([peer, end(1, 1, 3.0, report="ValueError: a", reported=2.1)]).rank == 0
+    )
+    other = end(1, 1, 2.0, report=LOST_PEER, reported=1.8)
+    assert find_first_failure([other, peer]).rank == 0
+
+
 def test_ranks_that_the_launcher_ended_did_not_fail():
     assert find_first_failure([end(0, -15, 1.0, signalled=True), end(1, 0, 1.0)]) is None
 

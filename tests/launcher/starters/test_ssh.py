@@ -12,7 +12,7 @@ import pytest
 
 import launcher
 from bigtrain.config.cluster import ClusterConfig
-from launcher.starters.ssh import SshStarter, render_remote_command
+from launcher.starters.ssh import SshStarter, render_remote_command, render_variables
 from launcher.supervisor.agents import Agents
 from tests.launcher.fake_ranks import is_alive, poll
 
@@ -32,7 +32,8 @@ def _cluster(**values) -> ClusterConfig:
 def test_the_remote_command_survives_two_shells(tmp_path: Path) -> None:
     folder = tmp_path / "my folder's"
     folder.mkdir()
-    cluster = _cluster(environment={"SEEN": 'it\'s "x" & y'})
+    variables = {"SEEN": 'it\'s "x" & \\y ', "BIGTRAIN_JOB_TOKEN": "secret"}
+    cluster = _cluster(environment=variables)
     python = tmp_path / "my python"
     python.write_text('#!/bin/bash\nprintf "%s\\n" "$PWD" "$SEEN" "$BIGTRAIN_JOB_TOKEN" "$@"\n')
     python.chmod(0o755)
@@ -40,12 +41,13 @@ def test_the_remote_command_survives_two_shells(tmp_path: Path) -> None:
         cluster, node="a", python=str(python), folder=folder, supervisors="10.0.0.1:4000"
     )
     done = subprocess.run(
-        ["bash", "-c", command], input="secret\n", capture_output=True, text=True, check=True
+        ["bash", "-c", command], input=render_variables(variables), capture_output=True, check=True
     )
-    lines = done.stdout.splitlines()
-    assert lines[:3] == [str(folder), 'it\'s "x" & y', "secret"]
+    lines = done.stdout.decode().splitlines()
+    assert lines[:3] == [str(folder), *variables.values()]
     assert lines[3:6] == ["-m", "launcher.agent", "--supervisor"]
     assert shlex.split(command)[:3] == ["exec", "bash", "-c"]
+    assert "secret" not in command and "SEEN" not in command
 
 
 @pytest.fixture
@@ -87,6 +89,27 @@ def test_one_agent_starts_on_each_host_and_ends_with_its_ssh(fake_ssh: Path) -> 
     arguments = (fake_ssh / "log").read_text()
     assert arguments.startswith("-o\nBatchMode=yes\n") and "secret-token" not in arguments
     poll(lambda: not any(map(is_alive, _pids(fake_ssh))))
+
+
+def test_ssh_lasts_until_the_ranks_have_saved(
+    fake_ssh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.starters.ssh.END_SECONDS", 0.2)
+    agent = tmp_path / "agent"
+    saves = (
+        f"import sys, time; sys.stdin.read(); time.sleep(1); open({str(tmp_path / 'saved')!r}, 'w')"
+    )
+    agent.write_text(f"#!/bin/bash\nexec {sys.executable} -c {shlex.quote(saves)}\n")
+    agent.chmod(0o755)
+
+    async def run() -> None:
+        starter = SshStarter(_cluster(), ("a",), str(agent), tmp_path, _loopback)
+        await starter.start(port=1, token="token", on_problem=lambda *_: None)
+        await starter.close(lets_ranks_save=True)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert (tmp_path / "saved").exists()
+    assert not any(map(is_alive, _pids(fake_ssh)))
 
 
 def test_the_agents_end_when_the_supervisor_is_killed(fake_ssh: Path) -> None:

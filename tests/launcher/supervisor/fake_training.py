@@ -210,6 +210,7 @@ class LocalStarter:
     agents_per_node: int = 1
     missing: tuple[str, ...] = ()
     grace_seconds: float = 1.0
+    lets_ranks_save: bool | None = None  # as given to `close`
     agents: dict[tuple[str, int], subprocess.Popen[bytes]] = field(default_factory=dict)
     port: int = 0
 
@@ -232,7 +233,8 @@ class LocalStarter:
             start_new_session=True,
         )
 
-    async def close(self) -> None:
+    async def close(self, *, lets_ranks_save: bool = False) -> None:
+        self.lets_ranks_save = lets_ranks_save
         for agent in self.agents.values():
             await asyncio.to_thread(agent.wait, 10)
 

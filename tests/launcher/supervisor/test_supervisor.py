@@ -6,10 +6,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
 
+from launcher.supervisor import supervisor
+from launcher.supervisor.attempt import Attempt
+from launcher.supervisor.report import SupervisorReport
 from launcher.supervisor.values import EndKind, StopCause
 from tests.launcher.fake_ranks import is_alive, poll
 from tests.launcher.supervisor.fake_training import Job, make_job
@@ -353,3 +357,34 @@ def test_a_run_continues_after_the_loss_of_its_supervisor(job):
     assert made.supervise() == 0
     first = made.run.of("decision")[0]
     assert first["action"] == "restart" and "job 7 lost its supervisor" in first["reason"]
+
+
+def test_the_ranks_save_when_the_supervisor_fails(job, monkeypatch):
+    made = job(steps=600)
+
+    def fail(_: Attempt) -> None:
+        if made.run.read("saved") >= 5:
+            raise RuntimeError("a fault of the supervisor")
+
+    monkeypatch.setattr(Attempt, "_on_time", fail)
+    with pytest.raises(RuntimeError, match="a fault of the supervisor"):
+        made.supervise()
+    assert made.run.progress().state == "stopped"
+    assert made.starter.lets_ranks_save
+
+
+def test_the_last_report_waits_for_a_slow_one(job, monkeypatch):
+    made = job(steps=5)
+    write, running, states = SupervisorReport.write, Lock(), []
+
+    def slow_write(report: SupervisorReport, fields: dict[str, Any]) -> None:
+        assert running.acquire(blocking=False), "two reports are written at the same time"
+        time.sleep(0.3)
+        write(report, fields)
+        states.append(fields["state"])
+        running.release()
+
+    monkeypatch.setattr(SupervisorReport, "write", slow_write)
+    monkeypatch.setattr(supervisor, "REPORT_SECONDS", 0.001)
+    assert made.supervise() == 0
+    assert states[-1] == "ended" and "running" in states
