@@ -137,6 +137,7 @@ class SlurmJob:
             return RequeueResult.QUEUED if is_there else RequeueResult.REFUSED
         if self.restart != "requeue":
             return RequeueResult.REFUSED
+        avoided = await self._find_nodes_to_avoid()
         try:
             await asyncio.to_thread(client.requeue_job, self.job_id)
         except SlurmUnavailableError:
@@ -147,7 +148,7 @@ class SlurmJob:
                 return RequeueResult.REFUSED
             # SLURM has queued it itself after a preemption, or ended this scontrol with the job.
             logger.info("requeue: %s", error)
-        await self._exclude_bad_nodes()
+        await self._exclude(avoided)
         return RequeueResult.QUEUED
 
     async def _is_queued_again(self) -> bool:
@@ -156,24 +157,28 @@ class SlurmJob:
         is_later = restarts.isdecimal() and int(restarts) > self.restart_count
         return is_later or fields.get("JobState", "").startswith(("PENDING", "REQUEUE"))
 
-    async def _exclude_bad_nodes(self) -> None:
-        """Makes sure that the requeued job does not get nodes again that failed.
-
-        SLURM refuses that while the job runs, and takes it as soon as it is requeued.
-        """
+    async def _find_nodes_to_avoid(self) -> tuple[str, ...]:
+        """The nodes that the requeued job must not get; none if its list can stay as it is."""
         script = self.runs_dir / self.run_name / SCRIPT
         try:
-            nodes = await asyncio.to_thread(find_nodes_to_avoid, script)
-            if nodes.failed:
-                await self._ask_several_times(
-                    lambda: client.exclude_nodes(self.job_id, tuple(nodes))
-                )
-                logger.info("the job will not get %s", ", ".join(nodes))
+            nodes = await self._ask_several_times(lambda: find_nodes_to_avoid(script))
         except (SlurmError, OSError) as error:
             logger.error("the job may get nodes again that failed: %s", error)
+            return ()
+        return tuple(nodes) if nodes.failed else ()
+
+    async def _exclude(self, nodes: tuple[str, ...]) -> None:
+        """Tells SLURM: it refuses that while the job runs, and takes it once it is requeued."""
+        if not nodes:
+            return
+        try:
+            await self._ask_several_times(lambda: client.exclude_nodes(self.job_id, nodes))
+            logger.info("the requeued job will not get %s", ", ".join(nodes))
+        except SlurmError as error:
+            logger.error("the job may get %s again: %s", ", ".join(nodes), error)
 
     async def _ask_several_times(self, ask: "Callable[[], _Answer]") -> "_Answer":
-        """Asks again after a failure: SLURM ends the commands of a job with the job.
+        """Asks again after a failure: SIGTERM for the job also ends the commands that it runs.
 
         Raises:
             SlurmError: All tries failed.

@@ -198,10 +198,24 @@ def test_a_requeued_job_does_not_get_nodes_again_that_failed(
     slurm.answer("scontrol", "show job", "JobId=7 JobState=RUNNING")
     slurm.answer("scontrol", "requeue", "")
     slurm.answer("scontrol", "update", "")
+    # SLURM's SIGTERM after the requeue reaches all processes of the job.
+    slurm.answer("scontrol", "ExcNodeList", "", "", 143)
+    monkeypatch.setattr("launcher.slurm.job.ASK_SECONDS", 0)
     job = _job(runs_dir=tmp_path / "runs")
     assert asyncio.run(job.requeue()) is RequeueResult.QUEUED
-    changes = [words for words, _ in slurm.calls("scontrol") if words[0] in ("requeue", "update")]
-    assert changes == [["requeue", "7"], ["update", "JobId=7", "ExcNodeList=n3"]]
+    calls = [words for words, _ in slurm.calls("scontrol") if words[0] in ("requeue", "update")]
+    update = ["update", "JobId=7", "ExcNodeList=n3"]
+    assert calls == [["requeue", "7"], *[update] * 6]
+    slurm.answer("scontrol", "ExcNodeList", "")
+    sinfo = len(slurm.calls("sinfo"))
+    monkeypatch.setattr(client, "requeue_job", lambda _: _break_sinfo(slurm))
+    assert asyncio.run(job.requeue()) is RequeueResult.QUEUED
+    assert slurm.calls("scontrol")[-1][0] == update
+    assert len(slurm.calls("sinfo")) == 2 * sinfo
+
+
+def _break_sinfo(slurm: FakeSlurm) -> None:
+    slurm.answer("sinfo", "--Node", "", "", 143)
 
 
 def test_nodes_that_failed_in_another_job_are_known(tmp_path: Path) -> None:
