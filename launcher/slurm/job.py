@@ -9,15 +9,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from bigtrain.config.cluster_rules import parse_slurm_time
 from launcher.environment import read_slurm_variable
-from launcher.excluded_nodes import remember_excluded
+from launcher.excluded_nodes import load_excluded, remember_excluded
 from launcher.slurm import client
+from launcher.slurm.avoided_nodes import find_nodes_to_avoid
 from launcher.slurm.errors import SlurmError, SlurmUnavailableError
+from launcher.slurm.submit import SCRIPT
+from launcher.slurm.successor import Successor
 from launcher.supervisor.addresses import own_addresses
-from launcher.supervisor.values import StopCause
+from launcher.supervisor.values import RequeueResult, StopCause
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +28,12 @@ RETRY_SECONDS = 20.0
 ASK_SECONDS, ASK_TIMES = 0.5, 6
 REQUEUE_SECONDS = 900.0
 """How long a requeue is tried again while SLURM's controller is down."""
+KILL_WAIT_SECONDS = 30.0
+"""SLURM's default for the time between SIGTERM and SIGKILL."""
 NEAR_LIMIT_SECONDS = 60.0
 """A SIGTERM this close to the time limit comes from the limit, if SLURM gives no other reason."""
 _REQUEUED_STATES = ("PREEMPTED", "REQUEUE", "PENDING", "NODE_FAIL", "SPECIAL_EXIT")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(slots=True)
@@ -44,24 +50,42 @@ class SlurmJob:
     """For a chain: submits the job that follows the one with this id, and returns its id."""
     cancel_successors: Callable[[str], Sequence[str]] | None = None
     """Cancels the jobs of the run that wait in the queue, besides the one with this id."""
-    _successor: str | None = None
+    _successor: Successor | None = None
+
+    def __post_init__(self) -> None:
+        submit, cancel = self.submit_successor, self.cancel_successors
+        if self.restart == "chain" and submit is not None and cancel is not None:
+            self._successor = Successor(self.job_id, submit, cancel)
 
     @property
     def can_requeue(self) -> bool:
         """Whether the run continues in a later job."""
-        return self.restart == "requeue" or (self.restart == "chain" and bool(self._successor))
+        has_successor = self._successor is not None and self._successor.is_expected
+        return self.restart == "requeue" or has_successor
 
     async def end_time(self) -> float | None:
-        """When the time limit ends the job; waits while SLURM's controller does not answer."""
-        while True:
-            try:
-                fields = await asyncio.to_thread(client.show_job, self.job_id)
-                return parse_moment(fields.get("EndTime", ""))
-            except SlurmUnavailableError:
-                await asyncio.sleep(RETRY_SECONDS)
-            except SlurmError as error:
-                logger.warning("the end of job %s is not known: %s", self.job_id, error)
-                return None
+        """When the time limit ends the job; None if SLURM does not say so now."""
+        try:
+            return find_end(await asyncio.to_thread(client.show_job, self.job_id))
+        except SlurmError as error:
+            logger.warning("the end of job %s is not known: %s", self.job_id, error)
+            return None
+
+    async def kill_time(self) -> float | None:
+        """When SLURM kills what still runs of the job; None if it is not ending, or unknown."""
+        try:
+            fields = await asyncio.to_thread(client.show_job, self.job_id)
+            config = await asyncio.to_thread(client.show_config)
+        except SlurmError as error:
+            logger.warning("when SLURM kills job %s is not known: %s", self.job_id, error)
+            return None
+        seconds = config.get("KillWait", "").split(" ")[0]
+        wait = float(seconds) if seconds.isdecimal() else KILL_WAIT_SECONDS
+        if fields.get("JobState", "").startswith("COMPLETING"):
+            return time.time() + wait
+        # A preemption with a time of grace: only then SLURM ends the job.
+        grace_end = parse_moment(fields.get("EndTime", "")) if _is_preempted(fields) else None
+        return None if grace_end is None else grace_end + wait
 
     async def why_terminated(self) -> StopCause:
         """Why SLURM sent SIGTERM: a preemption or a requeue, the time limit, or the user."""
@@ -81,46 +105,89 @@ class SlurmJob:
 
     async def begin(self) -> None:
         """Submits the successor of the job, in a chain."""
-        if self.restart == "chain" and self.submit_successor is not None:
-            try:
-                self._successor = await asyncio.to_thread(self.submit_successor, self.job_id)
-                logger.info("job %s follows when this one ends", self._successor)
-            except (SlurmError, OSError) as error:
-                logger.error("no successor was submitted: %s", error)
+        if self._successor is not None:
+            await self._successor.begin()
 
-    async def requeue(self) -> bool:
+    async def requeue(self) -> RequeueResult:
         """Requeues the job; SLURM then ends this process. A chain's successor waits already.
 
         SLURM lets a requeued job wait for two minutes. It is not started before: a late report of
         its old end would end it again.
-
-        Returns:
-            Whether the run continues: not if the user has cancelled the job in the meantime, or if
-            SLURM's controller stays down.
         """
-        if self.restart != "requeue":
-            return self.can_requeue
         deadline = time.monotonic() + REQUEUE_SECONDS
         while True:
             try:
                 if await self._is_cancelled():
                     # SLURM would queue it all the same.
                     logger.warning("the user has cancelled the job: it is not queued again")
-                    return False
-                await asyncio.to_thread(client.requeue_job, self.job_id)
-                return True
+                    return RequeueResult.CANCELLED
+                return await self._queue_again()
             except SlurmUnavailableError as error:
                 if time.monotonic() > deadline:
                     logger.error("the job was not queued again: %s", error)
-                    return False
+                    return RequeueResult.REFUSED
                 logger.warning(
                     "the job is not queued again yet, next try in %.0f s: %s", RETRY_SECONDS, error
                 )
                 await asyncio.sleep(RETRY_SECONDS)
-            except SlurmError as error:
-                # After a preemption SLURM has queued it itself.
-                logger.info("requeue: %s", error)
-                return True
+
+    async def _queue_again(self) -> RequeueResult:
+        if self._successor is not None:
+            is_there = await self._successor.settle()
+            return RequeueResult.QUEUED if is_there else RequeueResult.REFUSED
+        if self.restart != "requeue":
+            return RequeueResult.REFUSED
+        avoided = await self._find_nodes_to_avoid()
+        try:
+            await asyncio.to_thread(client.requeue_job, self.job_id)
+        except SlurmUnavailableError:
+            raise
+        except SlurmError as error:
+            if not await self._is_queued_again():
+                logger.error("the job was not queued again: %s", error)
+                return RequeueResult.REFUSED
+            # SLURM has queued it itself after a preemption, or ended this scontrol with the job.
+            logger.info("requeue: %s", error)
+        await self._exclude(avoided)
+        return RequeueResult.QUEUED
+
+    async def _is_queued_again(self) -> bool:
+        fields = await self._ask_several_times(lambda: client.show_job(self.job_id))
+        restarts = fields.get("Restarts", "")
+        is_later = restarts.isdecimal() and int(restarts) > self.restart_count
+        return is_later or fields.get("JobState", "").startswith(("PENDING", "REQUEUE"))
+
+    async def _find_nodes_to_avoid(self) -> tuple[str, ...]:
+        """The nodes that the requeued job must not get; none if its list can stay as it is."""
+        script = self.runs_dir / self.run_name / SCRIPT
+        try:
+            nodes = await self._ask_several_times(lambda: find_nodes_to_avoid(script))
+        except (SlurmError, OSError) as error:
+            logger.error("the job may get nodes again that failed: %s", error)
+            return ()
+        return tuple(nodes) if nodes.failed else ()
+
+    async def _exclude(self, nodes: tuple[str, ...]) -> None:
+        """Tells SLURM: it refuses that while the job runs, and takes it once it is requeued."""
+        if not nodes:
+            return
+        try:
+            await self._ask_several_times(lambda: client.exclude_nodes(self.job_id, nodes))
+            logger.info("the requeued job will not get %s", ", ".join(nodes))
+        except SlurmError as error:
+            logger.error("the job may get %s again: %s", ", ".join(nodes), error)
+
+    async def _ask_several_times(self, ask: "Callable[[], _Answer]") -> "_Answer":
+        """Asks again after a failure: SIGTERM for the job also ends the commands that it runs.
+
+        Raises:
+            SlurmError: All tries failed.
+        """
+        for _ in range(ASK_TIMES - 1):
+            with suppress(SlurmError):
+                return await asyncio.to_thread(ask)
+            await asyncio.sleep(ASK_SECONDS)
+        return await asyncio.to_thread(ask)
 
     async def _is_cancelled(self) -> bool:
         """Whether the job ends because the user wanted it.
@@ -140,12 +207,13 @@ class SlurmJob:
 
     async def release(self) -> None:
         """Cancels the successor."""
-        if self.restart != "chain" or self.cancel_successors is None:
-            return
-        try:
-            await asyncio.to_thread(self.cancel_successors, self.job_id)
-        except (SlurmError, OSError) as error:
-            logger.error("the job that follows was not cancelled: %s", error)
+        if self._successor is not None:
+            await self._successor.release()
+
+    def find_avoided(self) -> Mapping[str, str]:
+        """Nodes of this job that failed lately, in any run."""
+        remembered = load_excluded(self.runs_dir)
+        return {each.node: str(each) for each in remembered if each.node in self.nodes}
 
     def remember_excluded(self, nodes: Sequence[str], reason: str) -> None:
         """Remembers nodes that later jobs avoid."""
@@ -214,18 +282,30 @@ def find_stop_cause(fields: Mapping[str, str], *, restart_count: int, now: float
     state, restarts = fields.get("JobState", ""), fields.get("Restarts", "")
     if state.startswith("TIMEOUT") or fields.get("Reason") == "TimeLimit":
         return StopCause.TIME_LIMIT
-    if fields.get("PreemptTime", "None") not in ("None", "", "Unknown", "N/A"):
+    if _is_preempted(fields):
         return StopCause.PREEMPTED
     if state.startswith(_REQUEUED_STATES):
         return StopCause.PREEMPTED
     if restarts.isdecimal() and int(restarts) > restart_count:
         return StopCause.PREEMPTED  # `scontrol requeue`, by an administrator or `bigtrain requeue`.
-    start = parse_moment(fields.get("StartTime", ""))
-    limit = _limit_seconds(fields.get("TimeLimit", ""))
+    end = _limit_end(fields)
     # A job that ends without that reason shortly before its limit was cancelled.
     early = 0.0 if state.startswith("COMPLETING") else NEAR_LIMIT_SECONDS
-    reached = start is not None and limit is not None and now >= start + limit - early
+    reached = end is not None and now >= end - early
     return StopCause.TIME_LIMIT if reached else StopCause.USER
+
+
+def find_end(fields: Mapping[str, str]) -> float | None:
+    """When the time limit ends a job, in seconds since the epoch; None if unknown. Pure.
+
+    SLURM does not know the EndTime for a while after its controller was started again, and during
+    a preemption it is the end of the time of grace.
+
+    Args:
+        fields: The fields of ``scontrol show job`` by name.
+    """
+    end = None if _is_preempted(fields) else parse_moment(fields.get("EndTime", ""))
+    return _limit_end(fields) if end is None else end
 
 
 def parse_moment(text: str) -> float | None:
@@ -233,6 +313,16 @@ def parse_moment(text: str) -> float | None:
     with suppress(ValueError):
         return datetime.fromisoformat(text).timestamp()
     return None
+
+
+def _is_preempted(fields: Mapping[str, str]) -> bool:
+    return fields.get("PreemptTime", "None") not in ("None", "", "Unknown", "N/A")
+
+
+def _limit_end(fields: Mapping[str, str]) -> float | None:
+    start = parse_moment(fields.get("StartTime", ""))
+    limit = _limit_seconds(fields.get("TimeLimit", ""))
+    return None if start is None or limit is None else start + limit
 
 
 def _limit_seconds(text: str) -> int | None:

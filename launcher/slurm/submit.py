@@ -1,15 +1,13 @@
 """Finds, submits and cancels the jobs of a run folder; one script serves all jobs of a run."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.excluded_nodes import load_excluded
+from launcher.slurm.avoided_nodes import find_nodes_to_avoid
 from launcher.slurm.client import QueuedJob, cancel_job, list_queue, submit_script
 
 SCRIPT = "job.sh"
-_EXCLUDE = re.compile(r"^#SBATCH --exclude=(?P<nodes>\S+)$", re.MULTILINE)
 
 
 def find_active_jobs(run_dir: Path, *, known: Sequence[str] = ()) -> list[QueuedJob]:
@@ -68,12 +66,10 @@ def submit_again(run_dir: Path, *, options: Sequence[str] = ()) -> str:
         OSError: There is no script in the run folder.
     """
     script = script_of(run_dir)
-    avoided = [each.node for each in load_excluded(run_dir.absolute().parent)]
-    if avoided:
+    avoided = find_nodes_to_avoid(script)
+    if avoided.failed:
         # The option of a command line replaces the one in the script.
-        before = _EXCLUDE.search(script.read_text(encoding="utf-8"))
-        nodes = [*(before["nodes"].split(",") if before else ()), *avoided]
-        options = [*options, f"--exclude={','.join(dict.fromkeys(nodes))}"]
+        options = [*options, f"--exclude={','.join(avoided)}"]
     return submit_script(script, options=options)
 
 

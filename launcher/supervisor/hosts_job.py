@@ -1,10 +1,10 @@
 """A job on plain hosts: it has no queue and no time limit, and only the user stops it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from launcher.supervisor.values import StopCause
+from launcher.supervisor.values import RequeueResult, StopCause
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +29,20 @@ class HostsJob:
     async def begin(self) -> None:
         """Nothing to do."""
 
-    async def requeue(self) -> bool:
+    async def kill_time(self) -> float | None:
+        """None: nothing kills the processes."""
+        return None
+
+    async def requeue(self) -> RequeueResult:
         """Never called, since `can_requeue` is False."""
-        return False
+        return RequeueResult.REFUSED
 
     async def release(self) -> None:
         """Nothing to do."""
+
+    def find_avoided(self) -> Mapping[str, str]:
+        """None: the user takes bad hosts out of the profile."""
+        return {}
 
     def remember_excluded(self, nodes: Sequence[str], reason: str) -> None:
         """Logs the hosts: only the user can take them out of the profile."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from launcher.supervisor.values import StopCause
+from launcher.supervisor.values import RequeueResult, StopCause
 
 if TYPE_CHECKING:
     from launcher.supervisor.node_checks import NodeChecks
@@ -133,7 +133,14 @@ class Scheduler(Protocol):
         """Whether the run continues in a later job."""
 
     async def end_time(self) -> float | None:
-        """When the job's time limit ends it, in seconds since the epoch; None if unknown."""
+        """When the job's time limit ends it, in seconds since the epoch; None if unknown now."""
+
+    async def kill_time(self) -> float | None:
+        """When the scheduler kills the job after SIGTERM, in seconds since the epoch.
+
+        Returns:
+            None if nothing says that it will.
+        """
 
     async def why_terminated(self) -> StopCause:
         """Why the scheduler sent SIGTERM to the job."""
@@ -141,15 +148,14 @@ class Scheduler(Protocol):
     async def begin(self) -> None:
         """Called once when the supervisor starts: a chain submits the successor of the job."""
 
-    async def requeue(self) -> bool:
-        """Puts the job into the queue again, or leaves the run to the successor of the job.
-
-        Returns:
-            Whether the run continues.
-        """
+    async def requeue(self) -> RequeueResult:
+        """Puts the job into the queue again, or leaves the run to the successor of the job."""
 
     async def release(self) -> None:
-        """Called if the run does not continue by itself: the successor is cancelled."""
+        """Called, also repeatedly, if the run does not continue: the successor is cancelled."""
+
+    def find_avoided(self) -> Mapping[str, str]:
+        """Nodes of the job that earlier jobs found bad, with the reason."""
 
     def remember_excluded(self, nodes: Sequence[str], reason: str) -> None:
         """Remembers nodes that later jobs should avoid."""

@@ -22,6 +22,10 @@ CANCEL_SECONDS = 20.0
 """Time to save after `bigtrain cancel`: SLURM kills a cancelled job half a minute later."""
 FAREWELL_SECONDS = 20.0
 """The ranks are killed this long before the time limit, so that the end is still recorded."""
+KILL_MARGIN_SECONDS = 10.0
+"""The same, before the scheduler kills a job that it ends."""
+CLOCK_SECONDS, NO_CLOCK_SECONDS = 300.0, 60.0
+"""How often the scheduler is asked when the time limit is, if it is known, and if it is not."""
 
 
 @dataclass(slots=True)
@@ -36,7 +40,10 @@ class Stop:
 
 @dataclass(slots=True)
 class StopWatch:
-    """Waits for requests to stop. `requested` is set by the first; a second Ctrl-C sets `kill`."""
+    """Waits for requests to stop. `requested` is set by the first; a second Ctrl-C sets `kill`.
+
+    A user's request wins over all others, before and after it: the run is not continued then.
+    """
 
     scheduler: Scheduler
     folder: Path  # the run folder, with the request file
@@ -44,16 +51,21 @@ class StopWatch:
     requested: asyncio.Event = field(default_factory=asyncio.Event)
     kill: asyncio.Event = field(default_factory=asyncio.Event)
     stop: Stop | None = None
+    is_by_user: bool = False  # a user asked in person; SIGTERM alone does not tell
+    _interrupts: int = 0  # SIGINTs of this process
+    _request_seen: str | None = None
+    _kill_asked: float = -ASK_SECONDS  # on the monotonic clock
     _end_time: float | None = None
     _closed: bool = False
     _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     _asking: "asyncio.Task[None] | None" = None  # why SIGTERM came
+    _releasing: "asyncio.Task[None] | None" = None  # not cancelled by `close`
 
     def start(self) -> None:
         """Installs the handlers of signals, and begins to watch the file and the clock."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self.on_signal, number.name)
+            loop.add_signal_handler(number, self._on_own_signal, number.name)
         self._tasks = {
             loop.create_task(self._watch_file()),
             loop.create_task(self._watch_clock()),
@@ -65,6 +77,8 @@ class StopWatch:
         for task in self._tasks:
             task.cancel()
         await self.settle()
+        # A request that came while the job was ending must not be lost.
+        self._follow(await asyncio.to_thread(self._read_request))
         if self.stop is not None:
             await asyncio.to_thread((self.folder / REQUEST_FILE).unlink, missing_ok=True)
 
@@ -87,6 +101,13 @@ class StopWatch:
         if cause is not StopCause.USER:
             self._request(Stop(cause, "the scheduler", signal.SIGTERM))
 
+    def _on_own_signal(self, name: str) -> None:
+        # The agents report the signals of a whole job, too: those are no second Ctrl-C.
+        self._interrupts += name == "SIGINT"
+        if self._interrupts > 1 and self.stop is not None and not self._closed:
+            self.kill.set()
+        self.on_signal(name)
+
     def on_signal(self, name: str) -> None:
         """Handles a signal that this process or an agent received."""
         if self._closed:
@@ -95,22 +116,37 @@ class StopWatch:
             case "SIGUSR2":
                 self._request(Stop(StopCause.TIME_LIMIT, name, signal.SIGUSR2, self._deadline()))
             case "SIGINT" | "SIGHUP":
-                if self.stop is not None and name == "SIGINT":
-                    self.kill.set()
                 self._request(Stop(StopCause.USER, name, signal.SIGTERM))
             case _:
                 if self._asking is None:
                     # The ranks begin to save at once; the cause matters only at the end.
                     self._request(Stop(StopCause.USER, name, signal.SIGTERM))
                     self._asking = asyncio.get_running_loop().create_task(self._ask_for_cause())
+                elif self._asking.done():
+                    self._begin_to_ask_for_kill()  # At the end of a preemption's time of grace.
 
     def _request(self, stop: Stop) -> None:
+        is_by_user = stop.cause is StopCause.USER and stop.name != "SIGTERM"
         if self.stop is None:
             logger.warning("%s: the ranks save and stop", stop.name)
             self.stop = stop
             self.requested.set()
-        elif stop.cause is StopCause.USER and self._asking is None and stop.name != "SIGTERM":
-            self.stop.cause = StopCause.USER
+        elif is_by_user and not self.is_by_user:
+            logger.warning("%s: the run is not continued", stop.name)
+        if is_by_user:
+            self.is_by_user, self.stop.cause = True, StopCause.USER
+            self._limit(stop.deadline)
+            self._release()
+
+    def _limit(self, deadline: float | None) -> None:
+        assert self.stop is not None
+        if deadline is not None:
+            self.stop.deadline = min(deadline, self.stop.deadline or deadline)
+
+    def _release(self) -> None:
+        """Cancels what would continue the run: the scheduler may kill this process soon."""
+        if self._releasing is None:
+            self._releasing = asyncio.get_running_loop().create_task(self.scheduler.release())
 
     def _deadline(self) -> float | None:
         if self._end_time is None:
@@ -119,25 +155,39 @@ class StopWatch:
 
     async def _ask_for_cause(self) -> None:
         assert self.stop is not None
-        request = await asyncio.to_thread(self._read_request)
-        if request is not None:
-            return
+        self._follow(await asyncio.to_thread(self._read_request))
         cause = await self.scheduler.why_terminated()
-        if self.stop.name == "SIGTERM":
+        if not self.is_by_user and (self.stop.name == "SIGTERM" or cause is StopCause.USER):
             self.stop.cause = cause
             logger.warning("SIGTERM means: %s", cause)
-        elif cause is StopCause.USER:
-            self.stop.cause = cause
+        if self.stop.cause is StopCause.USER:
+            self._release()
+        self._begin_to_ask_for_kill()
+
+    def _begin_to_ask_for_kill(self) -> None:
+        if self._closed or time.monotonic() - self._kill_asked < ASK_SECONDS:
+            return  # Each agent reports the signal.
+        self._kill_asked = time.monotonic()
+        self._tasks.add(asyncio.get_running_loop().create_task(self._ask_for_kill()))
+
+    async def _ask_for_kill(self) -> None:
+        """Limits the time to save, so that the end is recorded before the scheduler kills all."""
+        kill = await self.scheduler.kill_time()
+        if kill is not None:
+            left = kill - time.time()
+            self._limit(kill - min(KILL_MARGIN_SECONDS, left / 2))
 
     async def _watch_file(self) -> None:
-        while self.stop is None:
-            request = await asyncio.to_thread(self._read_request)
-            if request is not None:
-                limit = time.time() + CANCEL_SECONDS if request == "cancel" else None
-                self._request(
-                    Stop(StopCause.USER, f"bigtrain {request}", signal.SIGTERM, deadline=limit)
-                )
+        while True:
+            self._follow(await asyncio.to_thread(self._read_request))
             await asyncio.sleep(POLL_SECONDS)
+
+    def _follow(self, request: str | None) -> None:
+        if request is None or request == self._request_seen:
+            return
+        self._request_seen = request
+        limit = time.time() + CANCEL_SECONDS if request == "cancel" else None
+        self._request(Stop(StopCause.USER, f"bigtrain {request}", signal.SIGTERM, deadline=limit))
 
     def _read_request(self) -> str | None:
         """The request of the file: stop or cancel; None if there is no complete one for this job.
@@ -153,14 +203,16 @@ class StopWatch:
         return None
 
     async def _watch_clock(self) -> None:
-        while (end := await self.scheduler.end_time()) is not None:
-            self._end_time = end
-            left = end - self.warning_seconds - time.time()
-            if left <= 0:
-                stop = Stop(
-                    StopCause.TIME_LIMIT, "the time limit", signal.SIGUSR2, self._deadline()
-                )
-                self._request(stop)
-                return
-            # Asked again at the end, because an administrator may have extended the limit.
-            await asyncio.sleep(left + 0.1)
+        while True:
+            # Asked again and again, because an administrator may change the limit.
+            self._end_time = await self.scheduler.end_time() or self._end_time
+            pause = NO_CLOCK_SECONDS
+            if self._end_time is not None:
+                left = self._end_time - self.warning_seconds - time.time()
+                if left <= 0:
+                    break
+                pause = min(left + 0.1, CLOCK_SECONDS)
+            await asyncio.sleep(pause)
+        self._request(
+            Stop(StopCause.TIME_LIMIT, "the time limit", signal.SIGUSR2, self._deadline())
+        )

@@ -32,6 +32,7 @@ from launcher.supervisor.values import (
     AttemptEnd,
     Decision,
     EndKind,
+    RequeueResult,
     Resources,
     StopCause,
 )
@@ -79,6 +80,12 @@ class Supervisor:
         try:
             decision = await self._run_job()
             failed = False
+        except BaseException as error:
+            why = f"the supervisor failed: {type(error).__name__}: {error}"
+            self._append("job_end", state="failed", reason=why)
+            # Otherwise the next job of a chain would fail in the same way, and the next.
+            await self.scheduler.release()
+            raise
         finally:
             await self._close(lets_ranks_save=failed)
             self.report.state = "ended"
@@ -86,7 +93,7 @@ class Supervisor:
             await reporting
         if decision.action is Action.REQUEUE:
             # Last of all, because the scheduler then ends this process.
-            await self._requeue()
+            return await self._requeue(decision)
         return decision.exit_code
 
     async def _read_history(self) -> None:
@@ -95,10 +102,22 @@ class Supervisor:
         self._history = read_history(events)
         self._lost_end = find_lost_end(events, saved_step=progress.saved_step)
 
-    async def _requeue(self) -> None:
-        if not await self.scheduler.requeue():
-            self.continues_later = False
-            self._append("job_end", state="stopped", reason="the job was not queued again")
+    async def _requeue(self, decision: Decision) -> int:
+        """Lets the run continue in a later job; returns the exit code of this one."""
+        result = RequeueResult.CANCELLED
+        if not self.stops.is_by_user:  # A user may have asked when the decision was made already.
+            result = await self.scheduler.requeue()
+        if result is RequeueResult.QUEUED:
+            return decision.exit_code
+        self.continues_later = False
+        await self.scheduler.release()
+        if result is RequeueResult.CANCELLED:
+            self._append("job_end", state="stopped", reason="the user has cancelled the job")
+            return 0
+        reason = f"{decision.reason}, but not queued again; `bigtrain requeue RUN` continues it"
+        self._append("job_end", state="held", reason=reason)
+        self.run.write_status(state="held", reason=reason)
+        return 1
 
     def _prepare(self) -> None:
         self.stops = StopWatch(self.scheduler, self.run.folder, self.job.cluster.warning_seconds)
@@ -121,6 +140,7 @@ class Supervisor:
     async def _run_job(self) -> Decision:
         await self.scheduler.begin()
         await self._start_agents()
+        await self._leave_avoided_nodes()
         decision = await self._run_attempts()
         state = self._write_final_state(decision)
         self.continues_later = state == "requeued"
@@ -168,6 +188,19 @@ class Supervisor:
         for each in (node,) if node else self.agents.nodes:
             if each not in self.agents.ready():
                 self.agents.lose(each, message)
+
+    async def _leave_avoided_nodes(self) -> None:
+        """Uses no nodes that earlier jobs found bad, as long as that costs no rank."""
+        for node, why in (await asyncio.to_thread(self.scheduler.find_avoided)).items():
+            now = self._resources()
+            others = replace(now, nodes=tuple(each for each in now.nodes if each != node))
+            before, after = place(now, self.job.policy), place(others, self.job.policy)
+            if after is not None and before is not None and after[1] == before[1]:
+                self._excluded[node] = why
+                self.report.excluded.add(node)
+                logger.warning("not used: %s", why)
+            elif node in now.nodes:
+                logger.warning("used all the same, because no other node is left: %s", why)
 
     async def _run_attempts(self) -> Decision:
         """Runs attempts until a decision ends the job."""

@@ -36,6 +36,16 @@ class StopCause(StrEnum):
     """`bigtrain stop` or `cancel`, a STOP file, Ctrl-C, or the scheduler's own cancel command."""
 
 
+class RequeueResult(StrEnum):
+    """Whether the run continues in a later job."""
+
+    QUEUED = "queued"
+    CANCELLED = "cancelled"
+    """The user has cancelled the job in the meantime."""
+    REFUSED = "refused"
+    """The scheduler refused it, or did not answer for long; a person has to act."""
+
+
 @dataclass(frozen=True, slots=True)
 class Divergence:
     """Steps whose samples a rewind skips, and the checkpoint before them."""

@@ -38,6 +38,7 @@ def test_a_successor_waits_for_the_end_of_its_job_and_avoids_bad_nodes(
 ) -> None:
     slurm.answer("squeue", "", queue_line("9", "RUNNING", script=str(run_dir / "job.sh")))
     assert submit_successor(run_dir, "9") == "1234"
+    slurm.answer("scontrol", "show hostnames", "n7\nn3\n")
     remember_excluded(run_dir.parent, ["n4", "n3"], reason="slow", run="other")
     submit_successor(run_dir, "9")
     first, second = (words for words, _ in slurm.calls("sbatch"))

@@ -18,7 +18,7 @@ import launcher
 from bigtrain.config.cluster import ClusterConfig
 from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.supervisor import Supervisor
-from launcher.supervisor.values import Divergence, EndKind, StopCause
+from launcher.supervisor.values import Divergence, EndKind, RequeueResult, StopCause
 
 REPOSITORY = Path(launcher.__file__).parents[1]
 
@@ -249,7 +249,9 @@ class FakeScheduler:
     restart_count: int = 0
     ends_at: float | None = None
     cause: StopCause = StopCause.USER
-    is_cancelled: bool = False  # while the job waits to be queued again
+    requeued: RequeueResult = RequeueResult.QUEUED
+    kills_at: float | None = None
+    avoided: dict[str, str] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
 
@@ -262,12 +264,18 @@ class FakeScheduler:
     async def begin(self) -> None:
         self.calls.append("begin")
 
-    async def requeue(self) -> bool:
+    async def kill_time(self) -> float | None:
+        return self.kills_at
+
+    async def requeue(self) -> RequeueResult:
         self.calls.append("requeue")
-        return not self.is_cancelled
+        return self.requeued
 
     async def release(self) -> None:
-        self.calls.append("release")
+        self.calls += [] if "release" in self.calls else ["release"]
+
+    def find_avoided(self) -> Mapping[str, str]:
+        return self.avoided
 
     def remember_excluded(self, nodes: Sequence[str], reason: str) -> None:
         self.excluded += nodes

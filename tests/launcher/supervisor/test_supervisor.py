@@ -14,7 +14,7 @@ import pytest
 from launcher.supervisor import supervisor
 from launcher.supervisor.attempt import Attempt
 from launcher.supervisor.report import SupervisorReport
-from launcher.supervisor.values import EndKind, StopCause
+from launcher.supervisor.values import EndKind, RequeueResult, StopCause
 from tests.launcher.fake_ranks import is_alive, poll
 from tests.launcher.supervisor.fake_training import Job, make_job
 
@@ -176,10 +176,39 @@ def test_a_short_warning_leaves_the_ranks_time_to_save(job):
 
 def test_a_job_that_is_cancelled_before_its_requeue_has_ended(job):
     made = job(steps=600, can_requeue=True, warning_seconds=100)
-    made.scheduler.ends_at, made.scheduler.is_cancelled = time.time() + 101, True
+    made.scheduler.ends_at = time.time() + 101
+    made.scheduler.requeued = RequeueResult.CANCELLED
     assert made.supervise() == 0
     assert [end["state"] for end in made.run.of("job_end")] == ["requeued", "stopped"]
     assert not made.supervisor.continues_later
+
+
+def test_a_refused_requeue_holds_the_run_and_fails_the_job(job):
+    made = job(steps=600, can_requeue=True, warning_seconds=100)
+    made.scheduler.ends_at = time.time() + 101
+    made.scheduler.requeued = RequeueResult.REFUSED
+    assert made.supervise() == 1
+    assert [end["state"] for end in made.run.of("job_end")] == ["requeued", "held"]
+    assert made.run.final[0] == "held" and "bigtrain requeue" in made.run.final[1]
+    assert not made.supervisor.continues_later
+
+
+def test_a_supervisor_that_fails_leaves_no_successor(job):
+    made = job(network_interface="none0")
+    with pytest.raises(ValueError, match="none0"):
+        made.supervise()
+    (end,) = made.run.of("job_end")
+    assert end["state"] == "failed" and "none0" in end["reason"]
+    assert made.scheduler.calls == ["begin", "release"]
+
+
+def test_nodes_that_an_earlier_job_found_bad_get_ranks_only_if_no_other_is_left(job):
+    made = job(nodes=["n1", "n2", "n3"], used=2, steps=5)
+    made.scheduler.avoided = {"n1": "n1 (GPU 2 is slow)", "n3": "n3 (lost)"}
+    assert made.supervise() == 0
+    assert [(made.run.folder / f"node-{rank}").read_text() for rank in (0, 1)] == ["n2", "n3"]
+    report = json.loads((made.run.folder / "supervisor.json").read_text())
+    assert report["nodes"]["n1"]["state"] == "excluded"
 
 
 def test_an_agent_that_a_preemption_kills_is_no_lost_node(job):
