@@ -187,10 +187,9 @@ class RemoteFolder:
             part.replace(path)
         except OSError as error:
             part.unlink(missing_ok=True)
-            raise InputError(
-                f"{self._cache.folder}: {error.strerror}; lower data.cache_gb, or give another "
-                "data.cache_dir"
-            ) from error
+            remedy = f"{error.strerror}; lower data.cache_gb, or give another data.cache_dir"
+            # The disk of one node may be full or broken, so this is not the user's input.
+            raise OSError(error.errno, remedy, str(self._cache.folder)) from error
 
     def has_chunk(self, name: str, number: int) -> bool:
         """Whether a chunk is in the cache."""

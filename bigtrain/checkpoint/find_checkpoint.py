@@ -5,9 +5,15 @@ from pathlib import Path
 
 from bigtrain.checkpoint.commit import newest_complete
 from bigtrain.checkpoint.run_checkpoints import checkpoints_of_run
-from bigtrain.checkpoint.schema import COMMIT_FILE, STATE_FILE, CheckpointError
+from bigtrain.checkpoint.schema import (
+    COMMIT_FILE,
+    STATE_FILE,
+    CheckpointError,
+    StorageError,
+)
 from bigtrain.checkpoint.step_folders import CHECKPOINTS, named_folders
 from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
+from bigtrain.config.file_errors import is_bad_input
 from bigtrain.config.paths import find_dangling_link, render_dangling_link
 
 
@@ -22,14 +28,15 @@ def find_checkpoint(place: str | Path) -> tuple[Folder, list[str]]:
         Its folder, and one line for each newer one that was skipped.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is none, or, as a StorageError, the storage fails for a time.
         FolderError: The path or URL cannot be used.
     """
     folder = open_folder(place)
     try:
         return _find_in(folder)
     except OSError as error:
-        raise CheckpointError(f"{place}: {error.strerror or error}") from None
+        message = f"{place}: {error.strerror or error}"
+        raise StorageError(message, is_temporary=not is_bad_input(error)) from None
 
 
 def _find_in(folder: Folder) -> tuple[Folder, list[str]]:

@@ -29,7 +29,15 @@ class StorageError(CheckpointError):
     """The storage fails to read a checkpoint, which may be complete, so it is not skipped.
 
     Resuming from an older one would repeat steps, although the storage may soon work again.
+
+    Args:
+        message: One line.
+        is_temporary: Whether it may work again without a change by the user.
     """
+
+    def __init__(self, message: str, *, is_temporary: bool = True) -> None:
+        super().__init__(message)
+        self.is_temporary = is_temporary
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,8 @@ def unreadable(path: str, error: OSError) -> CheckpointError:
         return CheckpointError(f"{path}: {reason}; use another checkpoint")
     return StorageError(
         f"{path}: {reason}; try again when the storage answers, or move this checkpoint away to "
-        "resume from the one before it"
+        "resume from the one before it",
+        is_temporary=not isinstance(error, PermissionError),
     )
 
 

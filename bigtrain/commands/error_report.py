@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bigtrain.config.file_errors import is_bad_input
 from bigtrain.environment import RankVariableError, read_error_file, read_ranks
 
 
@@ -14,10 +15,12 @@ def explain(error: Exception) -> tuple[str, int, bool]:
     """Returns the line for the user, the exit code, and whether the error is an expected one."""
     is_ours = type(error).__module__.split(".")[0] in {"bigtrain", "data_tools", "launcher"}
     if is_ours and isinstance(error, ValueError | RuntimeError):
-        return str(error), 2 if isinstance(error, ValueError) else 1, True
+        # Storage that fails for a time is no bad input, although its error is a ValueError.
+        is_temporary = getattr(error, "is_temporary", False)
+        return str(error), 2 if isinstance(error, ValueError) and not is_temporary else 1, True
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror or error}", 2 if where else 1, True
+        return f"{where}{error.strerror or error}", 2 if is_bad_input(error) else 1, True
     if isinstance(error, UnicodeDecodeError):
         return f"a text is not UTF-8: {error}", 2, True
     return f"{type(error).__name__}: {error}", 1, False

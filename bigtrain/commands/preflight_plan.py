@@ -41,5 +41,7 @@ def preflight_plan(
         ranks_per_node=record.ranks_per_node,
         folder=log_dir / "preflight" / "figures",
         file=run_dir / "preflight.json",
+        # These ranks import torch first, on all nodes at once.
+        node_seconds=record.cluster.start_seconds,
         policy=JudgePolicy(slow_ratio=SLOW_RATIO if gpus else CPU_SLOW_RATIO),
     )

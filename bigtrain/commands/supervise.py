@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bigtrain.config import RunConfig
     from bigtrain.runs.job_file import JobRecord
     from bigtrain.runs.supervised_run import SupervisedTraining
@@ -25,9 +27,11 @@ def supervise(
 ) -> None:
     """Supervises a run on the nodes of this job, until the run or the job ends."""
     from bigtrain.runs.job_file import JobFileError, load_job
+    from launcher.supervisor.file_retries import FileRetries
 
     run_dir = run.absolute()
-    record = load_job(run_dir)
+    _set_up_logging()
+    record = FileRetries().call(lambda: load_job(run_dir))
     if record is None:
         raise JobFileError(
             f"{run}: there is no job.json; start the run with `bigtrain launch RUN.yaml --cluster "
@@ -72,7 +76,6 @@ def supervise_hosts(run_dir: Path) -> int:
 
 
 def _supervise_slurm(run_dir: Path, record: "JobRecord") -> int:
-    from bigtrain.runs.job_file import update_job
     from launcher.slurm.job import open_slurm_job, supervisor_addresses
     from launcher.slurm.submit import cancel_successors, submit_successor
     from launcher.starters.srun import SrunStarter
@@ -85,7 +88,7 @@ def _supervise_slurm(run_dir: Path, record: "JobRecord") -> int:
         submit_successor=lambda job: submit_successor(run_dir, job),
         cancel_successors=lambda job: cancel_successors(run_dir, job),
     )
-    update_job(run_dir, lambda each: each.with_job(job.job_id).with_state("running"))
+    _update_job(run_dir, lambda each: each.with_job(job.job_id).with_state("running"))
     run = _open_run(run_dir, record)
     starter = SrunStarter(
         cluster=record.cluster,
@@ -102,12 +105,12 @@ def _supervise(
 ) -> int:
     import asyncio
 
-    from bigtrain.runs.job_file import update_job
+    from launcher.supervisor.file_retries import FileRetries
     from launcher.supervisor.job_settings import JobSettings
     from launcher.supervisor.supervisor import Supervisor
 
     _set_up_logging()
-    config = run.load_config()
+    config = FileRetries().call(run.load_config)
     settings = JobSettings(
         cluster=record.cluster,
         ranks_per_node=record.ranks_per_node,
@@ -122,13 +125,25 @@ def _supervise(
         return INTERRUPTED_CODE if is_ctrl_c else code
     finally:
         if not supervisor.continues_later:
-            update_job(run.folder, lambda each: each.with_state("ended"))
+            _update_job(run.folder, lambda each: each.with_state("ended"))
+
+
+def _update_job(run_dir: Path, change: "Callable[[JobRecord], JobRecord]") -> None:
+    """Changes job.json, which tells what runs, and on which nothing of the run depends."""
+    from bigtrain.runs.job_file import JOB_FILE, update_job
+    from launcher.supervisor.file_retries import FileRetries
+
+    try:
+        FileRetries(limit_seconds=10).call(lambda: update_job(run_dir, change))
+    except OSError as error:
+        logging.getLogger(__name__).error("%s was not written: %s", run_dir / JOB_FILE, error)
 
 
 def _preflight(config: "RunConfig", record: "JobRecord", run: "SupervisedTraining") -> "Preflight":
     """The checks of the nodes; the supervisor leaves them out if the profile says so."""
     import asyncio
 
+    from bigtrain.config.file_errors import is_bad_input
     from launcher.supervisor.interfaces import PreflightResult
 
     async def check(nodes: "NodeChecks") -> PreflightResult:
@@ -142,7 +157,11 @@ def _preflight(config: "RunConfig", record: "JobRecord", run: "SupervisedTrainin
 
         try:
             verdict = await run_preflight(nodes, await asyncio.to_thread(plan))
-        except (ValueError, OSError) as error:
+        except ValueError as error:
+            return PreflightResult(refusal=str(error))
+        except OSError as error:
+            if not is_bad_input(error):
+                raise  # The file system may work again.
             return PreflightResult(refusal=str(error))
         return PreflightResult(
             verdict.bad, verdict.refusal, summarize(verdict, nodes=len(nodes.nodes))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from bigtrain.config.errors import ConfigError, render_validation_error, show_value
+from bigtrain.config.file_errors import is_bad_input
 from bigtrain.config.paths import (
     expand_argument,
     expand_paths,
@@ -109,11 +110,14 @@ def _long_names_allowed(name: str) -> Iterator[None]:
     """Treats a name that is too long for a file as one that does not exist.
 
     Raises:
-        ConfigError: The path cannot be read for another reason.
+        ConfigError: The path cannot be used for another reason.
+        OSError: The file system fails, perhaps only for a time.
     """
     try:
         yield
     except OSError as error:
+        if not is_bad_input(error):
+            raise
         if error.errno != errno.ENAMETOOLONG:
             raise ConfigError(f"{name}: {error.strerror or error}") from None
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import yaml
 
 from bigtrain.config.errors import ConfigError, show_value
+from bigtrain.config.file_errors import is_bad_input
 
 _TAG = "tag:yaml.org,2002:"
 _TOO_LARGE = 2**63
@@ -108,7 +109,8 @@ def read_yaml_mapping(path: Path, name: str | None = None) -> dict[str, Any]:
         name: What the user calls it, for messages.
 
     Raises:
-        ConfigError: It cannot be read, or does not hold a mapping; one line.
+        ConfigError: There is no such file, or it does not hold a mapping; one line.
+        OSError: The file system fails, perhaps only for a time.
     """
     name = name or str(path)
     try:
@@ -118,6 +120,8 @@ def read_yaml_mapping(path: Path, name: str | None = None) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except OSError as error:
+        if not is_bad_input(error):
+            raise
         raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
     if values is None:
         return {}

@@ -30,6 +30,7 @@ from data_tools.files import remove_parts, write_file
 
 log = logging.getLogger(__name__)
 
+_MISSING = (FileNotFoundError, NotADirectoryError)
 PART_SECONDS = 60.0
 """A temporary file of this age is of a process that was killed."""
 
@@ -237,11 +238,20 @@ class RunFolder:
             self._last_heartbeat = now
             self.write_status(**values)
 
-    def load_status(self) -> dict[str, Any]:
-        """The newest status without its time; empty if there is none that can be read."""
+    def load_status(self, *, is_strict: bool = False) -> dict[str, Any]:
+        """The newest status without its time; empty if there is none that can be read.
+
+        Args:
+            is_strict: Whether an error of the file system is raised; a missing file is none.
+
+        Raises:
+            OSError: See `is_strict`.
+        """
         try:
             status: dict[str, Any] = json.loads(self.status.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if is_strict and isinstance(error, OSError) and not isinstance(error, _MISSING):
+                raise
             return {}
         return {key: value for key, value in status.items() if key != "time"}
 

@@ -3,6 +3,7 @@
 The supervisor is part of the launcher, which does not know run folders: it calls these methods.
 """
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bigtrain.checkpoint.schema import CheckpointError
+from bigtrain.checkpoint.schema import CheckpointError, StorageError
 from bigtrain.checkpoint.step_folders import committed_folders, step_of
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.config_files import load_resolved_config
+from bigtrain.config.file_errors import is_bad_input
 from bigtrain.runs.job_file import load_job
 from bigtrain.runs.launch_end import record_failed_attempt, record_final_state
 from bigtrain.runs.launch_file import launch_file
@@ -101,15 +103,23 @@ class SupervisedTraining:
         return with_skips(config)
 
     def is_finished(self) -> bool:
-        """Whether all steps are taken."""
-        status = self._run.load_status()
+        """Whether all steps are taken.
+
+        Raises:
+            OSError: The run folder cannot be read.
+        """
+        status = self._run.load_status(is_strict=True)
         is_finished = status.get("state") == "finished"
         return is_finished and status.get("step", 0) >= self.load_config().train.steps
 
     def progress(self) -> Progress:
-        """How far the run is. Checkpoints that cannot be listed count as absent."""
+        """How far the run is. Checkpoints that cannot be used count as absent.
+
+        Raises:
+            OSError: The run folder or its checkpoints cannot be read, perhaps only for a time.
+        """
         starts = [event for event in self._events() if event.get("event") == "start"]
-        status = self._run.load_status()
+        status = self._run.load_status(is_strict=True)
         return Progress(
             attempt=starts[-1].get("attempt") if starts else None,
             attempt_step=int(starts[-1].get("step") or 0) if starts else 0,
@@ -172,6 +182,7 @@ class SupervisedTraining:
 
         Raises:
             RewindError, RunBusyError, ConfigError: The run cannot be rewound.
+            OSError: Files could not be used; calling it again completes the rewind.
         """
         # Rewinding needs numpy, which other jobs do not wait for.
         from bigtrain.runs.automatic_rewind import PlannedRewind, make_planned_rewind
@@ -179,7 +190,12 @@ class SupervisedTraining:
 
         plan = PlannedRewind(steps.first_skipped, steps.last_skipped, steps.checkpoint_step)
         self.wait_until_free(10)
-        lines = render_rewind(make_planned_rewind(self.folder, plan))
+        try:
+            lines = render_rewind(make_planned_rewind(self.folder, plan))
+        except StorageError as error:
+            if error.is_temporary:
+                raise OSError(errno.EIO, str(error)) from error
+            raise
         return "; ".join(line.strip() for line in lines[:-1])  # The last is the next command.
 
     def append_event(self, event: Mapping[str, Any]) -> None:
@@ -193,8 +209,8 @@ class SupervisedTraining:
 
     def write_status(self, *, state: str, reason: str) -> None:
         """Writes the final state of the run: ``held`` or ``failed``."""
-        self.wait_until_free(10)
         try:
+            self.wait_until_free(10)
             record_final_state(self._run, state=state, reason=reason)
         except (RunBusyError, OSError) as error:
             log.error("the state %r was not written: %s", state, error)
@@ -208,6 +224,8 @@ class SupervisedTraining:
         try:
             newest = committed_folders(self._run.checkpoints)
         except (CheckpointError, ConfigError, OSError) as error:
+            if isinstance(error, OSError) and not is_bad_input(error):
+                raise  # If they counted as absent, the run would seem to have made no progress.
             log.warning("the checkpoints cannot be listed: %s", error)
             return 0
         return step_of(newest[0]) if newest else 0

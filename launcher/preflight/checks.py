@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bigtrain.config.file_errors import is_bad_input
 from launcher.preflight.gpus import check_gpus
 
 PACKAGES = ("bigtrain", "torch", "deepspeed", "megatron-core", "numpy")
@@ -28,6 +29,14 @@ Check = Callable[[Mapping[str, Any]], Any]
 
 class CheckError(ValueError):
     """A check found a problem of the node; the message is one line."""
+
+    def __init__(self, message: str, *, is_temporary: bool = False) -> None:
+        super().__init__(message)
+        self.is_temporary = is_temporary
+
+
+def _file_error(message: str, error: OSError) -> CheckError:
+    return CheckError(f"{message}: {error.strerror or error}", is_temporary=not is_bad_input(error))
 
 
 def run_checks(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +55,8 @@ def run_checks(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``time``, the node's clock in seconds since the epoch at the end, and ``checks``: for each
-        check its ``value``, its ``seconds`` and its ``problem``, which is empty if there is none.
+        check its ``value``, its ``seconds`` and its ``problem``, which is empty if there is none,
+        and whether it ``is_temporary``.
     """
     limit = float(arguments.get("limit_seconds", LIMIT_SECONDS))
     wanted = {} if arguments.get("only_clock") else CHECKS
@@ -68,21 +78,28 @@ class _Running:
         self._thread.start()
 
     def _run(self) -> None:
-        value, problem = None, ""
+        value, problem, is_temporary = None, "", False
         try:
             value = self._check(self._arguments)
         except (ValueError, OSError) as error:
             problem = " ".join(str(error).split())
+            is_temporary = getattr(error, "is_temporary", isinstance(error, OSError))
         except Exception as error:  # An error of the check itself must not look like a good node.
             problem = f"{type(error).__name__}: {error}"
         seconds = round(time.monotonic() - self._started, 3)
-        self._result = {"value": value, "problem": problem, "seconds": seconds}
+        self._result = {
+            "value": value,
+            "problem": problem,
+            "seconds": seconds,
+            "is_temporary": is_temporary,
+        }
 
     def result(self, deadline: float, limit: float) -> dict[str, Any]:
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._result is not None:
             return self._result
-        return {"value": None, "problem": f"no answer within {limit:g} s", "seconds": limit}
+        problem = f"no answer within {limit:g} s"
+        return {"value": None, "problem": problem, "seconds": limit, "is_temporary": True}
 
 
 def _check_versions(_arguments: Mapping[str, Any]) -> dict[str, str]:
@@ -120,7 +137,7 @@ def _check_folder(folder: Path, needed: int) -> int:
             os.fsync(file.fileno())
         space = os.statvfs(folder)
     except OSError as error:
-        raise CheckError(f"{folder} is not writable: {error.strerror or error}") from None
+        raise _file_error(f"{folder} is not writable", error) from None
     free = space.f_bavail * space.f_frsize
     if free < needed:
         raise CheckError(
@@ -155,14 +172,14 @@ def _read_part(path: Path, size: int) -> None:
             if not os.pread(file.fileno(), READ_BYTES, start) and size:
                 raise CheckError(f"{path} ends before byte {start}")
     except OSError as error:
-        raise CheckError(f"{path}: {error.strerror or error}") from None
+        raise _file_error(str(path), error) from None
 
 
 def _sha256(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise CheckError(f"{path}: {error.strerror or error}") from None
+        raise _file_error(str(path), error) from None
 
 
 CHECKS: dict[str, Check] = {

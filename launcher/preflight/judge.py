@@ -6,7 +6,7 @@ reach, because such a table would need every GPU, clock and power limit.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -23,6 +23,8 @@ CLOCK_SECONDS = 5.0
 """A node with a larger clock skew is bad: times in logs and of files could not be compared."""
 SHARED_CHECKS = ("folders", "data")
 """Checks of shared file systems: a problem that most nodes have is not a problem of a node."""
+SHARED_SHARE = 0.25
+"""Share of the nodes from which on a problem that may pass is not one of single nodes."""
 EQUAL_CHECKS = ("versions", "config")
 """Checks whose values must be equal on all nodes."""
 
@@ -35,6 +37,8 @@ class Figure:
     problem: str = ""
     """One line; empty if there is none."""
     seconds: float = 0.0
+    is_temporary: bool = False
+    """Whether the problem may pass: a time limit, or a file system that failed."""
 
 
 Figures = Mapping[str, Figure]
@@ -57,6 +61,8 @@ class Verdict:
     """Nodes, each with the reason in one line."""
     refusal: str = ""
     """Why the job must not start on any nodes, in one line; empty if it may."""
+    warnings: tuple[str, ...] = ()
+    """Problems that may pass and that many nodes share, so that no node is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,9 @@ RATES = {
 def judge_nodes(results: Mapping[str, Figures], policy: JudgePolicy) -> Verdict:
     """Finds the nodes that must not be used.
 
+    A problem that may pass is held against a node only if few nodes have it: a slow shared file
+    system is not a fault of the nodes, nor of the user. Any other problem counts.
+
     A job is refused if most nodes have a problem with a shared file system, if all of several nodes
     fail the same check, or if nodes have different versions or configs and no majority shows which
     are right.
@@ -87,6 +96,11 @@ def judge_nodes(results: Mapping[str, Figures], policy: JudgePolicy) -> Verdict:
         results: The figures of each node, in the order of the nodes.
         policy: The limits.
     """
+    results, warnings = _without_passing(results)
+    return replace(_judge(results, policy), warnings=warnings)
+
+
+def _judge(results: Mapping[str, Figures], policy: JudgePolicy) -> Verdict:
     refusal = _shared_problem(results)
     if refusal:
         return Verdict(refusal=refusal)
@@ -108,6 +122,33 @@ def slow_nodes(rates: Mapping[str, float], policy: JudgePolicy) -> list[str]:
         return []
     limit = policy.slow_ratio * median(rates.values())
     return [node for node, rate in rates.items() if rate < limit]
+
+
+def _without_passing(
+    results: Mapping[str, Figures],
+) -> tuple[dict[str, Figures], tuple[str, ...]]:
+    """The results without the problems that may pass and are shared, and a line for each check."""
+    found: dict[str, dict[str, str]] = {}
+    for node, figures in results.items():
+        for check, figure in figures.items():
+            if figure.is_temporary:
+                found.setdefault(check, {})[node] = figure.problem
+    shared = {
+        check: nodes
+        for check, nodes in found.items()
+        if len(nodes) == len(results)
+        or (len(nodes) > 1 and len(nodes) >= SHARED_SHARE * len(results))
+    }
+    kept: dict[str, Figures] = {
+        node: {
+            check: figure for check, figure in figures.items() if node not in shared.get(check, ())
+        }
+        for node, figures in results.items()
+    }
+    return kept, tuple(
+        f"{name_nodes(list(nodes))}: {check}: {Counter(nodes.values()).most_common(1)[0][0]}"
+        for check, nodes in shared.items()
+    )
 
 
 def _problem(figures: Figures) -> str:

@@ -15,10 +15,11 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from bigtrain.config.file_errors import is_bad_input
 from launcher.files import replace_file
 from launcher.preflight.judge import Figure, JudgePolicy, Verdict, judge_nodes, slow_nodes
 from launcher.preflight.pairs import (
@@ -48,6 +49,10 @@ class Answer(Protocol):
     def error(self) -> str:
         """Why there is no result; empty if there is one."""
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether there was no answer in time."""
+
 
 class RanksEnd(Protocol):
     """How the ranks of a check ended."""
@@ -59,6 +64,10 @@ class RanksEnd(Protocol):
     @property
     def message(self) -> str:
         """One line; empty if all ranks ended with code 0."""
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether they were ended at the limit."""
 
 
 class CheckedNodes(Protocol):
@@ -93,7 +102,8 @@ class PreflightPlan:
     check_seconds: float = 60.0
     """Limit of each check without ranks."""
     node_seconds: float = 300.0
-    """Limit of the ranks inside a node; the first import of torch can take minutes."""
+    """Limit of the ranks inside a node. The first import of torch can take many minutes if
+    hundreds of ranks read it from one file server."""
     pair_seconds: float = 180.0
     """Limit of the ranks of a pair."""
     policy: JudgePolicy = field(default_factory=JudgePolicy)
@@ -102,7 +112,10 @@ class PreflightPlan:
 async def run_preflight(nodes: CheckedNodes, plan: PreflightPlan) -> Verdict:
     """Checks the nodes of a job, and writes the figures of every node into a file.
 
-    If the run folder cannot be written, the job is refused.
+    If the run folder must not be written, the job is refused.
+
+    Raises:
+        OSError: The run folder cannot be written, perhaps only for a time.
     """
     started = time.monotonic()
     preflight = _Preflight(nodes, plan)
@@ -113,8 +126,12 @@ async def run_preflight(nodes: CheckedNodes, plan: PreflightPlan) -> Verdict:
             await preflight.measure_nodes()
             await preflight.measure_pairs()
         verdict = preflight.verdict()
+        for warning in verdict.warnings:
+            logger.warning("preflight: not held against the nodes, as many share it: %s", warning)
         _write_results(plan.file, preflight, verdict, time.monotonic() - started)
     except OSError as error:
+        if not is_bad_input(error):
+            raise
         where = error.filename or plan.file
         return Verdict(refusal=f"{where}: {error.strerror or error}; the run cannot write here")
     return verdict
@@ -141,7 +158,7 @@ class _Preflight:
 
     def verdict(self) -> Verdict:
         verdict = judge_nodes(self.figures, self._plan.policy)
-        return Verdict(verdict.bad, verdict.refusal or self._refusal)
+        return replace(verdict, refusal=verdict.refusal or self._refusal)
 
     def _good(self) -> list[str]:
         bad = self.verdict().bad
@@ -161,17 +178,17 @@ class _Preflight:
         arguments = {**self._plan.arguments, "limit_seconds": limit}
         answer = await self._nodes.ask(node, arguments, seconds=limit + ANSWER_SECONDS)
         if answer.error:
-            figures["agent"] = Figure(problem=answer.error)
+            figures["agent"] = Figure(problem=answer.error, is_temporary=answer.timed_out)
             return
         for check, found in answer.result["checks"].items():
-            figures[check] = Figure(found["value"], found["problem"], found["seconds"])
+            figures[check] = Figure(**found)
 
     async def _ask_clock(self, node: str) -> Figure:
         """Seconds by which the node's clock is certainly ahead, whatever the answer's delay."""
         asked = time.time()
         answer = await self._nodes.ask(node, {"only_clock": True}, seconds=ANSWER_SECONDS)
         if answer.error:
-            return Figure(problem=answer.error)
+            return Figure(problem=answer.error, is_temporary=answer.timed_out)
         answered = time.time()
         unknown = (answered - asked) / 2
         skew = answer.result["time"] - (asked + answered) / 2
@@ -187,7 +204,9 @@ class _Preflight:
             await asyncio.gather(*(self._measure_node(node, 2) for node in again))
 
     def _seems_slow(self, good: Sequence[str]) -> set[str]:
-        found = {node for node in good if self.figures[node]["product"].problem}
+        products = {node: self.figures[node]["product"] for node in good}
+        # A node that used up its time limit once is not given it a second time.
+        found = {node for node, each in products.items() if each.problem and not each.is_temporary}
         for check in ("product", "all_reduce"):
             rates = {
                 node: self.figures[node][check].value
@@ -200,7 +219,7 @@ class _Preflight:
     async def _measure_node(self, node: str, round_number: int) -> None:
         started, figures = time.monotonic(), self.figures[node]
         folder = f"{node}-{round_number}"
-        rates, problem = await self._measure((node,), folder, (), self._plan.node_seconds)
+        rates, problem, late = await self._measure((node,), folder, (), self._plan.node_seconds)
         seconds = round(time.monotonic() - started, 3)
         for check in ("product", "all_reduce"):
             if rate := rates.get(check):
@@ -209,10 +228,12 @@ class _Preflight:
                 figures[check] = Figure(best, seconds=seconds)
         if problem:
             missing = "all_reduce" if "product" in rates else "product"
-            figures[missing] = Figure(problem=problem, seconds=seconds)
+            figures[missing] = Figure(problem=problem, seconds=seconds, is_temporary=late)
 
     async def measure_pairs(self) -> None:
-        good, ratio = self._good(), self._plan.policy.slow_ratio
+        # Nodes that have not even measured themselves in time would use up this limit, too.
+        good = [node for node in self._good() if self.figures[node]["product"].value is not None]
+        ratio = self._plan.policy.slow_ratio
         for _ in range(ROUNDS):
             pairs = plan_pairs(good, self.pairs, ratio=ratio)
             if not pairs:
@@ -238,14 +259,14 @@ class _Preflight:
 
     async def _measure_pair(self, pair: Pair) -> PairResult:
         name = "+".join(pair)
-        rates, problem = await self._measure(pair, name, ("--pair",), self._plan.pair_seconds)
+        rates, problem, _ = await self._measure(pair, name, ("--pair",), self._plan.pair_seconds)
         if problem:
             return PairResult(None, f"between {pair[0]} and {pair[1]}: {problem}")
         return PairResult(rates.get("all_reduce"))
 
     async def _measure(
         self, nodes: Sequence[str], name: str, options: Sequence[str], seconds: float
-    ) -> tuple[dict[str, float], str]:
+    ) -> tuple[dict[str, float], str, bool]:
         """The lowest rates of the ranks, and the problem if not all of them succeeded."""
         folder = self._plan.folder / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -259,7 +280,8 @@ class _Preflight:
         if not problem and not all(rates):
             problem = f"rank {rates.index({})} wrote no figures"
         checks = set.intersection(*(set(each) for each in rates))
-        return {check: min(each[check] for each in rates) for check in checks}, problem
+        lowest = {check: min(each[check] for each in rates) for check in checks}
+        return lowest, problem, end.timed_out
 
 
 def _load_rates(file: Path) -> dict[str, float]:

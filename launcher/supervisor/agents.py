@@ -157,6 +157,20 @@ class Agents:
     def _count(self) -> int:
         return len(self.nodes) * self.agents_per_node
 
+    async def start_again(self) -> None:
+        """Ends the agents that are left, and forgets lost nodes: all agents are started anew."""
+        links = [link for tasks in self.links.values() for link in tasks.values()]
+        for link in links:
+            link.send(End())
+        deadline = time.monotonic() + END_SECONDS
+        while any(self.links.values()) and time.monotonic() < deadline:
+            self.changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), 0.5)
+        for link in links:
+            link.connection.abort()
+        self.lost.clear()
+
     def stop_listening(self) -> None:
         """Refuses connections from now on; for when all agents have ended."""
         if self._server is not None:

@@ -98,7 +98,8 @@ class Attempt:
     async def run(self, start: StartSettings) -> AttemptOutcome:
         """Starts the ranks, and returns when none runs any more."""
         self._stop_file = stop_signal_file(start.log_dir)
-        self._stop_file.unlink(missing_ok=True)
+        with suppress(OSError):  # An old file only gives a later stop another name.
+            self._stop_file.unlink(missing_ok=True)
         with self.agents.follow(self.generation) as events:
             self._start(render_starts(self.placed, start))
             while self._running:

@@ -11,6 +11,7 @@ from launcher.failures import (
 )
 from launcher.supervisor.attempt import AttemptOutcome, node_of
 from launcher.supervisor.interfaces import RunProgress
+from launcher.supervisor.node_blame import blame_lost_nodes
 from launcher.supervisor.node_names import compress_names
 from launcher.supervisor.rank_starts import NodeRanks
 from launcher.supervisor.stops import Stop
@@ -44,6 +45,7 @@ def build_attempt_end(
     after: RunProgress,
     stop: Stop | None,
     hang: HangSummary | None = None,
+    has_begun: bool = False,
 ) -> AttemptEnd:
     """Builds the end of an attempt.
 
@@ -58,10 +60,12 @@ def build_attempt_end(
         after: How far it is now.
         stop: The request to stop, if there was one.
         hang: For a run that hung, what the stacks told.
+        has_begun: Whether an earlier attempt of this job began. All its input could be used then,
+            so what cannot be used now is a fault of the node.
     """
     first = find_first_failure(list(outcome.ends.values()))
-    cause = _find_cause(outcome, placed, first, after, hang)
     begun = after.attempt is not None and after.attempt != before.attempt
+    cause = _find_cause(outcome, placed, first, after, hang, may_be_input=not (begun or has_begun))
     started_at = after.attempt_step if begun else before.saved_step
     last_step = max(started_at, outcome.last_step)
     if begun:
@@ -111,16 +115,20 @@ def _find_cause(
     first: RankFailure | None,
     after: RunProgress,
     hang: HangSummary | None,
+    *,
+    may_be_input: bool,
 ) -> _Cause:
     if hang is not None:
         return _blame_hang(hang, placed)
     if outcome.lost and _is_cause(outcome, placed, first):
-        nodes = tuple(node.node for node in placed if node.node in outcome.lost)
+        used = [node.node for node in placed]
+        nodes = tuple(node for node in used if node in outcome.lost)
         reasons = {lost.message for lost in outcome.lost.values()}
         message = f"{compress_names(nodes)} lost: {'; '.join(sorted(reasons))}"
-        return _Cause(EndKind.NODE_LOST, message, nodes=nodes)
+        return _Cause(EndKind.NODE_LOST, message, nodes=blame_lost_nodes(nodes, used))
     if first is not None:
-        return _blame_rank(outcome.ends[first.rank], first, placed)
+        end = outcome.ends[first.rank]
+        return _blame_rank(end, first, placed, may_be_input=may_be_input)
     if outcome.start_failed is not None:
         node, message = outcome.start_failed
         return _Cause(EndKind.RANK_FAILED, f"ranks did not start: {message}", nodes=(node,))
@@ -146,12 +154,14 @@ def _is_cause(
     return is_about_lost_peer(end) or end.failure_time > lost_at
 
 
-def _blame_rank(end: RankEnd, first: RankFailure, placed: Sequence[NodeRanks]) -> _Cause:
+def _blame_rank(
+    end: RankEnd, first: RankFailure, placed: Sequence[NodeRanks], *, may_be_input: bool
+) -> _Cause:
     node = node_of(placed, first.rank)
     nodes = () if node is None else (node,)
     if end.report is not None and end.report.divergence is not None:
         return _Cause(EndKind.DIVERGED, first.message, first.rank)
-    if first.exit_code == BAD_INPUT_CODE:
+    if first.exit_code == BAD_INPUT_CODE and may_be_input:
         return _Cause(EndKind.BAD_INPUT, first.message, first.rank)
     return _Cause(EndKind.RANK_FAILED, first.message, first.rank, nodes)
 

@@ -1,19 +1,21 @@
 """Runs one attempt after a decision: config, placement, ranks, record of the end."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from launcher.supervisor.agents import Agents
 from launcher.supervisor.attempt import Attempt, AttemptSettings
 from launcher.supervisor.attempt_end import build_attempt_end, describe_failure
+from launcher.supervisor.file_retries import FilesUnavailableError
 from launcher.supervisor.hang_files import report_hang
 from launcher.supervisor.interfaces import RunProgress, SupervisedRun
 from launcher.supervisor.job_settings import JobSettings
+from launcher.supervisor.node_blame import blame_lost_nodes
 from launcher.supervisor.node_names import compress_names
 from launcher.supervisor.rank_starts import (
     NodeRanks,
@@ -27,6 +29,7 @@ from launcher.supervisor.values import AttemptEnd, Decision, EndKind
 
 logger = logging.getLogger("launcher.supervisor")
 
+_Value = TypeVar("_Value")
 LOCK_SECONDS = 150.0
 """A lost node may hold the lock of the run this long: an NFS server frees the locks of a client
 that is gone when its lease ends, most often after 90 s."""
@@ -51,6 +54,16 @@ class AttemptRunner:
     report: SupervisorReport
     append: Callable[..., None]  # appends an event to the record of the run
     failed_at: float | None = None  # time of the failure that the next attempt recovers from
+    saved_step: int = 0  # step of the newest checkpoint, when the run was last looked at
+    has_begun: bool = False  # whether an attempt of this job began
+
+    async def use_files(self, work: Callable[[], _Value]) -> _Value:
+        """Reads or writes files of the run in a thread, and tries again if that fails.
+
+        Raises:
+            FilesUnavailableError: It failed for too long.
+        """
+        return await self.job.files.run(work, self.stops.requested)
 
     async def run(self, decision: Decision) -> AttemptEnd:
         """Runs an attempt to its end, and records the end.
@@ -59,16 +72,20 @@ class AttemptRunner:
             decision: RESTART or REWIND, with the nodes and the number of ranks.
         """
         began = time.time()
-        before = await asyncio.to_thread(self.run_record.progress)
         number: int | None = None
         try:
+            before = await self.use_files(self.run_record.progress)
+            self.saved_step = before.saved_step
             end, number = await self._run(decision, before)
         except _NodesGoneError as gone:
             why = "; ".join(sorted({self.agents.lost.get(node, "no agent") for node in gone.nodes}))
             message = f"{compress_names(gone.nodes)} lost: {why}"
-            end = self.end_before_start(EndKind.NODE_LOST, message, gone.nodes)
-        except (ValueError, OSError) as error:
-            # The config or the run folder: the same on every node, so no restart helps.
+            blamed = blame_lost_nodes(gone.nodes, decision.nodes)
+            end = self.end_before_start(EndKind.NODE_LOST, message, blamed)
+        except FilesUnavailableError as error:
+            end = await self._end_without_files(str(error))
+        except ValueError as error:
+            # The config, which is the same on every node, so no restart helps.
             end = self.end_before_start(EndKind.BAD_INPUT, str(error))
         self.record(end, number, seconds=time.time() - began)
         return end
@@ -77,7 +94,7 @@ class AttemptRunner:
         self, kind: EndKind, message: str, nodes: tuple[str, ...] = ()
     ) -> AttemptEnd:
         """The end of an attempt that started no rank."""
-        step = self.run_record.progress().saved_step
+        step = self.saved_step
         return AttemptEnd(kind, step, step, step, message=message, nodes=nodes)
 
     async def _end_stopped_early(self) -> AttemptEnd:
@@ -88,6 +105,14 @@ class AttemptRunner:
             EndKind.STOPPED, f"stopped by {stop.name} before the ranks started"
         )
         return replace(end, stop_cause=stop.cause)
+
+    async def _end_without_files(self, message: str) -> AttemptEnd:
+        await self.stops.settle()
+        stop = self.stops.stop
+        if stop is None:
+            return self.end_before_start(EndKind.FILES_UNAVAILABLE, message)
+        message = f"stopped by {stop.name}, but {message}"
+        return replace(self.end_before_start(EndKind.STOPPED, message), stop_cause=stop.cause)
 
     def record(self, end: AttemptEnd, attempt: int | None, *, seconds: float) -> None:
         """Appends the end to the record of the run.
@@ -119,10 +144,9 @@ class AttemptRunner:
         )
 
     async def _run(self, decision: Decision, before: RunProgress) -> tuple[AttemptEnd, int | None]:
-        await asyncio.to_thread(
-            self.run_record.wait_until_free, LOCK_SECONDS, is_over=self.stops.requested.is_set
-        )
-        if self.stops.requested.is_set():
+        is_over = self.stops.requested.is_set
+        await self.use_files(lambda: self.run_record.wait_until_free(LOCK_SECONDS, is_over=is_over))
+        if is_over():
             return await self._end_stopped_early(), None
         placed, master = await self._place(decision)
         attempt = Attempt(
@@ -137,23 +161,27 @@ class AttemptRunner:
             generation=self.agents.new_request(),
             failed_at=self.failed_at,
         )
-        with self.run_record.launch_config() as command:
-            start = replace(
-                self.start_settings(),
-                generation=attempt.generation,
-                command=command,
-                world_size=decision.world_size,
-                master=master,
-            )
-            logger.info(
-                "starting %d ranks on %s, from step %d",
-                *(decision.world_size, compress_names(decision.nodes), before.saved_step),
-            )
-            self.report.state, self.report.message, self.report.attempt = "running", "", attempt
-            try:
-                await attempt.run(start)
-            finally:
-                self.report.attempt = None
+        launch = ExitStack()
+        command = await self.use_files(
+            lambda: launch.enter_context(self.run_record.launch_config())
+        )
+        start = replace(
+            self.start_settings(),
+            generation=attempt.generation,
+            command=command,
+            world_size=decision.world_size,
+            master=master,
+        )
+        logger.info(
+            "starting %d ranks on %s, from step %d",
+            *(decision.world_size, compress_names(decision.nodes), before.saved_step),
+        )
+        self.report.state, self.report.message, self.report.attempt = "running", "", attempt
+        try:
+            await attempt.run(start)
+        finally:
+            self.report.attempt = None
+            _close(launch)
         return await self._conclude(attempt, before)
 
     async def _place(self, decision: Decision) -> tuple[list[NodeRanks], tuple[str, int]]:
@@ -182,7 +210,8 @@ class AttemptRunner:
         outcome, placed = attempt.outcome, attempt.placed
         if outcome.lost:
             await self.stops.ask_scheduler()
-        after = await asyncio.to_thread(self.run_record.progress)
+        after = await self.use_files(self.run_record.progress)
+        self.saved_step = after.saved_step
         for line in describe_failure(outcome, placed):
             logger.error("%s", line)
         end = build_attempt_end(
@@ -192,9 +221,18 @@ class AttemptRunner:
             after=after,
             stop=self.stops.stop,
             hang=report_hang(outcome, placed, self.run_record.log_dir),
+            has_begun=self.has_begun,
         )
+        self.has_begun = self.has_begun or after.attempt != before.attempt
         self.failed_at = outcome.trouble or time.time()
         return end, after.attempt if after.attempt != before.attempt else None
+
+
+def _close(launch: ExitStack) -> None:
+    try:
+        launch.close()
+    except OSError as error:  # The next attempt writes another file.
+        logger.warning("the config of the attempt was not removed: %s", error)
 
 
 def _plain(end: AttemptEnd) -> dict[str, Any]:

@@ -20,8 +20,11 @@ The rules, in this order; the first that fits decides. "Failed" means every end 
    the node or the program is to blame.)
 7. `Policy.restarts_without_progress` failed attempts in a row without a new checkpoint: `HOLD`.
    Stops do not count, and do not interrupt the row unless they saved a later step.
-8. Enough nodes are left, for all ranks or for an elastic run: `RESTART` inside the allocation.
-9. Otherwise `REQUEUE` without the nodes to leave, or `FAIL` where jobs are not queued again.
+8. The supervisor could not use the run folder: `REQUEUE`, because the batch host of the next job
+   may be another, or `FAIL` where jobs are not queued again.
+9. Enough nodes are left, for all ranks or for an elastic run: `RESTART` inside the allocation,
+   after a delay that grows with the failures of rule 7.
+10. Otherwise `REQUEUE` without the nodes to leave, or `FAIL` where jobs are not queued again.
 """
 
 from collections.abc import Sequence
@@ -154,22 +157,35 @@ def _after_failure(
             exit_code=1,
         )
     remaining = _without(resources, left)
-    placement = place(remaining, policy)
+    needs_other_host = end.kind is EndKind.FILES_UNAVAILABLE
+    placement = None if needs_other_host else place(remaining, policy)
     if placement is None:
         return _requeue_or_fail(end, left, resources)
     nodes, world_size = placement
     where = _render_placement(nodes, world_size, resources)
+    delay = _restart_delay(failures, policy)
+    when = f" in {delay:.0f} s" if delay else ""
     return Decision(
         Action.RESTART,
-        f"{describe_end(end)}; restarting on {where}{_render_left(left, why)}",
+        f"{describe_end(end)}; restarting{when} on {where}{_render_left(left, why)}",
+        delay_seconds=delay,
         nodes=nodes,
         world_size=world_size,
         excluded=left,
     )
 
 
+def _restart_delay(failures: int, policy: Policy) -> float:
+    """Seconds before the restart after this number of failures in a row without progress."""
+    if not failures or not policy.restart_delays:
+        return 0.0
+    return policy.restart_delays[min(failures, len(policy.restart_delays)) - 1]
+
+
 def _requeue_or_fail(end: AttemptEnd, left: tuple[str, ...], resources: Resources) -> Decision:
-    reason = f"{describe_end(end)}; the nodes that are left are not enough"
+    reason = describe_end(end)
+    if end.kind is not EndKind.FILES_UNAVAILABLE:
+        reason += "; the nodes that are left are not enough"
     if resources.can_requeue:
         return Decision(
             Action.REQUEUE,

@@ -11,10 +11,11 @@ _PHRASES = {
     EndKind.FINISHED: "finished",
     EndKind.STOPPED: "stopped",
     EndKind.RANK_FAILED: "a rank failed",
-    EndKind.NODE_LOST: "a node was lost",
+    EndKind.NODE_LOST: "nodes were lost",
     EndKind.HUNG: "hung",
     EndKind.DIVERGED: "the loss diverged",
     EndKind.BAD_INPUT: "bad input",
+    EndKind.FILES_UNAVAILABLE: "the supervisor could not use the run folder",
     EndKind.BAD_NODES: "a node failed its check",
 }
 

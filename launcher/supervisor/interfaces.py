@@ -56,7 +56,10 @@ class StepsToSkip(Protocol):
 
 
 class SupervisedRun(Protocol):
-    """The run, as the supervisor sees it. The methods may wait for a disk, but not for a rank."""
+    """The run, as the supervisor sees it. The methods may wait for a disk, but not for a rank.
+
+    Those that read or write files raise OSError if that fails, and may then be called again.
+    """
 
     @property
     def folder(self) -> Path:

@@ -1,9 +1,10 @@
 """The job that a supervisor runs, as the cluster profile and the run's config describe it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bigtrain.config.cluster import ClusterConfig
-from launcher.supervisor.values import Policy
+from launcher.supervisor.file_retries import FileRetries
+from launcher.supervisor.values import RESTART_DELAYS, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,12 @@ class JobSettings:
     agents_seconds: float = 300.0
     """Limit for the agents' first connection."""
     attempt_grace_seconds: float = 3.0
+    restart_delays: tuple[float, ...] = RESTART_DELAYS
+    starts: int = 3
+    """How often the agents are started if what starts them ends before the first attempt."""
+    start_pause_seconds: float = 10.0
+    """Pause between two starts of the agents."""
+    files: FileRetries = field(default_factory=FileRetries)
 
     @property
     def policy(self) -> Policy:
@@ -28,4 +35,5 @@ class JobSettings:
             elastic=self.cluster.elastic,
             rewinds=self.rewinds,
             restarts_without_progress=self.cluster.restarts_without_progress,
+            restart_delays=self.restart_delays,
         )

@@ -28,6 +28,7 @@ class CheckAnswer:
     result: Mapping[str, Any]
     error: str = ""
     """Why there is no result: an exception of the check, or no answer in time."""
+    timed_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class RanksResult:
     """The node of the rank that failed first, and the nodes that were lost or hung."""
     message: str
     """One line; empty if all ranks ended with code 0."""
+    timed_out: bool = False
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ class NodeChecks:
         try:
             answer = await self.agents.ask(link, message, request, seconds=seconds)
         except TimeoutError:
-            return CheckAnswer({}, f"no answer within {seconds:.0f} s")
+            return CheckAnswer({}, f"no answer within {seconds:.0f} s", timed_out=True)
         assert isinstance(answer, CheckResult)
         return CheckAnswer(answer.result, answer.error)
 
@@ -150,7 +152,7 @@ def _describe(outcome: AttemptOutcome, placed: Sequence[NodeRanks], seconds: flo
     if outcome.timed_out:
         killed = [rank for rank, end in sorted(outcome.ends.items()) if end.signalled]
         late = tuple(dict.fromkeys(node_of(placed, rank) or "" for rank in killed))
-        return RanksResult(None, late, f"not done within {seconds:.0f} s")
+        return RanksResult(None, late, f"not done within {seconds:.0f} s", timed_out=True)
     if outcome.start_failed is not None:
         node, message = outcome.start_failed
         return RanksResult(None, (node,), message)

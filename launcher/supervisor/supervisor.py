@@ -3,17 +3,17 @@
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from launcher.supervisor.addresses import own_addresses
-from launcher.supervisor.agents import Agents, describe_missing
+from launcher.supervisor.agent_start import AgentStart
+from launcher.supervisor.agents import Agents
 from launcher.supervisor.attempt_runner import AttemptRunner
 from launcher.supervisor.decide import decide
 from launcher.supervisor.describe import render_history
+from launcher.supervisor.file_retries import FilesUnavailableError
 from launcher.supervisor.history import find_lost_end, read_history
 from launcher.supervisor.interfaces import (
     Preflight,
@@ -22,8 +22,8 @@ from launcher.supervisor.interfaces import (
     SupervisedRun,
 )
 from launcher.supervisor.job_settings import JobSettings
+from launcher.supervisor.node_blame import blame_lost_nodes
 from launcher.supervisor.node_checks import NodeChecks
-from launcher.supervisor.node_names import compress_names
 from launcher.supervisor.placement import place
 from launcher.supervisor.report import SupervisorReport
 from launcher.supervisor.stops import StopWatch
@@ -56,25 +56,31 @@ class Supervisor:
     stops: StopWatch = field(init=False)
     report: SupervisorReport = field(init=False)
     attempts: AttemptRunner = field(init=False)
+    agent_start: AgentStart = field(init=False)
     continues_later: bool = False  # whether a later job continues the run
     _ended: asyncio.Event = field(default_factory=asyncio.Event)  # the last report can be written
     _history: list[AttemptEnd] = field(default_factory=list)
     _lost_end: AttemptEnd | None = None  # of the job before, if its supervisor was lost
     _excluded: dict[str, str] = field(default_factory=dict)  # node → why
+    _files_error: str = ""  # why the run folder could not be read at the start
 
     async def supervise(self) -> int:
         """Runs the job to its end; returns its exit code."""
-        if await asyncio.to_thread(self.run.is_finished):
-            logger.info("the run has finished already")
-            return 0
         self._prepare()
-        await self._read_history()
+        self.stops.start()
+        try:
+            if await self.attempts.use_files(self.run.is_finished):
+                logger.info("the run has finished already")
+                await self.stops.close()
+                return 0
+            await self._read_history()
+        except FilesUnavailableError as error:
+            self._files_error = str(error)
         self._append(
             "job_start",
             restart_count=self.scheduler.restart_count,
             nodes=list(self.scheduler.nodes),
         )
-        self.stops.start()
         reporting = asyncio.create_task(self._write_reports())
         failed = True
         try:
@@ -97,8 +103,9 @@ class Supervisor:
         return decision.exit_code
 
     async def _read_history(self) -> None:
-        events = await asyncio.to_thread(self.run.history)
-        progress = await asyncio.to_thread(self.run.progress)
+        events = await self.attempts.use_files(self.run.history)
+        progress = await self.attempts.use_files(self.run.progress)
+        self.attempts.saved_step = progress.saved_step
         self._history = read_history(events)
         self._lost_end = find_lost_end(events, saved_step=progress.saved_step)
 
@@ -136,11 +143,15 @@ class Supervisor:
             report=self.report,
             append=self._append,
         )
+        self.agent_start = AgentStart(
+            self.job, self.scheduler.job_id, self.agents, self.starter, self.stops
+        )
 
     async def _run_job(self) -> Decision:
         await self.scheduler.begin()
-        await self._start_agents()
-        await self._leave_avoided_nodes()
+        if not self._files_error:
+            await self.agent_start.start()
+            await self._leave_avoided_nodes()
         decision = await self._run_attempts()
         state = self._write_final_state(decision)
         self.continues_later = state == "requeued"
@@ -148,46 +159,6 @@ class Supervisor:
         if state != "requeued":
             await self.scheduler.release()
         return decision
-
-    async def _start_agents(self) -> None:
-        """Starts the agents, and waits for those of all nodes, or for the limit."""
-        interface = self.job.cluster.network_interface
-        hosts = own_addresses(interface) if interface else []
-        port = await self.agents.listen(hosts)
-        logger.info(
-            "job %s: starting the agents of %d nodes: %s",
-            self.scheduler.job_id or "(none)",
-            len(self.agents.nodes),
-            compress_names(self.agents.nodes),
-        )
-        await self.starter.start(
-            port=port, token=self.agents.token, on_problem=self._on_starter_problem
-        )
-        await self._unless_stopped(self._wait_for_agents())
-
-    async def _wait_for_agents(self) -> None:
-        began = time.monotonic()
-        deadline = began + self.job.agents_seconds
-        while not {*self.agents.ready(), *self.agents.lost} >= {*self.agents.nodes}:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                limit = self.job.agents_seconds
-                logger.error("%s within %.0f s", describe_missing(self.agents), limit)
-                for node in set(self.agents.nodes) - set(self.agents.ready()):
-                    self.agents.lose(node, f"no agent within {limit:.0f} s")
-                break
-            self.agents.changed.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.agents.changed.wait(), left)
-        logger.info(
-            "agents of %d nodes after %.1f s", len(self.agents.ready()), time.monotonic() - began
-        )
-
-    def _on_starter_problem(self, node: str, message: str) -> None:
-        """A starter's process has ended: nodes without an agent will never have one."""
-        for each in (node,) if node else self.agents.nodes:
-            if each not in self.agents.ready():
-                self.agents.lose(each, message)
 
     async def _leave_avoided_nodes(self) -> None:
         """Uses no nodes that earlier jobs found bad, as long as that costs no rank."""
@@ -211,6 +182,7 @@ class Supervisor:
             end = end or self._lost_end
         decision = await self._first_decision() if end is None else self._decide(end)
         while decision.action in (Action.RESTART, Action.REWIND):
+            await self._wait_before_restart(decision)
             end = await self._end_if_stopped() or await self.attempts.run(decision)
             decision = self._decide(end)
             if decision.action is Action.REWIND:
@@ -220,6 +192,8 @@ class Supervisor:
 
     async def _check_nodes(self) -> AttemptEnd | None:
         """Runs the preflight checks; returns an end if nodes are bad, or the job was stopped."""
+        if self._files_error:
+            return await self._end_without_files(self._files_error)
         if self.preflight is not None and self.job.cluster.preflight and not self._is_stopped:
             self.report.state, self.report.message = "preflight", "checking the nodes"
             checks = NodeChecks(
@@ -230,7 +204,13 @@ class Supervisor:
                 ),
                 ranks_per_node=self.job.ranks_per_node,
             )
-            result = await self._unless_stopped(self.preflight(checks))
+            preflight, stop = self.preflight, self.stops.requested
+            try:
+                result = await self._unless_stopped(
+                    self.job.files.run_async(lambda: preflight(checks), stop)
+                )
+            except FilesUnavailableError as error:
+                return await self._end_without_files(str(error))
             if result is not None and result.summary:
                 logger.info("preflight: %s", result.summary)
             if result is not None and result.refusal:
@@ -239,6 +219,17 @@ class Supervisor:
                 why = "; ".join(f"{node}: {reason}" for node, reason in result.bad.items())
                 return self._end_before_start(EndKind.BAD_NODES, why, tuple(result.bad))
         return await self._end_if_stopped()
+
+    async def _end_without_files(self, message: str) -> AttemptEnd:
+        end = await self._end_if_stopped()
+        return end or self._end_before_start(EndKind.FILES_UNAVAILABLE, message)
+
+    async def _wait_before_restart(self, decision: Decision) -> None:
+        """Waits as long as was decided, or until the job is asked to stop."""
+        if decision.delay_seconds:
+            self.report.state = "restarting"
+            logger.info("the ranks start again in %.0f s", decision.delay_seconds)
+            await self._unless_stopped(asyncio.sleep(decision.delay_seconds))
 
     async def _end_if_stopped(self) -> AttemptEnd | None:
         """The end of an attempt that does not begin, because the job was asked to stop."""
@@ -273,7 +264,11 @@ class Supervisor:
             lost = self.agents.lost
             why = "; ".join(f"{node}: {reason}" for node, reason in list(lost.items())[:3])
             message = why or "too few nodes"
-            return self._decide(self._end_before_start(EndKind.NODE_LOST, message, tuple(lost)))
+            ended = self.agent_start.starter_ended
+            if len(lost) == len(self.agents.nodes) and not ended:
+                message += "; cluster.network_interface may be wrong"
+            blamed = blame_lost_nodes(lost, self.agents.nodes, starter_ended=bool(ended))
+            return self._decide(self._end_before_start(EndKind.NODE_LOST, message, blamed))
         return Decision(Action.RESTART, "", nodes=placement[0], world_size=placement[1])
 
     def _decide(self, end: AttemptEnd) -> Decision:
@@ -299,10 +294,13 @@ class Supervisor:
         return decision
 
     async def _rewind(self, decision: Decision) -> Decision:
-        assert decision.divergence is not None
+        steps = decision.divergence
+        assert steps is not None
         try:
-            line = await asyncio.to_thread(self.run.rewind, decision.divergence)
-        except (ValueError, OSError) as error:
+            line = await self.attempts.use_files(lambda: self.run.rewind(steps))
+        except FilesUnavailableError as error:
+            return self._decide(await self._end_without_files(str(error)))
+        except ValueError as error:
             reason = f"{decision.reason}; but the run cannot be rewound: {error}"
             return replace(decision, action=Action.FAIL, reason=reason, exit_code=1)
         logger.warning("%s", line)
@@ -383,4 +381,7 @@ class Supervisor:
         # Meanwhile agents that were still starting connect, and hear that they are not needed.
         await self.starter.close(lets_ranks_save=lets_ranks_save)
         self.agents.stop_listening()
-        await self.stops.close()
+        try:
+            await self.stops.close()
+        except OSError as error:
+            logger.warning("request.json was not removed: %s", error)

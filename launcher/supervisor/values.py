@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+RESTART_DELAYS = (0.0, 30.0, 120.0)
+"""An outage of a minute, such as of a file server, must not use up all restarts."""
+
 
 class EndKind(StrEnum):
     """How an attempt ended."""
@@ -20,7 +23,10 @@ class EndKind(StrEnum):
     DIVERGED = "diverged"
     """The loss guard gave up: too many updates in a row were skipped."""
     BAD_INPUT = "bad_input"
-    """A rank ended with exit code 2: an error that the user has to correct."""
+    """A rank ended with exit code 2 before any attempt of the job began: an error that the user
+    has to correct."""
+    FILES_UNAVAILABLE = "files_unavailable"
+    """The supervisor could not read or write the run folder for some minutes."""
     BAD_NODES = "bad_nodes"
     """The preflight checks found nodes that must not be used; no rank was started."""
 
@@ -75,7 +81,8 @@ class AttemptEnd:
     rank: int | None = None
     """The rank that failed first, or that never came to a collective."""
     nodes: tuple[str, ...] = ()
-    """The nodes to blame: of the failed rank, the lost nodes, or the nodes that failed a check."""
+    """The nodes to blame: of the failed rank, the lost nodes unless their loss has a common cause,
+    or the nodes that failed a check."""
     divergence: Divergence | None = None
     """Set for `EndKind.DIVERGED`, if the samples to skip are known."""
     rewound: bool = False
@@ -121,6 +128,8 @@ class Decision:
     """For REWIND: what to skip, and the step to go back to."""
     exit_code: int = 0
     """For END, HOLD and FAIL: exit code of the job."""
+    delay_seconds: float = 0.0
+    """For RESTART: how long to wait before the ranks start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +158,6 @@ class Policy:
     """How often the run may be rewound by itself (`guard.rewind`)."""
     restarts_without_progress: int = 3
     """Failed attempts in a row without a new checkpoint, after which the run is held."""
+    restart_delays: tuple[float, ...] = RESTART_DELAYS
+    """Seconds before the first, second, … restart without a new checkpoint, and before all later
+    ones."""

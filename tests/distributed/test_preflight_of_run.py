@@ -19,7 +19,8 @@ from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.supervisor import Supervisor
 from tests.architecture.source_tree import REPOSITORY
 from tests.launcher.supervisor import fake_training
-from tests.launcher.supervisor.fake_training import LocalStarter, make_cluster
+from tests.launcher.supervisor.fake_training import make_cluster
+from tests.launcher.supervisor.local_starter import LocalStarter
 from tests.runs import tiny_config
 
 NODES = ("n1", "n2", "n3")

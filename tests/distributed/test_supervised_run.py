@@ -19,7 +19,8 @@ from bigtrain.track.metrics_file import read_metrics
 from launcher.supervisor.hosts_job import HostsJob
 from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.supervisor import Supervisor
-from tests.launcher.supervisor.fake_training import LocalStarter, make_cluster
+from tests.launcher.supervisor.fake_training import make_cluster
+from tests.launcher.supervisor.local_starter import LocalStarter
 from tests.runs import tiny_config
 
 

@@ -54,6 +54,12 @@ def test_the_ranks_measure_with_the_config_and_the_python_of_the_job(config: Run
     assert plan.folder.is_relative_to(config.run_dir)
 
 
+def test_the_ranks_of_the_checks_have_as_long_to_start_as_those_of_the_run(
+    config: RunConfig,
+) -> None:
+    assert _plan(config, start_seconds=700).node_seconds == 700
+
+
 def test_a_single_rank_is_not_measured(config: RunConfig) -> None:
     assert _plan(config, nodes=1, ranks=1).command == ()
     assert _plan(config, nodes=2, ranks=1).command != ()

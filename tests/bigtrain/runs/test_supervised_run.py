@@ -1,5 +1,6 @@
 """A run folder as the supervisor sees it."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -160,3 +161,28 @@ def test_waiting_for_the_lock_ends_when_it_is_free_or_time_is_up(config: RunConf
         run.wait_until_free(0)
         assert "is training this run" in caplog.text
         run.wait_until_free(600, is_over=lambda: True)
+
+
+@pytest.mark.parametrize("name", ["is_finished", "progress"])
+def test_a_status_that_cannot_be_read_for_a_time_does_not_count_as_absent(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    RunFolder(config.run_dir).write_status(state="finished", step=config.train.steps)
+    monkeypatch.setattr(Path, "read_text", fail)
+    with pytest.raises(OSError, match="Stale file handle"):
+        getattr(_open(config), name)()
+
+
+def test_checkpoints_that_cannot_be_listed_for_a_time_do_not_count_as_absent(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    RunFolder(config.run_dir).begin_attempt(config, world_size=1)
+    monkeypatch.setattr("bigtrain.runs.supervised_run.committed_folders", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        _open(config).progress()

@@ -28,6 +28,7 @@ def _nodes(count: int = 4, **changes: Mapping[str, Figure]) -> Nodes:
     }
 
 
+STALE = Figure(problem="/runs is not writable: Stale file handle", is_temporary=True)
 FULL = Figure(problem="/runs has 1 GiB free")
 OLD = {"versions": Figure({**VERSIONS, "torch": "2.8.0"})}
 
@@ -47,6 +48,15 @@ class Row:
 TABLE = [
     Row("equal nodes are good", _nodes()),
     Row("a single node is good", _nodes(1)),
+    Row(
+        "a file system that fails for all nodes is held against none, and refuses nothing",
+        _nodes(**{f"n{number}": {"folders": STALE} for number in range(1, 5)}),
+    ),
+    Row(
+        "a file system that fails for one node is a fault of the node",
+        _nodes(8, n2={"folders": STALE}),
+        {"n2": "Stale file handle"},
+    ),
     Row("a node without figures is not judged", {"n1": {}, "n2": {}}),
     Row(
         "a node with a problem is bad, with its reason",

@@ -1,6 +1,7 @@
 """The sequence of the preflight, with nodes whose figures are made up."""
 
 import asyncio
+import errno
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -19,12 +20,14 @@ GOOD_CHECKS = {"versions": {"value": {"torch": "2.9"}, "problem": "", "seconds":
 class _Answer:
     result: Mapping[str, Any]
     error: str = ""
+    timed_out: bool = False
 
 
 @dataclass
 class _End:
     failed_nodes: Sequence[str] = ()
     message: str = ""
+    timed_out: bool = False
 
 
 @dataclass
@@ -44,12 +47,14 @@ class MadeUpNodes:
     """Nodes whose ranks fail."""
     mute: Sequence[str] = ()
     """Nodes whose ranks end well and write nothing."""
+    slow_starts: Sequence[str] = ()
+    """Nodes whose ranks do not measure anything within the limit."""
     skew: dict[str, float] = field(default_factory=dict)
     ran: list[tuple[str, ...]] = field(default_factory=list)
 
     async def ask(self, node: str, arguments: Mapping[str, Any], *, seconds: float) -> _Answer:
         if node in self.silent:
-            return _Answer({}, f"no answer within {seconds:.0f} s")
+            return _Answer({}, f"no answer within {seconds:.0f} s", timed_out=True)
         found = {} if arguments.get("only_clock") else {**GOOD_CHECKS, **self.checks.get(node, {})}
         return _Answer({"time": time.time() + self.skew.get(node, 0), "checks": found})
 
@@ -69,11 +74,15 @@ class MadeUpNodes:
         else:
             left = self.products.get(nodes[0], [])
             rates = {"product": left.pop(0) if left else 1e12, "all_reduce": 50e9}
+            if nodes[0] in self.slow_starts:
+                rates = {"product": None, "all_reduce": None}
         known = {check: rate for check, rate in rates.items() if rate is not None}
         for rank in range(2 * len(nodes)):
             slower = {check: rate * (1 + rank) for check, rate in known.items()}
             (folder / f"rank-{rank}.json").write_text(json.dumps(slower))
-        return _End((), "" if len(known) == len(rates) else f"not done within {seconds:.0f} s")
+        if len(known) == len(rates):
+            return _End()
+        return _End((), f"not done within {seconds:.0f} s", timed_out=True)
 
 
 def _plan(folder: Path, **changes: Any) -> PreflightPlan:
@@ -224,3 +233,35 @@ def test_a_run_folder_that_cannot_be_written_refuses_the_job(tmp_path: Path, blo
     verdict = asyncio.run(run_preflight(MadeUpNodes(["n1"]), _plan(tmp_path)))
     assert str(tmp_path) in verdict.refusal
     assert verdict.refusal.endswith("the run cannot write here")
+
+
+def test_nodes_that_start_slowly_together_are_neither_bad_nor_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = MadeUpNodes(["n1", "n2", "n3", "n4"], slow_starts=["n1", "n2"])
+    verdict, file = _run(nodes, tmp_path)
+    assert (verdict.bad, verdict.refusal) == ({}, "")
+    assert nodes.ran.count(("n1",)) == 1 and nodes.ran[4:] == [("n3", "n4")]
+    assert file["nodes"]["n1"]["checks"]["product"]["problem"] == "not done within 300 s"
+    assert "n1, n2: product: not done within 300 s" in caplog.text
+
+
+def test_all_nodes_that_start_too_slowly_are_used(tmp_path: Path) -> None:
+    verdict, _ = _run(MadeUpNodes(["n1", "n2"], slow_starts=["n1", "n2"]), tmp_path)
+    assert (verdict.bad, verdict.refusal) == ({}, "")
+
+
+def test_a_single_node_that_starts_too_slowly_among_many_is_bad(tmp_path: Path) -> None:
+    verdict, _ = _run(MadeUpNodes(["n1", "n2", "n3"], slow_starts=["n2"]), tmp_path)
+    assert verdict.bad == {"n2": "product: not done within 300 s"}
+
+
+def test_a_run_folder_that_fails_for_a_time_does_not_refuse_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle", "preflight.json")
+
+    monkeypatch.setattr("launcher.preflight.preflight.replace_file", fail)
+    with pytest.raises(OSError, match="Stale file handle"):
+        asyncio.run(run_preflight(MadeUpNodes(["n1"]), _plan(tmp_path)))

@@ -56,6 +56,10 @@ def bad(*nodes: str, **more: Any) -> AttemptEnd:
     return end_of(EndKind.BAD_NODES, step=0, nodes=nodes, **more)
 
 
+def no_files(**more: Any) -> AttemptEnd:
+    return end_of(EndKind.FILES_UNAVAILABLE, message="/runs/a: Stale file handle", **more)
+
+
 def stopped(cause: StopCause, **more: Any) -> AttemptEnd:
     return end_of(EndKind.STOPPED, stop_cause=cause, **more)
 
@@ -87,3 +91,4 @@ class Row:
     world_size: int | None = None
     excluded: tuple[str, ...] = ()
     exit_code: int = 0
+    delay: float | None = None

@@ -21,6 +21,7 @@ from tests.launcher.supervisor.decision_rows import (
     failed,
     hung,
     lost,
+    no_files,
     stopped,
 )
 
@@ -272,6 +273,66 @@ SUSPECTS = [
         history=(failed("A"), failed("B")),
         resources=ONE_SPARE,
         excluded=("n2",),
+        exit_code=1,
+    ),
+]
+
+DELAYS = [
+    Row("the first restart does not wait", failed("A"), Action.RESTART, delay=0),
+    Row(
+        "the second restart without a new checkpoint waits",
+        failed("B"),
+        Action.RESTART,
+        history=(failed("A"),),
+        delay=30,
+        says="restarting in 30 s on",
+    ),
+    Row(
+        "the third restart without a new checkpoint waits longer, as do all later ones",
+        failed("D"),
+        Action.RESTART,
+        history=(failed("A"), hung("B"), failed("C", node="n1"), lost("n8")),
+        policy=Policy(restarts_without_progress=9),
+        resources=NO_QUEUE,
+        delay=120,
+    ),
+    Row(
+        "a restart after a new checkpoint does not wait",
+        failed("C", saved=40),
+        Action.RESTART,
+        history=(failed("A"), failed("B")),
+        delay=0,
+    ),
+    Row(
+        "the delays are the policy's",
+        failed("B"),
+        Action.RESTART,
+        history=(failed("A"),),
+        policy=Policy(restart_delays=(1, 2)),
+        delay=2,
+    ),
+]
+
+FILES = [
+    Row(
+        "a supervisor that cannot use the run folder leaves the run to another job",
+        no_files(),
+        Action.REQUEUE,
+        says="Stale file handle, so the job is queued again",
+    ),
+    Row(
+        "a supervisor that cannot use the run folder fails where jobs are not queued again",
+        no_files(),
+        Action.FAIL,
+        resources=NO_QUEUE,
+        says="bigtrain requeue",
+        exit_code=1,
+    ),
+    Row(
+        "three supervisors in a row that cannot use the run folder hold the run",
+        no_files(),
+        Action.HOLD,
+        history=(no_files(), no_files()),
         exit_code=1,
     ),
 ]

@@ -1,10 +1,10 @@
 """A supervised run whose ranks are small scripts: they take steps, save, and obey signals."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import launcher
 from bigtrain.config.cluster import ClusterConfig
+from launcher.supervisor.file_retries import FileRetries
 from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.supervisor import Supervisor
 from launcher.supervisor.values import Divergence, EndKind, RequeueResult, StopCause
-
-REPOSITORY = Path(launcher.__file__).parents[1]
+from tests.launcher.supervisor.local_starter import LocalStarter
 
 # Each rank takes STEPS steps of 20 ms from the newest checkpoint; rank 0 saves every 5 steps. A
 # step is a barrier through files: a rank waits until every other has reached the step before.
@@ -62,6 +61,7 @@ def fail(message, code=1, **more):
 beat("start", 0)
 attempt = os.environ["MASTER_PORT"]
 step = get("saved")
+{early}
 if rank == 0:
     with (folder / "starts").open("a") as file:
         file.write(json.dumps(dict(attempt=attempt, step=step, world=world)) + "\\n")
@@ -119,6 +119,10 @@ class FakeRun:
     folder: Path
     steps: int = 40
     body: str = "pass"
+    early: str = "pass"
+    """What a rank does before its attempt begins."""
+    unusable: Callable[[str], bool] = lambda _: False
+    """Whether the method of this name raises an OSError now."""
     events: list[dict[str, Any]] = field(default_factory=list)
     earlier: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[int, str, int | None]] = field(default_factory=list)
@@ -142,7 +146,12 @@ class FakeRun:
         except OSError:
             return []
 
+    def _touch(self, name: str) -> None:
+        if self.unusable(name):
+            raise OSError(errno.ESTALE, "Stale file handle", str(self.folder))
+
     def is_finished(self) -> bool:
+        self._touch("is_finished")
         return self._state().get("state") == "finished"
 
     def _state(self) -> dict[str, Any]:
@@ -152,6 +161,7 @@ class FakeRun:
             return {}
 
     def progress(self) -> Progress:
+        self._touch("progress")
         starts = self.starts()
         return Progress(
             attempt=len(starts) or None,
@@ -162,6 +172,7 @@ class FakeRun:
         )
 
     def history(self) -> Sequence[dict[str, Any]]:
+        self._touch("history")
         return self.earlier
 
     def wait_until_free(self, seconds: float, *, is_over: Callable[[], bool]) -> None:
@@ -173,13 +184,15 @@ class FakeRun:
 
     @contextmanager
     def launch_config(self) -> Iterator[tuple[str, ...]]:
+        self._touch("launch_config")
         script = self.folder / "rank.py"
         (self.folder / "state").unlink(missing_ok=True)
         body = textwrap.indent(textwrap.dedent(self.body), "    ").strip()
-        script.write_text(RANK.replace("{body}", body))
+        script.write_text(RANK.replace("{body}", body).replace("{early}", self.early))
         yield (sys.executable, str(script), str(self.folder), str(self.steps))
 
     def rewind(self, divergence: Divergence) -> str:
+        self._touch("rewind")
         self.rewound.append(divergence)
         (self.folder / "saved").write_text(str(divergence.checkpoint_step))
         return "rewound"
@@ -200,43 +213,6 @@ class FakeRun:
 
     def kinds(self) -> list[EndKind]:
         return [EndKind(event["kind"]) for event in self.of("attempt_end")]
-
-
-@dataclass
-class LocalStarter:
-    """Starts agents as processes of this machine that claim to be on different nodes."""
-
-    nodes: tuple[str, ...]
-    agents_per_node: int = 1
-    missing: tuple[str, ...] = ()
-    grace_seconds: float = 1.0
-    lets_ranks_save: bool | None = None  # as given to `close`
-    agents: dict[tuple[str, int], subprocess.Popen[bytes]] = field(default_factory=dict)
-    port: int = 0
-
-    async def start(self, *, port: int, token: str, on_problem: Callable[[str, str], None]) -> None:
-        self.port = port
-        for node in self.nodes:
-            for task in range(self.agents_per_node):
-                if node not in self.missing:
-                    self.agents[node, task] = self.start_agent(node, task, token)
-                else:
-                    on_problem(node, "it does not exist")
-
-    def start_agent(self, node: str, task: int, token: str) -> subprocess.Popen[bytes]:
-        options = ("--node", node, "--task", str(task), "--grace-seconds", str(self.grace_seconds))
-        where = ("--supervisor", f"127.0.0.1:{self.port}")
-        return subprocess.Popen(
-            [sys.executable, "-m", "launcher.agent", *where, *options],
-            env={**os.environ, "BIGTRAIN_JOB_TOKEN": token, "PYTHONPATH": str(REPOSITORY)},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    async def close(self, *, lets_ranks_save: bool = False) -> None:
-        self.lets_ranks_save = lets_ranks_save
-        for agent in self.agents.values():
-            await asyncio.to_thread(agent.wait, 10)
 
 
 @dataclass
@@ -336,16 +312,18 @@ def make_job(
     agents_per_node: int = 1,
     steps: int = 40,
     body: str = "pass",
+    early: str = "pass",
     missing: Sequence[str] = (),
     can_requeue: bool = False,
     rewinds: int = 0,
     preflight: Any = None,
+    restart_delays: tuple[float, ...] = (),
     **cluster: Any,
 ) -> Job:
     """A job on nodes of this machine; `used` of them get ranks, the others are spares."""
     folder.mkdir(parents=True, exist_ok=True)
     world_size = (used or len(nodes)) * ranks_per_node
-    run = FakeRun(folder, steps=steps, body=body)
+    run = FakeRun(folder, steps=steps, body=body, early=early)
     starter = LocalStarter(tuple(nodes), agents_per_node, tuple(missing))
     scheduler = FakeScheduler(tuple(nodes), can_requeue=can_requeue)
     settings = JobSettings(
@@ -356,6 +334,9 @@ def make_job(
         rewinds=rewinds,
         agents_seconds=20,
         attempt_grace_seconds=0.5,
+        restart_delays=restart_delays,
+        start_pause_seconds=0.1,
+        files=FileRetries(limit_seconds=1.0, stopped_seconds=0.2, first_delay=0.1),
     )
     supervisor = Supervisor(settings, run, scheduler, starter, preflight)
     return Job(run, starter, scheduler, supervisor)

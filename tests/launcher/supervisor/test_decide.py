@@ -29,7 +29,7 @@ from tests.launcher.supervisor.decision_rows import (
     lost,
     stopped,
 )
-from tests.launcher.supervisor.error_decisions import ERRORS, SUSPECTS
+from tests.launcher.supervisor.error_decisions import DELAYS, ERRORS, FILES, SUSPECTS
 
 ENDS = [
     Row("a finished run ends the job", end_of(EndKind.FINISHED), Action.END, says="step 41"),
@@ -324,7 +324,7 @@ NODES_LOST = [
     ),
 ]
 
-TABLE = [*ENDS, *DIVERGENCES, *NODES_LOST, *ERRORS, *SUSPECTS]
+TABLE = [*ENDS, *DIVERGENCES, *NODES_LOST, *ERRORS, *SUSPECTS, *DELAYS, *FILES]
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.rule)
@@ -333,6 +333,8 @@ def test_the_decision_follows_the_rule(row: Row) -> None:
     assert decision.action is row.action, decision
     assert row.says in decision.reason
     assert (decision.excluded, decision.exit_code) == (row.excluded, row.exit_code)
+    if row.delay is not None:
+        assert decision.delay_seconds == row.delay
     if row.nodes is not None:
         assert decision.nodes == row.nodes
     if row.world_size is not None:
@@ -347,6 +349,7 @@ INVARIANTS: list[Callable[[Decision], bool]] = [
     lambda decision: bool(decision.reason) and "\n" not in decision.reason,
     lambda decision: len(decision.reason) < 400,
     lambda decision: _starts_ranks(decision) == bool(decision.nodes) == bool(decision.world_size),
+    lambda decision: decision.delay_seconds == 0 or decision.action is Action.RESTART,
     lambda decision: not set(decision.nodes) & set(decision.excluded),
     lambda decision: (decision.action is Action.REWIND) == (decision.divergence is not None),
     lambda decision: (decision.action in (Action.HOLD, Action.FAIL)) == (decision.exit_code > 0),

@@ -299,7 +299,7 @@ def test_the_same_error_at_the_same_step_twice_ends_the_job(job):
 
 
 def test_bad_input_of_a_rank_ends_the_job_with_exit_code_2(job):
-    made = job(body="fail('data.train: no such folder', 2)")
+    made = job(early="fail('data.train: no such folder', 2)")
     assert made.supervise() == 2
     assert made.run.kinds() == [EndKind.BAD_INPUT]
 
@@ -367,25 +367,6 @@ def test_ranks_that_torchrun_starts_are_watched_stopped_and_restarted_alike(job,
     else:
         assert (first["kind"], first["nodes"]) == ("rank_failed", ("n2",))
         assert made.run.kinds()[-1] == EndKind.FINISHED
-
-
-def test_a_run_that_loses_its_supervisor_again_and_again_is_held(job):
-    made = job(steps=10)
-    lost = {"event": "job_start", "job": "7", "nodes": ["n1", "n2"]}
-    made.run.earlier = [dict(lost) for _ in range(3)]
-    assert made.supervise() == 1
-    assert made.run.of("job_end")[0]["state"] == "held"
-    assert "3 attempts in a row failed" in made.run.of("job_end")[0]["reason"]
-    assert "job 7 lost its supervisor, on n1" in made.run.of("job_end")[0]["reason"]
-    assert made.run.starts() == []
-
-
-def test_a_run_continues_after_the_loss_of_its_supervisor(job):
-    made = job(steps=10)
-    made.run.earlier = [{"event": "job_start", "job": "7", "nodes": ["n1", "n2"]}]
-    assert made.supervise() == 0
-    first = made.run.of("decision")[0]
-    assert first["action"] == "restart" and "job 7 lost its supervisor" in first["reason"]
 
 
 def test_the_ranks_save_when_the_supervisor_fails(job, monkeypatch):
