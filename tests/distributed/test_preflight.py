@@ -35,6 +35,7 @@ class _Answer:
 class _End:
     failed_nodes: Sequence[str]
     message: str
+    timed_out: bool = False
 
 
 @dataclass
@@ -73,7 +74,7 @@ class LocalNodes:
                 asyncio.gather(*(r.communicate() for r in ranks)), seconds
             )
         except TimeoutError:
-            return _End(nodes, f"not done within {seconds:.0f} s")
+            return _End(nodes, f"not done within {seconds:.0f} s", timed_out=True)
         finally:
             for rank in ranks:
                 with suppress(ProcessLookupError):

@@ -46,6 +46,13 @@ separator=$(printf %s "$format" | cut -c3)
 tr '|' "$separator" < {queue}
 """
 
+_SINFO = """
+case "$*" in
+    *--Node*) printf '%s\\n' n1 n2 n3 n4;;
+    *) echo 'main*|up|infinite|4|2|8000|(null)|idle';;
+esac
+"""
+
 
 class FakeSlurm:
     """A folder of SLURM's commands, first in PATH."""
@@ -55,6 +62,7 @@ class FakeSlurm:
         self._queue, self._failure = folder / "queue", folder / "failure"
         squeue = _SQUEUE.format(queue=self._queue, unknown=UNKNOWN)
         bodies = {"squeue": squeue, "sbatch": "echo 77", "scancel": "", "scontrol": ""}
+        bodies["sinfo"] = _SINFO
         for name, body in bodies.items():
             script = folder / name
             script.write_text(

@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_read_is_refused(
     folder: ConfigFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deny(*_: object, **__: object) -> str:
-        raise PermissionError(13, "Permission denied")
+        raise PermissionError(13, "Permission denied", "small.yaml")
 
     monkeypatch.setattr(config_files.Path, "read_text", deny)
     assert refusal(["small.yaml"]) == "small.yaml: cannot be read: Permission denied"
