@@ -53,7 +53,7 @@ demo: $(USER_READY) ## From text to a Hugging Face model: every command of the m
 	$(BIN)/bigtrain report $(RUN) --exported $(EXPORT) --prompt 'def main('
 	@echo "('source $(BIN)/activate' puts the command bigtrain on your PATH)"
 
-test: $(DEVELOPER_READY) ## All tests except those marked slow, in two processes: five to eight minutes on two cores
+test: $(DEVELOPER_READY) ## All tests except those marked slow, in two processes: about ten minutes on two cores
 	$(BIN)/python -m pytest $(TWO_PROCESSES)
 
 # Slow tests run one at a time: some measure time, and some use both cores and much memory.

@@ -96,6 +96,7 @@ def test_a_slow_rank_is_named_within_100_steps(corpus: Path, tmp_path: Path) -> 
     _check_rank_2_is_named(_config(corpus, tmp_path, steps=106), window=100)
 
 
+@pytest.mark.slow
 def test_the_ranks_of_a_slow_copy_of_the_model_are_named_together(
     corpus: Path, tmp_path: Path
 ) -> None:

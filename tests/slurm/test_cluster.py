@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.configuration import ClusterOptions
@@ -30,6 +31,7 @@ def test_a_job_runs_one_task_on_each_of_four_nodes(cluster: SlurmCluster, tmp_pa
     assert sorted(output.read_text().split()) == ["node=n1", "node=n2", "node=n3", "node=n4"]
 
 
+@pytest.mark.slow
 def test_a_killed_node_is_down_within_its_timeout_and_comes_back(
     tmp_path: Path,
 ) -> None:

@@ -69,6 +69,7 @@ def text(tmp_path: Path) -> list[object]:
     return ["shard", "stories", last, "--tokenizer=tokenizer.model", "--task-mb=0.002"]
 
 
+@pytest.mark.slow
 def test_a_part_that_is_killed_runs_again_by_itself_and_the_corpus_has_the_bytes_of_one_machine(
     cluster: SlurmCluster, tmp_path: Path, text: list[object]
 ) -> None:
