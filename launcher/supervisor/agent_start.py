@@ -10,11 +10,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from bigtrain.config.node_names import compress_names
 from launcher.supervisor.addresses import own_addresses
 from launcher.supervisor.agents import Agents, describe_missing
 from launcher.supervisor.interfaces import Starter
 from launcher.supervisor.job_settings import JobSettings
-from launcher.supervisor.node_names import compress_names
 from launcher.supervisor.stops import StopWatch
 
 logger = logging.getLogger("launcher.supervisor")

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 
+from bigtrain.config.node_names import compress_names
 from launcher.connection import Connection
 from launcher.messages import (
     MAX_LINE_BYTES,
@@ -26,7 +27,6 @@ from launcher.messages import (
 )
 from launcher.open_files import raise_open_files
 from launcher.ports import find_free_port
-from launcher.supervisor.node_names import compress_names
 
 logger = logging.getLogger(__name__)
 

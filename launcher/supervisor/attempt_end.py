@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bigtrain.config.node_names import compress_names
 from launcher.failures import (
     RankEnd,
     RankFailure,
@@ -12,7 +13,6 @@ from launcher.failures import (
 from launcher.supervisor.attempt import AttemptOutcome, node_of
 from launcher.supervisor.interfaces import RunProgress
 from launcher.supervisor.node_blame import blame_lost_nodes
-from launcher.supervisor.node_names import compress_names
 from launcher.supervisor.rank_starts import NodeRanks
 from launcher.supervisor.stops import Stop
 from launcher.supervisor.values import AttemptEnd, EndKind
@@ -82,9 +82,7 @@ def build_attempt_end(
     return AttemptEnd(
         kind=cause.kind,
         started_at_step=started_at,
-        last_step=max(
-            started_at, outcome.last_step, *((after.step, after.saved_step) if begun else ())
-        ),
+        last_step=last_step,
         saved_step=after.saved_step,
         message=cause.message,
         stop_cause=stop.cause if stop and cause.kind is EndKind.STOPPED else None,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
+from bigtrain.config.node_names import compress_names
 from launcher.supervisor.agents import Agents
 from launcher.supervisor.attempt import Attempt, AttemptSettings
 from launcher.supervisor.attempt_end import build_attempt_end, describe_failure
@@ -16,7 +17,6 @@ from launcher.supervisor.hang_files import report_hang
 from launcher.supervisor.interfaces import RunProgress, SupervisedRun
 from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.node_blame import blame_lost_nodes
-from launcher.supervisor.node_names import compress_names
 from launcher.supervisor.rank_starts import (
     NodeRanks,
     StartSettings,

@@ -30,7 +30,7 @@ The rules, in this order; the first that fits decides. "Failed" means every end 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from launcher.supervisor.describe import count_of, describe_end, name_nodes, render_history
+from launcher.supervisor.describe import count_of, describe_end, name_nodes
 from launcher.supervisor.error_messages import looks_like_hardware, normalise_message
 from launcher.supervisor.placement import place
 from launcher.supervisor.values import (
@@ -42,8 +42,6 @@ from launcher.supervisor.values import (
     Resources,
     StopCause,
 )
-
-__all__ = ["decide", "render_history"]
 
 SUSPECT_ERRORS = 3
 """Different errors that blame one node, from which on the node is suspect."""

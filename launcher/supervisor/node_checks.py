@@ -1,17 +1,16 @@
 """What the preflight checks may do with the nodes: ask their agents, and run ranks on them."""
 
-import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bigtrain.config.node_names import compress_names
 from launcher.failures import RankFailure, find_first_failure
-from launcher.messages import Check, CheckResult, Hello
+from launcher.messages import Check, CheckResult
 from launcher.supervisor.agents import AgentLink, Agents
 from launcher.supervisor.attempt import Attempt, AttemptOutcome, AttemptSettings, node_of
-from launcher.supervisor.node_names import compress_names
 from launcher.supervisor.rank_starts import (
     NodeRanks,
     StartSettings,
@@ -62,14 +61,6 @@ class NodeChecks:
         """The folder for the output of checks, which all nodes share."""
         return self.settings.log_dir
 
-    def hello(self, node: str) -> Hello:
-        """What the first agent of a node said about its machine."""
-        return self.agents.of_node(node)[0].hello
-
-    def clock_offset(self, node: str) -> float:
-        """Seconds by which the clock of a node is behind that of the supervisor."""
-        return self.agents.of_node(node)[0].clock_offset
-
     async def ask(self, node: str, arguments: Mapping[str, Any], *, seconds: float) -> CheckAnswer:
         """Lets the first agent of a node call ``launcher.preflight.checks.run_checks(arguments)``.
 
@@ -94,16 +85,6 @@ class NodeChecks:
             return CheckAnswer({}, f"no answer within {seconds:.0f} s", timed_out=True)
         assert isinstance(answer, CheckResult)
         return CheckAnswer(answer.result, answer.error)
-
-    async def ask_all(
-        self, arguments: Mapping[str, Any], *, seconds: float
-    ) -> dict[str, CheckAnswer]:
-        """Asks all nodes at the same time."""
-        nodes = self.nodes
-        answers = await asyncio.gather(
-            *(self.ask(node, arguments, seconds=seconds) for node in nodes)
-        )
-        return dict(zip(nodes, answers, strict=True))
 
     async def run_ranks(
         self,

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bigtrain.config.node_names import compress_numbers
 from launcher.files import replace_file
 from launcher.messages import RankBeat
 from launcher.supervisor.agents import Agents
 from launcher.supervisor.attempt import Attempt
-from launcher.supervisor.node_names import compress_numbers
 from launcher.supervisor.rank_starts import NodeRanks
 
 SCHEMA = "bigtrain-supervisor/1"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.supervisor.decide import render_history
+from launcher.supervisor.describe import render_history
 from launcher.supervisor.error_messages import looks_like_hardware, normalise_message
 from launcher.supervisor.values import AttemptEnd, EndKind, StopCause
 

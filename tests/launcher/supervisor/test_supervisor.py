@@ -384,7 +384,7 @@ def test_the_ranks_save_when_the_supervisor_fails(job, monkeypatch):
 
 
 def test_the_last_report_waits_for_a_slow_one(job, monkeypatch):
-    made = job(steps=5)
+    made = job(steps=60)  # The ranks run for longer than one report takes.
     write, running, states = SupervisorReport.write, Lock(), []
 
     def slow_write(report: SupervisorReport, fields: dict[str, Any]) -> None:
