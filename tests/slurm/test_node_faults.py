@@ -26,7 +26,7 @@ from tests.slurm.processes import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_SECONDS)]
 NODE_GOAL = 45.0
 SAME_LOSS = 1e-6
-ELASTIC_STEPS = 100
+ELASTIC_STEPS = 400
 
 
 @pytest.fixture(scope="module")
