@@ -2,14 +2,11 @@
 
 import shutil
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from bigtrain.config import RunConfig
@@ -32,8 +29,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_SECONDS)]
 RANK_GOAL = 20.0
 FAILURE_SECONDS = 30.0
 HANG_SECONDS = 5
-DUTY_SECONDS = (0.095, 0.005)
-"""How long a slow rank is stopped, and then runs, in turn."""
 
 RAISES_AT_STEP_25 = """
     from bigtrain.train.trainer import Trainer
@@ -42,6 +37,19 @@ RAISES_AT_STEP_25 = """
         if os.environ["RANK"] == "1" and step == 25:
             raise RuntimeError(f"broken on purpose by process {os.getpid()}")
         return plain(self, step, batch)
+    Trainer._forward_step = forward_step
+"""
+
+SLOW_AFTER_STEP_5 = """
+    import time
+    from bigtrain.train.trainer import Trainer
+    plain = Trainer._forward_step
+    def forward_step(self, step, batch):
+        forward = plain(self, step, batch)
+        def slow(*arguments, **more):
+            time.sleep(0.02)
+            return forward(*arguments, **more)
+        return slow if os.environ["RANK"] == "1" and step > 5 else forward
     Trainer._forward_step = forward_step
 """
 
@@ -211,41 +219,18 @@ def test_a_diverged_run_rewinds_itself_past_the_bad_samples_and_finishes(
     assert len(run.events("job_start")) == 1
 
 
-@contextmanager
-def _slowed_down(process: psutil.Process) -> Iterator[None]:
-    """Stops a process for most of the time."""
-    done = threading.Event()
-
-    def alternate() -> None:
-        with suppress(psutil.NoSuchProcess):
-            while not done.is_set():
-                process.suspend()
-                done.wait(DUTY_SECONDS[0])
-                process.resume()
-                done.wait(DUTY_SECONDS[1])
-
-    thread = threading.Thread(target=alternate)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
 def test_a_slow_rank_is_named_with_its_node_within_100_steps(
     launch: Launch, corpus: Path, tmp_path: Path
 ) -> None:
     train = {"steps": 400, "micro_batch_size": 1, "global_batch_size": 16}
     config = fault_config(corpus, tmp_path / "runs", train=train, validation={"every": 400})
-    run = launch(config, step=5)
-    node = run.node_of(1)
-    with _slowed_down(run.ranks()[1]):
-        began = max(run.losses())
-        wait_until(lambda: run.events("straggler"), WAIT_SECONDS, run.describe)
+    (tmp_path / "code").mkdir()
+    slow = run_before("train-rank", tmp_path / "code", SLOW_AFTER_STEP_5)
+    run = launch(config, step=5, environment=slow)
+    wait_until(lambda: run.events("straggler"), WAIT_SECONDS, run.describe)
     (event,) = run.events("straggler")
-    assert (event["rank"], event["node"]) == (1, node)
-    assert event["step"] <= began + 100
+    assert (event["rank"], event["node"]) == (1, run.node_of(1))
+    assert event["step"] <= 5 + 100
     assert event["ratio"] > 1.2
     run.bigtrain("stop", str(run.folder))
     run.wait_end("stopped", timeout=WAIT_SECONDS)
