@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,11 +225,14 @@ class SlurmCluster:
         self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=lost")
 
     def restart_node(self, name: str) -> None:
-        """Starts a node again, after `kill_node` or `freeze_node`, and waits until it is idle."""
+        """Starts a node again, after `kill_node` or `freeze_node`, and waits until it answers.
+
+        If SLURM did not notice yet that it was lost, it still counts as part of its job.
+        """
         if name in self._daemons:
             self.kill_node(name)
         self._start_node(name)
-        self._resume([name])
+        self._resume([name], wanted={"idle", "allocated", "mixed"})
 
     def stop_controller(self) -> None:
         """Ends slurmctld, which saves what it knows. Jobs that run are not touched."""
@@ -359,20 +362,22 @@ class SlurmCluster:
 
         wait_until(cancelled, timeout, self._describe)
 
-    def _resume(self, nodes: Iterable[str], timeout: float = 30) -> None:
-        """Makes nodes usable that SLURM drained or declared down; waits until they are idle."""
+    def _resume(
+        self, nodes: Iterable[str], timeout: float = 30, wanted: Collection[str] = ("idle",)
+    ) -> None:
+        """Makes nodes usable that SLURM drained or declared down; waits for one of the states."""
         names = list(nodes)
 
-        def idle() -> bool:
+        def usable() -> bool:
             states = self.node_states()
             bad = [n for n in names if states[n].strip("*~#$@+").startswith(("dr", "down", "fail"))]
             if bad:
                 self.run(
                     "scontrol", "update", f"NodeName={','.join(bad)}", "State=RESUME", check=False
                 )
-            return all(states[name] == "idle" for name in names)
+            return all(states[name] in wanted for name in names)
 
-        wait_until(idle, timeout, self._describe)
+        wait_until(usable, timeout, self._describe)
 
     def _describe(self) -> str:
         return f"jobs {self.jobs()}, nodes {self.node_states()}\n{self._log('slurmctld')}"

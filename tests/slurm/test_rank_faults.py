@@ -31,6 +31,8 @@ FAILURE_SECONDS = 30.0
 HANG_SECONDS = 5
 
 RAISES_AT_STEP_25 = """
+    from bigtrain.environment import quiet_foreign_libraries
+    quiet_foreign_libraries()
     from bigtrain.train.trainer import Trainer
     plain = Trainer._forward_step
     def forward_step(self, step, batch):
@@ -42,6 +44,8 @@ RAISES_AT_STEP_25 = """
 
 SLOW_AFTER_STEP_5 = """
     import time
+    from bigtrain.environment import quiet_foreign_libraries
+    quiet_foreign_libraries()
     from bigtrain.train.trainer import Trainer
     plain = Trainer._forward_step
     def forward_step(self, step, batch):

@@ -13,11 +13,31 @@ import pytest
 from bigtrain.config import RunConfig
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.cluster_runs import ClusterRun, train_locally
-from tests.slurm.faults import WAIT_SECONDS, check_same_end, fault_config, start_seconds
+from tests.slurm.faults import (
+    WAIT_SECONDS,
+    check_same_end,
+    fault_config,
+    run_before,
+    start_seconds,
+)
 from tests.slurm.processes import wait_until
 
 SECONDS_BETWEEN_FAULTS = {"short": 30.0, "hour": 120.0}
-STEPS = {"short": 1200, "hour": 12_000}
+STEPS = {"short": 2000, "hour": 6000}
+SECONDS_LONGER = {"short": 0.0, "hour": 0.3}
+"""How much longer a step of the run takes than one of the uninterrupted run, which it is compared
+with afterwards, and which would otherwise take most of an hour as well."""
+LONGER_STEPS = """
+    import time
+    from bigtrain.environment import quiet_foreign_libraries
+    quiet_foreign_libraries()
+    from bigtrain.train.trainer import Trainer
+    plain = Trainer._forward_step
+    def forward_step(self, step, batch):
+        time.sleep({seconds})
+        return plain(self, step, batch)
+    Trainer._forward_step = forward_step
+"""
 PROFILE: dict[str, Any] = {"spares": 1, "hang_seconds": 10, "time": "3:00:00"}
 Fault = Callable[["Soak"], None]
 
@@ -31,8 +51,9 @@ class Soak:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the job has ended for good."""
-        return bool(self.run.events("job_end")) and not self.run.cluster.alive_jobs()
+        """Whether the last job has ended for good; known also while the controller is down."""
+        ends = self.run.events("job_end")
+        return bool(ends) and ends[-1]["state"] != "requeued"
 
     def make_fault(self, fault: Fault) -> None:
         """Makes a fault while the ranks train, and waits until the run has saved after it."""
@@ -142,9 +163,10 @@ def test_a_run_with_faults_at_random_ends_as_one_without(
     length: str,
 ) -> None:
     config = _soak_config(corpus, tmp_path / "runs", STEPS[length])
-    run = ClusterRun(
-        cluster, config, tmp_path, nodes=2, profile=PROFILE, environment={"TMPDIR": temporary}
-    )
+    (tmp_path / "code").mkdir()
+    longer = LONGER_STEPS.format(seconds=SECONDS_LONGER[length])
+    environment = {"TMPDIR": temporary, **run_before("train-rank", tmp_path / "code", longer)}
+    run = ClusterRun(cluster, config, tmp_path, nodes=2, profile=PROFILE, environment=environment)
     run.launch()
     run.wait_for_step(25, timeout=WAIT_SECONDS)
     soak = Soak(run, seed=len(length))
