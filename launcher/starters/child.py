@@ -10,7 +10,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from launcher.agent import GRACE_SECONDS
+from launcher.agent.options import GRACE_SECONDS
 
 SAVE_SECONDS = GRACE_SECONDS + 30
 """Limit for agents that let their ranks save; they kill ranks that take longer, and end."""

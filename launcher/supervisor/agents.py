@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from bigtrain.config.node_names import compress_names
-from launcher.connection import Connection
-from launcher.messages import (
+from launcher.agent.connection import Connection
+from launcher.agent.messages import (
     MAX_LINE_BYTES,
     CheckResult,
     End,
@@ -25,8 +25,8 @@ from launcher.messages import (
     ReservePort,
     SignalReceived,
 )
-from launcher.open_files import raise_open_files
 from launcher.ports import find_free_port
+from launcher.supervisor.open_files import raise_open_files
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from launcher.failures import RankEnd
-from launcher.messages import (
+from launcher.agent.messages import (
     DumpStacks,
     Heartbeat,
     Message,
@@ -23,6 +22,7 @@ from launcher.messages import (
     Start,
     StartFailed,
 )
+from launcher.failures import RankEnd
 from launcher.ranks import stop_signal_file
 from launcher.supervisor.agents import AgentEvent, AgentLink, Agents, NodeLost
 from launcher.supervisor.hangs import Hang, HangWatch

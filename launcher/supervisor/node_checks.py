@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bigtrain.config.node_names import compress_names
+from launcher.agent.messages import Check, CheckResult
 from launcher.failures import RankFailure, find_first_failure
-from launcher.messages import Check, CheckResult
 from launcher.supervisor.agents import AgentLink, Agents
 from launcher.supervisor.attempt import Attempt, AttemptOutcome, AttemptSettings, node_of
 from launcher.supervisor.rank_starts import (

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bigtrain.config.node_names import compress_numbers
+from launcher.agent.messages import RankBeat
 from launcher.files import replace_file
-from launcher.messages import RankBeat
 from launcher.supervisor.agents import Agents
 from launcher.supervisor.attempt import Attempt
 from launcher.supervisor.rank_starts import NodeRanks

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launcher.messages import RankBeat
+from launcher.agent.messages import RankBeat
 
 MAX_DATAGRAM = 4096
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user and group

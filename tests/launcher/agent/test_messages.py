@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.failures import ErrorReport, RankEnd
-from launcher.messages import (
+from launcher.agent.messages import (
     CheckResult,
     End,
     Heartbeat,
@@ -19,6 +18,7 @@ from launcher.messages import (
     encode_message,
     shorten,
 )
+from launcher.failures import ErrorReport, RankEnd
 from launcher.supervisor.values import Divergence
 
 REPORT = ErrorReport("ValueError: x", 1, 2.5, "Traceback…", Divergence(120, 129, 100))

@@ -6,28 +6,21 @@ queues the job again or ends it. A signal of the scheduler does not end it: the 
 for all nodes. Run it as ``python -m launcher.agent``.
 """
 
-import argparse
 import asyncio
 import importlib
 import logging
 import os
 import signal
-import socket
-import sys
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from launcher.agent_folder import agent_folder
-from launcher.agent_ranks import AgentRanks
-from launcher.connection import Connection, connect
-from launcher.environment import read_job_token, read_slurm_variable
-from launcher.host_facts import render_hello
-from launcher.messages import (
+from launcher.agent.connection import Connection, connect
+from launcher.agent.folder import agent_folder
+from launcher.agent.host_facts import render_hello
+from launcher.agent.messages import (
     Check,
     CheckResult,
     DumpStacks,
@@ -42,6 +35,9 @@ from launcher.messages import (
     SignalReceived,
     Start,
 )
+from launcher.agent.options import AgentOptions
+from launcher.agent.ranks import AgentRanks
+from launcher.environment import read_slurm_variable
 from launcher.ports import find_free_port
 
 logger = logging.getLogger("launcher.agent")
@@ -51,24 +47,7 @@ CONNECT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 STOPPED_CONNECT_SECONDS = 10.0
 """Limit for the connection after a signal: the supervisor has to hear of it, but may be gone."""
-GRACE_SECONDS = 120.0
-"""Time to save that the ranks have after the supervisor was lost."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
-
-
-@dataclass(frozen=True, slots=True)
-class AgentOptions:
-    """What the command line and the environment tell an agent."""
-
-    supervisors: tuple[tuple[str, int], ...]  # addresses and ports, tried in turn
-    token: str
-    node: str
-    task: int
-    connect_seconds: float  # limit for the connection
-    grace_seconds: float  # time to save after the supervisor was lost
-    ends_with_stdin: bool  # whether the end of stdin means that the supervisor is gone
-    restart: str | None = None  # how the run continues after the job; None outside of SLURM
-    report: Path | None = None  # the report of the supervisor, in the run folder
 
 
 @dataclass(slots=True)
@@ -240,49 +219,3 @@ def _run_check(check: Check, agent: _Agent) -> None:
             loop.call_soon_threadsafe(agent.send, result)
 
     threading.Thread(target=run, daemon=True).start()
-
-
-def read_options(words: Sequence[str]) -> AgentOptions:
-    """Reads the command line of an agent, and the variables of srun.
-
-    Raises:
-        SystemExit: An option is missing or wrong.
-    """
-    parser = argparse.ArgumentParser(prog="python -m launcher.agent")
-    parser.add_argument("--supervisor", required=True, help="HOST:PORT[,HOST:PORT…]")
-    parser.add_argument("--node", default=read_slurm_variable("NODENAME") or socket.gethostname())
-    parser.add_argument("--task", type=int, default=int(read_slurm_variable("LOCALID") or 0))
-    parser.add_argument("--connect-seconds", type=float, default=120)
-    parser.add_argument("--grace-seconds", type=float, default=GRACE_SECONDS)
-    parser.add_argument("--ends-with-stdin", action="store_true")
-    parser.add_argument("--restart", choices=("requeue", "chain", "none"))
-    parser.add_argument("--report", type=Path)
-    given = parser.parse_args(words)
-    if not (token := read_job_token()):
-        parser.error("BIGTRAIN_JOB_TOKEN is not set; `bigtrain supervise` starts the agents")
-    return AgentOptions(
-        supervisors=tuple(_split_address(each) for each in given.supervisor.split(",")),
-        token=token,
-        node=given.node,
-        task=given.task,
-        connect_seconds=given.connect_seconds,
-        grace_seconds=given.grace_seconds,
-        ends_with_stdin=given.ends_with_stdin,
-        restart=given.restart,
-        report=given.report,
-    )
-
-
-def _split_address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def main() -> None:
-    """Runs the agent until the job ends."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
-    sys.exit(asyncio.run(run_agent(read_options(sys.argv[1:]))))
-
-
-if __name__ == "__main__":
-    main()

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.environment import rank_environment
-from launcher.failures import RankEnd
-from launcher.heartbeats import HeartbeatSocket
-from launcher.messages import (
+from launcher.agent.heartbeats import HeartbeatSocket
+from launcher.agent.messages import (
     MAX_TEXT,
     Heartbeat,
     Message,
@@ -24,11 +22,13 @@ from launcher.messages import (
     StartFailed,
     shorten,
 )
+from launcher.agent.stacks import dump_stacks
+from launcher.agent.torchrun import load_rank_ends, stacks_file, torchrun_command
+from launcher.environment import rank_environment
+from launcher.failures import RankEnd
 from launcher.orphans import no_orphans
 from launcher.processes import is_descendant
 from launcher.ranks import RankCommand, RankProcess, error_file, log_file, start_rank
-from launcher.stacks import dump_stacks
-from launcher.torchrun import load_rank_ends, stacks_file, torchrun_command
 
 logger = logging.getLogger(__name__)
 
