@@ -25,7 +25,7 @@ from bigtrain.runs.rewind import render_rewind
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.skip_file import with_skips
 from launcher.failures import load_error_report
-from launcher.local import JobResult, LocalJob, render_failure, run_local
+from launcher.local import LaunchResult, LocalLaunch, render_failure, run_local
 from launcher.ranks import error_file
 from launcher.supervisor.decide import decide
 from launcher.supervisor.values import (
@@ -66,17 +66,17 @@ def launch_locally(config: RunConfig, *, processes: int, accepted: Sequence[str]
 
 def _run_attempt(
     config: RunConfig, folder: RunFolder, *, processes: int, accepted: Sequence[str]
-) -> JobResult:
+) -> LaunchResult:
     words = [word for key in accepted for word in ("--accept-change", key)]
     with launch_file(config) as file:
-        job = LocalJob(
+        launch = LocalLaunch(
             command=(sys.executable, "-m", "bigtrain.cli", "train-rank", str(file), *words),
             processes=processes,
             log_dir=folder.logs,
         )
         processes_of = "process" if processes == 1 else "processes"
         typer.echo(f"starting {processes} {processes_of} of run {config.name}", err=True)
-        result = run_local(job)
+        result = run_local(launch)
     if result.failure is not None:
         typer.echo(f"bigtrain: {render_failure(result.failure)}", err=True)
     record_end(folder, result)
@@ -84,7 +84,7 @@ def _run_attempt(
 
 
 def _decide(
-    config: RunConfig, folder: RunFolder, result: JobResult, *, processes: int
+    config: RunConfig, folder: RunFolder, result: LaunchResult, *, processes: int
 ) -> Decision | None:
     """What to do after a divergence; None after any other end, when the user decides."""
     failure = result.failure

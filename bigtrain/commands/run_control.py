@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bigtrain.commands.durations import render_duration
-from bigtrain.commands.status_view import StatusView, conclude
+from bigtrain.commands.status_view import StatusView, build_status_view
 from bigtrain.runs.job_file import JOB_SCRIPT, JobRecord, load_job, update_job
 from bigtrain.runs.launch_file import has_launcher
 from bigtrain.runs.run_folder import RunFolder
@@ -195,7 +195,7 @@ def _look_at(run_dir: Path) -> _Run:
     is_slurm = record is not None and record.scheduler == "slurm"
     jobs = record.jobs[-_NEWEST_JOBS:] if record is not None and is_slurm else ()
     answer = ask_queue(jobs, timeout=ANSWER_SECONDS) if jobs else QueueAnswer()
-    return _Run(run_dir, conclude(status, answer))
+    return _Run(run_dir, build_status_view(status, answer))
 
 
 def _answered(run: _Run) -> QueueAnswer:

@@ -25,7 +25,7 @@ class StatusView:
         return self.state not in {"waiting", "lost", "ended"} and self.run.claims_to_run
 
 
-def conclude(run: RunStatus, queue: QueueAnswer) -> StatusView:
+def build_status_view(run: RunStatus, queue: QueueAnswer) -> StatusView:
     """Concludes in which state a run is, and what is wrong with it.
 
     Args:

@@ -25,12 +25,12 @@ from launcher.agent.messages import (
     CheckResult,
     DumpStacks,
     End,
+    FindPort,
     Message,
     MessageError,
     Ping,
     Pong,
     Port,
-    ReservePort,
     Signal,
     SignalReceived,
     Start,
@@ -40,7 +40,7 @@ from launcher.agent.ranks import AgentRanks
 from launcher.environment import read_slurm_variable
 from launcher.ports import find_free_port
 
-logger = logging.getLogger("launcher.agent")
+logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0
 """Limit for one address; an address of a network that this node cannot reach may never answer."""
@@ -56,7 +56,7 @@ class _Agent:
     ranks: AgentRanks | None = None
     connection: Connection | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # the supervisor is gone
-    early: list[str] = field(default_factory=list)  # signals that came before the connection
+    early_signals: list[str] = field(default_factory=list)  # before the connection
 
     def send(self, message: Message) -> None:
         if self.connection is not None:
@@ -65,9 +65,9 @@ class _Agent:
     def on_signal(self, number: signal.Signals) -> None:
         if self.connection is not None:
             self.send(SignalReceived(number.name))
-        elif not self.early:
+        elif not self.early_signals:
             asyncio.get_running_loop().call_later(STOPPED_CONNECT_SECONDS, self._give_up)
-            self.early.append(number.name)
+            self.early_signals.append(number.name)
 
     def _give_up(self) -> None:
         if self.connection is None:
@@ -89,7 +89,7 @@ class _Agent:
                     self.ranks.send_signal(signal.Signals[message.name])
                 case DumpStacks():
                     self.ranks.dump_stacks(message.generation)
-                case ReservePort():
+                case FindPort():
                     self.send(Port(message.request, find_free_port()))
                 case Ping():
                     self.send(Pong(message.sent, time.time()))
@@ -107,22 +107,22 @@ async def run_agent(options: AgentOptions) -> int:
     if options.ends_with_stdin:
         _watch_stdin(agent.gone)
     connecting = asyncio.create_task(_connect(options))
-    if not await _first(connecting, agent.gone):
+    if not await _completes_before(agent.gone, connecting):
         logger.error("the agent of %s was stopped before it found the supervisor", options.node)
         return 1
     agent.connection = await connecting
     if agent.connection is None:
-        await _give_up_job(options, _on_signals())
+        await _requeue_or_cancel_job(options, _on_signals())
         return 1
     agent.send(render_hello(token=options.token, node=options.node, task=options.task))
     ended = asyncio.Event()
-    for name in agent.early:
+    for name in agent.early_signals:
         agent.send(SignalReceived(name))
     with agent_folder() as folder:
         ranks = agent.ranks = AgentRanks(folder, agent.send)
         serving = asyncio.create_task(agent.serve())
         try:
-            is_told_to_end = await _first(serving, agent.gone) and await serving
+            is_told_to_end = await _completes_before(agent.gone, serving) and await serving
         except MessageError as error:
             logger.error("the agent of %s: the supervisor sent %s", options.node, error)
             is_told_to_end = False
@@ -135,7 +135,7 @@ async def run_agent(options: AgentOptions) -> int:
         ranks.close()
     await agent.connection.close()
     if not is_told_to_end:
-        await _give_up_job(options, ended)
+        await _requeue_or_cancel_job(options, ended)
     return 0 if is_told_to_end else 1
 
 
@@ -147,22 +147,22 @@ def _on_signals() -> asyncio.Event:
     return ended
 
 
-async def _give_up_job(options: AgentOptions, ended: asyncio.Event) -> None:
+async def _requeue_or_cancel_job(options: AgentOptions, ended: asyncio.Event) -> None:
     """Ends the job, or queues it again, if nobody else does; the first agent of each node asks."""
     job = read_slurm_variable("JOB_ID")
     if job is None or options.report is None or options.restart is None or options.task:
         return
-    abandoned = importlib.import_module("launcher.slurm.abandoned_job")
-    turn = int(read_slurm_variable("NODEID") or 0)
-    work = abandoned.AbandonedJob(job, options.restart, options.report, turn).give_up()
-    giving_up = asyncio.create_task(work)
-    if await _first(giving_up, ended):
-        logger.warning("%s: job %s: %s", options.node, job, await giving_up)
+    module = importlib.import_module("launcher.slurm.abandoned_job")
+    index = int(read_slurm_variable("NODEID") or 0)
+    abandoned = module.AbandonedJob(job, options.restart, options.report, index)
+    asking = asyncio.create_task(abandoned.requeue_or_cancel())
+    if await _completes_before(ended, asking):
+        logger.warning("%s: job %s: %s", options.node, job, await asking)
 
 
-async def _first(task: "asyncio.Task[Any]", gone: asyncio.Event) -> bool:
-    """Waits for a task; cancels it and returns False if the supervisor is gone before."""
-    waiting = asyncio.create_task(gone.wait())
+async def _completes_before(event: asyncio.Event, task: "asyncio.Task[Any]") -> bool:
+    """Waits for a task; cancels it and returns False if the event is set first."""
+    waiting = asyncio.create_task(event.wait())
     await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     if not task.done():

@@ -101,7 +101,7 @@ class RankStacks:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """Answers `ReservePort`: a port of the agent's node that is free now."""
+    """Answers `FindPort`: a port of the agent's node that is free now."""
 
     request: int
     port: int
@@ -139,7 +139,7 @@ class Ping:
 
 
 @dataclass(frozen=True, slots=True)
-class ReservePort:
+class FindPort:
     """Asks for a free port of the agent's node."""
 
     request: int
@@ -199,7 +199,7 @@ Message = (
     | SignalReceived
     | Ping
     | Pong
-    | ReservePort
+    | FindPort
     | Start
     | Signal
     | DumpStacks

@@ -96,7 +96,7 @@ def judge_nodes(results: Mapping[str, Figures], policy: JudgePolicy) -> Verdict:
         results: The figures of each node, in the order of the nodes.
         policy: The limits.
     """
-    results, warnings = _without_passing(results)
+    results, warnings = _without_shared_temporary(results)
     return replace(_judge(results, policy), warnings=warnings)
 
 
@@ -124,7 +124,7 @@ def slow_nodes(rates: Mapping[str, float], policy: JudgePolicy) -> list[str]:
     return [node for node, rate in rates.items() if rate < limit]
 
 
-def _without_passing(
+def _without_shared_temporary(
     results: Mapping[str, Figures],
 ) -> tuple[dict[str, Figures], tuple[str, ...]]:
     """The results without the problems that may pass and are shared, and a line for each check."""

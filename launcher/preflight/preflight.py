@@ -27,8 +27,8 @@ from launcher.preflight.pairs import (
     Pair,
     PairResult,
     best_results,
+    good_nodes,
     plan_pairs,
-    proven_nodes,
 )
 
 logger = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ class _Preflight:
             seconds = round(time.monotonic() - started, 3)
             for node, best in best_results(good, self.pairs).items():
                 self.figures[node]["pair_all_reduce"] = Figure(best.rate, best.problem, seconds)
-        if self.pairs and not proven_nodes(self.pairs, ratio=ratio):
+        if self.pairs and not good_nodes(self.pairs, ratio=ratio):
             self._refuse_pairs(good)
 
     def _refuse_pairs(self, nodes: Sequence[str]) -> None:

@@ -41,10 +41,10 @@ class AbandonedJob:
     restart: Literal["requeue", "chain", "none"]
     report: Path
     """The supervisor's report in the run folder."""
-    turn: int
+    node_index: int
     """Number of the node within the job."""
 
-    async def give_up(self) -> str:
+    async def requeue_or_cancel(self) -> str:
         """Queues the job again, or ends it, unless the supervisor or SLURM takes care of it.
 
         Returns:
@@ -52,7 +52,7 @@ class AbandonedJob:
         """
         if await self._is_supervised():
             return "its supervisor lives, and has given this node up"
-        await asyncio.sleep(self.turn * TURN_SECONDS)
+        await asyncio.sleep(self.node_index * TURN_SECONDS)
         deadline = time.monotonic() + GIVE_UP_SECONDS
         while True:
             try:

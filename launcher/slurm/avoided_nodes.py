@@ -14,7 +14,7 @@ from pathlib import Path
 from launcher.excluded_nodes import ExcludedNode, load_excluded
 from launcher.slurm.client import expand_node_list, list_partition_nodes, list_partitions
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _OPTION = "#SBATCH "
 
@@ -60,7 +60,7 @@ def find_nodes_to_avoid(script: Path) -> NodesToAvoid:
 
 def _warn_about(nodes: list[ExcludedNode], partition: str) -> None:
     if nodes:
-        log.warning(
+        logger.warning(
             "the job needs the nodes of partition %s, so it may get %s again",
             partition,
             "; ".join(f"{each.node} ({each.run}: {each.reason})" for each in nodes),

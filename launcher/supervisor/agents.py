@@ -16,13 +16,13 @@ from launcher.agent.messages import (
     MAX_LINE_BYTES,
     CheckResult,
     End,
+    FindPort,
     Hello,
     Message,
     MessageError,
     Ping,
     Pong,
     Port,
-    ReservePort,
     SignalReceived,
 )
 from launcher.ports import find_free_port
@@ -40,7 +40,7 @@ PING_SECONDS = 10.0
 """Time between two measurements of an agent's clock."""
 CLOCK_DRIFT = 1e-4
 """Two clocks may differ by this many seconds more after each second."""
-MAX_STRANGERS = 64
+MAX_PENDING = 64
 """Connections without a hello that may be open, in addition to one for each agent."""
 BACKLOG = 4096
 """Agents that may connect at the same moment."""
@@ -112,7 +112,7 @@ class Agents:
     _queues: "dict[int, asyncio.Queue[AgentEvent]]" = field(default_factory=dict)
     _answers: "dict[int, asyncio.Future[Message]]" = field(default_factory=dict)
     _requests: Iterator[int] = field(default_factory=lambda: count(1))
-    _strangers: "dict[Connection, None]" = field(default_factory=dict)  # the oldest first
+    _pending: "dict[Connection, None]" = field(default_factory=dict)  # the oldest first
     _server: asyncio.Server | None = None
     _closing: bool = False
     _watching: "asyncio.Task[None] | None" = None
@@ -123,7 +123,7 @@ class Agents:
         Raises:
             OSError: The address cannot be used.
         """
-        raise_open_files(2 * self._count + MAX_STRANGERS)
+        raise_open_files(2 * self._count + MAX_PENDING)
         port = find_free_port()
         self._server = await asyncio.start_server(
             self._serve, list(hosts) or None, port, limit=MAX_LINE_BYTES, backlog=BACKLOG
@@ -209,14 +209,14 @@ class Agents:
         finally:
             del self._queues[generation]
 
-    async def reserve_port(self, link: AgentLink, *, seconds: float = 10) -> int:
+    async def find_port(self, link: AgentLink, *, seconds: float = 10) -> int:
         """Asks an agent for a free port of its node.
 
         Raises:
             TimeoutError: It does not answer.
         """
         request = self.new_request()
-        answer = await self.ask(link, ReservePort(request), request, seconds=seconds)
+        answer = await self.ask(link, FindPort(request), request, seconds=seconds)
         assert isinstance(answer, Port)
         return answer.port
 
@@ -241,22 +241,22 @@ class Agents:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(reader, writer)
-        self._strangers[connection] = None
-        if len(self._strangers) > self._count + MAX_STRANGERS:
+        self._pending[connection] = None
+        if len(self._pending) > self._count + MAX_PENDING:
             # An agent says hello at once, so the oldest of them is none.
-            oldest = next(iter(self._strangers))
+            oldest = next(iter(self._pending))
             logger.warning("connection from %s closed: too many wait", oldest.peer_address)
-            del self._strangers[oldest]
+            del self._pending[oldest]
             oldest.abort()
         try:
             link = await self._admit(connection)
-            self._strangers.pop(connection, None)
+            self._pending.pop(connection, None)
             if link is not None:
                 await self._read(link)
         except MessageError as error:
             logger.warning("connection from %s closed: %s", connection.peer_address, error)
         finally:
-            self._strangers.pop(connection, None)
+            self._pending.pop(connection, None)
             connection.abort()
 
     async def _admit(self, connection: Connection) -> AgentLink | None:
@@ -295,7 +295,7 @@ class Agents:
         try:
             while (message := await link.connection.receive()) is not None:
                 link.last_heard = time.monotonic()
-                self._hand_on(link, message)
+                self._deliver(link, message)
         except MessageError as error:
             reason = f"its agent sent {error}"
             raise
@@ -304,7 +304,7 @@ class Agents:
             self.changed.set()
             self.lose(link.node, reason)
 
-    def _hand_on(self, link: AgentLink, message: Message) -> None:
+    def _deliver(self, link: AgentLink, message: Message) -> None:
         if isinstance(message, Port | CheckResult):
             answer = self._answers.get(message.request)
             if answer is not None and not answer.done():

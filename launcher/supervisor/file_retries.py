@@ -14,7 +14,7 @@ from typing import TypeVar
 
 logger = logging.getLogger("launcher.supervisor")
 
-LONGEST_DELAY = 30.0
+MAX_DELAY_SECONDS = 30.0
 _Value = TypeVar("_Value")
 
 
@@ -38,7 +38,7 @@ class FileRetries:
         delay = self.first_delay
         while True:
             yield delay
-            delay = min(2 * delay, LONGEST_DELAY)
+            delay = min(2 * delay, MAX_DELAY_SECONDS)
 
     def call(self, work: Callable[[], _Value]) -> _Value:
         """Calls a function until it succeeds; for before the event loop runs.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from launcher.supervisor.describe import count_of, name_nodes
 from launcher.supervisor.hangs import Hang, SilentRank
-from launcher.supervisor.stack_text import Place, find_place, main_stack
+from launcher.supervisor.stack_text import StackLocation, find_location, main_stack
 
 GROUPS = 12
 """Groups of ranks that each part of the report shows; the rest is counted."""
@@ -41,18 +41,18 @@ class _Found:
 
     beat: SilentRank
     node: str
-    place: Place | None
+    location: StackLocation | None
     why: str
-    """Why it cannot come, or why its place is unknown; empty if its place is known."""
+    """Why it cannot join the collective, or why its location is unknown; else empty."""
     stacks: str
 
     @property
     def waits(self) -> bool:
-        return not self.why and self.place is not None and bool(self.place.waits_in)
+        return not self.why and self.location is not None and bool(self.location.waits_in)
 
     @property
     def where(self) -> str:
-        return self.why or str(self.place)
+        return self.why or str(self.location)
 
 
 def blame(hang: Hang, stacks: Sequence[RankStacks]) -> tuple[int, ...]:
@@ -114,12 +114,12 @@ def _find_rank(beat: SilentRank, answers: Mapping[int, RankStacks]) -> _Found:
     answer = answers.get(beat.rank)
     if answer is None:
         return _Found(beat, "", None, "its agent does not answer", "")
-    place = find_place(answer.text)
+    location = find_location(answer.text)
     why = _NO_PROGRESS.get(answer.state, "")
-    if place is None:
+    if location is None:
         reason = answer.text.strip() or "no answer"
         why = f"{why}: {reason}" if why and why not in reason else reason
-    return _Found(beat, answer.node, place, why, answer.text)
+    return _Found(beat, answer.node, location, why, answer.text)
 
 
 def _missing(ranks: Sequence[_Found]) -> list[_Found]:
@@ -138,7 +138,7 @@ def _missing(ranks: Sequence[_Found]) -> list[_Found]:
 
 
 def _is_between_stages(found: _Found) -> bool:
-    return found.place is not None and found.place.waits_in.startswith(("send_", "recv"))
+    return found.location is not None and found.location.waits_in.startswith(("send_", "recv"))
 
 
 def _group(ranks: Iterable[_Found]) -> dict[tuple[str, str, int], list[_Found]]:
@@ -172,7 +172,7 @@ def _render_groups(ranks: Sequence[_Found]) -> list[str]:
 def _examples(ranks: Sequence[_Found]) -> list[_Found]:
     """One rank of each of the largest groups that have stacks."""
     groups = sorted(_group(ranks).values(), key=len, reverse=True)
-    return [members[0] for members in groups if members[0].place is not None][:STACKS]
+    return [members[0] for members in groups if members[0].location is not None][:STACKS]
 
 
 def _name_ranks(ranks: Sequence[_Found]) -> str:

@@ -13,7 +13,7 @@ from bigtrain.config.node_names import compress_numbers
 from launcher.agent.messages import RankBeat
 from launcher.files import replace_file
 from launcher.supervisor.agents import Agents
-from launcher.supervisor.attempt import Attempt
+from launcher.supervisor.attempt import RunningAttempt
 from launcher.supervisor.rank_starts import NodeRanks
 
 SCHEMA = "bigtrain-supervisor/1"
@@ -31,7 +31,7 @@ class SupervisorReport:
     state: str = "starting"
     message: str = ""
     attempt_ends: int = 0
-    attempt: Attempt | None = None
+    attempt: RunningAttempt | None = None
     _started: float = field(default_factory=time.time)
 
     def render(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ ASK_SECONDS = 5.0
 """Limit for the scheduler's answer about lost nodes; while it is down the run goes on without."""
 CANCEL_SECONDS = 20.0
 """Time to save after `bigtrain cancel`: SLURM kills a cancelled job half a minute later."""
-FAREWELL_SECONDS = 20.0
+LIMIT_MARGIN_SECONDS = 20.0
 """The ranks are killed this long before the time limit, so that the end is still recorded."""
 KILL_MARGIN_SECONDS = 10.0
 """The same, before the scheduler kills a job that it ends."""
@@ -151,7 +151,7 @@ class StopWatch:
     def _deadline(self) -> float | None:
         if self._end_time is None:
             return None
-        return self._end_time - min(FAREWELL_SECONDS, self.warning_seconds / 3)
+        return self._end_time - min(LIMIT_MARGIN_SECONDS, self.warning_seconds / 3)
 
     async def _ask_for_cause(self) -> None:
         assert self.stop is not None

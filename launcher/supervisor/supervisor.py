@@ -24,7 +24,7 @@ from launcher.supervisor.interfaces import (
 from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.node_blame import blame_lost_nodes
 from launcher.supervisor.node_checks import NodeChecks
-from launcher.supervisor.placement import place
+from launcher.supervisor.placement import place_nodes
 from launcher.supervisor.report import SupervisorReport
 from launcher.supervisor.stops import StopWatch
 from launcher.supervisor.values import (
@@ -151,7 +151,7 @@ class Supervisor:
         await self.scheduler.begin()
         if not self._files_error:
             await self.agent_start.start()
-            await self._leave_avoided_nodes()
+            await self._exclude_avoided_nodes()
         decision = await self._run_attempts()
         state = self._write_final_state(decision)
         self.continues_later = state == "requeued"
@@ -160,13 +160,13 @@ class Supervisor:
             await self.scheduler.release()
         return decision
 
-    async def _leave_avoided_nodes(self) -> None:
+    async def _exclude_avoided_nodes(self) -> None:
         """Uses no nodes that earlier jobs found bad, as long as that costs no rank."""
         for node, why in (await asyncio.to_thread(self.scheduler.find_avoided)).items():
             now = self._resources()
             others = replace(now, nodes=tuple(each for each in now.nodes if each != node))
-            before, after = place(now, self.job.policy), place(others, self.job.policy)
-            if after is not None and before is not None and after[1] == before[1]:
+            before, after = place_nodes(now, self.job.policy), place_nodes(others, self.job.policy)
+            if after is not None and before is not None and after.world_size == before.world_size:
                 self._excluded[node] = why
                 self.report.excluded.add(node)
                 logger.warning("not used: %s", why)
@@ -256,7 +256,7 @@ class Supervisor:
     async def _first_decision(self) -> Decision:
         """Where the ranks start first: on what is there, if it is enough."""
         resources = self._resources()
-        placement = place(resources, self.job.policy)
+        placement = place_nodes(resources, self.job.policy)
         if placement is None:
             await self.stops.ask_scheduler()
             if (end := await self._end_if_stopped()) is not None:
@@ -269,7 +269,7 @@ class Supervisor:
                 message += "; cluster.network_interface may be wrong"
             blamed = blame_lost_nodes(lost, self.agents.nodes, starter_ended=bool(ended))
             return self._decide(self._end_before_start(EndKind.NODE_LOST, message, blamed))
-        return Decision(Action.RESTART, "", nodes=placement[0], world_size=placement[1])
+        return Decision(Action.RESTART, "", nodes=placement.nodes, world_size=placement.world_size)
 
     def _decide(self, end: AttemptEnd) -> Decision:
         decision = decide(end, self._history, self._resources(), self.job.policy)

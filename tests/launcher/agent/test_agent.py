@@ -19,7 +19,7 @@ from launcher.agent.folder import PREFIX, agent_folder
 from launcher.agent.host_facts import render_hello
 from launcher.agent.messages import MAX_LINE_BYTES, Hello, Ping, Pong, Start, encode_message
 from launcher.ports import find_free_port
-from launcher.supervisor.agents import MAX_STRANGERS, Agents
+from launcher.supervisor.agents import MAX_PENDING, Agents
 from tests.launcher.fake_ranks import PRELUDE, is_alive, poll
 
 REPOSITORY = Path(launcher.__file__).parents[1]
@@ -169,7 +169,7 @@ def test_strangers_that_say_nothing_keep_no_agent_out() -> None:
     async def run() -> None:
         agents = make_agents()
         port = await agents.listen(["127.0.0.1"])
-        most = MAX_STRANGERS + 1  # One more for the only agent of the job.
+        most = MAX_PENDING + 1  # One more for the only agent of the job.
         strangers = [await connect("127.0.0.1", port, timeout_seconds=5) for _ in range(most + 1)]
         assert await asyncio.wait_for(strangers[0].receive(), 5) is None
         link = await connect("127.0.0.1", port, timeout_seconds=5)

@@ -27,7 +27,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def _give_up(report: Path, restart: str = "requeue") -> str:
-    return asyncio.run(AbandonedJob("7", restart, report, turn=1).give_up())  # type: ignore[arg-type]
+    return asyncio.run(AbandonedJob("7", restart, report, node_index=1).requeue_or_cancel())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ def make_cluster(**values: Any) -> ClusterConfig:
     return ClusterConfig.model_validate({"scheduler": "hosts", "hosts": ["n1"], **values})
 
 
-def make_job(
+def make_launch(
     folder: Path,
     *,
     nodes: Sequence[str] = ("n1", "n2"),
@@ -332,10 +332,10 @@ def make_job(
         world_size=world_size,
         world_sizes=tuple(range(world_size, 0, -1)),
         rewinds=rewinds,
-        agents_seconds=20,
+        agent_connect_seconds=20,
         attempt_grace_seconds=0.5,
         restart_delays=restart_delays,
-        start_pause_seconds=0.1,
+        agent_start_pause_seconds=0.1,
         files=FileRetries(limit_seconds=1.0, stopped_seconds=0.2, first_delay=0.1),
     )
     supervisor = Supervisor(settings, run, scheduler, starter, preflight)

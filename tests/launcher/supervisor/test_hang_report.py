@@ -14,7 +14,7 @@ import pytest
 
 from launcher.supervisor.hang_report import RankStacks, blame, render_hang, render_hang_report
 from launcher.supervisor.hangs import Hang, SilentRank
-from launcher.supervisor.stack_text import find_place
+from launcher.supervisor.stack_text import find_location
 from tests.architecture.source_tree import REPOSITORY
 
 DEADLINE_SECONDS = 120
@@ -189,8 +189,8 @@ def test_the_largest_groups_are_shown_and_the_rest_is_counted(hung: Hung) -> Non
 
 
 def test_a_text_without_a_stack_has_no_place() -> None:
-    assert find_place("the process has ended") is None
-    assert find_place("") is None
+    assert find_location("the process has ended") is None
+    assert find_location("") is None
 
 
 def test_a_collective_in_a_hook_of_the_backward_pass_is_found(hung: Hung) -> None:
@@ -200,9 +200,9 @@ def test_a_collective_in_a_hook_of_the_backward_pass_is_found(hung: Hung) -> Non
         'line 1 in _engine_run_backward\n  File "/x.py", line 2 in <module>\n'
     )
     hook = "\n".join(collective.splitlines()[:4])
-    place = find_place(f"{hook}\n\n{backward}")
-    assert place is not None
-    assert place.waits_in == "all_reduce"
+    location = find_location(f"{hook}\n\n{backward}")
+    assert location is not None
+    assert location.waits_in == "all_reduce"
 
 
 def test_frames_of_a_mode_that_intercepts_the_calls_of_torch_are_no_callers() -> None:
@@ -221,5 +221,5 @@ def test_frames_of_a_mode_that_intercepts_the_calls_of_torch_are_no_callers() ->
         ),
     ]
     frames = [f'  File "/site-packages/{file}", line 1 in {name}' for file, name in files]
-    place = find_place("\n".join(["Thread 0x1 (most recent call first):", *frames]))
-    assert str(place) == "all_reduce, called by global_norm (bigtrain/engine/gradient_norm.py:1)"
+    location = find_location("\n".join(["Thread 0x1 (most recent call first):", *frames]))
+    assert str(location) == "all_reduce, called by global_norm (bigtrain/engine/gradient_norm.py:1)"

@@ -16,7 +16,7 @@ from launcher.supervisor.attempt import Attempt
 from launcher.supervisor.report import SupervisorReport
 from launcher.supervisor.values import EndKind, RequeueResult, StopCause
 from tests.launcher.fake_ranks import is_alive, poll
-from tests.launcher.supervisor.fake_training import Job, make_job
+from tests.launcher.supervisor.fake_training import Job, make_launch
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def job(tmp_path: Path, temporary: Path) -> Iterator[Callable[..., Job]]:
     made: list[Job] = []
 
     def make(**options: Any) -> Job:
-        made.append(make_job(tmp_path / "run", **options))
+        made.append(make_launch(tmp_path / "run", **options))
         return made[-1]
 
     yield make
