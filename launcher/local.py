@@ -68,7 +68,7 @@ class LocalLaunch:
 
 @dataclass(frozen=True, slots=True)
 class LaunchResult:
-    """How a job ended.
+    """How the ranks ended.
 
     `exit_code` is the exit code for the launcher: 0 if all ranks finished, or saved and stopped
     after SIGTERM or SIGUSR2; 130 after Ctrl-C; 2 if the rank that failed first exited with 2 (bad
@@ -95,7 +95,7 @@ _Events = queue.SimpleQueue[_RankExit | signal.Signals]
 
 
 def run_local(launch: LocalLaunch) -> LaunchResult:
-    """Runs a job to its end; after that, none of its processes is running.
+    """Runs the ranks until all have ended; after that, none of their processes is running.
 
     Call it from the main thread: signals arrive there, and the ranks are stopped when the thread
     that started them ends. Ctrl-C, SIGTERM and SIGUSR2 ask the ranks to save and stop; another
@@ -122,7 +122,7 @@ def run_local(launch: LocalLaunch) -> LaunchResult:
 def render_environment(
     launch: LocalLaunch, *, rank: int, port: int, cores: int, base: Mapping[str, str]
 ) -> dict[str, str]:
-    """Renders the environment of one rank: `base`, with its rank and the size of the job.
+    """Renders the environment of one rank: `base`, with its rank and the number of ranks.
 
     If `base` has OMP_NUM_THREADS, its value is kept.
     """
@@ -175,7 +175,7 @@ def _start_ranks(launch: LocalLaunch, events: _Events) -> list[RankProcess]:
 
 @dataclass(slots=True)
 class _Watch:
-    """Follows the ranks of a job until the last has ended."""
+    """Follows the ranks until the last has ended."""
 
     ranks: Sequence[RankProcess]
     grace_seconds: float

@@ -56,10 +56,7 @@ def _start_ranks(
     numbers = (f"--steps={steps}", f"--perturbed-runs={perturbed_runs}")
     words = ("parity-rank", str(config), "--folder", str(folder), *numbers)
     command = (sys.executable, "-m", "bigtrain.cli", *words)
-    launch = LocalLaunch(
-        command=command, processes=processes, log_dir=folder, threads_per_process=1
-    )
-    result = run_local(launch)
+    result = run_local(LocalLaunch(command, processes, folder, threads_per_process=1))
     if result.failure is not None:
         return LayoutFailure(result.failure.message, is_refusal=result.failure.exit_code == 2)
     if result.interrupted:
