@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.supervisor.values import Divergence
+from bigtrain.config.rewind_plan import RewindPlan
 
 MESSAGE_LENGTH = 400
 LAST_LINE_BYTES = 8192
@@ -36,7 +36,7 @@ class ErrorReport:
     exit_code: int
     time: float  # seconds since the epoch
     traceback: str = ""
-    divergence: Divergence | None = None  # set if the loss guard gave up
+    divergence: RewindPlan | None = None  # set if the loss guard gave up
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,11 @@ def load_last_line(log: Path, *, start: int) -> str | None:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
 
 
-def _load_divergence(fields: Any) -> Divergence | None:
+def _load_divergence(fields: Any) -> RewindPlan | None:
     if fields is None:
         return None
     names = ("first_skipped", "last_skipped", "checkpoint_step")
-    return Divergence(*(int(fields[name]) for name in names))
+    return RewindPlan(*(int(fields[name]) for name in names))
 
 
 def _was_killed_before(end: RankEnd, other: RankEnd) -> bool:

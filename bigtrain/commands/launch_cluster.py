@@ -15,10 +15,10 @@ from bigtrain.config import ConfigError, RunConfig, load_config, render_config
 from bigtrain.config.cluster import ClusterConfig
 from bigtrain.config.device_rules import device_of_nodes, find_device_problems
 from bigtrain.config.node_counts import check_node_count, fits_nodes
+from bigtrain.config.run_files import JOB_SCRIPT
 from bigtrain.runs.job_file import (
     JOB_CONFIG,
     JOB_FILE,
-    JOB_SCRIPT,
     JobRecord,
     render_job,
     update_job,

@@ -12,8 +12,8 @@ import typer
 
 from bigtrain.commands.error_report import explain
 from bigtrain.config import RunConfig
+from bigtrain.config.rewind_plan import RewindPlan
 from bigtrain.runs.automatic_rewind import (
-    PlannedRewind,
     checkpoint_steps,
     count_rewinds,
     make_planned_rewind,
@@ -32,7 +32,6 @@ from launcher.supervisor.values import (
     Action,
     AttemptEnd,
     Decision,
-    Divergence,
     EndKind,
     Policy,
     Resources,
@@ -114,15 +113,15 @@ def _decide(
     return decide(end, history, resources, Policy(rewinds=config.guard.rewind))
 
 
-def _load_divergence(logs: Path, rank: int) -> Divergence | None:
+def _load_divergence(logs: Path, rank: int) -> RewindPlan | None:
     report = load_error_report(error_file(logs, rank))
     return None if report is None else report.divergence
 
 
 def _rewind(folder: RunFolder, decision: Decision) -> bool:
     """Records the decision and rewinds the run; returns whether that succeeded."""
-    steps = decision.divergence
-    assert steps is not None
+    plan = decision.rewind
+    assert plan is not None
     typer.echo(f"bigtrain: {decision.reason}", err=True)
     # Recorded first, so that a launcher that is killed here never makes more rewinds than allowed.
     folder.record_event(
@@ -134,7 +133,6 @@ def _rewind(folder: RunFolder, decision: Decision) -> bool:
         world_size=decision.world_size,
         rewind=count_rewinds(folder) + 1,
     )
-    plan = PlannedRewind(steps.first_skipped, steps.last_skipped, steps.checkpoint_step)
     try:
         rewound = make_planned_rewind(folder.path, plan)
     except (ValueError, RuntimeError, OSError) as error:

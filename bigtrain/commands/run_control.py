@@ -12,7 +12,8 @@ from pathlib import Path
 
 from bigtrain.commands.durations import render_duration
 from bigtrain.commands.status_view import StatusView, build_status_view
-from bigtrain.runs.job_file import JOB_SCRIPT, JobRecord, load_job, update_job
+from bigtrain.config.run_files import JOB_SCRIPT
+from bigtrain.runs.job_file import JobRecord, load_job, update_job
 from bigtrain.runs.launch_file import has_launcher
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_request import remove_requests, write_request, write_stop_file

@@ -62,7 +62,7 @@ def _rows(view: StatusView) -> Iterator[tuple[str, str]]:
     if run.checkpoint is not None:
         saved = run.checkpoint.saved
         age = render_ago(None if saved is None else run.now - saved)
-        yield "checkpoint", f"{run.checkpoint.place}, {age}"
+        yield "checkpoint", f"{run.checkpoint.location}, {age}"
     yield from _render_attempts(run)
     if run.supervisor is not None and view.is_running:
         for number, line in enumerate(_render_nodes(run.supervisor.nodes)):

@@ -140,7 +140,7 @@ def as_json(view: StatusView) -> dict[str, Any]:
         "seconds_left": run.seconds_left,
         "seconds_to_time_limit": next(map(seconds_to_limit, view.queue.running), None),
         "last_news": run.last_news,
-        "checkpoint": None if run.checkpoint is None else run.checkpoint.place,
+        "checkpoint": None if run.checkpoint is None else run.checkpoint.location,
         "checkpoint_time": None if run.checkpoint is None else run.checkpoint.saved,
         "skipped_updates": run.skipped_updates,
         "queue": [

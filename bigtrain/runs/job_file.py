@@ -19,8 +19,6 @@ from data_tools.locks import wait_for_lock
 
 JOB_FILE = "job.json"
 JOB_SCHEMA = "bigtrain-job/1"
-JOB_SCRIPT = "job.sh"
-"""The batch script in the run folder, as it was submitted."""
 JOB_CONFIG = "config-job.yaml"
 """The resolved config of the run in its folder, which every rank of the job reads."""
 _LOCK_FILE = ".job.lock"

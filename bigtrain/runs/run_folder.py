@@ -20,6 +20,7 @@ from bigtrain.checkpoint.run_checkpoints import (
 )
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import ConfigError, RunConfig, render_config
+from bigtrain.config.run_files import STATUS_FILE
 from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of
 from bigtrain.runs.launch_file import remove_abandoned_launch_files
 from bigtrain.runs.run_lock import acquire_run_lock
@@ -41,7 +42,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / CONFIG_FILE
-        self.status = path / "status.json"
+        self.status = path / STATUS_FILE
         self.metrics = path / "metrics.jsonl"
         self.logs = path / "logs"
         self.wandb = path / "wandb"

@@ -46,7 +46,7 @@ _NEWEST_STRAGGLERS = 3
 class Checkpoint:
     """The newest complete checkpoint of a run."""
 
-    place: str
+    location: str
     """A folder or a URL."""
     saved: float | None
     """When it was committed, in seconds since 1970; None if that is not known."""
@@ -135,8 +135,8 @@ def read_brief_status(run_dir: Path, *, now: float) -> RunStatus:
         now: The time, in seconds since 1970.
     """
     problems: list[str] = []
-    values = read_object(run_dir / "status.json", problems)
-    events = read_events(run_dir / "attempts.jsonl")
+    folder = RunFolder(run_dir)
+    values, events = read_object(folder.status, problems), read_events(folder.attempts)
     jobs, reason = group_into_jobs(events), values.get("reason")
     status = RunStatus(
         run_dir=run_dir,
@@ -175,7 +175,7 @@ def read_run_status(run_dir: Path, *, now: float, exact: bool = False) -> RunSta
             seconds for each GB.
     """
     status = read_brief_status(run_dir, now=now)
-    newest = read_newest_lines(run_dir / "metrics.jsonl")
+    newest = read_newest_lines(RunFolder(run_dir).metrics)
     config = _read_config(run_dir, status.problems)
     status.steps = None if config is None else config.train.steps
     _add_progress(status, newest)
@@ -252,12 +252,12 @@ def _exists(pid: int) -> bool:
 
 
 def _find_checkpoint(run_dir: Path, newest: Sequence[Line]) -> Checkpoint | None:
-    place = RunFolder(run_dir).last_checkpoint
-    if place is None:
+    location = RunFolder(run_dir).last_checkpoint
+    if location is None:
         return None
     # The folder may have been moved since.
-    name = place.rstrip("/").rpartition("/")[2]
-    for folder in (run_dir / CHECKPOINTS / name, Path(place)):
+    name = location.rstrip("/").rpartition("/")[2]
+    for folder in (run_dir / CHECKPOINTS / name, Path(location)):
         try:
             return Checkpoint(str(folder), (folder / COMMIT_FILE).stat().st_mtime)
         except OSError:
@@ -267,7 +267,7 @@ def _find_checkpoint(run_dir: Path, newest: Sequence[Line]) -> Checkpoint | None
         for line in newest
         if line.get("split") == "checkpoint" and name.startswith(f"step-{line.get('step', 0):08d}")
     ]
-    return Checkpoint(place, times[-1] if times else None)
+    return Checkpoint(location, times[-1] if times else None)
 
 
 def _newest_stragglers(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -282,15 +282,19 @@ def _newest_stragglers(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def _add_ledger(status: RunStatus, config: RunConfig | None, *, exact: bool) -> None:
-    file = status.run_dir / "metrics.jsonl"
-    last = last_steps_that_count(read_events(status.run_dir / "attempts.jsonl"))
+    folder = RunFolder(status.run_dir)
+    last = last_steps_that_count(read_events(folder.attempts))
     periods = Periods()
     if config is not None:
         has_validation = bool(config.data.validation_corpora)
         periods = Periods(
             config.checkpoint.every, config.validation.every if has_validation else None
         )
-    sums = scan_metrics(file, last) if exact else sample_metrics(file, last, periods=periods)
+    sums = (
+        scan_metrics(folder.metrics, last)
+        if exact
+        else sample_metrics(folder.metrics, last, periods=periods)
+    )
     silent = status.seconds_silent
     is_running = status.claims_to_run and status.is_alive is not False
     is_fresh = is_running and silent is not None and silent < NEWS_SECONDS

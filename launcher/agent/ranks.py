@@ -33,7 +33,7 @@ from launcher.ranks import RankCommand, RankProcess, error_file, log_file, start
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
-MIN_GAP_SECONDS = 0.1
+SHORTEST_GAP = 0.1
 """Seconds between two heartbeats to the supervisor, at least."""
 MAX_TRACEBACK = 4000
 """Characters of a traceback's end that the supervisor receives."""
@@ -217,7 +217,7 @@ class AgentRanks:
 
     def _receive(self) -> None:
         if self._socket.receive():
-            left = self._last_beat + MIN_GAP_SECONDS - self._loop.time()
+            left = self._last_beat + SHORTEST_GAP - self._loop.time()
             self._timer.cancel()
             self._timer = self._loop.call_later(max(0.0, left), self._tick)
 

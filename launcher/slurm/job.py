@@ -7,18 +7,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from bigtrain.config.cluster_rules import parse_slurm_time
+from bigtrain.config.run_files import JOB_SCRIPT
 from launcher.environment import read_slurm_variable
 from launcher.excluded_nodes import load_excluded, remember_excluded
 from launcher.slurm import client
 from launcher.slurm.avoided_nodes import find_nodes_to_avoid
 from launcher.slurm.errors import SlurmError, SlurmUnavailableError
-from launcher.slurm.submit import SCRIPT
 from launcher.slurm.successor import Successor
+from launcher.slurm.times import parse_duration, parse_moment
 from launcher.supervisor.addresses import own_addresses
 from launcher.supervisor.values import RequeueResult, StopCause
 
@@ -159,7 +158,7 @@ class SlurmJob:
 
     async def _find_nodes_to_avoid(self) -> tuple[str, ...]:
         """The nodes that the requeued job must not get; none if its list can stay as it is."""
-        script = self.runs_dir / self.run_name / SCRIPT
+        script = self.runs_dir / self.run_name / JOB_SCRIPT
         try:
             nodes = await self._ask_several_times(lambda: find_nodes_to_avoid(script))
         except (SlurmError, OSError) as error:
@@ -308,27 +307,14 @@ def find_end(fields: Mapping[str, str]) -> float | None:
     return _limit_end(fields) if end is None else end
 
 
-def parse_moment(text: str) -> float | None:
-    """Seconds since the epoch of a local time such as 2025-01-31T12:00:00; None if it is none."""
-    with suppress(ValueError):
-        return datetime.fromisoformat(text).timestamp()
-    return None
-
-
 def _is_preempted(fields: Mapping[str, str]) -> bool:
     return fields.get("PreemptTime", "None") not in ("None", "", "Unknown", "N/A")
 
 
 def _limit_end(fields: Mapping[str, str]) -> float | None:
     start = parse_moment(fields.get("StartTime", ""))
-    limit = _limit_seconds(fields.get("TimeLimit", ""))
+    limit = parse_duration(fields.get("TimeLimit", ""))
     return None if start is None or limit is None else start + limit
-
-
-def _limit_seconds(text: str) -> int | None:
-    with suppress(ValueError):
-        return parse_slurm_time(text)
-    return None
 
 
 def _node_address() -> str | None:

@@ -141,17 +141,7 @@ class Agents:
         self._closing = True
         if self._watching is not None:
             self._watching.cancel()
-        links = [link for tasks in self.links.values() for link in tasks.values()]
-        for link in links if not lets_ranks_save else ():
-            link.send(End())
-        # Each agent closes its connection when its ranks have ended.
-        deadline = time.monotonic() + END_SECONDS
-        while any(self.links.values()) and time.monotonic() < deadline and not lets_ranks_save:
-            self.changed.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), 0.5)
-        for link in links:
-            link.connection.abort()
+        await self._end_agents(lets_ranks_save=lets_ranks_save)
 
     @property
     def _count(self) -> int:
@@ -159,17 +149,24 @@ class Agents:
 
     async def start_again(self) -> None:
         """Ends the agents that are left, and forgets lost nodes: all agents are started anew."""
-        links = [link for tasks in self.links.values() for link in tasks.values()]
-        for link in links:
+        await self._end_agents()
+        self.lost.clear()
+
+    async def _end_agents(self, *, lets_ranks_save: bool = False) -> None:
+        links = self._all_links()
+        for link in links if not lets_ranks_save else ():
             link.send(End())
+        # Each agent closes its connection when its ranks have ended.
         deadline = time.monotonic() + END_SECONDS
-        while any(self.links.values()) and time.monotonic() < deadline:
+        while self._all_links() and time.monotonic() < deadline and not lets_ranks_save:
             self.changed.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait(), 0.5)
         for link in links:
             link.connection.abort()
-        self.lost.clear()
+
+    def _all_links(self) -> list[AgentLink]:
+        return [link for tasks in self.links.values() for link in tasks.values()]
 
     def stop_listening(self) -> None:
         """Refuses connections from now on; for when all agents have ended."""
@@ -323,7 +320,7 @@ class Agents:
             now = time.monotonic()
             # If this process was held up itself, the messages of that time are not read yet.
             held_up, before = now - before > 3 * CHECK_SECONDS, now
-            for link in [each for tasks in self.links.values() for each in tasks.values()]:
+            for link in self._all_links():
                 link.ping()
                 if held_up:
                     link.last_heard = max(link.last_heard, now - SILENT_SECONDS / 2)

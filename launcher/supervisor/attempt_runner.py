@@ -97,7 +97,8 @@ class AttemptRunner:
         step = self.saved_step
         return AttemptEnd(kind, step, step, step, message=message, nodes=nodes)
 
-    async def _end_stopped_early(self) -> AttemptEnd:
+    async def end_stopped_early(self) -> AttemptEnd:
+        """The end of an attempt that starts no rank, because the job was asked to stop."""
         await self.stops.settle()
         stop = self.stops.stop
         assert stop is not None
@@ -147,7 +148,7 @@ class AttemptRunner:
         is_over = self.stops.requested.is_set
         await self.use_files(lambda: self.run_record.wait_until_free(LOCK_SECONDS, is_over=is_over))
         if is_over():
-            return await self._end_stopped_early(), None
+            return await self.end_stopped_early(), None
         placed, master = await self._place(decision)
         attempt = RunningAttempt(
             agents=self.agents,

@@ -116,8 +116,8 @@ def _after_divergence(
     end: AttemptEnd, history: Sequence[AttemptEnd], resources: Resources, policy: Policy
 ) -> Decision:
     used = sum(each.rewound for each in history)
-    steps, placement = end.divergence, place_nodes(resources, policy)
-    if steps is None or used >= policy.rewinds:
+    plan, placement = end.divergence, place_nodes(resources, policy)
+    if plan is None or used >= policy.rewinds:
         spent = f" ({count_of(used, 'rewind')} made; guard.rewind={policy.rewinds})" if used else ""
         return Decision(Action.FAIL, f"the loss diverged{spent}: {end.message}", exit_code=1)
     if placement is None:
@@ -126,11 +126,11 @@ def _after_divergence(
     return Decision(
         Action.REWIND,
         f"the loss diverged; rewind {used + 1} of {policy.rewinds}: back to step "
-        f"{steps.checkpoint_step}, without the samples of steps {steps.first_skipped} to "
-        f"{steps.last_skipped}",
+        f"{plan.checkpoint_step}, without the samples of steps {plan.first_skipped} to "
+        f"{plan.last_skipped}",
         nodes=nodes,
         world_size=world_size,
-        divergence=steps,
+        rewind=plan,
     )
 
 

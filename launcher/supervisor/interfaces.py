@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bigtrain.config.rewind_plan import RewindPlan
 from launcher.supervisor.values import RequeueResult, StopCause
 
 if TYPE_CHECKING:
@@ -37,22 +38,6 @@ class RunProgress(Protocol):
     @property
     def saved_step(self) -> int:
         """Step of the newest complete checkpoint; 0 if there is none."""
-
-
-class StepsToSkip(Protocol):
-    """What a rewind skips; `values.Divergence` is one."""
-
-    @property
-    def first_skipped(self) -> int:
-        """The first step whose samples are skipped."""
-
-    @property
-    def last_skipped(self) -> int:
-        """The last one."""
-
-    @property
-    def checkpoint_step(self) -> int:
-        """Step of the checkpoint that the run goes back to; 0 is its beginning."""
 
 
 class SupervisedRun(Protocol):
@@ -93,7 +78,7 @@ class SupervisedRun(Protocol):
             ValueError: The config cannot be read; the message is one line.
         """
 
-    def rewind(self, steps: StepsToSkip) -> str:
+    def rewind(self, plan: RewindPlan) -> str:
         """Takes the run back and skips samples; returns one line that says so.
 
         Raises:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bigtrain.config.node_names import compress_numbers
+from bigtrain.config.run_files import SUPERVISOR_FILE
 from launcher.agent.messages import RankBeat
 from launcher.files import replace_file
 from launcher.supervisor.agents import Agents
@@ -17,7 +18,6 @@ from launcher.supervisor.attempt import RunningAttempt
 from launcher.supervisor.rank_starts import NodeRanks
 
 SCHEMA = "bigtrain-supervisor/1"
-FILE_NAME = "supervisor.json"
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class SupervisorReport:
         Raises:
             OSError: It cannot be written.
         """
-        replace_file(self.folder / FILE_NAME, json.dumps(fields, indent=1) + "\n")
+        replace_file(self.folder / SUPERVISOR_FILE, json.dumps(fields, indent=1) + "\n")
 
     @property
     def _state(self) -> str:

@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bigtrain.config.run_files import REQUEST_FILE
 from launcher.supervisor.interfaces import Scheduler
 from launcher.supervisor.values import StopCause
 
 logger = logging.getLogger(__name__)
 
-REQUEST_FILE = "request.json"
 POLL_SECONDS = 1.0
 ASK_SECONDS = 5.0
 """Limit for the scheduler's answer about lost nodes; while it is down the run goes on without."""

@@ -34,7 +34,6 @@ from launcher.supervisor.values import (
     EndKind,
     RequeueResult,
     Resources,
-    StopCause,
 )
 
 logger = logging.getLogger("launcher.supervisor")
@@ -235,21 +234,14 @@ class Supervisor:
         """The end of an attempt that does not begin, because the job was asked to stop."""
         if not self._is_stopped:
             return None
-        await self.stops.settle()
-        stop = self.stops.stop
-        assert stop is not None
-        message = f"stopped by {stop.name} before the ranks started"
-        return self._end_before_start(EndKind.STOPPED, message, cause=stop.cause)
+        end = await self.attempts.end_stopped_early()
+        self.attempts.record(end, None, seconds=0)
+        return end
 
     def _end_before_start(
-        self,
-        kind: EndKind,
-        message: str,
-        nodes: tuple[str, ...] = (),
-        cause: StopCause | None = None,
+        self, kind: EndKind, message: str, nodes: tuple[str, ...] = ()
     ) -> AttemptEnd:
         end = self.attempts.end_before_start(kind, message, nodes)
-        end = replace(end, stop_cause=cause)
         self.attempts.record(end, None, seconds=0)
         return end
 
@@ -294,10 +286,10 @@ class Supervisor:
         return decision
 
     async def _rewind(self, decision: Decision) -> Decision:
-        steps = decision.divergence
-        assert steps is not None
+        plan = decision.rewind
+        assert plan is not None
         try:
-            line = await self.attempts.use_files(lambda: self.run.rewind(steps))
+            line = await self.attempts.use_files(lambda: self.run.rewind(plan))
         except FilesUnavailableError as error:
             return self._decide(await self._end_without_files(str(error)))
         except ValueError as error:

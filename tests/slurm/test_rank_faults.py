@@ -4,10 +4,9 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -15,12 +14,12 @@ import pytest
 from bigtrain.config import RunConfig
 from tests.diverging_runs import check_skipped, diverging_config, make_corpora
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.cluster_runs import ClusterRun, train_locally
+from tests.slurm.cluster_runs import ClusterRun, check_same_end
 from tests.slurm.faults import (
     TEST_SECONDS,
     WAIT_SECONDS,
+    Launch,
     RecoveryTable,
-    check_same_end,
     fault_config,
     kinds,
     run_before,
@@ -44,43 +43,6 @@ RAISES_AT_STEP_25 = """
         return plain(self, step, batch)
     Trainer._forward_step = forward_step
 """
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """The run without any fault, trained on this machine."""
-    runs = tmp_path_factory.mktemp("uninterrupted")
-    return train_locally(fault_config(corpus, runs), 2, runs)
-
-
-Launch = Callable[..., ClusterRun]
-
-
-@pytest.fixture
-def launch(cluster: SlurmCluster, corpus: Path, tmp_path: Path, temporary: Path) -> Launch:
-    """Submits a run on two nodes, with one rank on each, and waits until it has taken steps."""
-
-    def submit(
-        config: RunConfig | None = None,
-        *,
-        step: int = 15,
-        environment: Mapping[str, object] | None = None,
-        **profile: Any,
-    ) -> ClusterRun:
-        run = ClusterRun(
-            cluster,
-            config or fault_config(corpus, tmp_path / "runs"),
-            tmp_path,
-            nodes=2,
-            profile=profile,
-            environment={"TMPDIR": temporary, **(environment or {})},
-        )
-        run.launch()
-        if step:
-            run.wait_for_step(step, timeout=WAIT_SECONDS)
-        return run
-
-    return submit
 
 
 def _wait_for_end_of_attempt(run: ClusterRun) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bigtrain.config.rewind_plan import RewindPlan
 from launcher.agent.messages import (
     CheckResult,
     End,
@@ -19,9 +20,8 @@ from launcher.agent.messages import (
     shorten,
 )
 from launcher.failures import ErrorReport, RankEnd
-from launcher.supervisor.values import Divergence
 
-REPORT = ErrorReport("ValueError: x", 1, 2.5, "Traceback…", Divergence(120, 129, 100))
+REPORT = ErrorReport("ValueError: x", 1, 2.5, "Traceback…", RewindPlan(120, 129, 100))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 from launcher.excluded_nodes import remember_excluded
 from launcher.slurm import client
 from launcher.slurm.errors import SlurmError, SlurmUnavailableError
-from launcher.slurm.job import SlurmJob, find_end, find_stop_cause, parse_moment
+from launcher.slurm.job import SlurmJob, find_end, find_stop_cause
+from launcher.slurm.times import parse_moment
 from launcher.supervisor.values import RequeueResult, StopCause
 from tests.launcher.slurm.fake_slurm import FakeSlurm
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from bigtrain.config.cluster import ClusterConfig
+from bigtrain.config.rewind_plan import RewindPlan
 from launcher.supervisor.file_retries import FileRetries
 from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.supervisor import Supervisor
-from launcher.supervisor.values import Divergence, EndKind, RequeueResult, StopCause
+from launcher.supervisor.values import EndKind, RequeueResult, StopCause
 from tests.launcher.supervisor.local_starter import LocalStarter
 
 # Each rank takes STEPS steps of 20 ms from the newest checkpoint; rank 0 saves every 5 steps. A
@@ -127,7 +128,7 @@ class FakeRun:
     earlier: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[int, str, int | None]] = field(default_factory=list)
     final: tuple[str, str] | None = None
-    rewound: list[Divergence] = field(default_factory=list)
+    rewound: list[RewindPlan] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)  # longest times to wait for the lock
 
     @property
@@ -191,7 +192,7 @@ class FakeRun:
         script.write_text(RANK.replace("{body}", body).replace("{early}", self.early))
         yield (sys.executable, str(script), str(self.folder), str(self.steps))
 
-    def rewind(self, divergence: Divergence) -> str:
+    def rewind(self, divergence: RewindPlan) -> str:
         self._touch("rewind")
         self.rewound.append(divergence)
         (self.folder / "saved").write_text(str(divergence.checkpoint_step))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from launcher.supervisor import supervisor
-from launcher.supervisor.attempt import Attempt
+from launcher.supervisor.attempt import RunningAttempt
 from launcher.supervisor.report import SupervisorReport
 from launcher.supervisor.values import EndKind, RequeueResult, StopCause
 from tests.launcher.fake_ranks import is_alive, poll
@@ -372,11 +372,11 @@ def test_ranks_that_torchrun_starts_are_watched_stopped_and_restarted_alike(job,
 def test_the_ranks_save_when_the_supervisor_fails(job, monkeypatch):
     made = job(steps=600)
 
-    def fail(_: Attempt) -> None:
+    def fail(_: RunningAttempt) -> None:
         if made.run.read("saved") >= 5:
             raise RuntimeError("a fault of the supervisor")
 
-    monkeypatch.setattr(Attempt, "_on_time", fail)
+    monkeypatch.setattr(RunningAttempt, "_on_time", fail)
     with pytest.raises(RuntimeError, match="a fault of the supervisor"):
         made.supervise()
     assert made.run.progress().state == "stopped"
