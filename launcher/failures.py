@@ -79,10 +79,10 @@ class RankFailure:
 def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
     """Finds the rank that failed first.
 
-    Failures are ordered by the time of their reports. But a killed rank reports nothing, and other
-    ranks may report the lost connection first; and the clocks of machines differ. So if the
-    earliest report is about a lost peer, a rank counts as first that a signal killed before the
-    peer ended, or that reported an error of its own in the same second.
+    Failures are ordered by the time of their reports. But a killed rank reports nothing, so another
+    rank may be the first to report, about the lost connection; and the clocks of machines differ.
+    So if the earliest report is about a lost peer, the rank that failed first is one that a signal
+    killed before that, or one that reported an error of its own within a second of it.
 
     Returns:
         None if no rank failed, or if a rank failed only because a peer was stopped.

@@ -1,9 +1,9 @@
 """The agent: one process on a node that starts and watches ranks for the supervisor of the job.
 
-It outlives its ranks, so that a restart inside the allocation needs no new srun. If the supervisor
-no longer answers, the agent lets its ranks save, and ends; if the supervisor's node is lost, it
-queues the job again or ends it. A signal of the scheduler does not end it: the supervisor decides
-for all nodes. Run it as ``python -m launcher.agent``.
+The agent keeps running when its ranks end, so that a restart inside the allocation needs no new
+srun. If the supervisor no longer answers, the agent lets its ranks save, and ends; if the
+supervisor's node is lost, the agent requeues or cancels the job. A signal of the scheduler does not
+end the agent: it reports the signal, and the supervisor decides for all nodes.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ CONNECT_SECONDS = 5.0
 """Limit for one address; an address of a network that this node cannot reach may never answer."""
 RETRY_SECONDS = 0.5
 STOPPED_CONNECT_SECONDS = 10.0
-"""Limit for the connection after a signal: the supervisor has to hear of it, but may be gone."""
+"""After a signal, how long the agent still tries to connect, so that it can report the signal."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 
@@ -140,7 +140,7 @@ async def run_agent(options: AgentOptions) -> int:
 
 
 def _on_signals() -> asyncio.Event:
-    """An event that is set when the scheduler ends the job, after the supervisor is gone."""
+    """Returns an event that the next signal sets. It means that the scheduler ends the job."""
     ended = asyncio.Event()
     for number in SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -148,7 +148,7 @@ def _on_signals() -> asyncio.Event:
 
 
 async def _requeue_or_cancel_job(options: AgentOptions, ended: asyncio.Event) -> None:
-    """Ends the job, or queues it again, if nobody else does; the first agent of each node asks."""
+    """Requeues or cancels a job that lost its supervisor; the first agent of each node does it."""
     job = read_slurm_variable("JOB_ID")
     if job is None or options.report is None or options.restart is None or options.task:
         return

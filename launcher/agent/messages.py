@@ -133,7 +133,7 @@ class SignalReceived:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Asks for the agent's clock; how long the answer takes tells how exactly it is known."""
+    """Asks for the agent's clock; the time until the answer bounds the error of the measurement."""
 
     sent: float  # the supervisor's monotonic clock, in seconds
 
@@ -147,9 +147,9 @@ class FindPort:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Starts ranks. Their environment is that of the agent with these variables.
+    """Starts ranks. Each gets the agent's environment, with its entry of `environments` on top.
 
-    Only OMP_NUM_THREADS of the agent's environment is kept, if it is set.
+    But if the agent's environment has OMP_NUM_THREADS, that value is kept.
     """
 
     generation: int
@@ -184,7 +184,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The agent kills what still runs, and ends."""
+    """Ends the agent, which first kills the ranks that still run."""
 
 
 Message = (
@@ -242,7 +242,7 @@ def decode_message(line: bytes) -> Message:
 
 
 def shorten(text: str, limit: int = MAX_TEXT) -> str:
-    """The end of a text, at most `limit` characters: the newest lines of a log or a traceback."""
+    """Keeps the end of a text, at most `limit` characters: the newest lines of a traceback."""
     return text if len(text) <= limit else f"…{text[1 - limit :]}"
 
 

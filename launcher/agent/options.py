@@ -9,7 +9,7 @@ from pathlib import Path
 from launcher.environment import read_job_token, read_slurm_variable
 
 GRACE_SECONDS = 120.0
-"""Time to save that the ranks have after the supervisor was lost."""
+"""Time that the ranks have to save after the supervisor was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class AgentOptions:
     grace_seconds: float  # time to save after the supervisor was lost
     ends_with_stdin: bool  # whether the end of stdin means that the supervisor is gone
     restart: str | None = None  # how the run continues after the job; None outside of SLURM
-    report: Path | None = None  # the report of the supervisor, in the run folder
+    report: Path | None = None  # supervisor.json in the run folder
 
 
 def read_options(words: Sequence[str]) -> AgentOptions:

@@ -135,7 +135,7 @@ def _parse(arguments: Sequence[str] | None) -> Pod:
 
 
 def _final_state(run_dir: Path, before_start: dict[str, Any]) -> str | None:
-    """The state that rank 0 has written at the end; it may be on another node."""
+    """The state that rank 0 has written at the end; rank 0 may be on another node."""
     deadline = time.monotonic() + STATUS_SECONDS
     while True:
         status = _read_status(run_dir)

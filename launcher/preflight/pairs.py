@@ -63,7 +63,7 @@ def plan_pairs(
 
 
 def good_nodes(results: Mapping[Pair, PairResult], *, ratio: float) -> set[str]:
-    """The nodes with a pair that is not slow, compared with the median of the nodes' best rates.
+    """The nodes that are in a pair that is not slow, compared with the median of all best rates.
 
     The median of all pairs is not used, since of three nodes a slow one is in most of the pairs.
     """
@@ -94,5 +94,5 @@ def best_results(
 
 
 def _count_pairs(node: str, results: Mapping[Pair, PairResult]) -> int:
-    """The number of measured pairs that a node is in; all are bad if the node is not proven."""
+    """The number of measured pairs that a node is in; all are bad if the node is not good."""
     return sum(node in pair for pair in results)

@@ -21,12 +21,13 @@ _OPTION = "#SBATCH "
 
 @dataclass(frozen=True, slots=True)
 class NodesToAvoid:
-    """The nodes of the batch script's ``--exclude``, and those that failed since; all of them
-    together are the next job's list. None at all if no node has failed lately."""
+    """The nodes that the next job must not get. Both parts are empty if no node has failed lately:
+    the list that the job has then stays as it is."""
 
     of_script: tuple[str, ...]
+    """Those of ``--exclude`` in the batch script."""
     failed: tuple[str, ...]
-    """Those of the partition that are to be avoided now, and that the job can do without."""
+    """Those of the partition that failed lately, and that the job can do without."""
 
     def __iter__(self) -> Iterator[str]:
         return iter((*self.of_script, *self.failed))

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 20.0
 ASK_SECONDS, ASK_TIMES = 0.5, 6
 REQUEUE_SECONDS = 900.0
-"""How long a requeue is tried again while SLURM's controller is down."""
+"""How long a requeue is repeated while SLURM's controller is down."""
 KILL_WAIT_SECONDS = 30.0
 """SLURM's default for the time between SIGTERM and SIGKILL."""
 NEAR_LIMIT_SECONDS = 60.0
@@ -82,7 +82,7 @@ class SlurmJob:
         wait = float(seconds) if seconds.isdecimal() else KILL_WAIT_SECONDS
         if fields.get("JobState", "").startswith("COMPLETING"):
             return time.time() + wait
-        # A preemption with a time of grace: only then SLURM ends the job.
+        # After a preemption SLURM ends the job when its time of grace is over.
         grace_end = parse_moment(fields.get("EndTime", "")) if _is_preempted(fields) else None
         return None if grace_end is None else grace_end + wait
 
@@ -108,16 +108,17 @@ class SlurmJob:
             await self._successor.begin()
 
     async def requeue(self) -> RequeueResult:
-        """Requeues the job; SLURM then ends this process. A chain's successor waits already.
+        """Requeues the job, or makes sure that its successor is in the queue.
 
-        SLURM lets a requeued job wait for two minutes. It is not started before: a late report of
-        its old end would end it again.
+        SLURM ends this process after a requeue, and lets the requeued job wait for two minutes.
+        This time is not shortened: a node may report late that the present start of the job has
+        ended, and SLURM would then end the new start.
         """
         deadline = time.monotonic() + REQUEUE_SECONDS
         while True:
             try:
                 if await self._is_cancelled():
-                    # SLURM would queue it all the same.
+                    # SLURM would requeue even a cancelled job.
                     logger.warning("the user has cancelled the job: it is not queued again")
                     return RequeueResult.CANCELLED
                 return await self._queue_again()
@@ -145,7 +146,7 @@ class SlurmJob:
             if not await self._is_queued_again():
                 logger.error("the job was not queued again: %s", error)
                 return RequeueResult.REFUSED
-            # SLURM has queued it itself after a preemption, or ended this scontrol with the job.
+            # SLURM requeued the job itself after a preemption, or its SIGTERM also ended scontrol.
             logger.info("requeue: %s", error)
         await self._exclude(avoided)
         return RequeueResult.QUEUED
@@ -167,7 +168,7 @@ class SlurmJob:
         return tuple(nodes) if nodes.failed else ()
 
     async def _exclude(self, nodes: tuple[str, ...]) -> None:
-        """Tells SLURM: it refuses that while the job runs, and takes it once it is requeued."""
+        """Sets the excluded nodes of the requeued job; SLURM refuses that while a job runs."""
         if not nodes:
             return
         try:
@@ -288,7 +289,7 @@ def find_stop_cause(fields: Mapping[str, str], *, restart_count: int, now: float
     if restarts.isdecimal() and int(restarts) > restart_count:
         return StopCause.PREEMPTED  # `scontrol requeue`, by an administrator or `bigtrain requeue`.
     end = _limit_end(fields)
-    # A job that ends without that reason shortly before its limit was cancelled.
+    # A job that is completing before its limit, without that reason, was cancelled.
     early = 0.0 if state.startswith("COMPLETING") else NEAR_LIMIT_SECONDS
     reached = end is not None and now >= end - early
     return StopCause.TIME_LIMIT if reached else StopCause.USER

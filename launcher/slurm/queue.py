@@ -1,4 +1,4 @@
-"""Asks SLURM's queue about the jobs of a run, and explains the answer. Waits only briefly."""
+"""Asks SLURM's queue about the jobs of a run, for a few seconds at most; explains the answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def ask_queue(jobs: Sequence[str], *, timeout: float = ANSWER_SECONDS) -> QueueA
         found = list_queue(jobs, timeout=timeout)
     except SlurmError as error:
         return QueueAnswer(problem=str(error))
-    order = {job: place for place, job in enumerate(jobs)}
+    order = {job: index for index, job in enumerate(jobs)}
     return QueueAnswer(tuple(sorted(found, key=lambda job: order.get(job.job, len(order)))))
 
 

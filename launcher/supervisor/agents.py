@@ -39,7 +39,7 @@ END_SECONDS = 10.0
 PING_SECONDS = 10.0
 """Time between two measurements of an agent's clock."""
 CLOCK_DRIFT = 1e-4
-"""Two clocks may differ by this many seconds more after each second."""
+"""Seconds by which two clocks may drift apart in each second."""
 MAX_PENDING = 64
 """Connections without a hello that may be open, in addition to one for each agent."""
 BACKLOG = 4096
@@ -77,7 +77,7 @@ class AgentLink:
     def on_pong(self, pong: Pong) -> None:
         """Corrects the offset of the clock if this answer came faster than those before.
 
-        A busy supervisor reads answers late: then they tell less than an earlier one.
+        A busy supervisor reads answers late, and then an earlier answer is more exact.
         """
         now = time.monotonic()
         error = (now - pong.sent) / 2
@@ -100,7 +100,10 @@ AgentEvent = tuple[AgentLink, Message] | NodeLost
 
 @dataclass(slots=True)
 class Agents:
-    """Accepts agents that know the token, and hands on what they say about each generation."""
+    """Accepts agents that know the token, and passes on what they report.
+
+    The ranks that are started together are a generation, and each report names its generation.
+    """
 
     nodes: tuple[str, ...]  # of the allocation, in order
     agents_per_node: int
@@ -240,7 +243,7 @@ class Agents:
         connection = Connection(reader, writer)
         self._pending[connection] = None
         if len(self._pending) > self._count + MAX_PENDING:
-            # An agent says hello at once, so the oldest of them is none.
+            # An agent says hello at once, so the oldest of them is not an agent.
             oldest = next(iter(self._pending))
             logger.warning("connection from %s closed: too many wait", oldest.peer_address)
             del self._pending[oldest]

@@ -35,7 +35,7 @@ TICK_SECONDS = 0.5
 STACKS_SECONDS = 8.0
 """Limit for the stacks of all ranks of a run that hangs."""
 DIVERGED_GRACE_SECONDS = 25.0
-"""Rank 0 completes its save and its record after the loss guard has given up."""
+"""After the loss guard has given up, the time for rank 0 to complete its save and its record."""
 KILLED_SECONDS = 15.0
 """A node whose ranks do not end this long after SIGKILL is lost: they hang inside the kernel."""
 
@@ -54,7 +54,7 @@ class AttemptLimits:
 
 @dataclass(slots=True)
 class AttemptOutcome:
-    """What was seen of an attempt."""
+    """What the supervisor saw of an attempt."""
 
     started: float = field(default_factory=time.time)
     ends: dict[int, RankEnd] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class RunningAttempt:
     async def run(self, start: StartSettings) -> AttemptOutcome:
         """Starts the ranks, and returns when none runs any more."""
         self._stop_file = stop_signal_file(start.log_dir)
-        with suppress(OSError):  # An old file only gives a later stop another name.
+        with suppress(OSError):  # If the file stays, it only gives a later stop the wrong name.
             self._stop_file.unlink(missing_ok=True)
         with self.agents.follow(self.generation) as events:
             self._start(render_starts(self.placed, start))

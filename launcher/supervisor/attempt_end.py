@@ -22,11 +22,11 @@ BAD_INPUT_CODE = 2
 
 @dataclass(frozen=True, slots=True)
 class HangSummary:
-    """What the stacks of a run that hung told."""
+    """What the stacks of a run that hung show."""
 
     message: str
     blamed: tuple[int, ...]
-    """The ranks that never came to the collective that the others wait in."""
+    """The ranks that did not join the collective in which the others wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def build_attempt_end(
         before: How far the run was when the attempt was started.
         after: How far it is now.
         stop: The request to stop, if there was one.
-        hang: For a run that hung, what the stacks told.
+        hang: For a run that hung, what the stacks show.
         has_begun: Whether an earlier attempt of this job began. All its input could be used then,
             so what cannot be used now is a fault of the node.
     """
@@ -165,7 +165,7 @@ def _blame_rank(
 
 
 def _blame_hang(hang: HangSummary, placed: Sequence[NodeRanks]) -> _Cause:
-    # Of several ranks that never came, none is known to be the cause.
+    # Of several ranks that did not join, none is known to be the cause.
     rank = hang.blamed[0] if len(hang.blamed) == 1 else None
     node = None if rank is None else node_of(placed, rank)
     return _Cause(EndKind.HUNG, hang.message, rank, () if node is None else (node,))

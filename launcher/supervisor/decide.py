@@ -10,13 +10,13 @@ The rules, in this order; the first that fits decides. "Failed" means every end 
 3. Bad input: `FAIL` with exit code 2.
 4. Diverged: `REWIND` while rewinds are left and the samples to skip are known, else `FAIL`. Rewinds
    have a limit of their own, so they do not count in rule 7.
-5. Nodes to leave are the lost nodes, those that failed a check, and a *suspect* node, one that is
-   blamed
+5. The run continues without excluded nodes. These are the lost nodes, those that failed a check,
+   and a *suspect* node. A node is suspect if it is blamed
    - by a second error that looks like failing hardware, if there is another node to use or the job
      can be queued again, or
-   - by three different errors, if that costs no rank. The run continues without them.
-6. The same error at the same step twice, with no node to leave: `FAIL`; a third try would end in
-   the same way. (Suspect hardware comes first, because one more try on another node tells whether
+   - by three different errors, if the other nodes have room for as many ranks.
+6. The same error at the same step twice, with no node to exclude: `FAIL`; a third try would end in
+   the same way. (Suspect hardware comes first, because one more try on another node shows whether
    the node or the program is to blame.)
 7. `Policy.restarts_without_progress` failed attempts in a row without a new checkpoint: `HOLD`.
    Stops do not count, and do not interrupt the row unless they saved a later step.
@@ -24,7 +24,7 @@ The rules, in this order; the first that fits decides. "Failed" means every end 
    may be another, or `FAIL` where jobs are not queued again.
 9. Enough nodes are left, for all ranks or for an elastic run: `RESTART` inside the allocation,
    after a delay that grows with the failures of rule 7.
-10. Otherwise `REQUEUE` without the nodes to leave, or `FAIL` where jobs are not queued again.
+10. Otherwise `REQUEUE` without the excluded nodes, or `FAIL` where jobs are not queued again.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
-"""Reports a hang: which ranks wait in which collective, and which never came. Pure, except that
-source lines of the innermost frames are read.
+"""Reports a hang: which ranks wait in which collective, and which did not join it.
 
-Ranks in the same place are one line, so that a thousand ranks fit on a screen.
+Pure, except that source lines of the innermost frames are read.
+
+Ranks in the same call, phase and step share one line, so that a thousand ranks fit on a screen.
 """
 
 from collections import defaultdict
@@ -19,7 +20,7 @@ RANGES = 8
 STACKS = 3
 """Stacks that each part of the report shows."""
 _NO_PROGRESS = {"T": "stopped", "t": "stopped by a debugger", "D": "in the kernel", "Z": "ended"}
-"""States of a process that cannot come to a collective."""
+"""States of a process that cannot join a collective."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +59,29 @@ class _Found:
 def blame(hang: Hang, stacks: Sequence[RankStacks]) -> tuple[int, ...]:
     """The ranks that the others wait for.
 
-    These are the first of the following that exist: ranks that are stopped, have ended or give no
-    answer; ranks that do not wait while others do; of ranks that wait in different collectives, the
-    fewer ones (not between pipeline stages, where a different place is normal).
+    The first of these rules that finds a rank decides:
+
+    1. Ranks that are stopped, have ended or give no answer.
+    2. Ranks that do not wait, while others do.
+    3. If ranks wait in different collectives, all but the largest group, if they are fewer than it.
+       This rule is left out if a rank waits for another pipeline stage, because stages wait in
+       different calls.
 
     Returns:
-        Empty if the stacks do not tell: when all ranks wait in the same place, the network may be
-        at fault, or a rank that is not theirs.
+        Empty if no rule finds a rank. If all ranks wait in the same call, the cause may be the
+        network, or a rank outside of their process group.
     """
     return tuple(found.beat.rank for found in _missing(_find(hang, stacks)))
 
 
 def render_hang_report(hang: Hang, stacks: Sequence[RankStacks]) -> str:
-    """The report: one line that says it all, then who never came, who waits where, and stacks."""
+    """The report: the hang in one line, ranks that did not join, ranks that wait, and stacks."""
     ranks = _find(hang, stacks)
     missing = _missing(ranks)
     others = [found for found in ranks if found not in missing]
     lines = [render_hang(hang, stacks), ""]
     if missing:
-        lines += [f"Never came ({count_of(len(missing), 'rank')}):", *_render_groups(missing), ""]
+        lines += [f"Did not join ({count_of(len(missing), 'rank')}):", *_render_groups(missing), ""]
     if others:
         title = "Wait" if all(found.waits for found in others) else "Others"
         lines += [f"{title} ({count_of(len(others), 'rank')}):", *_render_groups(others), ""]
@@ -99,7 +104,7 @@ def render_hang(hang: Hang, stacks: Sequence[RankStacks]) -> str:
     if not missing:
         return f"{text}; {waits or 'no rank waits in a collective'}"
     worst = _largest_group(missing)
-    never = f"{_name_ranks(missing)} never came"
+    never = f"{_name_ranks(missing)} did not join"
     if len(worst) == len(missing):
         never += f" ({worst[0].where})"
     return f"{text}; {never}; {waits}" if waits else f"{text}; {never}"
@@ -165,7 +170,7 @@ def _render_groups(ranks: Sequence[_Found]) -> list[str]:
         )
     if len(groups) > GROUPS:
         rest = sum(len(members) for _, members in groups[GROUPS:])
-        lines.append(f"  {count_of(rest, 'more rank')} in {len(groups) - GROUPS} other places")
+        lines.append(f"  {count_of(rest, 'more rank')} in {len(groups) - GROUPS} other groups")
     return lines
 
 

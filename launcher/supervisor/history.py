@@ -56,9 +56,9 @@ def read_end(event: Event) -> AttemptEnd:
 @dataclass(slots=True)
 class _History:
     ends: list[AttemptEnd] = field(default_factory=list)
-    lost: AttemptEnd | None = None  # The end of the job, if no end of it follows.
-    lost_has_begun: bool = False  # Whether an attempt of that job began.
-    newest_has_begun: bool = True  # The same of the newest of `ends`.
+    lost: AttemptEnd | None = None  # the end of the newest job, if it recorded none
+    lost_has_begun: bool = False  # whether an attempt of that job began
+    newest_has_begun: bool = True  # the same of the newest of `ends`
     is_decided: bool = True
 
 

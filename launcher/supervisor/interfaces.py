@@ -72,7 +72,10 @@ class SupervisedRun(Protocol):
         """
 
     def launch_config(self) -> AbstractContextManager[tuple[str, ...]]:
-        """Writes the config of an attempt; returns the command of its ranks.
+        """Writes the config of an attempt, and removes it at the end of the block.
+
+        Returns:
+            The command of the ranks, which read the config.
 
         Raises:
             ValueError: The config cannot be read; the message is one line.
@@ -89,7 +92,10 @@ class SupervisedRun(Protocol):
         """Appends an event to ``attempts.jsonl``, with the time."""
 
     def record_failure(self, *, attempt: int, reason: str, rank: int | None) -> None:
-        """Writes how an attempt ended, if its rank 0 could not, or named a consequence.
+        """Records why an attempt ended, if rank 0 recorded no end or not the cause.
+
+        Rank 0 records no end if it is killed. If another rank failed first, rank 0 only records the
+        lost connection to it, which is then replaced.
 
         Args:
             attempt: Number of the attempt.
@@ -134,13 +140,13 @@ class Scheduler(Protocol):
         """Why the scheduler sent SIGTERM to the job."""
 
     async def begin(self) -> None:
-        """Called once when the supervisor starts: a chain submits the successor of the job."""
+        """Submits the successor of the job, in a chain; called once when the supervisor starts."""
 
     async def requeue(self) -> RequeueResult:
         """Puts the job into the queue again, or leaves the run to the successor of the job."""
 
     async def release(self) -> None:
-        """Called, also repeatedly, if the run does not continue: the successor is cancelled."""
+        """Cancels the successor, because the run does not continue; may be called again."""
 
     def find_avoided(self) -> Mapping[str, str]:
         """Nodes of the job that earlier jobs found bad, with the reason."""

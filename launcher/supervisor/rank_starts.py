@@ -1,4 +1,4 @@
-"""Places ranks on agents and renders what each agent starts. Pure, except for the master's port."""
+"""Places ranks on agents, and renders what each agent starts. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""``supervisor.json``: what the supervisor does now, for `bigtrain status`. One line a node."""
+"""``supervisor.json``: what the supervisor does now, for `bigtrain status`."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SCHEMA = "bigtrain-supervisor/1"
 
 @dataclass(slots=True)
 class SupervisorReport:
-    """Renders and writes the file. Rendering is for the event loop, writing for a thread."""
+    """Renders and writes the file: `render` in the event loop, `write` in a thread."""
 
     folder: Path  # the run folder
     job: str | None

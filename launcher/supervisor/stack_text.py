@@ -23,9 +23,9 @@ _AROUND = (
     *("torch/distributed/", "torch/overrides.py", "deepspeed/comm/", "deepspeed/utils/"),
     "contextlib.py",
 )
-"""Files of frames between a collective and the code that wants it."""
+"""Files of frames between a collective and the code that calls it."""
 _OVERRIDE = "__torch_function__"
-"""The function of such a frame where a mode intercepts the calls of torch, in any file."""
+"""The function of such a frame, in any file, if a mode intercepts the calls of torch."""
 _BACKWARD = "torch/autograd/graph.py"
 _OWN = ("bigtrain/", "megatron/")
 _PENDING = re.compile(r"\.wait\(")

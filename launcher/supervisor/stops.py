@@ -51,7 +51,7 @@ class StopWatch:
     requested: asyncio.Event = field(default_factory=asyncio.Event)
     kill: asyncio.Event = field(default_factory=asyncio.Event)
     stop: Stop | None = None
-    is_by_user: bool = False  # a user asked in person; SIGTERM alone does not tell
+    is_by_user: bool = False  # by a request or Ctrl-C; SIGTERM alone does not show who sent it
     _interrupts: int = 0  # SIGINTs of this process
     _request_seen: str | None = None
     _kill_asked: float = -ASK_SECONDS  # on the monotonic clock
@@ -123,7 +123,7 @@ class StopWatch:
                     self._request(Stop(StopCause.USER, name, signal.SIGTERM))
                     self._asking = asyncio.get_running_loop().create_task(self._ask_for_cause())
                 elif self._asking.done():
-                    self._begin_to_ask_for_kill()  # At the end of a preemption's time of grace.
+                    self._begin_to_ask_for_kill()  # After a preemption's time of grace.
 
     def _request(self, stop: Stop) -> None:
         is_by_user = stop.cause is StopCause.USER and stop.name != "SIGTERM"

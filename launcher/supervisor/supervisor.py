@@ -160,7 +160,7 @@ class Supervisor:
         return decision
 
     async def _exclude_avoided_nodes(self) -> None:
-        """Uses no nodes that earlier jobs found bad, as long as that costs no rank."""
+        """Excludes nodes that earlier jobs found bad, if as many ranks fit on the others."""
         for node, why in (await asyncio.to_thread(self.scheduler.find_avoided)).items():
             now = self._resources()
             others = replace(now, nodes=tuple(each for each in now.nodes if each != node))
@@ -176,7 +176,7 @@ class Supervisor:
         """Runs attempts until a decision ends the job."""
         end = await self._check_nodes()
         if self._lost_end is not None:
-            # What follows the loss of the supervisor before is decided here.
+            # The supervisor of the job before was lost, so what follows its end is decided here.
             self._history += [self._lost_end] if end is not None else []
             end = end or self._lost_end
         decision = await self._first_decision() if end is None else self._decide(end)
@@ -246,7 +246,7 @@ class Supervisor:
         return end
 
     async def _first_decision(self) -> Decision:
-        """Where the ranks start first: on what is there, if it is enough."""
+        """The first decision: the ranks start on the nodes that are ready, if these are enough."""
         resources = self._resources()
         placement = place_nodes(resources, self.job.policy)
         if placement is None:
@@ -370,7 +370,7 @@ class Supervisor:
             # The agents see that the supervisor is gone, so the ranks save before they end.
             logger.error("the supervisor fails; it waits until the ranks have saved")
         await self.agents.close(lets_ranks_save=lets_ranks_save)
-        # Meanwhile agents that were still starting connect, and hear that they are not needed.
+        # Meanwhile agents that were still starting connect, and are told to end.
         await self.starter.close(lets_ranks_save=lets_ranks_save)
         self.agents.stop_listening()
         try:

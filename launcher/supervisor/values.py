@@ -6,7 +6,8 @@ from enum import StrEnum
 from bigtrain.config.rewind_plan import RewindPlan
 
 RESTART_DELAYS = (0.0, 30.0, 120.0)
-"""An outage of a minute, such as of a file server, must not use up all restarts."""
+"""Seconds before the first, second and later restarts without a new checkpoint. With them an outage
+of a minute, such as of a file server, does not use up all restarts."""
 
 
 class EndKind(StrEnum):
@@ -71,7 +72,7 @@ class AttemptEnd:
     stop_cause: StopCause | None = None
     """Set for `EndKind.STOPPED`."""
     rank: int | None = None
-    """The rank that failed first, or that never came to a collective."""
+    """The rank that failed first, or that did not join a collective."""
     nodes: tuple[str, ...] = ()
     """The nodes to blame: of the failed rank, the lost nodes unless their loss has a common cause,
     or the nodes that failed a check."""

@@ -70,7 +70,7 @@ def test_a_killed_rank_is_named_and_the_run_continues_in_the_same_job(
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_stopped_rank_is_named_as_the_one_that_never_came_and_the_run_continues(
+def test_a_stopped_rank_is_named_as_the_one_that_did_not_join_and_the_run_continues(
     launch: Launch, uninterrupted: RunConfig, recovery_table: RecoveryTable, rank: int
 ) -> None:
     run = launch(hang_seconds=HANG_SECONDS)
@@ -85,7 +85,7 @@ def test_a_stopped_rank_is_named_as_the_one_that_never_came_and_the_run_continue
     hung = run.events("attempt_end")[0]
     assert (hung["rank"], hung["nodes"]) == (rank, [node])
     report = (run.folder / "logs/hang-1.txt").read_text()
-    assert f"rank {rank} never came (the process is stopped (SIGSTOP, or a debugger)" in report
+    assert f"rank {rank} did not join (the process is stopped (SIGSTOP, or a debugger)" in report
     assert f"rank {1 - rank} waits in all_reduce, called by" in report
     assert f"rank {rank} on {node}: the process is stopped" in report
     check_same_end(run, uninterrupted)

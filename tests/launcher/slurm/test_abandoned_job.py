@@ -18,7 +18,7 @@ Calls = list[str]
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """What is asked of SLURM, which says that the job runs. No time passes."""
     made: Calls = []
-    for name in ("SILENT_SECONDS", "POLL_SECONDS", "RETRY_SECONDS", "TURN_SECONDS"):
+    for name in ("SILENT_SECONDS", "POLL_SECONDS", "RETRY_SECONDS", "STAGGER_SECONDS"):
         monkeypatch.setattr(abandoned_job, name, 0.01)
     monkeypatch.setattr(client, "show_job", lambda job: {"JobState": "RUNNING"})
     monkeypatch.setattr(client, "requeue_job", lambda job: made.append(f"requeue {job}"))
