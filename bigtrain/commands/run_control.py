@@ -73,9 +73,9 @@ class _Run:
     def is_at_work(self) -> bool:
         """Whether ranks train or start, as far as the folder tells."""
         if self.status.supervisor is not None or self.record is not None:
-            return self.status.claims_to_run
+            return self.status.seems_running
         return has_launcher(self.folder) or (
-            self.status.claims_to_run and self.status.is_alive is not False
+            self.status.seems_running and self.status.is_alive is not False
         )
 
 
@@ -229,7 +229,7 @@ def _ask_to_stop(run: _Run, *, job: str | None, cancels: bool = False) -> str:
         is_silent = silent > NEWS_SECONDS and not has_launcher(run.folder)
         return f"{line}; there was no news for {render_duration(silent)}" if is_silent else line
     write_request(run.folder, "cancel" if cancels else "stop", job=job)
-    if run.has_supervisor or not run.status.claims_to_run:
+    if run.has_supervisor or not run.status.seems_running:
         return f"{run.folder}: asked {name or 'its supervisor '}to save and end"
     # A supervisor that is silent may not read the request; the ranks may still take steps.
     write_stop_file(run.folder)

@@ -154,7 +154,7 @@ def _render_attempt(job: JobTimes, attempt: AttemptTimes, run: RunStatus) -> str
         text += f", job {job.job}"
     if attempt.ended is None:
         is_newest = run.jobs[-1].attempts[-1:] == [attempt]
-        runs = is_newest and run.claims_to_run
+        runs = is_newest and run.seems_running
         return text + ("" if runs else ", no end recorded")
     text += f", {render_duration(attempt.ended - attempt.began)}"
     step = "" if attempt.end_step is None else f" at step {attempt.end_step:,}"

@@ -36,7 +36,7 @@ from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.supervisor_state import SupervisorState, read_supervisor
 
 NEWS_SECONDS = 60.0
-"""A run that runs and was silent for longer is reported: a supervisor writes every 2 seconds, and a
+"""A run that was silent for longer is reported: a supervisor writes every 2 seconds, and a
 local run after every step."""
 _RECENT_STEPS = 200
 _NEWEST_STRAGGLERS = 3
@@ -115,7 +115,7 @@ class RunStatus:
         return self.steps_left * self.speed.seconds_per_step
 
     @property
-    def claims_to_run(self) -> bool:
+    def seems_running(self) -> bool:
         """Whether the files say that the run is being trained."""
         if self.supervisor is not None and self.supervisor.state != "ended":
             return True
@@ -296,7 +296,7 @@ def _add_ledger(status: RunStatus, config: RunConfig | None, *, exact: bool) -> 
         else sample_metrics(folder.metrics, last, periods=periods)
     )
     silent = status.seconds_silent
-    is_running = status.claims_to_run and status.is_alive is not False
+    is_running = status.seems_running and status.is_alive is not False
     is_fresh = is_running and silent is not None and silent < NEWS_SECONDS
     until = status.now if is_fresh else status.last_news or status.now
     submitted = None if status.record is None else parse_time(status.record.submitted)
