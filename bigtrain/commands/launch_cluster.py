@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ import typer
 from bigtrain.commands.queued_jobs import check_no_job
 from bigtrain.config import ConfigError, RunConfig, load_config, render_config
 from bigtrain.config.cluster import ClusterConfig
+from bigtrain.config.config_files import is_override
 from bigtrain.config.device_rules import device_of_nodes, find_device_problems
 from bigtrain.config.node_counts import check_node_count, fits_nodes
 from bigtrain.runs.job_file import (
@@ -39,6 +40,8 @@ class _ClusterRun:
     cluster: ClusterConfig
     nodes: int
     accept_change: tuple[str, ...]
+    profile: tuple[str, ...]
+    """Files and overrides of the profile."""
     excluded: tuple[ExcludedNode, ...]
 
     @property
@@ -69,6 +72,7 @@ class _ClusterRun:
             ranks_per_node=self.cluster.num_ranks_per_node,
             cluster=self.cluster,
             accept_change=self.accept_change,
+            profile=tuple(_render_profile(self.profile)),
             earlier_events=RunFolder(self.run_dir).count_events(),
         )
 
@@ -144,6 +148,7 @@ def _resolve(
         cluster=cluster,
         nodes=count,
         accept_change=tuple(accept_change),
+        profile=tuple(profile),
         excluded=tuple(load_excluded(Path(config.runs_dir))),
     )
     _check_folders(run)
@@ -336,6 +341,19 @@ def _show_next_commands(run: _ClusterRun) -> None:
     folder = path_argument(run.config.run_dir)
     for command in (f"status {folder}", f"logs -f {folder}", f"stop {folder}"):
         typer.echo(f"  bigtrain {command}")
+
+
+def _render_profile(sources: Sequence[str]) -> Iterator[str]:
+    """The words of `launch` for the same profile, from any folder."""
+    for source in sources:
+        key, equals, value = source.partition("=")
+        if not is_override(source):
+            yield "--cluster"
+            yield str(Path(source).absolute()) if Path(source).exists() else source
+        else:
+            # A value may be a secret, and the command is printed.
+            is_hidden = key.split(".")[0] == "environment"
+            yield f"cluster.{key}{equals}{'VALUE' if is_hidden else value}"
 
 
 def _warn(lines: Sequence[str]) -> None:

@@ -55,6 +55,9 @@ class JobRecord:
     """Name of the resolved config in the run folder."""
     accept_change: tuple[str, ...] = ()
     """Keys that may differ from the checkpoint's."""
+    profile: tuple[str, ...] = ()
+    """The words that gave `launch` the profile, such as ``--cluster /home/me/profile.yaml``, without
+    values of environment variables; empty if they are not known."""
     state: JobState = "preparing"
     earlier_events: Annotated[int, Field(ge=0)] = 0
     """Events that ``attempts.jsonl`` had when a person last started the run; failures among them do

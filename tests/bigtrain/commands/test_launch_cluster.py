@@ -111,6 +111,17 @@ def test_a_run_is_submitted_with_all_its_files_and_the_next_commands_are_shown(
     assert exec_line == f"exec {sys.executable} -m bigtrain.cli supervise {launch.run_dir}"
 
 
+def test_the_record_has_the_words_that_give_the_same_profile_without_secrets(
+    launch: Launcher,
+) -> None:
+    assert launch("--nodes", "2", "cluster.spares=1", "cluster.environment.A_KEY=s3cret")[0] == 0
+    record = load_job(launch.run_dir)
+    assert record is not None
+    file = str(launch.folder / "mine.yaml")
+    secret = "cluster.environment.A_KEY=VALUE"
+    assert record.profile == ("--cluster", file, "cluster.spares=1", secret)
+
+
 def test_a_dry_run_prints_the_script_and_needs_no_slurm(
     launch: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
