@@ -291,11 +291,11 @@ def test_a_request_for_an_earlier_job_is_not_followed(job):
     assert made.run.kinds() == [EndKind.FINISHED]
 
 
-def test_the_same_error_at_the_same_step_twice_ends_the_job(job):
+def test_the_same_error_at_the_same_step_twice_ends_the_job_with_its_attempts(job, caplog):
     made = job(body="if rank == 1 and step == 7: fail('ValueError: boom')")
-    assert made.supervise() == 1
-    assert made.run.kinds() == [EndKind.RANK_FAILED] * 2
-    assert made.run.final[0] == "failed" and "boom" in made.run.final[1]
+    assert made.supervise() == 1 and made.run.final[0] == "failed" and "boom" in made.run.final[1]
+    shown = [line.partition(" on ")[0] for line in caplog.messages[-2:]]
+    assert shown == ["attempt 1: rank 1 failed", "attempt 2: rank 1 failed"]
 
 
 def test_bad_input_of_a_rank_ends_the_job_with_exit_code_2(job):
