@@ -16,6 +16,7 @@ from bigtrain.config.cluster import ClusterConfig
 from bigtrain.config.config_files import is_override
 from bigtrain.config.device_rules import device_of_nodes, find_device_problems
 from bigtrain.config.node_counts import check_node_count, fits_nodes
+from bigtrain.config.secret_variables import render_secrets_warning
 from bigtrain.runs.job_file import (
     JOB_CONFIG,
     JOB_FILE,
@@ -103,6 +104,8 @@ def launch_on_cluster(
     run = _resolve(sources, profile, nodes=nodes, accept_change=accept_change)
     for each in run.excluded:
         typer.echo(f"avoiding node {each}", err=True)
+    if (warning := render_secrets_warning(run.cluster)) is not None:
+        _warn([warning])
     if run.cluster.scheduler == "hosts":
         if check:
             raise ConfigError("--check asks SLURM; with scheduler: hosts, give --dry-run")

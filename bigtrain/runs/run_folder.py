@@ -62,7 +62,8 @@ class RunFolder:
         For a run of a cluster, this is ``requeue`` or a launch on as many nodes; else it is a
         launch of as many processes as the newest attempt used.
         """
-        with suppress(JobFileError):  # `launch` itself reports a damaged file.
+        # `launch` itself reports a damaged file, or one of another user.
+        with suppress(JobFileError, PermissionError):
             if (job := load_job(self.path)) is not None:
                 return self._requeue_command(job)
         command = ["bigtrain", "launch", path_argument(self.path)]
