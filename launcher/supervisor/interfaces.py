@@ -148,6 +148,9 @@ class Scheduler(Protocol):
     async def why_terminated(self) -> StopCause:
         """Why the scheduler sent SIGTERM to the job."""
 
+    async def why_ending(self) -> StopCause | None:
+        """Why the scheduler ends the job, even if it sent no signal; None if it does not."""
+
     async def begin(self) -> None:
         """Called once when the supervisor starts: a chain submits the successor of the job."""
 

@@ -211,29 +211,6 @@ def test_nodes_that_an_earlier_job_found_bad_get_ranks_only_if_no_other_is_left(
     assert report["nodes"]["n1"]["state"] == "excluded"
 
 
-def test_an_agent_that_a_preemption_kills_is_no_lost_node(job):
-    made = job(steps=600, can_requeue=True)
-    made.scheduler.cause = StopCause.PREEMPTED
-
-    def kill(job: Job) -> None:
-        job.wait_for_step(5)
-        job.kill_agent("n1")
-
-    assert made.supervise(kill) == 0
-    (end,) = made.run.of("attempt_end")
-    assert (end["kind"], end["stop_cause"], end["nodes"]) == ("stopped", "preemption", ())
-    assert made.scheduler.excluded == [] and made.scheduler.calls == ["begin", "requeue"]
-
-
-def test_agents_that_a_preemption_kills_at_their_start_are_not_lost_nodes(job):
-    made = job(can_requeue=True, missing=["n1", "n2"])
-    made.scheduler.cause = StopCause.PREEMPTED
-    assert made.supervise() == 0
-    (end,) = made.run.of("attempt_end")
-    assert (end["kind"], end["stop_cause"]) == ("stopped", "preemption")
-    assert made.scheduler.excluded == [] and made.scheduler.calls == ["begin", "requeue"]
-
-
 @pytest.mark.parametrize("request_kind", ["stop", "cancel"])
 def test_a_request_of_the_user_stops_the_run_for_good(job, request_kind):
     made = job(steps=600, can_requeue=True)
