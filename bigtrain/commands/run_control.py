@@ -4,6 +4,7 @@ A request is written before any SLURM command runs, so that a supervisor that re
 knows the reason.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -145,7 +146,7 @@ def requeue_run(run_dir: Path) -> str:
     if not run.is_slurm:
         raise RunControlError(
             f"{run_dir}: not a run of a SLURM cluster, so it has no job to queue again; "
-            f"`bigtrain launch {run_dir}` resumes it"
+            f"`{shlex.join(RunFolder(run_dir).resume_command())}` resumes it"
         )
     queue = _answered(run)
     if queue.running:

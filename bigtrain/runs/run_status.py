@@ -17,7 +17,7 @@ from bigtrain.checkpoint.step_folders import CHECKPOINTS
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.saved import CONFIG_FILE, load_run_of
 from bigtrain.runs.goodput import Ledger, build_ledger
-from bigtrain.runs.job_file import JOB_CONFIG, JobFileError, JobRecord, load_job
+from bigtrain.runs.job_file import JOB_CONFIG, JOB_FILE, JobFileError, JobRecord, load_job
 from bigtrain.runs.json_values import number, parse_time, read_object, whole
 from bigtrain.runs.metrics_scan import (
     Line,
@@ -188,6 +188,10 @@ def read_run_status(run_dir: Path, *, now: float, exact: bool = False) -> RunSta
 def _read_record(run_dir: Path, problems: list[str]) -> JobRecord | None:
     try:
         return load_job(run_dir)
+    except PermissionError:
+        file = run_dir / JOB_FILE
+        problems.append(f"{file}: only the user who launched the run may read it")
+        return None
     except (JobFileError, OSError) as error:
         problems.append(str(error))
         return None

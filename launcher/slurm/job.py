@@ -88,19 +88,27 @@ class SlurmJob:
 
     async def why_terminated(self) -> StopCause:
         """Why SLURM sent SIGTERM: a preemption or a requeue, the time limit, or the user."""
+        fields = await self._ask_for_fields("SIGTERM counts as a cancel by the user")
+        now = time.time()
+        return find_stop_cause(fields, restart_count=self.restart_count, now=now)
+
+    async def why_ending(self) -> StopCause | None:
+        """Why SLURM ends the job; None if it does not, as far as it says."""
+        fields = await self._ask_for_fields("whether SLURM ends the job is not known")
+        return find_end_cause(fields, restart_count=self.restart_count, now=time.time())
+
+    async def _ask_for_fields(self, otherwise: str) -> Mapping[str, str]:
+        """What SLURM says about the job; empty, with a warning, if it says nothing."""
         problem: SlurmError | None = None
         for _ in range(ASK_TIMES):
             # SLURM signals all processes of the batch step, and so scontrol, too: ask later.
             await asyncio.sleep(ASK_SECONDS)
             try:
-                fields = await asyncio.to_thread(client.show_job, self.job_id)
+                return await asyncio.to_thread(client.show_job, self.job_id)
             except SlurmError as error:
                 problem = error
-            else:
-                now = time.time()
-                return find_stop_cause(fields, restart_count=self.restart_count, now=now)
-        logger.warning("SIGTERM counts as a cancel by the user: %s", problem)
-        return StopCause.USER
+        logger.warning("%s: %s", otherwise, problem)
+        return {}
 
     async def begin(self) -> None:
         """Submits the successor of the job, in a chain."""
@@ -201,9 +209,8 @@ class SlurmJob:
             raise
         except SlurmError:
             return False
-        cause = find_stop_cause(fields, restart_count=self.restart_count, now=time.time())
-        is_ending = fields.get("JobState", "").startswith(("COMPLETING", "CANCELLED"))
-        return is_ending and cause is StopCause.USER
+        cause = find_end_cause(fields, restart_count=self.restart_count, now=time.time())
+        return cause is StopCause.USER
 
     async def release(self) -> None:
         """Cancels the successor."""
@@ -293,6 +300,24 @@ def find_stop_cause(fields: Mapping[str, str], *, restart_count: int, now: float
     early = 0.0 if state.startswith("COMPLETING") else NEAR_LIMIT_SECONDS
     reached = end is not None and now >= end - early
     return StopCause.TIME_LIMIT if reached else StopCause.USER
+
+
+def find_end_cause(
+    fields: Mapping[str, str], *, restart_count: int, now: float
+) -> StopCause | None:
+    """Why SLURM ends a job, whose processes it may have killed before a signal was seen. Pure.
+
+    Args:
+        fields: As for `find_stop_cause`.
+        restart_count: How often this job had been queued again when it began.
+        now: The present time, in seconds since the epoch.
+
+    Returns:
+        None if the job goes on: lost nodes and killed ranks are then what they seem.
+    """
+    cause = find_stop_cause(fields, restart_count=restart_count, now=now)
+    is_ending = fields.get("JobState", "").startswith(("COMPLETING", "CANCELLED"))
+    return cause if is_ending or cause is not StopCause.USER else None
 
 
 def find_end(fields: Mapping[str, str]) -> float | None:

@@ -1,5 +1,6 @@
 """Turns what was seen of an attempt into the value that decisions are made from. Pure."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from launcher.supervisor.stops import Stop
 from launcher.supervisor.values import AttemptEnd, EndKind
 
 BAD_INPUT_CODE = 2
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
+"""Exit codes of a rank that was killed; the positive ones are those of a container's shell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,12 @@ def build_attempt_end(
         nodes=cause.nodes,
         divergence=divergence,
     )
+
+
+def may_be_ended_by_scheduler(outcome: AttemptOutcome) -> bool:
+    """Whether nodes were lost or ranks were killed, as at the end of a job, by none of us."""
+    codes = {end.code for end in outcome.ends.values() if not end.signalled}
+    return bool(outcome.lost) or not codes.isdisjoint(_KILLED)
 
 
 def describe_failure(outcome: AttemptOutcome, placed: Sequence[NodeRanks]) -> list[str]:

@@ -11,7 +11,11 @@ from typing import Any, TypeVar
 from bigtrain.config.node_names import compress_names
 from launcher.supervisor.agents import Agents
 from launcher.supervisor.attempt import AttemptLimits, RunningAttempt
-from launcher.supervisor.attempt_end import build_attempt_end, describe_failure
+from launcher.supervisor.attempt_end import (
+    build_attempt_end,
+    describe_failure,
+    may_be_ended_by_scheduler,
+)
 from launcher.supervisor.file_retries import FilesUnavailableError
 from launcher.supervisor.hang_files import report_hang
 from launcher.supervisor.interfaces import RunProgress, SupervisedRun
@@ -209,7 +213,7 @@ class AttemptRunner:
     ) -> tuple[AttemptEnd, int | None]:
         await self.stops.settle()
         outcome, placed = attempt.outcome, attempt.placed
-        if outcome.lost:
+        if may_be_ended_by_scheduler(outcome):
             await self.stops.ask_scheduler()
         after = await self.use_files(self.run_record.progress)
         self.saved_step = after.saved_step

@@ -139,6 +139,9 @@ class Scheduler(Protocol):
     async def why_terminated(self) -> StopCause:
         """Why the scheduler sent SIGTERM to the job."""
 
+    async def why_ending(self) -> StopCause | None:
+        """Why the scheduler ends the job, even if it sent no signal; None if it does not."""
+
     async def begin(self) -> None:
         """Submits the successor of the job, in a chain; called once when the supervisor starts."""
 

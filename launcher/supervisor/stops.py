@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 ASK_SECONDS = 5.0
-"""Limit for the scheduler's answer about lost nodes; while it is down the run goes on without."""
+"""Limit for the scheduler's answer about lost nodes or killed ranks; else the run goes on."""
 CANCEL_SECONDS = 20.0
 """Time to save after `bigtrain cancel`: SLURM kills a cancelled job half a minute later."""
 LIMIT_MARGIN_SECONDS = 20.0
@@ -88,17 +88,18 @@ class StopWatch:
             await self._asking
 
     async def ask_scheduler(self) -> None:
-        """Finds out whether lost nodes are the scheduler's way to end the job.
+        """Finds out whether lost nodes or killed ranks are the scheduler's way to end the job.
 
         SLURM signals the tasks of a preempted job and not its batch script, and agents that have
-        just been started die of that signal before they can report it.
+        just been started die of that signal before they can report it. In the last seconds of a job
+        it kills ranks and agents before the supervisor.
         """
         if self.stop is not None or self._closed:
             return
-        cause = StopCause.USER
+        cause: StopCause | None = None
         with suppress(TimeoutError):
-            cause = await asyncio.wait_for(self.scheduler.why_terminated(), ASK_SECONDS)
-        if cause is not StopCause.USER:
+            cause = await asyncio.wait_for(self.scheduler.why_ending(), ASK_SECONDS)
+        if cause is not None:
             self._request(Stop(cause, "the scheduler", signal.SIGTERM))
 
     def _on_own_signal(self, name: str) -> None:

@@ -311,14 +311,12 @@ class Supervisor:
         match decision.action:
             case Action.REQUEUE:
                 return "requeued"
-            case Action.HOLD:
+            case Action.HOLD | Action.FAIL:
                 for line in render_history(self._history):
                     logger.error("%s", line)
-                self.run.write_status(state="held", reason=decision.reason)
-                return "held"
-            case Action.FAIL:
-                self.run.write_status(state="failed", reason=decision.reason)
-                return "failed"
+                state = "held" if decision.action is Action.HOLD else "failed"
+                self.run.write_status(state=state, reason=decision.reason)
+                return state
             case _:
                 is_finished = self._history[-1].kind is EndKind.FINISHED
                 return "finished" if is_finished else "stopped"

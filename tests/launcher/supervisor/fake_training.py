@@ -226,6 +226,7 @@ class FakeScheduler:
     restart_count: int = 0
     ends_at: float | None = None
     cause: StopCause = StopCause.USER
+    ending: StopCause | None = None
     requeued: RequeueResult = RequeueResult.QUEUED
     kills_at: float | None = None
     avoided: dict[str, str] = field(default_factory=dict)
@@ -237,6 +238,9 @@ class FakeScheduler:
 
     async def why_terminated(self) -> StopCause:
         return self.cause
+
+    async def why_ending(self) -> StopCause | None:
+        return self.ending
 
     async def begin(self) -> None:
         self.calls.append("begin")
