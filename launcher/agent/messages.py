@@ -17,7 +17,7 @@ from typing import Any, Union, get_args, get_origin
 
 from launcher.failures import RankEnd
 
-VERSION = 1
+VERSION = 2
 """Version of the messages; both sides must have the same."""
 MAX_LINE_BYTES = 1 << 20
 """Longest line that is read."""
@@ -97,6 +97,7 @@ class RankStacks:
     pid: int  # 0 if it has ended
     state: str  # of the process, as in /proc: R, S, D, T, …; empty if it has ended
     text: str  # the stacks of its threads, or why there are none
+    collectives: str = ""  # its last collectives; empty if it did not write them
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from launcher.agent.messages import (
     StartFailed,
     shorten,
 )
-from launcher.agent.stacks import dump_stacks
+from launcher.agent.stacks import dump_stacks, read_collectives
 from launcher.agent.torchrun import load_rank_ends, stacks_file, torchrun_command
 from launcher.environment import rank_environment
 from launcher.failures import RankEnd
@@ -269,12 +269,13 @@ class AgentRanks:
         }
         files = {rank: self._stacks_file(rank) for rank in pids}
         found = await asyncio.to_thread(dump_stacks, pids, files)
+        collectives = await asyncio.to_thread(read_collectives, files)
         for rank in running.ranks:
-            has_ended = "the process has ended" if running.is_started else "its log is not open yet"
-            state, text = found.get(rank, ("", has_ended))
-            text = shorten(text, MAX_TEXT)
-            pid = pids.get(rank, 0)
-            self._send(RankStacks(running.start.generation, rank, pid, state, text))
+            why = "the process has ended" if running.is_started else "its log is not open yet"
+            state, text = found.get(rank, ("", why))
+            text, pid = shorten(text, MAX_TEXT), pids.get(rank, 0)
+            last = collectives.get(rank, "")
+            self._send(RankStacks(running.start.generation, rank, pid, state, text, last))
 
     def _receive(self) -> None:
         if self._socket.receive():

@@ -9,14 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from launcher.supervisor.describe import count_of, name_nodes
+from launcher.supervisor.collectives import render_collectives
+from launcher.supervisor.describe import count_of, name_nodes, name_ranks
 from launcher.supervisor.hangs import Hang, SilentRank
 from launcher.supervisor.stack_text import StackLocation, find_location, main_stack
 
 GROUPS = 12
 """Groups of ranks that each part of the report shows; the rest is counted."""
-RANGES = 8
-"""Ranges of ranks that a group shows."""
 STACKS = 3
 """Stacks that each part of the report shows."""
 _NO_PROGRESS = {"T": "stopped", "t": "stopped by a debugger", "D": "in the kernel", "Z": "ended"}
@@ -34,6 +33,8 @@ class RankStacks:
     """Of the process, as in /proc: R, S, D, T, …; empty if it has ended or did not answer."""
     text: str
     """What `faulthandler` wrote, or the reason why there is nothing."""
+    collectives: str = ""
+    """Its last collectives, as `collectives.read_collectives` reads them; empty if not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ def render_hang_report(hang: Hang, stacks: Sequence[RankStacks]) -> str:
     if others:
         title = "Wait" if all(found.waits for found in others) else "Others"
         lines += [f"{title} ({count_of(len(others), 'rank')}):", *_render_groups(others), ""]
+    if collectives := render_collectives({each.rank: each.collectives for each in stacks}):
+        lines += ["Collectives that do not end, by process group:", *collectives, ""]
     for found in (*_examples(missing), *_examples(others)):
         where = f"rank {found.beat.rank}" + (f" on {found.node}" if found.node else "")
         lines += [f"Main thread of {where}, innermost call first:"]
@@ -181,16 +184,7 @@ def _examples(ranks: Sequence[_Found]) -> list[_Found]:
 
 
 def _name_ranks(ranks: Sequence[_Found]) -> str:
-    numbers = sorted(found.beat.rank for found in ranks)
-    starts = [n for n, rank in enumerate(numbers) if n == 0 or rank != numbers[n - 1] + 1]
-    ranges = []
-    for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True):
-        first, last = numbers[start], numbers[end - 1]
-        ranges.append(f"{first}" if first == last else f"{first}-{last}")
-    shown = ", ".join(ranges[:RANGES]) + (", …" if len(ranges) > RANGES else "")
-    if len(numbers) == 1:
-        return f"rank {shown}"
-    return f"ranks {shown}" + (f" ({len(numbers)})" if len(ranges) > 1 else "")
+    return name_ranks(found.beat.rank for found in ranks)
 
 
 def _verb(ranks: Sequence[_Found], verb: str) -> str:
