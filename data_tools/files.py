@@ -13,6 +13,8 @@ from typing import IO, Any
 from data_tools.errors import InputError
 
 PART_SUFFIX = ".part"
+PRIVATE = 0o600
+"""Permissions of a file that may hold secrets."""
 
 
 def render_json(value: Any) -> bytes:
@@ -61,24 +63,35 @@ def finish_file(part: Path, path: Path) -> None:
 
 
 @contextmanager
-def new_file(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
-    """Opens a temporary file; it becomes `path` when the block ends, or is removed on failure."""
+def new_file(path: Path, *, buffering: int = -1, mode: int | None = None) -> Iterator[IO[bytes]]:
+    """Opens a temporary file; it becomes `path` when the block ends, or is removed on failure.
+
+    Args:
+        path: The file.
+        buffering: As for `open`.
+        mode: Its permissions, from the first byte on; by default those of the umask.
+    """
     part = part_path(path)
     try:
         with part.open("wb", buffering=buffering) as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             yield file
         finish_file(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: bytes, *, makes_folder: bool = True) -> None:
+def write_file(
+    path: Path, content: bytes, *, makes_folder: bool = True, mode: int | None = None
+) -> None:
     """Writes or replaces a small file; after a crash, the old or the new file is there, complete.
 
     Args:
         path: The file.
         content: Its content.
         makes_folder: Whether to make the folder of the file if there is none.
+        mode: Permissions of the file, such as ``PRIVATE``; by default those of the umask.
 
     Raises:
         OSError: The file cannot be written: an old file is unchanged, or already replaced if only
@@ -87,7 +100,7 @@ def write_file(path: Path, content: bytes, *, makes_folder: bool = True) -> None
     if makes_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with new_file(path) as file:
+        with new_file(path, mode=mode) as file:
             file.write(content)
     except OSError as error:  # The error of a full disk does not name the file.
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -12,7 +12,7 @@ from typing import Any
 
 from launcher.files import replace_file
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 EXCLUDED_FILE = "excluded-nodes.json"
 EXCLUDED_HOURS = 24
@@ -50,7 +50,7 @@ def load_excluded(runs_dir: Path, *, now: datetime | None = None) -> list[Exclud
     try:
         entries = [_parse(node, entry) for node, entry in _load(file).items()]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning(
+        logger.warning(
             "%s cannot be read (%s), so no node is avoided; correct or remove it", file, error
         )
         return []

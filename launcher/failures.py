@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.supervisor.values import Divergence
+from bigtrain.config.rewind_plan import RewindPlan
 
 MESSAGE_LENGTH = 400
 LAST_LINE_BYTES = 8192
@@ -36,7 +36,7 @@ class ErrorReport:
     exit_code: int
     time: float  # seconds since the epoch
     traceback: str = ""
-    divergence: Divergence | None = None  # set if the loss guard gave up
+    divergence: RewindPlan | None = None  # set if the loss guard gave up
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,10 @@ class RankFailure:
 def find_first_failure(ends: Sequence[RankEnd]) -> RankFailure | None:
     """Finds the rank that failed first.
 
-    Failures are ordered by the time of their reports. But a killed rank reports nothing, and other
-    ranks may report the lost connection first; and the clocks of machines differ. So if the
-    earliest report is about a lost peer, a rank counts as first that a signal killed before the
-    peer ended, or that reported an error of its own in the same second.
+    Failures are ordered by the time of their reports. But a killed rank reports nothing, so another
+    rank may be the first to report, about the lost connection; and the clocks of machines differ.
+    So if the earliest report is about a lost peer, the rank that failed first is one that a signal
+    killed before that, or one that reported an error of its own within a second of it.
 
     Returns:
         None if no rank failed, or if a rank failed only because a peer was stopped.
@@ -136,11 +136,11 @@ def load_last_line(log: Path, *, start: int) -> str | None:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
 
 
-def _load_divergence(fields: Any) -> Divergence | None:
+def _load_divergence(fields: Any) -> RewindPlan | None:
     if fields is None:
         return None
     names = ("first_skipped", "last_skipped", "checkpoint_step")
-    return Divergence(*(int(fields[name]) for name in names))
+    return RewindPlan(*(int(fields[name]) for name in names))
 
 
 def _was_killed_before(end: RankEnd, other: RankEnd) -> bool:

@@ -31,8 +31,8 @@ from launcher.ranks import (
 )
 
 __all__ = [
-    "JobResult",
-    "LocalJob",
+    "LaunchResult",
+    "LocalLaunch",
     "RankFailure",
     "render_environment",
     "render_failure",
@@ -46,7 +46,7 @@ KILL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class LocalJob:
+class LocalLaunch:
     """The ranks of one run on one machine."""
 
     command: tuple[str, ...]  # the command of every rank
@@ -67,8 +67,8 @@ class LocalJob:
 
 
 @dataclass(frozen=True, slots=True)
-class JobResult:
-    """How a job ended.
+class LaunchResult:
+    """How the ranks ended.
 
     `exit_code` is the exit code for the launcher: 0 if all ranks finished, or saved and stopped
     after SIGTERM or SIGUSR2; 130 after Ctrl-C; 2 if the rank that failed first exited with 2 (bad
@@ -84,18 +84,18 @@ class JobResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Exit:
+class _RankExit:
     """The end of a rank's process, reported by the thread that waits for it."""
 
     rank: int
     time: float
 
 
-_Events = queue.SimpleQueue[_Exit | signal.Signals]
+_Events = queue.SimpleQueue[_RankExit | signal.Signals]
 
 
-def run_local(job: LocalJob) -> JobResult:
-    """Runs a job to its end; after that, none of its processes is running.
+def run_local(launch: LocalLaunch) -> LaunchResult:
+    """Runs the ranks until all have ended; after that, none of their processes is running.
 
     Call it from the main thread: signals arrive there, and the ranks are stopped when the thread
     that started them ends. Ctrl-C, SIGTERM and SIGUSR2 ask the ranks to save and stop; another
@@ -104,44 +104,44 @@ def run_local(job: LocalJob) -> JobResult:
     Raises:
         OSError: A rank could not be started.
     """
-    _prepare_log_dir(job)
+    _prepare_log_dir(launch)
     events: _Events = queue.SimpleQueue()
     with _signals_into(events), no_orphans():
-        ranks = _start_ranks(job, events)
+        ranks = _start_ranks(launch, events)
         watch = _Watch(
             ranks=ranks,
-            grace_seconds=job.grace_seconds,
-            stop_signal_file=stop_signal_file(job.log_dir),
+            grace_seconds=launch.grace_seconds,
+            stop_signal_file=stop_signal_file(launch.log_dir),
         )
         watch.run(events)
-    result = _conclude([watch.ends[rank] for rank in sorted(watch.ends)], watch.stop_signal)
+    result = _build_result([watch.ends[rank] for rank in sorted(watch.ends)], watch.stop_signal)
     name = watch.stop_signal.name.replace("SIGINT", "Ctrl-C") if watch.stop_signal else None
     return replace(result, stop_signal=name, rank_zero_pid=ranks[0].pid)
 
 
 def render_environment(
-    job: LocalJob, *, rank: int, port: int, cores: int, base: Mapping[str, str]
+    launch: LocalLaunch, *, rank: int, port: int, cores: int, base: Mapping[str, str]
 ) -> dict[str, str]:
-    """Renders the environment of one rank: `base`, with its rank and the size of the job.
+    """Renders the environment of one rank: `base`, with its rank and the number of ranks.
 
     If `base` has OMP_NUM_THREADS, its value is kept.
     """
-    threads = job.threads_per_process or threads_per_rank(cores, job.processes)
+    threads = launch.threads_per_process or threads_per_rank(cores, launch.processes)
     numbers = render_rank_environment(
         rank=rank,
         local_rank=rank,
-        world_size=job.processes,
-        local_world_size=job.processes,
+        world_size=launch.processes,
+        local_world_size=launch.processes,
         master=("127.0.0.1", port),
-        log_dir=job.log_dir.absolute(),
+        log_dir=launch.log_dir.absolute(),
     )
     return {"OMP_NUM_THREADS": str(threads), **base, **numbers}
 
 
-def _prepare_log_dir(job: LocalJob) -> None:
-    job.log_dir.mkdir(parents=True, exist_ok=True)
-    stop_signal_file(job.log_dir).unlink(missing_ok=True)
-    for stale in job.log_dir.glob("rank-*.error.json"):
+def _prepare_log_dir(launch: LocalLaunch) -> None:
+    launch.log_dir.mkdir(parents=True, exist_ok=True)
+    stop_signal_file(launch.log_dir).unlink(missing_ok=True)
+    for stale in launch.log_dir.glob("rank-*.error.json"):
         stale.unlink()
 
 
@@ -158,24 +158,24 @@ def _signals_into(events: _Events) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start_ranks(job: LocalJob, events: _Events) -> list[RankProcess]:
+def _start_ranks(launch: LocalLaunch, events: _Events) -> list[RankProcess]:
     port, cores, base = find_free_port(), count_usable_cores(), read_environment()
     ranks = []
-    for rank in range(job.processes):
+    for rank in range(launch.processes):
         start = RankCommand(
             rank=rank,
-            command=job.command,
-            environment=render_environment(job, rank=rank, port=port, cores=cores, base=base),
-            error_file=error_file(job.log_dir, rank),
-            log=log_file(job.log_dir, rank) if rank else None,
+            command=launch.command,
+            environment=render_environment(launch, rank=rank, port=port, cores=cores, base=base),
+            error_file=error_file(launch.log_dir, rank),
+            log=log_file(launch.log_dir, rank) if rank else None,
         )
-        ranks.append(start_rank(start, lambda number, ended: events.put(_Exit(number, ended))))
+        ranks.append(start_rank(start, lambda number, ended: events.put(_RankExit(number, ended))))
     return ranks
 
 
 @dataclass(slots=True)
 class _Watch:
-    """Follows the ranks of a job until the last has ended."""
+    """Follows the ranks until the last has ended."""
 
     ranks: Sequence[RankProcess]
     grace_seconds: float
@@ -196,7 +196,7 @@ class _Watch:
                     return
                 self._kill()
                 continue
-            if isinstance(event, _Exit):
+            if isinstance(event, _RankExit):
                 self._record_end(event)
             else:
                 self._handle(event)
@@ -207,7 +207,7 @@ class _Watch:
     def _alive(self) -> list[RankProcess]:
         return [rank for rank in self.ranks if rank.rank not in self.ends]
 
-    def _record_end(self, event: _Exit) -> None:
+    def _record_end(self, event: _RankExit) -> None:
         end = self.ends[event.rank] = self.ranks[event.rank].load_end(event.time)
         if end.code != 0 and self.deadline is None:
             # The other ranks may wait forever for the lost rank in a collective.
@@ -243,11 +243,11 @@ class _Watch:
             rank.kill()
 
 
-def _conclude(ends: Sequence[RankEnd], stop_signal: signal.Signals | None) -> JobResult:
+def _build_result(ends: Sequence[RankEnd], stop_signal: signal.Signals | None) -> LaunchResult:
     failure = find_first_failure(ends)
     interrupted = stop_signal is not None
     if failure is not None:
-        return JobResult(2 if failure.exit_code == 2 else 1, failure, interrupted)
+        return LaunchResult(2 if failure.exit_code == 2 else 1, failure, interrupted)
     if stop_signal is None or (stop_signal is not signal.SIGINT and not any(e.code for e in ends)):
-        return JobResult(0, None, interrupted)
-    return JobResult(128 + stop_signal, None, interrupted)
+        return LaunchResult(0, None, interrupted)
+    return LaunchResult(128 + stop_signal, None, interrupted)

@@ -1,4 +1,4 @@
-"""A free port for the ranks of a job to connect to."""
+"""Finds a free port to listen on: for rank 0, or for the supervisor."""
 
 import random
 import socket

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -66,30 +67,44 @@ class RankProcess:
         self.sent.setdefault(signal.SIGKILL, time.time())
         os.killpg(self.pid, signal.SIGKILL)
 
-    def load_end(self, ended: float) -> RankEnd:
+    def load_end(self, ended: float, *, reads_files: bool = True) -> RankEnd:
         """Reaps the process and reads its error file and the end of its log.
 
         Args:
             ended: When it exited, in seconds since the epoch.
+            reads_files: Whether to read these files; they may be on a disk that hangs.
         """
         code = self.process.wait()
+        log = self.log if reads_files else None
         return RankEnd(
             rank=self.rank,
             code=code,
             time=ended,
             signalled=self.sent.get(-code, math.inf) <= ended,
-            report=load_error_report(self.error_file),
-            last_line=load_last_line(self.log, start=self.log_start) if self.log else None,
+            report=load_error_report(self.error_file) if reads_files else None,
+            last_line=load_last_line(log, start=self.log_start) if log else None,
             log=self.log,
         )
 
 
-def start_rank(start: RankCommand, on_exit: Callable[[int, float], None]) -> RankProcess:
+def open_log(command: RankCommand) -> IO[bytes] | None:
+    """Opens the log of a rank, which keeps what earlier attempts wrote; None if it has none.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    return None if command.log is None else command.log.open("ab")
+
+
+def start_rank(
+    start: RankCommand, on_exit: Callable[[int, float], None], *, log: IO[bytes] | None = None
+) -> RankProcess:
     """Starts a rank. Call it from the main thread: the rank is stopped when this thread ends.
 
     Args:
         start: What to run.
         on_exit: Called once in another thread with the rank and the time of its exit.
+        log: What `open_log` returned, if it was called before; it is closed here.
 
     Raises:
         OSError: The rank cannot be started, or its log cannot be opened.
@@ -97,13 +112,9 @@ def start_rank(start: RankCommand, on_exit: Callable[[int, float], None]) -> Ran
     wrapper = (sys.executable, "-I", "-S", str(rank_exec.__file__), str(os.getpid()))
     command = (*wrapper, *start.command)
     defers = start.command[1:4] == _TRAIN_RANK
-    if start.log is None:
-        process = _start_process(command, start.environment, None, defers_signals=defers)
-        log_start = 0
-    else:
-        with start.log.open("ab") as log:  # Keeps the log of earlier attempts.
-            log_start = log.tell()
-            process = _start_process(command, start.environment, log, defers_signals=defers)
+    with log or open_log(start) or nullcontext() as output:
+        log_start = 0 if output is None else os.fstat(output.fileno()).st_size
+        process = _start_process(command, start.environment, output, defers_signals=defers)
     rank = RankProcess(start.rank, process, start.log, log_start, start.error_file)
     # A daemon thread, so that the launcher can end even if a rank hangs inside the kernel.
     threading.Thread(target=_report_exit, args=(rank, on_exit), daemon=True).start()

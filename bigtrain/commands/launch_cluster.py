@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +13,14 @@ import typer
 from bigtrain.commands.queued_jobs import check_no_job
 from bigtrain.config import ConfigError, RunConfig, load_config, render_config
 from bigtrain.config.cluster import ClusterConfig
+from bigtrain.config.config_files import is_override
 from bigtrain.config.device_rules import device_of_nodes, find_device_problems
 from bigtrain.config.node_counts import check_node_count, fits_nodes
+from bigtrain.config.run_files import JOB_SCRIPT
+from bigtrain.config.secret_variables import render_secrets_warning
 from bigtrain.runs.job_file import (
     JOB_CONFIG,
     JOB_FILE,
-    JOB_SCRIPT,
     JobRecord,
     render_job,
     update_job,
@@ -39,6 +41,8 @@ class _ClusterRun:
     cluster: ClusterConfig
     nodes: int
     accept_change: tuple[str, ...]
+    profile: tuple[str, ...]
+    """Files and overrides of the profile."""
     excluded: tuple[ExcludedNode, ...]
 
     @property
@@ -69,6 +73,7 @@ class _ClusterRun:
             ranks_per_node=self.cluster.num_ranks_per_node,
             cluster=self.cluster,
             accept_change=self.accept_change,
+            profile=tuple(_render_profile(self.profile)),
             earlier_events=RunFolder(self.run_dir).count_events(),
         )
 
@@ -99,6 +104,8 @@ def launch_on_cluster(
     run = _resolve(sources, profile, nodes=nodes, accept_change=accept_change)
     for each in run.excluded:
         typer.echo(f"avoiding node {each}", err=True)
+    if (warning := render_secrets_warning(run.cluster)) is not None:
+        _warn([warning])
     if run.cluster.scheduler == "hosts":
         if check:
             raise ConfigError("--check asks SLURM; with scheduler: hosts, give --dry-run")
@@ -144,6 +151,7 @@ def _resolve(
         cluster=cluster,
         nodes=count,
         accept_change=tuple(accept_change),
+        profile=tuple(profile),
         excluded=tuple(load_excluded(Path(config.runs_dir))),
     )
     _check_folders(run)
@@ -336,6 +344,19 @@ def _show_next_commands(run: _ClusterRun) -> None:
     folder = path_argument(run.config.run_dir)
     for command in (f"status {folder}", f"logs -f {folder}", f"stop {folder}"):
         typer.echo(f"  bigtrain {command}")
+
+
+def _render_profile(sources: Sequence[str]) -> Iterator[str]:
+    """The words of `launch` for the same profile, from any folder."""
+    for source in sources:
+        key, equals, value = source.partition("=")
+        if not is_override(source):
+            yield "--cluster"
+            yield str(Path(source).absolute()) if Path(source).exists() else source
+        else:
+            # A value may be a secret, and the command is printed.
+            is_hidden = key.split(".")[0] == "environment"
+            yield f"cluster.{key}{equals}{'VALUE' if is_hidden else value}"
 
 
 def _warn(lines: Sequence[str]) -> None:

@@ -12,8 +12,8 @@ import typer
 
 from bigtrain.commands.error_report import explain
 from bigtrain.config import RunConfig
+from bigtrain.config.rewind_plan import RewindPlan
 from bigtrain.runs.automatic_rewind import (
-    PlannedRewind,
     checkpoint_steps,
     count_rewinds,
     make_planned_rewind,
@@ -25,14 +25,13 @@ from bigtrain.runs.rewind import render_rewind
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.skip_file import with_skips
 from launcher.failures import load_error_report
-from launcher.local import JobResult, LocalJob, render_failure, run_local
+from launcher.local import LaunchResult, LocalLaunch, render_failure, run_local
 from launcher.ranks import error_file
 from launcher.supervisor.decide import decide
 from launcher.supervisor.values import (
     Action,
     AttemptEnd,
     Decision,
-    Divergence,
     EndKind,
     Policy,
     Resources,
@@ -66,17 +65,17 @@ def launch_locally(config: RunConfig, *, processes: int, accepted: Sequence[str]
 
 def _run_attempt(
     config: RunConfig, folder: RunFolder, *, processes: int, accepted: Sequence[str]
-) -> JobResult:
+) -> LaunchResult:
     words = [word for key in accepted for word in ("--accept-change", key)]
     with launch_file(config) as file:
-        job = LocalJob(
+        launch = LocalLaunch(
             command=(sys.executable, "-m", "bigtrain.cli", "train-rank", str(file), *words),
             processes=processes,
             log_dir=folder.logs,
         )
         processes_of = "process" if processes == 1 else "processes"
         typer.echo(f"starting {processes} {processes_of} of run {config.name}", err=True)
-        result = run_local(job)
+        result = run_local(launch)
     if result.failure is not None:
         typer.echo(f"bigtrain: {render_failure(result.failure)}", err=True)
     record_end(folder, result)
@@ -84,7 +83,7 @@ def _run_attempt(
 
 
 def _decide(
-    config: RunConfig, folder: RunFolder, result: JobResult, *, processes: int
+    config: RunConfig, folder: RunFolder, result: LaunchResult, *, processes: int
 ) -> Decision | None:
     """What to do after a divergence; None after any other end, when the user decides."""
     failure = result.failure
@@ -114,15 +113,15 @@ def _decide(
     return decide(end, history, resources, Policy(rewinds=config.guard.rewind))
 
 
-def _load_divergence(logs: Path, rank: int) -> Divergence | None:
+def _load_divergence(logs: Path, rank: int) -> RewindPlan | None:
     report = load_error_report(error_file(logs, rank))
     return None if report is None else report.divergence
 
 
 def _rewind(folder: RunFolder, decision: Decision) -> bool:
     """Records the decision and rewinds the run; returns whether that succeeded."""
-    steps = decision.divergence
-    assert steps is not None
+    plan = decision.rewind
+    assert plan is not None
     typer.echo(f"bigtrain: {decision.reason}", err=True)
     # Recorded first, so that a launcher that is killed here never makes more rewinds than allowed.
     folder.record_event(
@@ -134,7 +133,6 @@ def _rewind(folder: RunFolder, decision: Decision) -> bool:
         world_size=decision.world_size,
         rewind=count_rewinds(folder) + 1,
     )
-    plan = PlannedRewind(steps.first_skipped, steps.last_skipped, steps.checkpoint_step)
     try:
         rewound = make_planned_rewind(folder.path, plan)
     except (ValueError, RuntimeError, OSError) as error:

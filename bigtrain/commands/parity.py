@@ -51,13 +51,12 @@ def _start_ranks(
     config: Path, processes: int, folder: Path, *, steps: int, perturbed_runs: int = 0
 ) -> "LayoutFailure | None":
     from bigtrain.parity.layout_runs import LayoutFailure
-    from launcher.local import LocalJob, run_local
+    from launcher.local import LocalLaunch, run_local
 
     numbers = (f"--steps={steps}", f"--perturbed-runs={perturbed_runs}")
     words = ("parity-rank", str(config), "--folder", str(folder), *numbers)
     command = (sys.executable, "-m", "bigtrain.cli", *words)
-    job = LocalJob(command=command, processes=processes, log_dir=folder, threads_per_process=1)
-    result = run_local(job)
+    result = run_local(LocalLaunch(command, processes, folder, threads_per_process=1))
     if result.failure is not None:
         return LayoutFailure(result.failure.message, is_refusal=result.failure.exit_code == 2)
     if result.interrupted:

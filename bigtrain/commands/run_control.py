@@ -4,6 +4,7 @@ A request is written before any SLURM command runs, so that a supervisor that re
 knows the reason.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bigtrain.commands.durations import render_duration
-from bigtrain.commands.status_view import StatusView, conclude
-from bigtrain.runs.job_file import JOB_SCRIPT, JobRecord, load_job, update_job
+from bigtrain.commands.status_view import StatusView, build_status_view
+from bigtrain.config.run_files import JOB_SCRIPT
+from bigtrain.runs.job_file import JobRecord, load_job, update_job
 from bigtrain.runs.launch_file import has_launcher
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_request import remove_requests, write_request, write_stop_file
@@ -72,9 +74,9 @@ class _Run:
     def is_at_work(self) -> bool:
         """Whether ranks train or start, as far as the folder tells."""
         if self.status.supervisor is not None or self.record is not None:
-            return self.status.claims_to_run
+            return self.status.seems_running
         return has_launcher(self.folder) or (
-            self.status.claims_to_run and self.status.is_alive is not False
+            self.status.seems_running and self.status.is_alive is not False
         )
 
 
@@ -144,7 +146,7 @@ def requeue_run(run_dir: Path) -> str:
     if not run.is_slurm:
         raise RunControlError(
             f"{run_dir}: not a run of a SLURM cluster, so it has no job to queue again; "
-            f"`bigtrain launch {run_dir}` resumes it"
+            f"`{shlex.join(RunFolder(run_dir).resume_command())}` resumes it"
         )
     queue = _answered(run)
     if queue.running:
@@ -195,7 +197,7 @@ def _look_at(run_dir: Path) -> _Run:
     is_slurm = record is not None and record.scheduler == "slurm"
     jobs = record.jobs[-_NEWEST_JOBS:] if record is not None and is_slurm else ()
     answer = ask_queue(jobs, timeout=ANSWER_SECONDS) if jobs else QueueAnswer()
-    return _Run(run_dir, conclude(status, answer))
+    return _Run(run_dir, build_status_view(status, answer))
 
 
 def _answered(run: _Run) -> QueueAnswer:
@@ -228,7 +230,7 @@ def _ask_to_stop(run: _Run, *, job: str | None, cancels: bool = False) -> str:
         is_silent = silent > NEWS_SECONDS and not has_launcher(run.folder)
         return f"{line}; there was no news for {render_duration(silent)}" if is_silent else line
     write_request(run.folder, "cancel" if cancels else "stop", job=job)
-    if run.has_supervisor or not run.status.claims_to_run:
+    if run.has_supervisor or not run.status.seems_running:
         return f"{run.folder}: asked {name or 'its supervisor '}to save and end"
     # A supervisor that is silent may not read the request; the ranks may still take steps.
     write_stop_file(run.folder)

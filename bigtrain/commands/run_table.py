@@ -6,7 +6,7 @@ from typing import Any
 
 from bigtrain.commands.checkpoint.formatting import align_columns
 from bigtrain.commands.durations import render_ago
-from bigtrain.commands.status_view import StatusView, conclude
+from bigtrain.commands.status_view import StatusView, build_status_view
 from bigtrain.runs.run_list import ListedRun, list_runs
 from launcher.slurm.queue import QueueAnswer, ask_queue
 
@@ -27,7 +27,7 @@ def list_views(runs_dir: Path, *, now: float) -> list[Listed]:
         jobs = _open_jobs(run)
         known = tuple(job for job in answer.jobs if job.job in jobs)
         problem = answer.problem if jobs else None
-        views.append((run, conclude(run.status, QueueAnswer(known, problem))))
+        views.append((run, build_status_view(run.status, QueueAnswer(known, problem))))
     return views
 
 

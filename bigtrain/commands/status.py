@@ -49,14 +49,14 @@ def status(
 
 
 def _look_at(run_dir: Path, *, exact: bool) -> "StatusView":
-    from bigtrain.commands.status_view import conclude
+    from bigtrain.commands.status_view import build_status_view
     from bigtrain.runs.run_status import read_run_status
     from launcher.slurm.queue import QueueAnswer, ask_queue
 
     run = read_run_status(run_dir, now=time.time(), exact=exact)
     is_slurm = run.record is not None and run.record.scheduler == "slurm"
     jobs = run.record.jobs[-10:] if run.record is not None and is_slurm else ()
-    return conclude(run, ask_queue(jobs) if jobs else QueueAnswer())
+    return build_status_view(run, ask_queue(jobs) if jobs else QueueAnswer())
 
 
 def _list(runs_dir: Path, *, as_json: bool) -> None:

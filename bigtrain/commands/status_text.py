@@ -62,7 +62,7 @@ def _rows(view: StatusView) -> Iterator[tuple[str, str]]:
     if run.checkpoint is not None:
         saved = run.checkpoint.saved
         age = render_ago(None if saved is None else run.now - saved)
-        yield "checkpoint", f"{run.checkpoint.place}, {age}"
+        yield "checkpoint", f"{run.checkpoint.location}, {age}"
     yield from _render_attempts(run)
     if run.supervisor is not None and view.is_running:
         for number, line in enumerate(_render_nodes(run.supervisor.nodes)):
@@ -154,7 +154,7 @@ def _render_attempt(job: JobTimes, attempt: AttemptTimes, run: RunStatus) -> str
         text += f", job {job.job}"
     if attempt.ended is None:
         is_newest = run.jobs[-1].attempts[-1:] == [attempt]
-        runs = is_newest and run.claims_to_run
+        runs = is_newest and run.seems_running
         return text + ("" if runs else ", no end recorded")
     text += f", {render_duration(attempt.ended - attempt.began)}"
     step = "" if attempt.end_step is None else f" at step {attempt.end_step:,}"

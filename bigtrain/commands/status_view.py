@@ -22,10 +22,10 @@ class StatusView:
     @property
     def is_running(self) -> bool:
         """Whether ranks may be at work."""
-        return self.state not in {"waiting", "lost", "ended"} and self.run.claims_to_run
+        return self.state not in {"waiting", "lost", "ended"} and self.run.seems_running
 
 
-def conclude(run: RunStatus, queue: QueueAnswer) -> StatusView:
+def build_status_view(run: RunStatus, queue: QueueAnswer) -> StatusView:
     """Concludes in which state a run is, and what is wrong with it.
 
     Args:
@@ -35,8 +35,8 @@ def conclude(run: RunStatus, queue: QueueAnswer) -> StatusView:
     is_slurm = run.record is not None and run.record.scheduler == "slurm"
     if is_slurm and queue.problem is None:
         state, warnings = _of_slurm_run(run, queue)
-    elif run.claims_to_run:
-        state, warnings = _of_claim(run)
+    elif run.seems_running:
+        state, warnings = _of_unconfirmed_run(run)
     else:
         state, warnings = run.state, []
     if queue.problem is not None:
@@ -63,7 +63,7 @@ def _of_slurm_run(run: RunStatus, queue: QueueAnswer) -> tuple[str, list[str]]:
     assert record is not None
     if not record.jobs:
         return "not submitted", []
-    if not run.claims_to_run and (run.jobs or run.state != "not started"):
+    if not run.seems_running and (run.jobs or run.state != "not started"):
         return run.state, []
     return "lost", [_explain_lost(run)]
 
@@ -90,8 +90,8 @@ def _output_of(run: RunStatus, job: str) -> str:
     return str(output) if output.exists() else f"`sacct -j {job}`"
 
 
-def _of_claim(run: RunStatus) -> tuple[str, list[str]]:
-    """The state of a run that says that it runs, where no queue can confirm it."""
+def _of_unconfirmed_run(run: RunStatus) -> tuple[str, list[str]]:
+    """The state of a run that seems to run, where no queue can confirm it."""
     if run.supervisor is not None:
         return run.supervisor.state, _silence(run)
     if run.is_alive is False:
@@ -105,7 +105,7 @@ def _of_claim(run: RunStatus) -> tuple[str, list[str]]:
 
 def _silence(run: RunStatus) -> list[str]:
     silent = run.seconds_silent
-    if silent is None or silent < _patience(run):
+    if silent is None or silent < _longest_silence(run):
         return []
     if run.supervisor is not None:
         where = f"its supervisor on {run.supervisor.host or 'an unknown host'}"
@@ -117,7 +117,7 @@ def _silence(run: RunStatus) -> list[str]:
     return [f"no news for {render_duration(silent)}: {cause}"]
 
 
-def _patience(run: RunStatus) -> float:
+def _longest_silence(run: RunStatus) -> float:
     if run.supervisor is not None or run.speed is None:
         return NEWS_SECONDS
     return max(NEWS_SECONDS, 10 * run.speed.step_seconds)
@@ -140,7 +140,7 @@ def as_json(view: StatusView) -> dict[str, Any]:
         "seconds_left": run.seconds_left,
         "seconds_to_time_limit": next(map(seconds_to_limit, view.queue.running), None),
         "last_news": run.last_news,
-        "checkpoint": None if run.checkpoint is None else run.checkpoint.place,
+        "checkpoint": None if run.checkpoint is None else run.checkpoint.location,
         "checkpoint_time": None if run.checkpoint is None else run.checkpoint.saved,
         "skipped_updates": run.skipped_updates,
         "queue": [

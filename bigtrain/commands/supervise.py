@@ -76,10 +76,10 @@ def supervise_hosts(run_dir: Path) -> int:
 
 
 def _supervise_slurm(run_dir: Path, record: "JobRecord") -> int:
+    from bigtrain.config.run_files import SUPERVISOR_FILE
     from launcher.slurm.job import open_slurm_job, supervisor_addresses
     from launcher.slurm.submit import cancel_successors, submit_successor
     from launcher.starters.srun import SrunStarter
-    from launcher.supervisor.report import FILE_NAME
 
     job = open_slurm_job(
         restart=record.cluster.restart,
@@ -95,7 +95,7 @@ def _supervise_slurm(run_dir: Path, record: "JobRecord") -> int:
         nodes=job.nodes,
         python=_python(record),
         addresses=lambda: supervisor_addresses(record.cluster.network_interface),
-        report=run_dir / FILE_NAME,
+        report=run_dir / SUPERVISOR_FILE,
     )
     return _supervise(record, run, job, starter)
 

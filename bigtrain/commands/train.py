@@ -56,11 +56,21 @@ def _begin() -> tuple["Heartbeat", "StopFlag"]:
 
     rank, supervision = read_ranks().rank, read_supervision()
     stop = StopFlag()
-    write_stacks_on_sigquit(supervision.stacks_file, rank=rank)
+    write_stacks_on_sigquit(
+        supervision.stacks_file, rank=rank, render_collectives=_render_collectives
+    )
     heartbeat = Heartbeat(supervision.heartbeat_socket, rank=rank)
     # A launcher that has received it may send signals.
     heartbeat.enter(Phase.START)
     return heartbeat, stop
+
+
+def _render_collectives() -> str:
+    if "torch.distributed" not in sys.modules:
+        return "[]"
+    from bigtrain.parallel.recorded_collectives import render_recorded_collectives
+
+    return render_recorded_collectives()
 
 
 def _train(

@@ -50,8 +50,8 @@ def load_config(sources: Sequence[str], schema: type[AnySection]) -> AnySection:
     Raises:
         ConfigError: A file is missing or not YAML, a key is unknown or a value is invalid.
     """
-    files = [source for source in sources if not _OVERRIDE.match(source)]
-    overrides = [source for source in sources if _OVERRIDE.match(source)]
+    files = [source for source in sources if not is_override(source)]
+    overrides = [source for source in sources if is_override(source)]
     if not files:
         raise ConfigError(f"no config file given; installed ones: {_installed()}")
     values: dict[str, Any] = {}
@@ -66,6 +66,11 @@ def load_config(sources: Sequence[str], schema: type[AnySection]) -> AnySection:
         return schema.model_validate(values)
     except ValidationError as error:
         raise ConfigError(render_validation_error(error, schema, where)) from None
+
+
+def is_override(source: str) -> bool:
+    """Whether a source of a config is a ``a.b=value`` override, and not a file."""
+    return _OVERRIDE.match(source) is not None
 
 
 def render_config(config: RunConfig) -> str:

@@ -14,13 +14,11 @@ from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 from bigtrain.config.layout import Layout, RankCoordinates
 from bigtrain.environment import Ranks
 from bigtrain.parallel import cpu
+from bigtrain.parallel.connect import connect_ranks
 from bigtrain.parallel.device import (
-    bound_device,
-    communication_backend,
     runs_on_cpu,
     seed_default_generators,
 )
-from bigtrain.parallel.rendezvous import RendezvousError, render_rendezvous_error
 
 Result = TypeVar("Result")
 
@@ -52,7 +50,7 @@ def process_groups(
     """
     if runs_on_cpu(device):
         cpu.install()
-    _connect(ranks, device)
+    connect_ranks(ranks, device, timeout=COLLECTIVE_TIMEOUT)
     after_connect()
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor,
@@ -82,22 +80,6 @@ def _coordinates_of_megatron() -> RankCoordinates:
         pipeline=parallel_state.get_pipeline_model_parallel_rank(),
         replica=parallel_state.get_data_parallel_rank(with_context_parallel=True),
     )
-
-
-def _connect(ranks: Ranks, device: torch.device) -> None:
-    # A single process needs no port.
-    store = dist.HashStore() if ranks.world_size == 1 else None
-    try:
-        dist.init_process_group(
-            communication_backend(device),
-            store=store,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-            timeout=COLLECTIVE_TIMEOUT,
-            device_id=bound_device(device),
-        )
-    except (RuntimeError, ValueError) as error:
-        raise RendezvousError(render_rendezvous_error(str(error))) from error
 
 
 def reseed(

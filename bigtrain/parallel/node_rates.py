@@ -16,14 +16,12 @@ import torch
 import torch.distributed as dist
 
 from bigtrain.environment import Ranks
+from bigtrain.parallel.connect import connect_ranks
 from bigtrain.parallel.device import (
-    bound_device,
-    communication_backend,
     measure_product_rate,
     runs_on_cpu,
     synchronize,
 )
-from bigtrain.parallel.rendezvous import RendezvousError, render_rendezvous_error
 
 Part = Literal["node", "pair"]
 TIMEOUT = timedelta(seconds=60)
@@ -56,7 +54,7 @@ def measure_rates(part: Part, *, ranks: Ranks, device: torch.device, file: Path)
     """
     sizes = _CPU if runs_on_cpu(device) else _GPU
     rates: dict[str, float] = {}
-    _connect(ranks, device)
+    connect_ranks(ranks, device, timeout=TIMEOUT)
     if part == "node":
         measure_product_rate(device, sizes.dtype, size=sizes.matrix, seconds=0.0)  # Warm-up.
         dist.barrier()
@@ -98,21 +96,6 @@ def _time_all_reduces(values: torch.Tensor, device: torch.device, *, count: int)
         dist.all_reduce(values)
     synchronize(device)
     return time.perf_counter() - started
-
-
-def _connect(ranks: Ranks, device: torch.device) -> None:
-    store = dist.HashStore() if ranks.world_size == 1 else None
-    try:
-        dist.init_process_group(
-            communication_backend(device),
-            store=store,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-            timeout=TIMEOUT,
-            device_id=bound_device(device),
-        )
-    except (RuntimeError, ValueError) as error:
-        raise RendezvousError(render_rendezvous_error(str(error))) from error
 
 
 def _write(file: Path, rates: Mapping[str, float]) -> None:

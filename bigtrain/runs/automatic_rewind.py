@@ -7,25 +7,14 @@ batches around it (arXiv 2204.02311, section 5.1). Here the guard ends a spike a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bigtrain.checkpoint.step_folders import committed_folders, step_of
 from bigtrain.checkpoint.storage_folder import Folder
+from bigtrain.config.rewind_plan import RewindPlan
 from bigtrain.runs.rewind import RewindResult, rewind_run
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.track.json_lines import read_lines
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRewind:
-    """Where a rewind goes, and the steps whose samples it skips, both included."""
-
-    first_skipped: int
-    last_skipped: int
-    """This step may lie ahead: the run has not taken it."""
-    checkpoint_step: int
-    """The step of the checkpoint; 0 is the beginning of the run."""
 
 
 def plan_rewind(
@@ -36,7 +25,7 @@ def plan_rewind(
     steps_around: int,
     began_at: int,
     saved_step: int = 0,
-) -> PlannedRewind:
+) -> RewindPlan:
     """Plans the rewind after the updates of some steps were skipped. Pure.
 
     It goes back to the newest checkpoint that is ``steps_around`` steps older than the first
@@ -63,7 +52,7 @@ def plan_rewind(
     checkpoint = usable[0] if usable else saved_step
     # Samples that the checkpoint has read cannot be skipped.
     read = checkpoint if usable else began_at
-    return PlannedRewind(
+    return RewindPlan(
         first_skipped=max(wanted, read + 1),
         last_skipped=max(last, first + steps_around - 1),
         checkpoint_step=checkpoint,
@@ -83,7 +72,7 @@ def count_rewinds(folder: RunFolder) -> int:
     )
 
 
-def make_planned_rewind(run_dir: Path, plan: PlannedRewind) -> RewindResult:
+def make_planned_rewind(run_dir: Path, plan: RewindPlan) -> RewindResult:
     """Takes a run back as planned; no process may be training it.
 
     Raises:

@@ -14,13 +14,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from bigtrain.config.cluster import ClusterConfig
-from data_tools.files import write_file
+from bigtrain.config.run_files import JOB_SCRIPT
+from data_tools.files import PRIVATE, write_file
 from data_tools.locks import wait_for_lock
 
 JOB_FILE = "job.json"
 JOB_SCHEMA = "bigtrain-job/1"
-JOB_SCRIPT = "job.sh"
-"""The batch script in the run folder, as it was submitted."""
+PRIVATE_FILES = (JOB_FILE, JOB_SCRIPT)
+"""Only their owner may read them: they hold the profile's environment, perhaps with secrets."""
 JOB_CONFIG = "config-job.yaml"
 """The resolved config of the run in its folder, which every rank of the job reads."""
 _LOCK_FILE = ".job.lock"
@@ -55,6 +56,9 @@ class JobRecord:
     """Name of the resolved config in the run folder."""
     accept_change: tuple[str, ...] = ()
     """Keys that may differ from the checkpoint's."""
+    profile: tuple[str, ...] = ()
+    """The words that gave `launch` the profile, such as ``--cluster /home/me/profile.yaml``; empty
+    if they are not known. Values of environment variables are left out."""
     state: JobState = "preparing"
     earlier_events: Annotated[int, Field(ge=0)] = 0
     """Events that ``attempts.jsonl`` had when a person last started the run; failures among them do
@@ -121,7 +125,8 @@ def write_job(run_dir: Path, record: JobRecord) -> None:
     Raises:
         OSError: It cannot be written; an old file is unchanged.
     """
-    write_file(run_dir / JOB_FILE, render_job(record).encode(), makes_folder=False)
+    content = render_job(record).encode()
+    write_file(run_dir / JOB_FILE, content, makes_folder=False, mode=PRIVATE)
 
 
 def update_job(run_dir: Path, change: Callable[[JobRecord], JobRecord]) -> JobRecord | None:

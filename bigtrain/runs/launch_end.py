@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Failure(Protocol):
-    """The failure that ended a job, as the launcher reports it."""
+    """The failure that ended a launch, as the launcher reports it."""
 
     @property
     def rank(self) -> int:
@@ -29,8 +29,8 @@ class Failure(Protocol):
         """The cause, in one line."""
 
 
-class JobEnd(Protocol):
-    """How a job ended, as the launcher reports it."""
+class LaunchEnd(Protocol):
+    """How the ranks of a launch on this machine ended, as the launcher reports it."""
 
     @property
     def failure(self) -> Failure | None:
@@ -45,7 +45,7 @@ class JobEnd(Protocol):
         """The process id that rank 0 had, on this machine."""
 
 
-def record_end(folder: RunFolder, job: JobEnd) -> None:
+def record_end(folder: RunFolder, launch: LaunchEnd) -> None:
     """Writes how an attempt ended into ``status.json`` and ``attempts.jsonl``, if that is missing.
 
     Keeps the end that rank 0 recorded, unless rank 0 only reported the failure of another rank.
@@ -54,27 +54,27 @@ def record_end(folder: RunFolder, job: JobEnd) -> None:
 
     Args:
         folder: The run folder.
-        job: How its ranks ended.
+        launch: How its ranks ended.
     """
-    ended_well = job.failure is None and job.stop_signal is None
+    ended_well = launch.failure is None and launch.stop_signal is None
     if ended_well or not folder.attempts.is_file():
         return
     try:
         with run_lock(folder.path):
-            _record_end(folder, job)
+            _record_end(folder, launch)
     except RunBusyError:
         return  # A newer attempt has begun; the status is that attempt's.
     except OSError as error:
         log.warning("%s: how the run ended was not written: %s", folder.path, error)
 
 
-def _record_end(folder: RunFolder, job: JobEnd) -> None:
-    failure, stopped_by = job.failure, job.stop_signal
+def _record_end(folder: RunFolder, launch: LaunchEnd) -> None:
+    failure, stopped_by = launch.failure, launch.stop_signal
     events = list(read_lines(folder.attempts))
     start = next((event for event in reversed(events) if event.get("event") == "start"), None)
-    rank_zero = (job.rank_zero_pid, socket.gethostname())
+    rank_zero = (launch.rank_zero_pid, socket.gethostname())
     if start is None or (start.get("process"), start.get("host")) != rank_zero:
-        return  # This job ended before its attempt began.
+        return  # The launch ended before its attempt began.
     end = _find_end(events, start["attempt"])
     reason = _reason(failure, stopped_by, ended=end is not None)
     if reason is not None:

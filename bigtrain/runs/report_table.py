@@ -51,7 +51,7 @@ def render_next_commands(report: Report, *, exported: Path | None) -> str:
     if exported is None and report.parameters:
         commands.insert(0, ["bigtrain", "export-hf", str(run), f"exports/{config.name}"])
     if report.step < config.train.steps:
-        commands.insert(0, RunFolder(run).launch_command())
+        commands.insert(0, RunFolder(run).resume_command())
     return "\n".join(["next:", *(f"  {shlex.join(command)}" for command in commands)])
 
 

@@ -120,7 +120,7 @@ def render_rewind(rewound: RewindResult) -> Sequence[str]:
     if rewound.skipped is not None:
         first, count = rewound.skipped.first_sample, rewound.skipped.samples
         lines.append(f"  {count} samples from {first} are skipped ({rewound.run / SKIP_FILE})")
-    return [*lines, f"next: {shlex.join(RunFolder(rewound.run).launch_command())}"]
+    return [*lines, f"next: {shlex.join(RunFolder(rewound.run).resume_command())}"]
 
 
 def _find_checkpoint(folder: RunFolder, step: int) -> TrainState | None:

@@ -20,7 +20,9 @@ from bigtrain.checkpoint.run_checkpoints import (
 )
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import ConfigError, RunConfig, render_config
+from bigtrain.config.run_files import JOB_SCRIPT, STATUS_FILE
 from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE, load_run_of
+from bigtrain.runs.job_file import JobFileError, JobRecord, load_job
 from bigtrain.runs.launch_file import remove_abandoned_launch_files
 from bigtrain.runs.run_lock import acquire_run_lock
 from bigtrain.runs.wandb_id import remove_wandb_id
@@ -41,7 +43,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / CONFIG_FILE
-        self.status = path / "status.json"
+        self.status = path / STATUS_FILE
         self.metrics = path / "metrics.jsonl"
         self.logs = path / "logs"
         self.wandb = path / "wandb"
@@ -55,14 +57,31 @@ class RunFolder:
         """The folder of the run's checkpoints, from its newest config."""
         return checkpoints_of_run(self.path)
 
-    def launch_command(self, *words: str) -> list[str]:
-        """The command that resumes this run on as many processes as its newest attempt used."""
-        command = ["bigtrain", "launch", path_argument(self.path), *words]
+    def resume_command(self) -> list[str]:
+        """The command that resumes this run where it was trained last.
+
+        For a run of a cluster, this is ``requeue`` or a launch on as many nodes; else it is a
+        launch of as many processes as the newest attempt used.
+        """
+        # `launch` itself reports a damaged file, or one of another user.
+        with suppress(JobFileError, PermissionError):
+            if (job := load_job(self.path)) is not None:
+                return self._requeue_command(job)
+        command = ["bigtrain", "launch", path_argument(self.path)]
         starts = [event for event in self._events() if event.get("event") == "start"]
-        processes = starts[-1].get("world_size") if starts else None
-        if processes in (None, load_run_of(self.path).parallel.model_parallel_size):
+        processes, default = starts[-1].get("world_size") if starts else None, None
+        with suppress(ConfigError):  # Without its config a run cannot be launched anyway.
+            default = load_run_of(self.path).parallel.model_parallel_size
+        if processes in (None, default):
             return command
         return [*command, "--processes", str(processes)]
+
+    def _requeue_command(self, job: JobRecord) -> list[str]:
+        run = path_argument(self.path)
+        if job.scheduler == "slurm" and (self.path / JOB_SCRIPT).is_file():
+            return ["bigtrain", "requeue", run]
+        profile = job.profile or ("--cluster", "PROFILE.yaml")
+        return ["bigtrain", "launch", run, *profile, "--nodes", str(job.nodes)]
 
     @property
     def last_checkpoint(self) -> str | None:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bigtrain.checkpoint.dangling_links import check_links
+from bigtrain.config.run_files import STATUS_FILE
 from bigtrain.config.saved import ATTEMPTS_FILE, CONFIG_FILE
 from bigtrain.runs.job_file import JOB_CONFIG, JOB_FILE
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_status import RunStatus, read_brief_status
 
-_RUN_FILES = (JOB_FILE, ATTEMPTS_FILE, "status.json")
+_RUN_FILES = (JOB_FILE, ATTEMPTS_FILE, STATUS_FILE)
 """A run folder has one of them; `launch` writes the first before the run has begun."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bigtrain.config.node_names import compress_names
+from bigtrain.config.saved import ATTEMPTS_FILE
 from bigtrain.runs.job_file import load_job
 from bigtrain.runs.json_values import whole
 from bigtrain.runs.run_events import read_events
@@ -75,7 +76,7 @@ def _job_outputs(logs: Path) -> list[Path]:
 
 def _num_ranks(run_dir: Path) -> int | None:
     """The largest number of ranks that the run had or is to have; None if it is not known."""
-    events = read_events(run_dir / "attempts.jsonl")
+    events = read_events(run_dir / ATTEMPTS_FILE)
     counts = [whole(event.get("world_size")) for event in events if event.get("event") == "start"]
     try:
         record = load_job(run_dir)

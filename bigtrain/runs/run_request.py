@@ -11,10 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from bigtrain.config.run_files import REQUEST_FILE, STOP_FILE
 from data_tools.files import render_json, write_file
-
-REQUEST_FILE = "request.json"
-STOP_FILE = "STOP"
 
 Request = Literal["stop", "cancel"]
 

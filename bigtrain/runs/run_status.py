@@ -17,7 +17,7 @@ from bigtrain.checkpoint.step_folders import CHECKPOINTS
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.saved import CONFIG_FILE, load_run_of
 from bigtrain.runs.goodput import Ledger, build_ledger
-from bigtrain.runs.job_file import JOB_CONFIG, JobFileError, JobRecord, load_job
+from bigtrain.runs.job_file import JOB_CONFIG, JOB_FILE, JobFileError, JobRecord, load_job
 from bigtrain.runs.json_values import number, parse_time, read_object, whole
 from bigtrain.runs.metrics_scan import (
     Line,
@@ -36,7 +36,7 @@ from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.supervisor_state import SupervisorState, read_supervisor
 
 NEWS_SECONDS = 60.0
-"""A run that runs and was silent for longer is reported: a supervisor writes every 2 seconds, and a
+"""A run that was silent for longer is reported: a supervisor writes every 2 seconds, and a
 local run after every step."""
 _RECENT_STEPS = 200
 _NEWEST_STRAGGLERS = 3
@@ -46,7 +46,7 @@ _NEWEST_STRAGGLERS = 3
 class Checkpoint:
     """The newest complete checkpoint of a run."""
 
-    place: str
+    location: str
     """A folder or a URL."""
     saved: float | None
     """When it was committed, in seconds since 1970; None if that is not known."""
@@ -115,7 +115,7 @@ class RunStatus:
         return self.steps_left * self.speed.seconds_per_step
 
     @property
-    def claims_to_run(self) -> bool:
+    def seems_running(self) -> bool:
         """Whether the files say that the run is being trained."""
         if self.supervisor is not None and self.supervisor.state != "ended":
             return True
@@ -135,8 +135,8 @@ def read_brief_status(run_dir: Path, *, now: float) -> RunStatus:
         now: The time, in seconds since 1970.
     """
     problems: list[str] = []
-    values = read_object(run_dir / "status.json", problems)
-    events = read_events(run_dir / "attempts.jsonl")
+    folder = RunFolder(run_dir)
+    values, events = read_object(folder.status, problems), read_events(folder.attempts)
     jobs, reason = group_into_jobs(events), values.get("reason")
     status = RunStatus(
         run_dir=run_dir,
@@ -175,7 +175,7 @@ def read_run_status(run_dir: Path, *, now: float, exact: bool = False) -> RunSta
             seconds for each GB.
     """
     status = read_brief_status(run_dir, now=now)
-    newest = read_newest_lines(run_dir / "metrics.jsonl")
+    newest = read_newest_lines(RunFolder(run_dir).metrics)
     config = _read_config(run_dir, status.problems)
     status.steps = None if config is None else config.train.steps
     _add_progress(status, newest)
@@ -188,6 +188,10 @@ def read_run_status(run_dir: Path, *, now: float, exact: bool = False) -> RunSta
 def _read_record(run_dir: Path, problems: list[str]) -> JobRecord | None:
     try:
         return load_job(run_dir)
+    except PermissionError:
+        file = run_dir / JOB_FILE
+        problems.append(f"{file}: only the user who launched the run may read it")
+        return None
     except (JobFileError, OSError) as error:
         problems.append(str(error))
         return None
@@ -252,12 +256,12 @@ def _exists(pid: int) -> bool:
 
 
 def _find_checkpoint(run_dir: Path, newest: Sequence[Line]) -> Checkpoint | None:
-    place = RunFolder(run_dir).last_checkpoint
-    if place is None:
+    location = RunFolder(run_dir).last_checkpoint
+    if location is None:
         return None
     # The folder may have been moved since.
-    name = place.rstrip("/").rpartition("/")[2]
-    for folder in (run_dir / CHECKPOINTS / name, Path(place)):
+    name = location.rstrip("/").rpartition("/")[2]
+    for folder in (run_dir / CHECKPOINTS / name, Path(location)):
         try:
             return Checkpoint(str(folder), (folder / COMMIT_FILE).stat().st_mtime)
         except OSError:
@@ -267,7 +271,7 @@ def _find_checkpoint(run_dir: Path, newest: Sequence[Line]) -> Checkpoint | None
         for line in newest
         if line.get("split") == "checkpoint" and name.startswith(f"step-{line.get('step', 0):08d}")
     ]
-    return Checkpoint(place, times[-1] if times else None)
+    return Checkpoint(location, times[-1] if times else None)
 
 
 def _newest_stragglers(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -282,17 +286,21 @@ def _newest_stragglers(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def _add_ledger(status: RunStatus, config: RunConfig | None, *, exact: bool) -> None:
-    file = status.run_dir / "metrics.jsonl"
-    last = last_steps_that_count(read_events(status.run_dir / "attempts.jsonl"))
+    folder = RunFolder(status.run_dir)
+    last = last_steps_that_count(read_events(folder.attempts))
     periods = Periods()
     if config is not None:
         has_validation = bool(config.data.validation_corpora)
         periods = Periods(
             config.checkpoint.every, config.validation.every if has_validation else None
         )
-    sums = scan_metrics(file, last) if exact else sample_metrics(file, last, periods=periods)
+    sums = (
+        scan_metrics(folder.metrics, last)
+        if exact
+        else sample_metrics(folder.metrics, last, periods=periods)
+    )
     silent = status.seconds_silent
-    is_running = status.claims_to_run and status.is_alive is not False
+    is_running = status.seems_running and status.is_alive is not False
     is_fresh = is_running and silent is not None and silent < NEWS_SECONDS
     until = status.now if is_fresh else status.last_news or status.now
     submitted = None if status.record is None else parse_time(status.record.submitted)

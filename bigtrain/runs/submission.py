@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from bigtrain.runs.job_file import PRIVATE_FILES
 from bigtrain.runs.run_lock import RunBusyError
 from bigtrain.runs.wandb_id import read_or_create_wandb_id
-from data_tools.files import write_file
+from data_tools.files import PRIVATE, write_file
 from data_tools.locks import try_lock
 
 _LOCK_FILE = ".submit.lock"
@@ -75,7 +76,7 @@ def submission_files(
         for folder in made:
             folder.mkdir()
         for name, text in files.items():
-            write_file(run_dir / name, text.encode(), makes_folder=False)
+            _write(run_dir / name, text.encode())
         read_or_create_wandb_id(run_dir)
         yield written
     except BaseException:
@@ -104,7 +105,12 @@ def _put_back(file: Path, content: bytes | None) -> None:
         if content is None:
             file.unlink(missing_ok=True)
         else:
-            write_file(file, content, makes_folder=False)
+            _write(file, content)
+
+
+def _write(file: Path, content: bytes) -> None:
+    mode = PRIVATE if file.name in PRIVATE_FILES else None
+    write_file(file, content, makes_folder=False, mode=mode)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bigtrain.checkpoint.schema import CheckpointError, StorageError
 from bigtrain.checkpoint.step_folders import committed_folders, step_of
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.config_files import load_resolved_config
 from bigtrain.config.file_errors import is_bad_input
+from bigtrain.config.rewind_plan import RewindPlan
 from bigtrain.runs.job_file import load_job
 from bigtrain.runs.launch_end import record_failed_attempt, record_final_state
 from bigtrain.runs.launch_file import launch_file
@@ -30,22 +31,6 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 LOG_SECONDS = 5.0
 """After waiting this long for the lock of a run, a line is logged."""
-
-
-class StepsToSkip(Protocol):
-    """What a rewind skips."""
-
-    @property
-    def first_skipped(self) -> int:
-        """The first step whose samples are skipped."""
-
-    @property
-    def last_skipped(self) -> int:
-        """The last one."""
-
-    @property
-    def checkpoint_step(self) -> int:
-        """Step of the checkpoint that the run goes back to; 0 is its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +162,7 @@ class SupervisedTraining:
         with launch_file(self.load_config()) as file:
             yield (self._python, "-m", "bigtrain.cli", "train-rank", str(file), *accepted)
 
-    def rewind(self, steps: StepsToSkip) -> str:
+    def rewind(self, plan: RewindPlan) -> str:
         """Takes the run back, and lets it skip samples; returns one line.
 
         Raises:
@@ -185,10 +170,9 @@ class SupervisedTraining:
             OSError: Files could not be used; calling it again completes the rewind.
         """
         # Rewinding needs numpy, which other jobs do not wait for.
-        from bigtrain.runs.automatic_rewind import PlannedRewind, make_planned_rewind
+        from bigtrain.runs.automatic_rewind import make_planned_rewind
         from bigtrain.runs.rewind import render_rewind
 
-        plan = PlannedRewind(steps.first_skipped, steps.last_skipped, steps.checkpoint_step)
         self.wait_until_free(10)
         try:
             lines = render_rewind(make_planned_rewind(self.folder, plan))

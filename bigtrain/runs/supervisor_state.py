@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bigtrain.config.run_files import SUPERVISOR_FILE
 from bigtrain.runs.json_values import number, parse_time, read_object, whole
-
-SUPERVISOR_FILE = "supervisor.json"
 
 
 @dataclass(frozen=True, slots=True)

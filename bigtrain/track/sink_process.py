@@ -12,6 +12,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
+from bigtrain.track.ignored_signals import ignore_signals
+
 ABANDONED_SECONDS = 10.0
 """Time for the upload after the training process has died."""
 MAX_MESSAGES = 500
@@ -46,9 +48,13 @@ class Backend(Protocol):
 
 def serve(connection: Connection, backend: Backend) -> None:
     """Opens the run that the first message describes, records the others, and ends the process."""
-    # SLURM sends signals to every process of a job. This one must end after the training process.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    # SLURM sends signals to every process of a job. This one, and programs that the library starts,
+    # must end after the training process.
+    problem = ""
+    try:
+        ignore_signals((signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP))
+    except OSError as error:
+        problem = f"{error}: a preemption may end what the sink starts before the last steps arrive"
 
     def report(**message: Any) -> None:
         try:
@@ -58,6 +64,8 @@ def serve(connection: Connection, backend: Backend) -> None:
                 os._exit(1)
             # The training process has died: what has arrived is still recorded.
 
+    if problem:
+        report(warning=problem)
     try:
         backend.open(json.loads(connection.recv_bytes()), report)
         _record(connection, backend)

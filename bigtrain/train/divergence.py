@@ -4,14 +4,14 @@ import shlex
 from dataclasses import asdict
 from pathlib import Path
 
-from bigtrain.runs.automatic_rewind import PlannedRewind
+from bigtrain.config.rewind_plan import RewindPlan
 from bigtrain.train.trainer import StepResult
 
 
 class DivergedError(RuntimeError):
     """Too many updates in a row were skipped; further training would not help."""
 
-    def __init__(self, message: str, *, rewind: PlannedRewind) -> None:
+    def __init__(self, message: str, *, rewind: RewindPlan) -> None:
         super().__init__(message)
         self.rewind = rewind
         """The planned rewind, which skips the samples."""
@@ -35,7 +35,7 @@ def divergence_error(
     in_a_row: int,
     first_skipped: int,
     checkpoint_step: int,
-    rewind: PlannedRewind,
+    rewind: RewindPlan,
 ) -> DivergedError:
     """The error that ends a run after too many skipped updates in a row.
 

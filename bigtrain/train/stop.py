@@ -4,8 +4,8 @@ import signal
 from pathlib import Path
 from types import FrameType
 
+from bigtrain.config.run_files import STOP_FILE
 from bigtrain.environment import read_stop_signal
-from bigtrain.runs.run_request import STOP_FILE
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 

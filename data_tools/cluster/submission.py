@@ -15,7 +15,7 @@ from data_tools.cluster.job_record import (
 from data_tools.cluster.plan import CLUSTER_FOLDER, ArrayPlan
 from data_tools.cluster.request import ArrayRequest
 from data_tools.errors import InputError
-from data_tools.files import write_file
+from data_tools.files import PRIVATE, write_file
 from data_tools.jobs.output_folder import only_writer
 from launcher.slurm.array_script import ArrayJob, render_array_script
 from launcher.slurm.client import show_config
@@ -109,7 +109,8 @@ def submit_plan(plan: ArrayPlan, request: ArrayRequest) -> list[SubmittedJob]:
         _refuse_queued(plan)
         plan.claim()
         for job, text in rendered:
-            write_file(job.script, text.encode())
+            # It holds the profile's environment, perhaps with secrets.
+            write_file(job.script, text.encode(), mode=PRIVATE)
         links = [
             DependentJob(job.script, need) for (job, _), need in zip(rendered, needs, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Exit codes of a pod that mean more to the Job than success and failure."""
+"""The exit code of a pod that is neither a success nor a failure for the Job."""
 
 STOPPED = 75
 """The run was asked to stop, and saved: a new pod resumes it."""

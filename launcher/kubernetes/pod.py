@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from bigtrain.config import ConfigError, load_run_config
+from bigtrain.config.run_files import STATUS_FILE, STOP_FILE
 from launcher.kubernetes.exit_codes import STOPPED
 
 ADDRESS_SECONDS = 900.0
@@ -72,7 +73,7 @@ def run_ranks(command: Sequence[str], run_dir: Path) -> int:
 
     def stop(number: int, _: FrameType | None) -> None:
         try:
-            (run_dir / "STOP").touch()
+            (run_dir / STOP_FILE).touch()
         except OSError:  # There is no run folder yet, so there is nothing to save.
             for process in started:
                 process.send_signal(number)
@@ -134,7 +135,7 @@ def _parse(arguments: Sequence[str] | None) -> Pod:
 
 
 def _final_state(run_dir: Path, before_start: dict[str, Any]) -> str | None:
-    """The state that rank 0 has written at the end; it may be on another node."""
+    """The state that rank 0 has written at the end; rank 0 may be on another node."""
     deadline = time.monotonic() + STATUS_SECONDS
     while True:
         status = _read_status(run_dir)
@@ -146,7 +147,7 @@ def _final_state(run_dir: Path, before_start: dict[str, Any]) -> str | None:
 
 def _read_status(run_dir: Path) -> dict[str, Any]:
     try:
-        status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
+        status = json.loads((run_dir / STATUS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return status if isinstance(status, dict) else {}

@@ -20,7 +20,7 @@ FAILURES_PER_POD = 3
 """How often a pod is started again after it failed, until the Job fails."""
 MASTER_PORT = 29500
 _CONFIG_DIR, _CONFIG_FILE = "/etc/bigtrain", "run.yaml"
-_LONGEST_NAME = 52
+_MAX_NAME_LENGTH = 52
 """A pod's host name is the Job's name and its index; it has at most 63 characters."""
 _CPUS_PER_GPU, _MEMORY_GIB_PER_GPU = 4, 16
 _CPUS_WITHOUT_GPU, _MEMORY_GIB_WITHOUT_GPU = 1, 2
@@ -75,10 +75,10 @@ def kubernetes_name(run: str) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")
     if not name[:1].isalpha():
         name = f"run-{name}".rstrip("-")
-    if name == run and len(name) <= _LONGEST_NAME:
+    if name == run and len(name) <= _MAX_NAME_LENGTH:
         return name
     digest = hashlib.sha256(run.encode()).hexdigest()[:6]
-    return f"{name[: _LONGEST_NAME - 7].rstrip('-')}-{digest}"
+    return f"{name[: _MAX_NAME_LENGTH - 7].rstrip('-')}-{digest}"
 
 
 def _config_map(job: KubernetesJob, name: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ CLOCK_SECONDS = 5.0
 SHARED_CHECKS = ("folders", "data")
 """Checks of shared file systems: a problem that most nodes have is not a problem of a node."""
 SHARED_SHARE = 0.25
-"""Share of the nodes from which on a problem that may pass is not one of single nodes."""
+"""A temporary problem that at least this share of the nodes has is not held against them."""
 EQUAL_CHECKS = ("versions", "config")
 """Checks whose values must be equal on all nodes."""
 
@@ -38,7 +38,7 @@ class Figure:
     """One line; empty if there is none."""
     seconds: float = 0.0
     is_temporary: bool = False
-    """Whether the problem may pass: a time limit, or a file system that failed."""
+    """Whether the problem may be temporary: a time limit, or a file system that failed."""
 
 
 Figures = Mapping[str, Figure]
@@ -62,7 +62,7 @@ class Verdict:
     refusal: str = ""
     """Why the job must not start on any nodes, in one line; empty if it may."""
     warnings: tuple[str, ...] = ()
-    """Problems that may pass and that many nodes share, so that no node is to blame."""
+    """Temporary problems that many nodes share, so that no node is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ RATES = {
 def judge_nodes(results: Mapping[str, Figures], policy: JudgePolicy) -> Verdict:
     """Finds the nodes that must not be used.
 
-    A problem that may pass is held against a node only if few nodes have it: a slow shared file
-    system is not a fault of the nodes, nor of the user. Any other problem counts.
+    A temporary problem is held against a node only if few nodes have it: a slow shared file system
+    is not a fault of the nodes. Any other problem counts.
 
     A job is refused if most nodes have a problem with a shared file system, if all of several nodes
     fail the same check, or if nodes have different versions or configs and no majority shows which
@@ -96,7 +96,7 @@ def judge_nodes(results: Mapping[str, Figures], policy: JudgePolicy) -> Verdict:
         results: The figures of each node, in the order of the nodes.
         policy: The limits.
     """
-    results, warnings = _without_passing(results)
+    results, warnings = _without_shared_temporary(results)
     return replace(_judge(results, policy), warnings=warnings)
 
 
@@ -124,10 +124,10 @@ def slow_nodes(rates: Mapping[str, float], policy: JudgePolicy) -> list[str]:
     return [node for node, rate in rates.items() if rate < limit]
 
 
-def _without_passing(
+def _without_shared_temporary(
     results: Mapping[str, Figures],
 ) -> tuple[dict[str, Figures], tuple[str, ...]]:
-    """The results without the problems that may pass and are shared, and a line for each check."""
+    """The results without temporary problems that many nodes share, and a line for each."""
     found: dict[str, dict[str, str]] = {}
     for node, figures in results.items():
         for check, figure in figures.items():

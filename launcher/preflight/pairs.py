@@ -11,7 +11,7 @@ from statistics import median
 
 ROUNDS = 4
 """Rounds at most: one for all, one for the odd node, and two for the nodes of slow pairs."""
-MOST_BAD_PAIRS = 2
+MAX_BAD_PAIRS = 2
 """Bad pairs after which a node is not measured again."""
 
 Pair = tuple[str, str]
@@ -43,9 +43,9 @@ def plan_pairs(
     if len(nodes) == 3:
         # Any two pairs share a node, which may be the slow one; only all three pairs show it.
         return [pair for pair in combinations(nodes, 2) if pair not in results][:1]
-    good = proven_nodes(results, ratio=ratio)
+    good = good_nodes(results, ratio=ratio)
     waiting = [
-        node for node in nodes if node not in good and _count_pairs(node, results) < MOST_BAD_PAIRS
+        node for node in nodes if node not in good and _count_pairs(node, results) < MAX_BAD_PAIRS
     ]
     pairs: list[Pair] = []
     used: set[str] = set()
@@ -62,8 +62,8 @@ def plan_pairs(
     return pairs
 
 
-def proven_nodes(results: Mapping[Pair, PairResult], *, ratio: float) -> set[str]:
-    """The nodes with a pair that is not slow, compared with the median of the nodes' best rates.
+def good_nodes(results: Mapping[Pair, PairResult], *, ratio: float) -> set[str]:
+    """The nodes that are in a pair that is not slow, compared with the median of all best rates.
 
     The median of all pairs is not used, since of three nodes a slow one is in most of the pairs.
     """
@@ -94,5 +94,5 @@ def best_results(
 
 
 def _count_pairs(node: str, results: Mapping[Pair, PairResult]) -> int:
-    """The number of measured pairs that a node is in; all are bad if the node is not proven."""
+    """The number of measured pairs that a node is in; all are bad if the node is not good."""
     return sum(node in pair for pair in results)

@@ -1,7 +1,7 @@
 """The preflight of a job: checks all nodes before its first ranks start, and finds bad ones.
 
 1. Every agent checks its node without ranks (`checks.run_checks`); nodes with a problem are bad.
-2. Every other node measures itself, with ranks that only connect inside the node.
+2. Every node without a problem measures itself, with ranks that only connect inside the node.
 3. Pairs of nodes measure the all-reduce between them.
 
 The ranks of different nodes and pairs are separate process groups, started separately, so that a
@@ -27,8 +27,8 @@ from launcher.preflight.pairs import (
     Pair,
     PairResult,
     best_results,
+    good_nodes,
     plan_pairs,
-    proven_nodes,
 )
 
 logger = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ class _Preflight:
 
     def _seems_slow(self, good: Sequence[str]) -> set[str]:
         products = {node: self.figures[node]["product"] for node in good}
-        # A node that used up its time limit once is not given it a second time.
+        # A node that reached the time limit is not measured again, which would take as long.
         found = {node for node, each in products.items() if each.problem and not each.is_temporary}
         for check in ("product", "all_reduce"):
             rates = {
@@ -231,7 +231,7 @@ class _Preflight:
             figures[missing] = Figure(problem=problem, seconds=seconds, is_temporary=late)
 
     async def measure_pairs(self) -> None:
-        # Nodes that have not even measured themselves in time would use up this limit, too.
+        # Nodes that reached the limit when they measured themselves would reach this one, too.
         good = [node for node in self._good() if self.figures[node]["product"].value is not None]
         ratio = self._plan.policy.slow_ratio
         for _ in range(ROUNDS):
@@ -244,7 +244,7 @@ class _Preflight:
             seconds = round(time.monotonic() - started, 3)
             for node, best in best_results(good, self.pairs).items():
                 self.figures[node]["pair_all_reduce"] = Figure(best.rate, best.problem, seconds)
-        if self.pairs and not proven_nodes(self.pairs, ratio=ratio):
+        if self.pairs and not good_nodes(self.pairs, ratio=ratio):
             self._refuse_pairs(good)
 
     def _refuse_pairs(self, nodes: Sequence[str]) -> None:

@@ -1,12 +1,15 @@
-"""Gives up a SLURM job whose batch host is lost; the agents on its other nodes call it.
+"""Requeues or cancels a SLURM job that lost its batch host, and with it the supervisor.
 
-Jobs are submitted with --no-kill, so that they survive the loss of a node. SLURM then does not end
-a job that lost its batch host either: its other nodes would stay allocated, unused, until the time
-limit. But an agent that lost its connection does not know whether the supervisor is dead or only
-out of its reach, and a healthy job must not be ended. So it waits until the supervisor has written
-no report to the shared run folder for a while, and SLURM still says that the job runs. (SLURM ends
-the job itself if the supervisor's process was killed and not its node, or if the user cancelled
-it: it must not be queued again then.)
+The agents on the other nodes do it. Jobs are submitted with --no-kill, so that they survive the
+loss of a node. So SLURM does not end a job that lost its batch host either: its other nodes would
+stay allocated, unused, until the time limit.
+
+An agent that lost its connection does not know whether the supervisor is dead, or lives but cannot
+be reached. A job that is supervised must not be ended. So an agent acts only if
+
+- the supervisor has not written its report into the shared run folder for `SILENT_SECONDS`, and
+- SLURM says that the job runs. SLURM ends the job itself if the user cancelled it, or if the
+  supervisor was killed and its node lives. Such a job must not be queued again.
 """
 
 import asyncio
@@ -26,11 +29,11 @@ SILENT_SECONDS = 60.0
 """A supervisor that writes no report for this long is gone. It writes one every two seconds, but
 the clients of a network file system may show an old one for up to a minute."""
 POLL_SECONDS = 1.0
-TURN_SECONDS = 0.3
-"""Time between the questions of two nodes, so that a thousand do not ask at the same moment."""
+STAGGER_SECONDS = 0.3
+"""Delay between one node and the next, so that a thousand do not ask SLURM at the same moment."""
 RETRY_SECONDS = 20.0
 GIVE_UP_SECONDS = 900.0
-"""How long it is tried again while SLURM's controller is down."""
+"""How long the request is repeated while SLURM's controller is down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +44,20 @@ class AbandonedJob:
     restart: Literal["requeue", "chain", "none"]
     report: Path
     """The supervisor's report in the run folder."""
-    turn: int
+    node_index: int
     """Number of the node within the job."""
 
-    async def give_up(self) -> str:
-        """Queues the job again, or ends it, unless the supervisor or SLURM takes care of it.
+    async def requeue_or_cancel(self) -> str:
+        """Requeues the job, or cancels it where jobs are not requeued.
+
+        Does nothing if the supervisor lives, or if SLURM ends the job.
 
         Returns:
             One line: what was done, or why nothing was.
         """
         if await self._is_supervised():
             return "its supervisor lives, and has given this node up"
-        await asyncio.sleep(self.turn * TURN_SECONDS)
+        await asyncio.sleep(self.node_index * STAGGER_SECONDS)
         deadline = time.monotonic() + GIVE_UP_SECONDS
         while True:
             try:

@@ -14,19 +14,20 @@ from pathlib import Path
 from launcher.excluded_nodes import ExcludedNode, load_excluded
 from launcher.slurm.client import expand_node_list, list_partition_nodes, list_partitions
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _OPTION = "#SBATCH "
 
 
 @dataclass(frozen=True, slots=True)
 class NodesToAvoid:
-    """The nodes of the batch script's ``--exclude``, and those that failed since; all of them
-    together are the next job's list. None at all if no node has failed lately."""
+    """The nodes that the next job must not get. Both parts are empty if no node has failed lately:
+    the list that the job has then stays as it is."""
 
     of_script: tuple[str, ...]
+    """Those of ``--exclude`` in the batch script."""
     failed: tuple[str, ...]
-    """Those of the partition that are to be avoided now, and that the job can do without."""
+    """Those of the partition that failed lately, and that the job can do without."""
 
     def __iter__(self) -> Iterator[str]:
         return iter((*self.of_script, *self.failed))
@@ -60,7 +61,7 @@ def find_nodes_to_avoid(script: Path) -> NodesToAvoid:
 
 def _warn_about(nodes: list[ExcludedNode], partition: str) -> None:
     if nodes:
-        log.warning(
+        logger.warning(
             "the job needs the nodes of partition %s, so it may get %s again",
             partition,
             "; ".join(f"{each.node} ({each.run}: {each.reason})" for each in nodes),

@@ -8,7 +8,7 @@ from typing import Literal
 
 from launcher.slurm.client import SlurmError, cancel_job, submit_script
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,6 @@ def _cancel_all(jobs: Sequence[str]) -> list[str]:
         try:
             cancel_job(job)
         except SlurmError as error:
-            log.warning("job %s was not cancelled: %s", job, error)
+            logger.warning("job %s was not cancelled: %s", job, error)
             left.append(job)
     return left

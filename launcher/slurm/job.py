@@ -7,18 +7,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from bigtrain.config.cluster_rules import parse_slurm_time
+from bigtrain.config.run_files import JOB_SCRIPT
 from launcher.environment import read_slurm_variable
 from launcher.excluded_nodes import load_excluded, remember_excluded
 from launcher.slurm import client
 from launcher.slurm.avoided_nodes import find_nodes_to_avoid
 from launcher.slurm.errors import SlurmError, SlurmUnavailableError
-from launcher.slurm.submit import SCRIPT
 from launcher.slurm.successor import Successor
+from launcher.slurm.times import parse_duration, parse_moment
 from launcher.supervisor.addresses import own_addresses
 from launcher.supervisor.values import RequeueResult, StopCause
 
@@ -27,7 +26,7 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 20.0
 ASK_SECONDS, ASK_TIMES = 0.5, 6
 REQUEUE_SECONDS = 900.0
-"""How long a requeue is tried again while SLURM's controller is down."""
+"""How long a requeue is repeated while SLURM's controller is down."""
 KILL_WAIT_SECONDS = 30.0
 """SLURM's default for the time between SIGTERM and SIGKILL."""
 NEAR_LIMIT_SECONDS = 60.0
@@ -83,25 +82,33 @@ class SlurmJob:
         wait = float(seconds) if seconds.isdecimal() else KILL_WAIT_SECONDS
         if fields.get("JobState", "").startswith("COMPLETING"):
             return time.time() + wait
-        # A preemption with a time of grace: only then SLURM ends the job.
+        # After a preemption SLURM ends the job when its time of grace is over.
         grace_end = parse_moment(fields.get("EndTime", "")) if _is_preempted(fields) else None
         return None if grace_end is None else grace_end + wait
 
     async def why_terminated(self) -> StopCause:
         """Why SLURM sent SIGTERM: a preemption or a requeue, the time limit, or the user."""
+        fields = await self._ask_for_fields("SIGTERM counts as a cancel by the user")
+        now = time.time()
+        return find_stop_cause(fields, restart_count=self.restart_count, now=now)
+
+    async def why_ending(self) -> StopCause | None:
+        """Why SLURM ends the job; None if it does not, as far as it says."""
+        fields = await self._ask_for_fields("whether SLURM ends the job is not known")
+        return find_end_cause(fields, restart_count=self.restart_count, now=time.time())
+
+    async def _ask_for_fields(self, otherwise: str) -> Mapping[str, str]:
+        """What SLURM says about the job; empty, with a warning, if it says nothing."""
         problem: SlurmError | None = None
         for _ in range(ASK_TIMES):
             # SLURM signals all processes of the batch step, and so scontrol, too: ask later.
             await asyncio.sleep(ASK_SECONDS)
             try:
-                fields = await asyncio.to_thread(client.show_job, self.job_id)
+                return await asyncio.to_thread(client.show_job, self.job_id)
             except SlurmError as error:
                 problem = error
-            else:
-                now = time.time()
-                return find_stop_cause(fields, restart_count=self.restart_count, now=now)
-        logger.warning("SIGTERM counts as a cancel by the user: %s", problem)
-        return StopCause.USER
+        logger.warning("%s: %s", otherwise, problem)
+        return {}
 
     async def begin(self) -> None:
         """Submits the successor of the job, in a chain."""
@@ -109,16 +116,17 @@ class SlurmJob:
             await self._successor.begin()
 
     async def requeue(self) -> RequeueResult:
-        """Requeues the job; SLURM then ends this process. A chain's successor waits already.
+        """Requeues the job, or makes sure that its successor is in the queue.
 
-        SLURM lets a requeued job wait for two minutes. It is not started before: a late report of
-        its old end would end it again.
+        SLURM ends this process after a requeue, and lets the requeued job wait for two minutes.
+        This time is not shortened: a node may report late that the present start of the job has
+        ended, and SLURM would then end the new start.
         """
         deadline = time.monotonic() + REQUEUE_SECONDS
         while True:
             try:
                 if await self._is_cancelled():
-                    # SLURM would queue it all the same.
+                    # SLURM would requeue even a cancelled job.
                     logger.warning("the user has cancelled the job: it is not queued again")
                     return RequeueResult.CANCELLED
                 return await self._queue_again()
@@ -146,7 +154,7 @@ class SlurmJob:
             if not await self._is_queued_again():
                 logger.error("the job was not queued again: %s", error)
                 return RequeueResult.REFUSED
-            # SLURM has queued it itself after a preemption, or ended this scontrol with the job.
+            # SLURM requeued the job itself after a preemption, or its SIGTERM also ended scontrol.
             logger.info("requeue: %s", error)
         await self._exclude(avoided)
         return RequeueResult.QUEUED
@@ -159,7 +167,7 @@ class SlurmJob:
 
     async def _find_nodes_to_avoid(self) -> tuple[str, ...]:
         """The nodes that the requeued job must not get; none if its list can stay as it is."""
-        script = self.runs_dir / self.run_name / SCRIPT
+        script = self.runs_dir / self.run_name / JOB_SCRIPT
         try:
             nodes = await self._ask_several_times(lambda: find_nodes_to_avoid(script))
         except (SlurmError, OSError) as error:
@@ -168,7 +176,7 @@ class SlurmJob:
         return tuple(nodes) if nodes.failed else ()
 
     async def _exclude(self, nodes: tuple[str, ...]) -> None:
-        """Tells SLURM: it refuses that while the job runs, and takes it once it is requeued."""
+        """Sets the excluded nodes of the requeued job; SLURM refuses that while a job runs."""
         if not nodes:
             return
         try:
@@ -201,9 +209,8 @@ class SlurmJob:
             raise
         except SlurmError:
             return False
-        cause = find_stop_cause(fields, restart_count=self.restart_count, now=time.time())
-        is_ending = fields.get("JobState", "").startswith(("COMPLETING", "CANCELLED"))
-        return is_ending and cause is StopCause.USER
+        cause = find_end_cause(fields, restart_count=self.restart_count, now=time.time())
+        return cause is StopCause.USER
 
     async def release(self) -> None:
         """Cancels the successor."""
@@ -289,10 +296,28 @@ def find_stop_cause(fields: Mapping[str, str], *, restart_count: int, now: float
     if restarts.isdecimal() and int(restarts) > restart_count:
         return StopCause.PREEMPTED  # `scontrol requeue`, by an administrator or `bigtrain requeue`.
     end = _limit_end(fields)
-    # A job that ends without that reason shortly before its limit was cancelled.
+    # A job that is completing before its limit, without that reason, was cancelled.
     early = 0.0 if state.startswith("COMPLETING") else NEAR_LIMIT_SECONDS
     reached = end is not None and now >= end - early
     return StopCause.TIME_LIMIT if reached else StopCause.USER
+
+
+def find_end_cause(
+    fields: Mapping[str, str], *, restart_count: int, now: float
+) -> StopCause | None:
+    """Why SLURM ends a job, whose processes it may have killed before a signal was seen. Pure.
+
+    Args:
+        fields: As for `find_stop_cause`.
+        restart_count: How often this job had been queued again when it began.
+        now: The present time, in seconds since the epoch.
+
+    Returns:
+        None if the job goes on: lost nodes and killed ranks are then what they seem.
+    """
+    cause = find_stop_cause(fields, restart_count=restart_count, now=now)
+    is_ending = fields.get("JobState", "").startswith(("COMPLETING", "CANCELLED"))
+    return cause if is_ending or cause is not StopCause.USER else None
 
 
 def find_end(fields: Mapping[str, str]) -> float | None:
@@ -308,27 +333,14 @@ def find_end(fields: Mapping[str, str]) -> float | None:
     return _limit_end(fields) if end is None else end
 
 
-def parse_moment(text: str) -> float | None:
-    """Seconds since the epoch of a local time such as 2025-01-31T12:00:00; None if it is none."""
-    with suppress(ValueError):
-        return datetime.fromisoformat(text).timestamp()
-    return None
-
-
 def _is_preempted(fields: Mapping[str, str]) -> bool:
     return fields.get("PreemptTime", "None") not in ("None", "", "Unknown", "N/A")
 
 
 def _limit_end(fields: Mapping[str, str]) -> float | None:
     start = parse_moment(fields.get("StartTime", ""))
-    limit = _limit_seconds(fields.get("TimeLimit", ""))
+    limit = parse_duration(fields.get("TimeLimit", ""))
     return None if start is None or limit is None else start + limit
-
-
-def _limit_seconds(text: str) -> int | None:
-    with suppress(ValueError):
-        return parse_slurm_time(text)
-    return None
 
 
 def _node_address() -> str | None:

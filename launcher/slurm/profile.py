@@ -10,7 +10,7 @@ from bigtrain.config.cluster_rules import parse_slurm_time
 from launcher.slurm.client import Partition
 from launcher.slurm.partitions import gpus_of
 
-_LONGEST_GUESS = "24:00:00"
+_TIME_WITHOUT_LIMIT = "24:00:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ def _describe_nodes(partition: Partition, fields: Mapping[str, str]) -> str:
 def _time(partition: Partition) -> Iterator[_Line]:
     limit = parse_slurm_time(partition.time_limit)
     if limit is None:
-        guess = f"time: {_LONGEST_GUESS} for a job, because the partition has no limit"
-        yield _Line(f"time: {_LONGEST_GUESS}", "the partition has no limit", guess)
+        guess = f"time: {_TIME_WITHOUT_LIMIT} for a job, because the partition has no limit"
+        yield _Line(f"time: {_TIME_WITHOUT_LIMIT}", "the partition has no limit", guess)
         return
     yield _Line(f'time: "{partition.time_limit}"', "the partition's limit")
     if limit <= 600:

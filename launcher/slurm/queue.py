@@ -1,12 +1,11 @@
-"""Asks SLURM's queue about the jobs of a run, and explains the answer. Waits only briefly."""
+"""Asks SLURM's queue about the jobs of a run, for a few seconds at most; explains the answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from bigtrain.config.cluster_rules import parse_slurm_time
 from launcher.slurm.client import QueuedJob, list_queue
 from launcher.slurm.errors import SlurmError
+from launcher.slurm.times import parse_duration, parse_moment
 
 ANSWER_SECONDS = 5.0
 """A controller that works answers in milliseconds; one that is down lets squeue wait for 18 s."""
@@ -68,7 +67,7 @@ def ask_queue(jobs: Sequence[str], *, timeout: float = ANSWER_SECONDS) -> QueueA
         found = list_queue(jobs, timeout=timeout)
     except SlurmError as error:
         return QueueAnswer(problem=str(error))
-    order = {job: place for place, job in enumerate(jobs)}
+    order = {job: index for index, job in enumerate(jobs)}
     return QueueAnswer(tuple(sorted(found, key=lambda job: order.get(job.job, len(order)))))
 
 
@@ -89,34 +88,20 @@ def explain_reason(reason: str) -> str:
 def seconds_to_limit(job: QueuedJob) -> int | None:
     """Seconds until a job reaches its time limit; None if it has none."""
     if job.time_left and not job.time_left.strip("0:-"):
-        return 0  # `parse_slurm_time` reads zero as "no limit".
-    return _seconds(job.time_left)
+        return 0  # `parse_duration` reads zero as "no limit".
+    return parse_duration(job.time_left)
 
 
 def seconds_of_limit(job: QueuedJob) -> int | None:
     """Seconds that a job may run in all; None if it has no limit."""
-    return _seconds(job.time_limit)
-
-
-def _seconds(text: str) -> int | None:
-    try:
-        return parse_slurm_time(text)
-    except ValueError:  # Such as NOT_SET.
-        return None
+    return parse_duration(job.time_limit)
 
 
 def start_time(job: QueuedJob) -> float | None:
     """When a job began or may begin, in seconds since 1970; None if that is not known."""
-    return _moment(job.start)
+    return parse_moment(job.start)
 
 
 def queued_time(job: QueuedJob) -> float | None:
     """When a job was submitted or requeued last, in seconds since 1970; None if not known."""
-    return _moment(job.submitted)
-
-
-def _moment(text: str) -> float | None:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return None
+    return parse_moment(job.submitted)

@@ -4,10 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from bigtrain.config.run_files import JOB_SCRIPT
 from launcher.slurm.avoided_nodes import find_nodes_to_avoid
 from launcher.slurm.client import QueuedJob, cancel_job, list_queue, submit_script
-
-SCRIPT = "job.sh"
 
 
 def find_active_jobs(run_dir: Path, *, known: Sequence[str] = ()) -> list[QueuedJob]:
@@ -89,4 +88,4 @@ def cancel_successors(run_dir: Path, job: str) -> list[str]:
 
 def script_of(run_dir: Path) -> Path:
     """The batch script of a run, as SLURM knows it: an absolute path."""
-    return Path(os.path.abspath(run_dir)) / SCRIPT  # noqa: PTH100 - links are not resolved
+    return Path(os.path.abspath(run_dir)) / JOB_SCRIPT  # noqa: PTH100 - links are not resolved

@@ -12,14 +12,14 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 20.0
 GIVE_UP_SECONDS = 900.0
-"""How long it is tried again at the end of a job while SLURM's controller is down."""
+"""How long a request is repeated at the end of a job while SLURM's controller is down."""
 
 
 @dataclass(slots=True)
 class Successor:
-    """Waits in the queue until the present job ends, however it ends.
+    """The job that starts when the present job ends, however that ends.
 
-    So it has to be cancelled before this job ends, unless the run continues.
+    It must be cancelled before the present job ends, unless the run continues.
     """
 
     job_id: str
@@ -83,10 +83,12 @@ class Successor:
                 self.job = await asyncio.to_thread(self.submit, self.job_id)
             except (SlurmError, OSError) as error:
                 if str(error) != str(self._problem):
-                    logger.error("no job follows yet, it is tried again: %s", error)
+                    logger.error(
+                        "the next job of the chain is not submitted yet, trying again: %s", error
+                    )
                 self._problem = error
                 return False
-            logger.info("job %s follows when this one ends", self.job)
+            logger.info("job %s will start when this one ends", self.job)
             return True
 
     async def _release(self) -> None:
@@ -100,7 +102,7 @@ class Successor:
                     await asyncio.to_thread(self.cancel, self.job_id)
                 return
             except (SlurmError, OSError) as error:
-                logger.error("the job that follows was not cancelled: %s", error)
+                logger.error("the next job of the chain was not cancelled: %s", error)
                 if not isinstance(error, SlurmUnavailableError) or time.monotonic() > deadline:
                     return
             await asyncio.sleep(RETRY_SECONDS)

@@ -1,7 +1,8 @@
 """A process that a starter runs, such as srun or ssh.
 
-If the supervisor is killed, its agents notice that and end, and so do these processes. They are not
-killed themselves, because srun then kills the agents before the ranks could save.
+If the supervisor is killed, its agents notice that and end, and then these processes end. They are
+not killed together with the supervisor, because a killed srun kills the agents before their ranks
+have saved.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from launcher.agent import GRACE_SECONDS
+from launcher.agent.options import GRACE_SECONDS
 
 SAVE_SECONDS = GRACE_SECONDS + 30
 """Limit for agents that let their ranks save; they kill ranks that take longer, and end."""
@@ -39,7 +40,7 @@ async def start_child(
 
 
 async def end_child(child: asyncio.subprocess.Process, *, seconds: float) -> None:
-    """Waits for the end of a process; after `seconds` it gets SIGTERM, and then SIGKILL."""
+    """Waits for the end of a process; sends SIGTERM after `seconds`, and then SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(TimeoutError):
             await asyncio.wait_for(child.wait(), seconds)

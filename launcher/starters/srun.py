@@ -21,7 +21,7 @@ class SrunStarter:
     nodes: tuple[str, ...]
     python: str  # interpreter on the nodes
     addresses: Callable[[], Sequence[str]]  # of the supervisor, the most likely first
-    report: Path  # that the supervisor writes into the run folder
+    report: Path  # supervisor.json in the run folder
     _srun: asyncio.subprocess.Process | None = None
     _watch: "asyncio.Task[None] | None" = field(default=None)
 

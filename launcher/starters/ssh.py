@@ -1,8 +1,8 @@
 """Starts one agent on each host over ssh.
 
 The token and the variables of the profile, which may be secrets, go through stdin, because all
-users of a host can read the arguments of its processes. The agent ends when its stdin ends, and so
-when the ssh connection does.
+users of a host can read the arguments of its processes. The agent ends when its stdin ends, which
+happens when the ssh connection ends.
 """
 
 import asyncio

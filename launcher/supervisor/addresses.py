@@ -2,7 +2,7 @@
 
 import socket
 
-from launcher.host_facts import find_addresses
+from launcher.agent.host_facts import find_addresses
 
 
 class InterfaceError(ValueError):

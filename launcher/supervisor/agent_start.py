@@ -43,7 +43,7 @@ class AgentStart:
             len(self.agents.nodes),
             compress_names(self.agents.nodes),
         )
-        for left in reversed(range(self.job.starts)):
+        for left in reversed(range(self.job.agent_starts)):
             await self._start_once(port)
             if not self.starter_ended or self._is_stopped or not left:
                 break
@@ -62,9 +62,9 @@ class AgentStart:
         await self.starter.start(port=port, token=self.agents.token, on_problem=self._on_problem)
         began = time.monotonic()
         while not self._is_complete and not self.starter_ended and not self._is_stopped:
-            left = began + self.job.agents_seconds - time.monotonic()
+            left = began + self.job.agent_connect_seconds - time.monotonic()
             if left <= 0:
-                limit = self.job.agents_seconds
+                limit = self.job.agent_connect_seconds
                 logger.error("%s within %.0f s", describe_missing(self.agents), limit)
                 self._lose_missing(f"no agent within {limit:.0f} s")
                 break
@@ -74,7 +74,7 @@ class AgentStart:
         )
 
     async def _prepare_next_start(self) -> None:
-        pause = self.job.start_pause_seconds
+        pause = self.job.agent_start_pause_seconds
         logger.warning("%s; starting the agents again in %.0f s", self.starter_ended, pause)
         await self.agents.start_again()
         await self.starter.close()

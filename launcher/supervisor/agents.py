@@ -11,22 +11,22 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from bigtrain.config.node_names import compress_names
-from launcher.connection import Connection
-from launcher.messages import (
+from launcher.agent.connection import Connection
+from launcher.agent.messages import (
     MAX_LINE_BYTES,
     CheckResult,
     End,
+    FindPort,
     Hello,
     Message,
     MessageError,
     Ping,
     Pong,
     Port,
-    ReservePort,
     SignalReceived,
 )
-from launcher.open_files import raise_open_files
 from launcher.ports import find_free_port
+from launcher.supervisor.open_files import raise_open_files
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ END_SECONDS = 10.0
 PING_SECONDS = 10.0
 """Time between two measurements of an agent's clock."""
 CLOCK_DRIFT = 1e-4
-"""Two clocks may differ by this many seconds more after each second."""
-MAX_STRANGERS = 64
+"""Seconds by which two clocks may drift apart in each second."""
+MAX_PENDING = 64
 """Connections without a hello that may be open, in addition to one for each agent."""
 BACKLOG = 4096
 """Agents that may connect at the same moment."""
@@ -77,7 +77,7 @@ class AgentLink:
     def on_pong(self, pong: Pong) -> None:
         """Corrects the offset of the clock if this answer came faster than those before.
 
-        A busy supervisor reads answers late: then they tell less than an earlier one.
+        A busy supervisor reads answers late, and then an earlier answer is more exact.
         """
         now = time.monotonic()
         error = (now - pong.sent) / 2
@@ -100,7 +100,10 @@ AgentEvent = tuple[AgentLink, Message] | NodeLost
 
 @dataclass(slots=True)
 class Agents:
-    """Accepts agents that know the token, and hands on what they say about each generation."""
+    """Accepts agents that know the token, and passes on what they report.
+
+    The ranks that are started together are a generation, and each report names its generation.
+    """
 
     nodes: tuple[str, ...]  # of the allocation, in order
     agents_per_node: int
@@ -112,7 +115,7 @@ class Agents:
     _queues: "dict[int, asyncio.Queue[AgentEvent]]" = field(default_factory=dict)
     _answers: "dict[int, asyncio.Future[Message]]" = field(default_factory=dict)
     _requests: Iterator[int] = field(default_factory=lambda: count(1))
-    _strangers: "dict[Connection, None]" = field(default_factory=dict)  # the oldest first
+    _pending: "dict[Connection, None]" = field(default_factory=dict)  # the oldest first
     _server: asyncio.Server | None = None
     _closing: bool = False
     _watching: "asyncio.Task[None] | None" = None
@@ -123,7 +126,7 @@ class Agents:
         Raises:
             OSError: The address cannot be used.
         """
-        raise_open_files(2 * self._count + MAX_STRANGERS)
+        raise_open_files(2 * self._count + MAX_PENDING)
         port = find_free_port()
         self._server = await asyncio.start_server(
             self._serve, list(hosts) or None, port, limit=MAX_LINE_BYTES, backlog=BACKLOG
@@ -141,17 +144,7 @@ class Agents:
         self._closing = True
         if self._watching is not None:
             self._watching.cancel()
-        links = [link for tasks in self.links.values() for link in tasks.values()]
-        for link in links if not lets_ranks_save else ():
-            link.send(End())
-        # Each agent closes its connection when its ranks have ended.
-        deadline = time.monotonic() + END_SECONDS
-        while any(self.links.values()) and time.monotonic() < deadline and not lets_ranks_save:
-            self.changed.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), 0.5)
-        for link in links:
-            link.connection.abort()
+        await self._end_agents(lets_ranks_save=lets_ranks_save)
 
     @property
     def _count(self) -> int:
@@ -159,17 +152,24 @@ class Agents:
 
     async def start_again(self) -> None:
         """Ends the agents that are left, and forgets lost nodes: all agents are started anew."""
-        links = [link for tasks in self.links.values() for link in tasks.values()]
-        for link in links:
+        await self._end_agents()
+        self.lost.clear()
+
+    async def _end_agents(self, *, lets_ranks_save: bool = False) -> None:
+        links = self._all_links()
+        for link in links if not lets_ranks_save else ():
             link.send(End())
+        # Each agent closes its connection when its ranks have ended.
         deadline = time.monotonic() + END_SECONDS
-        while any(self.links.values()) and time.monotonic() < deadline:
+        while self._all_links() and time.monotonic() < deadline and not lets_ranks_save:
             self.changed.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait(), 0.5)
         for link in links:
             link.connection.abort()
-        self.lost.clear()
+
+    def _all_links(self) -> list[AgentLink]:
+        return [link for tasks in self.links.values() for link in tasks.values()]
 
     def stop_listening(self) -> None:
         """Refuses connections from now on; for when all agents have ended."""
@@ -209,14 +209,14 @@ class Agents:
         finally:
             del self._queues[generation]
 
-    async def reserve_port(self, link: AgentLink, *, seconds: float = 10) -> int:
+    async def find_port(self, link: AgentLink, *, seconds: float = 10) -> int:
         """Asks an agent for a free port of its node.
 
         Raises:
             TimeoutError: It does not answer.
         """
         request = self.new_request()
-        answer = await self.ask(link, ReservePort(request), request, seconds=seconds)
+        answer = await self.ask(link, FindPort(request), request, seconds=seconds)
         assert isinstance(answer, Port)
         return answer.port
 
@@ -241,22 +241,22 @@ class Agents:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(reader, writer)
-        self._strangers[connection] = None
-        if len(self._strangers) > self._count + MAX_STRANGERS:
-            # An agent says hello at once, so the oldest of them is none.
-            oldest = next(iter(self._strangers))
+        self._pending[connection] = None
+        if len(self._pending) > self._count + MAX_PENDING:
+            # An agent says hello at once, so the oldest of them is not an agent.
+            oldest = next(iter(self._pending))
             logger.warning("connection from %s closed: too many wait", oldest.peer_address)
-            del self._strangers[oldest]
+            del self._pending[oldest]
             oldest.abort()
         try:
             link = await self._admit(connection)
-            self._strangers.pop(connection, None)
+            self._pending.pop(connection, None)
             if link is not None:
                 await self._read(link)
         except MessageError as error:
             logger.warning("connection from %s closed: %s", connection.peer_address, error)
         finally:
-            self._strangers.pop(connection, None)
+            self._pending.pop(connection, None)
             connection.abort()
 
     async def _admit(self, connection: Connection) -> AgentLink | None:
@@ -295,7 +295,7 @@ class Agents:
         try:
             while (message := await link.connection.receive()) is not None:
                 link.last_heard = time.monotonic()
-                self._hand_on(link, message)
+                self._deliver(link, message)
         except MessageError as error:
             reason = f"its agent sent {error}"
             raise
@@ -304,7 +304,7 @@ class Agents:
             self.changed.set()
             self.lose(link.node, reason)
 
-    def _hand_on(self, link: AgentLink, message: Message) -> None:
+    def _deliver(self, link: AgentLink, message: Message) -> None:
         if isinstance(message, Port | CheckResult):
             answer = self._answers.get(message.request)
             if answer is not None and not answer.done():
@@ -323,7 +323,7 @@ class Agents:
             now = time.monotonic()
             # If this process was held up itself, the messages of that time are not read yet.
             held_up, before = now - before > 3 * CHECK_SECONDS, now
-            for link in [each for tasks in self.links.values() for each in tasks.values()]:
+            for link in self._all_links():
                 link.ping()
                 if held_up:
                     link.last_heard = max(link.last_heard, now - SILENT_SECONDS / 2)

@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from launcher.failures import RankEnd
-from launcher.messages import (
+from launcher.agent.messages import (
     DumpStacks,
     Heartbeat,
     Message,
@@ -23,6 +22,7 @@ from launcher.messages import (
     Start,
     StartFailed,
 )
+from launcher.failures import RankEnd
 from launcher.ranks import stop_signal_file
 from launcher.supervisor.agents import AgentEvent, AgentLink, Agents, NodeLost
 from launcher.supervisor.hangs import Hang, HangWatch
@@ -35,13 +35,13 @@ TICK_SECONDS = 0.5
 STACKS_SECONDS = 8.0
 """Limit for the stacks of all ranks of a run that hangs."""
 DIVERGED_GRACE_SECONDS = 25.0
-"""Rank 0 completes its save and its record after the loss guard has given up."""
+"""After the loss guard has given up, the time for rank 0 to complete its save and its record."""
 KILLED_SECONDS = 15.0
 """A node whose ranks do not end this long after SIGKILL is lost: they hang inside the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptSettings:
+class AttemptLimits:
     """Limits of an attempt."""
 
     hang_seconds: float
@@ -54,7 +54,7 @@ class AttemptSettings:
 
 @dataclass(slots=True)
 class AttemptOutcome:
-    """What was seen of an attempt."""
+    """What the supervisor saw of an attempt."""
 
     started: float = field(default_factory=time.time)
     ends: dict[int, RankEnd] = field(default_factory=dict)
@@ -63,20 +63,20 @@ class AttemptOutcome:
     hang: Hang | None = None
     stacks: dict[int, RankStacks] = field(default_factory=dict)
     last_step: int = 0  # newest step that a rank completed
-    timed_out: bool = False  # `AttemptSettings.total_seconds` were over
-    trouble: float | None = None  # when the first thing went wrong
+    timed_out: bool = False  # `AttemptLimits.total_seconds` have passed
+    failed_at: float | None = None  # of the first failed rank, lost node or hang; epoch seconds
 
 
 @dataclass(slots=True)
-class Attempt:
-    """Follows the ranks of one generation."""
+class RunningAttempt:
+    """Follows the ranks of one generation until all have ended."""
 
     agents: Agents
     placed: Sequence[NodeRanks]
-    settings: AttemptSettings
+    limits: AttemptLimits
     stops: StopWatch
     generation: int
-    failed_at: float | None = None  # time of the failure that this attempt recovers from
+    recovers_from: float | None = None  # time of the failure before this attempt
     outcome: AttemptOutcome = field(default_factory=AttemptOutcome)
     beats: dict[int, tuple[RankBeat, float]] = field(default_factory=dict)  # with their time
     state: str = "running"
@@ -92,13 +92,13 @@ class Attempt:
     _first_step: int | None = None  # step of the first heartbeat of a rank that trains
 
     def __post_init__(self) -> None:
-        self._watch = HangWatch(self.settings.hang_seconds, self.settings.start_seconds)
+        self._watch = HangWatch(self.limits.hang_seconds, self.limits.start_seconds)
         self._nodes = {node.node: node for node in self.placed}
 
     async def run(self, start: StartSettings) -> AttemptOutcome:
         """Starts the ranks, and returns when none runs any more."""
         self._stop_file = stop_signal_file(start.log_dir)
-        with suppress(OSError):  # An old file only gives a later stop another name.
+        with suppress(OSError):  # If the file stays, it only gives a later stop the wrong name.
             self._stop_file.unlink(missing_ok=True)
         with self.agents.follow(self.generation) as events:
             self._start(render_starts(self.placed, start))
@@ -139,7 +139,7 @@ class Attempt:
                     link.node,
                     message.message,
                 )
-                self._tear_down(self.settings.grace_seconds)
+                self._tear_down(self.limits.grace_seconds)
             case RankStacks():
                 self.outcome.stacks[message.rank] = message
 
@@ -160,8 +160,8 @@ class Attempt:
 
     def _report_first_step(self, beat: RankBeat) -> None:
         when = time.time() - beat.seconds_since
-        if self.failed_at is not None:
-            logger.info("recovered in %.1f s: step %d", when - self.failed_at, beat.step)
+        if self.recovers_from is not None:
+            logger.info("recovered in %.1f s: step %d", when - self.recovers_from, beat.step)
         else:
             logger.info("step %d, %.1f s after the start", beat.step, when - self.outcome.started)
 
@@ -175,7 +175,7 @@ class Attempt:
         self._watch.forget(end.rank)
         if end.code != 0:
             diverged = report is not None and report.divergence is not None
-            self._tear_down(DIVERGED_GRACE_SECONDS if diverged else self.settings.grace_seconds)
+            self._tear_down(DIVERGED_GRACE_SECONDS if diverged else self.limits.grace_seconds)
 
     def _on_lost(self, lost: NodeLost) -> None:
         logger.error("node %s is lost: %s", lost.node, lost.message)
@@ -187,12 +187,12 @@ class Attempt:
         for rank in node.ranks:
             self._watch.forget(rank)
             self.beats.pop(rank, None)
-        self._tear_down(self.settings.grace_seconds)
+        self._tear_down(self.limits.grace_seconds)
 
     def _tear_down(self, grace_seconds: float) -> None:
         """Ends all ranks, because one failed: the others may wait for it in a collective."""
-        if self.outcome.trouble is None:
-            self.outcome.trouble = time.time()
+        if self.outcome.failed_at is None:
+            self.outcome.failed_at = time.time()
         deadline = time.monotonic() + grace_seconds
         if self.state != "stopping" or self._deadline is None:
             self.state = "stopping"
@@ -215,7 +215,7 @@ class Attempt:
                 self._send(stop.signal)
         if stop is not None and stop.deadline is not None and time.time() > stop.deadline:
             self._kill(now)
-        if now - self._began > self.settings.total_seconds and self.outcome.trouble is None:
+        if now - self._began > self.limits.total_seconds and self.outcome.failed_at is None:
             self.outcome.timed_out = True
             self._tear_down(0)
         if self.stops.kill.is_set() or (self._deadline is not None and now > self._deadline):
@@ -250,7 +250,7 @@ class Attempt:
             *(hang.seconds, hang.limit),
         )
         self.outcome.hang = hang
-        self.outcome.trouble = time.time()
+        self.outcome.failed_at = time.time()
         self.state = "stopping"
         self._stacks_until = now + STACKS_SECONDS
         for link in self._running:

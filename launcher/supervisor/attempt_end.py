@@ -1,5 +1,6 @@
 """Turns what was seen of an attempt into the value that decisions are made from. Pure."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,15 +19,17 @@ from launcher.supervisor.stops import Stop
 from launcher.supervisor.values import AttemptEnd, EndKind
 
 BAD_INPUT_CODE = 2
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
+"""Exit codes of a rank that was killed; the positive ones are those of a container's shell."""
 
 
 @dataclass(frozen=True, slots=True)
 class HangSummary:
-    """What the stacks of a run that hung told."""
+    """What the stacks of a run that hung show."""
 
     message: str
     blamed: tuple[int, ...]
-    """The ranks that never came to the collective that the others wait in."""
+    """The ranks that did not join the collective in which the others wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def build_attempt_end(
         before: How far the run was when the attempt was started.
         after: How far it is now.
         stop: The request to stop, if there was one.
-        hang: For a run that hung, what the stacks told.
+        hang: For a run that hung, what the stacks show.
         has_begun: Whether an earlier attempt of this job began. All its input could be used then,
             so what cannot be used now is a fault of the node.
     """
@@ -90,6 +93,12 @@ def build_attempt_end(
         nodes=cause.nodes,
         divergence=divergence,
     )
+
+
+def may_be_ended_by_scheduler(outcome: AttemptOutcome) -> bool:
+    """Whether nodes were lost or ranks were killed, as at the end of a job, by none of us."""
+    codes = {end.code for end in outcome.ends.values() if not end.signalled}
+    return bool(outcome.lost) or not codes.isdisjoint(_KILLED)
 
 
 def describe_failure(outcome: AttemptOutcome, placed: Sequence[NodeRanks]) -> list[str]:
@@ -165,7 +174,7 @@ def _blame_rank(
 
 
 def _blame_hang(hang: HangSummary, placed: Sequence[NodeRanks]) -> _Cause:
-    # Of several ranks that never came, none is known to be the cause.
+    # Of several ranks that did not join, none is known to be the cause.
     rank = hang.blamed[0] if len(hang.blamed) == 1 else None
     node = None if rank is None else node_of(placed, rank)
     return _Cause(EndKind.HUNG, hang.message, rank, () if node is None else (node,))

@@ -10,8 +10,12 @@ from typing import Any, TypeVar
 
 from bigtrain.config.node_names import compress_names
 from launcher.supervisor.agents import Agents
-from launcher.supervisor.attempt import Attempt, AttemptSettings
-from launcher.supervisor.attempt_end import build_attempt_end, describe_failure
+from launcher.supervisor.attempt import AttemptLimits, RunningAttempt
+from launcher.supervisor.attempt_end import (
+    build_attempt_end,
+    describe_failure,
+    may_be_ended_by_scheduler,
+)
 from launcher.supervisor.file_retries import FilesUnavailableError
 from launcher.supervisor.hang_files import report_hang
 from launcher.supervisor.interfaces import RunProgress, SupervisedRun
@@ -53,7 +57,7 @@ class AttemptRunner:
     stops: StopWatch
     report: SupervisorReport
     append: Callable[..., None]  # appends an event to the record of the run
-    failed_at: float | None = None  # time of the failure that the next attempt recovers from
+    recovers_from: float | None = None  # time of the failure before the next attempt
     saved_step: int = 0  # step of the newest checkpoint, when the run was last looked at
     has_begun: bool = False  # whether an attempt of this job began
 
@@ -97,7 +101,8 @@ class AttemptRunner:
         step = self.saved_step
         return AttemptEnd(kind, step, step, step, message=message, nodes=nodes)
 
-    async def _end_stopped_early(self) -> AttemptEnd:
+    async def end_stopped_early(self) -> AttemptEnd:
+        """The end of an attempt that starts no rank, because the job was asked to stop."""
         await self.stops.settle()
         stop = self.stops.stop
         assert stop is not None
@@ -147,19 +152,19 @@ class AttemptRunner:
         is_over = self.stops.requested.is_set
         await self.use_files(lambda: self.run_record.wait_until_free(LOCK_SECONDS, is_over=is_over))
         if is_over():
-            return await self._end_stopped_early(), None
+            return await self.end_stopped_early(), None
         placed, master = await self._place(decision)
-        attempt = Attempt(
+        attempt = RunningAttempt(
             agents=self.agents,
             placed=placed,
-            settings=AttemptSettings(
+            limits=AttemptLimits(
                 hang_seconds=self.job.cluster.hang_seconds,
                 start_seconds=self.job.cluster.start_seconds,
                 grace_seconds=self.job.attempt_grace_seconds,
             ),
             stops=self.stops,
             generation=self.agents.new_request(),
-            failed_at=self.failed_at,
+            recovers_from=self.recovers_from,
         )
         launch = ExitStack()
         command = await self.use_files(
@@ -182,7 +187,7 @@ class AttemptRunner:
         finally:
             self.report.attempt = None
             _close(launch)
-        return await self._conclude(attempt, before)
+        return await self._build_end(attempt, before)
 
     async def _place(self, decision: Decision) -> tuple[list[NodeRanks], tuple[str, int]]:
         """Places the ranks; returns them, and the address and port of rank 0.
@@ -197,18 +202,18 @@ class AttemptRunner:
         placed = place_ranks(decision.nodes, decision.world_size, self.job.ranks_per_node, agents)
         first = placed[0].agents[0]
         try:
-            port = await self.agents.reserve_port(first)
+            port = await self.agents.find_port(first)
         except TimeoutError:
             self.agents.lose(first.node, "its agent does not answer")
             raise _NodesGoneError((first.node,)) from None
         return placed, (find_master_address(placed), port)
 
-    async def _conclude(
-        self, attempt: Attempt, before: RunProgress
+    async def _build_end(
+        self, attempt: RunningAttempt, before: RunProgress
     ) -> tuple[AttemptEnd, int | None]:
         await self.stops.settle()
         outcome, placed = attempt.outcome, attempt.placed
-        if outcome.lost:
+        if may_be_ended_by_scheduler(outcome):
             await self.stops.ask_scheduler()
         after = await self.use_files(self.run_record.progress)
         self.saved_step = after.saved_step
@@ -224,7 +229,7 @@ class AttemptRunner:
             has_begun=self.has_begun,
         )
         self.has_begun = self.has_begun or after.attempt != before.attempt
-        self.failed_at = outcome.trouble or time.time()
+        self.recovers_from = outcome.failed_at or time.time()
         return end, after.attempt if after.attempt != before.attempt else None
 
 

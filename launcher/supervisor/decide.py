@@ -10,13 +10,13 @@ The rules, in this order; the first that fits decides. "Failed" means every end 
 3. Bad input: `FAIL` with exit code 2.
 4. Diverged: `REWIND` while rewinds are left and the samples to skip are known, else `FAIL`. Rewinds
    have a limit of their own, so they do not count in rule 7.
-5. Nodes to leave are the lost nodes, those that failed a check, and a *suspect* node, one that is
-   blamed
+5. The run continues without excluded nodes. These are the lost nodes, those that failed a check,
+   and a *suspect* node. A node is suspect if it is blamed
    - by a second error that looks like failing hardware, if there is another node to use or the job
      can be queued again, or
-   - by three different errors, if that costs no rank. The run continues without them.
-6. The same error at the same step twice, with no node to leave: `FAIL`; a third try would end in
-   the same way. (Suspect hardware comes first, because one more try on another node tells whether
+   - by three different errors, if the other nodes have room for as many ranks.
+6. The same error at the same step twice, with no node to exclude: `FAIL`; a third try would end in
+   the same way. (Suspect hardware comes first, because one more try on another node shows whether
    the node or the program is to blame.)
 7. `Policy.restarts_without_progress` failed attempts in a row without a new checkpoint: `HOLD`.
    Stops do not count, and do not interrupt the row unless they saved a later step.
@@ -24,7 +24,7 @@ The rules, in this order; the first that fits decides. "Failed" means every end 
    may be another, or `FAIL` where jobs are not queued again.
 9. Enough nodes are left, for all ranks or for an elastic run: `RESTART` inside the allocation,
    after a delay that grows with the failures of rule 7.
-10. Otherwise `REQUEUE` without the nodes to leave, or `FAIL` where jobs are not queued again.
+10. Otherwise `REQUEUE` without the excluded nodes, or `FAIL` where jobs are not queued again.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from dataclasses import replace
 
 from launcher.supervisor.describe import count_of, describe_end, name_nodes
 from launcher.supervisor.error_messages import looks_like_hardware, normalise_message
-from launcher.supervisor.placement import place
+from launcher.supervisor.placement import place_nodes
 from launcher.supervisor.values import (
     Action,
     AttemptEnd,
@@ -116,8 +116,8 @@ def _after_divergence(
     end: AttemptEnd, history: Sequence[AttemptEnd], resources: Resources, policy: Policy
 ) -> Decision:
     used = sum(each.rewound for each in history)
-    steps, placement = end.divergence, place(resources, policy)
-    if steps is None or used >= policy.rewinds:
+    plan, placement = end.divergence, place_nodes(resources, policy)
+    if plan is None or used >= policy.rewinds:
         spent = f" ({count_of(used, 'rewind')} made; guard.rewind={policy.rewinds})" if used else ""
         return Decision(Action.FAIL, f"the loss diverged{spent}: {end.message}", exit_code=1)
     if placement is None:
@@ -126,19 +126,19 @@ def _after_divergence(
     return Decision(
         Action.REWIND,
         f"the loss diverged; rewind {used + 1} of {policy.rewinds}: back to step "
-        f"{steps.checkpoint_step}, without the samples of steps {steps.first_skipped} to "
-        f"{steps.last_skipped}",
+        f"{plan.checkpoint_step}, without the samples of steps {plan.first_skipped} to "
+        f"{plan.last_skipped}",
         nodes=nodes,
         world_size=world_size,
-        divergence=steps,
+        rewind=plan,
     )
 
 
 def _after_failure(
     end: AttemptEnd, history: Sequence[AttemptEnd], resources: Resources, policy: Policy
 ) -> Decision:
-    left, why = _nodes_to_leave(end, history, resources, policy)
-    if not left and _is_repeated(end, history):
+    excluded, why = _nodes_to_exclude(end, history, resources, policy)
+    if not excluded and _is_repeated(end, history):
         return Decision(
             Action.FAIL,
             f"the same error happened twice at step {end.last_step}, so a restart would not help: "
@@ -151,25 +151,25 @@ def _after_failure(
             Action.HOLD,
             f"{count_of(failures, 'attempt')} in a row failed before a new checkpoint was saved "
             f"(newest: step {end.saved_step}); the last one: {describe_end(end)}",
-            excluded=left,
+            excluded=excluded,
             exit_code=1,
         )
-    remaining = _without(resources, left)
+    remaining = _without(resources, excluded)
     needs_other_host = end.kind is EndKind.FILES_UNAVAILABLE
-    placement = None if needs_other_host else place(remaining, policy)
+    placement = None if needs_other_host else place_nodes(remaining, policy)
     if placement is None:
-        return _requeue_or_fail(end, left, resources)
+        return _requeue_or_fail(end, excluded, resources)
     nodes, world_size = placement
     where = _render_placement(nodes, world_size, resources)
     delay = _restart_delay(failures, policy)
     when = f" in {delay:.0f} s" if delay else ""
     return Decision(
         Action.RESTART,
-        f"{describe_end(end)}; restarting{when} on {where}{_render_left(left, why)}",
+        f"{describe_end(end)}; restarting{when} on {where}{_render_excluded(excluded, why)}",
         delay_seconds=delay,
         nodes=nodes,
         world_size=world_size,
-        excluded=left,
+        excluded=excluded,
     )
 
 
@@ -180,38 +180,38 @@ def _restart_delay(failures: int, policy: Policy) -> float:
     return policy.restart_delays[min(failures, len(policy.restart_delays)) - 1]
 
 
-def _requeue_or_fail(end: AttemptEnd, left: tuple[str, ...], resources: Resources) -> Decision:
+def _requeue_or_fail(end: AttemptEnd, excluded: tuple[str, ...], resources: Resources) -> Decision:
     reason = describe_end(end)
     if end.kind is not EndKind.FILES_UNAVAILABLE:
         reason += "; the nodes that are left are not enough"
     if resources.can_requeue:
         return Decision(
             Action.REQUEUE,
-            f"{reason}, so the job is queued again{_render_left(left)}",
-            excluded=left,
+            f"{reason}, so the job is queued again{_render_excluded(excluded)}",
+            excluded=excluded,
         )
     return Decision(
         Action.FAIL,
         f"{reason}; `bigtrain requeue RUN` continues the run",
-        excluded=left,
+        excluded=excluded,
         exit_code=1,
     )
 
 
-def _nodes_to_leave(
+def _nodes_to_exclude(
     end: AttemptEnd, history: Sequence[AttemptEnd], resources: Resources, policy: Policy
 ) -> tuple[tuple[str, ...], str]:
     """The nodes that get no ranks any more, and why if that is not how the attempt ended."""
     if end.kind not in _ERRORS:
         return end.nodes, ""
     broken = tuple(node for node in end.nodes if _count_hardware_errors(node, end, history) > 1)
-    if broken and (place(_without(resources, broken), policy) or resources.can_requeue):
+    if broken and (place_nodes(_without(resources, broken), policy) or resources.can_requeue):
         return broken, "a second error that looks like failing hardware"
     suspect = tuple(
         node for node in end.nodes if _count_different(node, end, history) >= SUSPECT_ERRORS
     )
-    now, then = place(resources, policy), place(_without(resources, suspect), policy)
-    if suspect and now is not None and then is not None and then[1] == now[1]:
+    now, then = place_nodes(resources, policy), place_nodes(_without(resources, suspect), policy)
+    if suspect and now is not None and then is not None and then.world_size == now.world_size:
         return suspect, f"{SUSPECT_ERRORS} different errors"
     return (), ""
 
@@ -262,7 +262,7 @@ def _render_placement(nodes: tuple[str, ...], world_size: int, resources: Resour
     return f"{count_of(len(nodes), 'node')} with {ranks}"
 
 
-def _render_left(left: tuple[str, ...], why: str = "") -> str:
-    if not left:
+def _render_excluded(excluded: tuple[str, ...], why: str = "") -> str:
+    if not excluded:
         return ""
-    return f" without {name_nodes(left)}" + (f" ({why})" if why else "")
+    return f" without {name_nodes(excluded)}" + (f" ({why})" if why else "")

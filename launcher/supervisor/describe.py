@@ -1,11 +1,13 @@
 """Describes the ends of attempts in one line each. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from launcher.supervisor.values import AttemptEnd, EndKind
 
 HISTORY_LINES = 20
 MESSAGE_LENGTH = 110
+RANGES = 8
+"""Ranges of ranks that are shown."""
 
 _PHRASES = {
     EndKind.FINISHED: "finished",
@@ -64,6 +66,20 @@ def name_nodes(nodes: Sequence[str]) -> str:
     if len(nodes) <= 5:
         return ", ".join(nodes)
     return f"{', '.join(nodes[:4])} and {len(nodes) - 4} more nodes"
+
+
+def name_ranks(ranks: Iterable[int]) -> str:
+    """The numbers of ranks as ranges, such as ``ranks 0-6, 8 (8)``; many ranges are cut short."""
+    numbers = sorted(ranks)
+    starts = [n for n, rank in enumerate(numbers) if n == 0 or rank != numbers[n - 1] + 1]
+    ranges = []
+    for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True):
+        first, last = numbers[start], numbers[end - 1]
+        ranges.append(f"{first}" if first == last else f"{first}-{last}")
+    shown = ", ".join(ranges[:RANGES]) + (", …" if len(ranges) > RANGES else "")
+    if len(numbers) == 1:
+        return f"rank {shown}"
+    return f"ranks {shown}" + (f" ({len(numbers)})" if len(ranges) > 1 else "")
 
 
 def count_of(count: int, word: str) -> str:

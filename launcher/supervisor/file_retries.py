@@ -1,4 +1,4 @@
-"""Repeats what fails because files cannot be read or written for a time.
+"""Repeats work that fails because files cannot be read or written for a time.
 
 A shared file system may not answer for minutes, and then works again. Such an error of the
 supervisor is neither the user's input nor a reason to end the run.
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 logger = logging.getLogger("launcher.supervisor")
 
-LONGEST_DELAY = 30.0
+MAX_DELAY_SECONDS = 30.0
 _Value = TypeVar("_Value")
 
 
@@ -38,10 +38,10 @@ class FileRetries:
         delay = self.first_delay
         while True:
             yield delay
-            delay = min(2 * delay, LONGEST_DELAY)
+            delay = min(2 * delay, MAX_DELAY_SECONDS)
 
     def call(self, work: Callable[[], _Value]) -> _Value:
-        """Calls a function until it succeeds; for before the event loop runs.
+        """Calls a function until it succeeds; for use before the event loop runs.
 
         Raises:
             OSError: That of the last try.

@@ -23,7 +23,14 @@ def report_hang(
     if outcome.hang is None:
         return None
     stacks = [
-        RankStacks(each.rank, node_of(placed, each.rank) or "", each.pid, each.state, each.text)
+        RankStacks(
+            rank=each.rank,
+            node=node_of(placed, each.rank) or "",
+            pid=each.pid,
+            state=each.state,
+            text=each.text,
+            collectives=each.collectives,
+        )
         for each in outcome.stacks.values()
     ]
     message = render_hang(outcome.hang, stacks)

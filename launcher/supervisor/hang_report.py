@@ -1,25 +1,25 @@
-"""Reports a hang: which ranks wait in which collective, and which never came. Pure, except that
-source lines of the innermost frames are read.
+"""Reports a hang: which ranks wait in which collective, and which did not join it.
 
-Ranks in the same place are one line, so that a thousand ranks fit on a screen.
+Pure, except that source lines of the innermost frames are read.
+
+Ranks in the same call, phase and step share one line, so that a thousand ranks fit on a screen.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from launcher.supervisor.describe import count_of, name_nodes
+from launcher.supervisor.collectives import render_collectives
+from launcher.supervisor.describe import count_of, name_nodes, name_ranks
 from launcher.supervisor.hangs import Hang, SilentRank
-from launcher.supervisor.stack_text import Place, find_place, main_stack
+from launcher.supervisor.stack_text import StackLocation, find_location, main_stack
 
 GROUPS = 12
 """Groups of ranks that each part of the report shows; the rest is counted."""
-RANGES = 8
-"""Ranges of ranks that a group shows."""
 STACKS = 3
 """Stacks that each part of the report shows."""
 _NO_PROGRESS = {"T": "stopped", "t": "stopped by a debugger", "D": "in the kernel", "Z": "ended"}
-"""States of a process that cannot come to a collective."""
+"""States of a process that cannot join a collective."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class RankStacks:
     """Of the process, as in /proc: R, S, D, T, …; empty if it has ended or did not answer."""
     text: str
     """What `faulthandler` wrote, or the reason why there is nothing."""
+    collectives: str = ""
+    """Its last collectives, as `collectives.read_collectives` reads them; empty if not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,45 +43,51 @@ class _Found:
 
     beat: SilentRank
     node: str
-    place: Place | None
+    location: StackLocation | None
     why: str
-    """Why it cannot come, or why its place is unknown; empty if its place is known."""
+    """Why it cannot join the collective, or why its location is unknown; else empty."""
     stacks: str
 
     @property
     def waits(self) -> bool:
-        return not self.why and self.place is not None and bool(self.place.waits_in)
+        return not self.why and self.location is not None and bool(self.location.waits_in)
 
     @property
     def where(self) -> str:
-        return self.why or str(self.place)
+        return self.why or str(self.location)
 
 
 def blame(hang: Hang, stacks: Sequence[RankStacks]) -> tuple[int, ...]:
     """The ranks that the others wait for.
 
-    These are the first of the following that exist: ranks that are stopped, have ended or give no
-    answer; ranks that do not wait while others do; of ranks that wait in different collectives, the
-    fewer ones (not between pipeline stages, where a different place is normal).
+    The first of these rules that finds a rank decides:
+
+    1. Ranks that are stopped, have ended or give no answer.
+    2. Ranks that do not wait, while others do.
+    3. If ranks wait in different collectives, all but the largest group, if they are fewer than it.
+       This rule is left out if a rank waits for another pipeline stage, because stages wait in
+       different calls.
 
     Returns:
-        Empty if the stacks do not tell: when all ranks wait in the same place, the network may be
-        at fault, or a rank that is not theirs.
+        Empty if no rule finds a rank. If all ranks wait in the same call, the cause may be the
+        network, or a rank outside of their process group.
     """
     return tuple(found.beat.rank for found in _missing(_find(hang, stacks)))
 
 
 def render_hang_report(hang: Hang, stacks: Sequence[RankStacks]) -> str:
-    """The report: one line that says it all, then who never came, who waits where, and stacks."""
+    """The report: the hang in one line, ranks that did not join, ranks that wait, and stacks."""
     ranks = _find(hang, stacks)
     missing = _missing(ranks)
     others = [found for found in ranks if found not in missing]
     lines = [render_hang(hang, stacks), ""]
     if missing:
-        lines += [f"Never came ({count_of(len(missing), 'rank')}):", *_render_groups(missing), ""]
+        lines += [f"Did not join ({count_of(len(missing), 'rank')}):", *_render_groups(missing), ""]
     if others:
         title = "Wait" if all(found.waits for found in others) else "Others"
         lines += [f"{title} ({count_of(len(others), 'rank')}):", *_render_groups(others), ""]
+    if collectives := render_collectives({each.rank: each.collectives for each in stacks}):
+        lines += ["Collectives that do not end, by process group:", *collectives, ""]
     for found in (*_examples(missing), *_examples(others)):
         where = f"rank {found.beat.rank}" + (f" on {found.node}" if found.node else "")
         lines += [f"Main thread of {where}, innermost call first:"]
@@ -99,7 +107,7 @@ def render_hang(hang: Hang, stacks: Sequence[RankStacks]) -> str:
     if not missing:
         return f"{text}; {waits or 'no rank waits in a collective'}"
     worst = _largest_group(missing)
-    never = f"{_name_ranks(missing)} never came"
+    never = f"{_name_ranks(missing)} did not join"
     if len(worst) == len(missing):
         never += f" ({worst[0].where})"
     return f"{text}; {never}; {waits}" if waits else f"{text}; {never}"
@@ -114,12 +122,12 @@ def _find_rank(beat: SilentRank, answers: Mapping[int, RankStacks]) -> _Found:
     answer = answers.get(beat.rank)
     if answer is None:
         return _Found(beat, "", None, "its agent does not answer", "")
-    place = find_place(answer.text)
+    location = find_location(answer.text)
     why = _NO_PROGRESS.get(answer.state, "")
-    if place is None:
+    if location is None:
         reason = answer.text.strip() or "no answer"
         why = f"{why}: {reason}" if why and why not in reason else reason
-    return _Found(beat, answer.node, place, why, answer.text)
+    return _Found(beat, answer.node, location, why, answer.text)
 
 
 def _missing(ranks: Sequence[_Found]) -> list[_Found]:
@@ -138,7 +146,7 @@ def _missing(ranks: Sequence[_Found]) -> list[_Found]:
 
 
 def _is_between_stages(found: _Found) -> bool:
-    return found.place is not None and found.place.waits_in.startswith(("send_", "recv"))
+    return found.location is not None and found.location.waits_in.startswith(("send_", "recv"))
 
 
 def _group(ranks: Iterable[_Found]) -> dict[tuple[str, str, int], list[_Found]]:
@@ -165,27 +173,18 @@ def _render_groups(ranks: Sequence[_Found]) -> list[str]:
         )
     if len(groups) > GROUPS:
         rest = sum(len(members) for _, members in groups[GROUPS:])
-        lines.append(f"  {count_of(rest, 'more rank')} in {len(groups) - GROUPS} other places")
+        lines.append(f"  {count_of(rest, 'more rank')} in {len(groups) - GROUPS} other groups")
     return lines
 
 
 def _examples(ranks: Sequence[_Found]) -> list[_Found]:
     """One rank of each of the largest groups that have stacks."""
     groups = sorted(_group(ranks).values(), key=len, reverse=True)
-    return [members[0] for members in groups if members[0].place is not None][:STACKS]
+    return [members[0] for members in groups if members[0].location is not None][:STACKS]
 
 
 def _name_ranks(ranks: Sequence[_Found]) -> str:
-    numbers = sorted(found.beat.rank for found in ranks)
-    starts = [n for n, rank in enumerate(numbers) if n == 0 or rank != numbers[n - 1] + 1]
-    ranges = []
-    for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True):
-        first, last = numbers[start], numbers[end - 1]
-        ranges.append(f"{first}" if first == last else f"{first}-{last}")
-    shown = ", ".join(ranges[:RANGES]) + (", …" if len(ranges) > RANGES else "")
-    if len(numbers) == 1:
-        return f"rank {shown}"
-    return f"ranks {shown}" + (f" ({len(numbers)})" if len(ranges) > 1 else "")
+    return name_ranks(found.beat.rank for found in ranks)
 
 
 def _verb(ranks: Sequence[_Found], verb: str) -> str:

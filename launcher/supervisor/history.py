@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from launcher.supervisor.values import Action, AttemptEnd, Divergence, EndKind, StopCause
+from bigtrain.config.rewind_plan import RewindPlan
+from launcher.supervisor.values import Action, AttemptEnd, EndKind, StopCause
 
 _FIELDS = {field.name for field in dataclasses.fields(AttemptEnd)}
 Event = Mapping[str, Any]
@@ -44,10 +45,10 @@ def read_end(event: Event) -> AttemptEnd:
         KeyError, TypeError, ValueError: The event is not complete, or of another version.
     """
     fields = {name: value for name, value in event.items() if name in _FIELDS}
-    cause, steps = fields.get("stop_cause"), fields.get("divergence")
+    cause, plan = fields.get("stop_cause"), fields.get("divergence")
     fields["kind"] = EndKind(fields["kind"])
     fields["stop_cause"] = None if cause is None else StopCause(cause)
-    fields["divergence"] = None if steps is None else Divergence(**steps)
+    fields["divergence"] = None if plan is None else RewindPlan(**plan)
     fields["nodes"] = tuple(fields.get("nodes", ()))
     return AttemptEnd(**fields)
 
@@ -55,9 +56,9 @@ def read_end(event: Event) -> AttemptEnd:
 @dataclass(slots=True)
 class _History:
     ends: list[AttemptEnd] = field(default_factory=list)
-    lost: AttemptEnd | None = None  # The end of the job, if no end of it follows.
-    lost_has_begun: bool = False  # Whether an attempt of that job began.
-    newest_has_begun: bool = True  # The same of the newest of `ends`.
+    lost: AttemptEnd | None = None  # the end of the newest job, if it recorded none
+    lost_has_begun: bool = False  # whether an attempt of that job began
+    newest_has_begun: bool = True  # the same of the newest of `ends`
     is_decided: bool = True
 
 

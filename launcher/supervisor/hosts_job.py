@@ -26,6 +26,10 @@ class HostsJob:
         """The user sent the signal."""
         return StopCause.USER
 
+    async def why_ending(self) -> StopCause | None:
+        """None: nothing ends the job."""
+        return None
+
     async def begin(self) -> None:
         """Nothing to do."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bigtrain.config.rewind_plan import RewindPlan
 from launcher.supervisor.values import RequeueResult, StopCause
 
 if TYPE_CHECKING:
@@ -37,22 +38,6 @@ class RunProgress(Protocol):
     @property
     def saved_step(self) -> int:
         """Step of the newest complete checkpoint; 0 if there is none."""
-
-
-class StepsToSkip(Protocol):
-    """What a rewind skips; `values.Divergence` is one."""
-
-    @property
-    def first_skipped(self) -> int:
-        """The first step whose samples are skipped."""
-
-    @property
-    def last_skipped(self) -> int:
-        """The last one."""
-
-    @property
-    def checkpoint_step(self) -> int:
-        """Step of the checkpoint that the run goes back to; 0 is its beginning."""
 
 
 class SupervisedRun(Protocol):
@@ -87,13 +72,16 @@ class SupervisedRun(Protocol):
         """
 
     def launch_config(self) -> AbstractContextManager[tuple[str, ...]]:
-        """Writes the config of an attempt; returns the command of its ranks.
+        """Writes the config of an attempt, and removes it at the end of the block.
+
+        Returns:
+            The command of the ranks, which read the config.
 
         Raises:
             ValueError: The config cannot be read; the message is one line.
         """
 
-    def rewind(self, steps: StepsToSkip) -> str:
+    def rewind(self, plan: RewindPlan) -> str:
         """Takes the run back and skips samples; returns one line that says so.
 
         Raises:
@@ -104,7 +92,10 @@ class SupervisedRun(Protocol):
         """Appends an event to ``attempts.jsonl``, with the time."""
 
     def record_failure(self, *, attempt: int, reason: str, rank: int | None) -> None:
-        """Writes how an attempt ended, if its rank 0 could not, or named a consequence.
+        """Records why an attempt ended, if rank 0 recorded no end or not the cause.
+
+        Rank 0 records no end if it is killed. If another rank failed first, rank 0 only records the
+        lost connection to it, which is then replaced.
 
         Args:
             attempt: Number of the attempt.
@@ -148,14 +139,17 @@ class Scheduler(Protocol):
     async def why_terminated(self) -> StopCause:
         """Why the scheduler sent SIGTERM to the job."""
 
+    async def why_ending(self) -> StopCause | None:
+        """Why the scheduler ends the job, even if it sent no signal; None if it does not."""
+
     async def begin(self) -> None:
-        """Called once when the supervisor starts: a chain submits the successor of the job."""
+        """Submits the successor of the job, in a chain; called once when the supervisor starts."""
 
     async def requeue(self) -> RequeueResult:
         """Puts the job into the queue again, or leaves the run to the successor of the job."""
 
     async def release(self) -> None:
-        """Called, also repeatedly, if the run does not continue: the successor is cancelled."""
+        """Cancels the successor, because the run does not continue; may be called again."""
 
     def find_avoided(self) -> Mapping[str, str]:
         """Nodes of the job that earlier jobs found bad, with the reason."""

@@ -18,13 +18,13 @@ class JobSettings:
     """Numbers of ranks that the run's config allows, largest first."""
     rewinds: int = 0
     """`guard.rewind` of the run's config."""
-    agents_seconds: float = 300.0
+    agent_connect_seconds: float = 300.0
     """Limit for the agents' first connection."""
     attempt_grace_seconds: float = 3.0
     restart_delays: tuple[float, ...] = RESTART_DELAYS
-    starts: int = 3
+    agent_starts: int = 3
     """How often the agents are started if what starts them ends before the first attempt."""
-    start_pause_seconds: float = 10.0
+    agent_start_pause_seconds: float = 10.0
     """Pause between two starts of the agents."""
     files: FileRetries = field(default_factory=FileRetries)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bigtrain.config.node_names import compress_names
+from launcher.agent.messages import Check, CheckResult
 from launcher.failures import RankFailure, find_first_failure
-from launcher.messages import Check, CheckResult
 from launcher.supervisor.agents import AgentLink, Agents
-from launcher.supervisor.attempt import Attempt, AttemptOutcome, AttemptSettings, node_of
+from launcher.supervisor.attempt import AttemptLimits, AttemptOutcome, RunningAttempt, node_of
 from launcher.supervisor.rank_starts import (
     NodeRanks,
     StartSettings,
@@ -108,12 +108,12 @@ class NodeChecks:
             return RanksResult(None, tuple(gone), f"the agents of {', '.join(gone)} are lost")
         placed = place_ranks(nodes, per_node * len(nodes), per_node, agents)
         try:
-            port = await self.agents.reserve_port(placed[0].agents[0])
+            port = await self.agents.find_port(placed[0].agents[0])
         except TimeoutError:
             return RanksResult(None, (placed[0].node,), f"{placed[0].node} does not answer")
-        limits = AttemptSettings(math.inf, math.inf, total_seconds=seconds)
+        limits = AttemptLimits(math.inf, math.inf, total_seconds=seconds)
         generation = self.agents.new_request()
-        attempt = Attempt(self.agents, placed, limits, self.stops, generation)
+        attempt = RunningAttempt(self.agents, placed, limits, self.stops, generation)
         start = replace(
             self.settings,
             generation=generation,

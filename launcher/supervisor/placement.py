@@ -1,10 +1,19 @@
 """Chooses the nodes that get ranks. Pure."""
 
+from typing import NamedTuple
+
 from launcher.supervisor.values import Policy, Resources
 
 
-def place(resources: Resources, policy: Policy) -> tuple[tuple[str, ...], int] | None:
-    """The nodes that get ranks, in order of their ranks, and the number of ranks.
+class Placement(NamedTuple):
+    """The nodes that get ranks, in order of their ranks, and the number of all ranks."""
+
+    nodes: tuple[str, ...]
+    world_size: int
+
+
+def place_nodes(resources: Resources, policy: Policy) -> Placement | None:
+    """Chooses the nodes that get ranks, and the number of ranks.
 
     All ranks of the run are placed on the first nodes; the nodes after them are spares. With fewer
     nodes than that, an elastic run gets the largest allowed number of ranks; the last node may
@@ -23,4 +32,4 @@ def place(resources: Resources, policy: Policy) -> tuple[tuple[str, ...], int] |
         if not fitting:
             return None
         world_size = max(fitting)
-    return resources.nodes[: -(-world_size // per_node)], world_size
+    return Placement(resources.nodes[: -(-world_size // per_node)], world_size)

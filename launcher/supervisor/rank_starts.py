@@ -1,13 +1,13 @@
-"""Places ranks on agents and renders what each agent starts. Pure, except for the master's port."""
+"""Places ranks on agents, and renders what each agent starts. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.messages import Start
+from launcher.agent.messages import Start
+from launcher.agent.torchrun import render_torchrun_options
 from launcher.ranks import render_rank_environment, threads_per_rank
 from launcher.supervisor.agents import AgentLink
-from launcher.torchrun import render_torchrun_options
 
 
 @dataclass(frozen=True, slots=True)

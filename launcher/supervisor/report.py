@@ -1,4 +1,4 @@
-"""``supervisor.json``: what the supervisor does now, for `bigtrain status`. One line a node."""
+"""``supervisor.json``: what the supervisor does now, for `bigtrain status`."""
 
 import json
 import os
@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from bigtrain.config.node_names import compress_numbers
+from bigtrain.config.run_files import SUPERVISOR_FILE
+from launcher.agent.messages import RankBeat
 from launcher.files import replace_file
-from launcher.messages import RankBeat
 from launcher.supervisor.agents import Agents
-from launcher.supervisor.attempt import Attempt
+from launcher.supervisor.attempt import RunningAttempt
 from launcher.supervisor.rank_starts import NodeRanks
 
 SCHEMA = "bigtrain-supervisor/1"
-FILE_NAME = "supervisor.json"
 
 
 @dataclass(slots=True)
 class SupervisorReport:
-    """Renders and writes the file. Rendering is for the event loop, writing for a thread."""
+    """Renders and writes the file: `render` in the event loop, `write` in a thread."""
 
     folder: Path  # the run folder
     job: str | None
@@ -31,7 +31,7 @@ class SupervisorReport:
     state: str = "starting"
     message: str = ""
     attempt_ends: int = 0
-    attempt: Attempt | None = None
+    attempt: RunningAttempt | None = None
     _started: float = field(default_factory=time.time)
 
     def render(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class SupervisorReport:
         Raises:
             OSError: It cannot be written.
         """
-        replace_file(self.folder / FILE_NAME, json.dumps(fields, indent=1) + "\n")
+        replace_file(self.folder / SUPERVISOR_FILE, json.dumps(fields, indent=1) + "\n")
 
     @property
     def _state(self) -> str:

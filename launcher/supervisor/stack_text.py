@@ -23,9 +23,9 @@ _AROUND = (
     *("torch/distributed/", "torch/overrides.py", "deepspeed/comm/", "deepspeed/utils/"),
     "contextlib.py",
 )
-"""Files of frames between a collective and the code that wants it."""
+"""Files of frames between a collective and the code that calls it."""
 _OVERRIDE = "__torch_function__"
-"""The function of such a frame where a mode intercepts the calls of torch, in any file."""
+"""The function of such a frame, in any file, if a mode intercepts the calls of torch."""
 _BACKWARD = "torch/autograd/graph.py"
 _OWN = ("bigtrain/", "megatron/")
 _PENDING = re.compile(r"\.wait\(")
@@ -50,8 +50,8 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a rank is."""
+class StackLocation:
+    """The call in which a rank is, from its stacks."""
 
     waits_in: str
     """The collective, such as all_reduce; empty if the rank does not wait for other ranks."""
@@ -65,8 +65,8 @@ class Place:
         return text + (f", from {self.own_caller}" if self.own_caller else "")
 
 
-def find_place(text: str, source_line: SourceLine = linecache.getline) -> Place | None:
-    """Where the rank is whose stacks these are.
+def find_location(text: str, source_line: SourceLine = linecache.getline) -> StackLocation | None:
+    """Finds the call in which a rank is.
 
     Args:
         text: What `faulthandler` wrote for all threads, once.
@@ -79,12 +79,12 @@ def find_place(text: str, source_line: SourceLine = linecache.getline) -> Place 
     if not threads:
         return None
     main = _main_thread(threads)
-    place = _locate(main, source_line)
-    if not place.waits_in and main[0].file == _BACKWARD:
+    location = _locate(main, source_line)
+    if not location.waits_in and main[0].file == _BACKWARD:
         # On a GPU a thread of autograd runs the hooks of the backward pass, with their collectives.
         others = (_locate(thread, source_line) for thread in threads if thread is not main)
-        return next((other for other in others if other.waits_in), place)
-    return place
+        return next((other for other in others if other.waits_in), location)
+    return location
 
 
 def parse_threads(text: str) -> list[list[Frame]]:
@@ -113,7 +113,7 @@ def _main_thread(threads: Sequence[list[Frame]]) -> list[Frame]:
     return begins[0] if begins else threads[-1]  # faulthandler writes the oldest thread last.
 
 
-def _locate(frames: Sequence[Frame], source_line: SourceLine) -> Place:
+def _locate(frames: Sequence[Frame], source_line: SourceLine) -> StackLocation:
     name, rest = _split_collective(frames)
     if not name:
         line = source_line(frames[0].path, frames[0].line)
@@ -126,7 +126,7 @@ def _locate(frames: Sequence[Frame], source_line: SourceLine) -> Place:
         name, rest = _split_pipeline(rest)
     caller = rest[0] if rest else frames[0]
     own = next((frame for frame in rest if frame.file.startswith(_OWN)), caller)
-    return Place(name, str(caller), "" if own is caller else str(own))
+    return StackLocation(name, str(caller), "" if own is caller else str(own))
 
 
 def _without_torch(frames: Sequence[Frame]) -> list[Frame]:

@@ -9,18 +9,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bigtrain.config.run_files import REQUEST_FILE
 from launcher.supervisor.interfaces import Scheduler
 from launcher.supervisor.values import StopCause
 
 logger = logging.getLogger(__name__)
 
-REQUEST_FILE = "request.json"
 POLL_SECONDS = 1.0
 ASK_SECONDS = 5.0
-"""Limit for the scheduler's answer about lost nodes; while it is down the run goes on without."""
+"""Limit for the scheduler's answer about lost nodes or killed ranks; else the run goes on."""
 CANCEL_SECONDS = 20.0
 """Time to save after `bigtrain cancel`: SLURM kills a cancelled job half a minute later."""
-FAREWELL_SECONDS = 20.0
+LIMIT_MARGIN_SECONDS = 20.0
 """The ranks are killed this long before the time limit, so that the end is still recorded."""
 KILL_MARGIN_SECONDS = 10.0
 """The same, before the scheduler kills a job that it ends."""
@@ -51,7 +51,7 @@ class StopWatch:
     requested: asyncio.Event = field(default_factory=asyncio.Event)
     kill: asyncio.Event = field(default_factory=asyncio.Event)
     stop: Stop | None = None
-    is_by_user: bool = False  # a user asked in person; SIGTERM alone does not tell
+    is_by_user: bool = False  # by a request or Ctrl-C; SIGTERM alone does not show who sent it
     _interrupts: int = 0  # SIGINTs of this process
     _request_seen: str | None = None
     _kill_asked: float = -ASK_SECONDS  # on the monotonic clock
@@ -88,17 +88,18 @@ class StopWatch:
             await self._asking
 
     async def ask_scheduler(self) -> None:
-        """Finds out whether lost nodes are the scheduler's way to end the job.
+        """Finds out whether lost nodes or killed ranks are the scheduler's way to end the job.
 
         SLURM signals the tasks of a preempted job and not its batch script, and agents that have
-        just been started die of that signal before they can report it.
+        just been started die of that signal before they can report it. In the last seconds of a job
+        it kills ranks and agents before the supervisor.
         """
         if self.stop is not None or self._closed:
             return
-        cause = StopCause.USER
+        cause: StopCause | None = None
         with suppress(TimeoutError):
-            cause = await asyncio.wait_for(self.scheduler.why_terminated(), ASK_SECONDS)
-        if cause is not StopCause.USER:
+            cause = await asyncio.wait_for(self.scheduler.why_ending(), ASK_SECONDS)
+        if cause is not None:
             self._request(Stop(cause, "the scheduler", signal.SIGTERM))
 
     def _on_own_signal(self, name: str) -> None:
@@ -123,7 +124,7 @@ class StopWatch:
                     self._request(Stop(StopCause.USER, name, signal.SIGTERM))
                     self._asking = asyncio.get_running_loop().create_task(self._ask_for_cause())
                 elif self._asking.done():
-                    self._begin_to_ask_for_kill()  # At the end of a preemption's time of grace.
+                    self._begin_to_ask_for_kill()  # After a preemption's time of grace.
 
     def _request(self, stop: Stop) -> None:
         is_by_user = stop.cause is StopCause.USER and stop.name != "SIGTERM"
@@ -151,7 +152,7 @@ class StopWatch:
     def _deadline(self) -> float | None:
         if self._end_time is None:
             return None
-        return self._end_time - min(FAREWELL_SECONDS, self.warning_seconds / 3)
+        return self._end_time - min(LIMIT_MARGIN_SECONDS, self.warning_seconds / 3)
 
     async def _ask_for_cause(self) -> None:
         assert self.stop is not None

@@ -24,7 +24,7 @@ from launcher.supervisor.interfaces import (
 from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.node_blame import blame_lost_nodes
 from launcher.supervisor.node_checks import NodeChecks
-from launcher.supervisor.placement import place
+from launcher.supervisor.placement import place_nodes
 from launcher.supervisor.report import SupervisorReport
 from launcher.supervisor.stops import StopWatch
 from launcher.supervisor.values import (
@@ -34,7 +34,6 @@ from launcher.supervisor.values import (
     EndKind,
     RequeueResult,
     Resources,
-    StopCause,
 )
 
 logger = logging.getLogger("launcher.supervisor")
@@ -151,7 +150,7 @@ class Supervisor:
         await self.scheduler.begin()
         if not self._files_error:
             await self.agent_start.start()
-            await self._leave_avoided_nodes()
+            await self._exclude_avoided_nodes()
         decision = await self._run_attempts()
         state = self._write_final_state(decision)
         self.continues_later = state == "requeued"
@@ -160,13 +159,13 @@ class Supervisor:
             await self.scheduler.release()
         return decision
 
-    async def _leave_avoided_nodes(self) -> None:
-        """Uses no nodes that earlier jobs found bad, as long as that costs no rank."""
+    async def _exclude_avoided_nodes(self) -> None:
+        """Excludes nodes that earlier jobs found bad, if as many ranks fit on the others."""
         for node, why in (await asyncio.to_thread(self.scheduler.find_avoided)).items():
             now = self._resources()
             others = replace(now, nodes=tuple(each for each in now.nodes if each != node))
-            before, after = place(now, self.job.policy), place(others, self.job.policy)
-            if after is not None and before is not None and after[1] == before[1]:
+            before, after = place_nodes(now, self.job.policy), place_nodes(others, self.job.policy)
+            if after is not None and before is not None and after.world_size == before.world_size:
                 self._excluded[node] = why
                 self.report.excluded.add(node)
                 logger.warning("not used: %s", why)
@@ -177,7 +176,7 @@ class Supervisor:
         """Runs attempts until a decision ends the job."""
         end = await self._check_nodes()
         if self._lost_end is not None:
-            # What follows the loss of the supervisor before is decided here.
+            # The supervisor of the job before was lost, so what follows its end is decided here.
             self._history += [self._lost_end] if end is not None else []
             end = end or self._lost_end
         decision = await self._first_decision() if end is None else self._decide(end)
@@ -235,28 +234,21 @@ class Supervisor:
         """The end of an attempt that does not begin, because the job was asked to stop."""
         if not self._is_stopped:
             return None
-        await self.stops.settle()
-        stop = self.stops.stop
-        assert stop is not None
-        message = f"stopped by {stop.name} before the ranks started"
-        return self._end_before_start(EndKind.STOPPED, message, cause=stop.cause)
+        end = await self.attempts.end_stopped_early()
+        self.attempts.record(end, None, seconds=0)
+        return end
 
     def _end_before_start(
-        self,
-        kind: EndKind,
-        message: str,
-        nodes: tuple[str, ...] = (),
-        cause: StopCause | None = None,
+        self, kind: EndKind, message: str, nodes: tuple[str, ...] = ()
     ) -> AttemptEnd:
         end = self.attempts.end_before_start(kind, message, nodes)
-        end = replace(end, stop_cause=cause)
         self.attempts.record(end, None, seconds=0)
         return end
 
     async def _first_decision(self) -> Decision:
-        """Where the ranks start first: on what is there, if it is enough."""
+        """The first decision: the ranks start on the nodes that are ready, if these are enough."""
         resources = self._resources()
-        placement = place(resources, self.job.policy)
+        placement = place_nodes(resources, self.job.policy)
         if placement is None:
             await self.stops.ask_scheduler()
             if (end := await self._end_if_stopped()) is not None:
@@ -269,7 +261,7 @@ class Supervisor:
                 message += "; cluster.network_interface may be wrong"
             blamed = blame_lost_nodes(lost, self.agents.nodes, starter_ended=bool(ended))
             return self._decide(self._end_before_start(EndKind.NODE_LOST, message, blamed))
-        return Decision(Action.RESTART, "", nodes=placement[0], world_size=placement[1])
+        return Decision(Action.RESTART, "", nodes=placement.nodes, world_size=placement.world_size)
 
     def _decide(self, end: AttemptEnd) -> Decision:
         decision = decide(end, self._history, self._resources(), self.job.policy)
@@ -294,10 +286,10 @@ class Supervisor:
         return decision
 
     async def _rewind(self, decision: Decision) -> Decision:
-        steps = decision.divergence
-        assert steps is not None
+        plan = decision.rewind
+        assert plan is not None
         try:
-            line = await self.attempts.use_files(lambda: self.run.rewind(steps))
+            line = await self.attempts.use_files(lambda: self.run.rewind(plan))
         except FilesUnavailableError as error:
             return self._decide(await self._end_without_files(str(error)))
         except ValueError as error:
@@ -319,14 +311,12 @@ class Supervisor:
         match decision.action:
             case Action.REQUEUE:
                 return "requeued"
-            case Action.HOLD:
+            case Action.HOLD | Action.FAIL:
                 for line in render_history(self._history):
                     logger.error("%s", line)
-                self.run.write_status(state="held", reason=decision.reason)
-                return "held"
-            case Action.FAIL:
-                self.run.write_status(state="failed", reason=decision.reason)
-                return "failed"
+                state = "held" if decision.action is Action.HOLD else "failed"
+                self.run.write_status(state=state, reason=decision.reason)
+                return state
             case _:
                 is_finished = self._history[-1].kind is EndKind.FINISHED
                 return "finished" if is_finished else "stopped"
@@ -378,7 +368,7 @@ class Supervisor:
             # The agents see that the supervisor is gone, so the ranks save before they end.
             logger.error("the supervisor fails; it waits until the ranks have saved")
         await self.agents.close(lets_ranks_save=lets_ranks_save)
-        # Meanwhile agents that were still starting connect, and hear that they are not needed.
+        # Meanwhile agents that were still starting connect, and are told to end.
         await self.starter.close(lets_ranks_save=lets_ranks_save)
         self.agents.stop_listening()
         try:

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bigtrain.config.rewind_plan import RewindPlan
+
 RESTART_DELAYS = (0.0, 30.0, 120.0)
-"""An outage of a minute, such as of a file server, must not use up all restarts."""
+"""Seconds before the first, second and later restarts without a new checkpoint. With them an outage
+of a minute, such as of a file server, does not use up all restarts."""
 
 
 class EndKind(StrEnum):
@@ -53,16 +56,6 @@ class RequeueResult(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Divergence:
-    """Steps whose samples a rewind skips, and the checkpoint before them."""
-
-    first_skipped: int
-    last_skipped: int
-    checkpoint_step: int
-    """Step of the newest checkpoint before `first_skipped`; 0 if there is none."""
-
-
-@dataclass(frozen=True, slots=True)
 class AttemptEnd:
     """How one attempt ended, as far as decisions need it. Kept in ``attempts.jsonl``."""
 
@@ -79,12 +72,12 @@ class AttemptEnd:
     stop_cause: StopCause | None = None
     """Set for `EndKind.STOPPED`."""
     rank: int | None = None
-    """The rank that failed first, or that never came to a collective."""
+    """The rank that failed first, or that did not join a collective."""
     nodes: tuple[str, ...] = ()
     """The nodes to blame: of the failed rank, the lost nodes unless their loss has a common cause,
     or the nodes that failed a check."""
-    divergence: Divergence | None = None
-    """Set for `EndKind.DIVERGED`, if the samples to skip are known."""
+    divergence: RewindPlan | None = None
+    """The rewind that the loss guard planned. Set for `EndKind.DIVERGED`, if it planned one."""
     rewound: bool = False
     """Whether the run was rewound after this attempt, by the supervisor."""
 
@@ -102,7 +95,7 @@ class Action(StrEnum):
     RESTART = "restart"
     """Start the ranks again inside the allocation."""
     REWIND = "rewind"
-    """Rewind the run and skip the samples of `Decision.divergence`, then start the ranks again."""
+    """Rewind the run and skip the samples of `Decision.rewind`, then start the ranks again."""
     REQUEUE = "requeue"
     """Put the job into the queue again, or leave the run to the next job of its chain."""
     HOLD = "hold"
@@ -124,7 +117,7 @@ class Decision:
     """For RESTART and REWIND: the number of ranks."""
     excluded: tuple[str, ...] = ()
     """Nodes that must not be used again, also after a requeue."""
-    divergence: Divergence | None = None
+    rewind: RewindPlan | None = None
     """For REWIND: what to skip, and the step to go back to."""
     exit_code: int = 0
     """For END, HOLD and FAIL: exit code of the job."""

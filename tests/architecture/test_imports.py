@@ -231,7 +231,7 @@ def test_the_search_finds_known_imports() -> None:
         (RULES[1], "bigtrain.environment", "import data_tools.verify_corpus as verify"),
         (RULES[1], "bigtrain.commands.which", "from data_tools.cli import app"),
         (RULES[1], "bigtrain.cli", "from launcher.local import run_local"),
-        (RULES[1], "bigtrain.runs.launch_end", "from launcher.local import JobResult"),
+        (RULES[1], "bigtrain.runs.launch_end", "from launcher.local import LaunchResult"),
         (RULES[2], "bigtrain.config.run", "from bigtrain.parallel.groups import batch_group"),
         (RULES[2], "bigtrain.config.run", "from bigtrain.environment import Ranks"),
         (RULES[2], "bigtrain.config.run", "from ..parallel import layout"),

@@ -13,7 +13,7 @@ from bigtrain.config import RunConfig, render_config
 from bigtrain.runs.documents_of_step import find_samples
 from bigtrain.track.json_lines import read_lines
 from bigtrain.track.metrics_file import read_metrics
-from launcher.local import JobResult, LocalJob, RankFailure
+from launcher.local import LaunchResult, LocalLaunch, RankFailure
 from tests.diverging_runs import check_skipped, diverging_config, make_corpora
 from tests.ranks import RankError, run_ranks
 from tests.runs import train_resolved
@@ -40,7 +40,7 @@ def _rank(config_file: str, folder: str) -> int:
     return 0
 
 
-def _run_forked(job: LocalJob) -> JobResult:
+def _run_forked(job: LocalLaunch) -> LaunchResult:
     job.log_dir.mkdir(parents=True, exist_ok=True)
     for stale in job.log_dir.glob("rank-*.error.json"):
         stale.unlink()
@@ -49,8 +49,8 @@ def _run_forked(job: LocalJob) -> JobResult:
         run_ranks(_rank, job.processes, config_file, str(job.log_dir))
     except RankError as error:
         failure = RankFailure(0, 1, None, str(error).splitlines()[-1], None)
-        return JobResult(1, failure, interrupted=False)
-    return JobResult(0, None, interrupted=False)
+        return LaunchResult(1, failure, interrupted=False)
+    return LaunchResult(0, None, interrupted=False)
 
 
 @pytest.fixture(autouse=True)

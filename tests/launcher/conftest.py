@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.local import LocalJob
+from launcher.local import LocalLaunch
 from tests.launcher.fake_ranks import PRELUDE, Launched
 
 
@@ -28,10 +28,10 @@ def write_script(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def make_job(write_script: Callable[[str], Path], log_dir: Path) -> Callable[..., LocalJob]:
-    def make(body: str, *, processes: int = 2, grace_seconds: float = 0.3) -> LocalJob:
+def make_launch(write_script: Callable[[str], Path], log_dir: Path) -> Callable[..., LocalLaunch]:
+    def make(body: str, *, processes: int = 2, grace_seconds: float = 0.3) -> LocalLaunch:
         command = (sys.executable, str(write_script(body)))
-        return LocalJob(command, processes, log_dir, grace_seconds=grace_seconds)
+        return LocalLaunch(command, processes, log_dir, grace_seconds=grace_seconds)
 
     return make
 

@@ -54,9 +54,9 @@ def hang():
 DRIVER = """
 import sys
 from pathlib import Path
-from launcher.local import LocalJob, run_local
+from launcher.local import LocalLaunch, run_local
 
-job = LocalJob((sys.executable, sys.argv[1]), 2, Path(sys.argv[2]), grace_seconds=0.3)
+job = LocalLaunch((sys.executable, sys.argv[1]), 2, Path(sys.argv[2]), grace_seconds=0.3)
 result = run_local(job)
 print(result.exit_code, result.interrupted, result.failure and result.failure.message)
 sys.exit(result.exit_code)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import launcher
-from launcher.local import LocalJob, render_environment
+from launcher.local import LocalLaunch, render_environment
 
 
 def render(*, processes=2, threads=None, cores=8, base=None, log_dir=Path("/run/logs"), rank=1):
-    job = LocalJob((sys.executable,), processes, log_dir, threads_per_process=threads)
+    job = LocalLaunch((sys.executable,), processes, log_dir, threads_per_process=threads)
     return render_environment(job, rank=rank, port=4321, cores=cores, base=base or {})
 
 

@@ -17,7 +17,7 @@ from bigtrain.runs.job_file import load_job
 from bigtrain.track.json_lines import read_lines
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import run_ranks
-from tests.runs import train_rank
+from tests.runs import hash_tensors, train_rank
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.processes import command_of, environment_of, wait_until
 
@@ -32,6 +32,7 @@ CPU_PROFILE: dict[str, Any] = {
 END_SECONDS = 120.0
 LOCAL_SECONDS = 1200.0
 """Limit for a run on this machine, which other processes may use, too."""
+STATE = ("weight", "first_moment", "second_moment")
 
 
 def losses_of(config: RunConfig) -> dict[int, float]:
@@ -151,3 +152,15 @@ class ClusterRun:
         lines = [line for line in self.output().splitlines() if " loss " not in line]
         jobs = [self.cluster.details(job.id) for job in self.cluster.jobs()]
         return f"jobs: {jobs}\noutput:\n" + "\n".join(lines[-60:]) + f"\nlogs: {ends}"
+
+
+def final_state(config: RunConfig) -> dict[str, str]:
+    """The hashes of all weights and moments in the checkpoint of the last step."""
+    step = config.train.steps
+    return hash_tensors(config.run_dir / "checkpoints" / f"step-{step:08}", STATE)
+
+
+def check_same_end(run: ClusterRun, uninterrupted: RunConfig) -> None:
+    """The losses of all steps and the final state equal those of the uninterrupted run."""
+    assert run.losses() == losses_of(uninterrupted)
+    assert final_state(run.config) == final_state(uninterrupted)

@@ -1,17 +1,24 @@
 """The cluster that the tests of this folder share: four nodes on this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bigtrain.config import RunConfig
 from tests.slurm.cluster import SlurmCluster, why_no_cluster
+from tests.slurm.cluster_runs import ClusterRun, train_locally
 from tests.slurm.faults import (
+    WAIT_SECONDS,
+    Launch,
     RecoveryTable,
     check_nothing_left,
+    fault_config,
     shared_memory,
     temporary_folder,
 )
+from tests.slurm.interrupted_runs import long_config
 
 RECOVERIES = pytest.StashKey[RecoveryTable]()
 SOAKS = pytest.StashKey[list[str]]()
@@ -77,3 +84,45 @@ def temporary(cluster: SlurmCluster) -> Iterator[Path]:
     with temporary_folder() as folder:
         yield folder
         check_nothing_left(cluster, folder, shared_before)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """The run of `fault_config` without any fault, trained on this machine."""
+    runs = tmp_path_factory.mktemp("uninterrupted")
+    return train_locally(fault_config(corpus, runs), 2, runs)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted_long(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """The run of `long_config` without any interruption, trained on this machine."""
+    runs = tmp_path_factory.mktemp("uninterrupted-long")
+    return train_locally(long_config(corpus, runs), 2, runs)
+
+
+@pytest.fixture
+def launch(cluster: SlurmCluster, corpus: Path, tmp_path: Path, temporary: Path) -> Launch:
+    """Submits a run with one rank on each node, and waits until it has taken some steps."""
+
+    def submit(
+        config: RunConfig | None = None,
+        *,
+        nodes: int = 2,
+        step: int = 15,
+        environment: Mapping[str, object] | None = None,
+        **profile: Any,
+    ) -> ClusterRun:
+        run = ClusterRun(
+            cluster,
+            config or fault_config(corpus, tmp_path / "runs"),
+            tmp_path,
+            nodes=nodes,
+            profile=profile,
+            environment={"TMPDIR": temporary, **(environment or {})},
+        )
+        run.launch()
+        if step:
+            run.wait_for_step(step, timeout=WAIT_SECONDS)
+        return run
+
+    return submit

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,9 +15,9 @@ import psutil
 
 from bigtrain.config import RunConfig
 from bigtrain.track.metrics_file import read_metrics
-from tests.runs import hash_tensors, merge, tiny_config
+from tests.runs import merge, tiny_config
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.cluster_runs import ClusterRun, losses_of
+from tests.slurm.cluster_runs import ClusterRun
 from tests.slurm.processes import command_of, open_files_of, wait_until
 
 STEPS = 150
@@ -27,7 +27,10 @@ TEST_SECONDS = 900
 """Limit for a test with a run; pytest's own is shorter."""
 START_SECONDS = 15.0
 """A machine is busy if the supervisor, its agents and the ranks take longer for their start."""
-STATE = ("weight", "first_moment", "second_moment")
+
+
+Launch = Callable[..., ClusterRun]
+"""Submits a run of `fault_config`; the fixture `launch` has its arguments."""
 
 
 def fault_config(corpus: Path, runs: Path, **sections: Any) -> RunConfig:
@@ -38,18 +41,6 @@ def fault_config(corpus: Path, runs: Path, **sections: Any) -> RunConfig:
         "checkpoint": {"every": 10},
     }
     return tiny_config(corpus, runs, **merge(values, sections))
-
-
-def final_state(config: RunConfig) -> dict[str, str]:
-    """The hashes of all weights and moments in the last checkpoint of a run."""
-    steps = config.train.steps
-    return hash_tensors(config.run_dir / "checkpoints" / f"step-{steps:08}", STATE)
-
-
-def check_same_end(run: ClusterRun, uninterrupted: RunConfig) -> None:
-    """The losses of all steps and the final state equal those of the uninterrupted run."""
-    assert run.losses() == losses_of(uninterrupted)
-    assert final_state(run.config) == final_state(uninterrupted)
 
 
 def kinds(run: ClusterRun) -> list[str]:

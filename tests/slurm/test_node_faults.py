@@ -2,20 +2,19 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bigtrain.config import RunConfig
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.cluster_runs import ClusterRun, losses_of, train_locally
+from tests.slurm.cluster_runs import check_same_end, losses_of, train_locally
 from tests.slurm.faults import (
     TEST_SECONDS,
     WAIT_SECONDS,
+    Launch,
     RecoveryTable,
-    check_same_end,
     fault_config,
     kinds,
     run_before,
@@ -27,43 +26,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_SECONDS)]
 NODE_GOAL = 45.0
 SAME_LOSS = 1e-6
 ELASTIC_STEPS = 400
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """The run without any fault, trained on this machine."""
-    runs = tmp_path_factory.mktemp("uninterrupted")
-    return train_locally(fault_config(corpus, runs), 2, runs)
-
-
-Launch = Callable[..., ClusterRun]
-
-
-@pytest.fixture
-def launch(cluster: SlurmCluster, corpus: Path, tmp_path: Path, temporary: Path) -> Launch:
-    """Submits a run with one rank on each node, and waits until it has taken 15 steps."""
-
-    def submit(
-        config: RunConfig | None = None,
-        *,
-        nodes: int = 2,
-        step: int = 15,
-        environment: Mapping[str, object] | None = None,
-        **profile: Any,
-    ) -> ClusterRun:
-        run = ClusterRun(
-            cluster,
-            config or fault_config(corpus, tmp_path / "runs"),
-            tmp_path,
-            nodes=nodes,
-            profile=profile,
-            environment={"TMPDIR": temporary, **(environment or {})},
-        )
-        run.launch()
-        run.wait_for_step(step, timeout=WAIT_SECONDS)
-        return run
-
-    return submit
 
 
 @pytest.mark.parametrize(

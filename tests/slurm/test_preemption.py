@@ -6,10 +6,10 @@ import pytest
 
 from bigtrain.config import RunConfig
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.cluster_runs import ClusterRun, train_locally
+from tests.slurm.cluster_runs import ClusterRun
 from tests.slurm.interrupted_runs import (
     WAIT_SECONDS,
-    check_same_end,
+    check_finished_without_repeats,
     check_saved,
     log_figures,
     long_config,
@@ -20,14 +20,6 @@ from tests.slurm.interrupted_runs import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-STEPS = 600
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """The run without any interruption, trained on this machine."""
-    runs = tmp_path_factory.mktemp("uninterrupted")
-    return train_locally(long_config(corpus, runs, steps=STEPS), 2, runs)
 
 
 def _preempt(run: ClusterRun) -> str:
@@ -45,9 +37,13 @@ def _preempt(run: ClusterRun) -> str:
     ],
 )
 def test_a_preempted_run_saves_and_continues(
-    cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted: RunConfig, partition: str
+    cluster: SlurmCluster,
+    corpus: Path,
+    tmp_path: Path,
+    uninterrupted_long: RunConfig,
+    partition: str,
 ) -> None:
-    config = long_config(corpus, tmp_path / "runs", steps=STEPS)
+    config = long_config(corpus, tmp_path / "runs")
     run = ClusterRun(cluster, config, tmp_path, nodes=2, profile={"partition": partition})
     run.launch()
     job = run.job
@@ -62,15 +58,13 @@ def test_a_preempted_run_saves_and_continues(
     assert [end["state"] for end in run.events("job_end")] == ["requeued", "finished"]
     assert [start["job"] for start in run.events("job_start")] == [job] * 2
     assert restarts(run, job) == 1 and cluster.state(job) == "COMPLETED"
-    check_same_end(run, uninterrupted)
+    check_finished_without_repeats(run, uninterrupted_long)
 
 
 def test_a_preemption_while_the_agents_start_does_no_harm(
-    cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted: RunConfig
+    cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted_long: RunConfig
 ) -> None:
-    run = ClusterRun(
-        cluster, long_config(corpus, tmp_path / "runs", steps=STEPS), tmp_path, nodes=2
-    )
+    run = ClusterRun(cluster, long_config(corpus, tmp_path / "runs"), tmp_path, nodes=2)
     run.launch()
     wait_for_output(run, "starting the agents")
     urgent = _preempt(run)
@@ -81,4 +75,4 @@ def test_a_preemption_while_the_agents_start_does_no_harm(
     assert run.events("attempt_end")[0]["stop_cause"] == "preemption"
     assert not (run.folder.parent / "excluded-nodes.json").exists()
     assert restarts(run) == 1 and cluster.state(run.job) == "COMPLETED"
-    check_same_end(run, uninterrupted)
+    check_finished_without_repeats(run, uninterrupted_long)

@@ -3,21 +3,19 @@
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bigtrain.config import RunConfig
 from tests.diverging_runs import check_skipped, diverging_config, make_corpora
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.cluster_runs import ClusterRun, train_locally
+from tests.slurm.cluster_runs import ClusterRun, check_same_end
 from tests.slurm.faults import (
     TEST_SECONDS,
     WAIT_SECONDS,
+    Launch,
     RecoveryTable,
-    check_same_end,
     fault_config,
     kinds,
     run_before,
@@ -58,43 +56,6 @@ SLOW_AFTER_STEP_5 = """
 """
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """The run without any fault, trained on this machine."""
-    runs = tmp_path_factory.mktemp("uninterrupted")
-    return train_locally(fault_config(corpus, runs), 2, runs)
-
-
-Launch = Callable[..., ClusterRun]
-
-
-@pytest.fixture
-def launch(cluster: SlurmCluster, corpus: Path, tmp_path: Path, temporary: Path) -> Launch:
-    """Submits a run on two nodes, with one rank on each, and waits until it has taken steps."""
-
-    def submit(
-        config: RunConfig | None = None,
-        *,
-        step: int = 15,
-        environment: Mapping[str, object] | None = None,
-        **profile: Any,
-    ) -> ClusterRun:
-        run = ClusterRun(
-            cluster,
-            config or fault_config(corpus, tmp_path / "runs"),
-            tmp_path,
-            nodes=2,
-            profile=profile,
-            environment={"TMPDIR": temporary, **(environment or {})},
-        )
-        run.launch()
-        if step:
-            run.wait_for_step(step, timeout=WAIT_SECONDS)
-        return run
-
-    return submit
-
-
 def _wait_for_end_of_attempt(run: ClusterRun) -> float:
     """Waits until an attempt has ended, and none of its ranks runs; returns the seconds."""
     begin = time.monotonic()
@@ -120,7 +81,7 @@ def test_a_killed_rank_is_named_and_the_run_continues_in_the_same_job(
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_stopped_rank_is_named_as_the_one_that_never_came_and_the_run_continues(
+def test_a_stopped_rank_is_named_as_the_one_that_did_not_join_and_the_run_continues(
     launch: Launch, uninterrupted: RunConfig, recovery_table: RecoveryTable, rank: int
 ) -> None:
     run = launch(hang_seconds=HANG_SECONDS)
@@ -135,7 +96,7 @@ def test_a_stopped_rank_is_named_as_the_one_that_never_came_and_the_run_continue
     hung = run.events("attempt_end")[0]
     assert (hung["rank"], hung["nodes"]) == (rank, [node])
     report = (run.folder / "logs/hang-1.txt").read_text()
-    assert f"rank {rank} never came (the process is stopped (SIGSTOP, or a debugger)" in report
+    assert f"rank {rank} did not join (the process is stopped (SIGSTOP, or a debugger)" in report
     assert f"rank {1 - rank} waits in all_reduce, called by" in report
     assert f"rank {rank} on {node}: the process is stopped" in report
     check_same_end(run, uninterrupted)

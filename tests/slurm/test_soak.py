@@ -12,14 +12,8 @@ import pytest
 
 from bigtrain.config import RunConfig
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.cluster_runs import ClusterRun, train_locally
-from tests.slurm.faults import (
-    WAIT_SECONDS,
-    check_same_end,
-    fault_config,
-    run_before,
-    start_seconds,
-)
+from tests.slurm.cluster_runs import ClusterRun, check_same_end, train_locally
+from tests.slurm.faults import WAIT_SECONDS, fault_config, run_before, start_seconds
 from tests.slurm.processes import wait_until
 
 SECONDS_BETWEEN_FAULTS = {"short": 30.0, "hour": 120.0}

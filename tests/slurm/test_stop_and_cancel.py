@@ -8,7 +8,7 @@ from tests.slurm.cluster import SlurmCluster
 from tests.slurm.cluster_runs import ClusterRun, train_locally
 from tests.slurm.interrupted_runs import (
     WAIT_SECONDS,
-    check_same_end,
+    check_finished_without_repeats,
     check_saved,
     log_figures,
     long_config,
@@ -17,17 +17,13 @@ from tests.slurm.interrupted_runs import (
     wait_for_progress,
 )
 
-STEPS = 600
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_stopped_a_cancelled_and_a_killed_run_continue_only_on_request(
     cluster: SlurmCluster, corpus: Path, tmp_path: Path
 ) -> None:
-    run = ClusterRun(
-        cluster, long_config(corpus, tmp_path / "runs", steps=STEPS), tmp_path, nodes=2
-    )
+    run = ClusterRun(cluster, long_config(corpus, tmp_path / "runs"), tmp_path, nodes=2)
     run.launch()
     jobs: list[str] = []
     # What ends the job, and SLURM's word for such a job.
@@ -55,7 +51,7 @@ def test_a_stopped_a_cancelled_and_a_killed_run_continue_only_on_request(
     log_figures(run)
     assert len({*jobs, run.job}) == 4
     assert cluster.state(run.job) == "COMPLETED"
-    check_same_end(run, train_locally(run.config, 2, tmp_path / "local"))
+    check_finished_without_repeats(run, train_locally(run.config, 2, tmp_path / "local"))
 
 
 @pytest.mark.slow
@@ -63,7 +59,7 @@ def test_a_stopped_a_cancelled_and_a_killed_run_continue_only_on_request(
 def test_cancelling_a_chain_leaves_no_job_that_waits(
     cluster: SlurmCluster, corpus: Path, tmp_path: Path
 ) -> None:
-    config = long_config(corpus, tmp_path / "runs", steps=STEPS)
+    config = long_config(corpus, tmp_path / "runs")
     run = ClusterRun(cluster, config, tmp_path, nodes=2, profile={"restart": "chain"})
     run.launch()
     job = run.job
@@ -79,9 +75,7 @@ def test_a_job_that_waits_is_stopped_and_queued_again(
     cluster: SlurmCluster, corpus: Path, tmp_path: Path
 ) -> None:
     cluster.submit("#!/bin/bash\nsleep 600\n", "--nodes=4", "--exclusive", "-o/dev/null")
-    run = ClusterRun(
-        cluster, long_config(corpus, tmp_path / "runs", steps=STEPS), tmp_path, nodes=2
-    )
+    run = ClusterRun(cluster, long_config(corpus, tmp_path / "runs"), tmp_path, nodes=2)
     run.launch()
     job = run.job
     cluster.wait_state(job, "PENDING")

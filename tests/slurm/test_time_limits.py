@@ -14,7 +14,7 @@ from tests.slurm.cluster import SlurmCluster
 from tests.slurm.cluster_runs import ClusterRun, train_locally
 from tests.slurm.interrupted_runs import (
     WAIT_SECONDS,
-    check_same_end,
+    check_finished_without_repeats,
     check_saved,
     log_figures,
     long_config,
@@ -29,17 +29,9 @@ from tests.slurm.interrupted_runs import (
 from tests.slurm.processes import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-STEPS = 600
 LONG_STEPS = 2000
 """With four microbatches a rank and step, enough that the run still trains when SLURM, which looks
 at time limits every 30 s, warns it for the second time."""
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """The run without any interruption, trained on this machine."""
-    runs = tmp_path_factory.mktemp("uninterrupted")
-    return train_locally(long_config(corpus, runs, steps=STEPS), 2, runs)
 
 
 def _set_time_limit(run: ClusterRun, minutes: int) -> None:
@@ -80,13 +72,13 @@ def test_a_run_gets_past_two_time_limits_by_itself(
     parts = parts_to_upload(run.folder)
     assert parts.run_id == wandb_id and len(parts.parts) == 3
     assert all(wandb_id in part.file.name for part in parts.parts)
-    check_same_end(run, train_locally(run.config, 2, tmp_path / "local"))
+    check_finished_without_repeats(run, train_locally(run.config, 2, tmp_path / "local"))
 
 
 def test_without_requeue_a_chain_of_jobs_continues_the_run(
-    cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted: RunConfig
+    cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted_long: RunConfig
 ) -> None:
-    config = long_config(corpus, tmp_path / "runs", steps=STEPS)
+    config = long_config(corpus, tmp_path / "runs")
     run = ClusterRun(cluster, config, tmp_path, nodes=2, profile={"restart": "chain"})
     run.launch()
     for number in (1, 2):
@@ -108,13 +100,13 @@ def test_without_requeue_a_chain_of_jobs_continues_the_run(
     states = {each.id: each.state for each in cluster.jobs() if int(each.id) >= int(run.job)}
     assert [states.pop(each) for each in jobs] == ["COMPLETED"] * 3
     assert list(states.values()) == ["CANCELLED"]  # The last successor.
-    check_same_end(run, uninterrupted)
+    check_finished_without_repeats(run, uninterrupted_long)
 
 
 def test_a_run_that_nothing_requeues_saves_and_says_how_to_go_on(
-    cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted: RunConfig
+    cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted_long: RunConfig
 ) -> None:
-    config = long_config(corpus, tmp_path / "runs", steps=STEPS)
+    config = long_config(corpus, tmp_path / "runs")
     run = ClusterRun(cluster, config, tmp_path, nodes=2, profile={"restart": "none"})
     run.launch()
     wait_for_progress(run)
@@ -128,13 +120,13 @@ def test_a_run_that_nothing_requeues_saves_and_says_how_to_go_on(
     run.bigtrain("requeue", str(run.folder))
     wait_for_event(run, "job_start", 2)
     run.wait_end(timeout=WAIT_SECONDS)
-    check_same_end(run, uninterrupted)
+    check_finished_without_repeats(run, uninterrupted_long)
 
 
 def test_warnings_before_the_first_step_do_no_harm(
-    cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted: RunConfig
+    cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted_long: RunConfig
 ) -> None:
-    config = long_config(corpus, tmp_path / "runs", steps=STEPS)
+    config = long_config(corpus, tmp_path / "runs")
     profile = {"preflight": True, "restarts_without_progress": 9}
     run = ClusterRun(cluster, config, tmp_path, nodes=2, profile=profile)
     run.launch()
@@ -160,7 +152,7 @@ def test_warnings_before_the_first_step_do_no_harm(
     assert [end["state"] for end in run.events("job_end")] == [*["requeued"] * 4, "finished"]
     assert {end["stop_cause"] for end in run.events("attempt_end")[:-1]} == {"time limit"}
     assert not (run.folder.parent / "excluded-nodes.json").exists()
-    check_same_end(run, uninterrupted)
+    check_finished_without_repeats(run, uninterrupted_long)
 
 
 def test_two_warnings_during_saves_are_one(
@@ -179,15 +171,13 @@ def test_two_warnings_during_saves_are_one(
     log_figures(run)
     assert [end["state"] for end in run.events("job_end")] == ["requeued", "finished"]
     assert restarts(run) == 1
-    check_same_end(run, train_locally(run.config, 2, tmp_path / "local"))
+    check_finished_without_repeats(run, train_locally(run.config, 2, tmp_path / "local"))
 
 
 def test_a_job_is_requeued_when_the_controller_is_back(
-    cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted: RunConfig
+    cluster: SlurmCluster, corpus: Path, tmp_path: Path, uninterrupted_long: RunConfig
 ) -> None:
-    run = ClusterRun(
-        cluster, long_config(corpus, tmp_path / "runs", steps=STEPS), tmp_path, nodes=2
-    )
+    run = ClusterRun(cluster, long_config(corpus, tmp_path / "runs"), tmp_path, nodes=2)
     run.launch()
     wait_for_progress(run)
     supervisor = supervisor_of(run)
@@ -203,4 +193,4 @@ def test_a_job_is_requeued_when_the_controller_is_back(
     record = load_job(run.folder)
     assert record is not None and len(record.jobs) == 1
     assert restarts(run) == 1 and cluster.state(run.job) == "COMPLETED"
-    check_same_end(run, uninterrupted)
+    check_finished_without_repeats(run, uninterrupted_long)

@@ -15,7 +15,7 @@ from bigtrain.commands.run_control import (
     wait_until_stopped,
 )
 from bigtrain.commands.status_text import render_status
-from bigtrain.commands.status_view import StatusView, conclude
+from bigtrain.commands.status_view import StatusView, build_status_view
 from bigtrain.runs.job_file import load_job, update_job
 from bigtrain.runs.run_status import read_run_status
 from launcher.slurm.client import submit_script
@@ -84,7 +84,7 @@ def _submit(run: Path) -> str:
 def _view(run: Path) -> StatusView:
     status = read_run_status(run, now=time.time())
     assert status.record is not None
-    return conclude(status, ask_queue(status.record.jobs))
+    return build_status_view(status, ask_queue(status.record.jobs))
 
 
 def _wait_for(run: Path, *states: str) -> StatusView:

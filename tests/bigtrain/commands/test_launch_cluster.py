@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,43 @@ def test_a_run_is_submitted_with_all_its_files_and_the_next_commands_are_shown(
     assert calls == [["--test-only"], ["--parsable", launch.script]]
     exec_line = (launch.run_dir / "job.sh").read_text().splitlines()[-1]
     assert exec_line == f"exec {sys.executable} -m bigtrain.cli supervise {launch.run_dir}"
+
+
+def test_the_record_has_the_words_that_give_the_same_profile_without_secrets(
+    launch: Launcher,
+) -> None:
+    assert launch("--nodes", "2", "cluster.spares=1", "cluster.environment.A_KEY=s3cret")[0] == 0
+    record = load_job(launch.run_dir)
+    assert record is not None
+    file = str(launch.folder / "mine.yaml")
+    secret = "cluster.environment.A_KEY=VALUE"
+    assert record.profile == ("--cluster", file, "cluster.spares=1", secret)
+
+
+def test_only_the_owner_may_read_the_files_that_hold_the_environment(launch: Launcher) -> None:
+    secret = "cluster.environment.WANDB_API_KEY=s3cret"
+    code, _, err = launch("--nodes", "2", secret)
+    assert code == 0 and len(err.splitlines()) == 1
+    assert err.startswith("warning: WANDB_API_KEY of the profile looks like a secret, and is")
+    assert "wandb login" in err and "s3cret" not in err
+    files = [file for file in launch.folder.rglob("*") if file.is_file()]
+    holders = [file for file in files if b"s3cret" in file.read_bytes()]
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in holders}
+    assert modes == {"job.json": 0o600, "job.sh": 0o600}
+
+
+def test_a_launch_that_fails_restores_the_earlier_files_for_their_owner_only(
+    launch: Launcher,
+) -> None:
+    assert launch("--nodes", "2")[0] == 0
+    before = (launch.run_dir / "job.sh").read_text()
+    launch.slurm.answer("squeue", "", "")
+    launch.slurm.answer("sbatch", "--parsable", "", "sbatch: error: no", 1)
+    assert launch("--nodes", "2", "cluster.spares=1")[0] == 2
+    assert (launch.run_dir / "job.sh").read_text() == before
+    assert {stat.S_IMODE((launch.run_dir / f"job.{s}").stat().st_mode) for s in ("json", "sh")} == {
+        0o600
+    }
 
 
 def test_a_dry_run_prints_the_script_and_needs_no_slurm(

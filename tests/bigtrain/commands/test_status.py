@@ -11,7 +11,7 @@ import pytest
 
 from bigtrain.commands.run_table import list_views, render_list
 from bigtrain.commands.status_text import render_status
-from bigtrain.commands.status_view import StatusView, as_json, conclude
+from bigtrain.commands.status_view import StatusView, as_json, build_status_view
 from bigtrain.runs.goodput import Kind
 from bigtrain.runs.run_list import NoRunError, find_run
 from bigtrain.runs.run_status import read_run_status
@@ -54,7 +54,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def _view(run: Path, queue: QueueAnswer | None = None) -> StatusView:
-    return conclude(read_run_status(run, now=time.time()), queue or QueueAnswer())
+    return build_status_view(read_run_status(run, now=time.time()), queue or QueueAnswer())
 
 
 def _text(view: StatusView) -> str:

@@ -15,6 +15,7 @@ from bigtrain.runs.job_file import (
     update_job,
     write_job,
 )
+from bigtrain.runs.run_folder import RunFolder
 
 RECORD = JobRecord(
     scheduler="slurm",
@@ -112,3 +113,17 @@ def test_keys_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
     file = tmp_path / "job.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "invoice": 7}))
     assert load_job(tmp_path) == RECORD
+
+
+def test_the_command_that_resumes_a_run_is_that_of_the_cluster_it_ran_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    write_job(tmp_path, RECORD)
+    (tmp_path / "job.sh").touch()
+    assert folder.resume_command() == ["bigtrain", "requeue", str(tmp_path)]
+    (tmp_path / "job.sh").unlink()
+    launch = ["bigtrain", "launch", str(tmp_path), "--cluster"]
+    assert folder.resume_command() == [*launch, "PROFILE.yaml", "--nodes", "4"]
+    profile = ("--cluster", "/home/me/hosts.yaml", "cluster.spares=0")
+    write_job(tmp_path, replace(RECORD, scheduler="hosts", profile=profile, nodes=2))
+    (tmp_path / "job.sh").touch()  # Of an earlier launch on SLURM.
+    assert folder.resume_command() == [*launch, *profile[1:], "--nodes", "2"]

@@ -10,7 +10,7 @@ from bigtrain.runs.launch_end import record_end
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.track.json_lines import read_lines
 from launcher.failures import RankFailure
-from launcher.local import JobResult
+from launcher.local import LaunchResult
 from tests.runs import tiny_config
 
 KILLED = RankFailure(1, None, "SIGKILL", "killed by SIGKILL", Path("rank-1.log"))
@@ -34,7 +34,7 @@ def _end(
 ) -> None:
     record_end(
         folder,
-        JobResult(
+        LaunchResult(
             exit_code=1,
             failure=failure,
             interrupted=stopped_by is not None,

@@ -166,7 +166,7 @@ def test_a_folder_named_like_an_option_is_escaped_in_the_next_command(
 ) -> None:
     _renamed(config, "-d")
     monkeypatch.chdir("runs")
-    assert RunFolder(Path("-d")).launch_command()[2] == "./-d"
+    assert RunFolder(Path("-d")).resume_command()[2] == "./-d"
     assert "launch ./-d name=NAME" in fork_command(Path("-d"))
 
 

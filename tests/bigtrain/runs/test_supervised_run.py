@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from bigtrain.config import ConfigError, RunConfig, render_config
+from bigtrain.config.rewind_plan import RewindPlan
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_lock import run_lock
 from bigtrain.runs.supervised_run import SupervisedTraining
 from bigtrain.track.json_lines import read_lines
 from launcher.supervisor.history import read_history
-from launcher.supervisor.values import AttemptEnd, Divergence, EndKind, StopCause
+from launcher.supervisor.values import AttemptEnd, EndKind, StopCause
 from tests.runs import tiny_config
 
 
@@ -79,7 +80,7 @@ END = AttemptEnd(
     message="loss is NaN",
     rank=1,
     nodes=("n2",),
-    divergence=Divergence(11, 12, 10),
+    divergence=RewindPlan(11, 12, 10),
 )
 
 

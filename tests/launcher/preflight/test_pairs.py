@@ -8,8 +8,8 @@ from launcher.preflight.pairs import (
     Pair,
     PairResult,
     best_results,
+    good_nodes,
     plan_pairs,
-    proven_nodes,
 )
 
 RATIO = 0.7
@@ -50,7 +50,7 @@ def test_of_three_nodes_all_pairs_are_measured() -> None:
 def test_both_nodes_of_a_slow_pair_are_measured_with_good_ones() -> None:
     results = _measure(_names(6), {"n3": 5.0})
     assert list(results)[3:5] == [("n2", "n0"), ("n3", "n1")]
-    assert proven_nodes(results, ratio=RATIO) == set(_names(6)) - {"n3"}
+    assert good_nodes(results, ratio=RATIO) == set(_names(6)) - {"n3"}
     best = best_results(_names(6), results)
     assert best["n3"].rate == 5.0
     assert best["n2"].rate == 10.0
@@ -59,13 +59,13 @@ def test_both_nodes_of_a_slow_pair_are_measured_with_good_ones() -> None:
 def test_a_node_that_fails_with_every_partner_keeps_its_failure() -> None:
     results = _measure(_names(4), {"n0": None})
     assert best_results(_names(4), results)["n0"] == PairResult(None, "failed")
-    assert proven_nodes(results, ratio=RATIO) == {"n1", "n2", "n3"}
+    assert good_nodes(results, ratio=RATIO) == {"n1", "n2", "n3"}
 
 
 def test_two_nodes_that_do_not_reach_each_other_stay_unproven() -> None:
     results = _measure(_names(2), {"n0": None})
     assert len(results) == 1
-    assert proven_nodes(results, ratio=RATIO) == set()
+    assert good_nodes(results, ratio=RATIO) == set()
 
 
 def test_a_single_node_has_no_pair() -> None:
@@ -78,7 +78,7 @@ def test_one_bad_node_is_found_and_no_good_one_is_blamed(count: int, data: st.Da
     bad = data.draw(st.sampled_from(nodes))
     for rate in (None, 2.0):
         results = _measure(nodes, {bad: rate})
-        assert proven_nodes(results, ratio=RATIO) == set(nodes) - {bad}
+        assert good_nodes(results, ratio=RATIO) == set(nodes) - {bad}
         assert all(sum(node in pair for pair in results) <= 4 for node in nodes)
 
 
@@ -87,4 +87,4 @@ def test_a_quarter_of_bad_nodes_is_found(count: int, data: st.DataObject) -> Non
     nodes = _names(count)
     bad = data.draw(st.sets(st.sampled_from(nodes), max_size=count // 4))
     results = _measure(nodes, dict.fromkeys(bad, None))
-    assert proven_nodes(results, ratio=RATIO) == set(nodes) - bad
+    assert good_nodes(results, ratio=RATIO) == set(nodes) - bad

@@ -18,7 +18,7 @@ Calls = list[str]
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """What is asked of SLURM, which says that the job runs. No time passes."""
     made: Calls = []
-    for name in ("SILENT_SECONDS", "POLL_SECONDS", "RETRY_SECONDS", "TURN_SECONDS"):
+    for name in ("SILENT_SECONDS", "POLL_SECONDS", "RETRY_SECONDS", "STAGGER_SECONDS"):
         monkeypatch.setattr(abandoned_job, name, 0.01)
     monkeypatch.setattr(client, "show_job", lambda job: {"JobState": "RUNNING"})
     monkeypatch.setattr(client, "requeue_job", lambda job: made.append(f"requeue {job}"))
@@ -27,7 +27,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def _give_up(report: Path, restart: str = "requeue") -> str:
-    return asyncio.run(AbandonedJob("7", restart, report, turn=1).give_up())  # type: ignore[arg-type]
+    return asyncio.run(AbandonedJob("7", restart, report, node_index=1).requeue_or_cancel())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

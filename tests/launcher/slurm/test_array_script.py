@@ -10,7 +10,7 @@ from bigtrain.config.cluster import ClusterConfig, ContainerConfig
 from launcher.slurm.array_script import ArrayJob, render_array_script
 
 
-def make_job(folder: Path = Path("/corpus/tasks/cluster"), **changes: object) -> ArrayJob:
+def make_launch(folder: Path = Path("/corpus/tasks/cluster"), **changes: object) -> ArrayJob:
     values: dict = {
         "name": "shard",
         "title": "Sharding.",
@@ -34,12 +34,12 @@ def command_of(script: str) -> str:
 
 
 def test_parts_are_named_in_ranges() -> None:
-    script = render(make_job(parts=(1, 4, 5, 9), num_parts=10))
+    script = render(make_launch(parts=(1, 4, 5, 9), num_parts=10))
     assert "#SBATCH --array=1,4-5,9\n" in script
 
 
 def test_no_gpus_and_no_whole_nodes_are_asked_for() -> None:
-    script = render(make_job(cpus=3, memory="16G"), gpus_per_node=8, memory_per_node="900G")
+    script = render(make_launch(cpus=3, memory="16G"), gpus_per_node=8, memory_per_node="900G")
     assert "gpu" not in script and "gres" not in script and "exclusive" not in script
     assert "#SBATCH --cpus-per-task=3\n#SBATCH --mem=16G\n" in script
     assert "900G" not in script
@@ -47,7 +47,7 @@ def test_no_gpus_and_no_whole_nodes_are_asked_for() -> None:
 
 def test_the_place_of_the_profile_and_its_own_options_are_taken() -> None:
     script = render(
-        make_job(),
+        make_launch(),
         partition="cpu",
         account="lab",
         qos="low",
@@ -61,9 +61,9 @@ def test_the_place_of_the_profile_and_its_own_options_are_taken() -> None:
 
 
 def test_the_part_is_an_option_before_the_operands() -> None:
-    command = command_of(render(make_job()))
+    command = command_of(render(make_launch()))
     assert command.endswith(' --out=/corpus --task "$SLURM_ARRAY_TASK_ID/2" -- stories')
-    assert "--task" not in render(make_job(parts=None))
+    assert "--task" not in render(make_launch(parts=None))
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_the_part_is_an_option_before_the_operands() -> None:
 def test_the_command_runs_in_the_container_without_gpus(runtime: str, begin: str) -> None:
     container = ContainerConfig(runtime=runtime, image="image", mounts=("/data:/data",))  # type: ignore[arg-type]
     script = render_array_script(
-        make_job(), ClusterConfig(gpus_per_node=8, container=container), python="/env/python"
+        make_launch(), ClusterConfig(gpus_per_node=8, container=container), python="/env/python"
     )
     assert command_of(script).startswith(begin)
 
 
 def test_a_percent_sign_of_the_folder_is_not_a_pattern_of_sbatch() -> None:
-    script = render(make_job(Path("/50% of it/tasks/cluster")))
+    script = render(make_launch(Path("/50% of it/tasks/cluster")))
     assert "#SBATCH --output='/50%% of it/tasks/cluster/shard-%A_%a.log'\n" in script
 
 
@@ -118,7 +118,7 @@ def fake_python(folder: Path, text: str) -> str:
 
 def test_a_failed_part_asks_to_be_requeued_and_notes_the_reason(tmp_path: Path) -> None:
     python = fake_python(tmp_path, "echo out of memory; exit 1")
-    script = render(make_job(tmp_path, work_dir=tmp_path), python)
+    script = render(make_launch(tmp_path, work_dir=tmp_path), python)
     scontrol = f"echo $@ > '{tmp_path}/asked'; kill $PPID; sleep 1"  # As SLURM ends the script.
     assert run(script, tmp_path, scontrol=scontrol).returncode == -15
     assert (tmp_path / "asked").read_text() == "requeue 12_1\n"
@@ -131,7 +131,7 @@ def test_where_no_job_may_be_requeued_a_part_is_tried_three_times(
     tmp_path: Path, profile: dict
 ) -> None:
     python = fake_python(tmp_path, f"echo $@ >> '{tmp_path}/calls'; exit 1")
-    script = render(make_job(tmp_path, work_dir=tmp_path), python, **profile)
+    script = render(make_launch(tmp_path, work_dir=tmp_path), python, **profile)
     assert run(script, tmp_path, scontrol="exit 1").returncode == 1
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls == ["-m bigtrain.cli data shard --out=/corpus --task 1/2 -- stories"] * 3
@@ -144,13 +144,13 @@ def test_a_part_that_is_done_or_has_bad_input_or_was_cancelled_is_not_tried_agai
     tmp_path: Path, code: int
 ) -> None:
     python = fake_python(tmp_path, f"exit {code}")
-    script = render(make_job(tmp_path, work_dir=tmp_path), python)
+    script = render(make_launch(tmp_path, work_dir=tmp_path), python)
     assert run(script, tmp_path, scontrol="exit 0").returncode == code
     assert not (tmp_path / "shard-12_1.failures").exists()
 
 
 def test_a_missing_working_folder_or_module_is_a_failure_of_the_node(tmp_path: Path) -> None:
     python = fake_python(tmp_path, "exit 0")
-    script = render(make_job(tmp_path, work_dir=tmp_path / "gone"), python, restart="none")
+    script = render(make_launch(tmp_path, work_dir=tmp_path / "gone"), python, restart="none")
     assert run(script, tmp_path, scontrol="exit 1").returncode == 1
     assert "No such file" in (tmp_path / "shard-12_1.failures").read_text()

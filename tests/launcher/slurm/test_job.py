@@ -10,7 +10,8 @@ import pytest
 from launcher.excluded_nodes import remember_excluded
 from launcher.slurm import client
 from launcher.slurm.errors import SlurmError, SlurmUnavailableError
-from launcher.slurm.job import SlurmJob, find_end, find_stop_cause, parse_moment
+from launcher.slurm.job import SlurmJob, find_end, find_end_cause, find_stop_cause
+from launcher.slurm.times import parse_moment
 from launcher.supervisor.values import RequeueResult, StopCause
 from tests.launcher.slurm.fake_slurm import FakeSlurm
 
@@ -48,6 +49,26 @@ ENDING = {
 )
 def test_the_cause_of_a_sigterm(fields: dict[str, str], cause: StopCause) -> None:
     assert find_stop_cause({**ENDING, **fields}, restart_count=0, now=NOW) is cause
+
+
+@pytest.mark.parametrize(
+    ("fields", "cause"),
+    [
+        ({"JobState": "RUNNING"}, None),
+        ({"JobState": "RUNNING", "EndTime": "2026-01-06T08:00:00"}, None),
+        ({"JobState": "SUSPENDED"}, None),
+        ({}, StopCause.USER),
+        ({"JobState": "CANCELLED"}, StopCause.USER),
+        ({"JobState": "RUNNING", "TimeLimit": "04:00:30"}, StopCause.TIME_LIMIT),
+        ({"TimeLimit": "04:00:00"}, StopCause.TIME_LIMIT),
+        ({"JobState": "TIMEOUT"}, StopCause.TIME_LIMIT),
+        ({"JobState": "RUNNING", "PreemptTime": "2026-01-05T12:00:00"}, StopCause.PREEMPTED),
+        ({"Restarts": "1", "EndTime": "Unknown"}, StopCause.PREEMPTED),
+    ],
+)
+def test_a_job_ends_only_if_slurm_says_so(fields: dict[str, str], cause: StopCause | None) -> None:
+    assert find_end_cause({**ENDING, **fields}, restart_count=0, now=NOW) is cause
+    assert find_end_cause({}, restart_count=0, now=NOW) is None
 
 
 def test_a_job_that_was_requeued_before_is_not_taken_for_one_that_is_requeued_now() -> None:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bigtrain.config.rewind_plan import RewindPlan
 from launcher.supervisor.values import (
     Action,
     AttemptEnd,
-    Divergence,
     EndKind,
     Policy,
     Resources,
@@ -24,7 +24,7 @@ SPARE_NO_QUEUE = replace(ONE_SPARE, can_requeue=False)
 ONE_NODE = replace(NO_QUEUE, nodes=("n1",), full_world_size=2, world_sizes=(2,))
 DEFAULT = Policy()
 ELASTIC = Policy(elastic=True)
-STEPS = Divergence(first_skipped=120, last_skipped=129, checkpoint_step=100)
+STEPS = RewindPlan(first_skipped=120, last_skipped=129, checkpoint_step=100)
 GUARD = "step 129: 10 updates in a row were skipped"
 
 

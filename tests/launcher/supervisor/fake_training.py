@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from bigtrain.config.cluster import ClusterConfig
+from bigtrain.config.rewind_plan import RewindPlan
 from launcher.supervisor.file_retries import FileRetries
 from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.supervisor import Supervisor
-from launcher.supervisor.values import Divergence, EndKind, RequeueResult, StopCause
+from launcher.supervisor.values import EndKind, RequeueResult, StopCause
 from tests.launcher.supervisor.local_starter import LocalStarter
 
 # Each rank takes STEPS steps of 20 ms from the newest checkpoint; rank 0 saves every 5 steps. A
@@ -127,7 +128,7 @@ class FakeRun:
     earlier: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[int, str, int | None]] = field(default_factory=list)
     final: tuple[str, str] | None = None
-    rewound: list[Divergence] = field(default_factory=list)
+    rewound: list[RewindPlan] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)  # longest times to wait for the lock
 
     @property
@@ -191,7 +192,7 @@ class FakeRun:
         script.write_text(RANK.replace("{body}", body).replace("{early}", self.early))
         yield (sys.executable, str(script), str(self.folder), str(self.steps))
 
-    def rewind(self, divergence: Divergence) -> str:
+    def rewind(self, divergence: RewindPlan) -> str:
         self._touch("rewind")
         self.rewound.append(divergence)
         (self.folder / "saved").write_text(str(divergence.checkpoint_step))
@@ -225,6 +226,7 @@ class FakeScheduler:
     restart_count: int = 0
     ends_at: float | None = None
     cause: StopCause = StopCause.USER
+    ending: StopCause | None = None
     requeued: RequeueResult = RequeueResult.QUEUED
     kills_at: float | None = None
     avoided: dict[str, str] = field(default_factory=dict)
@@ -236,6 +238,9 @@ class FakeScheduler:
 
     async def why_terminated(self) -> StopCause:
         return self.cause
+
+    async def why_ending(self) -> StopCause | None:
+        return self.ending
 
     async def begin(self) -> None:
         self.calls.append("begin")
@@ -303,7 +308,7 @@ def make_cluster(**values: Any) -> ClusterConfig:
     return ClusterConfig.model_validate({"scheduler": "hosts", "hosts": ["n1"], **values})
 
 
-def make_job(
+def make_launch(
     folder: Path,
     *,
     nodes: Sequence[str] = ("n1", "n2"),
@@ -332,10 +337,10 @@ def make_job(
         world_size=world_size,
         world_sizes=tuple(range(world_size, 0, -1)),
         rewinds=rewinds,
-        agents_seconds=20,
+        agent_connect_seconds=20,
         attempt_grace_seconds=0.5,
         restart_delays=restart_delays,
-        start_pause_seconds=0.1,
+        agent_start_pause_seconds=0.1,
         files=FileRetries(limit_seconds=1.0, stopped_seconds=0.2, first_delay=0.1),
     )
     supervisor = Supervisor(settings, run, scheduler, starter, preflight)

@@ -351,7 +351,7 @@ INVARIANTS: list[Callable[[Decision], bool]] = [
     lambda decision: _starts_ranks(decision) == bool(decision.nodes) == bool(decision.world_size),
     lambda decision: decision.delay_seconds == 0 or decision.action is Action.RESTART,
     lambda decision: not set(decision.nodes) & set(decision.excluded),
-    lambda decision: (decision.action is Action.REWIND) == (decision.divergence is not None),
+    lambda decision: (decision.action is Action.REWIND) == (decision.rewind is not None),
     lambda decision: (decision.action in (Action.HOLD, Action.FAIL)) == (decision.exit_code > 0),
 ]
 

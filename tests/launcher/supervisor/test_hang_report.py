@@ -14,7 +14,7 @@ import pytest
 
 from launcher.supervisor.hang_report import RankStacks, blame, render_hang, render_hang_report
 from launcher.supervisor.hangs import Hang, SilentRank
-from launcher.supervisor.stack_text import find_place
+from launcher.supervisor.stack_text import find_location
 from tests.architecture.source_tree import REPOSITORY
 
 DEADLINE_SECONDS = 120
@@ -82,17 +82,17 @@ def _hang(ranks: int = 4) -> Hang:
     return Hang(130, 120, tuple(SilentRank(rank, "train", 41, 131) for rank in range(ranks)))
 
 
-def test_a_rank_that_sleeps_while_the_others_reduce_never_came(hung: Hung) -> None:
+def test_a_rank_that_sleeps_while_the_others_reduce_did_not_join(hung: Hung) -> None:
     stacks = hung["all_reduce_without_rank_2"]
     assert blame(_hang(), stacks) == (2,)
     report = render_hang_report(_hang(), stacks)
-    assert "Never came (1 rank):\n  rank 2 on n2: in read_samples (" + FILE in report
+    assert "Did not join (1 rank):\n  rank 2 on n2: in read_samples (" + FILE in report
     assert "Wait (3 ranks):\n  ranks 0-1, 3 (3) on n0, n1, n3: all_reduce, called by" in report
     assert "all_reduce_without_rank_2 (" + FILE in report
     assert "train, step 41, silent for 131 s" in report
 
 
-def test_a_stopped_rank_never_came_to_a_pending_collective(hung: Hung) -> None:
+def test_a_stopped_rank_did_not_join_a_pending_collective(hung: Hung) -> None:
     stacks = hung["pending_all_gather_without_rank_3"]
     assert blame(_hang(), stacks) == (3,)
     report = render_hang_report(_hang(), stacks)
@@ -100,7 +100,7 @@ def test_a_stopped_rank_never_came_to_a_pending_collective(hung: Hung) -> None:
     assert "ranks 0-2 on n0, n1, n2: a pending collective, called by pending_all_gather" in report
 
 
-def test_a_rank_in_another_collective_never_came(hung: Hung) -> None:
+def test_a_rank_in_another_collective_did_not_join(hung: Hung) -> None:
     stacks = hung["barrier_without_rank_1"]
     assert blame(_hang(), stacks) == (1,)
     report = render_hang_report(_hang(), stacks)
@@ -123,7 +123,9 @@ def test_pipeline_stages_wait_in_the_exchange_of_megatron_core(hung: Hung) -> No
 
 def test_the_hang_is_one_line_for_the_log(hung: Hung) -> None:
     line = render_hang(_hang(), hung["all_reduce_without_rank_2"])
-    assert line.startswith("no step for 130 s (limit 120 s); rank 2 never came (in read_samples (")
+    assert line.startswith(
+        "no step for 130 s (limit 120 s); rank 2 did not join (in read_samples ("
+    )
     assert "; ranks 0-1, 3 (3) wait in all_reduce, called by " in line
     assert "\n" not in line
 
@@ -185,12 +187,12 @@ def test_the_largest_groups_are_shown_and_the_rest_is_counted(hung: Hung) -> Non
     lines = render_hang_report(Hang(130, 120, ranks), stacks).splitlines()
     assert lines[3].startswith("  ranks 0-9")
     assert sum(line.startswith("  rank") for line in lines) == 12
-    assert "  19 more ranks in 19 other places" in lines
+    assert "  19 more ranks in 19 other groups" in lines
 
 
 def test_a_text_without_a_stack_has_no_place() -> None:
-    assert find_place("the process has ended") is None
-    assert find_place("") is None
+    assert find_location("the process has ended") is None
+    assert find_location("") is None
 
 
 def test_a_collective_in_a_hook_of_the_backward_pass_is_found(hung: Hung) -> None:
@@ -200,9 +202,9 @@ def test_a_collective_in_a_hook_of_the_backward_pass_is_found(hung: Hung) -> Non
         'line 1 in _engine_run_backward\n  File "/x.py", line 2 in <module>\n'
     )
     hook = "\n".join(collective.splitlines()[:4])
-    place = find_place(f"{hook}\n\n{backward}")
-    assert place is not None
-    assert place.waits_in == "all_reduce"
+    location = find_location(f"{hook}\n\n{backward}")
+    assert location is not None
+    assert location.waits_in == "all_reduce"
 
 
 def test_frames_of_a_mode_that_intercepts_the_calls_of_torch_are_no_callers() -> None:
@@ -221,5 +223,5 @@ def test_frames_of_a_mode_that_intercepts_the_calls_of_torch_are_no_callers() ->
         ),
     ]
     frames = [f'  File "/site-packages/{file}", line 1 in {name}' for file, name in files]
-    place = find_place("\n".join(["Thread 0x1 (most recent call first):", *frames]))
-    assert str(place) == "all_reduce, called by global_norm (bigtrain/engine/gradient_norm.py:1)"
+    location = find_location("\n".join(["Thread 0x1 (most recent call first):", *frames]))
+    assert str(location) == "all_reduce, called by global_norm (bigtrain/engine/gradient_norm.py:1)"

@@ -131,7 +131,7 @@ def test_nodes_that_vanish_together_are_not_avoided(job):
 
 def test_input_that_cannot_be_used_after_the_attempt_began_is_a_fault_of_the_node(job):
     first = 'rank == 1 and len((folder / "starts").read_text().splitlines()) == 1'
-    made = job(steps=10, body=f"if step == 5 and {first}: fail('/data/a.tar: no such file', 2)")
+    made = job(steps=10, body=f"if step == 7 and {first}: fail('/data/a.tar: no such file', 2)")
     assert made.supervise() == 0
     end = made.run.of("attempt_end")[0]
     assert (end["kind"], end["nodes"]) == ("rank_failed", ("n2",))

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from launcher.supervisor import supervisor
-from launcher.supervisor.attempt import Attempt
+from launcher.supervisor.attempt import RunningAttempt
 from launcher.supervisor.report import SupervisorReport
 from launcher.supervisor.values import EndKind, RequeueResult, StopCause
 from tests.launcher.fake_ranks import is_alive, poll
-from tests.launcher.supervisor.fake_training import Job, make_job
+from tests.launcher.supervisor.fake_training import Job, make_launch
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def job(tmp_path: Path, temporary: Path) -> Iterator[Callable[..., Job]]:
     made: list[Job] = []
 
     def make(**options: Any) -> Job:
-        made.append(make_job(tmp_path / "run", **options))
+        made.append(make_launch(tmp_path / "run", **options))
         return made[-1]
 
     yield make
@@ -211,29 +211,6 @@ def test_nodes_that_an_earlier_job_found_bad_get_ranks_only_if_no_other_is_left(
     assert report["nodes"]["n1"]["state"] == "excluded"
 
 
-def test_an_agent_that_a_preemption_kills_is_no_lost_node(job):
-    made = job(steps=600, can_requeue=True)
-    made.scheduler.cause = StopCause.PREEMPTED
-
-    def kill(job: Job) -> None:
-        job.wait_for_step(5)
-        job.kill_agent("n1")
-
-    assert made.supervise(kill) == 0
-    (end,) = made.run.of("attempt_end")
-    assert (end["kind"], end["stop_cause"], end["nodes"]) == ("stopped", "preemption", ())
-    assert made.scheduler.excluded == [] and made.scheduler.calls == ["begin", "requeue"]
-
-
-def test_agents_that_a_preemption_kills_at_their_start_are_not_lost_nodes(job):
-    made = job(can_requeue=True, missing=["n1", "n2"])
-    made.scheduler.cause = StopCause.PREEMPTED
-    assert made.supervise() == 0
-    (end,) = made.run.of("attempt_end")
-    assert (end["kind"], end["stop_cause"]) == ("stopped", "preemption")
-    assert made.scheduler.excluded == [] and made.scheduler.calls == ["begin", "requeue"]
-
-
 @pytest.mark.parametrize("request_kind", ["stop", "cancel"])
 def test_a_request_of_the_user_stops_the_run_for_good(job, request_kind):
     made = job(steps=600, can_requeue=True)
@@ -291,11 +268,11 @@ def test_a_request_for_an_earlier_job_is_not_followed(job):
     assert made.run.kinds() == [EndKind.FINISHED]
 
 
-def test_the_same_error_at_the_same_step_twice_ends_the_job(job):
+def test_the_same_error_at_the_same_step_twice_ends_the_job_with_its_attempts(job, caplog):
     made = job(body="if rank == 1 and step == 7: fail('ValueError: boom')")
-    assert made.supervise() == 1
-    assert made.run.kinds() == [EndKind.RANK_FAILED] * 2
-    assert made.run.final[0] == "failed" and "boom" in made.run.final[1]
+    assert made.supervise() == 1 and made.run.final[0] == "failed" and "boom" in made.run.final[1]
+    shown = [line.partition(" on ")[0] for line in caplog.messages[-2:]]
+    assert shown == ["attempt 1: rank 1 failed", "attempt 2: rank 1 failed"]
 
 
 def test_bad_input_of_a_rank_ends_the_job_with_exit_code_2(job):
@@ -372,11 +349,11 @@ def test_ranks_that_torchrun_starts_are_watched_stopped_and_restarted_alike(job,
 def test_the_ranks_save_when_the_supervisor_fails(job, monkeypatch):
     made = job(steps=600)
 
-    def fail(_: Attempt) -> None:
+    def fail(_: RunningAttempt) -> None:
         if made.run.read("saved") >= 5:
             raise RuntimeError("a fault of the supervisor")
 
-    monkeypatch.setattr(Attempt, "_on_time", fail)
+    monkeypatch.setattr(RunningAttempt, "_on_time", fail)
     with pytest.raises(RuntimeError, match="a fault of the supervisor"):
         made.supervise()
     assert made.run.progress().state == "stopped"

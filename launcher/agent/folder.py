@@ -1,7 +1,8 @@
 """The temporary folder of an agent, which holds the socket of its ranks' heartbeats.
 
 An agent removes its folder when it ends. If it was killed, the next agent of the same user on the
-machine that starts or ends removes it: a file in the folder is locked while the agent lives.
+machine removes the folder, when it starts or ends. It recognizes a folder whose agent lives by the
+lock on a file in it.
 """
 
 import fcntl
@@ -24,7 +25,7 @@ def agent_folder() -> Iterator[Path]:
     """Makes a folder that only this user can read, and removes it at the end of the block."""
     parent = _find_parent()
     _remove_abandoned(parent)
-    # It gets its name when it is locked, or another agent that starts now would remove it.
+    # It gets this name once it is locked: another agent that starts now would remove it before.
     made = Path(tempfile.mkdtemp(prefix=NEW_PREFIX, dir=parent))
     folder = parent / f"{PREFIX}{made.name.removeprefix(NEW_PREFIX)}"
     try:

@@ -8,7 +8,7 @@ import launcher
 
 CODE = """
 import logging, resource, sys
-from launcher.open_files import raise_open_files
+from launcher.supervisor.open_files import raise_open_files
 logging.basicConfig(format="%(message)s")
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1000))
 raise_open_files(int(sys.argv[1]))

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from launcher.agent.messages import Start
 from launcher.environment import read_rank, set_rank_files
 from launcher.failures import RankEnd, load_error_report, load_last_line
-from launcher.messages import Start
 from launcher.ranks import error_file, log_file
 
 
@@ -26,7 +26,7 @@ def torchrun_command(start: Start, *, stacks_folder: Path) -> tuple[str, ...]:
     # By default torchrun leaves a folder in /tmp at each start.
     logs = f"--log-dir={stacks_folder / 'torchrun'}"
     module = (sys.executable, "-m", "torch.distributed.run")
-    wrapper = ("--no-python", sys.executable, "-m", "launcher.torchrun")
+    wrapper = ("--no-python", sys.executable, "-m", "launcher.agent.torchrun")
     folders = (start.log_dir, str(stacks_folder))
     return (*module, *start.torchrun, logs, *wrapper, *folders, *start.command)
 

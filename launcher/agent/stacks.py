@@ -11,9 +11,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from bigtrain.config.rank_files import collectives_file
+from launcher.agent.messages import MAX_TEXT
 from launcher.processes import handles_signal, read_state
 
 WAIT_SECONDS = 3.0
+COLLECTIVES_SECONDS = 2.0
+"""Limit for the collectives, after that for the stacks; the supervisor waits 8 s for both."""
 POLL_SECONDS = 0.05
 _NO_ANSWER = {
     "T": "the process is stopped (SIGSTOP, or a debugger), so it cannot show its stacks",
@@ -34,6 +38,8 @@ def dump_stacks(pids: Mapping[int, int], files: Mapping[int, Path]) -> dict[int,
     Returns:
         For each rank its state letter in /proc, and its stacks or the reason why there are none.
     """
+    for file in files.values():
+        collectives_file(file).unlink(missing_ok=True)
     states = {rank: read_state(pid) for rank, pid in pids.items()}
     before = {rank: _size(files[rank]) for rank in pids}
     asked = [rank for rank, pid in pids.items() if _ask(pid, states[rank])]
@@ -42,6 +48,24 @@ def dump_stacks(pids: Mapping[int, int], files: Mapping[int, Path]) -> dict[int,
         rank: (states[rank], texts.get(rank) or _explain(states[rank], rank in asked))
         for rank in pids
     }
+
+
+def read_collectives(files: Mapping[int, Path]) -> dict[int, str]:
+    """Collects what ranks have written about their collectives since `dump_stacks` asked them.
+
+    Takes at most `COLLECTIVES_SECONDS`. A rank without torch, or whose interpreter is blocked,
+    writes nothing.
+
+    Args:
+        files: The file into which each rank writes its stacks.
+    """
+    deadline, found = time.monotonic() + COLLECTIVES_SECONDS, dict[int, str]()
+    while len(found) < len(files) and time.monotonic() < deadline:
+        for rank in files.keys() - found.keys():
+            with suppress(OSError):  # It appears complete, or not at all.
+                found[rank] = collectives_file(files[rank]).read_text(errors="replace")[:MAX_TEXT]
+        time.sleep(POLL_SECONDS)
+    return found
 
 
 def _ask(pid: int, state: str) -> bool:

@@ -8,7 +8,7 @@ import struct
 import time
 from importlib.metadata import PackageNotFoundError, version
 
-from launcher.messages import Hello
+from launcher.agent.messages import Hello
 
 PACKAGES = ("bigtrain", "torch", "deepspeed", "megatron-core", "numpy", "transformers")
 SIOCGIFADDR = 0x8915  # <linux/sockios.h>

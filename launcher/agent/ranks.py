@@ -4,16 +4,16 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from launcher.environment import rank_environment
-from launcher.failures import RankEnd
-from launcher.heartbeats import HeartbeatSocket
-from launcher.messages import (
+from launcher.agent.disk_thread import start_in_thread
+from launcher.agent.heartbeats import HeartbeatSocket
+from launcher.agent.messages import (
     MAX_TEXT,
     Heartbeat,
     Message,
@@ -24,15 +24,19 @@ from launcher.messages import (
     StartFailed,
     shorten,
 )
+from launcher.agent.stacks import dump_stacks, read_collectives
+from launcher.agent.torchrun import load_rank_ends, stacks_file, torchrun_command
+from launcher.environment import rank_environment
+from launcher.failures import RankEnd
 from launcher.orphans import no_orphans
 from launcher.processes import is_descendant
-from launcher.ranks import RankCommand, RankProcess, error_file, log_file, start_rank
-from launcher.stacks import dump_stacks
-from launcher.torchrun import load_rank_ends, stacks_file, torchrun_command
+from launcher.ranks import RankCommand, RankProcess, error_file, log_file, open_log, start_rank
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
+KILLED_SECONDS = 5.0
+"""Limit for reading why a rank ended that was killed; the supervisor waits 15 s for its end."""
 SHORTEST_GAP = 0.1
 """Seconds between two heartbeats to the supervisor, at least."""
 MAX_TRACEBACK = 4000
@@ -47,10 +51,17 @@ class _Generation:
     ranks: tuple[int, ...]  # numbers of the ranks
     processes: dict[int, RankProcess] = field(default_factory=dict)  # those that run
     cleanup: ExitStack = field(default_factory=ExitStack)
+    is_started: bool = False
+    early: list[signal.Signals] = field(default_factory=list)  # that came before it was started
+    killed: asyncio.Event = field(default_factory=asyncio.Event)  # SIGKILL was asked for
+    num_ending: int = 0  # ranks that have ended, and whose files are still being read
 
     @property
     def uses_torchrun(self) -> bool:
         return bool(self.start.torchrun)
+
+
+_OpenedLogs = list[tuple[RankCommand, IO[bytes] | None]]
 
 
 class AgentRanks:
@@ -68,6 +79,7 @@ class AgentRanks:
         self._ended = asyncio.Event()
         self._ended.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening = threading.Lock()  # held by the thread that opens logs
         self._last_beat = 0.0
         self._timer = self._loop.call_later(HEARTBEAT_SECONDS, self._tick)
 
@@ -88,20 +100,57 @@ class AgentRanks:
         self._ended.clear()
         self._socket.expect(ranks)
         running.cleanup.enter_context(no_orphans())
+        self._run(self._start(running))
+
+    async def _start(self, running: _Generation) -> None:
+        """Starts the ranks once their logs are open, unless they are to be killed before."""
+        opening = start_in_thread(lambda: self._open_logs(running))
+        await self._wait_unless_killed(opening, running)
         try:
-            Path(start.log_dir).mkdir(parents=True, exist_ok=True)
-            for command in self._commands(running):
-                running.processes[command.rank] = start_rank(command, self._report_exit)
+            for command, log in opening.result() if not running.killed.is_set() else ():
+                rank = start_rank(command, self._report_exit, log=log)
+                running.processes[command.rank] = rank
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            self._send(StartFailed(start.generation, f"{where}{error.strerror or error}"))
+            message = f"{where}{error.strerror or error}"
+            self._send(StartFailed(running.start.generation, message))
             self.send_signal(signal.SIGKILL)
-            if not running.processes:
-                self._run(self._finish(running))
+        finally:
+            opening.add_done_callback(_close_logs)
+        running.is_started = True
+        for number in running.early:
+            self.send_signal(number)
+        await self._finish_after_last(running)
+
+    def _open_logs(self, running: _Generation) -> _OpenedLogs:
+        """Prepares the files of the ranks, in a thread: a shared disk may hang for minutes."""
+        # One thread at a time, so that a late one does not remove files of later ranks.
+        with self._opening, ExitStack() as opened:
+            Path(running.start.log_dir).mkdir(parents=True, exist_ok=True)
+            found = []
+            for command in self._commands(running) if not running.killed.is_set() else ():
+                if (log := open_log(command)) is not None:
+                    opened.enter_context(log)
+                found.append((command, log))
+            opened.pop_all()
+            return found
+
+    async def _wait_unless_killed(
+        self, work: "asyncio.Future[Any]", running: _Generation, *, more_seconds: float = 0.0
+    ) -> None:
+        """Waits for work, but after the ranks were killed only for `more_seconds`."""
+        killed = asyncio.create_task(running.killed.wait())
+        await asyncio.wait((work, killed), return_when=asyncio.FIRST_COMPLETED)
+        killed.cancel()
+        await asyncio.wait((work,), timeout=more_seconds)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Sends a signal to the ranks that run."""
+        """Sends a signal to the ranks that run; those that start now get it when they run."""
         running = self._running
+        if running is not None and number is signal.SIGKILL:
+            running.killed.set()
+        elif running is not None and not running.is_started:
+            running.early.append(number)
         for rank in list(running.processes.values()) if running else ():
             with suppress(ProcessLookupError):
                 if number is signal.SIGKILL:
@@ -181,19 +230,30 @@ class AgentRanks:
     def _on_exit(self, rank: int, ended: float) -> None:
         running = self._running
         assert running is not None
-        end = running.processes.pop(rank).load_end(ended)
-        ends = [end]
+        process = running.processes.pop(rank)
         self._socket.receive()
         self._beat()  # With the last step of the rank.
-        if running.uses_torchrun:
-            ends = load_rank_ends(end, running.ranks, Path(running.start.log_dir))
+        running.num_ending += 1
+        self._run(self._report_ends(running, process, ended))
+
+    async def _report_ends(self, running: _Generation, process: RankProcess, ended: float) -> None:
+        """Reports how a process ended, with what its files say about it."""
+        reading = start_in_thread(lambda: _load_ends(running, process, ended))
+        await self._wait_unless_killed(reading, running, more_seconds=KILLED_SECONDS)
+        if reading.done():
+            ends = reading.result()
+        else:
+            end = process.load_end(ended, reads_files=False)
+            ends = [replace(end, rank=rank) for rank in _ranks_of(running, process)]
         for each in ends:
             self._socket.forget(each.rank)
             self._send(RankEnded(running.start.generation, _short(each)))
-        if not running.processes:
-            self._run(self._finish(running))
+        running.num_ending -= 1
+        await self._finish_after_last(running)
 
-    async def _finish(self, running: _Generation) -> None:
+    async def _finish_after_last(self, running: _Generation) -> None:
+        if running.processes or running.num_ending:
+            return
         # In a thread, because it waits for processes that are killed.
         await asyncio.to_thread(running.cleanup.close)
         self._running = None
@@ -209,11 +269,13 @@ class AgentRanks:
         }
         files = {rank: self._stacks_file(rank) for rank in pids}
         found = await asyncio.to_thread(dump_stacks, pids, files)
+        collectives = await asyncio.to_thread(read_collectives, files)
         for rank in running.ranks:
-            state, text = found.get(rank, ("", "the process has ended"))
-            text = shorten(text, MAX_TEXT)
-            pid = pids.get(rank, 0)
-            self._send(RankStacks(running.start.generation, rank, pid, state, text))
+            why = "the process has ended" if running.is_started else "its log is not open yet"
+            state, text = found.get(rank, ("", why))
+            text, pid = shorten(text, MAX_TEXT), pids.get(rank, 0)
+            last = collectives.get(rank, "")
+            self._send(RankStacks(running.start.generation, rank, pid, state, text, last))
 
     def _receive(self) -> None:
         if self._socket.receive():
@@ -234,6 +296,24 @@ class AgentRanks:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _close_logs(opening: "asyncio.Future[_OpenedLogs]") -> None:
+    """Closes the logs that a thread has opened; the ranks that were started have their own."""
+    for _, log in opening.result() if opening.exception() is None else ():
+        if log is not None:
+            log.close()
+
+
+def _ranks_of(running: _Generation, process: RankProcess) -> tuple[int, ...]:
+    return running.ranks if running.uses_torchrun else (process.rank,)
+
+
+def _load_ends(running: _Generation, process: RankProcess, ended: float) -> list[RankEnd]:
+    end = process.load_end(ended)
+    if not running.uses_torchrun:
+        return [end]
+    return load_rank_ends(end, running.ranks, Path(running.start.log_dir))
 
 
 def _short(end: RankEnd) -> RankEnd:

@@ -4,7 +4,13 @@ import asyncio
 import socket
 from contextlib import suppress
 
-from launcher.messages import MAX_LINE_BYTES, Message, MessageError, decode_message, encode_message
+from launcher.agent.messages import (
+    MAX_LINE_BYTES,
+    Message,
+    MessageError,
+    decode_message,
+    encode_message,
+)
 
 LOST_SECONDS = 30
 """After this time without an answer of the other machine's kernel, the connection is lost."""

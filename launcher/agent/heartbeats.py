@@ -1,7 +1,7 @@
 """Receives the heartbeats of an agent's ranks, one JSON datagram each, on a unix socket.
 
-The kernel adds the sender's process id to each datagram, in the numbering of the agent, so that it
-is right even if the rank runs in a container with its own numbering.
+The kernel adds the sender's process id to each datagram, translated into the PID namespace of the
+agent, so that the agent can signal a rank in a container.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launcher.messages import RankBeat
+from launcher.agent.messages import RankBeat
 
 MAX_DATAGRAM = 4096
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user and group

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.failures import ErrorReport, RankEnd
-from launcher.messages import (
+from bigtrain.config.rewind_plan import RewindPlan
+from launcher.agent.messages import (
     CheckResult,
     End,
     Heartbeat,
@@ -19,9 +19,9 @@ from launcher.messages import (
     encode_message,
     shorten,
 )
-from launcher.supervisor.values import Divergence
+from launcher.failures import ErrorReport, RankEnd
 
-REPORT = ErrorReport("ValueError: x", 1, 2.5, "Traceback…", Divergence(120, 129, 100))
+REPORT = ErrorReport("ValueError: x", 1, 2.5, "Traceback…", RewindPlan(120, 129, 100))
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_a_message_is_read_back_as_it_was_written(message: Message) -> None:
         (b"GET / HTTP/1.1\r\n", "not a line of JSON"),
         (b"[" * 100_000, "not a line of JSON"),
         (b"[1]", "not a JSON object"),
-        (b'{"v": 2, "type": "End"}', "version 2"),
-        (b'{"v": 1, "type": "Exec"}', "no message of type 'Exec'"),
-        (b'{"v": 1, "type": ["End"]}', "no message of type"),
-        (b'{"v": 1, "type": "End", "more": 1}', "unknown fields"),
-        (b'{"v": 1, "type": "Signal", "name": "SIGTERM"}', "missing"),
-        (b'{"v": 1, "type": "Signal", "generation": true, "name": "SIGTERM"}', "Signal.generation"),
-        (b'{"v": 1, "type": "Signal", "generation": 1, "name": 15}', "Signal.name"),
+        (b'{"v": 1, "type": "End"}', "version 1"),
+        (b'{"v": 2, "type": "Exec"}', "no message of type 'Exec'"),
+        (b'{"v": 2, "type": ["End"]}', "no message of type"),
+        (b'{"v": 2, "type": "End", "more": 1}', "unknown fields"),
+        (b'{"v": 2, "type": "Signal", "name": "SIGTERM"}', "missing"),
+        (b'{"v": 2, "type": "Signal", "generation": true, "name": "SIGTERM"}', "Signal.generation"),
+        (b'{"v": 2, "type": "Signal", "generation": 1, "name": 15}', "Signal.name"),
     ],
 )
 def test_a_line_that_is_not_a_message_is_refused_with_the_reason(line: bytes, problem: str) -> None:

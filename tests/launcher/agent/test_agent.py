@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 import launcher
-from launcher.agent_folder import PREFIX, agent_folder
-from launcher.connection import connect
-from launcher.host_facts import render_hello
-from launcher.messages import MAX_LINE_BYTES, Hello, Ping, Pong, Start, encode_message
+from launcher.agent.connection import connect
+from launcher.agent.folder import PREFIX, agent_folder
+from launcher.agent.host_facts import render_hello
+from launcher.agent.messages import MAX_LINE_BYTES, Hello, Ping, Pong, Start, encode_message
 from launcher.ports import find_free_port
-from launcher.supervisor.agents import MAX_STRANGERS, Agents
+from launcher.supervisor.agents import MAX_PENDING, Agents
 from tests.launcher.fake_ranks import PRELUDE, is_alive, poll
 
 REPOSITORY = Path(launcher.__file__).parents[1]
@@ -169,7 +169,7 @@ def test_strangers_that_say_nothing_keep_no_agent_out() -> None:
     async def run() -> None:
         agents = make_agents()
         port = await agents.listen(["127.0.0.1"])
-        most = MAX_STRANGERS + 1  # One more for the only agent of the job.
+        most = MAX_PENDING + 1  # One more for the only agent of the job.
         strangers = [await connect("127.0.0.1", port, timeout_seconds=5) for _ in range(most + 1)]
         assert await asyncio.wait_for(strangers[0].receive(), 5) is None
         link = await connect("127.0.0.1", port, timeout_seconds=5)
@@ -304,7 +304,7 @@ def test_folders_of_agents_that_live_are_kept(temporary) -> None:
 
 def test_agents_that_start_at_the_same_time_keep_their_folders(temporary) -> None:
     code = """
-from launcher.agent_folder import agent_folder
+from launcher.agent.folder import agent_folder
 for _ in range(100):
     with agent_folder() as folder:
         (folder / "socket").touch()
@@ -346,7 +346,9 @@ def test_the_token_does_not_reach_the_ranks(start_agent, tmp_path) -> None:
 def test_the_agent_starts_in_less_than_300_ms_of_cpu_time() -> None:
     def cpu_seconds() -> float:
         before = os.times()
-        subprocess.run([sys.executable, "-c", "import launcher.agent"], cwd=REPOSITORY, check=True)
+        subprocess.run(
+            [sys.executable, "-c", "import launcher.agent.__main__"], cwd=REPOSITORY, check=True
+        )
         after = os.times()
         return (
             after.children_user

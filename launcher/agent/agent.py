@@ -1,74 +1,53 @@
 """The agent: one process on a node that starts and watches ranks for the supervisor of the job.
 
-It outlives its ranks, so that a restart inside the allocation needs no new srun. If the supervisor
-no longer answers, the agent lets its ranks save, and ends; if the supervisor's node is lost, it
-queues the job again or ends it. A signal of the scheduler does not end it: the supervisor decides
-for all nodes. Run it as ``python -m launcher.agent``.
+The agent keeps running when its ranks end, so that a restart inside the allocation needs no new
+srun. If the supervisor no longer answers, the agent lets its ranks save, and ends; if the
+supervisor's node is lost, the agent requeues or cancels the job. A signal of the scheduler does not
+end the agent: it reports the signal, and the supervisor decides for all nodes.
 """
 
-import argparse
 import asyncio
 import importlib
 import logging
 import os
 import signal
-import socket
-import sys
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from launcher.agent_folder import agent_folder
-from launcher.agent_ranks import AgentRanks
-from launcher.connection import Connection, connect
-from launcher.environment import read_job_token, read_slurm_variable
-from launcher.host_facts import render_hello
-from launcher.messages import (
+from launcher.agent.connection import Connection, connect
+from launcher.agent.folder import agent_folder
+from launcher.agent.host_facts import render_hello
+from launcher.agent.messages import (
     Check,
     CheckResult,
     DumpStacks,
     End,
+    FindPort,
     Message,
     MessageError,
     Ping,
     Pong,
     Port,
-    ReservePort,
     Signal,
     SignalReceived,
     Start,
 )
+from launcher.agent.options import AgentOptions
+from launcher.agent.ranks import AgentRanks
+from launcher.environment import read_slurm_variable
 from launcher.ports import find_free_port
 
-logger = logging.getLogger("launcher.agent")
+logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0
 """Limit for one address; an address of a network that this node cannot reach may never answer."""
 RETRY_SECONDS = 0.5
 STOPPED_CONNECT_SECONDS = 10.0
-"""Limit for the connection after a signal: the supervisor has to hear of it, but may be gone."""
-GRACE_SECONDS = 120.0
-"""Time to save that the ranks have after the supervisor was lost."""
+"""After a signal, how long the agent still tries to connect, so that it can report the signal."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
-
-
-@dataclass(frozen=True, slots=True)
-class AgentOptions:
-    """What the command line and the environment tell an agent."""
-
-    supervisors: tuple[tuple[str, int], ...]  # addresses and ports, tried in turn
-    token: str
-    node: str
-    task: int
-    connect_seconds: float  # limit for the connection
-    grace_seconds: float  # time to save after the supervisor was lost
-    ends_with_stdin: bool  # whether the end of stdin means that the supervisor is gone
-    restart: str | None = None  # how the run continues after the job; None outside of SLURM
-    report: Path | None = None  # the report of the supervisor, in the run folder
 
 
 @dataclass(slots=True)
@@ -77,7 +56,7 @@ class _Agent:
     ranks: AgentRanks | None = None
     connection: Connection | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # the supervisor is gone
-    early: list[str] = field(default_factory=list)  # signals that came before the connection
+    early_signals: list[str] = field(default_factory=list)  # before the connection
 
     def send(self, message: Message) -> None:
         if self.connection is not None:
@@ -86,9 +65,9 @@ class _Agent:
     def on_signal(self, number: signal.Signals) -> None:
         if self.connection is not None:
             self.send(SignalReceived(number.name))
-        elif not self.early:
+        elif not self.early_signals:
             asyncio.get_running_loop().call_later(STOPPED_CONNECT_SECONDS, self._give_up)
-            self.early.append(number.name)
+            self.early_signals.append(number.name)
 
     def _give_up(self) -> None:
         if self.connection is None:
@@ -110,7 +89,7 @@ class _Agent:
                     self.ranks.send_signal(signal.Signals[message.name])
                 case DumpStacks():
                     self.ranks.dump_stacks(message.generation)
-                case ReservePort():
+                case FindPort():
                     self.send(Port(message.request, find_free_port()))
                 case Ping():
                     self.send(Pong(message.sent, time.time()))
@@ -128,22 +107,22 @@ async def run_agent(options: AgentOptions) -> int:
     if options.ends_with_stdin:
         _watch_stdin(agent.gone)
     connecting = asyncio.create_task(_connect(options))
-    if not await _first(connecting, agent.gone):
+    if not await _completes_before(agent.gone, connecting):
         logger.error("the agent of %s was stopped before it found the supervisor", options.node)
         return 1
     agent.connection = await connecting
     if agent.connection is None:
-        await _give_up_job(options, _on_signals())
+        await _requeue_or_cancel_job(options, _on_signals())
         return 1
     agent.send(render_hello(token=options.token, node=options.node, task=options.task))
     ended = asyncio.Event()
-    for name in agent.early:
+    for name in agent.early_signals:
         agent.send(SignalReceived(name))
     with agent_folder() as folder:
         ranks = agent.ranks = AgentRanks(folder, agent.send)
         serving = asyncio.create_task(agent.serve())
         try:
-            is_told_to_end = await _first(serving, agent.gone) and await serving
+            is_told_to_end = await _completes_before(agent.gone, serving) and await serving
         except MessageError as error:
             logger.error("the agent of %s: the supervisor sent %s", options.node, error)
             is_told_to_end = False
@@ -156,34 +135,34 @@ async def run_agent(options: AgentOptions) -> int:
         ranks.close()
     await agent.connection.close()
     if not is_told_to_end:
-        await _give_up_job(options, ended)
+        await _requeue_or_cancel_job(options, ended)
     return 0 if is_told_to_end else 1
 
 
 def _on_signals() -> asyncio.Event:
-    """An event that is set when the scheduler ends the job, after the supervisor is gone."""
+    """Returns an event that the next signal sets. It means that the scheduler ends the job."""
     ended = asyncio.Event()
     for number in SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     return ended
 
 
-async def _give_up_job(options: AgentOptions, ended: asyncio.Event) -> None:
-    """Ends the job, or queues it again, if nobody else does; the first agent of each node asks."""
+async def _requeue_or_cancel_job(options: AgentOptions, ended: asyncio.Event) -> None:
+    """Requeues or cancels a job that lost its supervisor; the first agent of each node does it."""
     job = read_slurm_variable("JOB_ID")
     if job is None or options.report is None or options.restart is None or options.task:
         return
-    abandoned = importlib.import_module("launcher.slurm.abandoned_job")
-    turn = int(read_slurm_variable("NODEID") or 0)
-    work = abandoned.AbandonedJob(job, options.restart, options.report, turn).give_up()
-    giving_up = asyncio.create_task(work)
-    if await _first(giving_up, ended):
-        logger.warning("%s: job %s: %s", options.node, job, await giving_up)
+    module = importlib.import_module("launcher.slurm.abandoned_job")
+    index = int(read_slurm_variable("NODEID") or 0)
+    abandoned = module.AbandonedJob(job, options.restart, options.report, index)
+    asking = asyncio.create_task(abandoned.requeue_or_cancel())
+    if await _completes_before(ended, asking):
+        logger.warning("%s: job %s: %s", options.node, job, await asking)
 
 
-async def _first(task: "asyncio.Task[Any]", gone: asyncio.Event) -> bool:
-    """Waits for a task; cancels it and returns False if the supervisor is gone before."""
-    waiting = asyncio.create_task(gone.wait())
+async def _completes_before(event: asyncio.Event, task: "asyncio.Task[Any]") -> bool:
+    """Waits for a task; cancels it and returns False if the event is set first."""
+    waiting = asyncio.create_task(event.wait())
     await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     if not task.done():
@@ -240,49 +219,3 @@ def _run_check(check: Check, agent: _Agent) -> None:
             loop.call_soon_threadsafe(agent.send, result)
 
     threading.Thread(target=run, daemon=True).start()
-
-
-def read_options(words: Sequence[str]) -> AgentOptions:
-    """Reads the command line of an agent, and the variables of srun.
-
-    Raises:
-        SystemExit: An option is missing or wrong.
-    """
-    parser = argparse.ArgumentParser(prog="python -m launcher.agent")
-    parser.add_argument("--supervisor", required=True, help="HOST:PORT[,HOST:PORT…]")
-    parser.add_argument("--node", default=read_slurm_variable("NODENAME") or socket.gethostname())
-    parser.add_argument("--task", type=int, default=int(read_slurm_variable("LOCALID") or 0))
-    parser.add_argument("--connect-seconds", type=float, default=120)
-    parser.add_argument("--grace-seconds", type=float, default=GRACE_SECONDS)
-    parser.add_argument("--ends-with-stdin", action="store_true")
-    parser.add_argument("--restart", choices=("requeue", "chain", "none"))
-    parser.add_argument("--report", type=Path)
-    given = parser.parse_args(words)
-    if not (token := read_job_token()):
-        parser.error("BIGTRAIN_JOB_TOKEN is not set; `bigtrain supervise` starts the agents")
-    return AgentOptions(
-        supervisors=tuple(_split_address(each) for each in given.supervisor.split(",")),
-        token=token,
-        node=given.node,
-        task=given.task,
-        connect_seconds=given.connect_seconds,
-        grace_seconds=given.grace_seconds,
-        ends_with_stdin=given.ends_with_stdin,
-        restart=given.restart,
-        report=given.report,
-    )
-
-
-def _split_address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def main() -> None:
-    """Runs the agent until the job ends."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
-    sys.exit(asyncio.run(run_agent(read_options(sys.argv[1:]))))
-
-
-if __name__ == "__main__":
-    main()

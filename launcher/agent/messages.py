@@ -17,7 +17,7 @@ from typing import Any, Union, get_args, get_origin
 
 from launcher.failures import RankEnd
 
-VERSION = 1
+VERSION = 2
 """Version of the messages; both sides must have the same."""
 MAX_LINE_BYTES = 1 << 20
 """Longest line that is read."""
@@ -97,11 +97,12 @@ class RankStacks:
     pid: int  # 0 if it has ended
     state: str  # of the process, as in /proc: R, S, D, T, …; empty if it has ended
     text: str  # the stacks of its threads, or why there are none
+    collectives: str = ""  # its last collectives; empty if it did not write them
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """Answers `ReservePort`: a port of the agent's node that is free now."""
+    """Answers `FindPort`: a port of the agent's node that is free now."""
 
     request: int
     port: int
@@ -133,13 +134,13 @@ class SignalReceived:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Asks for the agent's clock; how long the answer takes tells how exactly it is known."""
+    """Asks for the agent's clock; the time until the answer bounds the error of the measurement."""
 
     sent: float  # the supervisor's monotonic clock, in seconds
 
 
 @dataclass(frozen=True, slots=True)
-class ReservePort:
+class FindPort:
     """Asks for a free port of the agent's node."""
 
     request: int
@@ -147,9 +148,9 @@ class ReservePort:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Starts ranks. Their environment is that of the agent with these variables.
+    """Starts ranks. Each gets the agent's environment, with its entry of `environments` on top.
 
-    Only OMP_NUM_THREADS of the agent's environment is kept, if it is set.
+    But if the agent's environment has OMP_NUM_THREADS, that value is kept.
     """
 
     generation: int
@@ -184,7 +185,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The agent kills what still runs, and ends."""
+    """Ends the agent, which first kills the ranks that still run."""
 
 
 Message = (
@@ -199,7 +200,7 @@ Message = (
     | SignalReceived
     | Ping
     | Pong
-    | ReservePort
+    | FindPort
     | Start
     | Signal
     | DumpStacks
@@ -242,7 +243,7 @@ def decode_message(line: bytes) -> Message:
 
 
 def shorten(text: str, limit: int = MAX_TEXT) -> str:
-    """The end of a text, at most `limit` characters: the newest lines of a log or a traceback."""
+    """Keeps the end of a text, at most `limit` characters: the newest lines of a traceback."""
     return text if len(text) <= limit else f"…{text[1 - limit :]}"
 
 

@@ -1,0 +1,12 @@
+"""Names of files in a run folder that both the launcher and `bigtrain.runs` read or write."""
+
+JOB_SCRIPT = "job.sh"
+"""The batch script, as it was submitted."""
+SUPERVISOR_FILE = "supervisor.json"
+"""What the supervisor does now; it writes the file every two seconds."""
+STATUS_FILE = "status.json"
+"""The state, step and loss of the run; rank 0 writes it."""
+REQUEST_FILE = "request.json"
+"""A request to the supervisor: stop or cancel."""
+STOP_FILE = "STOP"
+"""Its presence asks rank 0 to save and end."""
