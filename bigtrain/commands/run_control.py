@@ -265,7 +265,9 @@ def _save_and_requeue(run: _Run, job: QueuedJob) -> str:
             f"{run.folder}: job {job.job} runs, and its cluster profile says restart: none; "
             f"`bigtrain stop {run.folder} --wait`, then `bigtrain requeue {run.folder}`"
         )
-    # The signal of the time limit's warning, with the same effect: save, then queue again.
+    write_request(run.folder, "requeue", job=job.job)
+    # The signal of the time limit's warning has the same effect: save, then queue again. It arrives
+    # also if a shared file system shows the request late.
     signal_job(job.job, "USR2", batch=True)
     return f"{run.folder}: asked job {job.job} to save, and to go into the queue again"
 

@@ -14,16 +14,16 @@ from typing import Literal
 from bigtrain.config.run_files import REQUEST_FILE, STOP_FILE
 from data_tools.files import render_json, write_file
 
-Request = Literal["stop", "cancel"]
+Request = Literal["stop", "cancel", "requeue"]
 
 
 def write_request(run_dir: Path, request: Request, *, job: str | None) -> None:
-    """Asks the supervisor of a run to end it.
+    """Asks the supervisor of a run to end its job.
 
     Args:
         run_dir: The run folder.
         request: ``stop``: save and end, however long it takes; ``cancel``: save if that is possible
-            in seconds, and end.
+            in seconds, and end; ``requeue``: save, and continue in a later job.
         job: The job that is asked; None for a run without a scheduler.
 
     Raises:

@@ -15,6 +15,7 @@ from launcher.supervisor.values import StopCause
 
 logger = logging.getLogger(__name__)
 
+REQUESTS = ("stop", "cancel", "requeue")
 POLL_SECONDS = 1.0
 ASK_SECONDS = 5.0
 """Limit for the scheduler's answer about lost nodes or killed ranks; else the run goes on."""
@@ -179,6 +180,9 @@ class StopWatch:
             self._limit(kill - min(KILL_MARGIN_SECONDS, left / 2))
 
     async def _watch_file(self) -> None:
+        if await asyncio.to_thread(self._read_request) == "requeue":
+            # A supervisor that was killed left it; this start of the same job is the answer.
+            await asyncio.to_thread((self.folder / REQUEST_FILE).unlink, missing_ok=True)
         while True:
             self._follow(await asyncio.to_thread(self._read_request))
             await asyncio.sleep(POLL_SECONDS)
@@ -187,17 +191,28 @@ class StopWatch:
         if request is None or request == self._request_seen:
             return
         self._request_seen = request
+        if request == "requeue":
+            self._follow_requeue()
+            return
         limit = time.time() + CANCEL_SECONDS if request == "cancel" else None
         self._request(Stop(StopCause.USER, f"bigtrain {request}", signal.SIGTERM, deadline=limit))
 
+    def _follow_requeue(self) -> None:
+        stop = self.stop
+        if stop is None:
+            name = "bigtrain requeue"
+            self._request(Stop(StopCause.REQUEUE, name, signal.SIGUSR2, self._deadline()))
+        elif stop.name == "SIGUSR2" and stop.cause is StopCause.TIME_LIMIT:
+            stop.cause = StopCause.REQUEUE  # The command sends this signal as well.
+
     def _read_request(self) -> str | None:
-        """The request of the file: stop or cancel; None if there is no complete one for this job.
+        """The request of the file; None if there is no complete one for this job.
 
         A request for an earlier job of the run is not for this one.
         """
         with suppress(OSError, ValueError):
             fields = json.loads((self.folder / REQUEST_FILE).read_text(encoding="utf-8"))
-            if isinstance(fields, dict) and fields.get("request") in ("stop", "cancel"):
+            if isinstance(fields, dict) and fields.get("request") in REQUESTS:
                 job = fields.get("job")
                 if job is None or self.scheduler.job_id is None or job == self.scheduler.job_id:
                     return str(fields["request"])

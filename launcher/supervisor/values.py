@@ -39,6 +39,8 @@ class StopCause(StrEnum):
 
     TIME_LIMIT = "time limit"
     """The job's time limit is near."""
+    REQUEUE = "user's request to requeue"
+    """`bigtrain requeue` of a job that runs: the run continues in a later job."""
     PREEMPTED = "preemption"
     """The scheduler takes the nodes away."""
     USER = "user"

@@ -105,7 +105,7 @@ def kill_a_node(soak: Soak) -> None:
 
 
 def requeue(soak: Soak) -> None:
-    """Lets the job save and go through the queue again, as before a time limit."""
+    """Lets the job save and go through the queue again."""
     before = soak.attempts()
     done = soak.run.bigtrain("requeue", str(soak.run.folder), check=False)
     assert done.returncode == 0 or soak.has_ended, done.stderr

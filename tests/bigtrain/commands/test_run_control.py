@@ -139,6 +139,7 @@ def test_requeue_makes_a_running_job_save_as_before_its_time_limit(
     slurm.answer(fake_slurm.RUNNING)
     assert "asked job 6 to save, and to go into the queue again" in requeue_run(run)
     assert slurm.calls() == ["scancel --signal=USR2 --batch 6"]
+    assert (_request(run)["request"], _request(run)["job"]) == ("requeue", "6")
     add_job(run, "6", restart="none")
     with pytest.raises(RunControlError, match="restart: none"):
         requeue_run(run)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from launcher.supervisor.decide import decide
-from launcher.supervisor.values import Action, Decision, EndKind, Policy
+from launcher.supervisor.values import Action, Decision, EndKind, Policy, StopCause
 from tests.launcher.supervisor.decision_rows import (
     ELASTIC,
     FOUR_NODES,
@@ -119,6 +119,13 @@ ENDS = [
         stopped(PREEMPTED, step=0),
         Action.REQUEUE,
         history=(stopped(PREEMPTED, step=0),) * 5,
+    ),
+    Row(
+        "requeues by the user before the first step do not hold the run",
+        stopped(StopCause.REQUEUE, step=0),
+        Action.REQUEUE,
+        history=(stopped(StopCause.REQUEUE, step=0),) * 5,
+        says="stopped by the user's request to requeue",
     ),
     Row(
         "bad input fails with exit code 2",

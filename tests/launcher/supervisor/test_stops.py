@@ -57,6 +57,33 @@ def test_a_user_s_request_during_the_save_before_a_requeue_counts(watch, name):
     assert "release" in scheduler.calls
 
 
+@pytest.mark.parametrize("signal_is", ["first", "later", "lost"])
+def test_a_requeue_by_the_user_is_not_taken_for_the_time_limit(watch, tmp_path, signal_is):
+    async def body(stops: StopWatch) -> None:
+        await asyncio.sleep(0.1)  # The file is read for the first time.
+        if signal_is == "first":
+            stops.on_signal("SIGUSR2")
+        _ask(stops, "requeue")
+        await _until(lambda: stops.stop and stops.stop.cause is StopCause.REQUEUE)
+        if signal_is == "later":
+            stops.on_signal("SIGUSR2")
+        assert stops.stop.cause is StopCause.REQUEUE
+        assert stops.stop.signal is signal.SIGUSR2 and not stops.is_by_user
+
+    watch(body, FakeScheduler(("n1",)))
+    assert not (tmp_path / "request.json").exists()
+
+
+def test_a_request_to_requeue_that_an_earlier_start_of_the_job_left_is_answered(watch, tmp_path):
+    (tmp_path / "request.json").write_text('{"request": "requeue"}')
+
+    async def body(stops: StopWatch) -> None:
+        await _until(lambda: not (tmp_path / "request.json").exists())
+        assert stops.stop is None
+
+    watch(body, FakeScheduler(("n1",)))
+
+
 def test_a_request_at_the_end_of_the_job_is_not_lost(watch, tmp_path):
     found = []
 
