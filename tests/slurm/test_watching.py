@@ -49,12 +49,20 @@ def write(state):
 
 append(event="job_start", nodes=["n1", "n2"])
 request = run / "request.json"
-while not warned and not (request.exists() and json.loads(request.read_text())["job"] == job):
+
+def asked_to_end():
+    if not request.exists():
+        return False
+    asked = json.loads(request.read_text())
+    return asked["job"] == job and asked["request"] != "requeue"
+
+while not warned and not asked_to_end():
     write("running")
     time.sleep(0.2)
 append(event="job_end", state="requeued" if warned else "stopped", reason="asked")
 write("ended")
 if warned:
+    request.unlink()
     subprocess.run(["scontrol", "requeue", job], check=True)
     time.sleep(60)
 request.unlink()
