@@ -14,6 +14,7 @@ INSTALL := $(BIN)/pip install --constraint $(LOCK)
 UV_VERSION := 0.13.9
 # All tests of a file run in one process, so that they share their fixtures.
 TWO_PROCESSES := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+FAULT_TESTS := tests/slurm/test_rank_faults.py tests/slurm/test_node_faults.py
 
 # The demo's corpus: the source code of Python's standard library; each file is a document.
 STDLIB = $(shell $(PYTHON) -c "import sysconfig; print(sysconfig.get_paths()['stdlib'])")
@@ -56,10 +57,13 @@ demo: $(USER_READY) ## From text to a Hugging Face model: every command of the m
 test: $(DEVELOPER_READY) ## All tests except those marked slow, in two processes: about ten minutes on two cores
 	$(BIN)/python -m pytest $(TWO_PROCESSES)
 
-# Slow tests run one at a time: some measure time, and some use both cores and much memory.
+# The tests of faults measure seconds until the next step, so nothing else runs beside them. `make bench` runs the
+# tests of speed.
 test-all: $(DEVELOPER_READY) ## All tests, also the slow ones (up to an hour)
 	$(BIN)/python -m pytest $(TWO_PROCESSES)
-	$(BIN)/python -m pytest -m 'slow and not soak'
+	$(BIN)/python -m pytest -m slow $(FAULT_TESTS)
+	$(BIN)/python -m pytest $(TWO_PROCESSES) -m 'slow and not soak' \
+		$(addprefix --ignore=,$(FAULT_TESTS)) --ignore-glob='tests/benchmarks/*_speed.py'
 
 soak: $(DEVELOPER_READY) ## A run on SLURM with a fault every two minutes, for about an hour; needs SLURM's daemons and root
 	$(BIN)/python -m pytest -m soak tests/slurm

@@ -60,6 +60,7 @@ class StopWatch:
     _closed: bool = False
     _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     _asking: "asyncio.Task[None] | None" = None  # why SIGTERM came
+    _reading: "asyncio.Task[None] | None" = None  # whether SIGUSR2 came from `bigtrain requeue`
     _releasing: "asyncio.Task[None] | None" = None  # not cancelled by `close`
 
     def start(self) -> None:
@@ -79,14 +80,15 @@ class StopWatch:
             task.cancel()
         await self.settle()
         # A request that came while the job was ending must not be lost.
-        self._follow(await asyncio.to_thread(self._read_request))
+        await self._read_file()
         if self.stop is not None:
             await asyncio.to_thread((self.folder / REQUEST_FILE).unlink, missing_ok=True)
 
     async def settle(self) -> None:
-        """Waits until it is known why SIGTERM came."""
-        if self._asking is not None:
-            await self._asking
+        """Waits until it is known why a signal came."""
+        for task in (self._asking, self._reading):
+            if task is not None:
+                await task
 
     async def ask_scheduler(self) -> None:
         """Finds out whether lost nodes or killed ranks are the scheduler's way to end the job.
@@ -117,6 +119,9 @@ class StopWatch:
         match name:
             case "SIGUSR2":
                 self._request(Stop(StopCause.TIME_LIMIT, name, signal.SIGUSR2, self._deadline()))
+                # `bigtrain requeue` writes its request before it sends the signal.
+                if self._reading is None:
+                    self._reading = asyncio.get_running_loop().create_task(self._read_file())
             case "SIGINT" | "SIGHUP":
                 self._request(Stop(StopCause.USER, name, signal.SIGTERM))
             case _:
@@ -157,7 +162,7 @@ class StopWatch:
 
     async def _ask_for_cause(self) -> None:
         assert self.stop is not None
-        self._follow(await asyncio.to_thread(self._read_request))
+        await self._read_file()
         cause = await self.scheduler.why_terminated()
         if not self.is_by_user and (self.stop.name == "SIGTERM" or cause is StopCause.USER):
             self.stop.cause = cause
@@ -184,8 +189,11 @@ class StopWatch:
             # A supervisor that was killed left it; this start of the same job is the answer.
             await asyncio.to_thread((self.folder / REQUEST_FILE).unlink, missing_ok=True)
         while True:
-            self._follow(await asyncio.to_thread(self._read_request))
+            await self._read_file()
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _read_file(self) -> None:
+        self._follow(await asyncio.to_thread(self._read_request))
 
     def _follow(self, request: str | None) -> None:
         if request is None or request == self._request_seen:

@@ -25,7 +25,10 @@ from tests.slurm.processes import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_SECONDS)]
 NODE_GOAL = 45.0
 SAME_LOSS = 1e-6
-ELASTIC_STEPS = 400
+ELASTIC_STEPS = 200
+GENTLE = {"learning_rate": 3e-4}
+"""With ten times as much, this tiny model turns a rounding error of the weights into 1e-3 of the
+loss by step 52, also in one process (`bigtrain parity` measures it)."""
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,7 @@ def test_an_elastic_run_continues_on_fewer_nodes_and_later_on_all(
     left: int,
 ) -> None:
     train = {"steps": ELASTIC_STEPS, "global_batch_size": batch, "micro_batch_size": 1}
-    config = fault_config(corpus, tmp_path / "runs", train=train)
+    config = fault_config(corpus, tmp_path / "runs", train=train, optim=GENTLE)
     run = launch(config, nodes=4, elastic=True)
     died = time.time()
     run.cluster.kill_node("n4")
@@ -75,13 +78,14 @@ def test_an_elastic_run_continues_on_fewer_nodes_and_later_on_all(
     decision = run.events("decision")[0]
     assert decision["nodes"] == ["n1", "n2", "n3"][:left] and decision["world_size"] == left
     assert len(run.events("job_start")) == 1
-    run.wait_for_step(40, timeout=WAIT_SECONDS)
     run.cluster.restart_node("n4")
+    run.wait_for_step(30, timeout=WAIT_SECONDS)
     run.bigtrain("requeue", str(run.folder))
     wait_until(lambda: len(run.events("job_start")) == 2, WAIT_SECONDS, run.describe)
     run.wait_end(timeout=WAIT_SECONDS)
     assert [start["world_size"] for start in run.events("start")] == [4, left, 4]
     assert kinds(run) == ["node_lost", "stopped", "finished"]
+    assert run.events("job_end")[0]["reason"].startswith("stopped by the user's request to requeue")
     expected = losses_of(train_locally(config, 4, tmp_path / "uninterrupted"))
     assert run.losses() == pytest.approx(expected, rel=SAME_LOSS)
 

@@ -74,6 +74,17 @@ def test_a_requeue_by_the_user_is_not_taken_for_the_time_limit(watch, tmp_path, 
     assert not (tmp_path / "request.json").exists()
 
 
+def test_the_cause_of_a_requeue_is_known_when_the_ranks_end_at_once(watch):
+    async def body(stops: StopWatch) -> None:
+        await asyncio.sleep(0.1)
+        _ask(stops, "requeue")
+        stops.on_signal("SIGUSR2")
+        await stops.settle()
+        assert stops.stop.cause is StopCause.REQUEUE
+
+    watch(body, FakeScheduler(("n1",)))
+
+
 def test_a_request_to_requeue_that_an_earlier_start_of_the_job_left_is_answered(watch, tmp_path):
     (tmp_path / "request.json").write_text('{"request": "requeue"}')
 
