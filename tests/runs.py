@@ -130,7 +130,9 @@ def train_resolved(config: RunConfig, **options: Any) -> Any:
     return train(config, ranks=ranks, device=choose_device("cpu", ranks), **options)
 
 
-def save_engine(engine: Any, state: Any, checkpoints: str | Path) -> None:
+def save_engine(
+    engine: Any, state: Any, checkpoints: str | Path, *, tokenizer: bytes = b""
+) -> None:
     """Saves the current state of an engine; all ranks call this function."""
     import torch
 
@@ -141,7 +143,7 @@ def save_engine(engine: Any, state: Any, checkpoints: str | Path) -> None:
         open_folder(checkpoints),
         engine,
         policy=CheckpointConfig(),
-        tokenizer=b"",
+        tokenizer=tokenizer,
         attempt=1,
         device=torch.device("cpu"),
     )

@@ -1,9 +1,12 @@
 """BERT as transformers' MegatronBertForPreTraining, which has its norms at the same places."""
 
-from transformers import MegatronBertConfig
+from typing import Any
+
+from transformers import MegatronBertConfig, PreTrainedConfig
 
 from bigtrain.config.model import ModelConfig
 from bigtrain.convert.mapping import GroupedQkv, Identity, PaddedRows, Rule, identity_rules
+from bigtrain.convert.model_section import common_dropout, refuse_others
 from bigtrain.convert.special_ids import ids_of_model
 from data_tools.tokenizer import SpecialIds
 
@@ -27,6 +30,28 @@ def bert_config(model: ModelConfig, special: SpecialIds) -> MegatronBertConfig:
         tie_word_embeddings=model.tie_embeddings,
         **ids_of_model("bert", special),
     )
+
+
+def bert_model(config: PreTrainedConfig) -> dict[str, Any]:
+    """transformers' config as the model section of a run's config.
+
+    Raises:
+        ImportRefusal: It asks for something that our model cannot compute.
+    """
+    refuse_others(config, "hidden_act", "gelu")
+    return {
+        "kind": "bert",
+        "num_layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "num_heads": config.num_attention_heads,
+        "ffn_hidden_size": config.intermediate_size,
+        "vocab_size": config.vocab_size,
+        "max_sequence_length": config.max_position_embeddings,
+        "tie_embeddings": config.tie_word_embeddings,
+        "dropout": common_dropout(config, "hidden_dropout_prob", "attention_probs_dropout_prob"),
+        "norm_epsilon": config.layer_norm_eps,
+        "init_std": config.initializer_range,
+    }
 
 
 def bert_rules(model: ModelConfig) -> tuple[Rule, ...]:

@@ -6,10 +6,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
 from bigtrain.checkpoint.commit import open_state
 from bigtrain.checkpoint.find_checkpoint import find_checkpoint
@@ -17,12 +18,20 @@ from bigtrain.checkpoint.reading import CheckpointReader
 from bigtrain.checkpoint.schema import TOKENIZER_FILE, WEIGHT, TrainState
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import RunConfig
-from bigtrain.config.resume_rules import load_saved_config
-from bigtrain.convert.checkpoint_model import CheckpointModel
+from bigtrain.config.model import ModelConfig
+from bigtrain.config.resume_rules import load_saved_config, load_saved_model
 from bigtrain.convert.config_json import write_config
-from bigtrain.convert.families import ExportError, family_of, hugging_face_outputs
+from bigtrain.convert.families import ExportError, family_of
+from bigtrain.convert.layer_loop import build_layer_by_layer
+from bigtrain.convert.logit_check import (
+    TOLERANCE,
+    LogitComparison,
+    compare_logits,
+    token_sequences,
+)
 from bigtrain.convert.mapping import expand
 from bigtrain.convert.special_ids import ids_of_model
+from bigtrain.convert.their_weights import TheirWeights
 from bigtrain.convert.tokenizer_check import compare_tokenizers
 from bigtrain.convert.tokenizer_files import write_tokenizer
 from data_tools.corpus import open_corpus
@@ -31,7 +40,6 @@ from data_tools.tokenizer import HARD_TEXTS, Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 
-LOGIT_TOLERANCE = 1e-4
 REAL_DOCUMENTS = 8
 
 
@@ -53,7 +61,9 @@ class OpenedCheckpoint:
 
     folder: Folder
     state: TrainState
-    config: RunConfig
+    model: ModelConfig
+    config: RunConfig | None
+    """None of an import, which no run has saved."""
     tokenizer: Tokenizer
 
 
@@ -73,7 +83,8 @@ def open_checkpoint(path: str | Path) -> OpenedCheckpoint:
         return OpenedCheckpoint(
             folder=folder,
             state=state,
-            config=load_saved_config(state.config),
+            model=load_saved_model(state.config),
+            config=load_saved_config(state.config) if state.has_moments else None,
             tokenizer=load_tokenizer(tokenizer),
         )
 
@@ -99,22 +110,22 @@ def export_hugging_face(path: str | Path, out: str | Path, *, texts: Sequence[st
     if out.exists():
         raise ExportError(f"{out} exists already; remove it or export to another folder")
     checkpoint = open_checkpoint(path)
-    family_of(checkpoint.config.model)
+    family_of(checkpoint.model)
     real = (*texts, *_corpus_texts(checkpoint))
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     temporary.chmod(0o755)
     try:
         parameters = write_model(checkpoint, temporary)
-        largest, compared = _verify(checkpoint, temporary, (*HARD_TEXTS, *real))
+        found = _verify(checkpoint, temporary, (*HARD_TEXTS, *real))
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Export(
         folder=out,
         parameters=parameters,
-        largest_logit_difference=largest,
-        logits_compared=compared,
+        largest_logit_difference=found.largest,
+        logits_compared=found.compared,
         hard_texts=len(HARD_TEXTS),
         real_texts=len(real),
     )
@@ -133,7 +144,7 @@ def render_export(export: Export) -> Iterator[str]:
 
 def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
     """Writes config, weights and tokenizer into ``folder``; returns the number of parameters."""
-    model = checkpoint.config.model
+    model = checkpoint.model
     special = checkpoint.tokenizer.special
     family = family_of(model)
     rules = list(expand(family.rules(model), model.num_layers))
@@ -160,8 +171,10 @@ def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
 
 def _corpus_texts(checkpoint: OpenedCheckpoint) -> list[str]:
     """A few documents of the run's corpus; none if it is not at its path any more."""
+    if checkpoint.config is None:
+        return []
     data = checkpoint.config.data
-    length = checkpoint.config.model.max_sequence_length
+    length = checkpoint.model.max_sequence_length
     try:
         corpus = open_corpus(next(iter((*data.validation_corpora, *data.training_corpora))))
     except InputError:
@@ -173,15 +186,13 @@ def _corpus_texts(checkpoint: OpenedCheckpoint) -> list[str]:
     return [checkpoint.tokenizer.decode(document[:length]) for document in documents]
 
 
-def _verify(checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]) -> tuple[float, int]:
-    """Returns the largest logit difference, and how many logits were compared.
+def _verify(checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]) -> LogitComparison:
+    """Compares tokenizer and logits.
 
     Raises:
         ExportError: The tokenizer differs on a text, or a logit differs by more than the tolerance.
     """
-    found = compare_tokenizers(
-        checkpoint.tokenizer, folder, texts, kind=checkpoint.config.model.kind
-    )
+    found = compare_tokenizers(checkpoint.tokenizer, folder, texts, kind=checkpoint.model.kind)
     if found.wrong:
         raise ExportError(
             f"the exported tokenizer differs in {len(found.wrong)} cases on {len(texts)} texts; "
@@ -196,35 +207,23 @@ def _verify(checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]) ->
             len(texts),
             found.tolerated[0],
         )
-    length = checkpoint.config.model.max_sequence_length
-    sequences = [
-        torch.from_numpy(ids[:length]).long()
-        for ids in checkpoint.tokenizer.encode_batch(texts)
-        if len(ids) > 0
-    ]
-    largest, compared = _compare_logits(checkpoint, folder, sequences)
-    if not largest <= LOGIT_TOLERANCE:
+    model = checkpoint.model
+    sequences = token_sequences(checkpoint.tokenizer, texts, max_length=model.max_sequence_length)
+    found_logits = compare_logits(
+        checkpoint.folder, model, lambda slowly: _load_export(model, folder, slowly), sequences
+    )
+    if not found_logits.is_equal:
         raise ExportError(
             f"the exported model's logits differ from the checkpoint's by up to "
-            f"{largest:.3g}, more than {LOGIT_TOLERANCE:g}; nothing was kept"
+            f"{found_logits.largest:.3g}, more than {TOLERANCE:g}; nothing was kept"
         )
-    return largest, compared
+    return found_logits
 
 
-@torch.no_grad()
-def _compare_logits(
-    checkpoint: OpenedCheckpoint, folder: Path, sequences: Sequence[torch.Tensor]
-) -> tuple[float, int]:
-    model = checkpoint.config.model
+def _load_export(model: ModelConfig, folder: Path, slowly: bool) -> Any:
     loader = family_of(model).loader
-    theirs = loader.from_pretrained(folder, dtype=torch.float32).eval()
-    largest, compared = torch.zeros(()), 0
-    with CheckpointModel(checkpoint.folder, checkpoint.config) as ours:
-        for sequence in sequences:
-            expected = ours.outputs(sequence[None])
-            found = hugging_face_outputs(theirs, model, sequence[None])
-            for one, other in zip(found, expected, strict=True):
-                # torch.maximum keeps a NaN, which the built-in max would lose.
-                largest = torch.maximum(largest, (one - other).abs().max())
-                compared += other.numel()
-    return float(largest), compared
+    if not slowly:
+        return loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+    tensors = TheirWeights(folder).tensors
+    config = AutoConfig.from_pretrained(folder)
+    return build_layer_by_layer(loader, config, lambda name: tensors[name].read())

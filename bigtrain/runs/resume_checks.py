@@ -21,7 +21,7 @@ from bigtrain.checkpoint.step_folders import CHECKPOINTS, named_folders
 from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.errors import show_value
-from bigtrain.config.resume_rules import check_resume, load_saved_config
+from bigtrain.config.resume_rules import check_resume, load_saved_model
 from bigtrain.data.corpus_checks import check_data
 from bigtrain.data.phase_record import PhaseRecord, check_phases
 from bigtrain.plan.parameters import count_parameters
@@ -58,7 +58,7 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     if checkpoint is None:
         return
     state, sha256 = open_state(checkpoint), data.tokenizer.sha256
-    if forks and config.checkpoint.load_weights_only:
+    if forks and (config.checkpoint.load_weights_only or not state.has_moments):
         check_weights(config, state, checkpoint=checkpoint, tokenizer_sha256=sha256)
         return
     check_state(
@@ -146,7 +146,7 @@ def check_weights(
             f"{state.tokenizer_sha256[:12]}, and the corpus has {tokenizer_sha256[:12]}; shard the "
             "corpus with the tokenizer.model in the checkpoint, or leave checkpoint.load out"
         )
-    theirs, ours = load_saved_config(state.config).model, config.model
+    theirs, ours = load_saved_model(state.config), config.model
     sizes = [count_parameters(model).padded_total for model in (theirs, ours)]
     if sizes[0] != sizes[1]:
         before, now = theirs.model_dump(), ours.model_dump()

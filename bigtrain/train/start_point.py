@@ -79,7 +79,8 @@ def _start_from_another(trainer: Trainer, load: str, accept_changes: Sequence[st
     checkpoint, skipped = on_rank_zero(lambda: find_checkpoint(load))
     for line in skipped if dist.get_rank() == 0 else ():
         log.warning("%s", line)
-    if trainer.config.checkpoint.load_weights_only:
+    has_moments = on_rank_zero(lambda: open_state(checkpoint).has_moments)
+    if trainer.config.checkpoint.load_weights_only or not has_moments:
         _load_weights(trainer, checkpoint)
     else:
         _resume_from(trainer, checkpoint, accept_changes, forks=True)
