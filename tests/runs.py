@@ -100,6 +100,9 @@ LLAMA = {
 }
 """What makes the tiny model a Llama: ``tiny_config(…, model=LLAMA)``."""
 
+CLASSIC_BERT = {"kind": "bert", "norm_position": "post"}
+"""What makes the tiny model the BERT of Devlin et al."""
+
 
 def merge(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Returns ``values`` updated with ``over``, section by section."""

@@ -224,6 +224,6 @@ def _load_export(model: ModelConfig, folder: Path, slowly: bool) -> Any:
     loader = family_of(model).loader
     if not slowly:
         return loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
-    tensors = TheirWeights(folder).tensors
+    tensors = TheirWeights(folder, architecture="AutoModel").tensors
     config = AutoConfig.from_pretrained(folder)
     return build_layer_by_layer(loader, config, lambda name: tensors[name].read())

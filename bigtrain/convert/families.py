@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForPreTraining, PreTrain
 from bigtrain.config.model import ModelConfig
 from bigtrain.config.model_kinds import ModelKind
 from bigtrain.convert.bert import bert_config, bert_rules
+from bigtrain.convert.classic_bert import classic_bert_config, classic_bert_rules
 from bigtrain.convert.gpt2 import gpt2_config, gpt2_rules
 from bigtrain.convert.llama import llama_config, llama_rules, qwen3_config
 from bigtrain.convert.mapping import Rule
@@ -35,6 +36,9 @@ GPT2 = Family(gpt2_config, gpt2_rules, AutoModelForCausalLM)
 LLAMA = Family(llama_config, llama_rules, AutoModelForCausalLM)
 QWEN3 = Family(qwen3_config, llama_rules, AutoModelForCausalLM)
 BERT = Family(bert_config, bert_rules, AutoModelForPreTraining, generates=False)
+CLASSIC_BERT = Family(
+    classic_bert_config, classic_bert_rules, AutoModelForPreTraining, generates=False
+)
 
 
 def family_of(model: ModelConfig) -> Family:
@@ -66,7 +70,7 @@ def _gpt_family(model: ModelConfig) -> Family:
 
 _FAMILIES: Mapping[ModelKind, Callable[[ModelConfig], Family]] = {
     "gpt": _gpt_family,
-    "bert": lambda _: BERT,
+    "bert": lambda model: CLASSIC_BERT if model.norm_position == "post" else BERT,
 }
 
 

@@ -81,7 +81,7 @@ def import_hugging_face(
         raise ImportRefusal(f"{out} exists already; remove it or import to another folder")
     their = read_their_model(folder)
     tokenizer = load_their_tokenizer(folder, their.model, instead=tokenizer_file)
-    weights = TheirWeights(folder)
+    weights = TheirWeights(folder, architecture=their.saved_architecture)
     plan = plan_import(their, weights)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from transformers import (
+    BertConfig,
     GPT2Config,
     LlamaConfig,
     MegatronBertConfig,
@@ -50,6 +51,7 @@ MODEL_TYPES: Mapping[str, ModelType] = {
     "llama": ModelType(LlamaConfig, llama_model, "model."),
     "mistral": ModelType(MistralConfig, mistral_model, "model."),
     "qwen3": ModelType(Qwen3Config, qwen3_model, "model."),
+    "bert": ModelType(BertConfig, bert_model, "bert.", _HEADS_OF_BERT),
     "megatron-bert": ModelType(MegatronBertConfig, bert_model, "bert.", _HEADS_OF_BERT),
 }
 
@@ -86,6 +88,12 @@ class TheirModel:
     def architecture(self) -> str:
         """The class of transformers, for messages."""
         return str((self.family.config(self.model, NO_IDS).architectures or ["?"])[0])
+
+    @property
+    def saved_architecture(self) -> str:
+        """The class that saved the folder, which may be the model without heads."""
+        name = str((self.config.architectures or [self.architecture])[0])
+        return name if name.isidentifier() else self.architecture
 
 
 NO_IDS = SpecialIds(**dict.fromkeys(ROLES, NONE))

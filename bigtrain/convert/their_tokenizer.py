@@ -42,7 +42,6 @@ def load_their_tokenizer(
     chosen = fitting[0]
     if len(fitting) == 2 and _give_equal_ids(*fitting):
         chosen = fitting[1]
-    log.info("the tokenizer is %s", chosen.path)
     return chosen
 
 
@@ -65,7 +64,7 @@ def _load(file: Path, model: ModelConfig) -> Tokenizer:
             raise
         # BERT's tokenizers have no end of a document: the end of a sentence serves as one.
         tokenizer = load_tokenizer(file, special={"eos": _END_OF_BERT})
-        log.info("%s has no token that ends a document; %s is used", file, _END_OF_BERT)
+        log.warning("%s has no token that ends a document; %s is used", file, _END_OF_BERT)
         return tokenizer
 
 

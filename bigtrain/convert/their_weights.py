@@ -57,8 +57,12 @@ class TheirTensor:
 class TheirWeights:
     """The tensors of a Hugging Face folder by name, without buffers that are no weights."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, architecture: str) -> None:
         """Reads the headers of all files.
+
+        Args:
+            folder: The folder.
+            architecture: The class of its model, for the message about pickled weights.
 
         Raises:
             ImportRefusal: There are no safetensors, a file is missing or damaged, or its name
@@ -69,7 +73,7 @@ class TheirWeights:
         self.buffers: list[str] = []
         index = folder / INDEX_FILE
         listed = _read_index(index) if index.is_file() else {}
-        files = sorted(set(listed.values())) or [_single_file(folder)]
+        files = sorted(set(listed.values())) or [_single_file(folder, architecture)]
         for name in files:
             self._read_header(folder / name)
         present = {*self.tensors, *self.buffers}
@@ -118,13 +122,13 @@ class TheirWeights:
         self.tensors[tensor.name] = tensor
 
 
-def _single_file(folder: Path) -> str:
+def _single_file(folder: Path, architecture: str) -> str:
     if (folder / SINGLE_FILE).is_file():
         return SINGLE_FILE
     if pickled := next((path for glob in _PICKLED for path in sorted(folder.glob(glob))), None):
         raise ImportRefusal(
             f"{pickled}: pickled weights can run code, so they are not read; convert them where "
-            'you trust them: python -c "import transformers; transformers.AutoModel'
+            f'you trust them: python -c "import transformers; transformers.{architecture}'
             f".from_pretrained('{folder}').save_pretrained('NEW_FOLDER')\", and copy the tokenizer"
         )
     raise ImportRefusal(f"{folder}: no {SINGLE_FILE} and no {INDEX_FILE}; download the weights")

@@ -50,6 +50,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "qwen3": ("Qwen3ForCausalLM", {**_GROUPED, "tie_word_embeddings": True}),
     "mistral": ("MistralForCausalLM", {**_GROUPED, "sliding_window": 32}),
+    "bert": ("BertForPreTraining", _BERT),
+    "bert untied": ("BertForPreTraining", {**_BERT, "tie_word_embeddings": False}),
     "megatron-bert": ("MegatronBertForPreTraining", _BERT),
     "megatron-bert untied": (
         "MegatronBertForPreTraining",

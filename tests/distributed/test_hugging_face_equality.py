@@ -8,7 +8,7 @@ import pytest
 from bigtrain.config import RunConfig
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import run_ranks
-from tests.runs import LLAMA, bert_config, tiny_config, train_rank
+from tests.runs import CLASSIC_BERT, LLAMA, bert_config, tiny_config, train_rank
 
 STEPS = 20
 SCALED = {
@@ -138,6 +138,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen3": {**LLAMA, "qk_norm": True},
     "bert": {"kind": "bert"},
     "bert, untied": {"kind": "bert", "tie_embeddings": False},
+    "classic bert": CLASSIC_BERT,
+    "classic bert, untied": {**CLASSIC_BERT, "tie_embeddings": False},
 }
 
 
@@ -155,19 +157,19 @@ def test_logits_equal_those_of_transformers() -> None:
     assert max(found.values()) < 1e-4, found
 
 
-@pytest.mark.parametrize("name", ["gpt", "llama", "bert"])
+@pytest.mark.parametrize("name", ["gpt", "llama", "bert", "classic bert"])
 def test_twenty_steps_give_the_losses_of_transformers_and_torch(
     name: str, corpus: Path, pair_corpus: Path, tmp_path: Path
 ) -> None:
-    make, text = (bert_config, pair_corpus) if name == "bert" else (tiny_config, corpus)
-    model = {} if name == "bert" else {"model": MODELS[name]}
+    is_bert = "kind" in MODELS[name]
+    make, text = (bert_config, pair_corpus) if is_bert else (tiny_config, corpus)
     config = make(
         text,
         tmp_path,
         train={"steps": STEPS},
         validation={"every": 1000, "samples": 1},
         checkpoint={"every": 1000},
-        **model,
+        model=MODELS[name],
     )
     run_ranks(train_rank, 1, config)
     ours = [event["loss"] for event in read_metrics(config.run_dir / "metrics.jsonl", "train")]

@@ -175,7 +175,10 @@ def _larger_vocabulary(folder: Path) -> None:
         (_other_biases, "attention_bias=True and mlp_bias=False differ"),
         (_wide_heads, "head_dim=16 × num_attention_heads=4 is not hidden_size=32"),
         (_other_activation, "hidden_act=relu; bigtrain's model has silu"),
-        (_pickled, r"pytorch_model.bin: pickled weights can run code, .* save_pretrained"),
+        (
+            _pickled,
+            r"pytorch_model.bin: pickled weights can run code, .*LlamaForCausalLM.from_pretrained",
+        ),
         (_no_weights, "no model.safetensors and no model.safetensors.index.json"),
         (_cut_weights, "model.safetensors cannot be read"),
         (_indexed("../other.safetensors"), r"is '../other.safetensors', which is not a file of"),
