@@ -15,6 +15,9 @@ from bigtrain.convert.gpt2 import gpt2_config, gpt2_rules
 from bigtrain.convert.llama import llama_config, llama_rules, qwen3_config
 from bigtrain.convert.mapping import Rule
 from data_tools.tokenizer import SpecialIds
+from data_tools.tokenizer.special_tokens import NONE, ROLES
+
+NO_IDS = SpecialIds(**dict.fromkeys(ROLES, NONE))
 
 
 class ExportError(ValueError):
@@ -48,6 +51,16 @@ def family_of(model: ModelConfig) -> Family:
         ExportError: transformers has no class for this combination.
     """
     return _FAMILIES[model.kind](model)
+
+
+def class_of(model: ModelConfig) -> str:
+    """The name of the class of transformers for a model.
+
+    Raises:
+        ExportError: transformers has no class for this combination.
+    """
+    config = family_of(model).config(model, NO_IDS)
+    return str((config.architectures or ["?"])[0])
 
 
 def _gpt_family(model: ModelConfig) -> Family:

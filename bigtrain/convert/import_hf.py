@@ -4,7 +4,6 @@ The tables of the export are read backwards, tensor by tensor. The checkpoint ho
 moments; a run that loads it begins at step 0.
 """
 
-import hashlib
 import logging
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from bigtrain.checkpoint.hugging_face_folder import CONFIG_FILE, fingerprint
 from bigtrain.checkpoint.reading import CheckpointReader
 from bigtrain.checkpoint.schema import WEIGHT, TrainState
 from bigtrain.checkpoint.storage_folder import DiskFolder, Folder
@@ -32,11 +32,11 @@ from bigtrain.convert.logit_check import (
 )
 from bigtrain.convert.mapping import Rule
 from bigtrain.convert.model_section import ImportRefusal
-from bigtrain.convert.their_config import CONFIG_FILE, TheirModel, read_their_model
+from bigtrain.convert.their_config import TheirModel, read_their_model
 from bigtrain.convert.their_tokenizer import load_their_tokenizer
 from bigtrain.convert.their_weights import TheirWeights
 from bigtrain.plan.parameters import count_parameters
-from data_tools.files import file_sha256, sync_path
+from data_tools.files import sync_path
 from data_tools.tokenizer import HARD_TEXTS, Tokenizer
 
 log = logging.getLogger(__name__)
@@ -167,18 +167,6 @@ def describe_origin(folder: Path, their: TheirModel, *, anew: Sequence[str]) -> 
         "fingerprint": fingerprint(folder),
         "begun_anew": list(anew),
     }
-
-
-def fingerprint(folder: Path) -> str:
-    """A hash of the config, the index, and the names, sizes and times of the weights' files."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
-        digest.update(f"{path.name} {path.stat().st_size}".encode())
-        if path.suffix == ".json":
-            digest.update(file_sha256(path).encode())
-        else:
-            digest.update(str(path.stat().st_mtime_ns).encode())
-    return digest.hexdigest()
 
 
 def _check_equal(plan: ImportPlan, name: str, target: str) -> None:

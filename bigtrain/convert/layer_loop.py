@@ -46,17 +46,19 @@ def build_layer_by_layer(loader: Any, config: PreTrainedConfig, read: ReadTensor
         config: The config of the complete model.
         read: Reads a tensor by its name in the complete model.
     """
-    config = copy.deepcopy(config)
-    # A cache would take the calls of the layer for one sequence.
-    config.use_cache = False
     small = copy.deepcopy(config)
+    # A cache would take the calls of the layer for one sequence.
+    small.use_cache = False
     small.num_hidden_layers = 1
     if getattr(small, "layer_types", None):
         small.layer_types = small.layer_types[:1]
     model = loader.from_config(small, dtype=torch.float32).eval()
     for part in model.modules():
         if hasattr(part, "config"):
-            part.config = config
+            # Its other keys stay: transformers has chosen the kernel of attention there.
+            part.config.num_hidden_layers = config.num_hidden_layers
+            if getattr(config, "layer_types", None):
+                part.config.layer_types = list(config.layer_types)
     path = next(name for name, each in model.named_modules() if each is _only_layer_list(model)[2])
     first = f"{path}.0."
     parameters = dict(model.named_parameters())

@@ -1,6 +1,6 @@
 """Compares the logits of a checkpoint's model with those of transformers' model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ TOLERANCE = 1e-4
 logit."""
 WHOLE_MODEL_BYTES = 2**30
 """A model that is larger in fp32 is compared layer by layer: both sides hold one layer at a time,
-besides embeddings and heads."""
-_TEXTS_LAYER_BY_LAYER = 4
+besides embeddings and heads, and one side after the other."""
+_TEXTS_LAYER_BY_LAYER = 2
 _TOKENS_LAYER_BY_LAYER = 256
 
 
@@ -70,18 +70,34 @@ def compare_logits(
     if slowly:
         shortened = (sequence[:_TOKENS_LAYER_BY_LAYER] for sequence in sequences)
         sequences = sorted(shortened, key=len, reverse=True)[:_TEXTS_LAYER_BY_LAYER]
+    expected = _ours(checkpoint, model, sequences, layer_by_layer=slowly, rounding=rounding)
+    if slowly:
+        expected = iter(list(expected))  # Never a layer of both sides at a time.
     theirs = build_theirs(slowly)
     largest, scale, compared = torch.zeros(()), 0.0, 0
-    with CheckpointModel(checkpoint, model, layer_by_layer=slowly, rounding=rounding) as ours:
-        for sequence in sequences:
-            expected = ours.outputs(sequence[None])
-            found = hugging_face_outputs(theirs, model, sequence[None])
-            for one, other in zip(found, expected, strict=True):
-                # torch.maximum keeps a NaN, which the built-in max would lose.
-                largest = torch.maximum(largest, (one - other).abs().max())
-                scale = max(scale, float(other.abs().max()))
-                compared += other.numel()
+    for sequence, outputs in zip(sequences, expected, strict=True):
+        found = hugging_face_outputs(theirs, model, sequence[None])
+        for one, other in zip(found, outputs, strict=True):
+            # torch.maximum keeps a NaN, which the built-in max would lose.
+            largest = torch.maximum(largest, (one - other).abs().max())
+            scale = max(scale, float(other.abs().max()))
+            compared += other.numel()
     return LogitComparison(float(largest), scale, compared, slowly)
+
+
+def _ours(
+    checkpoint: Folder,
+    model: ModelConfig,
+    sequences: Sequence[torch.Tensor],
+    *,
+    layer_by_layer: bool,
+    rounding: torch.dtype,
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    with CheckpointModel(
+        checkpoint, model, layer_by_layer=layer_by_layer, rounding=rounding
+    ) as ours:
+        for sequence in sequences:
+            yield ours.outputs(sequence[None])
 
 
 def token_sequences(

@@ -21,15 +21,14 @@ from transformers import (
     Qwen3Config,
 )
 
+from bigtrain.checkpoint.hugging_face_folder import CONFIG_FILE
 from bigtrain.config.model import ModelConfig
 from bigtrain.convert.bert import bert_model
-from bigtrain.convert.families import ExportError, Family, family_of
+from bigtrain.convert.families import NO_IDS, ExportError, Family, class_of, family_of
 from bigtrain.convert.gpt2 import gpt2_model
 from bigtrain.convert.llama import llama_model, mistral_model, qwen3_model
 from bigtrain.convert.model_section import ImportRefusal
-from data_tools.tokenizer.special_tokens import NONE, ROLES, SpecialIds
 
-CONFIG_FILE = "config.json"
 _HEADS_OF_BERT = ("cls.", "bert.pooler.")
 
 
@@ -87,21 +86,13 @@ class TheirModel:
     @property
     def architecture(self) -> str:
         """The class of transformers, for messages."""
-        return str((self.family.config(self.model, NO_IDS).architectures or ["?"])[0])
+        return class_of(self.model)
 
     @property
     def saved_architecture(self) -> str:
         """The class that saved the folder, which may be the model without heads."""
         name = str((self.config.architectures or [self.architecture])[0])
         return name if name.isidentifier() else self.architecture
-
-
-NO_IDS = SpecialIds(**dict.fromkeys(ROLES, NONE))
-
-
-def is_hugging_face_folder(folder: Path) -> bool:
-    """Whether a folder has a config.json, which no checkpoint and no run folder has."""
-    return (folder / CONFIG_FILE).is_file()
 
 
 def read_their_model(folder: Path) -> TheirModel:

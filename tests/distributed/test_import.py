@@ -10,6 +10,12 @@ import pytest
 
 from bigtrain.checkpoint.schema import read_state
 from bigtrain.checkpoint.storage_folder import open_folder
+from bigtrain.commands.checkpoint.info import (
+    describe_checkpoint,
+    render_description,
+    render_saved_config,
+)
+from bigtrain.commands.checkpoint.verify import verify_checkpoint
 from bigtrain.config import RunConfig, load_run_config
 from tests.distributed.hugging_face_folders import (
     MODELS,
@@ -155,6 +161,11 @@ def test_a_run_starts_from_an_import_and_another_resumes_from_neither_moments_no
     state = read_state(open_folder(imported))
     assert not state.has_moments and state.step == 0
     assert state.origin is not None and state.origin["architecture"] == "LlamaForCausalLM"
+    assert not verify_checkpoint(open_folder(imported)).faults
+    shown = dict(render_description(describe_checkpoint(open_folder(imported))))
+    assert shown["imported from"] == f"{folder}; weights only, no moments"
+    assert shown["model"].startswith("gpt, 47,008 parameters: 4 layers × 32")
+    assert render_saved_config(open_folder(imported)) == (imported / "model.yaml").read_text()
     yaml = tmp_path / "run.yaml"
     config = tiny_config(corpus, tmp_path)
     values = config.model_dump(mode="json", exclude={"model"})
