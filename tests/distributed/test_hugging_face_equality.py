@@ -64,10 +64,16 @@ def outputs(module: Any, config: RunConfig, tokens: Any) -> Any:
     return logits[..., : config.model.vocab_size], sentence
 
 
-def losses_of_transformers(config: RunConfig) -> list[float]:
-    """The losses of transformers' model trained by torch's AdamW; for ``run_ranks``."""
+def losses_of_transformers(config: RunConfig, folder: Path | None = None) -> list[float]:
+    """The losses of transformers' model trained by torch's AdamW; for ``run_ranks``.
+
+    Args:
+        config: The run.
+        folder: A Hugging Face folder to start from; by default the run's initial weights.
+    """
     import torch
 
+    from bigtrain.convert.families import family_of
     from bigtrain.data.batches import TrainingData
     from bigtrain.train.learning_rate import learning_rate
     from tests.distributed.hugging_face import (
@@ -77,8 +83,13 @@ def losses_of_transformers(config: RunConfig) -> list[float]:
         one_rank,
     )
 
-    with one_rank():
-        reference = build_transformers_model(config, build_unsplit_model(config)[1]).train()
+    if folder is None:
+        with one_rank():
+            reference = build_transformers_model(config, build_unsplit_model(config)[1]).train()
+    else:
+        loader = family_of(config.model).loader
+        reference = loader.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        set_dropout(reference.train(), config.model.dropout)
     matrices = [p for p in reference.parameters() if p.ndim > 1]
     vectors = [p for p in reference.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -101,6 +112,15 @@ def losses_of_transformers(config: RunConfig) -> list[float]:
         losses.append(float(loss))
     data.close()
     return losses
+
+
+def set_dropout(model: Any, value: float) -> None:
+    """Sets the probability of every dropout of a model."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = value
 
 
 def batch_loss(reference: Any, config: RunConfig, microbatches: Any) -> Any:
