@@ -10,6 +10,23 @@ IMPORTED = "imported"
 """The checkpoint in a run folder that `launch` makes of a Hugging Face folder."""
 
 
+class ImportRefusal(ValueError):
+    """The import was refused; the message is one line and says why. No files are left."""
+
+
+def check_is_hugging_face_folder(folder: Path) -> None:
+    """Checks that a folder can be one, before the import of torch takes seconds.
+
+    Raises:
+        ImportRefusal: It has no config.json.
+    """
+    if not is_hugging_face_folder(folder):
+        raise ImportRefusal(
+            f"{folder}: no {CONFIG_FILE}; give a folder with {CONFIG_FILE}, safetensors and a "
+            "tokenizer, as save_pretrained writes it"
+        )
+
+
 def is_hugging_face_folder(place: str | Path) -> bool:
     """Whether a path is a folder with a config.json, which no checkpoint and no run folder has."""
     return "://" not in str(place) and (Path(place) / CONFIG_FILE).is_file()

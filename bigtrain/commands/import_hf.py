@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bigtrain.checkpoint.hugging_face_folder import check_is_hugging_face_folder
 from bigtrain.commands.quiet_libraries import quiet_libraries
 from bigtrain.config.path_arguments import expanded
 
@@ -18,7 +19,7 @@ def import_hf(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(callback=expanded, help="New checkpoint; the folder must not exist.")
+        str, typer.Option(callback=expanded, help="New checkpoint; the folder must not exist.")
     ],
     tokenizer: Annotated[
         Path | None,
@@ -32,6 +33,7 @@ def import_hf(
 
     A run starts from it with checkpoint.load, in any layout; it holds weights and no moments.
     """
+    check_is_hugging_face_folder(folder)
     quiet_libraries()
     from bigtrain.convert.import_hf import import_hugging_face, render_import
 

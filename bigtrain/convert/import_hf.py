@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from bigtrain.checkpoint.hugging_face_folder import CONFIG_FILE, fingerprint
+from bigtrain.checkpoint.hugging_face_folder import CONFIG_FILE, ImportRefusal, fingerprint
 from bigtrain.checkpoint.reading import CheckpointReader
 from bigtrain.checkpoint.schema import WEIGHT, TrainState
 from bigtrain.checkpoint.storage_folder import DiskFolder, Folder
@@ -31,7 +31,6 @@ from bigtrain.convert.logit_check import (
     token_sequences,
 )
 from bigtrain.convert.mapping import Rule
-from bigtrain.convert.model_section import ImportRefusal
 from bigtrain.convert.their_config import TheirModel, read_their_model
 from bigtrain.convert.their_tokenizer import load_their_tokenizer
 from bigtrain.convert.their_weights import TheirWeights
@@ -62,7 +61,7 @@ class Import:
 
 
 def import_hugging_face(
-    folder: Path, out: Path, *, tokenizer_file: Path | None = None, seed: int = 1
+    folder: Path, out: str | Path, *, tokenizer_file: Path | None = None, seed: int = 1
 ) -> Import:
     """Writes a checkpoint of weights and verifies it against the folder.
 
@@ -77,6 +76,11 @@ def import_hugging_face(
             differs from it; nothing is left.
         InputError: The tokenizer cannot be read.
     """
+    if "://" in str(out):
+        raise ImportRefusal(
+            f"{out}: an import is verified on a disk; give a local folder, and copy it afterwards"
+        )
+    out = Path(out)
     if out.exists():
         raise ImportRefusal(f"{out} exists already; remove it or import to another folder")
     their = read_their_model(folder)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from bigtrain.checkpoint.hugging_face_folder import ImportRefusal
 from bigtrain.convert.mapping import Rule, expand
-from bigtrain.convert.model_section import ImportRefusal
 from bigtrain.convert.their_config import TheirModel
 from bigtrain.convert.their_weights import TheirTensor, TheirWeights, canonical_names
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
+from bigtrain.checkpoint.hugging_face_folder import ImportRefusal
 from bigtrain.checkpoint.schema import WEIGHT
 from bigtrain.checkpoint.tensor_table import box_slices
 from bigtrain.checkpoint.writing import Box, cut_box
 from bigtrain.convert.import_plan import ImportPlan
 from bigtrain.convert.mapping import Identity, PaddedRows, Rule
-from bigtrain.convert.model_section import ImportRefusal
 from bigtrain.convert.their_config import TheirModel
 from bigtrain.convert.their_weights import TheirTensor
 from bigtrain.models.initial import fill_initial_values

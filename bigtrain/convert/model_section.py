@@ -5,11 +5,9 @@ from typing import Any, NoReturn
 
 from transformers import PreTrainedConfig
 
+from bigtrain.checkpoint.hugging_face_folder import ImportRefusal
+
 log = logging.getLogger(__name__)
-
-
-class ImportRefusal(ValueError):
-    """The import was refused; the message is one line and says why. No files are left."""
 
 
 def refuse(reason: str) -> NoReturn:

@@ -21,13 +21,16 @@ from transformers import (
     Qwen3Config,
 )
 
-from bigtrain.checkpoint.hugging_face_folder import CONFIG_FILE
+from bigtrain.checkpoint.hugging_face_folder import (
+    CONFIG_FILE,
+    ImportRefusal,
+    check_is_hugging_face_folder,
+)
 from bigtrain.config.model import ModelConfig
 from bigtrain.convert.bert import bert_model
 from bigtrain.convert.families import NO_IDS, ExportError, Family, class_of, family_of
 from bigtrain.convert.gpt2 import gpt2_model
 from bigtrain.convert.llama import llama_model, mistral_model, qwen3_model
-from bigtrain.convert.model_section import ImportRefusal
 
 _HEADS_OF_BERT = ("cls.", "bert.pooler.")
 
@@ -110,12 +113,8 @@ def read_their_model(folder: Path) -> TheirModel:
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
+    check_is_hugging_face_folder(folder)
     path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ImportRefusal(
-            f"{folder}: no {CONFIG_FILE}; give a folder with {CONFIG_FILE}, safetensors and a "
-            "tokenizer, as save_pretrained writes it"
-        )
     try:
         values = json.loads(path.read_text("utf-8"))
     except ValueError as error:

@@ -3,8 +3,8 @@
 import logging
 from pathlib import Path
 
+from bigtrain.checkpoint.hugging_face_folder import ImportRefusal
 from bigtrain.config.model import ModelConfig
-from bigtrain.convert.model_section import ImportRefusal
 from data_tools.errors import InputError
 from data_tools.tokenizer import HARD_TEXTS, Tokenizer, load_tokenizer
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from bigtrain.convert.model_section import ImportRefusal
+from bigtrain.checkpoint.hugging_face_folder import ImportRefusal
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

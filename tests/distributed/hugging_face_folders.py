@@ -62,7 +62,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def save_random(
-    name: str, folder: Path, *, tokenizer: Path, dtype: str = "float32", **options: Any
+    name: str,
+    folder: Path,
+    *,
+    tokenizer: Path,
+    dtype: str = "float32",
+    architecture: str | None = None,
+    **options: Any,
 ) -> None:
     """Saves a random model; for ``run_ranks``.
 
@@ -71,13 +77,14 @@ def save_random(
         folder: The folder to write.
         tokenizer: Copied into it.
         dtype: The type of its weights.
+        architecture: A class with other heads, or none; by default that of ``MODELS``.
         options: For save_pretrained.
     """
     import torch
     import transformers
 
     kind, values = MODELS[name]
-    model_class = getattr(transformers, kind)
+    model_class = getattr(transformers, architecture or kind)
     torch.manual_seed(3)
     model = model_class(model_class.config_class(**values))
     with torch.no_grad():

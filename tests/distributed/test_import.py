@@ -24,7 +24,7 @@ from tests.distributed.hugging_face_folders import (
 )
 from tests.distributed.steps import engine_of, forward_step_of, microbatches_of
 from tests.ranks import RankError, run_ranks
-from tests.runs import bert_config, tiny_config, train_rank
+from tests.runs import bert_config, hash_tensors, tiny_config, train_rank
 
 
 def import_folder(folder: Path, out: Path, **options: Any) -> Any:
@@ -98,7 +98,13 @@ def _config_of(imported: Path, corpus: Path, runs: Path, **sections: Any) -> Run
     return make(corpus, runs, **{"model": model, **sections})
 
 
-@pytest.mark.parametrize("name", MODELS)
+QUICK = ("gpt2", "llama tied", "bert")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS],
+)
 def test_import_four_ranks_and_export_give_back_every_bit(
     name: str, tokenizer: Path, corpus: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +132,7 @@ def _check_equal(theirs: Path, exported: Path, *, left_out: set[str]) -> None:
     assert np.abs(one - other).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_eight_ranks_with_zero_1_over_two_copies_give_back_every_bit(
     folder: Path, corpus: Path, tmp_path: Path
 ) -> None:
@@ -179,6 +186,64 @@ def test_a_run_starts_from_an_import_and_another_resumes_from_neither_moments_no
     assert "origin" not in json.loads(
         (run.run_dir / "checkpoints/step-00000003/state.json").read_text()
     )
+
+
+def _head(transform: bool, sentence: bool, pooler: bool) -> set[str]:
+    """Names of the tensors of BERT's heads."""
+    names = {"cls.predictions.bias"} if transform else set()
+    modules = ["cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"]
+    for module in [
+        *(modules if transform else []),
+        *(["cls.seq_relationship"] if sentence else []),
+        *(["bert.pooler.dense"] if pooler else []),
+    ]:
+        names |= {f"{module}.weight", f"{module}.bias"}
+    return names
+
+
+@pytest.mark.parametrize(
+    ("architecture", "anew"),
+    [
+        ("BertModel", _head(transform=True, sentence=True, pooler=False)),
+        ("BertForMaskedLM", _head(transform=False, sentence=True, pooler=True)),
+        ("BertForPreTraining", set()),
+    ],
+)
+def test_heads_that_a_bert_lacks_begin_anew_from_the_seed(
+    architecture: str, anew: set[str], tokenizer: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    options = {"tokenizer": tokenizer, "architecture": architecture}
+    run_ranks(save_random, 1, "bert", theirs, **options)
+    found = []
+    for number, seed in enumerate((1, 1, 2)):
+        out = tmp_path / f"imported-{number}"
+        done = run_ranks(import_folder, 1, theirs, out, seed=seed)[0]
+        assert set(done.anew) == anew
+        found.append(hash_tensors(out, ["weight"]))
+    assert found[0] == found[1]
+    differing = {name for name, value in found[0].items() if found[2][name] != value}
+    # Biases and norms begin with 0 and 1, whatever the seed.
+    assert len(differing) == sum(n.endswith("weight") and "LayerNorm" not in n for n in anew)
+
+
+def test_an_export_comes_back_with_the_tokenizer_of_its_corpus(
+    corpus: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(corpus, tmp_path, train={"steps": 3}, checkpoint={"every": 3})
+    run_ranks(train_rank, 1, config)
+    run_ranks(export, 1, config.run_dir, tmp_path / "exported")
+    assert (tmp_path / "exported/tokenizer.json").is_file()
+    run_ranks(import_folder, 1, tmp_path / "exported", tmp_path / "imported")
+    trained = config.run_dir / "checkpoints/step-00000003"
+    one, other = (read_state(open_folder(f)) for f in (trained, tmp_path / "imported"))
+    assert one.tokenizer_sha256 == other.tokenizer_sha256
+    assert (
+        hash_tensors(trained, ["weight"]).keys()
+        == hash_tensors(tmp_path / "imported", ["weight"]).keys()
+    )
+    saved = {**one.config["model"], "ffn_hidden_size": 128}
+    assert other.config["model"] == saved, "the model section comes back, too"
 
 
 def test_imports_are_compared_layer_by_layer_if_they_are_large(

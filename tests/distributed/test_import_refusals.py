@@ -202,6 +202,11 @@ def test_an_import_never_overwrites(folder: Path, tmp_path: Path) -> None:
     _check_refused(folder, tmp_path, "out exists already")
 
 
+def test_an_import_to_a_url_is_refused(folder: Path) -> None:
+    with pytest.raises(RankError, match="s3://bucket/x: an import is verified on a disk"):
+        run_ranks(import_folder, 1, folder, "s3://bucket/x")
+
+
 def test_a_folder_without_a_tokenizer_takes_another(
     folder: Path, tokenizer: Path, tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_run_starts_from_a_hugging_face_folder(
     assert _starts(run)[1]["step"] == 2
 
 
+@pytest.mark.slow
 def test_another_model_is_refused_before_ranks_start_and_may_be_accepted(
     config: Path, tmp_path: Path
 ) -> None:
