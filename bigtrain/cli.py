@@ -10,6 +10,7 @@ from bigtrain.commands import (
     cancel,
     export_hf,
     generate,
+    import_hf,
     keys,
     launch,
     logs,
@@ -48,6 +49,9 @@ app.command(short_help="Start a run here or on a cluster, or resume it.")(launch
 app.command(short_help="List the keys of a run's config.")(keys.keys)
 app.command(short_help="Train as one rank of a run.")(train.train)
 app.command("train-rank", hidden=True)(train.train_rank)
+app.command("import-hf", short_help="Make a checkpoint of a Hugging Face folder.")(
+    import_hf.import_hf
+)
 app.command("export-hf", short_help="Write a verified Hugging Face folder.")(export_hf.export_hf)
 app.command(short_help="Continue a prompt with a trained model.")(generate.generate)
 app.command(short_help="Show the status of a run, or list the runs.")(status.status)

@@ -100,6 +100,9 @@ LLAMA = {
 }
 """What makes the tiny model a Llama: ``tiny_config(…, model=LLAMA)``."""
 
+CLASSIC_BERT = {"kind": "bert", "norm_position": "post"}
+"""What makes the tiny model the BERT of Devlin et al."""
+
 
 def merge(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Returns ``values`` updated with ``over``, section by section."""
@@ -130,7 +133,9 @@ def train_resolved(config: RunConfig, **options: Any) -> Any:
     return train(config, ranks=ranks, device=choose_device("cpu", ranks), **options)
 
 
-def save_engine(engine: Any, state: Any, checkpoints: str | Path) -> None:
+def save_engine(
+    engine: Any, state: Any, checkpoints: str | Path, *, tokenizer: bytes = b""
+) -> None:
     """Saves the current state of an engine; all ranks call this function."""
     import torch
 
@@ -141,7 +146,7 @@ def save_engine(engine: Any, state: Any, checkpoints: str | Path) -> None:
         open_folder(checkpoints),
         engine,
         policy=CheckpointConfig(),
-        tokenizer=b"",
+        tokenizer=tokenizer,
         attempt=1,
         device=torch.device("cpu"),
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bigtrain.checkpoint.commit import newest_complete
+from bigtrain.checkpoint.hugging_face_folder import is_hugging_face_folder
 from bigtrain.checkpoint.run_checkpoints import checkpoints_of_run
 from bigtrain.checkpoint.schema import (
     COMMIT_FILE,
@@ -53,6 +54,11 @@ def _find_in(folder: Folder) -> tuple[Folder, list[str]]:
             return newest, skipped
     if skipped:
         raise CheckpointError(f"{folder}: no checkpoint can be read; {'; '.join(skipped)}")
+    if isinstance(folder, DiskFolder) and is_hugging_face_folder(folder.path):
+        raise CheckpointError(
+            f"{folder}: a Hugging Face folder; make a checkpoint of it with `bigtrain import-hf "
+            f"{folder} --out CHECKPOINT` (as checkpoint.load, `bigtrain launch` does so)"
+        )
     if isinstance(folder, DiskFolder) and (link := find_dangling_link(folder.path)) is not None:
         raise CheckpointError(render_dangling_link(link))
     raise CheckpointError(

@@ -39,6 +39,14 @@ class CheckpointReader:
         """Elements of all tensors of one kind."""
         return sum(self.tensors[f"{kind}/{name}"].numel for name in self.names(kind))
 
+    def shape(self, kind: str, name: str) -> tuple[int, ...]:
+        """The shape of one global tensor.
+
+        Raises:
+            CheckpointError: It is missing.
+        """
+        return self._tensor(f"{kind}/{name}").shape
+
     def read_tensor(self, kind: str, name: str) -> np.ndarray:
         """Assembles one global tensor in memory, fp32.
 
@@ -46,11 +54,7 @@ class CheckpointReader:
             CheckpointError: It is missing or incomplete, or a box fails its checksum.
         """
         key = f"{kind}/{name}"
-        tensor = self.tensors.get(key)
-        if tensor is None:
-            raise CheckpointError(
-                f"{self.folder}: has no tensor {key}; use another checkpoint, or its own config"
-            )
+        tensor = self._tensor(key)
         values = np.empty(tensor.shape, dtype="<f4")
         if sum(math.prod(box.shape) for box in tensor.boxes) != tensor.numel:
             raise CheckpointError(
@@ -59,6 +63,14 @@ class CheckpointReader:
         for _, box, part in self.read((key, box) for box in tensor.boxes):
             values[box_slices(box.offset, box.shape)] = part
         return values
+
+    def _tensor(self, key: str) -> SavedTensor:
+        tensor = self.tensors.get(key)
+        if tensor is None:
+            raise CheckpointError(
+                f"{self.folder}: has no tensor {key}; use another checkpoint, or its own config"
+            )
+        return tensor
 
     def read(
         self, wanted: Iterable[tuple[str, SavedBox]]

@@ -60,6 +60,14 @@ class TrainState:
     wandb_id: str | None = None
     guard: dict[str, Any] = field(default_factory=dict)
     """The recent losses and norms that updates are compared with; empty in older checkpoints."""
+    origin: dict[str, Any] | None = None
+    """Of an import: the folder that the weights come from, and what was found there. None if a run
+    saved the checkpoint."""
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether a run may continue from it; an import has weights only, and a run begins."""
+        return self.origin is None
 
     @property
     def first_skipped(self) -> int | None:
@@ -75,7 +83,10 @@ def write_json(folder: Folder, name: str, value: Any) -> None:
 
 def write_state(folder: Folder, state: TrainState) -> None:
     """Writes ``state.json``."""
-    write_json(folder, STATE_FILE, {"schema": SCHEMA, **asdict(state)})
+    values = asdict(state)
+    if state.origin is None:  # So that earlier versions can read it.
+        del values["origin"]
+    write_json(folder, STATE_FILE, {"schema": SCHEMA, **values})
 
 
 def read_state(folder: Folder) -> TrainState:

@@ -61,6 +61,25 @@ AcceptChange = Annotated[
 ]
 
 
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def parse_bytes(text: str, *, option: str) -> int:
+    """Parses a size such as 500MB.
+
+    Args:
+        text: The size.
+        option: The option, for the message.
+
+    Raises:
+        BadParameter: It is not a size above 0.
+    """
+    number, unit = text[:-2], _UNITS.get(text[-2:].upper())
+    if unit is None or not number.isdecimal() or int(number) == 0:
+        raise typer.BadParameter(f"{text!r} is not a size such as 5GB or 500MB", param_hint=option)
+    return int(number) * unit
+
+
 def check_model_exists(model: str) -> None:
     """Checks that a model exists, before the import of torch takes seconds.
 

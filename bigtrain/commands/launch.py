@@ -130,6 +130,7 @@ def _print_kubernetes(
 
 
 def _launch_here(sources: list[str], *, processes: int | None, accept_change: list[str]) -> None:
+    from bigtrain.commands.import_for_run import with_imported_weights
     from bigtrain.commands.local_launch import launch_locally
     from bigtrain.commands.queued_jobs import check_no_job
     from bigtrain.engine.deepspeed_version import check_deepspeed_version
@@ -144,4 +145,5 @@ def _launch_here(sources: list[str], *, processes: int | None, accept_change: li
     check_run(config, accepted=accept_change)
     check_device(config)
     check_no_job(config.run_dir, only_known=True)
+    config = with_imported_weights(config, accepted=accept_change)
     raise typer.Exit(launch_locally(config, processes=count, accepted=accept_change))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import typer
 
+from bigtrain.commands.import_for_run import with_imported_weights
 from bigtrain.commands.queued_jobs import check_no_job
 from bigtrain.config import ConfigError, RunConfig, load_config, render_config
 from bigtrain.config.cluster import ClusterConfig
@@ -106,6 +107,9 @@ def launch_on_cluster(
         typer.echo(f"avoiding node {each}", err=True)
     if (warning := render_secrets_warning(run.cluster)) is not None:
         _warn([warning])
+    if not dry_run:
+        config = with_imported_weights(run.config, accepted=accept_change)
+        run = replace(run, config=config)
     if run.cluster.scheduler == "hosts":
         if check:
             raise ConfigError("--check asks SLURM; with scheduler: hosts, give --dry-run")

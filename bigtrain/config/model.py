@@ -68,7 +68,11 @@ class ModelConfig(Section):
     rope_scaling: RopeScalingConfig | None = None
     """Stretches rotary positions for longer sequences."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """Norm before each block and after the last one."""
+    """Kind of the norms."""
+    norm_position: Literal["pre", "post"] = "pre"
+    """pre: a norm before each block, and one after the last block. post, for BERT only: a norm of
+    the embeddings, and one after each block and its residual, as in the first BERT (Devlin et al.,
+    arXiv 1810.04805)."""
     activation: Literal["gelu", "swiglu"] = "gelu"
     """gelu: GPT-2's tanh approximation (BERT: the exact one); swiglu: gated SiLU."""
     biases: bool = True

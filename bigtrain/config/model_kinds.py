@@ -62,7 +62,14 @@ MASKED_PAIRS = ObjectiveTraits(
 )
 
 MODEL_KINDS: Mapping[ModelKind, ModelTraits] = {
-    "gpt": ModelTraits(NEXT_TOKEN, is_causal=True, reads_pairs=False, exact_gelu=False),
+    "gpt": ModelTraits(
+        NEXT_TOKEN,
+        is_causal=True,
+        reads_pairs=False,
+        exact_gelu=False,
+        fixed_keys=("norm_position",),
+        fixed_keys_reason="GPT has a norm before each block",
+    ),
     "bert": ModelTraits(
         MASKED_PAIRS,
         is_causal=False,

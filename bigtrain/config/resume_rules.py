@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bigtrain.config.errors import ConfigError, key_paths, show_value, suggest_key
+from bigtrain.config.model import ModelConfig
 from bigtrain.config.run import RunConfig
 from bigtrain.config.saved import with_paths_from_working_folder
 
@@ -29,16 +30,43 @@ def load_saved_config(saved: dict[str, Any]) -> RunConfig:
     Its relative paths start from the folder where the run was started, if it exists here.
 
     Raises:
-        ConfigError: It does not fit this version.
+        ConfigError: It does not fit this version, or the checkpoint is an import.
     """
+    if _is_of_import(saved):
+        raise ConfigError(
+            "the checkpoint is an import: it has a model and no run's config; start a run from it "
+            "with checkpoint.load"
+        )
     try:
         return RunConfig.model_validate(with_paths_from_working_folder(saved))
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"the checkpoint's config does not fit this version of bigtrain: {path}: {first['msg']}"
-        ) from None
+        raise _misfit(error) from None
+
+
+def load_saved_model(saved: dict[str, Any]) -> ModelConfig:
+    """Reads the model section of the config that a checkpoint holds.
+
+    Raises:
+        ConfigError: It does not fit this version.
+    """
+    if not _is_of_import(saved):
+        return load_saved_config(saved).model
+    try:
+        return ModelConfig.model_validate(saved["model"])
+    except ValidationError as error:
+        raise _misfit(error) from None
+
+
+def _is_of_import(saved: dict[str, Any]) -> bool:
+    return set(saved) == {"model"}
+
+
+def _misfit(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    path = ".".join(map(str, first["loc"]))
+    return ConfigError(
+        f"the checkpoint's config does not fit this version of bigtrain: {path}: {first['msg']}"
+    )
 
 
 def check_resume(

@@ -225,6 +225,14 @@ def _run_folders_are_on_a_disk(config: RunSections) -> Iterator[str]:
         )
 
 
+def _kernels_have_the_norms(config: RunSections) -> Iterator[str]:
+    if config.train.kernels == "transformer_engine" and config.model.norm_position == "post":
+        yield (
+            "train.kernels=transformer_engine computes norms before blocks only, but "
+            "model.norm_position=post; set train.kernels=torch"
+        )
+
+
 def _weights_only_has_a_checkpoint(config: RunSections) -> Iterator[str]:
     if config.checkpoint.load_weights_only and config.checkpoint.load is None:
         yield (
@@ -246,5 +254,6 @@ RULES: tuple[Callable[[RunSections], Iterator[str]], ...] = (
     _offload_has_a_partition,
     _keep_every_goes_with_keep_last,
     _weights_only_has_a_checkpoint,
+    _kernels_have_the_norms,
     _run_folders_are_on_a_disk,
 )

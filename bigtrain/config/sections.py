@@ -142,8 +142,9 @@ class CheckpointConfig(Section):
     named after the run. When not given: checkpoints/ in the run folder. NAME.owner.json there
     names the run folder that the checkpoints belong to; any other run folder is refused."""
     load: FolderPath | None = None
-    """Checkpoint, or run folder (its newest one), that a new run starts from. Once the run has
-    checkpoints of its own, it resumes from those."""
+    """Checkpoint, run folder (its newest one), or Hugging Face folder that a new run starts from.
+    Once the run has checkpoints of its own, it resumes from those. Of a Hugging Face folder, and
+    of an import of one, only the weights are taken."""
     load_weights_only: bool = False
     """Whether only the weights of load are taken, for another corpus or task. Otherwise the run is
     a fork: it continues from load's step, with its optimizer state and position in the data."""

@@ -1,4 +1,4 @@
-"""Exports checkpoints as Hugging Face folders, verifies them, and generates text."""
+"""Checkpoints to Hugging Face folders and back, verified; text generation."""
 
 from transformers.utils import logging as transformers_logging
 

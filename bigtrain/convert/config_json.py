@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 
-def write_config(config: PreTrainedConfig, folder: Path) -> None:
+def write_config(config: PreTrainedConfig, folder: Path, *, dtype: str = "float32") -> None:
     """Writes config.json with both names of every key that differs.
 
     Version 5 writes `rope_parameters` and `dtype`. Version 4 reads `rope_theta`, `rope_scaling`
@@ -16,7 +16,7 @@ def write_config(config: PreTrainedConfig, folder: Path) -> None:
     config.save_pretrained(folder)
     path = folder / "config.json"
     values: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    values["dtype"] = values["torch_dtype"] = "float32"
+    values["dtype"] = values["torch_dtype"] = dtype
     if rope := values.get("rope_parameters"):
         scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
         values["rope_theta"] = rope["rope_theta"]

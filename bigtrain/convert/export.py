@@ -1,15 +1,16 @@
 """Writes a checkpoint as a Hugging Face folder, and keeps it only if its outputs match."""
 
 import logging
+import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
-from transformers import GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
 from bigtrain.checkpoint.commit import open_state
 from bigtrain.checkpoint.find_checkpoint import find_checkpoint
@@ -17,32 +18,45 @@ from bigtrain.checkpoint.reading import CheckpointReader
 from bigtrain.checkpoint.schema import TOKENIZER_FILE, WEIGHT, TrainState
 from bigtrain.checkpoint.storage_folder import Folder
 from bigtrain.config import RunConfig
-from bigtrain.config.resume_rules import load_saved_config
-from bigtrain.convert.checkpoint_model import CheckpointModel
+from bigtrain.config.model import ModelConfig
+from bigtrain.config.resume_rules import load_saved_config, load_saved_model
 from bigtrain.convert.config_json import write_config
-from bigtrain.convert.families import ExportError, family_of, hugging_face_outputs
+from bigtrain.convert.families import ExportError, class_of, family_of
+from bigtrain.convert.layer_loop import build_layer_by_layer
+from bigtrain.convert.logit_check import (
+    TOLERANCE,
+    LogitComparison,
+    compare_logits,
+    token_sequences,
+)
 from bigtrain.convert.mapping import expand
+from bigtrain.convert.model_card import CARD_FILE, CardFacts, render_card
+from bigtrain.convert.safetensors_writer import DEFAULT_SHARD_BYTES, write_shards
 from bigtrain.convert.special_ids import ids_of_model
+from bigtrain.convert.their_weights import TheirWeights
 from bigtrain.convert.tokenizer_check import compare_tokenizers
 from bigtrain.convert.tokenizer_files import write_tokenizer
+from bigtrain.models.translate import DTYPES
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
 from data_tools.tokenizer import HARD_TEXTS, Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 
-LOGIT_TOLERANCE = 1e-4
 REAL_DOCUMENTS = 8
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What was written, and the largest difference between its logits and the checkpoint's."""
+    """What was written, and how its logits compare with the checkpoint's."""
 
     folder: Path
     parameters: int
-    largest_logit_difference: float
-    logits_compared: int
+    dtype: str
+    files: int
+    """Files of weights."""
+    logits: LogitComparison
     hard_texts: int
     real_texts: int
 
@@ -53,7 +67,9 @@ class OpenedCheckpoint:
 
     folder: Folder
     state: TrainState
-    config: RunConfig
+    model: ModelConfig
+    config: RunConfig | None
+    """None of an import, which no run has saved."""
     tokenizer: Tokenizer
 
 
@@ -73,18 +89,30 @@ def open_checkpoint(path: str | Path) -> OpenedCheckpoint:
         return OpenedCheckpoint(
             folder=folder,
             state=state,
-            config=load_saved_config(state.config),
+            model=load_saved_model(state.config),
+            config=load_saved_config(state.config) if state.has_moments else None,
             tokenizer=load_tokenizer(tokenizer),
         )
 
 
-def export_hugging_face(path: str | Path, out: str | Path, *, texts: Sequence[str] = ()) -> Export:
-    """Writes config, safetensors and tokenizer, and verifies them against the checkpoint.
+def export_hugging_face(
+    path: str | Path,
+    out: str | Path,
+    *,
+    texts: Sequence[str] = (),
+    precision: Precision = "fp32",
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    losses_of: Callable[[int], Mapping[str, float]] = lambda _: {},
+) -> Export:
+    """Writes config, safetensors, tokenizer and model card, verified against the checkpoint.
 
     Args:
         path: A checkpoint or a run folder; a path or an fsspec URL.
         out: The folder to create; it must not exist.
         texts: Real texts to compare logits and token ids on.
+        precision: The type of the weights in the files; for bf16 they are rounded.
+        max_shard_bytes: Largest size of a file of weights.
+        losses_of: Returns the run's losses at a step, for the model card.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
@@ -98,70 +126,125 @@ def export_hugging_face(path: str | Path, out: str | Path, *, texts: Sequence[st
     out = Path(out)
     if out.exists():
         raise ExportError(f"{out} exists already; remove it or export to another folder")
+    dtype = DTYPES[precision]
     checkpoint = open_checkpoint(path)
-    family_of(checkpoint.config.model)
+    family_of(checkpoint.model)
     real = (*texts, *_corpus_texts(checkpoint))
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     temporary.chmod(0o755)
     try:
-        parameters = write_model(checkpoint, temporary)
-        largest, compared = _verify(checkpoint, temporary, (*HARD_TEXTS, *real))
+        parameters = write_model(
+            checkpoint, temporary, dtype=dtype, max_shard_bytes=max_shard_bytes
+        )
+        found = _verify(checkpoint, temporary, (*HARD_TEXTS, *real), dtype=dtype)
+        done = Export(
+            folder=out,
+            parameters=parameters,
+            dtype=str(dtype).removeprefix("torch."),
+            files=len(list(temporary.glob("*.safetensors"))),
+            logits=found,
+            hard_texts=len(HARD_TEXTS),
+            real_texts=len(real),
+        )
+        losses = losses_of(checkpoint.state.step)
+        (temporary / CARD_FILE).write_text(_card(checkpoint, done, losses), "utf-8")
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Export(
-        folder=out,
-        parameters=parameters,
-        largest_logit_difference=largest,
-        logits_compared=compared,
-        hard_texts=len(HARD_TEXTS),
-        real_texts=len(real),
+    return done
+
+
+def _card(checkpoint: OpenedCheckpoint, done: Export, losses: Mapping[str, float]) -> str:
+    facts = CardFacts(
+        name=done.folder.name,
+        architecture=class_of(checkpoint.model),
+        dtype=done.dtype,
+        losses=losses,
+        verified=f"largest logit difference from the checkpoint {done.logits.largest:.3g} over "
+        f"{done.logits.compared:,} logits (fp32); all tensors and the tokenizer are equal",
     )
+    return render_card(checkpoint.state, checkpoint.model, facts)
 
 
 def render_export(export: Export) -> Iterator[str]:
     """Renders the lines for the terminal."""
+    logits = export.logits
+    how = "fp32, layer by layer" if logits.layer_by_layer else "fp32"
+    files = "1 file" if export.files == 1 else f"{export.files} files"
     yield (
-        f"{export.folder}: {export.parameters:,} parameters; largest logit difference "
-        f"{export.largest_logit_difference:.3g} over {export.logits_compared:,} logits (fp32), "
+        f"{export.folder}: {export.parameters:,} parameters in {files} of {export.dtype}; largest "
+        f"logit difference {logits.largest:.3g} over {logits.compared:,} logits ({how}), "
         f"tokenizer equal, on {export.hard_texts} hard and {export.real_texts} real texts"
     )
     if export.real_texts == 0:
         yield "the run's corpus was not found, so no real text was compared; give one with --text"
 
 
-def write_model(checkpoint: OpenedCheckpoint, folder: Path) -> int:
-    """Writes config, weights and tokenizer into ``folder``; returns the number of parameters."""
-    model = checkpoint.config.model
+def write_model(
+    checkpoint: OpenedCheckpoint,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+) -> int:
+    """Writes config, weights and tokenizer, one tensor in memory at a time.
+
+    Args:
+        checkpoint: The checkpoint.
+        folder: Where to write.
+        dtype: The type of the weights in the files.
+        max_shard_bytes: Largest size of a file of weights.
+
+    Returns:
+        The number of parameters.
+    """
+    model = checkpoint.model
     special = checkpoint.tokenizer.special
     family = family_of(model)
-    rules = list(expand(family.rules(model), model.num_layers))
-    table = CheckpointReader(checkpoint.folder)
-    unused = set(table.names(WEIGHT)) - {rule.ours for rule in rules}
-    if unused:
-        raise ExportError(
-            f"{checkpoint.folder}: transformers' model has no tensor for {sorted(unused)[0]}"
-        )
-    tensors: dict[str, torch.Tensor] = {}
-    for rule in rules:
-        tensors |= rule.to_hugging_face(torch.from_numpy(table.read_tensor(WEIGHT, rule.ours)))
-    weights = folder / "model.safetensors"
-    save_file(tensors, weights, metadata={"format": "pt"})
-    weights.chmod(0o644)
-    write_config(family.config(model, special), folder)
+    tensors = _Exported(checkpoint)
+    write_shards(
+        folder, tensors.shapes, tensors.read(), dtype=dtype, max_shard_bytes=max_shard_bytes
+    )
+    write_config(family.config(model, special), folder, dtype=str(dtype).removeprefix("torch."))
     if family.generates:
         GenerationConfig(**ids_of_model(model.kind, special)).save_pretrained(folder)
     write_tokenizer(
         checkpoint.tokenizer, folder, kind=model.kind, max_length=model.max_sequence_length
     )
-    return sum(tensor.numel() for tensor in tensors.values())
+    return sum(math.prod(shape) for shape in tensors.shapes.values())
+
+
+class _Exported:
+    """Their tensors, made of a checkpoint's, one of ours in memory at a time."""
+
+    def __init__(self, checkpoint: OpenedCheckpoint) -> None:
+        model = checkpoint.model
+        self._table = CheckpointReader(checkpoint.folder)
+        self._rules = list(expand(family_of(model).rules(model), model.num_layers))
+        if unused := set(self._table.names(WEIGHT)) - {rule.ours for rule in self._rules}:
+            raise ExportError(
+                f"{checkpoint.folder}: transformers' model has no tensor for {sorted(unused)[0]}"
+            )
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for rule in self._rules:
+            ours = self._table.shape(WEIGHT, rule.ours)
+            theirs = rule.to_hugging_face(torch.empty(ours, device="meta"))
+            self.shapes |= {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+
+    def read(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Their names and tensors, in the order of ``shapes``, in fp32."""
+        for rule in self._rules:
+            ours = torch.from_numpy(self._table.read_tensor(WEIGHT, rule.ours))
+            yield from rule.to_hugging_face(ours).items()
 
 
 def _corpus_texts(checkpoint: OpenedCheckpoint) -> list[str]:
     """A few documents of the run's corpus; none if it is not at its path any more."""
+    if checkpoint.config is None:
+        return []
     data = checkpoint.config.data
-    length = checkpoint.config.model.max_sequence_length
+    length = checkpoint.model.max_sequence_length
     try:
         corpus = open_corpus(next(iter((*data.validation_corpora, *data.training_corpora))))
     except InputError:
@@ -173,15 +256,17 @@ def _corpus_texts(checkpoint: OpenedCheckpoint) -> list[str]:
     return [checkpoint.tokenizer.decode(document[:length]) for document in documents]
 
 
-def _verify(checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]) -> tuple[float, int]:
-    """Returns the largest logit difference, and how many logits were compared.
+def _verify(
+    checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str], *, dtype: torch.dtype
+) -> LogitComparison:
+    """Compares tensors, tokenizer and logits.
 
     Raises:
-        ExportError: The tokenizer differs on a text, or a logit differs by more than the tolerance.
+        ExportError: A tensor is not what was to be written, the tokenizer differs on a text, or a
+            logit differs by more than the tolerance.
     """
-    found = compare_tokenizers(
-        checkpoint.tokenizer, folder, texts, kind=checkpoint.config.model.kind
-    )
+    _compare_tensors(checkpoint, folder, dtype)
+    found = compare_tokenizers(checkpoint.tokenizer, folder, texts, kind=checkpoint.model.kind)
     if found.wrong:
         raise ExportError(
             f"the exported tokenizer differs in {len(found.wrong)} cases on {len(texts)} texts; "
@@ -196,35 +281,38 @@ def _verify(checkpoint: OpenedCheckpoint, folder: Path, texts: Sequence[str]) ->
             len(texts),
             found.tolerated[0],
         )
-    length = checkpoint.config.model.max_sequence_length
-    sequences = [
-        torch.from_numpy(ids[:length]).long()
-        for ids in checkpoint.tokenizer.encode_batch(texts)
-        if len(ids) > 0
-    ]
-    largest, compared = _compare_logits(checkpoint, folder, sequences)
-    if not largest <= LOGIT_TOLERANCE:
+    model = checkpoint.model
+    sequences = token_sequences(checkpoint.tokenizer, texts, max_length=model.max_sequence_length)
+    found_logits = compare_logits(
+        checkpoint.folder,
+        model,
+        lambda slowly: _load_export(model, folder, slowly),
+        sequences,
+        rounding=dtype,
+    )
+    if not found_logits.is_equal:
         raise ExportError(
             f"the exported model's logits differ from the checkpoint's by up to "
-            f"{largest:.3g}, more than {LOGIT_TOLERANCE:g}; nothing was kept"
+            f"{found_logits.largest:.3g}, more than {TOLERANCE:g}; nothing was kept"
         )
-    return largest, compared
+    return found_logits
 
 
-@torch.no_grad()
-def _compare_logits(
-    checkpoint: OpenedCheckpoint, folder: Path, sequences: Sequence[torch.Tensor]
-) -> tuple[float, int]:
-    model = checkpoint.config.model
+def _compare_tensors(checkpoint: OpenedCheckpoint, folder: Path, dtype: torch.dtype) -> None:
+    """Reads every tensor back with the library, one at a time."""
+    written = TheirWeights(folder, architecture=class_of(checkpoint.model)).tensors
+    for name, tensor in _Exported(checkpoint).read():
+        found = written[name]
+        if found.dtype != dtype or not torch.equal(found.read(), tensor.to(dtype).float()):
+            raise ExportError(
+                f"{found.file.name}: {name} is not what was written; nothing was kept"
+            )
+
+
+def _load_export(model: ModelConfig, folder: Path, slowly: bool) -> Any:
     loader = family_of(model).loader
-    theirs = loader.from_pretrained(folder, dtype=torch.float32).eval()
-    largest, compared = torch.zeros(()), 0
-    with CheckpointModel(checkpoint.folder, checkpoint.config) as ours:
-        for sequence in sequences:
-            expected = ours.outputs(sequence[None])
-            found = hugging_face_outputs(theirs, model, sequence[None])
-            for one, other in zip(found, expected, strict=True):
-                # torch.maximum keeps a NaN, which the built-in max would lose.
-                largest = torch.maximum(largest, (one - other).abs().max())
-                compared += other.numel()
-    return float(largest), compared
+    if not slowly:
+        return loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+    tensors = TheirWeights(folder, architecture=class_of(model)).tensors
+    config = AutoConfig.from_pretrained(folder)
+    return build_layer_by_layer(loader, config, lambda name: tensors[name].read())

@@ -10,10 +10,14 @@ from transformers import AutoModelForCausalLM, AutoModelForPreTraining, PreTrain
 from bigtrain.config.model import ModelConfig
 from bigtrain.config.model_kinds import ModelKind
 from bigtrain.convert.bert import bert_config, bert_rules
+from bigtrain.convert.classic_bert import classic_bert_config, classic_bert_rules
 from bigtrain.convert.gpt2 import gpt2_config, gpt2_rules
 from bigtrain.convert.llama import llama_config, llama_rules, qwen3_config
 from bigtrain.convert.mapping import Rule
 from data_tools.tokenizer import SpecialIds
+from data_tools.tokenizer.special_tokens import NONE, ROLES
+
+NO_IDS = SpecialIds(**dict.fromkeys(ROLES, NONE))
 
 
 class ExportError(ValueError):
@@ -35,6 +39,9 @@ GPT2 = Family(gpt2_config, gpt2_rules, AutoModelForCausalLM)
 LLAMA = Family(llama_config, llama_rules, AutoModelForCausalLM)
 QWEN3 = Family(qwen3_config, llama_rules, AutoModelForCausalLM)
 BERT = Family(bert_config, bert_rules, AutoModelForPreTraining, generates=False)
+CLASSIC_BERT = Family(
+    classic_bert_config, classic_bert_rules, AutoModelForPreTraining, generates=False
+)
 
 
 def family_of(model: ModelConfig) -> Family:
@@ -44,6 +51,16 @@ def family_of(model: ModelConfig) -> Family:
         ExportError: transformers has no class for this combination.
     """
     return _FAMILIES[model.kind](model)
+
+
+def class_of(model: ModelConfig) -> str:
+    """The name of the class of transformers for a model.
+
+    Raises:
+        ExportError: transformers has no class for this combination.
+    """
+    config = family_of(model).config(model, NO_IDS)
+    return str((config.architectures or ["?"])[0])
 
 
 def _gpt_family(model: ModelConfig) -> Family:
@@ -66,7 +83,7 @@ def _gpt_family(model: ModelConfig) -> Family:
 
 _FAMILIES: Mapping[ModelKind, Callable[[ModelConfig], Family]] = {
     "gpt": _gpt_family,
-    "bert": lambda _: BERT,
+    "bert": lambda model: CLASSIC_BERT if model.norm_position == "post" else BERT,
 }
 
 

@@ -1,5 +1,7 @@
 """GPT in the style of GPT-2, as transformers' GPT2LMHeadModel."""
 
+from typing import Any
+
 from transformers import GPT2Config
 
 from bigtrain.config.model import ModelConfig
@@ -11,6 +13,7 @@ from bigtrain.convert.mapping import (
     Transposed,
     identity_rules,
 )
+from bigtrain.convert.model_section import common_dropout, refuse_others
 from bigtrain.convert.special_ids import ids_of_model
 from data_tools.tokenizer import SpecialIds
 
@@ -36,6 +39,29 @@ def gpt2_config(model: ModelConfig, special: SpecialIds) -> GPT2Config:
         tie_word_embeddings=model.tie_embeddings,
         **ids_of_model("gpt", special),
     )
+
+
+def gpt2_model(config: GPT2Config) -> dict[str, Any]:
+    """transformers' config as the model section of a run's config.
+
+    Raises:
+        ImportRefusal: It asks for something that our model cannot compute.
+    """
+    # Both names are the tanh approximation of GELU.
+    refuse_others(config, "activation_function", "gelu_new", "gelu_pytorch_tanh")
+    return {
+        "kind": "gpt",
+        "num_layers": config.n_layer,
+        "hidden_size": config.n_embd,
+        "num_heads": config.n_head,
+        "ffn_hidden_size": config.n_inner or 4 * config.n_embd,
+        "vocab_size": config.vocab_size,
+        "max_sequence_length": config.n_positions,
+        "tie_embeddings": config.tie_word_embeddings,
+        "dropout": common_dropout(config, "resid_pdrop", "embd_pdrop", "attn_pdrop"),
+        "norm_epsilon": config.layer_norm_epsilon,
+        "init_std": config.initializer_range,
+    }
 
 
 def gpt2_rules(model: ModelConfig) -> tuple[Rule, ...]:

@@ -1,8 +1,10 @@
-"""BERT of megatron-core's layers: pre-LayerNorm, heads for masked tokens and sentence pairs."""
+"""BERT of megatron-core's layers, norms before or after blocks; heads for tokens and pairs."""
 
 import copy
+from typing import Any
 
 import torch
+from megatron.core.dist_checkpointing.utils import apply_prefix_mapping
 from megatron.core.models.bert import bert_lm_head
 from megatron.core.models.bert.bert_layer_specs import (
     bert_layer_local_spec,
@@ -14,7 +16,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from bigtrain.config import RunConfig
 from bigtrain.models.attention import PaddedAttention
 from bigtrain.models.layers import LayerSpecs, chunk_layers
-from bigtrain.models.norm import LayerNorm
+from bigtrain.models.norm import NORMS, LayerNorm, NormThenDropout
 
 # The head reads its norm from this name; megatron-core's norm refuses sequence parallelism.
 bert_lm_head.LNImpl = LayerNorm
@@ -44,6 +46,12 @@ class _Bert(BertModel):
         """The mask as ``[batch, 1, 1, sequence]``, True at tokens."""
         return attention_mask[:, None, None, :]
 
+    def sharded_state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """The shards by global name; the embeddings' norm is not named after the dropout."""
+        state: dict[str, Any] = super().sharded_state_dict(*args, **options)
+        apply_prefix_mapping(state, {"embedding.embedding_dropout.": "embedding."})
+        return state
+
 
 def bert_chunk(
     run: RunConfig, config: TransformerConfig, *, chunk: int | None, first: bool, last: bool
@@ -58,7 +66,7 @@ def bert_chunk(
         last: Whether this chunk owns the output layer.
     """
     model = run.model
-    return _Bert(
+    bert = _Bert(
         config,
         num_tokentypes=2,
         transformer_layer_spec=chunk_layers(
@@ -73,3 +81,7 @@ def bert_chunk(
         add_binary_head=True,
         vp_stage=chunk,
     )
+    if first and model.norm_position == "post":
+        norm, _ = NORMS[model.norm]
+        bert.embedding.embedding_dropout = NormThenDropout(config, norm)
+    return bert

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import (
     TransformerBlockSubmodules,
@@ -12,7 +13,7 @@ from megatron.core.transformer.transformer_block import (
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from bigtrain.config import RunConfig
-from bigtrain.models.norm import NORMS
+from bigtrain.models.norm import NORMS, AddThenNorm, Norm
 from bigtrain.models.rotary import RotarySelfAttention, rotate
 
 LayerSpecs = Mapping[str, Callable[[], ModuleSpec]]
@@ -38,9 +39,11 @@ def chunk_layers(
     """
     norm, _ = NORMS[run.model.norm]
     layer = _replace_modules(specs[run.train.kernels](), run, core_attention)
+    if run.model.norm_position == "post":
+        _move_norms(layer, config, norm)
     return TransformerBlockSubmodules(
         layer_specs=[layer] * get_num_layers_to_build(config, vp_stage=chunk),
-        layer_norm=norm,
+        layer_norm=norm if run.model.norm_position == "pre" else None,
     )
 
 
@@ -58,6 +61,18 @@ def _replace_modules(
     if run.model.positions == "rope":
         attention.module = _rotary_attention(compiled=run.train.compile)
     return layer
+
+
+def _move_norms(layer: ModuleSpec, config: TransformerConfig, norm: Norm) -> None:
+    """Puts the norms of a layer after its blocks and their residuals."""
+    parts = layer.submodules
+    parts.input_layernorm = parts.pre_mlp_layernorm = IdentityOp
+    after = ModuleSpec(module=AddThenNorm, params={"config": config, "norm": norm})
+    parts.self_attn_bda = parts.mlp_bda = after
+    parts.sharded_state_dict_keys_map = {
+        "self_attn_bda.norm.": "self_attention.post_layernorm.",
+        "mlp_bda.norm.": "mlp.post_layernorm.",
+    }
 
 
 def _rotary_attention(*, compiled: bool) -> type[RotarySelfAttention]:

@@ -1,8 +1,11 @@
 """Norms with megatron-core's signature; megatron-core's torch norms refuse sequence parallelism."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 
@@ -40,6 +43,42 @@ class HeadRMSNorm(RMSNorm):
     def __init__(self, config: TransformerConfig, **options: Any) -> None:
         super().__init__(config, **options)
         _mark_partial_gradients(self, True)
+
+
+class AddThenNorm(torch.nn.Module):
+    """Adds bias, dropout and residual as megatron-core does, and applies a norm to the sum.
+
+    It takes the place of megatron-core's ``get_bias_dropout_add`` in a layer.
+    """
+
+    def __init__(self, config: TransformerConfig, norm: "Norm") -> None:
+        super().__init__()
+        self.norm = norm(config, hidden_size=config.hidden_size, eps=config.layernorm_epsilon)
+
+    def forward(self, training: bool, fused: bool) -> Callable[..., torch.Tensor]:
+        """Returns the function of (output and bias of a block, residual, dropout)."""
+        add = get_bias_dropout_add(training, fused)
+
+        def add_then_norm(*args: Any) -> torch.Tensor:
+            # megatron-core enables gradients here, even in validation: nothing need be kept.
+            with nullcontext() if training else torch.no_grad():
+                return self.norm(add(*args))
+
+        return add_then_norm
+
+
+class NormThenDropout(torch.nn.Module):
+    """The end of the embeddings of a model with norms after its blocks."""
+
+    def __init__(self, config: TransformerConfig, norm: "Norm") -> None:
+        super().__init__()
+        self.layer_norm = norm(config, hidden_size=config.hidden_size, eps=config.layernorm_epsilon)
+        self.dropout = torch.nn.Dropout(config.hidden_dropout)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Maps the sum of all embeddings, ``[sequence, batch, hidden]``, to the first states."""
+        states: torch.Tensor = self.dropout(self.layer_norm(embeddings))
+        return states
 
 
 Norm = type[LayerNorm] | type[RMSNorm]

@@ -41,7 +41,9 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
     if model.traits.reads_pairs:
         modules["token_types"] = TOKEN_TYPES * hidden
     modules |= {name: size * model.num_layers for name, size in _layer(model).items()}
-    modules["final_norm"] = _norm(model, hidden)
+    # The norm that no layer owns: of the embeddings, or after the last layer.
+    outer = "embedding_norm" if model.norm_position == "post" else "final_norm"
+    modules[outer] = _norm(model, hidden)
     # Weights of a padded vocabulary row: embedding, untied output layer, BERT's output bias.
     row = hidden * (1 if model.tie_embeddings else 2) + (1 if model.traits.reads_pairs else 0)
     padded_rows = model.padded_vocab_size - model.vocab_size

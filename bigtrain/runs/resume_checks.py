@@ -9,6 +9,7 @@ from pathlib import Path
 from bigtrain.checkpoint.commit import newest_complete, no_complete_checkpoint_error, open_state
 from bigtrain.checkpoint.dangling_links import check_links
 from bigtrain.checkpoint.find_checkpoint import find_checkpoint
+from bigtrain.checkpoint.hugging_face_folder import is_hugging_face_folder
 from bigtrain.checkpoint.owner import check_owner
 from bigtrain.checkpoint.run_checkpoints import (
     check_checkpoints_are_its_own,
@@ -21,7 +22,7 @@ from bigtrain.checkpoint.step_folders import CHECKPOINTS, named_folders
 from bigtrain.checkpoint.storage_folder import DiskFolder, Folder, open_folder
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.errors import show_value
-from bigtrain.config.resume_rules import check_resume, load_saved_config
+from bigtrain.config.resume_rules import check_resume, load_saved_model
 from bigtrain.data.corpus_checks import check_data
 from bigtrain.data.phase_record import PhaseRecord, check_phases
 from bigtrain.plan.parameters import count_parameters
@@ -29,9 +30,14 @@ from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.run_lock import check_not_locked
 from bigtrain.track.packages import check_packages
 
+_FREE_OF_IMPORTS = ("model.dropout", "model.init_std")
+"""Keys that an import's config gives and a run may choose."""
+
 
 def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     """Checks a run's data, and that it may resume from its newest checkpoint, if it has one.
+
+    A Hugging Face folder that the run starts from is checked when it is imported.
 
     Raises:
         ConfigError: Something does not fit, or the package of a sink is missing; one line.
@@ -53,13 +59,16 @@ def check_run(config: RunConfig, *, accepted: Sequence[str] = ()) -> None:
     forks = checkpoint is None
     if checkpoint is None:
         check_checkpoints_not_lost(folder, checkpoints)
-    if checkpoint is None and config.checkpoint.load is not None:
-        checkpoint, _ = find_checkpoint(config.checkpoint.load)
+    load = config.checkpoint.load
+    if checkpoint is None and load is not None and not is_hugging_face_folder(load):
+        checkpoint, _ = find_checkpoint(load)
     if checkpoint is None:
         return
     state, sha256 = open_state(checkpoint), data.tokenizer.sha256
-    if forks and config.checkpoint.load_weights_only:
-        check_weights(config, state, checkpoint=checkpoint, tokenizer_sha256=sha256)
+    if forks and (config.checkpoint.load_weights_only or not state.has_moments):
+        check_weights(
+            config, state, checkpoint=checkpoint, tokenizer_sha256=sha256, accepted=accepted
+        )
         return
     check_state(
         config,
@@ -133,12 +142,25 @@ def check_checkpoints_not_lost(folder: RunFolder, checkpoints: Folder) -> None:
 
 
 def check_weights(
-    config: RunConfig, state: TrainState, *, checkpoint: Folder, tokenizer_sha256: str
+    config: RunConfig,
+    state: TrainState,
+    *,
+    checkpoint: Folder,
+    tokenizer_sha256: str,
+    accepted: Sequence[str] = (),
 ) -> None:
     """Checks, from the configs, that a run may start from a checkpoint's weights.
 
+    Args:
+        config: The run's config.
+        state: The checkpoint's state.
+        checkpoint: Its folder, for the message.
+        tokenizer_sha256: The sha256 of the run's tokenizer.
+        accepted: Keys of the model that may differ from an import's.
+
     Raises:
-        ConfigError: The tokenizer differs, or the model has another number of weights.
+        ConfigError: The tokenizer differs, the model has another number of weights, or the model
+            computes something else than an import.
     """
     if tokenizer_sha256 != state.tokenizer_sha256:
         raise ConfigError(
@@ -146,15 +168,25 @@ def check_weights(
             f"{state.tokenizer_sha256[:12]}, and the corpus has {tokenizer_sha256[:12]}; shard the "
             "corpus with the tokenizer.model in the checkpoint, or leave checkpoint.load out"
         )
-    theirs, ours = load_saved_config(state.config).model, config.model
+    theirs, ours = load_saved_model(state.config), config.model
     sizes = [count_parameters(model).padded_total for model in (theirs, ours)]
+    before, now = theirs.model_dump(), ours.model_dump()
+    differing = {
+        f"model.{key}": f"model.{key} is {show_value(now[key])}, in the checkpoint "
+        f"{show_value(before[key])}"
+        for key in now
+        if now[key] != before[key]
+    }
+    changes = list(differing.values())
+    if not state.has_moments and sizes[0] == sizes[1]:
+        refused = {k: v for k, v in differing.items() if k not in {*_FREE_OF_IMPORTS, *accepted}}
+        if refused:
+            raise ConfigError(
+                f"run {config.name}: with the weights of checkpoint.load={checkpoint} this model "
+                f"computes something else: {'; '.join(refused.values())}; use model.yaml beside "
+                f"the import, or accept with {' '.join(f'--accept-change {k}' for k in refused)}"
+            )
     if sizes[0] != sizes[1]:
-        before, now = theirs.model_dump(), ours.model_dump()
-        changes = [
-            f"model.{key} is {show_value(now[key])}, in the checkpoint {show_value(before[key])}"
-            for key in now
-            if now[key] != before[key]
-        ]
         raise ConfigError(
             f"run {config.name}: checkpoint.load={checkpoint} has {sizes[0]:,} weights, this model "
             f"{sizes[1]:,}: {'; '.join(changes)}; set these as in the checkpoint"

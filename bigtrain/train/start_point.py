@@ -79,8 +79,9 @@ def _start_from_another(trainer: Trainer, load: str, accept_changes: Sequence[st
     checkpoint, skipped = on_rank_zero(lambda: find_checkpoint(load))
     for line in skipped if dist.get_rank() == 0 else ():
         log.warning("%s", line)
-    if trainer.config.checkpoint.load_weights_only:
-        _load_weights(trainer, checkpoint)
+    has_moments = on_rank_zero(lambda: open_state(checkpoint).has_moments)
+    if trainer.config.checkpoint.load_weights_only or not has_moments:
+        _load_weights(trainer, checkpoint, accept_changes)
     else:
         _resume_from(trainer, checkpoint, accept_changes, forks=True)
     log.info("started from %s, at step %d", checkpoint, trainer.progress.step)
@@ -105,8 +106,14 @@ def _resume_from(
     trainer.restore(progress, guard=state.guard)
 
 
-def _load_weights(trainer: Trainer, checkpoint: Folder) -> None:
+def _load_weights(trainer: Trainer, checkpoint: Folder, accept_changes: Sequence[str]) -> None:
     state = on_rank_zero(lambda: open_state(checkpoint))
     sha256 = trainer.data.tokenizer.sha256
-    check_weights(trainer.config, state, checkpoint=checkpoint, tokenizer_sha256=sha256)
+    check_weights(
+        trainer.config,
+        state,
+        checkpoint=checkpoint,
+        tokenizer_sha256=sha256,
+        accepted=accept_changes,
+    )
     load_checkpoint(checkpoint, trainer.engine, weights_only=True)

@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": _BEFORE_TRAIN | {"plan"},
     "evaluate": _BEFORE_TRAIN | {"train", "plan"},
     "parity": _BEFORE_TRAIN | {"train"},
-    "convert": {"config", "parallel", "models", "checkpoint"},
+    "convert": {"config", "plan", "parallel", "models", "checkpoint"},
     "commands": _BEFORE_TRAIN | {"plan", "train", "evaluate", "parity", "convert"},
     "cli": {"commands"},
 }

@@ -8,7 +8,7 @@ import pytest
 from bigtrain.config import RunConfig
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import run_ranks
-from tests.runs import LLAMA, bert_config, tiny_config, train_rank
+from tests.runs import CLASSIC_BERT, LLAMA, bert_config, tiny_config, train_rank
 
 STEPS = 20
 SCALED = {
@@ -64,10 +64,16 @@ def outputs(module: Any, config: RunConfig, tokens: Any) -> Any:
     return logits[..., : config.model.vocab_size], sentence
 
 
-def losses_of_transformers(config: RunConfig) -> list[float]:
-    """The losses of transformers' model trained by torch's AdamW; for ``run_ranks``."""
+def losses_of_transformers(config: RunConfig, folder: Path | None = None) -> list[float]:
+    """The losses of transformers' model trained by torch's AdamW; for ``run_ranks``.
+
+    Args:
+        config: The run.
+        folder: A Hugging Face folder to start from; by default the run's initial weights.
+    """
     import torch
 
+    from bigtrain.convert.families import family_of
     from bigtrain.data.batches import TrainingData
     from bigtrain.train.learning_rate import learning_rate
     from tests.distributed.hugging_face import (
@@ -77,8 +83,13 @@ def losses_of_transformers(config: RunConfig) -> list[float]:
         one_rank,
     )
 
-    with one_rank():
-        reference = build_transformers_model(config, build_unsplit_model(config)[1]).train()
+    if folder is None:
+        with one_rank():
+            reference = build_transformers_model(config, build_unsplit_model(config)[1]).train()
+    else:
+        loader = family_of(config.model).loader
+        reference = loader.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        set_dropout(reference.train(), config.model.dropout)
     matrices = [p for p in reference.parameters() if p.ndim > 1]
     vectors = [p for p in reference.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -101,6 +112,15 @@ def losses_of_transformers(config: RunConfig) -> list[float]:
         losses.append(float(loss))
     data.close()
     return losses
+
+
+def set_dropout(model: Any, value: float) -> None:
+    """Sets the probability of every dropout of a model."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = value
 
 
 def batch_loss(reference: Any, config: RunConfig, microbatches: Any) -> Any:
@@ -138,6 +158,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen3": {**LLAMA, "qk_norm": True},
     "bert": {"kind": "bert"},
     "bert, untied": {"kind": "bert", "tie_embeddings": False},
+    "classic bert": CLASSIC_BERT,
+    "classic bert, untied": {**CLASSIC_BERT, "tie_embeddings": False},
 }
 
 
@@ -155,19 +177,19 @@ def test_logits_equal_those_of_transformers() -> None:
     assert max(found.values()) < 1e-4, found
 
 
-@pytest.mark.parametrize("name", ["gpt", "llama", "bert"])
+@pytest.mark.parametrize("name", ["gpt", "llama", "bert", "classic bert"])
 def test_twenty_steps_give_the_losses_of_transformers_and_torch(
     name: str, corpus: Path, pair_corpus: Path, tmp_path: Path
 ) -> None:
-    make, text = (bert_config, pair_corpus) if name == "bert" else (tiny_config, corpus)
-    model = {} if name == "bert" else {"model": MODELS[name]}
+    is_bert = "kind" in MODELS[name]
+    make, text = (bert_config, pair_corpus) if is_bert else (tiny_config, corpus)
     config = make(
         text,
         tmp_path,
         train={"steps": STEPS},
         validation={"every": 1000, "samples": 1},
         checkpoint={"every": 1000},
-        **model,
+        model=MODELS[name],
     )
     run_ranks(train_rank, 1, config)
     ours = [event["loss"] for event in read_metrics(config.run_dir / "metrics.jsonl", "train")]

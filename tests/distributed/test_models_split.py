@@ -7,12 +7,13 @@ import pytest
 
 from bigtrain.track.metrics_file import read_metrics
 from tests.ranks import run_ranks
-from tests.runs import LLAMA, bert_config, tiny_config, train_rank
+from tests.runs import CLASSIC_BERT, LLAMA, bert_config, tiny_config, train_rank
 
 MODELS: dict[str, dict[str, Any]] = {
     "llama with head norms": {**LLAMA, "qk_norm": True, "tie_embeddings": False},
     "gpt with head norms": {"qk_norm": True, "norm": "layernorm"},
     "bert": {"kind": "bert"},
+    "classic bert": CLASSIC_BERT,
 }
 SPLITS: dict[str, dict[str, Any]] = {
     "tensor 2, gradients shared": {"tensor": 2, "zero": 2},
@@ -51,7 +52,7 @@ def test_a_split_model_gives_the_losses_of_the_unsplit_model(
     name: str, corpus: Path, pair_corpus: Path, tmp_path: Path
 ) -> None:
     model = MODELS[name]
-    text = pair_corpus if name == "bert" else corpus
+    text = pair_corpus if "kind" in model else corpus
     unsplit = figures(tmp_path / "unsplit", text, model, {})
     assert len(unsplit) == 8
     for split, parallel in SPLITS.items():

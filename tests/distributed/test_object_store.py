@@ -388,5 +388,5 @@ def test_a_run_in_s3_is_stopped_resumed_and_exported(
         for number, source in enumerate((last.checkpoint, str(config.run_dir))):
             out = tmp_path / f"exported-{number}"
             export = run_ranks(export_from_s3, 1, source, out, environment)[0]
-            assert export.largest_logit_difference <= 1e-4
+            assert export.logits.largest <= 1e-4
             assert (out / "model.safetensors").is_file()

@@ -17,7 +17,7 @@ from bigtrain.parity.layout_runs import LayoutResult, measure_one_process
 from bigtrain.parity.layouts import STANDARD
 from bigtrain.parity.result_table import render_notes, render_plain, render_rounding
 from tests.distributed.parity_ranks import compare_with, forked
-from tests.runs import LLAMA, bert_config, tiny_config
+from tests.runs import CLASSIC_BERT, LLAMA, bert_config, tiny_config
 
 pytestmark = pytest.mark.slow
 
@@ -99,6 +99,8 @@ MODELS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "llama tied": ({**LLAMA, **TIED}, PIPELINES),
     "bert tied": ({"kind": "bert", **TIED}, STANDARD),
     "bert untied": ({"kind": "bert", **UNTIED}, PIPELINES),
+    "classic bert tied": ({**CLASSIC_BERT, **TIED}, STANDARD),
+    "classic bert untied": ({**CLASSIC_BERT, **UNTIED}, PIPELINES),
 }
 """What each model is, and in which layouts: tying matters where there are stages."""
 

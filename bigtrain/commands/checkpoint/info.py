@@ -15,7 +15,9 @@ from bigtrain.commands.checkpoint.formatting import (
     render_time,
 )
 from bigtrain.config import ConfigError, RunConfig, render_config
-from bigtrain.config.resume_rules import load_saved_config
+from bigtrain.config.model import ModelConfig
+from bigtrain.config.resume_rules import load_saved_config, load_saved_model
+from bigtrain.config.yaml12 import render_yaml
 from bigtrain.plan.parameters import count_parameters
 
 
@@ -26,6 +28,8 @@ class Description:
     folder: Folder
     state: TrainState
     config: RunConfig | None
+    """None of an import, or if this version cannot read the config in the checkpoint."""
+    model: ModelConfig | None
     """None if this version cannot read the config in the checkpoint."""
     parameters: int
     """Weights, without the padding of the vocabulary if the config is known."""
@@ -48,15 +52,18 @@ def describe_checkpoint(folder: Folder) -> Description:
     """
     check_commit(folder)
     state = read_state(folder)
+    config, model = None, None
     try:
-        config = load_saved_config(state.config)
+        model = load_saved_model(state.config)
+        config = load_saved_config(state.config) if state.has_moments else None
     except ConfigError:
-        config = None
-    padding = count_parameters(config.model).padding if config is not None else 0
+        pass
+    padding = count_parameters(model).padding if model is not None else 0
     return Description(
         folder=folder,
         state=state,
         config=config,
+        model=model,
         parameters=CheckpointReader(folder).count(WEIGHT) - padding,
         files={name: file["bytes"] for name, file in read_commit(folder).items()},
         committed=folder.modified(COMMIT_FILE),
@@ -64,14 +71,17 @@ def describe_checkpoint(folder: Folder) -> Description:
 
 
 def render_saved_config(folder: Folder) -> str:
-    """Renders the config in a checkpoint as YAML, for `bigtrain launch`.
+    """Renders the config in a checkpoint as YAML, for `bigtrain launch`; of an import, the model.
 
     Raises:
         CheckpointError: The checkpoint is not complete.
         ConfigError: This version cannot read the config.
     """
     check_commit(folder)
-    return render_config(load_saved_config(read_state(folder).config))
+    state = read_state(folder)
+    if not state.has_moments:
+        return render_yaml(state.config)
+    return render_config(load_saved_config(state.config))
 
 
 def description_as_json(description: Description) -> dict[str, Any]:
@@ -83,6 +93,7 @@ def description_as_json(description: Description) -> dict[str, Any]:
         "schema": SCHEMA,
         "committed": render_time(description.committed) or None,
         "run": state.config.get("name"),
+        "origin": state.origin,
         "step": state.step,
         "samples": state.samples,
         "tokens": state.tokens,
@@ -107,15 +118,18 @@ def render_description(description: Description) -> Iterator[tuple[str, str]]:
     yield "checkpoint", str(description.folder)
     yield "schema", SCHEMA
     yield "committed", render_time(description.committed)
-    yield "run", str(facts["run"])
+    if state.origin is None:
+        yield "run", str(facts["run"])
+    else:
+        yield "imported from", f"{state.origin.get('folder')}; weights only, no moments"
     steps = f" of {description.config.train.steps:,}" if description.config is not None else ""
     yield "step", f"{state.step:,}{steps} ({state.optimizer_steps:,} updates)"
     yield "trained on", f"{state.samples:,} samples, {state.tokens:,} tokens"
     yield "model", _render_model(description)
     yield "saved in layout", _render_ranks(description.layout)
-    if description.config is None:
+    if description.model is None:
         yield "config", "does not fit this version of bigtrain"
-    else:
+    elif description.config is not None:
         yield "precision", f"{facts['precision']} (masters and moments are fp32)"
         yield "batch", _render_batch(facts["batch"])
     for source in facts["data"]:
@@ -162,9 +176,9 @@ def _corpora(state: TrainState) -> list[dict[str, Any]]:
 
 def _render_model(description: Description) -> str:
     count = f"{description.parameters:,} parameters"
-    if description.config is None:
+    model = description.model
+    if model is None:
         return f"{count}, padding included"
-    model = description.config.model
     return (
         f"{model.kind}, {count}: {model.num_layers} layers × {model.hidden_size}, "
         f"{model.num_heads} heads, vocabulary of {model.vocab_size:,}"

@@ -7,7 +7,7 @@ of tensors, has a checksum of every box. So any changed byte is found.
 import hashlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
@@ -78,7 +78,8 @@ def verify_checkpoint(folder: Folder, *, workers: int = 1) -> Verification:
     faults: list[str] = []
     committed = _check_files(folder, faults)
     state = _check_state(folder, faults)
-    tensors = _check_tensors(folder, faults)
+    has_moments = state is None or state.has_moments
+    tensors = _check_tensors(folder, faults, kinds=KINDS if has_moments else (WEIGHT,))
     boxes = _valid_boxes(folder, tensors, faults)
     total = sum(box.bytes for some in boxes.values() for _, box in some)
     with show_read_progress(f"verifying {folder.name}", total) as advance:
@@ -168,8 +169,10 @@ def _check_state(folder: Folder, faults: list[str]) -> TrainState | None:
     return state
 
 
-def _check_tensors(folder: Folder, faults: list[str]) -> dict[str, SavedTensor]:
-    """Reads the table of tensors, and checks that each weight has its moments."""
+def _check_tensors(
+    folder: Folder, faults: list[str], *, kinds: Sequence[str]
+) -> dict[str, SavedTensor]:
+    """Reads the table, and checks that each weight has its moments, unless it is an import."""
     table = CheckpointReader(folder)
     try:
         tensors = table.tensors
@@ -179,7 +182,7 @@ def _check_tensors(folder: Folder, faults: list[str]) -> dict[str, SavedTensor]:
     names = dict.fromkeys(key.partition("/")[2] for key in tensors)
     for name in names:
         found = {kind: tensors[key] for kind in KINDS if (key := f"{kind}/{name}") in tensors}
-        missing = [kind for kind in KINDS if kind not in found]
+        missing = [kind for kind in kinds if kind not in found]
         if missing:
             faults.append(f"{folder}/{TENSORS_FILE}: {name} has no {' and no '.join(missing)}")
         elif len({tensor.shape for tensor in found.values()}) > 1:

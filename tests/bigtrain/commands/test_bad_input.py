@@ -24,6 +24,11 @@ def _bigtrain(folder: Path, *words: str) -> tuple[int, str]:
     ("words", "message"),
     [
         (["report", "nowhere"], "nowhere: not a run folder"),
+        (["import-hf", "nowhere", "--out", "out"], "nowhere: no config.json; give a folder with"),
+        (
+            ["export-hf", "nowhere", "out", "--max-shard-size", "5GiB"],
+            "'5GiB' is not a size such as 5GB or 500MB",
+        ),
         (["export-hf", "nowhere", "out"], "nowhere: neither a checkpoint nor a run folder"),
         (["generate", "nowhere"], "nowhere: neither a checkpoint nor a run folder"),
         (["launch", "nowhere.yaml"], "nowhere.yaml: no such config file"),

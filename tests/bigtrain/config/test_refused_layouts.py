@@ -56,6 +56,18 @@ REFUSED = {
         "model.positions=rope cannot be set with model.kind=bert; BERT has learned positions, "
         "LayerNorm, GELU",
     ),
+    "gpt with norms after blocks": (
+        ["model.norm_position=post"],
+        "model.norm_position=post cannot be set with model.kind=gpt; GPT has a norm before each",
+    ),
+    "norms after blocks in transformer engine": (
+        [
+            *("model.kind=bert", "data.packing=pairs", "model.norm_position=post"),
+            "train.kernels=transformer_engine",
+        ],
+        "train.kernels=transformer_engine computes norms before blocks only, but "
+        "model.norm_position=post; set train.kernels=torch",
+    ),
     "bert on windows": (
         ["model.kind=bert"],
         "data.packing=concat makes no samples for model.kind=bert, which learns from sentence "

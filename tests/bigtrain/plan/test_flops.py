@@ -10,7 +10,7 @@ from bigtrain.config import RunConfig
 from bigtrain.plan.flops import ModuleFlops, SampleFlops, model_flops
 from bigtrain.plan.parameters import count_parameters
 from tests.ranks import run_ranks
-from tests.runs import tiny_config
+from tests.runs import CLASSIC_BERT, tiny_config
 
 LLAMA: dict[str, Any] = {
     "num_kv_heads": 2,
@@ -26,6 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "gpt": {},
     "llama": {"model": LLAMA},
     "bert": {"model": {"kind": "bert"}, "data": {"packing": "pairs"}},
+    "classic bert": {"model": CLASSIC_BERT, "data": {"packing": "pairs"}},
 }
 ROWS = 3
 
@@ -115,6 +116,7 @@ def test_model_flops_equal_the_matrix_products_of_the_modules(tmp_path: Path, ki
         ("llama", "full"),
         ("bert", "none"),
         ("bert", "full"),
+        ("classic bert", "full"),
     ],
 )
 def test_hardware_flops_equal_the_computed_operations(

@@ -40,14 +40,27 @@ def _shape(layers: int, hidden: int, heads: int, **rest: Any) -> dict[str, Any]:
         ({**LLAMA, **_shape(32, 4096, 32, ffn_hidden_size=14336)}, 8_030_261_248),
         ({**LLAMA, **_shape(80, 8192, 64, ffn_hidden_size=28672)}, 70_553_706_496),
         ({**LLAMA, **_shape(126, 16384, 128, ffn_hidden_size=53248)}, 405_853_388_800),
-        # Hugging Face: BertForPreTraining of google-bert/bert-base-uncased and -large-uncased;
-        # their last norm is after the embedding, bigtrain's is after the last layer.
+        # Hugging Face: BertForPreTraining of google-bert/bert-base-uncased and -large-uncased.
+        # With norms before blocks the norm of the embeddings is after the last layer instead.
+        ({**BERT, **_shape(12, 768, 12, norm_position="post")}, 110_106_428),
         ({**BERT, **_shape(12, 768, 12)}, 110_106_428),
         ({**BERT, **_shape(24, 1024, 16)}, 336_226_108),
     ],
 )
 def test_the_counts_equal_the_published_ones(shape: dict[str, Any], published: int) -> None:
     assert count_parameters(ModelConfig.model_validate(shape)).total == published
+
+
+def test_the_outer_norm_is_where_the_norms_are() -> None:
+    sizes = {
+        position: count_parameters(
+            ModelConfig.model_validate({**BERT, **_shape(2, 64, 4), "norm_position": position})
+        ).modules
+        for position in ("pre", "post")
+    }
+    assert "final_norm" in sizes["pre"] and "embedding_norm" not in sizes["pre"]
+    assert "embedding_norm" in sizes["post"] and "final_norm" not in sizes["post"]
+    assert sizes["post"]["embedding_norm"] == 2 * 64
 
 
 def test_gpt_3_has_175_billion_parameters() -> None:
