@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from math import gcd
 
-from bigtrain.config.model_kinds import MODEL_KINDS
+from bigtrain.config.model_kinds import FINE_TUNING, MODEL_KINDS
 from bigtrain.config.run_sections import RunSections
 from bigtrain.config.sections import divisors
 
@@ -172,8 +172,21 @@ def _ramp_ends_at_the_batch_size(config: RunSections) -> Iterator[str]:
 
 def _data_and_loss_fit_the_objective(config: RunSections) -> Iterator[str]:
     packing, kind = config.data.packing, config.model.kind
-    objective = config.model.traits.objective
-    if packing not in objective.packings:
+    objective, chosen = config.objective_traits, config.objective.kind
+    fine_tuning = [name for name, t in FINE_TUNING.items() if packing in t.packings]
+    if chosen == "answer_only" and not config.model.traits.is_causal:
+        yield (
+            f"objective.kind=answer_only predicts next tokens, and model.kind={kind} does not; "
+            "set model.kind=gpt"
+        )
+    elif chosen in FINE_TUNING and packing not in objective.packings:
+        yield (
+            f"objective.kind={chosen} does not read data.packing={packing}; set "
+            f"data.packing={' or '.join(objective.packings)}, or leave objective out"
+        )
+    elif packing not in objective.packings and fine_tuning:
+        yield f"data.packing={packing} is for objective.kind={fine_tuning[0]}; set it as well"
+    elif packing not in objective.packings:
         others = [k for k, t in MODEL_KINDS.items() if packing in t.objective.packings]
         yield (
             f"data.packing={packing} makes no samples for model.kind={kind}, which "

@@ -21,6 +21,7 @@ from bigtrain.runs.run_folder import RunFolder
 from bigtrain.track.metrics_file import read_metrics
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
+from data_tools.labels.label_table import open_label_table
 
 
 class ReportError(ValueError):
@@ -59,7 +60,7 @@ class Report:
     @property
     def unit(self) -> str:
         """The unit of the losses; BERT's is the sum of nats per token and nats per pair."""
-        return self.config.model.traits.objective.loss_unit
+        return self.config.objective_traits.loss_unit
 
     @property
     def can_generate(self) -> bool:
@@ -83,7 +84,9 @@ def read_report(run_dir: Path) -> Report:
         raise ReportError(f"{run_dir}: the run has not taken a step yet")
     config = load_run_of(run_dir)
     try:
-        corpus_tokens: int | None = sum(map(_count_tokens, config.data.training_corpora))
+        corpus_tokens: int | None = sum(
+            _count_tokens(config, name) for name in config.data.training_corpora
+        )
         baselines = _baselines(config)
     except InputError:  # A report is possible without the corpus.
         corpus_tokens, baselines = None, None
@@ -126,7 +129,10 @@ def _count_saved_parameters(folder: RunFolder, model: ModelConfig) -> int | None
         return None
 
 
-def _count_tokens(name: str) -> int:
+def _count_tokens(config: RunConfig, name: str) -> int:
+    if config.data.reads_label_tables:
+        with open_label_table(Path(name)) as table:
+            return table.manifest.num_tokens
     with open_corpus(name) as corpus:
         return corpus.num_tokens
 

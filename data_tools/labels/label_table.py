@@ -29,19 +29,21 @@ RowKind = Literal["classes", "answers"]
 Split = Literal["train", "validation"]
 
 TOKENS, ROWS, SECONDS, LABELS = "tokens.npy", "rows.npy", "seconds.npy", "labels.npy"
-IS_ANSWER, FILES, LINES = "is_answer.npy", "files.npy", "lines.npy"
+IS_ANSWER, ANSWERS = "is_answer.npy", "answers.npy"
+FILES, LINES = "files.npy", "lines.npy"
 ARRAY_TYPES: Final[dict[str, np.dtype[Any]]] = {
     ROWS: np.dtype("<i8"),
     SECONDS: np.dtype("<i4"),
     LABELS: np.dtype("<i4"),
     IS_ANSWER: np.dtype("u1"),
+    ANSWERS: np.dtype("<i4"),
     FILES: np.dtype("<i4"),
     LINES: np.dtype("<i8"),
 }
 """The type of each array; that of `tokens.npy` is in the manifest."""
 ARRAYS_OF_KIND: Final[dict[RowKind, tuple[str, ...]]] = {
     "classes": (TOKENS, ROWS, SECONDS, LABELS, FILES, LINES),
-    "answers": (TOKENS, ROWS, IS_ANSWER, FILES, LINES),
+    "answers": (TOKENS, ROWS, IS_ANSWER, ANSWERS, FILES, LINES),
 }
 
 
@@ -102,6 +104,16 @@ class LabelsManifest(_Part):
         return np.dtype(self.dtype).newbyteorder("<")
 
     @property
+    def seed(self) -> int:
+        """The seed by which the validation split was chosen."""
+        return int(self.parameters["seed"])
+
+    @property
+    def validation_percent(self) -> float:
+        """The percentage of rows in the validation split; 0 if there is none."""
+        return float(self.parameters["validation_percent"])
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         """The names of the classes, in the order of their numbers."""
         return tuple(label.name for label in self.labels)
@@ -121,7 +133,8 @@ class LabelledRows:
     labels: NDArray[np.int64] | None = None
     """`[rows]`: the number of each row's class; only for classes."""
     is_answer: NDArray[np.bool_] | None = None
-    """`[tokens]`: whether a token is part of an answer; only for answers."""
+    """`[tokens]`: whether a token is part of an answer, never the first one of a row; only for
+    answers."""
 
 
 class LabelTable:
@@ -186,6 +199,14 @@ class LabelTable:
         known = (labels >= 0) & (labels < len(self.manifest.labels))
         self._check(bool(known.all()), LABELS)
         return LabelledRows(offsets, tokens, seconds=seconds, labels=labels)
+
+    def count_answer_tokens(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many tokens of each row count in the loss, `[rows]`; only for answers.
+
+        Raises:
+            InputError: A file of the table is damaged.
+        """
+        return self._each(ANSWERS, rows)
 
     def places(self, rows: NDArray[np.int64]) -> list[tuple[str, int]]:
         """The input file of each row, and its line there (for Parquet and Arrow, its row)."""

@@ -10,6 +10,7 @@ import numpy as np
 from data_tools.array_files import ArrayWriter, FileInfo
 from data_tools.labels.label_rows import LabelRow
 from data_tools.labels.label_table import (
+    ANSWERS,
     ARRAY_TYPES,
     FILES,
     IS_ANSWER,
@@ -46,7 +47,7 @@ class LabelTableWriter:
         self._waiting: list[LabelRow] = []
         self._waiting_tokens = 0
         self._ends = array("q", [0])
-        self._seconds, self._labels = array("i"), array("i")
+        self._seconds, self._labels, self._answers = array("i"), array("i"), array("i")
         self._files, self._lines = array("i"), array("q")
         self._numbers: dict[str, int] = {}
 
@@ -78,7 +79,8 @@ class LabelTableWriter:
             self._seconds.append(row.second)
             self._labels.append(self._numbers.setdefault(row.label, len(self._numbers)))
         else:
-            self.num_answer_tokens += int(row.is_answer.sum())
+            self._answers.append(int(row.is_answer.sum()))
+            self.num_answer_tokens += self._answers[-1]
         self._waiting.append(row)
         self._waiting_tokens += len(row.tokens)
         if self._waiting_tokens >= _BLOCK_TOKENS:
@@ -100,6 +102,8 @@ class LabelTableWriter:
             renumbered = np.array([final[name] for name in self._numbers], dtype=np.int32)
             found = renumbered[np.frombuffer(self._labels, dtype=np.int32)]
             arrays |= {SECONDS: self._seconds, LABELS: array("i", found.tolist())}
+        else:
+            arrays[ANSWERS] = self._answers
         for name, values in arrays.items():
             writer = ArrayWriter(self._folder / name, ARRAY_TYPES[name])
             writer.append(np.array(values, dtype=ARRAY_TYPES[name]))

@@ -89,6 +89,7 @@ class ChatTemplate:
             # A token that begins before an answer and ends in it is an answer to transformers, too.
             is_answer |= (offsets[:, 0] < end) & (offsets[:, 1] > begin)
         is_answer &= offsets[:, 0] < offsets[:, 1]
+        is_answer[:1] = False  # No token comes before the first one, so it is never predicted.
         if not is_answer.any():
             raise InputError("the template renders no token of an answer")
         return RenderedChat(np.array(encoding["input_ids"], dtype=np.int32), is_answer)

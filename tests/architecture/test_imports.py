@@ -22,6 +22,7 @@ FORMAT_MODULES = tuple(
     f"data_tools.{name}"
     for name in (
         *("corpus", "manifest", "remote_files", "samples.sample_table", "tokenizer"),
+        "samples.plan_rows",  # The packing of answers depends on the run's sequence length.
         *("labels.label_table", "errors", "files", "locks", "progress"),
     )
 )
