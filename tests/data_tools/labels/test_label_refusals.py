@@ -57,6 +57,7 @@ def test_a_faulty_csv_is_refused_with_its_line(tmp_path, tokenizer, content, mat
         ('{"text": "a", "label": 1.0}', r"line 3 has no label: 'label' is 1\.0 \(float\)"),
         ('{"text": "a", "label": ["x"]}', r"line 3 has no label: 'label' is \['x'\] \(list\)"),
         (r'{"text": "a\ud83d", "label": "no"}', r"line 3 cannot be encoded"),
+        (r'{"text": "a\udc80", "label": "no"}', r"line 3 cannot be encoded"),  # A raw byte.
     ],
 )
 def test_a_faulty_line_of_json_is_refused_or_left_out_by_choice(tmp_path, tokenizer, line, match):

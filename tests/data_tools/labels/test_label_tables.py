@@ -265,5 +265,5 @@ def test_the_command_reports_classes_and_what_was_left_out(tmp_path: Path, token
 def test_a_table_is_not_text_for_the_other_commands(tmp_path, tokenizer):
     path = write_rows(tmp_path / "rows.jsonl", ROWS)
     make_table(path, tokenizer, tmp_path / "out", columns=PAIR).close()
-    (source,) = find_sources([str(tmp_path)])
+    (source,) = find_sources([str(tmp_path)], folder_glob="*")
     assert [file.name for file in source.files] == ["rows.jsonl"]
