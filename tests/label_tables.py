@@ -14,16 +14,15 @@ _WORDS = ("red", "blue", "one", "two", "house", "river", "cat", "dog")
 def make_label_table(folder: Path, tokenizer: Path, *, rows: int = 60, pair: bool = True) -> Path:
     """Makes a table of a two-class task; returns its folder.
 
-    The class is whether the first text has the word ``red``; the other words say nothing.
+    The class is whether the first text has the word ``red`` or ``blue``; the others say nothing.
     """
     chance = random.Random(1)
     lines: list[dict[str, Any]] = []
     for number in range(rows):
-        words = [chance.choice(_WORDS[1:]) for _ in range(chance.randint(2, 6))]
-        if number % 2:
-            words.insert(chance.randint(0, len(words)), "red")
-        other = " ".join(chance.choice(_WORDS[1:]) for _ in range(chance.randint(1, 4)))
-        lines.append({"one": " ".join(words), "two": other, "label": ("no", "yes")[number % 2]})
+        words = [chance.choice(_WORDS[2:]) for _ in range(chance.randint(1, 5))]
+        words.insert(chance.randint(0, len(words)), _WORDS[number % 2])
+        other = " ".join(chance.choice(_WORDS[2:]) for _ in range(chance.randint(1, 4)))
+        lines.append({"one": " ".join(words), "two": other, "label": ("yes", "no")[number % 2]})
     columns = {"text": "one", "label": "label"} | ({"pair": "two"} if pair else {})
     return _build(folder, tokenizer, lines, columns)
 

@@ -68,7 +68,17 @@ ANSWER_ONLY = ObjectiveTraits(
     takes_z_loss=True,
 )
 
-FINE_TUNING: Mapping[str, ObjectiveTraits] = {"answer_only": ANSWER_ONLY}
+CLASSIFICATION = ObjectiveTraits(
+    name="classification",
+    task="learns classes (make tables of them with `bigtrain data label`)",
+    packings=("labels",),
+    loss_unit="nats/row",
+)
+
+FINE_TUNING: Mapping[str, ObjectiveTraits] = {
+    "answer_only": ANSWER_ONLY,
+    "classification": CLASSIFICATION,
+}
 """The objectives that a run chooses by objective.kind; otherwise the kind of model has its own."""
 
 MODEL_KINDS: Mapping[ModelKind, ModelTraits] = {

@@ -48,9 +48,10 @@ def _sequence_parallel_has_tensor_ranks(config: RunSections) -> Iterator[str]:
             f"parallel.sequence=true: parallel.tensor={parallel.tensor} does not divide "
             f"data.sequence_length={length}; try {next_multiple(length, parallel.tensor)}"
         )
-    if config.model.traits.reads_pairs and PAIR_LENGTH_MULTIPLE % parallel.tensor:
+    is_padded = config.model.traits.reads_pairs or config.data.packing == "labels"
+    if is_padded and PAIR_LENGTH_MULTIPLE % parallel.tensor:
         yield (
-            f"parallel.sequence=true: sentence pairs are padded to multiples of "
+            f"parallel.sequence=true: pairs and labelled rows are padded to multiples of "
             f"{PAIR_LENGTH_MULTIPLE}, which parallel.tensor={parallel.tensor} does not divide; "
             "try parallel.tensor=2, 4 or 8"
         )
@@ -193,7 +194,9 @@ def _data_and_loss_fit_the_objective(config: RunSections) -> Iterator[str]:
             f"{objective.task}; try data.packing={' or '.join(objective.packings)}, or "
             f"model.kind={' or '.join(others)}"
         )
-    if config.optim.z_loss and not objective.takes_z_loss:
+    if config.optim.z_loss and chosen in FINE_TUNING and not objective.takes_z_loss:
+        yield f"optim.z_loss is not for objective.kind={chosen}; leave it out"
+    elif config.optim.z_loss and not objective.takes_z_loss:
         fitting = [k for k, t in MODEL_KINDS.items() if t.objective.takes_z_loss]
         yield f"optim.z_loss is for model.kind={' or '.join(fitting)}; leave it out"
 

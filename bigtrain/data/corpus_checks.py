@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.data.corpora import AnySource, build_sample_order, open_source
-from bigtrain.data.label_source import LabelSource, check_label_names
+from bigtrain.data.label_source import LabelSource, check_label_names, check_objective_labels
 from bigtrain.data.pair_rows import check_special_ids
 from bigtrain.data.phase_record import PhaseRecord, record_phases
 from bigtrain.data.split_facts import find_leak
@@ -73,7 +73,10 @@ def check_sources(
         InputError: The tokenizer cannot be read, or lacks an id that the samples are built with.
     """
     _check_no_leak(sources, validations, is_apart=config.data.validation_is_apart)
-    check_label_names([it for it in (*sources, *validations) if isinstance(it, LabelSource)])
+    labelled = [it for it in (*sources, *validations) if isinstance(it, LabelSource)]
+    check_label_names(labelled)
+    if config.objective.kind == "classification":
+        check_objective_labels(config.objective.labels, labelled[0])
     path = (
         Path(config.data.tokenizer)
         if config.data.tokenizer is not None

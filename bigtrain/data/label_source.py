@@ -189,6 +189,20 @@ def check_label_names(sources: Sequence[LabelSource]) -> None:
             )
 
 
+def check_objective_labels(labels: Sequence[str], source: LabelSource) -> None:
+    """Checks that the run's classes are those of a table, in the same order.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    theirs = source.labels.manifest.label_names
+    if tuple(labels) != theirs:
+        raise ConfigError(
+            f"objective.labels={','.join(labels)}: {source.name} has {','.join(theirs)}; set "
+            f"objective.labels=[{','.join(theirs)}]"
+        )
+
+
 def _check_fits(
     name: str, manifest: LabelsManifest, packing: LabelPacking, sequence_length: int
 ) -> None:

@@ -6,6 +6,7 @@ model, or, for fine-tuning, under the value of objective.kind that chooses it.
 
 from bigtrain.config import RunConfig
 from bigtrain.objectives.answer_only import AnswerOnly
+from bigtrain.objectives.classification import Classification
 from bigtrain.objectives.masked_pairs import MaskedPairs
 from bigtrain.objectives.next_token import NextToken
 from bigtrain.objectives.objective import Objective
@@ -14,9 +15,13 @@ OBJECTIVES: dict[str, Objective] = {
     "next_token": NextToken(),
     "masked_pairs": MaskedPairs(),
     "answer_only": AnswerOnly(),
+    "classification": Classification(),
 }
 
 
 def objective_of(config: RunConfig) -> Objective:
     """The objective of a run."""
-    return OBJECTIVES[config.objective_traits.name]
+    objective = OBJECTIVES[config.objective_traits.name]
+    if isinstance(objective, Classification):
+        return Classification(config.objective.labels)
+    return objective
