@@ -48,10 +48,10 @@ def _sequence_parallel_has_tensor_ranks(config: RunSections) -> Iterator[str]:
             f"parallel.sequence=true: parallel.tensor={parallel.tensor} does not divide "
             f"data.sequence_length={length}; try {next_multiple(length, parallel.tensor)}"
         )
-    is_padded = config.model.traits.reads_pairs or config.data.packing == "labels"
-    if is_padded and PAIR_LENGTH_MULTIPLE % parallel.tensor:
+    padded = {"pairs": "sentence pairs", "labels": "labelled rows"}.get(config.data.packing)
+    if padded is not None and PAIR_LENGTH_MULTIPLE % parallel.tensor:
         yield (
-            f"parallel.sequence=true: pairs and labelled rows are padded to multiples of "
+            f"parallel.sequence=true: {padded} are padded to multiples of "
             f"{PAIR_LENGTH_MULTIPLE}, which parallel.tensor={parallel.tensor} does not divide; "
             "try parallel.tensor=2, 4 or 8"
         )

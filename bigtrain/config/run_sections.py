@@ -50,6 +50,11 @@ class RunSections(Section):
         return FINE_TUNING.get(self.objective.kind, self.model.traits.objective)
 
     @property
+    def is_classifier(self) -> bool:
+        """Whether the model has a classifier's head in place of those of pretraining."""
+        return self.objective.kind == "classification"
+
+    @property
     def decay_steps(self) -> int:
         """The step at which the learning rate's decay ends."""
         return self.optim.decay_steps or self.train.steps

@@ -75,7 +75,7 @@ def check_sources(
     _check_no_leak(sources, validations, is_apart=config.data.validation_is_apart)
     labelled = [it for it in (*sources, *validations) if isinstance(it, LabelSource)]
     check_label_names(labelled)
-    if config.objective.kind == "classification":
+    if config.is_classifier:
         check_objective_labels(config.objective.labels, labelled[0])
     path = (
         Path(config.data.tokenizer)

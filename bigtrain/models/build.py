@@ -40,7 +40,7 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
         for chunk in chunks:
             first, last = groups.is_first_stage(chunk), groups.is_last_stage(chunk)
             module = build_chunk(config, translated, chunk=chunk, first=first, last=last)
-            if config.objective.kind == "classification":
+            if config.is_classifier:
                 add_classifier(module, config, last=last)
             # Embeddings and heads of torch's own classes are created in fp32.
             modules.append(module.to(translated.params_dtype))

@@ -13,7 +13,6 @@ from bigtrain.checkpoint.schema import WEIGHT, CheckpointError
 from bigtrain.checkpoint.step_folders import committed_folders
 from bigtrain.checkpoint.storage_folder import FolderError
 from bigtrain.config import RunConfig
-from bigtrain.config.model import ModelConfig
 from bigtrain.config.saved import load_run_of
 from bigtrain.plan.parameters import count_parameters
 from bigtrain.runs.ngram_baselines import Baselines, count_baselines
@@ -65,7 +64,12 @@ class Report:
     @property
     def can_generate(self) -> bool:
         """Whether the model can continue a text."""
-        return self.config.model.traits.is_causal
+        return self.config.model.traits.is_causal and not self.config.is_classifier
+
+    @property
+    def can_export(self) -> bool:
+        """Whether there is an exporter for the model."""
+        return not self.config.is_classifier
 
 
 def read_report(run_dir: Path) -> Report:
@@ -99,7 +103,7 @@ def read_report(run_dir: Path) -> Report:
         corpus=", ".join(config.data.training_corpora),
         corpus_tokens=corpus_tokens,
         tokens_trained=steps[-1]["tokens"],
-        parameters=_count_saved_parameters(folder, config.model),
+        parameters=_count_saved_parameters(folder, config),
         first_loss=_numbers_of(steps[0])["loss"],
         last_loss=_numbers_of(steps[-1])["loss"],
         validation=_numbers_of(validations[-1]) if validations else {},
@@ -118,15 +122,22 @@ def _numbers_of(event: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _count_saved_parameters(folder: RunFolder, model: ModelConfig) -> int | None:
+def _count_saved_parameters(folder: RunFolder, config: RunConfig) -> int | None:
     """Counts the weights in the newest checkpoint, without the padding of the vocabulary."""
     try:
         newest = next(iter(committed_folders(folder.checkpoints)), None)
         if newest is None:
             return 0
-        return CheckpointReader(newest).count(WEIGHT) - count_parameters(model).padding
+        return CheckpointReader(newest).count(WEIGHT) - _padding(config)
     except (CheckpointError, FolderError, OSError):  # A report is possible without it.
         return None
+
+
+def _padding(config: RunConfig) -> int:
+    model = config.model
+    if config.is_classifier:  # Only the embedding has rows for the vocabulary.
+        return (model.padded_vocab_size - model.vocab_size) * model.hidden_size
+    return count_parameters(model).padding
 
 
 def _count_tokens(config: RunConfig, name: str) -> int:

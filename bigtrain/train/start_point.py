@@ -111,7 +111,7 @@ def _load_weights(trainer: Trainer, checkpoint: Folder) -> None:
     sha256 = trainer.data.tokenizer.sha256
     check_weights(trainer.config, state, checkpoint=checkpoint, tokenizer_sha256=sha256)
     heads = HeadChange()
-    if trainer.config.objective.kind == "classification":
+    if trainer.config.is_classifier:
         trainer.engine.initialize()  # The new head keeps its initial values.
         heads = HeadChange(new=(NEW_HEAD,), left_out=LEFT_OUT_HEADS)
         log.info("the classifier's head begins anew; pretraining heads are left out")

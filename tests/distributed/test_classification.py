@@ -10,6 +10,8 @@ from bigtrain.checkpoint.reading import CheckpointReader
 from bigtrain.checkpoint.schema import WEIGHT
 from bigtrain.checkpoint.storage_folder import open_folder
 from bigtrain.config import ConfigError, RunConfig
+from bigtrain.runs.report_figures import read_report
+from bigtrain.runs.report_table import render_next_commands, render_report
 from bigtrain.track.metrics_file import read_metrics
 from tests.label_tables import make_label_table
 from tests.ranks import RankError, run_ranks
@@ -159,3 +161,8 @@ def test_validation_reports_each_class(one_process: Any) -> None:
     for name in ("precision", "recall", "f1"):
         assert {name, f"{name}/no", f"{name}/yes"} <= set(last)
         assert last[name] == pytest.approx((last[f"{name}/no"] + last[f"{name}/yes"]) / 2)
+    report = read_report(config.run_dir)
+    cells = [str(cell) for cell in render_report(report, exported=None).columns[1].cells]
+    assert f"{last['f1']:.3f} mean of classes (no {last['f1/no']:.3f}" in "\n".join(cells)
+    commands = render_next_commands(report, exported=None)
+    assert "export-hf" not in commands and "generate" not in commands
