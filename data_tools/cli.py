@@ -2,7 +2,16 @@
 
 import typer
 
-from data_tools.commands import clean, cluster_options, corpus, megatron, samples, shard, tokenizer
+from data_tools.commands import (
+    clean,
+    cluster_options,
+    corpus,
+    label,
+    megatron,
+    samples,
+    shard,
+    tokenizer,
+)
 
 app = typer.Typer(
     help="Make a tokenizer and token tars from text.", no_args_is_help=True, rich_markup_mode=None
@@ -14,6 +23,7 @@ for command in (
     shard.seal,
     cluster_options.status,
     samples.samples,
+    label.label,
     corpus.inspect,
     corpus.verify,
     corpus.index,

@@ -148,6 +148,11 @@ def load_manifest(folder: Path) -> Manifest:
         raise InputError(_no_manifest(folder))
     values = load_json(path)
     schema = values.pop("schema", None) if isinstance(values, dict) else None
+    if isinstance(schema, str) and schema.startswith("bigtrain-labels/"):
+        raise InputError(
+            f"{folder} is a label table, not a corpus: training reads it with data.packing=labels "
+            "or answers"
+        )
     if schema != SCHEMA:
         raise InputError(
             f"{path} has schema {schema!r}, and this version reads {SCHEMA!r}: "

@@ -7,6 +7,7 @@ and our reader, which read directly into the optimizer's memory and never unpick
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,13 +37,30 @@ from bigtrain.parallel.groups import on_rank_zero
 _Key = tuple[str, tuple[int, ...]]
 
 
-def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = False) -> TrainState:
+@dataclass(frozen=True, slots=True)
+class HeadChange:
+    """Which weights of a model and of a checkpoint need not be in the other; names begin so."""
+
+    new: tuple[str, ...] = ()
+    """Weights of the model that keep their initial values."""
+    left_out: tuple[str, ...] = ()
+    """Weights of the checkpoint that are not read."""
+
+
+def load_checkpoint(
+    folder: Folder,
+    engine: Engine,
+    *,
+    weights_only: bool = False,
+    heads: HeadChange = HeadChange(),
+) -> TrainState:
     """Loads a checkpoint of any layout into the engine; every rank calls it.
 
     Args:
         folder: A committed checkpoint.
         engine: The engine whose weights and moments are overwritten.
         weights_only: Whether to leave the moments and the count of steps as they are.
+        heads: The weights that begin anew, and those that are left out.
 
     Raises:
         CheckpointError: It does not fit the model, cannot be read, or fails a checksum; raised on
@@ -53,7 +71,7 @@ def load_checkpoint(folder: Folder, engine: Engine, *, weights_only: bool = Fals
     # The table is read inside torch's call, which raises one rank's error on every rank.
     reader = CheckpointReader(folder)
     with engine.writable_boxes() as boxes:
-        planner = _StateLoader(reader, boxes, kinds=kinds)
+        planner = _StateLoader(reader, boxes, kinds=kinds, heads=heads)
         try:
             dcp.load({}, storage_reader=_BoxReader(reader), planner=planner)
         except CheckpointException as error:
@@ -67,10 +85,15 @@ class _StateLoader(DefaultLoadPlanner):
     """Plans which saved boxes this rank reads into its own boxes."""
 
     def __init__(
-        self, reader: CheckpointReader, boxes: Sequence[StateBox], *, kinds: Sequence[str]
+        self,
+        reader: CheckpointReader,
+        boxes: Sequence[StateBox],
+        *,
+        kinds: Sequence[str],
+        heads: HeadChange,
     ) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
-        self._reader, self._boxes, self._kinds = reader, boxes, kinds
+        self._reader, self._boxes, self._kinds, self._heads = reader, boxes, kinds, heads
         self._views: dict[_Key, torch.Tensor] = {}
         self._items: list[ReadItem] = []
 
@@ -93,6 +116,8 @@ class _StateLoader(DefaultLoadPlanner):
         wanted: dict[str, list[ChunkStorageMetadata]] = defaultdict(list)
         for name, box, view in tensors_of(self._boxes, self._kinds):
             saved = self._reader.tensors.get(name)
+            if saved is None and box.name.startswith(self._heads.new):
+                continue
             if saved is None or saved.shape != tuple(box.global_shape):
                 found = "is missing" if saved is None else f"has shape {saved.shape}"
                 raise CheckpointError(
@@ -119,7 +144,9 @@ class _StateLoader(DefaultLoadPlanner):
         """
         asked = frozenset[str]().union(*(plan.planner_data for plan in global_plan))
         for key in self._reader.tensors:
-            if key not in asked and key.split("/")[0] in self._kinds:
+            kind, name = key.split("/", 1)
+            is_left_out = name.startswith(self._heads.left_out)
+            if key not in asked and kind in self._kinds and not is_left_out:
                 raise CheckpointError(
                     f"the checkpoint's tensor {key} is not in the model; the checkpoint is of "
                     "another model"

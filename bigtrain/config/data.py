@@ -112,11 +112,12 @@ class DataConfig(Section):
     """Tokens in one sample."""
     packing: Packing = "concat"
     """concat: windows of the token stream; bestfit: whole documents packed with little padding;
-    pad: one document in each row; pairs: sentence pairs for BERT. All but concat need
-    `bigtrain data samples` first."""
+    pad: one document in each row; pairs: sentence pairs for BERT; these three need
+    `bigtrain data samples` first. labels: labelled rows; answers: prompts and answers, packed;
+    these two read tables of `bigtrain data label`."""
     document_attention: bool = False
     """With concat: attention stays inside a document and positions start at 0 in each document, as
-    bestfit and pad always do."""
+    bestfit, pad and answers always do."""
     shuffle: Literal["blocks", "windows"] = "blocks"
     """blocks: neighbouring windows are read together, which is faster from object stores and disks;
     windows: all windows are permuted freely."""
@@ -152,9 +153,14 @@ class DataConfig(Section):
         return self.packing == "pairs"
 
     @property
+    def reads_label_tables(self) -> bool:
+        """Whether samples come from tables of `bigtrain data label`, not from corpora."""
+        return self.packing in ("labels", "answers")
+
+    @property
     def separates_documents(self) -> bool:
         """Whether attention stays inside a document."""
-        return self.document_attention or self.packing in ("bestfit", "pad")
+        return self.document_attention or self.packing in ("bestfit", "pad", "answers")
 
     @property
     def validation_corpora(self) -> tuple[str, ...]:

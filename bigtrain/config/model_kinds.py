@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ModelKind = Literal["gpt", "bert"]
-Packing = Literal["concat", "bestfit", "pad", "pairs"]
+Packing = Literal["concat", "bestfit", "pad", "pairs", "labels", "answers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,26 @@ MASKED_PAIRS = ObjectiveTraits(
     packings=("pairs",),
     loss_unit="nats",  # The sum of nats per token and nats per pair.
 )
+ANSWER_ONLY = ObjectiveTraits(
+    name="answer_only",
+    task="learns answers (make tables of them with `bigtrain data label`)",
+    packings=("answers",),
+    loss_unit="nats/token",
+    takes_z_loss=True,
+)
+
+CLASSIFICATION = ObjectiveTraits(
+    name="classification",
+    task="learns classes (make tables of them with `bigtrain data label`)",
+    packings=("labels",),
+    loss_unit="nats/row",
+)
+
+FINE_TUNING: Mapping[str, ObjectiveTraits] = {
+    "answer_only": ANSWER_ONLY,
+    "classification": CLASSIFICATION,
+}
+"""The objectives that a run chooses by objective.kind; otherwise the kind of model has its own."""
 
 MODEL_KINDS: Mapping[ModelKind, ModelTraits] = {
     "gpt": ModelTraits(

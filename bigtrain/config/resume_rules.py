@@ -10,7 +10,7 @@ from bigtrain.config.model import ModelConfig
 from bigtrain.config.run import RunConfig
 from bigtrain.config.saved import with_paths_from_working_folder
 
-_IDENTITY = ("model", "seed", "data.sequence_length")
+_IDENTITY = ("model", "objective", "seed", "data.sequence_length")
 """Keys that identify the run: a different value is refused."""
 _DELIBERATE = (
     "optim",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from math import gcd
 
-from bigtrain.config.model_kinds import MODEL_KINDS
+from bigtrain.config.model_kinds import FINE_TUNING, MODEL_KINDS
 from bigtrain.config.run_sections import RunSections
 from bigtrain.config.sections import divisors
 
@@ -48,9 +48,10 @@ def _sequence_parallel_has_tensor_ranks(config: RunSections) -> Iterator[str]:
             f"parallel.sequence=true: parallel.tensor={parallel.tensor} does not divide "
             f"data.sequence_length={length}; try {next_multiple(length, parallel.tensor)}"
         )
-    if config.model.traits.reads_pairs and PAIR_LENGTH_MULTIPLE % parallel.tensor:
+    padded = {"pairs": "sentence pairs", "labels": "labelled rows"}.get(config.data.packing)
+    if padded is not None and PAIR_LENGTH_MULTIPLE % parallel.tensor:
         yield (
-            f"parallel.sequence=true: sentence pairs are padded to multiples of "
+            f"parallel.sequence=true: {padded} are padded to multiples of "
             f"{PAIR_LENGTH_MULTIPLE}, which parallel.tensor={parallel.tensor} does not divide; "
             "try parallel.tensor=2, 4 or 8"
         )
@@ -172,15 +173,30 @@ def _ramp_ends_at_the_batch_size(config: RunSections) -> Iterator[str]:
 
 def _data_and_loss_fit_the_objective(config: RunSections) -> Iterator[str]:
     packing, kind = config.data.packing, config.model.kind
-    objective = config.model.traits.objective
-    if packing not in objective.packings:
+    objective, chosen = config.objective_traits, config.objective.kind
+    fine_tuning = [name for name, t in FINE_TUNING.items() if packing in t.packings]
+    if chosen == "answer_only" and not config.model.traits.is_causal:
+        yield (
+            f"objective.kind=answer_only predicts next tokens, and model.kind={kind} does not; "
+            "set model.kind=gpt"
+        )
+    elif chosen in FINE_TUNING and packing not in objective.packings:
+        yield (
+            f"objective.kind={chosen} does not read data.packing={packing}; set "
+            f"data.packing={' or '.join(objective.packings)}, or leave objective out"
+        )
+    elif packing not in objective.packings and fine_tuning:
+        yield f"data.packing={packing} is for objective.kind={fine_tuning[0]}; set it as well"
+    elif packing not in objective.packings:
         others = [k for k, t in MODEL_KINDS.items() if packing in t.objective.packings]
         yield (
             f"data.packing={packing} makes no samples for model.kind={kind}, which "
             f"{objective.task}; try data.packing={' or '.join(objective.packings)}, or "
             f"model.kind={' or '.join(others)}"
         )
-    if config.optim.z_loss and not objective.takes_z_loss:
+    if config.optim.z_loss and chosen in FINE_TUNING and not objective.takes_z_loss:
+        yield f"optim.z_loss is not for objective.kind={chosen}; leave it out"
+    elif config.optim.z_loss and not objective.takes_z_loss:
         fitting = [k for k, t in MODEL_KINDS.items() if t.objective.takes_z_loss]
         yield f"optim.z_loss is for model.kind={' or '.join(fitting)}; leave it out"
 

@@ -4,6 +4,8 @@ from pydantic import Field
 
 from bigtrain.config.data import DataConfig
 from bigtrain.config.model import ModelConfig
+from bigtrain.config.model_kinds import FINE_TUNING, ObjectiveTraits
+from bigtrain.config.objective import ObjectiveConfig
 from bigtrain.config.paths import FolderPath
 from bigtrain.config.sections import (
     CheckpointConfig,
@@ -32,6 +34,7 @@ class RunSections(Section):
     """Determines initial weights, the order of the data and dropout."""
     model: ModelConfig
     data: DataConfig
+    objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig
     train: TrainConfig
     validation: ValidationConfig = ValidationConfig()
@@ -40,6 +43,16 @@ class RunSections(Section):
     guard: GuardConfig = GuardConfig()
     profile: ProfileConfig = ProfileConfig()
     track: TrackConfig = TrackConfig()
+
+    @property
+    def objective_traits(self) -> ObjectiveTraits:
+        """The properties of the run's objective."""
+        return FINE_TUNING.get(self.objective.kind, self.model.traits.objective)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the model has a classifier's head in place of those of pretraining."""
+        return self.objective.kind == "classification"
 
     @property
     def decay_steps(self) -> int:

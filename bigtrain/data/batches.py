@@ -9,9 +9,10 @@ import numpy as np
 from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout
 from bigtrain.config.model_kinds import Packing
-from bigtrain.data.corpora import Source, build_sample_order
+from bigtrain.data.corpora import AnySource, build_sample_order
 from bigtrain.data.corpus_checks import check_sources, open_sources
 from bigtrain.data.corpus_order import Indices
+from bigtrain.data.label_reader import LabelReader
 from bigtrain.data.microbatch import RankBatch
 from bigtrain.data.pair_reader import PairReader
 from bigtrain.data.phase_record import PhaseRecord, record_phases
@@ -32,11 +33,17 @@ def _pair_reader(config: RunConfig, tokenizer: Tokenizer) -> PairReader:
     return PairReader(config, tokenizer=tokenizer)
 
 
-_READERS: Mapping[Packing, Callable[[RunConfig, Tokenizer], TokenReader | PairReader]] = {
+def _label_reader(config: RunConfig, tokenizer: Tokenizer) -> LabelReader:
+    return LabelReader(config, special=tokenizer.special)
+
+
+_READERS: Mapping[Packing, Callable[[RunConfig, Tokenizer], Any]] = {
     "concat": _token_reader,
     "bestfit": _token_reader,
     "pad": _token_reader,
     "pairs": _pair_reader,
+    "labels": _label_reader,
+    "answers": _token_reader,
 }
 
 
@@ -86,14 +93,14 @@ class TrainingData:
         first, last = self.order.sample_numbers(np.array([consumed, last])).tolist()
         return first, last
 
-    def validation_batches(self, source: Source) -> Iterator[RankBatch[Any]]:
+    def validation_batches(self, source: AnySource) -> Iterator[RankBatch[Any]]:
         """This rank's share of a validation corpus, in groups of microbatches, in order."""
         count = min(source.num_samples, self._config.validation.samples or source.num_samples)
         own = self._share(self._validation_size)
         for first in range(0, count, self._validation_size):
             numbers = first + np.arange(self._validation_size)
             rows, zeros = np.minimum(numbers, count - 1), np.zeros_like(numbers)
-            if source.table is not None:  # Rows may be sorted by length: take evenly spaced ones.
+            if not source.is_stream:  # Rows may be sorted by length: take evenly spaced ones.
                 rows = rows * source.num_samples // count
             locations = SampleLocations(numbers=numbers, sources=zeros, epochs=zeros, rows=rows)
             # Every rank runs the same number of microbatches; samples past the end have weight 0.
@@ -108,7 +115,8 @@ class TrainingData:
     def _read_batch(self, consumed: int) -> RankBatch[Any]:
         self._advise(consumed)
         own = self._share(self._config.batch_size(consumed))
-        return self._reader.read(self.sources, self._locate(consumed), own=own)
+        batch: RankBatch[Any] = self._reader.read(self.sources, self._locate(consumed), own=own)
+        return batch
 
     def _locate(self, consumed: int) -> SampleLocations:
         size = self._config.batch_size(consumed)

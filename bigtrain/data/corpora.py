@@ -1,12 +1,15 @@
 """The opened corpora of a run, as samples, and the order in which each is read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.data import DataConfig
 from bigtrain.data.corpus_order import BucketOrder, Indices, SourceOrder, window_order
+from bigtrain.data.label_source import LabelSource, open_label_source
 from bigtrain.data.sample_order import SampleOrder
+from bigtrain.data.split_facts import SplitFacts
 from data_tools.corpus import Corpus, open_corpus
 from data_tools.remote_files import Cache
 from data_tools.samples.sample_table import (
@@ -29,9 +32,39 @@ class Source:
     sequence_length: int
 
     @property
+    def is_stream(self) -> bool:
+        """Whether neighbouring samples are neighbours in the token stream."""
+        return self.table is None
+
+    @property
     def fingerprint(self) -> str:
         """Identifies the samples: the fingerprint of the corpus, or of its sample table."""
         return self.corpus.manifest.fingerprint if self.table is None else self.table.fingerprint
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """The hash of the tokenizer that made the corpus."""
+        return self.corpus.manifest.tokenizer.sha256
+
+    @property
+    def split_facts(self) -> SplitFacts:
+        """How the corpus was split into training and validation."""
+        manifest = self.corpus.manifest
+        return SplitFacts(
+            manifest.fingerprint, manifest.split, manifest.seed, manifest.validation_percent
+        )
+
+    def local_tokenizer(self) -> Path:
+        """The corpus's copy of its tokenizer, fetched if the corpus is at a URL."""
+        return self.corpus.local_file(self.corpus.manifest.tokenizer.file)
+
+    def check_files(self) -> None:
+        """Checks that every tar exists and has the size in the manifest.
+
+        Raises:
+            InputError: One does not.
+        """
+        self.corpus.check_files()
 
     def token_ranges(self, rows: Indices) -> list[tuple[int, int]]:
         """The ranges [start, stop) of the token stream that samples are read from."""
@@ -60,13 +93,19 @@ class Source:
         self.close()
 
 
-def open_source(data: DataConfig, name: str) -> Source:
-    """Opens one corpus, with its sample table if the packing needs one.
+AnySource = Source | LabelSource
+"""What samples are read from."""
+
+
+def open_source(data: DataConfig, name: str) -> AnySource:
+    """Opens one corpus, with its sample table if the packing needs one, or one label table.
 
     Raises:
-        ConfigError: The corpus is shorter than one sample.
+        ConfigError: The corpus is shorter than one sample, or the label table has longer rows.
         InputError: The corpus or the table cannot be read.
     """
+    if data.packing == "labels" or data.packing == "answers":
+        return open_label_source(name, packing=data.packing, sequence_length=data.sequence_length)
     corpus = _open(data, name)
     if data.packing == "concat":
         count = count_windows(corpus.num_tokens, data.sequence_length, name=name)
@@ -101,14 +140,14 @@ def samples_per_unit(config: RunConfig) -> int:
     return config.train.global_batch_size if config.data.draws_whole_batches else 1
 
 
-def source_order(config: RunConfig, source: Source) -> SourceOrder:
+def source_order(config: RunConfig, source: AnySource) -> SourceOrder:
     """The order in which a source's samples are read.
 
     Raises:
         ConfigError: The corpus has fewer rows than one batch.
     """
     if config.data.draws_whole_batches:
-        assert source.table is not None
+        assert isinstance(source, Source) and source.table is not None
         order = BucketOrder(
             source.table.buckets,
             batch=config.train.global_batch_size,
@@ -126,11 +165,11 @@ def source_order(config: RunConfig, source: Source) -> SourceOrder:
         fingerprint=source.fingerprint,
         sequence_length=config.data.sequence_length,
         # Rows of a table are not neighbours in the stream; `record_phases` records the same.
-        shuffle=config.data.shuffle if source.table is None else "windows",
+        shuffle=config.data.shuffle if source.is_stream else "windows",
     )
 
 
-def build_sample_order(config: RunConfig, sources: list[Source]) -> SampleOrder:
+def build_sample_order(config: RunConfig, sources: Sequence[AnySource]) -> SampleOrder:
     """The order of all samples of a run."""
     return SampleOrder(
         config.data,

@@ -7,10 +7,11 @@ from itertools import product
 from pathlib import Path
 
 from bigtrain.config import ConfigError, RunConfig
-from bigtrain.data.corpora import Source, build_sample_order, open_source
+from bigtrain.data.corpora import AnySource, build_sample_order, open_source
+from bigtrain.data.label_source import LabelSource, check_label_names, check_objective_labels
 from bigtrain.data.pair_rows import check_special_ids
 from bigtrain.data.phase_record import PhaseRecord, record_phases
-from data_tools.manifest import Manifest
+from bigtrain.data.split_facts import find_leak
 from data_tools.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -33,7 +34,7 @@ def check_data(config: RunConfig) -> CheckedData:
     sources, validations = open_sources(config)
     try:
         for source in (*sources, *validations):
-            source.corpus.check_files()
+            source.check_files()
         tokenizer = check_sources(config, sources, validations)
         build_sample_order(config, sources)
         return CheckedData(tokenizer, record_phases(config, sources))
@@ -42,7 +43,7 @@ def check_data(config: RunConfig) -> CheckedData:
             source.close()
 
 
-def open_sources(config: RunConfig) -> tuple[list[Source], list[Source]]:
+def open_sources(config: RunConfig) -> tuple[list[AnySource], list[AnySource]]:
     """Opens the training and the validation corpora, in the order of the config.
 
     Raises:
@@ -60,7 +61,7 @@ def open_sources(config: RunConfig) -> tuple[list[Source], list[Source]]:
 
 
 def check_sources(
-    config: RunConfig, sources: Sequence[Source], validations: Sequence[Source]
+    config: RunConfig, sources: Sequence[AnySource], validations: Sequence[AnySource]
 ) -> Tokenizer:
     """Checks that opened corpora fit each other, the tokenizer and the model.
 
@@ -72,15 +73,18 @@ def check_sources(
         InputError: The tokenizer cannot be read, or lacks an id that the samples are built with.
     """
     _check_no_leak(sources, validations, is_apart=config.data.validation_is_apart)
-    first = sources[0].corpus
+    labelled = [it for it in (*sources, *validations) if isinstance(it, LabelSource)]
+    check_label_names(labelled)
+    if config.is_classifier:
+        check_objective_labels(config.objective.labels, labelled[0])
     path = (
         Path(config.data.tokenizer)
         if config.data.tokenizer is not None
-        else first.local_file(first.manifest.tokenizer.file)
+        else sources[0].local_tokenizer()
     )
     tokenizer = load_tokenizer(path)
     for source in (*sources, *validations):
-        sha256 = source.corpus.manifest.tokenizer.sha256
+        sha256 = source.tokenizer_sha256
         if sha256 != tokenizer.sha256:
             raise ConfigError(
                 f"{_key(config, source)}={source.name}: made with tokenizer {sha256[:12]}, but "
@@ -97,21 +101,21 @@ def check_sources(
     return tokenizer
 
 
-def _key(config: RunConfig, source: Source) -> str:
+def _key(config: RunConfig, source: AnySource) -> str:
     if source.name in config.data.validation_corpora:
         return "data.validation"
     return "data.train" if config.data.train is not None else "data.stages: corpus"
 
 
 def _check_no_leak(
-    sources: Sequence[Source], validations: Sequence[Source], *, is_apart: bool
+    sources: Sequence[AnySource], validations: Sequence[AnySource], *, is_apart: bool
 ) -> None:
     """Checks that no text is in both training and validation, as far as manifests show it."""
     _check_named_once(sources)
     _check_named_once(validations)
     for source, validation in product(sources, validations):
-        trained, measured = source.corpus.manifest, validation.corpus.manifest
-        problem = _leak(trained, measured)
+        trained, measured = source.split_facts, validation.split_facts
+        problem = find_leak(trained, measured)
         if problem and not (is_apart and trained.fingerprint != measured.fingerprint):
             raise ConfigError(
                 f"data.validation={validation.name} may hold text of {source.name}: {problem}, "
@@ -119,43 +123,12 @@ def _check_no_leak(
             )
 
 
-def _check_named_once(sources: Sequence[Source]) -> None:
+def _check_named_once(sources: Sequence[AnySource]) -> None:
     seen: dict[str, str] = {}
     for source in sources:
-        fingerprint = source.corpus.manifest.fingerprint
+        fingerprint = source.split_facts.fingerprint
         if fingerprint in seen:
             raise ConfigError(
                 f"{source.name} and {seen[fingerprint]} are the same corpus; name it once"
             )
         seen[fingerprint] = source.name
-
-
-def _leak(train: Manifest, measured: Manifest) -> str | None:
-    """Why documents may be in both corpora; None if they cannot.
-
-    A document goes to validation if a hash of its content, keyed by the seed, is below the
-    percentage. Corpora split with the same seed therefore share no document, if training leaves
-    out at least the percentage that validation takes.
-    """
-    if train.fingerprint == measured.fingerprint:
-        return "they are the same corpus; give the validation split"
-    if train.validation_percent is None or not measured.validation_percent:
-        return None  # A corpus made by other means or never split: the manifest does not show it.
-    if measured.split == "train":
-        return (
-            f"it is the training split that remains when {measured.validation_percent:g} % are "
-            "taken for validation; give the validation split"
-        )
-    if train.seed != measured.seed and train.validation_percent:
-        return (
-            f"they were split with --seed {train.seed} and {measured.seed}, which select different "
-            "documents; shard both with one seed"
-        )
-    if train.split == "validation" or train.validation_percent < measured.validation_percent:
-        return (
-            f"that is the {train.split} split made with --validation-percent "
-            f"{train.validation_percent:g}, and data.validation was made with "
-            f"{measured.validation_percent:g}; train on a training split made with this percentage "
-            "or more"
-        )
-    return None

@@ -45,7 +45,28 @@ class PairMicrobatch:
     """``[micro batch]``: 1.0 where the pair counts, 0.0 where it does not; fp32."""
 
 
-AnyMicrobatch = TypeVar("AnyMicrobatch", Microbatch, PairMicrobatch)
+@dataclass(frozen=True, slots=True)
+class LabelMicrobatch:
+    """The inputs and classes of one forward pass over labelled text.
+
+    The first three are ``[micro batch, padded length]``, the others ``[micro batch]``.
+    """
+
+    tokens: torch.Tensor
+    """``[CLS] A [SEP] B [SEP]`` for BERT, ``A B`` for GPT, padded on the right; int64."""
+    token_types: torch.Tensor
+    """1 in the second text, else 0."""
+    padding_mask: torch.Tensor
+    """True at tokens, False in padding."""
+    ends: torch.Tensor
+    """The position of the last token of each row."""
+    labels: torch.Tensor
+    """The number of each row's class."""
+    weights: torch.Tensor
+    """1.0 where the row counts, 0.0 where it does not; fp32."""
+
+
+AnyMicrobatch = TypeVar("AnyMicrobatch", Microbatch, PairMicrobatch, LabelMicrobatch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +75,5 @@ class RankBatch(Generic[AnyMicrobatch]):
 
     microbatches: list[AnyMicrobatch]
     num_targets: int | None
-    """Targets that count in the whole batch, over all ranks. None for pairs: a rank has only the
-    masks of its own pairs."""
+    """Targets that count in the whole batch, over all ranks; of labelled text, its rows. None for
+    pairs: a rank has only the masks of its own pairs."""

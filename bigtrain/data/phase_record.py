@@ -12,7 +12,7 @@ import numpy as np
 
 from bigtrain.config import ConfigError, RunConfig
 from bigtrain.config.data import SkipConfig, merge_skips
-from bigtrain.data.corpora import Source, samples_per_unit
+from bigtrain.data.corpora import AnySource, samples_per_unit
 from bigtrain.data.mixture import UNITS_PER_BLOCK
 from bigtrain.data.sample_order import number_samples, plan_phases
 
@@ -22,7 +22,7 @@ ORDER_VERSION = 1
 """Version of the functions that compute the order, such as the size of blocks."""
 
 
-def record_phases(config: RunConfig, sources: Sequence[Source]) -> list[PhaseRecord]:
+def record_phases(config: RunConfig, sources: Sequence[AnySource]) -> list[PhaseRecord]:
     """Describes the data phases of a run, as JSON."""
     data = config.data
     records = []

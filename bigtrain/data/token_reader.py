@@ -1,4 +1,4 @@
-"""Reads microbatches for next-token prediction: windows of tokens, or packed rows."""
+"""Reads microbatches for next-token prediction: windows of tokens, packed rows, answers."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -8,8 +8,9 @@ import numpy.typing as npt
 import torch
 
 from bigtrain.config import RunConfig
-from bigtrain.data.corpora import Source
+from bigtrain.data.corpora import AnySource
 from bigtrain.data.corpus_order import Indices
+from bigtrain.data.label_source import LabelSource
 from bigtrain.data.microbatch import Microbatch, RankBatch
 from bigtrain.data.sample_order import SampleLocations
 from bigtrain.data.token_rows import Rows, read_segments, read_windows
@@ -34,7 +35,7 @@ class TokenReader:
 
     def read(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[AnySource],
         locations: SampleLocations,
         *,
         own: Indices,
@@ -43,7 +44,7 @@ class TokenReader:
         """Reads a rank's share of a batch.
 
         Args:
-            sources: The corpora that ``locations`` refers to by number.
+            sources: The corpora or label tables that ``locations`` refers to by number.
             locations: Where the samples of the whole batch are.
             own: Indices of the samples that this rank reads, microbatch after microbatch.
             is_counted: ``[batch]``: which samples count in the loss; None if all do.
@@ -56,14 +57,16 @@ class TokenReader:
         ]
         return RankBatch(microbatches, _num_targets(sources, locations, is_counted, self._length))
 
-    def _rows(self, sources: Sequence[Source], locations: SampleLocations) -> Rows:
+    def _rows(self, sources: Sequence[AnySource], locations: SampleLocations) -> Rows:
         parts = []
         for number in np.unique(locations.sources):
             here = locations.sources == number
             parts.append((here, self._read(sources[int(number)], locations.rows[here])))
         return parts[0][1] if len(parts) == 1 else _interleave(parts)
 
-    def _read(self, source: Source, rows: Indices) -> Rows:
+    def _read(self, source: AnySource, rows: Indices) -> Rows:
+        if isinstance(source, LabelSource):
+            return source.read_answers(rows, pad=self._pad)
         if source.table is None:
             return read_windows(
                 source.corpus,
@@ -106,7 +109,7 @@ def _interleave(parts: Sequence[tuple[npt.NDArray[np.bool_], Rows]]) -> Rows:
 
 
 def _num_targets(
-    sources: Sequence[Source],
+    sources: Sequence[AnySource],
     locations: SampleLocations,
     is_counted: npt.NDArray[np.bool_] | None,
     sequence_length: int,
@@ -116,7 +119,9 @@ def _num_targets(
     for number, source in enumerate(sources):
         here = locations.sources == number
         rows = locations.rows[here if is_counted is None else here & is_counted]
-        if source.table is None:
+        if isinstance(source, LabelSource):
+            total += source.count_targets(rows)
+        elif source.table is None:
             total += len(rows) * sequence_length
         elif len(rows):
             total += int(source.table.read(rows).lengths.sum())

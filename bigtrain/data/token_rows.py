@@ -47,7 +47,7 @@ def read_windows(
     return Rows(
         tokens,
         targets,
-        positions=_positions(begins),
+        positions=token_positions(begins),
         documents=np.cumsum(begins, axis=1, dtype=np.int64),
     )
 
@@ -83,11 +83,12 @@ def read_segments(corpus: Corpus, segments: Segments, *, sequence_length: int, p
         tokens,
         targets,
         weights=weights,
-        positions=_positions(begins),
+        positions=token_positions(begins),
         documents=np.cumsum(begins, axis=1, dtype=np.int64),
     )
 
 
-def _positions(begins: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+def token_positions(begins: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """The position of each token in its document, from where documents begin; same shape."""
     places = np.broadcast_to(np.arange(begins.shape[1]), begins.shape)
     return places - np.maximum.accumulate(np.where(begins, places, 0), axis=1)

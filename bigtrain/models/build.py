@@ -9,6 +9,7 @@ from bigtrain.config import RunConfig
 from bigtrain.config.layout import Layout
 from bigtrain.config.model_kinds import ModelKind
 from bigtrain.models.bert import bert_chunk
+from bigtrain.models.classifier import add_classifier
 from bigtrain.models.gpt import gpt_chunk
 from bigtrain.models.translate import megatron_config
 from bigtrain.parallel import groups
@@ -27,7 +28,7 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
         One megatron-core module for each chunk (parallel.virtual_pipeline), in the order in which
         a microbatch passes through them; each has ``config``, ``model_type``, ``vp_stage`` and
         ``set_input_tensor``. A GPT is called with tokens, positions and documents, a BERT with
-        tokens, padding mask and token types.
+        tokens, padding mask and token types, a classifier as `add_classifier` says.
     """
     translated = megatron_config(config, layout)
     build_chunk = _CHUNK_BUILDERS[config.model.kind]
@@ -39,9 +40,12 @@ def build_chunks(config: RunConfig, layout: Layout) -> list[Any]:
         for chunk in chunks:
             first, last = groups.is_first_stage(chunk), groups.is_last_stage(chunk)
             module = build_chunk(config, translated, chunk=chunk, first=first, last=last)
+            if config.is_classifier:
+                add_classifier(module, config, last=last)
             # Embeddings and heads of torch's own classes are created in fp32.
             modules.append(module.to(translated.params_dtype))
-    if config.model.tie_embeddings and layout.pipeline > 1 and last:
+    is_tied = modules[-1].share_embeddings_and_output_weights
+    if is_tied and layout.pipeline > 1 and last:
         # The first stage has the same weight, and the gradient norm must count it only once.
         modules[-1].shared_embedding_or_output_weight().ds_pipe_replicated = True
     return modules

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from bigtrain.checkpoint.dangling_links import check_links
-from bigtrain.data.corpora import Source, build_sample_order
+from bigtrain.data.corpora import AnySource, Source, build_sample_order
 from bigtrain.data.corpus_checks import check_sources, open_sources
+from bigtrain.data.label_source import LabelSource
 from bigtrain.data.sample_order import SampleLocations
 from bigtrain.runs.run_folder import RunFolder
 from bigtrain.runs.samples_of_step import find_step
@@ -38,6 +39,20 @@ class SampleDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class SampleRow:
+    """A row of a label table that a sample holds."""
+
+    row: int
+    file: str
+    """The input file of `bigtrain data label`."""
+    line: int
+    """The line in the file; in Parquet and Arrow files the row, from 0."""
+    num_tokens: int
+    text: str
+    """The beginning of the row."""
+
+
+@dataclass(frozen=True, slots=True)
 class SampleOrigin:
     """One sample of a step, and where its tokens come from."""
 
@@ -47,7 +62,9 @@ class SampleOrigin:
     epoch: int
     row: int
     """The window of the corpus, or the row of its sample table."""
-    documents: tuple[SampleDocument, ...]
+    documents: tuple[SampleDocument, ...] = ()
+    rows: tuple[SampleRow, ...] = ()
+    """The rows that it holds; only of a label table."""
 
 
 def find_samples(run_dir: Path, step: int) -> Iterator[SampleOrigin]:
@@ -94,32 +111,56 @@ def render_samples(samples: Iterable[SampleOrigin]) -> Iterator[str]:
                 f"{document.num_tokens} tokens from {document.first_token}"
             )
             yield f"    {' '.join(document.text.split())[:_SHOWN_CHARACTERS]}"
+        for row in sample.rows:
+            yield f"  {row.file}, line {row.line} (table row {row.row}): {row.num_tokens} tokens"
+            yield f"    {' '.join(row.text.split())[:_SHOWN_CHARACTERS]}"
 
 
 def _origin(
-    sources: list[Source], locations: SampleLocations, index: int, tokenizer: Tokenizer
+    sources: list[AnySource], locations: SampleLocations, index: int, tokenizer: Tokenizer
 ) -> SampleOrigin:
-    source = sources[int(locations.sources[index])]
-    row = locations.rows[index : index + 1]
-    documents = []
-    for start, stop in source.token_ranges(row):
-        for place in source.corpus.find_documents(start, stop):
-            first, end = max(start, place.start), min(stop, place.stop)
-            ids = source.corpus.read(first, min(end, first + _TEXT_TOKENS))
-            documents.append(
-                SampleDocument(
-                    shard=place.shard,
-                    pack=place.pack,
-                    document=place.number,
-                    first_token=first,
-                    num_tokens=end - first,
-                    text=printable(tokenizer.decode(ids)),
-                )
-            )
+    source, row = sources[int(locations.sources[index])], int(locations.rows[index])
+    documents: tuple[SampleDocument, ...] = ()
+    rows: tuple[SampleRow, ...] = ()
+    if isinstance(source, LabelSource):
+        rows = tuple(_rows(source, row, tokenizer))
+    else:
+        documents = tuple(_documents(source, row, tokenizer))
     return SampleOrigin(
         sample=int(locations.numbers[index]),
         corpus=source.name,
         epoch=int(locations.epochs[index]),
-        row=int(row[0]),
-        documents=tuple(documents),
+        row=row,
+        documents=documents,
+        rows=rows,
     )
+
+
+def _documents(source: Source, row: int, tokenizer: Tokenizer) -> Iterator[SampleDocument]:
+    for start, stop in source.token_ranges(np.array([row])):
+        for place in source.corpus.find_documents(start, stop):
+            first, end = max(start, place.start), min(stop, place.stop)
+            ids = source.corpus.read(first, min(end, first + _TEXT_TOKENS))
+            yield SampleDocument(
+                shard=place.shard,
+                pack=place.pack,
+                document=place.number,
+                first_token=first,
+                num_tokens=end - first,
+                text=printable(tokenizer.decode(ids)),
+            )
+
+
+def _rows(source: LabelSource, sample: int, tokenizer: Tokenizer) -> Iterator[SampleRow]:
+    numbers = source.rows_of(sample)
+    read, places = source.labels.read(numbers), source.labels.places(numbers)
+    for index, (number, (file, line)) in enumerate(zip(numbers.tolist(), places, strict=True)):
+        first, last = read.offsets[index : index + 2].tolist()
+        ids = read.tokens[first : min(last, first + _TEXT_TOKENS)]
+        yield SampleRow(
+            row=number,
+            file=file,
+            line=line,
+            num_tokens=last - first,
+            text=printable(tokenizer.decode(ids)),
+        )

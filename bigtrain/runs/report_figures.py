@@ -13,7 +13,6 @@ from bigtrain.checkpoint.schema import WEIGHT, CheckpointError
 from bigtrain.checkpoint.step_folders import committed_folders
 from bigtrain.checkpoint.storage_folder import FolderError
 from bigtrain.config import RunConfig
-from bigtrain.config.model import ModelConfig
 from bigtrain.config.saved import load_run_of
 from bigtrain.plan.parameters import count_parameters
 from bigtrain.runs.ngram_baselines import Baselines, count_baselines
@@ -21,6 +20,7 @@ from bigtrain.runs.run_folder import RunFolder
 from bigtrain.track.metrics_file import read_metrics
 from data_tools.corpus import open_corpus
 from data_tools.errors import InputError
+from data_tools.labels.label_table import open_label_table
 
 
 class ReportError(ValueError):
@@ -59,12 +59,17 @@ class Report:
     @property
     def unit(self) -> str:
         """The unit of the losses; BERT's is the sum of nats per token and nats per pair."""
-        return self.config.model.traits.objective.loss_unit
+        return self.config.objective_traits.loss_unit
 
     @property
     def can_generate(self) -> bool:
         """Whether the model can continue a text."""
-        return self.config.model.traits.is_causal
+        return self.config.model.traits.is_causal and not self.config.is_classifier
+
+    @property
+    def can_export(self) -> bool:
+        """Whether there is an exporter for the model."""
+        return not self.config.is_classifier
 
 
 def read_report(run_dir: Path) -> Report:
@@ -83,7 +88,9 @@ def read_report(run_dir: Path) -> Report:
         raise ReportError(f"{run_dir}: the run has not taken a step yet")
     config = load_run_of(run_dir)
     try:
-        corpus_tokens: int | None = sum(map(_count_tokens, config.data.training_corpora))
+        corpus_tokens: int | None = sum(
+            _count_tokens(config, name) for name in config.data.training_corpora
+        )
         baselines = _baselines(config)
     except InputError:  # A report is possible without the corpus.
         corpus_tokens, baselines = None, None
@@ -96,7 +103,7 @@ def read_report(run_dir: Path) -> Report:
         corpus=", ".join(config.data.training_corpora),
         corpus_tokens=corpus_tokens,
         tokens_trained=steps[-1]["tokens"],
-        parameters=_count_saved_parameters(folder, config.model),
+        parameters=_count_saved_parameters(folder, config),
         first_loss=_numbers_of(steps[0])["loss"],
         last_loss=_numbers_of(steps[-1])["loss"],
         validation=_numbers_of(validations[-1]) if validations else {},
@@ -115,18 +122,28 @@ def _numbers_of(event: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _count_saved_parameters(folder: RunFolder, model: ModelConfig) -> int | None:
+def _count_saved_parameters(folder: RunFolder, config: RunConfig) -> int | None:
     """Counts the weights in the newest checkpoint, without the padding of the vocabulary."""
     try:
         newest = next(iter(committed_folders(folder.checkpoints)), None)
         if newest is None:
             return 0
-        return CheckpointReader(newest).count(WEIGHT) - count_parameters(model).padding
+        return CheckpointReader(newest).count(WEIGHT) - _padding(config)
     except (CheckpointError, FolderError, OSError):  # A report is possible without it.
         return None
 
 
-def _count_tokens(name: str) -> int:
+def _padding(config: RunConfig) -> int:
+    model = config.model
+    if config.is_classifier:  # Only the embedding has rows for the vocabulary.
+        return (model.padded_vocab_size - model.vocab_size) * model.hidden_size
+    return count_parameters(model).padding
+
+
+def _count_tokens(config: RunConfig, name: str) -> int:
+    if config.data.reads_label_tables:
+        with open_label_table(Path(name)) as table:
+            return table.manifest.num_tokens
     with open_corpus(name) as corpus:
         return corpus.num_tokens
 

@@ -48,7 +48,7 @@ def render_next_commands(report: Report, *, exported: Path | None) -> str:
     if config.model.num_layers % 2 == 0:
         layout = ["parallel.tensor=1", "parallel.pipeline=2"]
         commands.append([*again, f"name={config.name}-pipeline", *layout])
-    if exported is None and report.parameters:
+    if exported is None and report.parameters and report.can_export:
         commands.insert(0, ["bigtrain", "export-hf", str(run), f"exports/{config.name}"])
     if report.step < config.train.steps:
         commands.insert(0, RunFolder(run).resume_command())
@@ -99,7 +99,20 @@ def _shown_parameters(parameters: int | None) -> str:
 
 
 def _accuracies(figures: dict[str, float]) -> list[tuple[str, str]]:
-    """Renders the rows with the accuracies of a BERT."""
+    """Renders the rows with the accuracies of a BERT, a classifier, or a model of answers."""
+    if "answer_accuracy" in figures:
+        return [("answers", f"{figures['answer_accuracy']:.1%} of their tokens right")]
+    if "f1" in figures:
+        classes = [
+            f"{name.removeprefix('f1/')} {value:.3f}"
+            for name, value in figures.items()
+            if name.startswith("f1/")
+        ]
+        return [
+            ("accuracy", f"{figures['accuracy']:.1%}"),
+            ("F1", f"{figures['f1']:.3f} mean of classes ({', '.join(classes)})"),
+            ("Matthews", f"{figures['matthews']:.3f}"),
+        ]
     if "mlm_accuracy" not in figures:
         return []
     tokens, commonest = figures["mlm_accuracy"], figures["commonest_accuracy"]

@@ -72,7 +72,7 @@ def open_trainer(
         opened.callback(profile.close)
         yield Trainer(
             config,
-            objective=objective_of(config.model),
+            objective=objective_of(config),
             engine=engine,
             data=data,
             layout=layout,

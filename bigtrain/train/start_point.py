@@ -8,10 +8,11 @@ import torch.distributed as dist
 
 from bigtrain.checkpoint.commit import no_complete_checkpoint_error, open_state
 from bigtrain.checkpoint.find_checkpoint import find_checkpoint
-from bigtrain.checkpoint.loading import load_checkpoint
+from bigtrain.checkpoint.loading import HeadChange, load_checkpoint
 from bigtrain.checkpoint.schema import CheckpointError, StorageError
 from bigtrain.checkpoint.step_folders import named_folders
 from bigtrain.checkpoint.storage_folder import Folder
+from bigtrain.models.classifier import LEFT_OUT_HEADS, NEW_HEAD
 from bigtrain.parallel.groups import on_rank_zero
 from bigtrain.runs.resume_checks import check_checkpoints_not_lost, check_state, check_weights
 from bigtrain.runs.run_folder import RunFolder
@@ -116,4 +117,9 @@ def _load_weights(trainer: Trainer, checkpoint: Folder, accept_changes: Sequence
         tokenizer_sha256=sha256,
         accepted=accept_changes,
     )
-    load_checkpoint(checkpoint, trainer.engine, weights_only=True)
+    heads = HeadChange()
+    if trainer.config.is_classifier:
+        trainer.engine.initialize()  # The new head keeps its initial values.
+        heads = HeadChange(new=(NEW_HEAD,), left_out=LEFT_OUT_HEADS)
+        log.info("the classifier's head begins anew; pretraining heads are left out")
+    load_checkpoint(checkpoint, trainer.engine, weights_only=True, heads=heads)

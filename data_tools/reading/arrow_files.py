@@ -20,7 +20,7 @@ _STREAM_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 @dataclass(frozen=True, slots=True)
-class _Batches:
+class ArrowBatches:
     """The record batches of a file."""
 
     schema: Any
@@ -46,7 +46,7 @@ def plan_batches(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
     Raises:
         InputError: The file is incomplete or damaged.
     """
-    with _open(file) as batches:
+    with open_arrow(file) as batches:
         count = len(batches.numbers)
     if count < 2:
         yield Piece(file, 0, None, file.bytes)
@@ -59,7 +59,7 @@ def plan_batches(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
 
 def arrow_text_bytes(file: InputFile, options: ReadOptions) -> int:
     """Estimates the bytes of text in a file."""
-    with _open(file) as batches:
+    with open_arrow(file) as batches:
         if find_fault(file, batches.schema, options):
             return 0
         found = (batch for _, batch in batches.between(0, None))
@@ -69,7 +69,7 @@ def arrow_text_bytes(file: InputFile, options: ReadOptions) -> int:
 def read_batches(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
     """Reads the documents of some record batches, one batch at a time."""
     name, first = piece.file.name, 0
-    with _open(piece.file) as batches:
+    with open_arrow(piece.file) as batches:
         fault = find_fault(piece.file, batches.schema, options)
         for which, batch in batches.between(piece.start, piece.stop):
             place = partial(_place, name, which, 0 if which else first)
@@ -88,7 +88,12 @@ def _place(name: str, batch: str, first: int, row: int) -> str:
 
 
 @contextmanager
-def _open(file: InputFile) -> Iterator[_Batches]:
+def open_arrow(file: InputFile) -> Iterator[ArrowBatches]:
+    """Opens the record batches of a file.
+
+    Raises:
+        InputError: The file is compressed, incomplete or damaged.
+    """
     import pyarrow
 
     check_not_compressed(file)
@@ -115,7 +120,7 @@ def _open_bytes(file: InputFile) -> Iterator[Any]:
             yield source
 
 
-def _read_schema(source: Any) -> _Batches:
+def _read_schema(source: Any) -> ArrowBatches:
     import pyarrow
     from pyarrow import feather, ipc
 
@@ -123,15 +128,15 @@ def _read_schema(source: Any) -> _Batches:
     source.seek(0)
     if head.startswith(_FEATHER_1):
         table = feather.read_table(source)
-        return _Batches(table.schema, range(0), table.to_batches(), None)
+        return ArrowBatches(table.schema, range(0), table.to_batches(), None)
     if head.startswith(_FILE):
         reader = ipc.open_file(source)
-        return _Batches(reader.schema, range(reader.num_record_batches), None, reader.get_batch)
+        return ArrowBatches(reader.schema, range(reader.num_record_batches), None, reader.get_batch)
     if not head:
         raise EOFError("it is empty")
     stream = ipc.open_stream(source)
     assert isinstance(stream, pyarrow.RecordBatchReader)
-    return _Batches(stream.schema, range(0), stream, None)
+    return ArrowBatches(stream.schema, range(0), stream, None)
 
 
 def _lacks_its_end(file: InputFile) -> bool:

@@ -25,13 +25,13 @@ def read_json_values(
     Raises:
         InputError: The file is not valid JSON, so the rest of it cannot be read.
     """
-    values = _Values(stream, file, options)
+    values = JsonValues(stream, file, options)
     for number, value in enumerate(values, 1):
         exact = partial("{} value {}".format, file.path, number)
         yield JsonRecord(options, place=f"{file.name} value {number}", exact=exact).take(value)
 
 
-class _Values:
+class JsonValues:
     """The values of a stream; each element of an array is a value."""
 
     def __init__(self, stream: IO[bytes], file: InputFile, options: ReadOptions) -> None:

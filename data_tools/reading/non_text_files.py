@@ -94,7 +94,7 @@ def _folders_of_bigtrain(
     files = folders[folder]
     for file in ("manifest.json", "COMMIT.json", "state.json"):
         if file in files and _schema(_load(folder + file, read)).startswith(
-            ("bigtrain-tokens/", "bigtrain-samples/", "bigtrain-checkpoint/")
+            ("bigtrain-tokens/", "bigtrain-samples/", "bigtrain-labels/", "bigtrain-checkpoint/")
         ):
             yield folder
     if all(file in files for file in _OF_A_RUN) and _is_attempt(read(folder + _OF_A_RUN[1], 1024)):

@@ -17,7 +17,7 @@ def plan_row_groups(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
     Raises:
         InputError: The file is incomplete or damaged.
     """
-    with _open(file) as parquet:
+    with open_parquet(file) as parquet:
         groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
         sizes = [group.total_byte_size for group in groups]
     share = file.bytes / max(1, sum(sizes))
@@ -31,7 +31,7 @@ def plan_row_groups(file: InputFile, piece_bytes: int) -> Iterator[Piece]:
 
 def text_bytes(file: InputFile, options: ReadOptions) -> int:
     """Estimates the bytes of text in a file from its footer."""
-    with _open(file) as parquet:
+    with open_parquet(file) as parquet:
         return sum(
             _group_bytes(parquet.metadata.row_group(i), options)
             for i in range(parquet.num_row_groups)
@@ -48,7 +48,7 @@ def _group_bytes(group: Any, options: ReadOptions) -> int:
 
 def read_row_groups(piece: Piece, options: ReadOptions) -> Iterator[Document | Skipped]:
     """Reads the documents of some row groups, a few megabytes at a time."""
-    with _open(piece.file) as parquet:
+    with open_parquet(piece.file) as parquet:
         fault = find_fault(piece.file, parquet.schema_arrow, options)
         stop = parquet.num_row_groups if piece.stop is None else piece.stop
         name, numbers = piece.file.name, range(piece.start, stop)
@@ -70,7 +70,12 @@ def _place(name: str, first: int, row: int) -> str:
 
 
 @contextmanager
-def _open(file: InputFile) -> Iterator[Any]:
+def open_parquet(file: InputFile) -> Iterator[Any]:
+    """Opens a file as a `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+        InputError: The file is compressed, incomplete or damaged.
+    """
     import pyarrow
     import pyarrow.parquet
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_tools.array_files import FileInfo
 from data_tools.corpus import Corpus, open_corpus
 from data_tools.errors import InputError
 from data_tools.files import write_file
@@ -34,7 +35,6 @@ from data_tools.samples.sample_table import (
     MANIFEST_NAME,
     ROWS,
     STARTS,
-    FileInfo,
     SampleMode,
     SamplesManifest,
     load_samples_manifest,

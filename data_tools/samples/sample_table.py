@@ -1,12 +1,10 @@
 """Reads sample tables: for packed rows, padded rows and pairs, the tokens that make each sample.
 
 A table is the folder `CORPUS/samples/NAME/`. `rows.npy` has the first segment of each sample,
-`starts.npy` and `lengths.npy` the position of each segment in the token stream. Reads with
-`os.preadv`, not through a memory map, as the corpus does.
+`starts.npy` and `lengths.npy` the position of each segment in the token stream.
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from data_tools.array_files import ArrayFile, FileInfo
 from data_tools.errors import InputError
 from data_tools.files import file_sha256, load_json, render_json
 
@@ -37,13 +36,6 @@ ARRAY_TYPES: Final[dict[str, np.dtype[Any]]] = {
 class _Part(BaseModel):
     # A later version may add keys to the same schema; this version must still read the file.
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class FileInfo(_Part):
-    """The size and hash of one array file."""
-
-    bytes: int
-    sha256: str
 
 
 class SamplesManifest(_Part):
@@ -181,72 +173,21 @@ class SampleTable:
     ) -> None:
         self.close()
 
-    def _open(self, name: str, length: int) -> "_ArrayFile":
+    def _open(self, name: str, length: int) -> ArrayFile:
         info = self.manifest.files.get(name)
         if info is None:
             raise InputError(f"{self.folder / MANIFEST_NAME} lists no {name}: {_remake(self)}")
-        return _ArrayFile(self.folder / name, info, length=length, remedy=_remake(self))
+        return ArrayFile(
+            self.folder / name,
+            info,
+            dtype=ARRAY_TYPES[name],
+            length=length,
+            remedy=_remake(self),
+        )
 
     def _check(self, is_good: bool, name: str) -> None:
         if not is_good:
             raise InputError(f"{self.folder / name} is damaged: {_remake(self)}")
-
-
-class _ArrayFile:
-    """A one-dimensional `.npy` file that is read at any position."""
-
-    def __init__(self, path: Path, info: FileInfo, *, length: int, remedy: str) -> None:
-        self._path, self._remedy = path, remedy
-        self._type = ARRAY_TYPES[path.name]
-        try:
-            # Python closes the file when the last reader has released it.
-            self._file = path.open("rb", buffering=0)
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{path} is missing, and the manifest lists it: {self._remedy}"
-            ) from error
-        size = os.fstat(self._file.fileno()).st_size
-        if size != info.bytes:
-            self._refuse(f"has {size} bytes, not the manifest's {info.bytes}")
-        try:
-            np.lib.format.read_magic(self._file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(self._file)
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}): {self._remedy}") from error
-        self._offset = self._file.tell()
-        end = self._offset + length * self._type.itemsize
-        if shape != (length,) or dtype != self._type or end != size:
-            self._refuse(f"has {dtype} {shape}, not {self._type} ({length},)")
-
-    def read(self, firsts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[Any]:
-        """Reads ranges of values and concatenates them; adjacent ranges are read together."""
-        ends = firsts + counts
-        values = np.empty(int(counts.sum()), dtype=self._type)
-        content = memoryview(values.view(np.uint8))  # type: ignore[arg-type]
-        breaks = np.flatnonzero(firsts[1:] != ends[:-1]) + 1
-        filled = 0
-        for begin, stop in zip([0, *breaks], [*breaks, len(firsts)], strict=True):
-            if begin == stop:
-                continue
-            size = int(ends[stop - 1] - firsts[begin]) * self._type.itemsize
-            place = self._offset + int(firsts[begin]) * self._type.itemsize
-            self._read_into(content[filled : filled + size], place)
-            filled += size
-        return values
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _read_into(self, content: memoryview, place: int) -> None:
-        filled = 0
-        while filled < len(content):
-            count = os.preadv(self._file.fileno(), [content[filled:]], place + filled)
-            if not count:
-                self._refuse(f"ends before byte {place + len(content)}")
-            filled += count
-
-    def _refuse(self, fault: str) -> None:
-        raise InputError(f"{self._path} {fault}: {self._remedy}")
 
 
 def load_sample_table(

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.files import file_sha256, finish_file, part_path
+from data_tools.array_files import ArrayWriter, FileInfo
+from data_tools.files import part_path
 from data_tools.samples.sample_table import (
     ARRAY_TYPES,
     IS_RANDOM,
     LENGTHS,
     ROWS,
     STARTS,
-    FileInfo,
 )
 
 PAIR_RECORD = np.dtype(
@@ -25,54 +25,12 @@ SPILL_NAME = "spill"
 _BLOCK = 1 << 18
 
 
-class ArrayWriter:
-    """A `.npy` file to which values are appended; it has a temporary name until it is finished."""
-
-    def __init__(self, path: Path) -> None:
-        self.count = 0
-        self._path, self._part = path, part_path(path)
-        self._type = ARRAY_TYPES[path.name]
-        self._file = self._part.open("wb")
-        self._write_header()
-        self._offset = self._file.tell()
-
-    def append(self, values: NDArray[Any]) -> None:
-        """Adds values at the end."""
-        self.write_at(self.count, values)
-
-    def write_at(self, index: int, values: NDArray[Any]) -> None:
-        """Writes values from `index` on."""
-        self._file.seek(self._offset + index * self._type.itemsize)
-        self._file.write(values.astype(self._type).tobytes())
-        self.count = max(self.count, index + len(values))
-
-    def finish(self) -> FileInfo:
-        """Gives the file its final name."""
-        self._file.seek(0)
-        self._write_header()
-        # numpy pads the header, so a longer shape does not change its size.
-        assert self._file.tell() == self._offset
-        self._file.close()
-        info = FileInfo(bytes=self._part.stat().st_size, sha256=file_sha256(self._part))
-        finish_file(self._part, self._path)
-        return info
-
-    def close(self) -> None:
-        """Closes the file, finished or not."""
-        self._file.close()
-
-    def _write_header(self) -> None:
-        description = np.lib.format.dtype_to_descr(self._type)
-        header = {"descr": description, "fortran_order": False, "shape": (self.count,)}
-        np.lib.format.write_array_header_1_0(self._file, header)
-
-
 class TableWriter:
     """The arrays of one table."""
 
     def __init__(self, folder: Path, *, with_random: bool) -> None:
         names = [ROWS, STARTS, LENGTHS, *([IS_RANDOM] if with_random else [])]
-        self._arrays = {name: ArrayWriter(folder / name) for name in names}
+        self._arrays = {name: ArrayWriter(folder / name, ARRAY_TYPES[name]) for name in names}
 
     def write(self, name: str, values: NDArray[Any], *, index: int | None = None) -> None:
         """Writes values into one array: at its end, or from `index` on."""

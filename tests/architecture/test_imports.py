@@ -22,7 +22,8 @@ FORMAT_MODULES = tuple(
     f"data_tools.{name}"
     for name in (
         *("corpus", "manifest", "remote_files", "samples.sample_table", "tokenizer"),
-        *("errors", "files", "locks", "progress"),
+        "samples.plan_rows",  # The packing of answers depends on the run's sequence length.
+        *("labels.label_table", "errors", "files", "locks", "progress"),
     )
 )
 """The modules of data_tools that bigtrain may import: file formats, tokenizer, file helpers."""

@@ -52,7 +52,10 @@ def test_corpora_are_listed_once_in_order_of_appearance() -> None:
             {"train": "a", "packing": "pad", "document_attention": True},
             "is for data.packing=concat, not pad",
         ),
-        ({"train": "a", "packing": "tight"}, "'concat', 'bestfit', 'pad' or 'pairs'"),
+        (
+            {"train": "a", "packing": "tight"},
+            "'concat', 'bestfit', 'pad', 'pairs', 'labels' or 'answers'",
+        ),
     ],
 )
 def test_invalid_values_are_refused(values: dict[str, Any], message: str) -> None:

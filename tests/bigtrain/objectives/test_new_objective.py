@@ -3,12 +3,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from bigtrain.config import RunConfig
-from bigtrain.config.model_kinds import MODEL_KINDS, ObjectiveTraits
+from bigtrain.config.model_kinds import FINE_TUNING, MODEL_KINDS, ObjectiveTraits
+from bigtrain.config.objective import ObjectiveConfig
 from tests.ranks import run_ranks
 from tests.runs import make_corpus, tiny_config, train_rank
 
@@ -84,7 +85,12 @@ def test_a_new_objective_trains_without_changes_to_the_trainer(tmp_path: Path) -
     assert "counted_targets" in events[-1] and events[-1]["split"] == "validation"
 
 
-def test_every_kind_of_model_has_a_registered_objective() -> None:
+def test_every_kind_of_model_and_of_fine_tuning_has_a_registered_objective() -> None:
     from bigtrain.objectives.table import OBJECTIVES
 
-    assert {traits.objective.name for traits in MODEL_KINDS.values()} == set(OBJECTIVES)
+    own = {traits.objective.name for traits in MODEL_KINDS.values()}
+    chosen = {traits.name for traits in FINE_TUNING.values()}
+    assert own | chosen == set(OBJECTIVES)
+    assert set(FINE_TUNING) | {"pretraining"} == set(
+        get_args(ObjectiveConfig.model_fields["kind"].annotation)
+    )

@@ -1,0 +1,1 @@
+"""Tables of labelled rows, and of prompts with answers: `bigtrain data label` and their format."""
