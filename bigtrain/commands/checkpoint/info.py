@@ -80,7 +80,7 @@ def render_saved_config(folder: Folder) -> str:
     check_commit(folder)
     state = read_state(folder)
     if not state.has_moments:
-        return render_yaml(state.config)
+        return render_yaml({"model": load_saved_model(state.config).model_dump(mode="json")})
     return render_config(load_saved_config(state.config))
 
 
