@@ -8,6 +8,7 @@ import typer
 
 from bigtrain.commands import (
     cancel,
+    evaluate,
     export_hf,
     generate,
     keys,
@@ -49,6 +50,8 @@ app.command(short_help="List the keys of a run's config.")(keys.keys)
 app.command(short_help="Train as one rank of a run.")(train.train)
 app.command("train-rank", hidden=True)(train.train_rank)
 app.command("export-hf", short_help="Write a verified Hugging Face folder.")(export_hf.export_hf)
+app.command(short_help="Measure a model on corpora.")(evaluate.evaluate)
+app.command("evaluate-rank", hidden=True)(evaluate.evaluate_rank)
 app.command(short_help="Continue a prompt with a trained model.")(generate.generate)
 app.command(short_help="Show the status of a run, or list the runs.")(status.status)
 app.command(short_help="Show the output of a run.")(logs.logs)
