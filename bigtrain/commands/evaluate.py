@@ -10,73 +10,94 @@ from bigtrain.commands.quiet_libraries import quiet_libraries
 from bigtrain.config.path_arguments import expanded
 
 
-class Precision(StrEnum):
+class PrecisionName(StrEnum):
     """In which type forward passes are computed."""
 
     FP32 = "fp32"
     BF16 = "bf16"
 
 
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|FOLDER",
+        callback=expanded,
+        help="A run folder (its newest checkpoint), a checkpoint (may be a URL), or an exported "
+        "Hugging Face folder.",
+    ),
+]
+Corpora = Annotated[
+    list[str],
+    typer.Argument(metavar="[CORPUS]...", callback=expanded, help="Corpus folders or URLs."),
+]
+Step = Annotated[
+    int | None, typer.Option(help="Step of the checkpoint; default: the newest.", min=0)
+]
+Processes = Annotated[
+    int | None, typer.Option(help="Number of ranks; default: one copy of the model.", min=1)
+]
+LayoutName = Annotated[
+    str | None,
+    typer.Option(
+        help='Layout of the ranks, such as "data=2" or "one process"; default: that of the run.'
+    ),
+]
+Length = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens in a window; default: the run's data.sequence_length, or all that the "
+        "exported model reads.",
+        min=1,
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens from one window to the next; default: the length. With fewer, windows "
+        "overlap, and each token has more context.",
+        min=1,
+    ),
+]
+Precision = Annotated[
+    PrecisionName | None,
+    typer.Option(help="Type of the forward passes; default: the run's, or fp32."),
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TASKS",
+        help="Also run these tasks of EleutherAI's lm-evaluation-harness on the verified export: "
+        "names or YAML files, separated by commas. Needs bigtrain[eval].",
+    ),
+]
+
+
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|FOLDER",
-            callback=expanded,
-            help="A run folder (its newest checkpoint), a checkpoint (may be a URL), or an "
-            "exported Hugging Face folder.",
-        ),
-    ],
-    corpora: Annotated[
-        list[str],
-        typer.Argument(metavar="CORPUS...", callback=expanded, help="Corpus folders or URLs."),
-    ],
-    step: Annotated[
-        int | None, typer.Option(help="Step of the checkpoint; default: the newest.", min=0)
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(help="Number of ranks; default: one copy of the model.", min=1),
-    ] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            help='Layout of the ranks, such as "data=2" or "one process"; default: the run\'s.'
-        ),
-    ] = None,
-    length: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens in a window; default: the run's data.sequence_length, or all that the "
-            "exported model reads.",
-            min=1,
-        ),
-    ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens from one window to the next; default: the length. A smaller one gives "
-            "each token more context.",
-            min=1,
-        ),
-    ] = None,
-    precision: Annotated[
-        Precision | None,
-        typer.Option(help="Type of the forward passes; default: the run's, or fp32."),
-    ] = None,
+    model: Model,
+    corpora: Corpora = [],  # noqa: B006
+    step: Step = None,
+    processes: Processes = None,
+    layout: LayoutName = None,
+    length: Length = None,
+    stride: Stride = None,
+    precision: Precision = None,
+    lm_eval: Tasks = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measures the loss, perplexity and bits per byte of a model on corpora.
 
-    Every token of a corpus is predicted exactly once, the first from an end-of-document token. Bits
-    per byte divides the loss of all tokens by the bytes of the text that they decode to; special
-    tokens are no text. A BERT gives the losses and accuracies of masked tokens and sentence pairs.
-    The result of a run is also written into its folder: RUN/evaluations/.
+    Every token of a corpus is predicted exactly once, the first from an end-of-document token. A
+    run that reads packed rows predicts all but the first token of each document, as in training.
+    Bits per byte divides the loss of all these tokens by the bytes of the text that they decode to;
+    special tokens are no text. A BERT gives the losses and accuracies of masked tokens and of
+    sentence pairs. The result of a run is also written into its folder: RUN/evaluations/.
     """
     quiet_libraries()
-    from bigtrain.commands.evaluation import Options, evaluate_run, show_result
+    from bigtrain.commands.evaluation import Options, evaluate_model, show_result
 
     options = Options(
+        corpora=tuple(corpora),
+        tasks=tuple(lm_eval.split(",")) if lm_eval else (),
         step=step,
         processes=processes,
         layout=layout,
@@ -84,7 +105,7 @@ def evaluate(
         stride=stride,
         precision=None if precision is None else precision.value,
     )
-    show_result(evaluate_run(model, corpora, options), as_json=as_json)
+    show_result(evaluate_model(model, options), as_json=as_json)
 
 
 def evaluate_rank(folder: Path) -> None:

@@ -12,13 +12,13 @@ class EvaluationError(ValueError):
 class TokenSums:
     """Sums over the tokens that a causal model predicted."""
 
-    loss: float
+    loss: float = 0.0
     """Sum of the negative log-likelihoods, in nats."""
-    tokens: int
+    tokens: int = 0
     """Tokens that were predicted."""
-    document_ends: int
+    document_ends: int = 0
     """How many of them end a document; they are no text."""
-    bytes: int
+    bytes: int = 0
     """Bytes of UTF-8 that the tokens decode to; special tokens decode to none."""
 
     def __add__(self, other: "TokenSums") -> "TokenSums":

@@ -115,17 +115,26 @@ def plan_config(
 
 
 def plan_stride(config: RunConfig, stride: int | None) -> int:
-    """The number of tokens from one window to the next.
+    """The number of tokens from one window of a run to the next.
 
     Raises:
         EvaluationError: The stride is longer than a window, or the samples are no windows.
     """
-    length, packing = config.data.sequence_length, config.data.packing
+    packing = config.data.packing
     if stride is not None and packing != "concat":
         raise EvaluationError(
             f"--stride {stride} is for windows of the token stream, but the run reads rows of "
             f"sample tables (data.packing={packing}); leave --stride out"
         )
+    return check_stride(stride, length=config.data.sequence_length)
+
+
+def check_stride(stride: int | None, *, length: int) -> int:
+    """The stride, or the length of a window if none is given.
+
+    Raises:
+        EvaluationError: It is longer than a window.
+    """
     if stride is not None and stride > length:
         raise EvaluationError(
             f"--stride {stride} is longer than a window of {length} tokens, so tokens would be "

@@ -39,6 +39,7 @@ def make_result(
     corpora: Sequence[EvaluatedCorpus],
     figures: Sequence[Mapping[str, float]],
     ran: Mapping[str, Any],
+    tasks: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """The values of a result file, which `bigtrain/README.md` describes.
 
@@ -48,7 +49,9 @@ def make_result(
         corpora: The corpora.
         figures: Those of each corpus, then those of all together.
         ran: How and when it was computed.
+        tasks: The metrics of each task of the harness; None if none was run.
     """
+    harness = {} if tasks is None else {"lm_eval": {k: finite_values(v) for k, v in tasks.items()}}
     return {
         "schema": SCHEMA,
         "model": dict(model),
@@ -58,7 +61,8 @@ def make_result(
             {**asdict(corpus), **finite_values(dict(each))}
             for corpus, each in zip(corpora, figures, strict=False)
         ],
-        "total": finite_values(dict(figures[-1])),
+        "total": finite_values(dict(figures[-1])) if corpora else {},
+        **harness,
     }
 
 
@@ -81,6 +85,8 @@ def write_result(run: Path, result: Mapping[str, Any]) -> Path:
 
 def render_rows(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """The cells of the table: the titles, each corpus, and the total if there are several."""
+    if not result["corpora"]:
+        return
     names = [name for name in _COLUMNS if name in result["total"]]
     if "pairs" in names:
         names.remove("loss")  # The sum of the two losses that are shown.
@@ -89,6 +95,15 @@ def render_rows(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     total = [("total", result["total"])] if len(corpora) > 1 else []
     for title, figures in (*corpora, *total):
         yield (title, *(_render(figures[name], _COLUMNS[name][1]) for name in names))
+
+
+def render_tasks(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The cells of the table of the harness's tasks: the titles, then a row for each metric."""
+    if "lm_eval" in result:
+        yield ("task", "metric", "value")
+    for task, metrics in result.get("lm_eval", {}).items():
+        for name, value in metrics.items():
+            yield (task, name, _render(value, ".4f"))
 
 
 def _render(value: float | None, style: str) -> str:
