@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from bigtrain.track.metrics_file import read_metrics
 from data_tools.sharding.shard_corpus import shard_corpus
 from data_tools.sharding.shard_options import ShardOptions
-from tests.ranks import run_ranks
-from tests.runs import tiny_config, train_rank
+from data_tools.tokenizer import train_tokenizer
+from tests.ranks import RankError, run_ranks
+from tests.runs import bert_config, tiny_config, train_rank
 
 LENGTH = 32
 
@@ -148,3 +150,67 @@ def test_the_total_weighs_every_token_equally(
     summed = sum(each["loss"] * each["tokens"] for each in (small, large))
     assert total["loss"] == pytest.approx(summed / total["tokens"])
     assert total["bits_per_byte"] == pytest.approx(summed / math.log(2) / total["bytes"])
+
+
+def evaluate_export(folder: Path, corpora: list[Path], **options: Any) -> Any:
+    """Evaluates an exported folder; for ``run_ranks``."""
+    from bigtrain.evaluate.hugging_face import ExportedModel
+
+    model = ExportedModel(folder, length=options.get("length"), precision="fp32")
+    return model.evaluate([*map(str, corpora)], stride=options.get("stride", LENGTH))[1]
+
+
+def test_an_exported_folder_has_the_figures_of_its_run(
+    run: Path, exported: Path, corpora: list[Path], tmp_path: Path
+) -> None:
+    ours = evaluate(run, corpora, tmp_path / "run", "one process", stride=20)
+    theirs = run_ranks(evaluate_export, 1, exported, corpora, stride=20)[0]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(other, rel=1e-6)
+
+
+def test_a_model_split_over_ranks_has_the_same_figures(
+    run: Path, corpora: list[Path], tmp_path: Path
+) -> None:
+    one = evaluate(run, corpora, tmp_path / "one", "one process", step=10)[-1]
+    newest = evaluate(run, corpora, tmp_path / "newest", "one process")[-1]
+    split = evaluate(run, corpora, tmp_path / "split", "tensor=2", step=10)[-1]
+    assert split == pytest.approx(one, rel=1e-5)
+    assert newest["loss"] != pytest.approx(one["loss"], rel=1e-3)
+
+
+def test_an_export_refuses_what_does_not_fit(
+    exported: Path, corpora: list[Path], tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("other words and more of them " * 40)
+    tokenizer = tmp_path / "other.model"
+    train_tokenizer([text.read_text()], tokenizer, vocab_size=350)
+    options = ShardOptions(validation_percent=0)
+    shard_corpus([str(text)], tokenizer=tokenizer, out=tmp_path / "other", options=options)
+    with pytest.raises(RankError, match=r"EvaluationError: .* made with another tokenizer"):
+        run_ranks(evaluate_export, 1, exported, [tmp_path / "other/train"])
+    with pytest.raises(RankError, match=r"EvaluationError: --length 64 is more than the 32 tokens"):
+        run_ranks(evaluate_export, 1, exported, corpora, length=64)
+
+
+def test_a_bert_has_the_accuracies_of_its_validation_on_one_and_two_ranks(
+    pair_corpus: Path, tmp_path: Path
+) -> None:
+    config = bert_config(
+        pair_corpus,
+        tmp_path,
+        train={"steps": 4, "global_batch_size": 32, "micro_batch_size": 8},
+        validation={"every": 4, "samples": None},
+    )
+    run_ranks(train_rank, 1, config)
+    trained = read_metrics(config.run_dir / "metrics.jsonl", "validation")[-1]
+    corpora = [pair_corpus / "validation"]
+    one, _ = evaluate(config.run_dir, corpora, tmp_path / "one", "one process")
+    two, _ = evaluate(config.run_dir, corpora, tmp_path / "two", "data=2")
+    assert two == pytest.approx(one, rel=1e-9)
+    for name in ("loss", "mlm_loss", "mlm_accuracy", "sentence_loss", "sentence_accuracy"):
+        assert one[name] == pytest.approx(trained[name], rel=1e-6)
+    assert one["mlm_perplexity"] == pytest.approx(math.exp(one["mlm_loss"]))
+    assert one["pairs"] > 900
+    assert one["masked_tokens"] > one["pairs"]
