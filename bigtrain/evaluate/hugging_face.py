@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from bigtrain.evaluate.figures import EvaluationError, TokenSums
 from bigtrain.evaluate.progress import show_samples
@@ -40,6 +41,7 @@ class ExportedModel:
             EvaluationError: The folder is no such model, or the model reads fewer tokens.
         """
         self.folder = folder
+        disable_progress_bar()  # Ours shows the time that counts.
         try:
             config = AutoConfig.from_pretrained(folder)
         except (OSError, ValueError) as error:
@@ -115,7 +117,9 @@ class ExportedModel:
                 numbers = range(first, min(first + at_once, windows.count))
                 everything = np.ones(len(numbers), dtype=np.bool_)
                 batch = to_microbatch(windows.read(numbers), everything)
-                logits = self._model(batch.tokens.to(self._device)).logits
+                ids = batch.tokens.to(self._device)
+                # All ones: padding only follows the tokens that count, so no token reads it.
+                logits = self._model(ids, attention_mask=torch.ones_like(ids)).logits
                 for row, targets, weights in zip(logits, batch.targets, batch.weights, strict=True):
                     lost = torch.nn.functional.cross_entropy(
                         row.float(), targets.to(self._device), reduction="none"
