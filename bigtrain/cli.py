@@ -8,6 +8,7 @@ import typer
 
 from bigtrain.commands import (
     cancel,
+    evaluate,
     export_hf,
     generate,
     import_hf,
@@ -53,6 +54,8 @@ app.command("import-hf", short_help="Make a checkpoint of a Hugging Face folder.
     import_hf.import_hf
 )
 app.command("export-hf", short_help="Write a verified Hugging Face folder.")(export_hf.export_hf)
+app.command(short_help="Measure a model on corpora.")(evaluate.evaluate)
+app.command("evaluate-rank", hidden=True)(evaluate.evaluate_rank)
 app.command(short_help="Continue a prompt with a trained model.")(generate.generate)
 app.command(short_help="Show the status of a run, or list the runs.")(status.status)
 app.command(short_help="Show the output of a run.")(logs.logs)

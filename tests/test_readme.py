@@ -38,6 +38,7 @@ def test_every_command_of_the_readme_succeeds(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         outputs.setdefault(command.split()[1], []).append(done.stdout)
     assert "bigram baseline" in outputs["report"][0]
+    assert "bits/byte" in outputs["evaluate"][0]
     assert "largest logit difference" in outputs["export-hf"][0]
     exported, checkpoint = outputs["generate"]
     assert exported == checkpoint

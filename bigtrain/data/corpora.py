@@ -106,7 +106,7 @@ def open_source(data: DataConfig, name: str) -> AnySource:
     """
     if data.packing == "labels" or data.packing == "answers":
         return open_label_source(name, packing=data.packing, sequence_length=data.sequence_length)
-    corpus = _open(data, name)
+    corpus = open_configured_corpus(data, name)
     if data.packing == "concat":
         count = count_windows(corpus.num_tokens, data.sequence_length, name=name)
         return Source(name, corpus, None, count, data.sequence_length)
@@ -179,7 +179,12 @@ def build_sample_order(config: RunConfig, sources: Sequence[AnySource]) -> Sampl
     )
 
 
-def _open(data: DataConfig, name: str) -> Corpus:
+def open_configured_corpus(data: DataConfig, name: str) -> Corpus:
+    """Opens one corpus with the cache and the checks of the config, without its sample table.
+
+    Raises:
+        InputError: The corpus cannot be read.
+    """
     cache = Cache(limit_bytes=int(data.cache_gb * 1e9))
     if data.cache_dir is not None:
         cache = replace(cache, folder=Path(data.cache_dir))

@@ -39,6 +39,16 @@ def read_windows(
     """
     starts = [window * sequence_length for window in windows]
     stream = corpus.read_rows(starts, sequence_length + 1).astype(np.int64)
+    return rows_of_stream(stream, document_end=document_end)
+
+
+def rows_of_stream(stream: npt.NDArray[np.int64], *, document_end: int | None = None) -> Rows:
+    """Makes rows of parts of a token stream, each token with the one after it as its target.
+
+    Args:
+        stream: ``[rows, sequence + 1]``.
+        document_end: The token that ends a document, if attention must stay inside documents.
+    """
     tokens, targets = stream[:, :-1], stream[:, 1:]
     if document_end is None:
         return Rows(tokens, targets)
