@@ -49,7 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluate": _BEFORE_TRAIN | {"train", "plan"},
     "parity": _BEFORE_TRAIN | {"train"},
     "convert": {"config", "parallel", "models", "checkpoint"},
-    "commands": _BEFORE_TRAIN | {"plan", "train", "evaluate", "parity", "convert"},
+    "generate": {"config", "checkpoint", "convert"},
+    "commands": _BEFORE_TRAIN | {"plan", "train", "evaluate", "parity", "convert", "generate"},
     "cli": {"commands"},
 }
 """The packages that each package of bigtrain may import, from the bottom of the import order up.
@@ -72,8 +73,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "tensorboardX": ("bigtrain.track.tensorboard_sink",),
     "mlflow": ("bigtrain.track",),
     "torch.utils.tensorboard": ("bigtrain.track",),
-    "safetensors": ("bigtrain.convert",),
-    "transformers": ("bigtrain.convert", "data_tools.tokenizer"),
+    "safetensors": ("bigtrain.convert", "bigtrain.generate"),
+    "transformers": ("bigtrain.convert", "bigtrain.generate", "data_tools.tokenizer"),
     "tokenizers": ("data_tools.tokenizer",),
     "sentencepiece": ("data_tools.tokenizer",),
     "webdataset": ("data_tools.reading.webdataset_rules",),
