@@ -30,7 +30,9 @@ def export_hf(
     quiet_libraries()
     check_model_exists(checkpoint)
     from bigtrain.convert.export import export_hugging_face, render_export
+    from bigtrain.convert.serve_commands import render_servers
 
     texts = [path.read_text(encoding="utf-8") for path in text]
-    for line in render_export(export_hugging_face(checkpoint, out, texts=texts)):
+    done = export_hugging_face(checkpoint, out, texts=texts)
+    for line in (*render_export(done), *render_servers(done.folder)):
         typer.echo(line)
