@@ -16,7 +16,8 @@ class Streamer(BaseStreamer):
 
     transformers' own TextStreamer begins to decode anew after each line, where some tokenizers drop
     a leading space, and it shows stop strings. This one decodes all new tokens each time, which
-    costs microseconds a token, and holds back what may become a stop string.
+    costs microseconds a token, and holds back what may become a stop string. It also holds back
+    byte tokens at the end: with the next byte they may become another character, or no text at all.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class Streamer(BaseStreamer):
         write: Callable[[str], Any],
         *,
         stop: Sequence[str] = (),
+        is_byte: Callable[[int], bool] = lambda _: False,
     ) -> None:
         """Shows nothing yet.
 
@@ -32,8 +34,9 @@ class Streamer(BaseStreamer):
             decode: Turns all new ids into text.
             write: Receives the parts.
             stop: The text ends before the first of these strings.
+            is_byte: Whether a token is one byte of a character without a token of its own.
         """
-        self._decode, self._write, self._stop = decode, write, stop
+        self._decode, self._write, self._stop, self._is_byte = decode, write, stop, is_byte
         self._ids: list[int] = []
         self._shown = ""
         self._has_prompt = False
@@ -51,7 +54,10 @@ class Streamer(BaseStreamer):
         self._show(is_end=True)
 
     def _show(self, *, is_end: bool) -> None:
-        text = cut_at_stop(self._decode(self._ids), self._stop)
+        certain = len(self._ids)
+        while not is_end and certain and self._is_byte(self._ids[certain - 1]):
+            certain -= 1
+        text = cut_at_stop(self._decode(self._ids[:certain]), self._stop)
         if not is_end:
             # A tokenizer that cleans up its text changes spaces before the next word.
             text = text.rstrip().rstrip(_UNFINISHED)

@@ -1,5 +1,6 @@
 """A model of transformers that continues texts, in fp32 on the CPU."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from bigtrain.generate.prompts import Prompt
 from bigtrain.generate.results import Continuation, Finish
 from bigtrain.generate.stop_strings import StopStrings, cut_at_stop
 from bigtrain.generate.streaming import Streamer
+
+_BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,9 @@ class TextModel:
         """
         for each in self._encode_all(prompts, decoding):
             begin(each.prompt)
-            streamer = Streamer(self._decode, write, stop=decoding.stop)
+            streamer = Streamer(
+                self._decode, write, stop=decoding.stop, is_byte=self._is_byte_token
+            )
             [[found]] = self._generate([each], decoding, streamer)
             yield found
 
@@ -256,6 +261,9 @@ class TextModel:
             number=number,
             score=score,
         )
+
+    def _is_byte_token(self, token_id: int) -> bool:
+        return _BYTE_TOKEN.fullmatch(self._tokenizer.convert_ids_to_tokens(token_id)) is not None
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
