@@ -89,5 +89,10 @@ def check_model_exists(model: str) -> None:
     """
     from bigtrain.checkpoint.find_checkpoint import find_checkpoint
 
-    if not (Path(model) / "config.json").is_file():
+    if not is_exported(model):
         find_checkpoint(model)
+
+
+def is_exported(model: str) -> bool:
+    """Whether a path is an exported folder, not a checkpoint or a run folder."""
+    return (Path(model) / "config.json").is_file()

@@ -45,6 +45,7 @@ def export_hf(
     quiet_libraries()
     check_model_exists(checkpoint)
     from bigtrain.convert.export import export_hugging_face, render_export
+    from bigtrain.convert.serve_commands import render_servers
     from bigtrain.runs.losses_of_step import losses_of_step
 
     done = export_hugging_face(
@@ -55,5 +56,5 @@ def export_hf(
         max_shard_bytes=shard_bytes,
         losses_of=lambda step: losses_of_step(checkpoint, step),
     )
-    for line in render_export(done):
+    for line in (*render_export(done), *render_servers(done.folder)):
         typer.echo(line)

@@ -30,9 +30,12 @@ def report(
     figures = read_report(run)
     sample = None
     if exported is not None and figures.can_generate:
-        from bigtrain.convert.generate import Sampling
-        from bigtrain.convert.generate import generate as continue_text
+        from bigtrain.generate.options import Decoding
+        from bigtrain.generate.prompts import prompts_of_arguments
+        from bigtrain.generate.text_model import TextModel
 
-        sample = prompt + continue_text(exported, prompt, Sampling())
+        decoding = Decoding(sample=True, temperature=0.8, top_p=0.95)
+        [found] = TextModel(exported).continue_prompts(prompts_of_arguments([prompt]), decoding)
+        sample = prompt + found.text
     Console().print(render_report(figures, exported=exported, sample=sample))
     typer.echo(render_next_commands(figures, exported=exported))

@@ -44,7 +44,7 @@ def render_next_commands(report: Report, *, exported: Path | None) -> str:
         longer.append("checkpoint.load=")
     commands = [longer]
     if report.parameters and report.can_generate:
-        commands.insert(0, ["bigtrain", "generate", str(exported or run), "--prompt", "import os"])
+        commands.insert(0, ["bigtrain", "generate", str(exported or run), "import os"])
     if config.model.num_layers % 2 == 0:
         layout = ["parallel.tensor=1", "parallel.pipeline=2"]
         commands.append([*again, f"name={config.name}-pipeline", *layout])

@@ -50,7 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluate": _BEFORE_TRAIN | {"train", "plan"},
     "parity": _BEFORE_TRAIN | {"train"},
     "convert": {"config", "plan", "parallel", "models", "checkpoint"},
-    "commands": _BEFORE_TRAIN | {"plan", "train", "evaluate", "parity", "convert"},
+    "generate": {"config", "checkpoint", "convert"},
+    "commands": _BEFORE_TRAIN | {"plan", "train", "evaluate", "parity", "convert", "generate"},
     "cli": {"commands"},
 }
 """The packages that each package of bigtrain may import, from the bottom of the import order up.
@@ -73,8 +74,13 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "tensorboardX": ("bigtrain.track.tensorboard_sink",),
     "mlflow": ("bigtrain.track",),
     "torch.utils.tensorboard": ("bigtrain.track",),
-    "safetensors": ("bigtrain.convert", "bigtrain.evaluate.hugging_face"),
-    "transformers": ("bigtrain.convert", "bigtrain.evaluate.hugging_face", "data_tools.tokenizer"),
+    "safetensors": ("bigtrain.convert", "bigtrain.generate", "bigtrain.evaluate.hugging_face"),
+    "transformers": (
+        "bigtrain.convert",
+        "bigtrain.generate",
+        "bigtrain.evaluate.hugging_face",
+        "data_tools.tokenizer",
+    ),
     "lm_eval": ("bigtrain.evaluate.harness",),
     "tokenizers": ("data_tools.tokenizer",),
     "sentencepiece": ("data_tools.tokenizer",),

@@ -109,4 +109,4 @@ def test_bf16_trains_resumes_and_exports(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "exported"
     assert "largest logit difference" in _bigtrain("export-hf", str(parts.run_dir), str(out))
     assert json.loads((out / "config.json").read_text())["model_type"] == "gpt2"
-    assert _bigtrain("generate", str(out), "--prompt", "abc").startswith("abc")
+    assert _bigtrain("generate", str(out), "abc").startswith("abc")

@@ -150,6 +150,8 @@ export-hf P x
 export-hf x P
 export-hf x y --text P
 generate P
+generate x --prompts P
+generate x --out P
 checkpoint list P
 checkpoint verify P
 checkpoint diff P x

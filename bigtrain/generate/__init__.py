@@ -1,0 +1,1 @@
+"""Continues texts, holds conversations and fills masked tokens with transformers."""
