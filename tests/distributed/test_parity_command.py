@@ -100,7 +100,8 @@ def test_a_faulty_layout_gives_exit_code_1_and_names_the_tensor(
     assert data.split()[-1] == "same"
     assert pipeline.split()[-1] == "DIFFERS"
     assert note.startswith(
-        "pipeline=2: first tensor to differ: embedding.word_embeddings.weight; look at what makes"
+        "pipeline=2: first tensor to differ: embedding.word_embeddings.weight; look at what "
+        "computes its first-step gradient: "
     )
 
 

@@ -18,7 +18,7 @@ from launcher.supervisor.hosts_job import HostsJob
 from launcher.supervisor.job_settings import JobSettings
 from launcher.supervisor.supervisor import Supervisor
 from tests.architecture.source_tree import REPOSITORY
-from tests.launcher.supervisor import fake_training
+from tests.launcher.supervisor import local_starter
 from tests.launcher.supervisor.fake_training import make_cluster
 from tests.launcher.supervisor.local_starter import LocalStarter
 from tests.runs import tiny_config
@@ -35,7 +35,7 @@ class OneOldNode(LocalStarter):
     def start_agent(self, node: str, task: int, token: str) -> subprocess.Popen[bytes]:
         path = f"{self.old}:{REPOSITORY}" if node == "n2" else str(REPOSITORY)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fake_training, "REPOSITORY", path)
+            patch.setattr(local_starter, "REPOSITORY", path)
             return super().start_agent(node, task, token)
 
 
