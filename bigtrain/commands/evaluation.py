@@ -117,6 +117,11 @@ def _evaluate_checkpoint(place: str, options: Options) -> dict[str, Any]:
         length=options.length,
         precision=options.precision,
     )
+    if options.tasks and not config.model.traits.is_causal:
+        raise EvaluationError(
+            f"--lm-eval: the model of {found.folder} does not predict the next token, which the "
+            "tasks need; leave --lm-eval out"
+        )
     stride = plan_stride(config, options.stride)
     sha256 = found.state.tokenizer_sha256
     checked = check_corpora(config, options.corpora, tokenizer_sha256=sha256)

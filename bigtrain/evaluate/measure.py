@@ -1,7 +1,6 @@
 """Evaluates a checkpoint on corpora; runs in every rank."""
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,12 +27,11 @@ from bigtrain.objectives.objective import LOSS_SUM, WEIGHT_SUM, LossScales
 from bigtrain.objectives.report_sums import ReportSums, sum_over_ranks
 from bigtrain.objectives.table import objective_of
 from bigtrain.parallel import groups
-from bigtrain.parallel.groups import on_rank_zero
 from bigtrain.parallel.schedule import Report
 from data_tools.files import write_file
 from data_tools.tokenizer import load_tokenizer
 
-log = logging.getLogger(__name__)
+_BATCHES_BETWEEN_MEETINGS = 64
 
 
 def evaluate_as_rank(
@@ -56,7 +54,7 @@ def evaluate_as_rank(
     with groups.process_groups(ranks, layout, device) as coordinates, ExitStack() as opened:
         engine = Engine(config, build_chunks(config, layout), layout=layout, device=device)
         opened.callback(engine.close)
-        checkpoint, _ = on_rank_zero(lambda: find_checkpoint(request.checkpoint))
+        checkpoint, _ = groups.on_rank_zero(lambda: find_checkpoint(request.checkpoint))
         load_checkpoint(checkpoint, engine, weights_only=True)
         evaluation = _Evaluation(config, engine, layout, coordinates, device, folder)
         sums = [evaluation.measure(name, stride=request.stride) for name in request.corpora]
@@ -99,11 +97,15 @@ class _Evaluation:
 
             def reports() -> Iterator[Report]:
                 share = {"layout": self._layout, "data_rank": self._coordinates.data}
-                for microbatches, counted in batches(samples, self._config, **share):
+                own = batches(samples, self._config, **share)
+                for number, (microbatches, counted) in enumerate(own, start=1):
                     yield from self._engine.evaluate(self._forward_step, microbatches)
                     if self._counts_text:
                         text.add_(torch.tensor(count_text(microbatches, self._tokenizer)))
                     advance(counted)
+                    if number % _BATCHES_BETWEEN_MEETINGS == 0:
+                        # The sum at the end waits ten minutes at most for a slower rank.
+                        groups.is_true_on_any_rank(False, self._device)
 
             found = sum_over_ranks(
                 reports(),

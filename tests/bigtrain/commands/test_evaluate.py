@@ -133,6 +133,15 @@ def test_a_missing_harness_names_the_extra(
     assert "pip install 'bigtrain[eval]'" in errors
 
 
+def test_a_bert_runs_no_tasks_of_the_harness(
+    work: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bigtrain.commands.evaluation.check_harness", lambda: None)
+    exit_code, _, errors = command("bert", "--lm-eval", "lambada")
+    assert (exit_code, len(errors.splitlines())) == (2, 1)
+    assert "does not predict the next token" in errors
+
+
 def test_the_result_is_shown_and_written_into_the_run_folder(
     work: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
