@@ -79,7 +79,7 @@ class _Evaluation:
         self._config, self._engine, self._layout = config, engine, layout
         self._coordinates, self._device = coordinates, device
         self._tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
-        self._objective = objective_of(config.model)
+        self._objective = objective_of(config)
         self._sizes = self._objective.report_sizes(config.model, measure=True)
         self._forward_step = make_forward_step(
             self._objective, config, device=device, scales=LossScales(), measure=True

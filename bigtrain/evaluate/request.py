@@ -149,9 +149,15 @@ def check_corpora(
     """Opens the corpora, with their sample tables if the run reads rows of them.
 
     Raises:
-        EvaluationError: A corpus is empty, is named twice, or was made with another tokenizer.
+        EvaluationError: A corpus is empty, is named twice, or was made with another tokenizer, or
+            the run trains on label tables.
         InputError: A corpus, a tar of it or its sample table is missing or cannot be read.
     """
+    if config.objective.kind != "pretraining":
+        raise EvaluationError(
+            f"the run trains {config.objective.kind} on label tables, which `bigtrain evaluate` "
+            f"does not measure yet; `bigtrain report {config.run_dir}` shows its validation"
+        )
     found: list[EvaluatedCorpus] = []
     for name in corpora:
         with ExitStack() as opened:

@@ -50,12 +50,15 @@ def mean_loss(folder: Path, corpus: Path, windows: int, length: int) -> float:
 
 def generate_three_texts(folder: Path) -> list[str]:
     """Generates with the same seed twice and with another one once; for ``run_ranks``."""
-    from bigtrain.convert.generate import Sampling, generate
+    from bigtrain.generate.options import Decoding
+    from bigtrain.generate.prompts import prompts_of_arguments
+    from bigtrain.generate.text_model import TextModel
 
-    return [
-        generate(folder, "abc", Sampling(max_new_tokens=8, temperature=2.0, seed=seed))
-        for seed in (3, 3, 4)
+    model, prompts = TextModel(folder), prompts_of_arguments(["abc"])
+    decodings = [
+        Decoding(max_new_tokens=8, sample=True, temperature=2.0, seed=seed) for seed in (3, 3, 4)
     ]
+    return [model.continue_prompts(prompts, each)[0].text for each in decodings]
 
 
 def use_gpt(folder: Path) -> dict[str, Any]:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from bigtrain.evaluate.figures import TokenSums
+from bigtrain.evaluate.request import EvaluationError, check_corpora
 from bigtrain.evaluate.windows import Windows
 from data_tools.corpus import Corpus, open_corpus
 from data_tools.tokenizer import load_tokenizer
+from tests.runs import tiny_config
 
 
 def open_windows(corpus: Corpus, length: int, stride: int, *, separates: bool = False) -> Windows:
@@ -56,3 +58,11 @@ def test_sums_of_corpora_add_up_and_too_large_a_loss_is_an_infinite_perplexity()
     assert figures["bits_per_byte"] == pytest.approx(6 / math.log(2) / 6)
     assert TokenSums(1e6, 1, 0, 1).figures()["perplexity"] == math.inf
     assert math.isnan(TokenSums(1.0, 1, 1, 0).figures()["bits_per_byte"])
+
+
+def test_a_run_of_label_tables_is_refused(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path, tmp_path, objective={"kind": "answer_only"}, data={"packing": "answers"}
+    )
+    with pytest.raises(EvaluationError, match="trains answer_only on label tables"):
+        check_corpora(config, ["corpus"], tokenizer_sha256="")
