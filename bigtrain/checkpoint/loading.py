@@ -115,9 +115,9 @@ class _StateLoader(DefaultLoadPlanner):
         """
         wanted: dict[str, list[ChunkStorageMetadata]] = defaultdict(list)
         for name, box, view in tensors_of(self._boxes, self._kinds):
-            saved = self._reader.tensors.get(name)
-            if saved is None and box.name.startswith(self._heads.new):
+            if box.name.startswith(self._heads.new):
                 continue
+            saved = self._reader.tensors.get(name)
             if saved is None or saved.shape != tuple(box.global_shape):
                 found = "is missing" if saved is None else f"has shape {saved.shape}"
                 raise CheckpointError(

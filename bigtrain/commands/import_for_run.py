@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -13,7 +14,7 @@ from bigtrain.checkpoint.hugging_face_folder import IMPORTED, fingerprint, is_hu
 from bigtrain.checkpoint.schema import CheckpointError
 from bigtrain.checkpoint.step_folders import named_folders
 from bigtrain.checkpoint.storage_folder import DiskFolder
-from bigtrain.config import RunConfig
+from bigtrain.config import ConfigError, RunConfig
 from bigtrain.runs.resume_checks import check_run, open_checkpoints
 
 
@@ -39,6 +40,7 @@ def with_imported_weights(config: RunConfig, *, accepted: Sequence[str]) -> RunC
         return config
     out = config.run_dir / IMPORTED
     if not _is_import_of(out, Path(load)):
+        _check_replaceable(out)
         shutil.rmtree(out, ignore_errors=True)
         # In a process of its own, whose memory is free again when the ranks start.
         command = [sys.executable, "-m", "bigtrain.cli", "import-hf", load, "--out", str(out)]
@@ -54,11 +56,28 @@ def with_imported_weights(config: RunConfig, *, accepted: Sequence[str]) -> RunC
 
 def _is_import_of(out: Path, folder: Path) -> bool:
     """Whether ``out`` is a complete import of the folder as it is now."""
-    try:
-        origin = open_state(DiskFolder(out)).origin
-    except CheckpointError:
-        return False
+    origin = _origin(out)
     return origin is not None and origin.get("fingerprint") == fingerprint(folder)
+
+
+def _check_replaceable(out: Path) -> None:
+    """Checks that nothing but an earlier import is removed.
+
+    Raises:
+        ConfigError: There is something else.
+    """
+    if out.exists() and _origin(out) is None:
+        raise ConfigError(
+            f"{out}: the import of checkpoint.load belongs there, and it is not an earlier import; "
+            "move it away"
+        )
+
+
+def _origin(folder: Path) -> dict[str, Any] | None:
+    try:
+        return open_state(DiskFolder(folder)).origin
+    except CheckpointError:
+        return None
 
 
 def _remove_empty(folder: Path) -> None:

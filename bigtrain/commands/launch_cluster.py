@@ -107,12 +107,11 @@ def launch_on_cluster(
         typer.echo(f"avoiding node {each}", err=True)
     if (warning := render_secrets_warning(run.cluster)) is not None:
         _warn([warning])
-    if not dry_run:
-        config = with_imported_weights(run.config, accepted=accept_change)
-        run = replace(run, config=config)
     if run.cluster.scheduler == "hosts":
         if check:
             raise ConfigError("--check asks SLURM; with scheduler: hosts, give --dry-run")
+        if not dry_run:
+            run = _with_imported_weights(run)
         _launch_on_hosts(run, dry_run=dry_run)
         return
     if dry_run:
@@ -123,13 +122,18 @@ def launch_on_cluster(
     warnings = _check_partition(run)
     _warn(warnings)
     _check_request(run, nodes_are_missing=bool(warnings))
-    job = _submit(run)
+    job = _submit(_with_imported_weights(run))
     spares = f", and {run.cluster.spares} spare" if run.cluster.spares else ""
     typer.echo(
         f"submitted run {run.config.name} as job {job}: {run.nodes} nodes × "
         f"{run.cluster.num_ranks_per_node} ranks{spares}"
     )
     _show_next_commands(run)
+
+
+def _with_imported_weights(run: _ClusterRun) -> _ClusterRun:
+    """Imports a Hugging Face folder that the run loads, once nothing refuses the run any more."""
+    return replace(run, config=with_imported_weights(run.config, accepted=run.accept_change))
 
 
 def _resolve(

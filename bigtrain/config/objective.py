@@ -1,10 +1,17 @@
 """The config section `objective`: what the model is trained for. Each key is documented here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from bigtrain.config.sections import Section
+
+
+def _name_numbers(labels: Any) -> Any:
+    """Lets whole numbers, which YAML reads from ``[0, 1]``, be the names of classes."""
+    if not isinstance(labels, list | tuple):
+        return labels
+    return [str(each) if type(each) is int else each for each in labels]
 
 
 class ObjectiveConfig(Section):
@@ -14,7 +21,7 @@ class ObjectiveConfig(Section):
     """pretraining: what model.kind is made for; answer_only: the next tokens of answers alone, for
     instruction tuning of a GPT (packing: answers); classification: the class of a text or of two
     texts, by a head that begins anew (packing: labels)."""
-    labels: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    labels: Annotated[tuple[str, ...], BeforeValidator(_name_numbers), Field(strict=False)] = ()
     """The classes, in the order of the label table; only for classification."""
 
     @model_validator(mode="after")

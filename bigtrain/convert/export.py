@@ -314,5 +314,5 @@ def _load_export(model: ModelConfig, folder: Path, slowly: bool) -> Any:
     if not slowly:
         return loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
     tensors = TheirWeights(folder, architecture=class_of(model)).tensors
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return build_layer_by_layer(loader, config, lambda name: tensors[name].read())

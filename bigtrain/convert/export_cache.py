@@ -8,6 +8,7 @@ hashes of its files, written last. A name contains the checkpoint's step and a h
 import hashlib
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ EXPORTS = "exported"
 """The folder of a run's exports, in its run folder."""
 KEPT_EXPORTS = 2
 """How many exports of a run are kept: those that were used last."""
+_NAME = re.compile(r"step-\d{8,}-[0-9a-f]{16}")
 _LOCK = "lock"
 _VERIFIED = "with the checkpoint's logits and tokenizer"
 _HASHED_BYTES = 2**26
@@ -113,11 +115,12 @@ class _Cache:
     def _clean(self, folder: Path) -> None:
         """Removes an export, and what killed processes left."""
         _remove(folder)
-        for left in self._folder.glob(".*"):
+        for left in self._folder.glob(".step-*"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def _prune(self, report: Callable[[str], Any]) -> None:
-        folders = [each for each in self._folder.iterdir() if each.is_dir()]
+        # A user's own folders may lie here too.
+        folders = [each for each in self._folder.iterdir() if _NAME.fullmatch(each.name)]
         folders.sort(key=_last_use, reverse=True)
         for old in folders[KEPT_EXPORTS:]:
             _remove(old)

@@ -53,6 +53,8 @@ def plan_import(their: TheirModel, weights: TheirWeights) -> ImportPlan:
     wanted = {name for rule in rules.values() for name in rule.their_names}
     aliases = _aliases(model, wanted)
     found = canonical_names(weights.tensors, prefix=their.type.prefix, known=set(shapes))
+    for name in [name for name in found if aliases.get(name, name) not in found]:
+        found[aliases[name]] = found.pop(name)  # A tied weight may be saved under any of its names.
     missing = sorted(wanted - set(found))
     refused = [name for name in missing if not name.startswith(their.type.may_begin_anew)]
     if refused:

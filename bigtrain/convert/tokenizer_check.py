@@ -44,7 +44,7 @@ def compare_tokenizers(
         texts: Texts to compare on.
         kind: The kind of the exported model.
     """
-    theirs = AutoTokenizer.from_pretrained(folder)
+    theirs = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     values = tokenizer.tokenizer_json()
     assert values is not None
     found = Differences()

@@ -1,5 +1,6 @@
 """An opened label table as samples: single labelled rows, or rows of answers packed together."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,7 +200,7 @@ def check_objective_labels(labels: Sequence[str], source: LabelSource) -> None:
     if tuple(labels) != theirs:
         raise ConfigError(
             f"objective.labels={','.join(labels)}: {source.name} has {','.join(theirs)}; set "
-            f"objective.labels=[{','.join(theirs)}]"
+            f"objective.labels={json.dumps(theirs, ensure_ascii=False)}"
         )
 
 

@@ -43,7 +43,7 @@ class ExportedModel:
         self.folder = folder
         disable_progress_bar()  # Ours shows the time that counts.
         try:
-            config = AutoConfig.from_pretrained(folder)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise _unloadable(folder, error) from error
         self.architecture = (config.architectures or [""])[0]
@@ -64,11 +64,13 @@ class ExportedModel:
             )
         self.length = int(length or limit)
         self._device = torch.device(device_kind("auto"))
-        self._tokenizer = _load(folder, AutoTokenizer.from_pretrained)
+        self._tokenizer = _load(
+            folder, lambda place: AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        )
         model = _load(
             folder,
             lambda place: AutoModelForCausalLM.from_pretrained(
-                place, dtype=DTYPES[precision], use_safetensors=True
+                place, dtype=DTYPES[precision], use_safetensors=True, trust_remote_code=False
             ),
         )
         self._model = model.to(self._device).eval()

@@ -29,11 +29,15 @@ def load_folder(
     if not (folder / "config.json").is_file():
         raise GenerationError(f"{name}: no config.json; give a folder made by bigtrain export-hf")
     try:
-        architecture = (AutoConfig.from_pretrained(folder).architectures or ["model"])[0]
+        # Without the keyword transformers asks on the terminal whether to run a folder's code.
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        architecture = (config.architectures or ["model"])[0]
         if (problem := is_right(architecture)) is not None:
             raise GenerationError(f"{name}: {problem}")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = loader.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
     except GenerationError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -120,6 +120,6 @@ def _load_weights(trainer: Trainer, checkpoint: Folder, accept_changes: Sequence
     heads = HeadChange()
     if trainer.config.is_classifier:
         trainer.engine.initialize()  # The new head keeps its initial values.
-        heads = HeadChange(new=(NEW_HEAD,), left_out=LEFT_OUT_HEADS)
+        heads = HeadChange(new=(NEW_HEAD,), left_out=(*LEFT_OUT_HEADS, NEW_HEAD))
         log.info("the classifier's head begins anew; pretraining heads are left out")
     load_checkpoint(checkpoint, trainer.engine, weights_only=True, heads=heads)

@@ -76,8 +76,13 @@ def test_the_second_call_converts_nothing(run: Path) -> None:
 
 
 def test_each_checkpoint_has_its_export_and_the_two_used_last_are_kept(run: Path) -> None:
+    own = [run / "exported/final", run / "exported/.git"]
+    for folder in own:
+        folder.mkdir(parents=True)
     steps = [checkpoint(run, step) for step in (4, 8, 4, 12, 4)]
     found = generate(*steps)
+    for folder in own:
+        folder.rmdir()  # A user's own folders stay.
     assert [code for code, _, _ in found] == [0] * 5
     assert [MADE in err for _, _, err in found] == [True, True, False, True, False]
     assert [name[:13] for name in exports(run)] == ["step-00000004", "step-00000012"]

@@ -197,6 +197,16 @@ def test_a_folder_that_is_no_model_of_ours_is_refused(
     assert not (folder / "ran").exists()
 
 
+def _under_the_other_name(tensors: dict[str, Any]) -> None:
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+
+
+def test_a_tied_weight_may_have_either_name(folder: Path, tmp_path: Path) -> None:
+    change_tensors(folder, _under_the_other_name)
+    done = run_ranks(import_folder, 1, folder, tmp_path / "out")[0]
+    assert done.anew == () and done.logits.largest < 1e-5
+
+
 def test_an_import_never_overwrites(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     _check_refused(folder, tmp_path, "out exists already")

@@ -122,6 +122,16 @@ def test_a_folder_that_cannot_be_imported_leaves_no_run(
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
+def test_an_import_replaces_nothing_but_an_earlier_import(config: Path, tmp_path: Path) -> None:
+    own = tmp_path / "runs/tiny/imported/notes.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    done = launch(config)
+    assert done.returncode == 2
+    assert "it is not an earlier import; move it away" in done.stderr
+    assert own.read_text() == "mine"
+
+
 def test_ranks_without_launch_name_the_command_that_imports(config: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bigtrain.cli", "train", str(config), "parallel.tensor=1"],
