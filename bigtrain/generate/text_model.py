@@ -74,8 +74,8 @@ class TextModel:
         if getattr(self._tokenizer, "chat_template", None) is None:
             raise GenerationError(
                 f"{self.name}: its tokenizer has no chat template, so messages have no form that "
-                "the model was trained on; give texts, or copy the chat_template.jinja of the label "
-                "table into an exported folder"
+                "the model was trained on; give texts, or copy the chat_template.jinja of the "
+                "label table into an exported folder"
             )
 
     def continue_prompts(
