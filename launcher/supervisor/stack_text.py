@@ -28,6 +28,7 @@ _OVERRIDE = "__torch_function__"
 """The function of such a frame, in any file, if a mode intercepts the calls of torch."""
 _BACKWARD = "torch/autograd/graph.py"
 _OWN = ("bigtrain/", "megatron/")
+_BESIDE = ("launcher/", "data_tools/", "tests/")  # in a checkout that is called bigtrain
 _PENDING = re.compile(r"\.wait\(")
 _DEVICE = re.compile(r"\.(?:item|tolist|cpu)\(|synchronize\(")
 
@@ -154,6 +155,7 @@ def _split_pipeline(frames: Sequence[Frame]) -> tuple[str, list[Frame]]:
 def _shorten_path(path: str) -> str:
     if "site-packages/" in path:
         return path.rpartition("site-packages/")[2]
-    if "/bigtrain/" in path:
-        return "bigtrain/" + path.rpartition("/bigtrain/")[2]
+    inside = path.rpartition("/bigtrain/")[2]
+    if inside != path and not inside.startswith(_BESIDE):
+        return f"bigtrain/{inside}"
     return "/".join(PurePath(path).parts[-2:]) if "/lib/python" not in path else PurePath(path).name

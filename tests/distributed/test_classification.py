@@ -80,7 +80,14 @@ def test_a_small_classifier_learns_its_task_in_50_steps(one_process: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    "layout", ["tensor=2", "tensor=2 sequence=true", "data=2 zero=1", "pipeline=2", "data=2 zero=3"]
+    "layout",
+    [
+        "tensor=2",
+        pytest.param("tensor=2 sequence=true", marks=pytest.mark.slow),
+        "data=2 zero=1",
+        pytest.param("pipeline=2", marks=pytest.mark.slow),
+        pytest.param("data=2 zero=3", marks=pytest.mark.slow),
+    ],
 )
 def test_a_layout_gives_the_figures_of_one_process(
     one_process: Any, table: Path, tmp_path: Path, layout: str

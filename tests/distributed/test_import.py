@@ -98,7 +98,7 @@ def _config_of(imported: Path, corpus: Path, runs: Path, **sections: Any) -> Run
     return make(corpus, runs, **{"model": model, **sections})
 
 
-QUICK = ("gpt2", "llama tied", "bert")
+QUICK = ("llama tied",)
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,12 @@ def _head(transform: bool, sentence: bool, pooler: bool) -> set[str]:
     ("architecture", "anew"),
     [
         ("BertModel", _head(transform=True, sentence=True, pooler=False)),
-        ("BertForMaskedLM", _head(transform=False, sentence=True, pooler=True)),
-        ("BertForPreTraining", set()),
+        pytest.param(
+            "BertForMaskedLM",
+            _head(transform=False, sentence=True, pooler=True),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("BertForPreTraining", set(), marks=pytest.mark.slow),
     ],
 )
 def test_heads_that_a_bert_lacks_begin_anew_from_the_seed(

@@ -71,6 +71,7 @@ def _starts(run: Path) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == "start"]
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_hugging_face_folder(
     folder: Path, config: Path, tmp_path: Path
 ) -> None:

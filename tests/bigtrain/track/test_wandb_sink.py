@@ -17,6 +17,7 @@ from bigtrain.track.tracker import Trackers
 from bigtrain.track.wandb_settings import is_reachable
 from bigtrain.track.wandb_sink import open_wandb
 from tests.runs import tiny_config
+from tests.slurm.processes import wait_until
 
 KEY = "0123456789" * 4
 
@@ -65,7 +66,8 @@ def test_without_a_key_every_step_is_kept_offline_and_the_log_says_how_to_upload
 ) -> None:
     _track(tmp_path)
     (run,) = _offline_runs(tmp_path)
-    assert b"train/loss" in run.read_bytes()
+    # wandb's service, which is another process, may write the file a little later.
+    wait_until(lambda: b"train/loss" in run.read_bytes(), 30)
     (line,) = caplog.messages
     assert "because there is no API key" in line
     assert f"`bigtrain wandb sync {tmp_path / 'tiny'}` uploads it" in line

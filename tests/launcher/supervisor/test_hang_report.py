@@ -14,7 +14,7 @@ import pytest
 
 from launcher.supervisor.hang_report import RankStacks, blame, render_hang, render_hang_report
 from launcher.supervisor.hangs import Hang, SilentRank
-from launcher.supervisor.stack_text import find_location
+from launcher.supervisor.stack_text import find_location, parse_threads
 from tests.architecture.source_tree import REPOSITORY
 
 DEADLINE_SECONDS = 120
@@ -225,3 +225,12 @@ def test_frames_of_a_mode_that_intercepts_the_calls_of_torch_are_no_callers() ->
     frames = [f'  File "/site-packages/{file}", line 1 in {name}' for file, name in files]
     location = find_location("\n".join(["Thread 0x1 (most recent call first):", *frames]))
     assert str(location) == "all_reduce, called by global_norm (bigtrain/engine/gradient_norm.py:1)"
+
+
+def test_a_checkout_called_bigtrain_is_not_taken_for_the_package() -> None:
+    lines = [
+        f'  File "/home/me/bigtrain/{path}", line 3 in read'
+        for path in ("bigtrain/data/corpora.py", "tests/ranks/hanging.py")
+    ]
+    [frames] = parse_threads("\n".join(["Current thread 0x1 (most recent call first):", *lines]))
+    assert [frame.file for frame in frames] == ["bigtrain/data/corpora.py", "ranks/hanging.py"]
